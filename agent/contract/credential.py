@@ -1,0 +1,17 @@
+"""The real credential, as it travels from the agent to the enforcer.  Never printed: repr hides it."""
+from __future__ import annotations
+
+import msgspec
+
+
+class Credential(msgspec.Struct, frozen=True):
+    user: str
+    password: str = ""
+    certificate: str = ""             # PEM chain
+    key: str = ""                     # PEM
+
+    def __repr__(self) -> str:
+        return f"Credential(user={self.user!r}, ...)"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return [("user", self.user)]

@@ -1,0 +1,217 @@
+"""Messages between agent and enforcer, over an inherited Unix stream socket pair.
+
+Each is one frame: 4 bytes little-endian length, then msgpack of one tagged struct of the unions below.  `number` joins
+an answer to its question.  The enforcer may ask only what `FromEnforcer` lists: that table is the privilege boundary.
+"""
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+from agent.contract.credential import Credential
+from agent.contract.owner import Owner
+from agent.contract.target import Egress, Target
+
+LIMIT = 8 << 20                       # bytes; a longer frame is refused before memory is taken
+_LENGTH = struct.Struct("<I")
+
+
+class Message(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
+# agent -> enforcer
+
+
+class Configure(Message, frozen=True):
+    """The whole configuration; the first message, and again at reload.  Answered by Configured."""
+
+    number: int
+    runtime: str                      # [runtime] name
+    targets: tuple[Target, ...]
+    egress: tuple[Egress, ...]
+    policies: dict[str, str]          # file name -> Cedar text
+    journal: str                      # directory of the journal
+    forwarded_key: bytes              # 32 bytes: key of the `forwarded` digests in the recording
+    journal_limit: int = 64 << 20     # bytes that may wait for the recorder before operations are refused
+    reserve: int = 256 << 20          # bytes that must stay free on the journal's file system
+    max_sessions: int = 1000
+    hold_seconds: int = 900           # a hold without `within=` expires after this
+    durable: str = "writes"           # "writes" | "all" | "none": which operations wait for fdatasync
+
+
+class WhoisAnswer(Message, frozen=True):
+    number: int
+    owner: Owner | None               # None: cannot be attributed, refuse
+    reason: str = ""
+
+
+class CredentialAnswer(Message, frozen=True):
+    number: int
+    credential: Credential | None
+    reason: str = ""                  # without secrets
+
+
+class ListHolds(Message, frozen=True):
+    number: int
+
+
+class DecideHold(Message, frozen=True):
+    """An approver's answer; the agent has authenticated `approver` by the kernel's peer credentials."""
+
+    number: int
+    ticket: str
+    approve: bool
+    approver: str                     # subject, "local:USER"
+    groups: tuple[str, ...]           # of the approver, from the groups file
+    reason: str = ""
+
+
+class ListSessions(Message, frozen=True):
+    number: int
+
+
+class AskStatistics(Message, frozen=True):
+    number: int
+
+
+class EndSession(Message, frozen=True):
+    number: int
+    session: str
+    reason: str
+
+
+class Ping(Message, frozen=True):
+    number: int
+
+
+class Drain(Message, frozen=True):
+    """Accept nothing more, close sessions with the protocol's own error, flush the journal, exit 0."""
+
+    number: int
+
+
+# enforcer -> agent
+
+
+class Configured(Message, frozen=True):
+    number: int
+    error: str = ""                   # empty: in force; else "FILE:LINE:COLUMN: what is wrong" and the old one stays
+
+
+class Whois(Message, frozen=True):
+    """Looked up and deleted: one answer a connection."""
+
+    number: int
+    netns: int                        # SO_NETNS_COOKIE of the accepted socket
+    address: bytes                    # 16 bytes, IPv4 as ::ffff:a.b.c.d: peer of the accepted socket
+    port: int
+    redirected: str = ""              # SO_ORIGINAL_DST as "ADDRESS PORT" where it differs from the listener's own
+
+
+class AskCredential(Message, frozen=True):
+    number: int
+    target: str
+    database: str
+    role: str                         # user name that the crew asked for
+    groups: tuple[str, ...]
+
+
+class HoldView(msgspec.Struct, frozen=True):
+    """A held operation as an approver sees it."""
+
+    ticket: str
+    since: int                        # nanoseconds UTC
+    until: int
+    subject: str
+    workload: str
+    pid: int
+    exe: str
+    target: str
+    database: str
+    action: str                       # "sql:delete public.orders, ..."
+    text: str                         # what is recorded of the statement
+    parameters: tuple[str, ...]
+    rules: tuple[str, ...]
+    approvers: tuple[str, ...]        # groups that may answer
+    reason_required: bool
+    session: str
+
+
+class HoldsAnswer(Message, frozen=True):
+    number: int
+    holds: tuple[HoldView, ...]
+
+
+class HoldDecided(Message, frozen=True):
+    number: int
+    error: str = ""                   # empty: it counts
+
+
+class SessionView(msgspec.Struct, frozen=True):
+    session: str
+    since: int
+    subject: str
+    workload: str
+    pid: int
+    target: str
+    database: str
+    operations: int
+    state: str                        # "login" | "idle" | "active" | "held" | "flow"
+
+
+class SessionsAnswer(Message, frozen=True):
+    number: int
+    sessions: tuple[SessionView, ...]
+
+
+class StatisticsAnswer(Message, frozen=True):
+    number: int
+    values: dict[str, int]
+
+
+class Done(Message, frozen=True):
+    number: int
+    error: str = ""
+
+
+class Pong(Message, frozen=True):
+    number: int
+
+
+FromAgent = (
+    Configure | WhoisAnswer | CredentialAnswer | ListHolds | DecideHold | ListSessions | AskStatistics | EndSession
+    | Ping | Drain
+)
+FromEnforcer = (
+    Configured | Whois | AskCredential | HoldsAnswer | HoldDecided | SessionsAnswer | StatisticsAnswer | Done | Pong
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)
+_from_enforcer: msgspec.msgpack.Decoder[FromEnforcer] = msgspec.msgpack.Decoder(FromEnforcer)
+
+
+def render_frame(message: Message) -> bytes:
+    """One frame, length included."""
+    body = _encoder.encode(message)
+    if len(body) > LIMIT:
+        raise ValueError(f"message of {len(body)} bytes, limit {LIMIT}")
+    return _LENGTH.pack(len(body)) + body
+
+
+def parse_length(head: bytes) -> int:
+    """Length of the body that follows these 4 bytes; ValueError where it is over LIMIT."""
+    size: int = _LENGTH.unpack(head)[0]
+    if size > LIMIT:
+        raise ValueError(f"message of {size} bytes, limit {LIMIT}")
+    return size
+
+
+def parse_from_agent(body: bytes) -> FromAgent:
+    return _from_agent.decode(body)
+
+
+def parse_from_enforcer(body: bytes) -> FromEnforcer:
+    return _from_enforcer.decode(body)

@@ -1,0 +1,41 @@
+"""What the enforcer is told of a registered target."""
+from __future__ import annotations
+
+import msgspec
+
+
+class ColumnLabel(msgspec.Struct, frozen=True):
+    """A data class on a column and how its values are masked where unmasking is not permitted."""
+
+    label: str                        # "pii.email", "secret"
+    schema: str
+    table: str
+    column: str
+    mask: str = "redact"              # "redact" | "partial" | "hash" | "null" | "constant:TEXT"
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One registered database, SSH host or cluster."""
+
+    name: str
+    protocol: str                     # folder under enforcer/protocols
+    hosts: tuple[str, ...]            # names and addresses as configured; the first is used to dial upstream
+    port: int
+    addresses: tuple[str, ...]        # what the names resolve to now
+    tls: str = "verify-full"          # "verify-full" | "verify-ca" | "disable" towards the server
+    tls_ca: str = ""                  # PEM text of the roots for the server's certificate; empty: system roots
+    leaf_certificate: str = ""        # PEM chain shown to crews (leaf, then Weir's CA of this target)
+    leaf_key: str = ""                # PEM, ECDSA P-256
+    databases: tuple[str, ...] = ()   # empty: every database
+    labels: tuple[ColumnLabel, ...] = ()
+    payload: str = "none"             # "none" | "rows": record delivered responses
+    payload_limit: int = 1 << 20      # bytes of payload kept an operation; the digest covers all
+    options: dict[str, str] = {}      # the protocol's own, e.g. "catalogue_credential"
+
+
+class Egress(msgspec.Struct, frozen=True):
+    """Somewhere that crews may talk to as an opaque, recorded flow."""
+
+    name: str
+    addresses: tuple[str, ...]
+    ports: tuple[int, ...]

@@ -1,0 +1,1 @@
+"""What every protocol is written against: layer, context, gate."""

@@ -1,0 +1,1 @@
+"""The compiled modules: the same files run uncompiled."""

@@ -1,0 +1,1 @@
+"""Cedar policies, their evaluation, and masks: pure functions."""

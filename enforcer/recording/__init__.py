@@ -1,0 +1,1 @@
+"""Journal, recorder and recording."""

@@ -1,0 +1,117 @@
+"""Commands: what a layer wants done.  Imperative; a layer returns them in order and the edge carries them out in order.
+
+The order is the promise: `SendData(SERVER, ...)` after a `Record` is written to the socket only after the journal holds
+that record (and, where the record is durable, after fdatasync).
+"""
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from enforcer.words.decisions import HoldTerms
+
+CLIENT: Final = 0
+SERVER: Final = 1
+
+
+class Command(msgspec.Struct, frozen=True):
+    pass
+
+
+class SendData(Command, frozen=True):
+    peer: int                         # CLIENT | SERVER
+    data: bytes
+
+
+class Record(Command, frozen=True):
+    """Append an event (and first the blobs it names) to the journal.  `barrier` True: what this session sends to the
+    server after it waits for the journal's write; `durable` also for fdatasync."""
+
+    event: msgspec.Struct
+    blobs: tuple[tuple[bytes, bytes], ...] = ()    # (salt, content)
+    barrier: bool = False
+    durable: bool = False
+
+
+class StartTls(Command, frozen=True):
+    """CLIENT: as server with the target's leaf, after writing `first` (b"S").  SERVER: as client, verified as the target
+    says.  Nothing read before it is plaintext that may count.  Answered by TlsStarted or ConnectionLost."""
+
+    peer: int
+    first: bytes = b""
+    alpn: str = ""
+
+
+class OpenConnection(Command, frozen=True):
+    """Dial the target.  Answered by Connected or ConnectFailed."""
+
+
+class Login(Command, frozen=True):
+    """Fetch the credential for (database, role).  Answered by CredentialReady or CredentialFailed."""
+
+    database: str
+    role: str
+
+
+class CloseConnection(Command, frozen=True):
+    """Flush what was sent to this peer, then close it."""
+
+    peer: int
+    reason: str = ""
+
+
+class PauseReading(Command, frozen=True):
+    peer: int
+
+
+class ResumeReading(Command, frozen=True):
+    peer: int
+
+
+class Hold(Command, frozen=True):
+    """Ask approvers.  Answered by HoldAnswered with the same operation."""
+
+    operation: int
+    terms: tuple[HoldTerms, ...]
+    action: str
+    text: str
+    parameters: tuple[str, ...]
+    rules: tuple[str, ...]
+    binding: bytes                    # HMAC is made by the gate over this
+
+
+class CancelHold(Command, frozen=True):
+    operation: int
+    reason: str
+
+
+class StartTimer(Command, frozen=True):
+    """Answered by TimerFired(name) after `seconds`; a second one of the same name replaces the first, 0 stops it."""
+
+    name: str
+    seconds: float
+
+
+class LoadCatalogue(Command, frozen=True):
+    """Read the database's catalogue through a connection of Weir's own.  Answered by CatalogueReady."""
+
+    database: str
+    stale: int                        # version that was found wanting; 0: any will do
+
+
+class CancelRequest(Command, frozen=True):
+    """A cancel connection of this target asked for key (pid, secret) of Weir's own: find the session, check that the
+    asking principal owns it, and send the real cancel upstream."""
+
+    process: int
+    secret: bytes
+
+
+class Registered(Command, frozen=True):
+    """Login is complete: register the session under Weir's own cancel key; the real key stays with the session."""
+
+    process: int                      # Weir's own key, shown to the client
+    secret: bytes
+    real_process: int
+    real_secret: bytes

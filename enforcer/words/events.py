@@ -1,0 +1,200 @@
+"""What is recorded: canonical events.
+
+Canonical bytes of an event are the msgpack array of its fields in the order given here (shortest forms, as
+msgspec writes them), first the kind.  They hold salted digests (32 bytes, see agent.contract.journal) in place of
+statement text, parameters and payload.  `at` is nanoseconds UTC, `monotonic` CLOCK_BOOTTIME nanoseconds.
+A digest that is not there is b"".  Fields are only ever appended: a reader takes a shorter array for an older one.
+"""
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+SESSION_OPENED: Final = 1
+SESSION_CLOSED: Final = 2
+INTENT: Final = 3
+RESULT: Final = 4
+HOLD: Final = 5
+GAP: Final = 6
+REFUSED: Final = 7
+FLOW_OPENED: Final = 8
+FLOW_CLOSED: Final = 9
+HOST: Final = 20                      # agent.contract.journal.HostEvent
+RECORDER: Final = 30                  # the recorder's own: started, rotated, read, exported, torn journal
+ERASURE: Final = 31
+
+
+class SessionOpened(msgspec.Struct, frozen=True, array_like=True):
+    kind: int
+    at: int
+    monotonic: int
+    session: str                      # 26 characters: time-ordered, unique
+    protocol: str
+    target: str
+    database: str
+    role: str                         # user name that the crew asked for
+    subject: str
+    groups: tuple[str, ...]
+    workload: str
+    uid: int
+    pid: int
+    exe: str
+    exe_sha256: str
+    argv: tuple[str, ...]
+    cgroup: str
+    cookie: int
+    destination: str                  # "ADDRESS PORT" as dialled
+    attribution: str                  # mark | cgroup | redirect
+    client_tls: str                   # "" for plaintext, else "TLSv1.3 CIPHER"
+    upstream: str                     # "USER@ADDRESS:PORT TLSv1.3 ..." never a secret
+    application: str                  # what the client calls itself
+    backend: int                      # process id of the server's backend, 0 if not known
+
+
+class SessionClosed(msgspec.Struct, frozen=True, array_like=True):
+    kind: int
+    at: int
+    monotonic: int
+    session: str
+    reason: str                       # "client closed", "server closed", "killed: ...", "protocol error: ..."
+    operations: int
+    bytes_in: int                     # from the client
+    bytes_out: int                    # to the client
+
+
+class Intent(msgspec.Struct, frozen=True, array_like=True):
+    """Committed to the journal before the operation's bytes leave the host; also for what is denied."""
+
+    kind: int
+    at: int
+    monotonic: int
+    session: str
+    operation: int                    # counts from 1 in a session
+    actor: str                        # "crew", or "weir" for what Weir sends itself
+    verb: str                         # "query" | "parse" | "bind" | "execute" | "copy" | "cancel" | "connect" ...
+    decision: int                     # decisions.PERMIT | DENY | HOLD
+    forwarded: bytes                  # BLAKE2b-256(forwarded statement bytes, key=forwarded_key); b"" if not forwarded
+    text: bytes                       # digest of the recorded text
+    parameters: bytes                 # digest of the recorded parameters (msgpack array of strings or nil)
+    requests: tuple[tuple[str, str], ...]   # (action, resource) pairs
+    rules: tuple[str, ...]            # ids of the policies that decided
+    masks: tuple[str, ...]            # labels that were masked
+    reason: str                       # of a denial
+    ticket: str                       # of a hold
+    durable: bool
+
+
+class Result(msgspec.Struct, frozen=True, array_like=True):
+    kind: int
+    at: int
+    monotonic: int
+    session: str
+    operation: int
+    status: str                       # "ok" | "error" | "denied" | "cancelled" | "suspended" | "skipped"
+    tag: str                          # command tag, "SELECT 3"
+    sqlstate: str
+    rows: int
+    bytes: int                        # of the response as delivered
+    duration: int                     # nanoseconds from forwarding to the end of the response
+    response: bytes                   # digest of the delivered rows, always there where rows > 0 (b"" else)
+    salt: bytes                       # 16 bytes, the salt of `response`
+    payload: tuple[bytes, ...]        # digests of the blobs that hold it, by rule
+    error: bytes                      # digest of the error's text
+
+
+class HoldChanged(msgspec.Struct, frozen=True, array_like=True):
+    kind: int
+    at: int
+    monotonic: int
+    session: str
+    operation: int
+    ticket: str
+    state: str                        # pending | approved | denied | expired | cancelled | used
+    by: str                           # approver's subject
+    reason: str
+    until: int
+    binding: bytes                    # HMAC over operation, parameters, target and principal
+
+
+class Gap(msgspec.Struct, frozen=True, array_like=True):
+    """What cannot be told: a session was interrupted, results of forwarded operations are not known."""
+
+    kind: int
+    at: int
+    monotonic: int
+    session: str
+    operations: tuple[int, ...]       # intents without a result
+    reason: str
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True):
+    """A connection or login that never became a session."""
+
+    kind: int
+    at: int
+    monotonic: int
+    workload: str
+    subject: str
+    pid: int
+    exe: str
+    destination: str
+    target: str
+    reason: str
+    rules: tuple[str, ...]
+
+
+class FlowOpened(msgspec.Struct, frozen=True, array_like=True):
+    kind: int
+    at: int
+    monotonic: int
+    flow: str
+    egress: str
+    subject: str
+    workload: str
+    pid: int
+    exe: str
+    exe_sha256: str
+    argv: tuple[str, ...]
+    destination: str
+    attribution: str
+
+
+class FlowClosed(msgspec.Struct, frozen=True, array_like=True):
+    kind: int
+    at: int
+    monotonic: int
+    flow: str
+    bytes_in: int
+    bytes_out: int
+    reason: str
+
+
+class RecorderEvent(msgspec.Struct, frozen=True, array_like=True):
+    kind: int
+    at: int
+    monotonic: int
+    name: str                         # "recorder.started", "rotated", "read", "exported", "journal.torn", ...
+    detail: dict[str, str]            # keys sorted
+
+
+class Erasure(msgspec.Struct, frozen=True, array_like=True):
+    kind: int
+    at: int
+    monotonic: int
+    digests: tuple[bytes, ...]        # blobs whose salt and body were removed
+    by: str
+    reason: str
+    signature: bytes                  # Ed25519 over the other fields' canonical bytes
+
+
+Event = (
+    SessionOpened | SessionClosed | Intent | Result | HoldChanged | Gap | Refused | FlowOpened | FlowClosed
+)
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def render_event(event: msgspec.Struct) -> bytes:
+    """Canonical bytes."""
+    return _encoder.encode(event)

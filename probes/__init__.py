@@ -1,0 +1,1 @@
+"""The eBPF programs of Weir, their loader and the ctypes door to libbpf."""
