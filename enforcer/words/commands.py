@@ -78,7 +78,8 @@ class Hold(Command, frozen=True):
     text: str
     parameters: tuple[str, ...]
     rules: tuple[str, ...]
-    binding: bytes                    # HMAC is made by the gate over this
+    binding: bytes                    # digest of the exact bytes and parameters: what the approval is bound to
+    database: str = ""
 
 
 class CancelHold(Command, frozen=True):
