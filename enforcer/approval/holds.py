@@ -91,7 +91,7 @@ class Holds:
             self._finish(hold, "cancelled", "", reason)
 
     def expire(self) -> None:
-        """Deny what nobody answered in time; measured on the monotonic clock, so that a stepped clock changes nothing."""
+        """Deny what nobody answered in time; on the monotonic clock, so that a stepped clock changes nothing."""
         late = self._monotonic()
         for ticket in [t for t, deadline in self._deadline.items() if deadline <= late]:
             self._finish(self._open[ticket], "expired", "", "nobody answered in time")

@@ -20,4 +20,4 @@ class Context:
     random: Callable[[int], bytes]    # that many unpredictable bytes
     forwarded_key: bytes              # key of the `forwarded` digests
     durable: str = "writes"           # which operations wait for fdatasync: "writes" | "all" | "none"
-    shared: dict[object, object] | None = None   # caches that outlive a session, one dictionary a target, bounded by its users
+    shared: dict[object, object] | None = None   # caches that outlive a session, one a target, bounded by its users

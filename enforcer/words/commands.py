@@ -35,8 +35,8 @@ class Record(Command, frozen=True):
 
 
 class StartTls(Command, frozen=True):
-    """CLIENT: as server with the target's leaf, after writing `first` (b"S").  SERVER: as client, verified as the target
-    says.  Nothing read before it is plaintext that may count.  Answered by TlsStarted or ConnectionLost."""
+    """CLIENT: as server with the target's leaf, after writing `first` (b"S").  SERVER: as client, verified as the
+    target says.  Nothing read before it is plaintext that may count.  Answered by TlsStarted or ConnectionLost."""
 
     peer: int
     first: bytes = b""

@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+Octets = bytes                       # a struct below has a field of that name
+
 SESSION_OPENED: Final = 1
 SESSION_CLOSED: Final = 2
 INTENT: Final = 3
@@ -97,10 +99,10 @@ class Result(msgspec.Struct, frozen=True, array_like=True):
     rows: int
     bytes: int                        # of the response as delivered
     duration: int                     # nanoseconds from forwarding to the end of the response
-    response: bytes                   # digest of the delivered rows, always there where rows > 0 (b"" else)
-    salt: bytes                       # 16 bytes, the salt of `response`
-    payload: tuple[bytes, ...]        # digests of the blobs that hold it, by rule
-    error: bytes                      # digest of the error's text
+    response: Octets                  # digest of the delivered rows, always there where rows > 0 (b"" else)
+    salt: Octets                      # 16 bytes, the salt of `response`
+    payload: tuple[Octets, ...]       # digests of the blobs that hold it, by rule
+    error: Octets                     # digest of the error's text
 
 
 class HoldChanged(msgspec.Struct, frozen=True, array_like=True):
