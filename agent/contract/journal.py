@@ -35,7 +35,7 @@ class HostEvent(msgspec.Struct, frozen=True, array_like=True):
     kind: int                         # always 20
     at: int                           # nanoseconds UTC
     monotonic: int                    # CLOCK_BOOTTIME nanoseconds
-    name: str                         # "agent.started", "agent.stopped", "released", "connect", "repaired", "degraded", ...
+    name: str                         # "agent.started", "agent.stopped", "released", "connect", "repaired", "degraded"
     workload: str
     detail: dict[str, str]            # keys sorted before encoding
 

@@ -5,7 +5,7 @@ import msgspec
 
 
 class Process(msgspec.Struct, frozen=True):
-    """The process that called connect(2).  Fields that could not be read any more are empty (`exe == ""`): it had exited."""
+    """The process that called connect(2).  Fields that could not be read are empty: it had exited."""
 
     pid: int                          # initial pid namespace (tgid)
     exe: str = ""                     # /proc/PID/exe

@@ -1,7 +1,7 @@
 """Holds: operations that wait for a person.  Pure: no clock, no socket; every change is given to `changed`.
 
-States of one hold: pending -> approved -> used, or pending -> denied | expired | cancelled.  An answer is final: a second
-one is told that it does not count.
+States of one hold: pending -> approved -> used, or pending -> denied | expired | cancelled.  An answer is final: a
+second one is told that it does not count.
 """
 from __future__ import annotations
 
