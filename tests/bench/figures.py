@@ -1,0 +1,72 @@
+"""What a benchmark says: numbers out of pgbench's text, ratios within a round, their median and spread.  Pure."""
+from __future__ import annotations
+
+import re
+import statistics
+from dataclasses import dataclass
+
+TPS = re.compile(r"^tps = ([\d.]+)", re.M)
+LATENCY = re.compile(r"^latency average = ([\d.]+) ms", re.M)
+DONE = re.compile(r"^number of transactions actually processed: (\d+)", re.M)
+FAILED = re.compile(r"^number of failed transactions: (\d+)", re.M)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one way: statements a second, p50 in microseconds, processor microseconds of the proxy a statement."""
+
+    rate: float
+    p50: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    median: float
+    least: float
+    most: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.least:.2f}-{self.most:.2f})"
+
+
+def parse_pgbench(text: str) -> tuple[float, int]:
+    """(statements a second, statements done); ValueError where pgbench failed or lost a transaction."""
+    rate, done, failed = TPS.search(text), DONE.search(text), FAILED.search(text)
+    if not rate or not done or (failed and failed[1] != "0"):
+        raise ValueError(f"pgbench did not finish: {text[-400:]}")
+    return float(rate[1]), int(done[1])
+
+
+def parse_log(text: str) -> float:
+    """Median latency in microseconds from pgbench's per-transaction log (-l): the third column is microseconds."""
+    return statistics.median(int(line.split()[2]) for line in text.splitlines())
+
+
+def ratios(rounds: list[dict[str, Run]], way: str, base: str) -> Spread:
+    """way's rate over base's, paired within a round."""
+    found = [row[way].rate / row[base].rate for row in rounds]
+    return Spread(statistics.median(found), min(found), max(found))
+
+
+def added(rounds: list[dict[str, Run]], way: str) -> float:
+    """Microseconds that `way` adds to the median latency of going directly."""
+    return statistics.median(row[way].p50 - row["direct"].p50 for row in rounds)
+
+
+def table(title: str, rounds: list[dict[str, Run]]) -> str:
+    """One Markdown table: a row a way."""
+    head = (
+        f"### {title}\n\n| way | per second | p50 µs | added p50 µs | of PgBouncer | of direct | proxy µs CPU |\n"
+        "|---|---|---|---|---|---|---|\n"
+    )
+    return head + "".join(_row(rounds, way) for way in rounds[0])
+
+
+def _row(rounds: list[dict[str, Run]], way: str) -> str:
+    rate, p50, cost = (statistics.median(getattr(row[way], name) for row in rounds) for name in ("rate", "p50", "cost"))
+    against = str(ratios(rounds, way, "pgbouncer")) if "pgbouncer" in rounds[0] else "-"
+    return (
+        f"| {way} | {rate:.0f} | {p50:.0f} | {added(rounds, way):.0f} | {against} | {ratios(rounds, way, 'direct')} "
+        f"| {cost:.1f} |\n"
+    )

@@ -1,0 +1,38 @@
+"""The arithmetic of the benchmark."""
+from __future__ import annotations
+
+import pytest
+
+from bench import figures
+
+PGBENCH = """\
+scaling factor: 1
+number of transactions actually processed: 4242
+number of failed transactions: 0 (0.000%)
+latency average = 0.123 ms
+tps = 8123.456 (without initial connection time)
+"""
+
+
+def test_pgbench_is_read() -> None:
+    assert figures.parse_pgbench(PGBENCH) == (8123.456, 4242)
+
+
+@pytest.mark.parametrize("text", ["", PGBENCH.replace("failed transactions: 0", "failed transactions: 3")])
+def test_a_failed_run_is_no_figure(text: str) -> None:
+    with pytest.raises(ValueError, match="did not finish"):
+        figures.parse_pgbench(text)
+
+
+def test_ratios_pair_within_a_round() -> None:
+    rounds = [
+        {"direct": figures.Run(100, 10, 0), "pgbouncer": figures.Run(50, 20, 5), "weir": figures.Run(25, 40, 9)},
+        {"direct": figures.Run(200, 10, 0), "pgbouncer": figures.Run(100, 20, 5), "weir": figures.Run(75, 50, 9)},
+    ]
+    assert str(figures.ratios(rounds, "weir", "pgbouncer")) == "0.62 (0.50-0.75)"
+    assert figures.added(rounds, "weir") == 35
+    assert "| weir | 50 | 45 | 35 | 0.62 (0.50-0.75) | 0.31 (0.25-0.38) | 9.0 |" in figures.table("x", rounds)
+
+
+def test_the_log_gives_the_median() -> None:
+    assert figures.parse_log("0 1 100 0 1 2\n0 2 300 0 1 2\n0 3 200 0 1 2\n") == 200
