@@ -1,5 +1,5 @@
-"""Ways round: each function tries to bring TOKEN to the server by its own means.  Standard library only: this file is run
-as it is by the system's Python, inside a workload and, as the control, outside of any.
+"""Ways round: each function tries to bring TOKEN to the server by its own means.  Standard library only: this file is
+run as it is by the system's Python, inside a workload and, as the control, outside of any.
 
 usage: python3 techniques.py NAME TOKEN HOST4 HOST6 PORT [LISTENER_PORT]
 
