@@ -1,0 +1,25 @@
+# One command for each thing.  Everything else is in ./bootstrap.
+PREFIX ?= /opt/weir
+PYTHON  = $(PREFIX)/dev/bin/python
+
+.PHONY: lint test dev bench lock
+
+lint:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+
+test:
+	./bootstrap test
+
+dev:
+	./bootstrap dev
+
+bench:
+	PYTHONPATH=tests:. $(PYTHON) -m bench
+
+# Lock files anew: needs uv (pip install uv) on PATH.
+lock:
+	for name in "" -dev -clients -crew; do \
+	  uv pip compile -q --python /usr/bin/python3 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	    requirements$$name.in -o requirements$$name.lock || exit 1; \
+	done
