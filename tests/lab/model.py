@@ -1,15 +1,16 @@
 """A server that speaks OpenAI's chat completions API, with a script in place of a mind.
 
 The script chooses only the SQL; what it says in the end quotes what the tools returned.  A script is a JSON list of
-`{"when": WORDS, "sql": [SQL, ...], "say": TEXT}`: the first step whose words stand in the user's messages is taken; each
+`{"when": WORDS, "sql": [SQL, ...], "say": TEXT}`: the first step whose words stand in the user's last message is taken; each
 SQL becomes one native tool call, one after the other; then TEXT is said, with {1}, {2}, ... replaced by what the calls
-returned.
+returned, and {1.error} by the error inside it (NL2SQLTool wraps it in all tables and columns), or all of it.
 
     python -m lab.model ADDRESS PORT SCRIPT [REQUESTS_LOG]
 """
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -45,7 +46,7 @@ def parse_script(text: str) -> list[Step]:
 
 def choose(script: Sequence[Step], messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> Reply:
     """Pure: what the model answers to a conversation."""
-    asked = "\n".join(_text(one) for one in messages if one.get("role") in ("user", "system"))
+    asked = next((_text(one) for one in reversed(messages) if one.get("role") == "user"), "")
     step = next((one for one in script if one.when in asked), None)
     if step is None:
         return Reply(text="I have no script for this.")
@@ -57,8 +58,13 @@ def choose(script: Sequence[Step], messages: Sequence[dict[str, Any]], tools: Se
         return Reply(tool=function["name"], arguments=arguments, call=f"call_{len(results) + 1}")
     said = step.say
     for number, result in enumerate(results, 1):
-        said = said.replace("{%d}" % number, result)
+        said = said.replace("{%d}" % number, result).replace("{%d.error}" % number, quoted_error(result))
     return Reply(text=said)
+
+
+def quoted_error(result: str) -> str:
+    found = re.search(r" and the error (.*?) and create the correct SQL query", result, re.DOTALL)
+    return " ".join((found.group(1) if found else result).split())
 
 
 def _text(message: dict[str, Any]) -> str:
