@@ -1,1 +1,43 @@
-"""One folder a protocol, found by name."""
+"""One folder a protocol, found by name.
+
+A folder's `__init__.py` holds `protocol`, a `Protocol` of this module: all that the edge has to know of it.  Adding a
+folder touches nothing else.
+"""
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from enforcer.core.context import Context
+from enforcer.core.layer import Layer
+from enforcer.words.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """`speaks` says of a stream's first bytes (at least 8, or all there will be) that a client of this protocol sends
+    them in plaintext; `tls_request` is what asks a server for TLS, answered by b"S"; `render_cancel` is the message
+    that cancels (process, secret) on a connection of its own."""
+
+    name: str
+    layer: Callable[[Context], Layer]
+    speaks: Callable[[bytes], bool]
+    tls_request: bytes = b""
+    render_cancel: Callable[[int, bytes], bytes] | None = None
+
+
+def names() -> tuple[str, ...]:
+    """Every protocol that there is a folder for."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
+
+
+def find(name: str) -> Protocol:
+    """ConfigError where no folder has this name."""
+    if name not in names():
+        raise ConfigError("", 0, 0, f"no protocol {name!r}; there are: {', '.join(names())}")
+    found = importlib.import_module(f"{__name__}.{name}").protocol
+    if not isinstance(found, Protocol):
+        raise ConfigError("", 0, 0, f"protocol {name!r} has no `protocol` entry")
+    return found

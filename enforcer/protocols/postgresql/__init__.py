@@ -1,1 +1,34 @@
 """PostgreSQL frontend/backend protocol 3.0 and 3.2."""
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from enforcer.core.context import Context
+from enforcer.core.layer import Layer
+from enforcer.protocols import Protocol
+
+SSL_REQUEST: Final = struct.pack("!II", 8, 80877103)
+_STARTUPS: Final = frozenset((80877102, 80877103, 80877104))       # cancel, TLS, GSSAPI: documentation 55.7
+
+
+def _layer(context: Context) -> Layer:
+    # The codec's tests import this folder without a grammar and a policy engine behind it.
+    from enforcer.protocols.postgresql.layer import PostgresqlLayer
+
+    return PostgresqlLayer(context)
+
+
+def _speaks(first: bytes) -> bool:
+    if len(first) < 8:
+        return False
+    length, code = struct.unpack_from("!II", first)
+    return 8 <= length <= 10_000 and (code in _STARTUPS or code >> 16 == 3)
+
+
+def _render_cancel(process: int, secret: bytes) -> bytes:
+    """CancelRequest; the key is longer than 4 bytes in protocol 3.2."""
+    return struct.pack("!III", 12 + len(secret), 80877102, process & 0xFFFFFFFF) + secret
+
+
+protocol: Final = Protocol("postgresql", _layer, _speaks, SSL_REQUEST, _render_cancel)
