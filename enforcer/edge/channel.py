@@ -1,0 +1,183 @@
+"""The enforcer's end of the agent's channel: frames of agent.contract.messages over an inherited socket.
+
+What the agent asks is answered by one table; what the enforcer asks has a number, a future and a time limit.  When the
+channel closes the agent is dead: the enforcer ends (docs/decisions/0003).
+"""
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from agent.contract import messages
+from agent.contract.credential import Credential
+from agent.contract.owner import Owner
+from enforcer.edge.edge import Edge
+
+LOG = logging.getLogger("weir.channel")
+
+WHOIS: Final = 5.0                    # seconds
+CREDENTIAL: Final = 10.0              # seconds
+
+
+class Channel(asyncio.Protocol):
+    """`configure` puts a Configure in force and gives what is wrong with it, or ""; `drain` ends everything.
+
+    `closed` is set when the agent is gone."""
+
+    def __init__(
+        self, configure: Callable[[messages.Configure], Awaitable[str]], drain: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._configure, self._drain = configure, drain
+        self.edge: Edge | None = None
+        self.closed = asyncio.Event()
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._number = 0
+        self._asked: dict[int, asyncio.Future[messages.WhoisAnswer | messages.CredentialAnswer]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._configuring = asyncio.Lock()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        try:
+            while len(self._buffer) >= 4:
+                size = messages.parse_length(bytes(self._buffer[:4]))
+                if len(self._buffer) < 4 + size:
+                    return
+                body = bytes(self._buffer[4:4 + size])
+                del self._buffer[:4 + size]
+                self._received(messages.parse_from_agent(body))
+        except (ValueError, msgspec.MsgspecError):
+            LOG.error("the agent sent what is no message: the channel is closed")
+            self._close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        for future in self._asked.values():
+            if not future.done():
+                future.cancel()
+        self.closed.set()
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+        self.closed.set()
+
+    def _send(self, message: messages.Message) -> None:
+        if self._transport is not None:
+            self._transport.write(messages.render_frame(message))
+
+    # What the enforcer asks
+
+    async def whois(self, netns: int, address: bytes, port: int, redirected: str) -> Owner | str:
+        """The owner, or why there is none."""
+        number = self._next()
+        answer = await self._ask(number, messages.Whois(number, netns, address, port, redirected), WHOIS)
+        if not isinstance(answer, messages.WhoisAnswer):
+            return "the agent does not answer"
+        return answer.owner or answer.reason or "the agent does not know this connection"
+
+    async def credential(self, target: str, database: str, role: str, groups: tuple[str, ...]) -> Credential | str:
+        """The credential, or why there is none."""
+        number = self._next()
+        asked = messages.AskCredential(number, target, database, role, groups)
+        answer = await self._ask(number, asked, CREDENTIAL)
+        if not isinstance(answer, messages.CredentialAnswer):
+            return "the agent does not answer"
+        return answer.credential or answer.reason or f"no credential for target {target}"
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+    async def _ask(
+        self, number: int, message: messages.Message, seconds: float
+    ) -> messages.WhoisAnswer | messages.CredentialAnswer | None:
+        if self._transport is None:
+            return None
+        future = self._asked[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._send(message)
+            async with asyncio.timeout(seconds):
+                return await future
+        except TimeoutError:
+            return None
+        finally:
+            del self._asked[number]
+
+    # What the agent asks
+
+    def _received(self, message: messages.FromAgent) -> None:
+        if isinstance(message, messages.WhoisAnswer | messages.CredentialAnswer):
+            future = self._asked.get(message.number)
+            if future is not None and not future.done():
+                future.set_result(message)
+        elif isinstance(message, messages.Ping):
+            self._send(messages.Pong(message.number))
+        elif isinstance(message, messages.Configure):
+            self._spawn(self._put_in_force(message))
+        elif isinstance(message, messages.Drain):
+            self._spawn(self._end(message))
+        else:
+            self._send(self._answer(message))
+
+    async def _put_in_force(self, message: messages.Configure) -> None:
+        async with self._configuring:
+            error = await self._configure(message)
+        self._send(messages.Configured(message.number, error))
+
+    async def _end(self, message: messages.Drain) -> None:
+        await self._drain()
+        self._send(messages.Done(message.number))
+        if self._transport is not None:
+            self._transport.close()
+
+    def _answer(
+        self, message: messages.ListHolds | messages.DecideHold | messages.ListSessions | messages.AskStatistics
+        | messages.EndSession,
+    ) -> messages.Message:
+        edge = self.edge
+        holds = edge.holds if edge else None
+        if isinstance(message, messages.ListHolds):
+            return messages.HoldsAnswer(message.number, holds.list() if holds else ())
+        if isinstance(message, messages.DecideHold):
+            error = "the enforcer is not configured yet" if holds is None else holds.decide(
+                message.ticket, message.approve, message.approver, message.groups, message.reason
+            )
+            return messages.HoldDecided(message.number, error)
+        if isinstance(message, messages.ListSessions):
+            views = tuple(one.view() for one in edge.live.values()) if edge else ()
+            return messages.SessionsAnswer(message.number, views)
+        if isinstance(message, messages.AskStatistics):
+            return messages.StatisticsAnswer(message.number, edge.statistics() if edge else {})
+        one = edge.live.get(message.session) if edge else None
+        if one is None:
+            return messages.Done(message.number, f"no session {message.session} is open")
+        one.end(message.reason)
+        return messages.Done(message.number)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            LOG.error("a message of the agent could not be carried out: %s", type(task.exception()).__name__)
+            self._close()
+
+
+async def open_channel(descriptor: int, channel: Channel) -> None:
+    link = socket.socket(fileno=descriptor)
+    await asyncio.get_running_loop().create_unix_connection(lambda: channel, sock=link)

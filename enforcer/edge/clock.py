@@ -1,0 +1,24 @@
+"""Clocks, and names that sort by time."""
+from __future__ import annotations
+
+import os
+import time
+from typing import Final
+
+_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"     # Crockford's base 32, as ULID
+
+
+def now() -> int:
+    """Nanoseconds UTC."""
+    return time.time_ns()
+
+
+def monotonic() -> int:
+    """CLOCK_BOOTTIME nanoseconds: never steps back, counts while the host sleeps."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def session_name() -> str:
+    """26 characters, a ULID: 48 bits of milliseconds, then 80 unpredictable bits."""
+    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))

@@ -1,0 +1,180 @@
+"""What the parts of the edge share: configuration in force, live sessions and flows, the commit, holds, counters."""
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from dataclasses import dataclass, field
+from typing import Protocol as Interface
+
+from agent.contract.credential import Credential
+from agent.contract.messages import SessionView
+from agent.contract.owner import Owner
+from agent.contract.target import Egress, Target
+from enforcer.approval.holds import Holds
+from enforcer.core.context import Context
+from enforcer.core.gate import Gate
+from enforcer.edge import clock
+from enforcer.edge.cancel import Cancels
+from enforcer.edge.commit import GroupCommit
+from enforcer.edge.tls import Contexts
+from enforcer.words import events
+from enforcer.words.errors import RecordingError
+from enforcer.words.inputs import HoldAnswered
+from enforcer.words.operations import Principal
+
+LOG = logging.getLogger("weir.edge")
+
+
+class Asking(Interface):
+    """The agent, as far as the edge may ask it (agent.contract.messages.FromEnforcer)."""
+
+    async def whois(self, netns: int, address: bytes, port: int, redirected: str) -> Owner | str: ...
+
+    async def credential(self, target: str, database: str, role: str, groups: tuple[str, ...]) -> Credential | str: ...
+
+
+class Live(Interface):
+    """A session or a flow."""
+
+    @property
+    def name(self) -> str: ...
+
+    def end(self, reason: str) -> None: ...
+
+    def recording_failed(self, reason: str) -> None: ...
+
+    def press(self, on: bool) -> None: ...
+
+    def answered(self, event: HoldAnswered) -> None: ...
+
+    def view(self) -> SessionView: ...
+
+
+class Loading(Interface):
+    """edge.catalogue.Catalogues, which needs an Edge itself."""
+
+    async def load(self, context: Context, database: str, credential: Credential, stale: int) -> tuple[object, str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What is in force; replaced as a whole."""
+
+    targets: dict[str, Target]
+    egress: dict[str, Egress]
+    gate: Gate
+    forwarded_key: bytes
+    max_sessions: int
+    durable: str
+
+    def __repr__(self) -> str:
+        return f"Configuration(targets={tuple(self.targets)})"
+
+
+@dataclass(slots=True, eq=False)
+class Edge:
+    loop: asyncio.AbstractEventLoop
+    asking: Asking
+    contexts: Contexts = field(default_factory=Contexts)
+    cancels: Cancels = field(default_factory=Cancels)
+    configuration: Configuration | None = None
+    commit: GroupCommit | None = None
+    holds: Holds | None = None
+    catalogues: Loading | None = None
+    live: dict[str, Live] = field(default_factory=dict)
+    arriving: int = 0                 # accepted, not yet attributed
+    draining: bool = False
+    shared: dict[Target, dict[object, object]] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    pressed: bool = False
+
+    def count(self, name: str) -> None:
+        self.counters[name] = self.counters.get(name, 0) + 1
+
+    def add(self, one: Live) -> None:
+        self.live[one.name] = one
+        self.idle.clear()
+        if self.pressed:
+            one.press(True)
+
+    def remove(self, one: Live) -> None:
+        self.live.pop(one.name, None)
+        if not self.live:
+            self.idle.set()
+
+    def why_not(self) -> str:
+        """Why no new connection can be taken now, "" if it can."""
+        if self.configuration is None or self.commit is None:
+            return "the enforcer is not configured yet"
+        if self.draining:
+            return "the enforcer is stopping"
+        if self.commit.failure:
+            return f"nothing can be recorded: {self.commit.failure}"
+        if len(self.live) + self.arriving > self.configuration.max_sessions:
+            return f"{self.configuration.max_sessions} sessions are open, which is the most"
+        return ""
+
+    def context(self, owner: Owner, target: Target) -> Context:
+        """For a new session with this target.  Only where `why_not` is empty."""
+        configuration = self.configuration
+        if configuration is None:
+            raise RecordingError("not configured")
+        if target not in self.shared and len(self.shared) > 2 * len(configuration.targets):
+            self.shared = {kept: self.shared[kept] for kept in configuration.targets.values() if kept in self.shared}
+        return Context(
+            session=clock.session_name(), principal=Principal(owner.subject, owner.groups, owner), target=target,
+            gate=configuration.gate, now=clock.now, monotonic=clock.monotonic, random=os.urandom,
+            forwarded_key=configuration.forwarded_key, durable=configuration.durable,
+            shared=self.shared.setdefault(target, {}),
+        )
+
+    def refused(self, owner: Owner | None, destination: str, reason: str) -> None:
+        """Record that a connection never became a session."""
+        self.count("refused")
+        if self.commit is None:
+            return
+        process = owner.process if owner else None
+        try:
+            self.commit.append(events.Refused(
+                events.REFUSED, clock.now(), clock.monotonic(), owner.workload if owner else "",
+                owner.subject if owner else "", process.pid if process else 0, process.exe if process else "",
+                destination, owner.target if owner else "", reason, (),
+            ))
+        except RecordingError as error:
+            LOG.error("a refusal could not be recorded: %s", error)
+
+    def recording_failed(self, reason: str) -> None:
+        LOG.error("recording failed, sessions end: %s", reason)
+        for one in tuple(self.live.values()):
+            one.recording_failed(f"the operation cannot be recorded: {reason}")
+
+    def press(self, on: bool) -> None:
+        LOG.warning("the recorder falls behind: clients wait" if on else "the recorder has caught up")
+        self.pressed = on
+        for one in tuple(self.live.values()):
+            one.press(on)
+
+    def answer_hold(self, session: str, event: HoldAnswered) -> None:
+        one = self.live.get(session)
+        if one is not None:
+            one.answered(event)
+
+    def hold_changed(self, event: events.HoldChanged) -> None:
+        if self.commit is not None:
+            self.commit.append(event)
+
+    def statistics(self) -> dict[str, int]:
+        views = [one.view() for one in self.live.values()]
+        flows = sum(view.state == "flow" for view in views)
+        return {
+            "sessions": len(views) - flows,
+            "flows": flows,
+            "arriving": self.arriving,
+            "holds": len(self.holds.list()) if self.holds else 0,
+            "events": self.commit.appended if self.commit else 0,
+            "recording_failed": int(bool(self.commit and self.commit.failure)),
+            "recorder_behind": int(self.pressed),
+            **self.counters,
+        }

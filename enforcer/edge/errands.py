@@ -1,0 +1,162 @@
+"""What a session does that takes time.  Each ends in telling the layer, or in an end of the session."""
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from enforcer.edge import tls, upstream
+from enforcer.edge.cancel import Key
+from enforcer.edge.peer import Peer
+from enforcer.words import commands as words
+from enforcer.words.commands import CLIENT, SERVER, Record
+from enforcer.words.decisions import DENY, PERMIT
+from enforcer.words.errors import UpstreamError
+from enforcer.words.events import INTENT, Intent
+from enforcer.words.inputs import (
+    CatalogueReady,
+    Connected,
+    ConnectFailed,
+    CredentialFailed,
+    CredentialReady,
+    TlsStarted,
+)
+
+if TYPE_CHECKING:
+    from enforcer.edge.session import Session
+
+LOG = logging.getLogger("weir.session")
+
+CANCEL: Final = 10.0                  # seconds that a real cancel may take
+
+
+async def start_tls(session: Session, peer: Peer, alpn: str) -> None:
+    transport, target = peer.transport, session.context.target
+    if transport is None:
+        return
+    try:
+        if peer.number == CLIENT:
+            context, name = session.edge.contexts.towards_client(target, alpn or "postgresql"), None
+        else:
+            context = session.edge.contexts.towards_server(target, session.credential, alpn)
+            name = target.hosts[0]
+        secure = await session.edge.loop.start_tls(
+            transport, peer, context, server_side=peer.number == CLIENT, server_hostname=name,
+            ssl_handshake_timeout=tls.HANDSHAKE, ssl_shutdown_timeout=tls.SHUTDOWN,
+        )
+    except (OSError, UpstreamError) as error:
+        _tls_failed(session, peer, transport, error)
+        return
+    if secure is None or peer.transport is None or peer.closing:
+        transport.abort()
+        return
+    peer.started(secure)
+    channel = secure.get_extra_info("ssl_object")
+    certificate = (channel.getpeercert(True) or b"") if peer.number == SERVER else b""
+    hashed = tls.signature_hash(certificate) if certificate else ""
+    session.tell(TlsStarted(peer.number, tls.describe(channel), certificate, hashed))
+    peer.open()
+
+
+def _tls_failed(session: Session, peer: Peer, transport: asyncio.Transport, error: Exception) -> None:
+    reason = str(error) if isinstance(error, UpstreamError) else tls.explain(error)
+    if peer.number == CLIENT and "unknown ca" in reason:
+        session.edge.count("unknown_ca")
+        owner = session.context.principal.owner
+        session.edge.refused(
+            owner, f"{owner.destination} {owner.port}", "the client does not trust Weir's certificate (unknown CA)"
+        )
+    transport.abort()
+    session.gone(peer.number, reason)
+
+
+async def dial(session: Session) -> None:
+    target, server = session.context.target, session.peers[SERVER]
+    choices = upstream.addresses(target, session.context.principal.owner)
+    try:
+        transport, _, session.address = await upstream.dial(choices, target.port, lambda: server)
+    except UpstreamError as error:
+        session.dialling = False
+        session.tell(ConnectFailed(str(error)))
+        session.settle()
+        return
+    session.dialling = False
+    if server.told:                   # closed before it was there
+        transport.abort()
+        session.settle()
+        return
+    server.attach(transport)
+    session.tell(Connected(session.address))
+    server.open()
+
+
+async def fetch_credential(session: Session, command: words.Login) -> None:
+    context = session.context
+    answer = await session.edge.asking.credential(
+        context.target.name, command.database, command.role, context.principal.groups
+    )
+    if isinstance(answer, str):
+        session.tell(CredentialFailed(answer))
+        return
+    session.credential = answer
+    session.tell(CredentialReady(answer))
+
+
+async def load_catalogue(session: Session, command: words.LoadCatalogue) -> None:
+    catalogues, credential = session.edge.catalogues, session.credential
+    if catalogues is None or credential is None:
+        session.tell(CatalogueReady(command.database, None, "there is no credential to read the catalogue with"))
+        return
+    found, reason = await catalogues.load(session.context, command.database, credential, command.stale)
+    session.tell(CatalogueReady(command.database, found, reason))
+
+
+async def cancel(session: Session, command: words.CancelRequest) -> None:
+    """Close the client only after the server has taken the cancel: libpq waits for that."""
+    context, edge = session.context, session.edge
+    owner = context.principal.owner
+    found = edge.cancels.find(command.process, command.secret, owner, context.target.name)
+    if isinstance(found, str):
+        session.record(Record(_intent(session, session.name, DENY, found), (), False))
+    else:
+        session.record(Record(_intent(session, found.session, PERMIT, ""), (), True))
+        other = edge.live.get(found.session)
+        if other is not None and other.view().state == "held" and edge.holds is not None:
+            edge.holds.cancel_session(found.session, "cancelled by the client")
+        else:
+            await _send_cancel(session, found)
+    session.cancelling = False
+    session.peers[CLIENT].close()
+    session.settle()
+
+
+def _intent(session: Session, of: str, decision: int, reason: str) -> Intent:
+    context = session.context
+    return Intent(
+        INTENT, context.now(), context.monotonic(), of, 0, "crew", "cancel", decision, b"", b"", b"", (), (), (), reason,
+        "", False,
+    )
+
+
+async def _send_cancel(session: Session, key: Key) -> None:
+    render, request = session.protocol.render_cancel, session.protocol.tls_request
+    if render is None or session.edge.commit is None:
+        return
+    session.edge.commit.write_now()
+    address, _, port = key.address.rpartition(":")
+    try:
+        async with asyncio.timeout(CANCEL):
+            reader, writer = await asyncio.open_connection(address.strip("[]"), int(port))
+            try:
+                if key.target.tls != "disable":
+                    writer.write(request)
+                    if await reader.readexactly(1) != b"S":
+                        raise UpstreamError("the server refuses TLS for a cancel request")
+                    context = session.edge.contexts.towards_server(key.target, key.credential)
+                    await writer.start_tls(context, server_hostname=key.target.hosts[0])
+                writer.write(render(key.process, key.secret))
+                await reader.read(1)  # the server closes without a word
+            finally:
+                writer.transport.abort()
+    except (OSError, EOFError, UpstreamError) as error:
+        LOG.warning("session %s: a cancel request could not be sent: %s", key.session, tls.explain(error))

@@ -1,0 +1,221 @@
+"""Egress: opaque bytes both ways, recorded as a flow.
+
+FlowOpened is in the journal before the first packet leaves.  A stream that begins as a registered protocol's plaintext
+ends: such a connection has to be a session.  Backpressure and half-close go through as they came.
+"""
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from agent.contract.messages import SessionView
+from agent.contract.owner import Owner, Process
+from enforcer import protocols
+from enforcer.edge import clock, tls, upstream
+from enforcer.edge.edge import Edge
+from enforcer.edge.peer import HIGH, LOW
+from enforcer.words import events
+from enforcer.words.commands import CLIENT, SERVER
+from enforcer.words.errors import RecordingError, UpstreamError
+from enforcer.words.inputs import HoldAnswered
+
+FIRST: Final = 16                     # bytes that are looked at
+LINGER: Final = 60.0                  # seconds that a side may take to read what is left, once the other is lost
+
+
+class Side(asyncio.Protocol):
+    """One end of a flow."""
+
+    __slots__ = ("_flow", "ended", "number", "transport")
+
+    def __init__(self, flow: Flow, number: int) -> None:
+        self._flow, self.number = flow, number
+        self.transport: asyncio.Transport | None = None
+        self.ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.attach(transport)  # type: ignore[arg-type]
+
+    def attach(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+        transport.set_write_buffer_limits(HIGH, LOW)
+
+    def data_received(self, data: bytes) -> None:
+        self._flow.received(self.number, data)
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        self._flow.ended(self.number)
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.transport = None
+        self._flow.lost(self.number, "" if error is None else tls.explain(error))
+
+    def pause_writing(self) -> None:
+        self._flow.full(self.number, True)
+
+    def resume_writing(self) -> None:
+        self._flow.full(self.number, False)
+
+
+class Flow:
+    """`take` starts it; FlowClosed is recorded once, when both sides are lost."""
+
+    def __init__(self, edge: Edge, owner: Owner) -> None:
+        self._edge, self._owner = edge, owner
+        self.name = clock.session_name()
+        self._sides = (Side(self, CLIENT), Side(self, SERVER))
+        self._bytes = [0, 0]
+        self._early: list[bytes] | None = []
+        self._first = b""
+        self._since = clock.now()
+        self._reason = ""
+        self._closed = self._recorded = self._pressed = False
+        self._full = [False, False]
+        self._linger: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def take(self, transport: asyncio.Transport, early: bytes) -> None:
+        """RecordingError where the flow cannot be recorded: then nothing was dialled."""
+        commit = self._edge.commit
+        if commit is None:
+            raise RecordingError("there is no journal")
+        commit.append(self._opened())
+        commit.write_now()
+        self._recorded = True
+        self._sides[CLIENT].attach(transport)
+        transport.set_protocol(self._sides[CLIENT])
+        self._edge.add(self)
+        self._edge.count("flows_total")
+        if early:
+            self.received(CLIENT, early)
+        self._task = self._edge.loop.create_task(self._dial())
+
+    async def _dial(self) -> None:
+        owner = self._owner
+        try:
+            transport, _, _ = await upstream.dial((owner.destination,), owner.port, lambda: self._sides[SERVER])
+        except UpstreamError as error:
+            self._end(str(error), True)
+            return
+        early, self._early = self._early, None
+        if self._reason:
+            transport.abort()
+            return
+        if early:
+            transport.write(b"".join(early))
+        if self._sides[CLIENT].ended:
+            transport.write_eof()
+        self._read(CLIENT)
+
+    def received(self, number: int, data: bytes) -> None:
+        if number == CLIENT and len(self._first) < FIRST:
+            self._first += data[:FIRST - len(self._first)]
+            spoken = _spoken(self._first)
+            if spoken:
+                self._edge.count("flows_refused")
+                self._end(f"{spoken} in plaintext inside a flow: register it as a target", True)
+                return
+        self._bytes[number] += len(data)
+        if number == CLIENT and self._early is not None:
+            self._early.append(data)
+            self._read(CLIENT)
+            return
+        other = self._sides[1 - number].transport
+        if other is not None and not other.is_closing():
+            other.write(data)
+
+    def ended(self, number: int) -> None:
+        """Half-close; the whole flow is over when both sides have."""
+        other = self._sides[1 - number]
+        if other.ended:
+            self._end("closed", False)
+        elif other.transport is not None and not other.transport.is_closing():
+            other.transport.write_eof()
+
+    def lost(self, number: int, reason: str) -> None:
+        who = "client" if number == CLIENT else "server"
+        self._end(f"{who}: {reason}" if reason else f"{who} closed", bool(reason))
+        if all(side.transport is None for side in self._sides):
+            self._finish()
+
+    def full(self, number: int, on: bool) -> None:
+        self._full[number] = on
+        self._read(1 - number)
+
+    def press(self, on: bool) -> None:
+        """A flow writes two events in all: the recorder's trouble is not its own."""
+
+    def answered(self, event: HoldAnswered) -> None:
+        """Flows hold nothing."""
+
+    def end(self, reason: str) -> None:
+        self._end(reason, True)
+
+    def recording_failed(self, reason: str) -> None:
+        self._end(reason, True)
+
+    def view(self) -> SessionView:
+        process = self._owner.process
+        return SessionView(
+            self.name, self._since, self._owner.subject, self._owner.workload, process.pid if process else 0,
+            self._owner.egress, "", 0, "flow",
+        )
+
+    def _read(self, number: int) -> None:
+        """Read this side, or not: where the other is full, or not there yet and enough is kept."""
+        transport = self._sides[number].transport
+        if transport is None or transport.is_closing():
+            return
+        waiting = number == CLIENT and self._early is not None and sum(map(len, self._early)) >= LOW
+        if self._full[1 - number] or waiting:
+            transport.pause_reading()
+        else:
+            transport.resume_reading()
+
+    def _end(self, reason: str, reset: bool) -> None:
+        self._reason = self._reason or reason
+        for side in self._sides:
+            if side.transport is not None and reset:
+                upstream.reset(side.transport)
+            elif side.transport is not None:
+                side.transport.close()
+        if self._linger is None:
+            self._linger = self._edge.loop.call_later(LINGER, self._abort)
+        if all(side.transport is None for side in self._sides):
+            self._finish()
+
+    def _abort(self) -> None:
+        for side in self._sides:
+            if side.transport is not None:
+                side.transport.abort()
+
+    def _finish(self) -> None:
+        if self._closed or not self._recorded:
+            return
+        self._closed = True
+        if self._linger is not None:
+            self._linger.cancel()
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+        self._edge.remove(self)
+        if self._edge.commit is not None:
+            self._edge.commit.append(events.FlowClosed(
+                events.FLOW_CLOSED, clock.now(), clock.monotonic(), self.name, self._bytes[CLIENT], self._bytes[SERVER],
+                self._reason,
+            ))
+
+    def _opened(self) -> events.FlowOpened:
+        owner = self._owner
+        process = owner.process or Process(0)
+        return events.FlowOpened(
+            events.FLOW_OPENED, self._since, clock.monotonic(), self.name, owner.egress, owner.subject, owner.workload,
+            process.pid, process.exe, process.exe_sha256, process.argv, f"{owner.destination} {owner.port}",
+            owner.attribution,
+        )
+
+
+def _spoken(first: bytes) -> str:
+    """Name of the registered protocol whose plaintext this is, or ""."""
+    return next((name for name in protocols.names() if protocols.find(name).speaks(first)), "")

@@ -1,0 +1,181 @@
+"""Accepting: who is it, what did it want, is it a session, a flow or refused.
+
+An accepted connection is read only to keep a bounded beginning until the agent has said whose it is (uvloop reads from
+the start, whatever pause_reading says in connection_made).  What cannot be attributed is reset without a word.
+"""
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import struct
+from typing import Final
+
+from agent.contract.owner import Owner
+from enforcer import protocols
+from enforcer.edge.edge import Edge
+from enforcer.edge.flows import Flow
+from enforcer.edge.session import Session
+from enforcer.edge.upstream import keep_alive, render_address, reset
+from enforcer.words.errors import ConfigError, RecordingError
+
+LOG = logging.getLogger("weir.listener")
+
+EARLY: Final = 64 << 10               # bytes kept before attribution
+BACKLOG: Final = 1024
+_NETNS_COOKIE: Final = 71             # SO_NETNS_COOKIE, linux/socket.h
+_ORIGINAL_DST: Final = 80             # SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST, linux/netfilter_ipv4.h, _ipv6/ip6_tables.h
+
+
+class Arrival(asyncio.Protocol):
+    """A connection that nobody has accounted for yet."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._early: list[bytes] = []
+        self._size = 0
+        self._transport: asyncio.Transport | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self._edge.arriving += 1
+        self._task = self._edge.loop.create_task(self._attribute())
+        self._task.add_done_callback(self._done)
+
+    def data_received(self, data: bytes) -> None:
+        self._early.append(data)
+        self._size += len(data)
+        if self._size > EARLY and self._transport is not None:
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        if self._task is not None:
+            self._task.cancel()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._edge.arriving -= 1
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            LOG.error("an arriving connection failed: %s", type(error).__name__)
+            self._edge.count("bugs")
+        if task.cancelled() or error is not None:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._transport is not None:
+            reset(self._transport)
+            self._transport = None
+
+    def _refuse(self, owner: Owner | None, destination: str, reason: str) -> None:
+        self._edge.refused(owner, destination, reason)
+        self._drop()
+
+    async def _attribute(self) -> None:
+        if self._transport is None:
+            return
+        link = self._transport.get_extra_info("socket")
+        redirected = original_destination(link)
+        reason = self._edge.why_not()
+        if reason:
+            self._refuse(None, redirected, reason)
+            return
+        address, port = self._transport.get_extra_info("peername")[:2]
+        answer = await self._edge.asking.whois(netns_cookie(link), packed(address), port, redirected)
+        if isinstance(answer, str):
+            self._refuse(None, redirected or f"from {render_address(address, port)}", f"not attributed: {answer}")
+            return
+        destination = f"{answer.destination} {answer.port}"
+        reason = self._edge.why_not() or self._place(answer)
+        if reason:
+            self._refuse(answer, destination, reason)
+
+    def _place(self, owner: Owner) -> str:
+        """Make it a session or a flow.  Gives why not, else ""."""
+        if owner.target:
+            return self._session(owner)
+        if owner.egress:
+            return self._flow(owner)
+        return "no target and no egress entry has this address and port"
+
+    def _session(self, owner: Owner) -> str:
+        configuration = self._edge.configuration
+        target = configuration.targets.get(owner.target) if configuration else None
+        if target is None:
+            return f"no target {owner.target} is configured"
+        try:
+            session = Session(self._edge, self._edge.context(owner, target), protocols.find(target.protocol))
+        except ConfigError as error:
+            return error.message
+        transport, early = self._hand_over()
+        session.take(transport, early)
+        return ""
+
+    def _flow(self, owner: Owner) -> str:
+        configuration = self._edge.configuration
+        entry = configuration.egress.get(owner.egress) if configuration else None
+        if entry is None or owner.destination not in entry.addresses or owner.port not in entry.ports:
+            return f"egress {owner.egress} does not permit this address and port"
+        flow = Flow(self._edge, owner)
+        if self._transport is None:
+            return ""
+        try:
+            flow.take(self._transport, b"".join(self._early))
+        except RecordingError as error:
+            return f"nothing can be recorded: {error}"
+        self._hand_over()
+        return ""
+
+    def _hand_over(self) -> tuple[asyncio.Transport, bytes]:
+        transport, self._transport = self._transport, None
+        assert transport is not None      # connection_lost cancels the task before it comes here
+        keep_alive(transport)
+        if self._size > EARLY:
+            transport.resume_reading()
+        return transport, b"".join(self._early)
+
+
+async def listen(edge: Edge, descriptors: tuple[int, ...]) -> list[asyncio.Server]:
+    """Accept from inherited listening sockets."""
+    return [
+        await edge.loop.create_server(
+            lambda: Arrival(edge), sock=socket.socket(fileno=descriptor), backlog=BACKLOG, start_serving=True
+        )
+        for descriptor in descriptors
+    ]
+
+
+def netns_cookie(link: socket.socket) -> int:
+    """0 where the kernel does not tell: then nobody is found."""
+    try:
+        cookie: int = struct.unpack("=Q", link.getsockopt(socket.SOL_SOCKET, _NETNS_COOKIE, 8))[0]
+    except OSError:
+        return 0
+    return cookie
+
+
+def packed(address: str) -> bytes:
+    """16 bytes, IPv4 as ::ffff:a.b.c.d."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    return found.packed if found.version == 6 else b"\0" * 10 + b"\xff\xff" + found.packed
+
+
+def original_destination(link: socket.socket) -> str:
+    """"ADDRESS PORT" before an nftables redirect, "" where there was none."""
+    six = link.family == socket.AF_INET6
+    level, size = (socket.IPPROTO_IPV6, 28) if six else (socket.IPPROTO_IP, 16)
+    try:
+        raw = link.getsockopt(level, _ORIGINAL_DST, size)
+        mine = link.getsockname()
+    except OSError:
+        return ""                     # not seen by conntrack
+    if len(raw) < size:
+        return ""
+    port = struct.unpack_from("!H", raw, 2)[0]
+    address = socket.inet_ntop(link.family, raw[8:24] if six else raw[4:8])
+    return "" if (address, port) == (mine[0], mine[1]) else f"{address} {port}"

@@ -1,0 +1,126 @@
+"""One side of a session: its transport, why it is not read, and whether the layer knows that it is gone."""
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+from enforcer.edge import tls
+
+HIGH: Final = 256 << 10               # bytes in a write buffer above which the other side is not read
+LOW: Final = 64 << 10
+
+# Why a peer is not read now.
+LAYER: Final = 1                      # the layer wants it
+FULL: Final = 2                       # the other side's write buffer
+STARTING: Final = 4                   # TLS is about to start: what comes is not plaintext
+QUEUED: Final = 8                     # too much waits for the journal
+PRESSED: Final = 16                   # the recorder is behind
+
+
+class Events(Protocol):
+    """Who is told: a session."""
+
+    def received(self, peer: int, data: bytes) -> None: ...
+
+    def gone(self, peer: int, reason: str) -> None: ...
+
+    def lost(self) -> None: ...
+
+    def full(self, peer: int, on: bool) -> None: ...
+
+
+class Peer(asyncio.Protocol):
+    """`early` collects what comes before the layer may see it: before `open`, and while TLS starts (a peer's first
+    bytes may come in one segment with the end of its handshake).  A pass or two of the loop, so bounded by reads."""
+
+    __slots__ = ("_events", "_paused", "closing", "early", "number", "secure", "told", "transport")
+
+    def __init__(self, events: Events, number: int) -> None:
+        self._events, self.number = events, number
+        self.transport: asyncio.Transport | None = None       # None before it is there and after it is lost
+        self.early: list[bytes] | None = []
+        self.closing = False          # nothing more is written
+        self.told = False             # the layer knows that it is gone, or wanted it
+        self.secure = False
+        self._paused = 0
+
+    # asyncio.Protocol
+
+    def data_received(self, data: bytes) -> None:
+        if self.early is None:
+            self._events.received(self.number, data)
+        else:
+            self.early.append(data)
+
+    def eof_received(self) -> bool:
+        self._events.gone(self.number, "")
+        return not self.secure        # a plain stream may still be written to
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.transport is not None:
+            self.transport = None
+            self._events.gone(self.number, "" if error is None else tls.explain(error))
+            self._events.lost()
+
+    def pause_writing(self) -> None:
+        self._events.full(self.number, True)
+
+    def resume_writing(self) -> None:
+        self._events.full(self.number, False)
+
+    # What a session does with it
+
+    def attach(self, transport: asyncio.Transport) -> None:
+        """The transport, or the one that TLS put in its place."""
+        self.transport = transport
+        transport.set_write_buffer_limits(HIGH, LOW)
+        if self._paused:
+            transport.pause_reading()
+
+    def open(self) -> None:
+        """From here on the layer sees what comes."""
+        early, self.early = self.early, None
+        if early:
+            self._events.received(self.number, b"".join(early))
+
+    def starting(self) -> None:
+        """TLS begins: uvloop would give a ClientHello that comes before its task runs as plaintext."""
+        self.stop_reading(STARTING)
+        self.early = []
+
+    def started(self, transport: asyncio.Transport) -> None:
+        self.secure = True
+        self._paused &= ~STARTING
+        self.attach(transport)
+
+    def write(self, data: bytes) -> None:
+        if self.transport is not None and not self.closing:
+            self.transport.write(data)
+
+    def stop_reading(self, why: int) -> None:
+        before, self._paused = self._paused, self._paused | why
+        if not before and self._readable():
+            self.transport.pause_reading()  # type: ignore[union-attr]
+
+    def go_on_reading(self, why: int) -> None:
+        before, self._paused = self._paused, self._paused & ~why
+        if before and not self._paused and self._readable():
+            self.transport.resume_reading()  # type: ignore[union-attr]
+
+    def stopped(self, why: int) -> bool:
+        return bool(self._paused & why)
+
+    def close(self) -> None:
+        """Flush, then close."""
+        self.told = True
+        if self.transport is not None and not self.closing:
+            self.closing = True
+            self.transport.close()
+
+    def abort(self) -> None:
+        self.closing = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _readable(self) -> bool:
+        return self.transport is not None and not self.closing and not self.transport.is_closing()

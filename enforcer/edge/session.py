@@ -1,0 +1,421 @@
+"""One session: runs a layer, carries out its commands, tells it what happened.
+
+Theory: `received` and `tell` give the layer bytes and events; what it answers is carried out in order, what it answers
+to events that arise on the way comes after.  Everything towards the server stands in one queue while a barrier is not
+fulfilled (see commit.py): nothing overtakes.  What takes time is an errand (errands.py), a task that ends in `tell`.
+
+The end: both transports are lost.  Whoever loses one side, is refused or ended gets a while for last words; then
+`abort` closes what is left.
+"""
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from agent.contract.credential import Credential
+from agent.contract.messages import SessionView
+from enforcer.core.context import Context
+from enforcer.edge import errands
+from enforcer.edge.cancel import Key
+from enforcer.edge.edge import Edge
+from enforcer.edge.peer import FULL, LAYER, PRESSED, QUEUED, STARTING, Peer
+from enforcer.protocols import Protocol
+from enforcer.words import commands as words
+from enforcer.words.commands import CLIENT, SERVER, CloseConnection, Command, Record, SendData
+from enforcer.words.errors import ProtocolError, RecordingError, RemoteProtocolError
+from enforcer.words.inputs import (
+    ConnectionLost,
+    Ended,
+    HoldAnswered,
+    HoldOpened,
+    Input,
+    RecordingFailed,
+    TimerFired,
+)
+
+LOG = logging.getLogger("weir.session")
+
+LOGIN: Final = 30.0                   # seconds from accept to the end of login
+GRACE: Final = 5.0                    # seconds that last words may take
+LINGER: Final = 30.0                  # seconds that one side may outlive the other
+QUEUE: Final = 256 << 10              # bytes towards the server that may wait for the journal
+
+
+class Session:
+    """`take` gives it the client's transport; everything else comes by events until both sides are lost."""
+
+    __slots__ = (
+        "_deadline", "_failed", "_finished", "_grace", "_key", "_later", "_later_bytes", "_layer", "_need",
+        "_need_synced", "_over", "_running", "_since", "_tasks", "_timers", "_work", "address", "cancelling", "context",
+        "credential", "database", "dialling", "edge", "name", "peers", "protocol",
+    )
+
+    def __init__(self, edge: Edge, context: Context, protocol: Protocol) -> None:
+        self.context, self.name, self.edge, self.protocol = context, context.session, edge, protocol
+        self.peers = (Peer(self, CLIENT), Peer(self, SERVER))
+        self.credential: Credential | None = None
+        self.database = self.address = ""
+        self.dialling = self.cancelling = False
+        self._layer = protocol.layer(context)
+        self._later: deque[tuple[int, int, Command]] = deque()
+        self._later_bytes = self._need = self._need_synced = 0
+        self._work: list[Command] = []
+        self._running = self._over = self._failed = self._finished = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._key: tuple[int, bytes] | None = None
+        self._since = context.now()
+        self._grace: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = edge.loop.call_later(LOGIN, self._login_timeout)
+
+    def take(self, transport: asyncio.Transport, early: bytes) -> None:
+        """The client's connection, and what it has sent until now."""
+        client = self.peers[CLIENT]
+        client.attach(transport)
+        transport.set_protocol(client)
+        self.edge.add(self)
+        self.edge.count("sessions_total")
+        self._step(self._layer.start)
+        if early and client.early is not None:
+            client.early.append(early)
+        client.open()
+
+    def view(self) -> SessionView:
+        owner = self.context.principal.owner
+        return SessionView(
+            self.name, self._since, owner.subject, owner.workload, owner.process.pid if owner.process else 0,
+            self.context.target.name, self.database, self._layer.operations, self._layer.state,
+        )
+
+    # What happens to it
+
+    def received(self, peer: int, data: bytes) -> None:
+        if self._over:
+            return
+        try:
+            commands = self._layer.receive(peer, data)
+        except Exception as error:
+            commands = self._refuse(error)
+        if commands:
+            self._run(commands)
+
+    def tell(self, event: Input) -> None:
+        if not self._over:
+            self._step(lambda: self._layer.handle(event))
+
+    def gone(self, peer: int, reason: str) -> None:
+        """Nothing more will come from this side; the layer is told once, and not where it wanted it."""
+        if not self.peers[peer].told:
+            self.peers[peer].told = True
+            self.tell(ConnectionLost(peer, reason))
+        self.peers[1 - peer].go_on_reading(FULL)
+        self._close_soon(LINGER)
+
+    def lost(self) -> None:
+        self.settle()
+
+    def full(self, peer: int, on: bool) -> None:
+        other = self.peers[1 - peer]
+        (other.stop_reading if on else other.go_on_reading)(FULL)
+
+    def press(self, on: bool) -> None:
+        client = self.peers[CLIENT]
+        (client.stop_reading if on else client.go_on_reading)(PRESSED)
+
+    def end(self, reason: str) -> None:
+        """An operator, a drain or the agent's end: last words, then both sides are closed."""
+        self.tell(Ended(reason))
+        self._close_soon(GRACE)
+
+    def recording_failed(self, reason: str) -> None:
+        self._failed = True
+        self._drop_queue()
+        self.tell(RecordingFailed(reason))
+        self._close_soon(GRACE)
+
+    def answered(self, event: HoldAnswered) -> None:
+        """What follows waits until the hold's own event is written."""
+        self._barrier(self.context.durable != "none")
+        self.tell(event)
+
+    def committed(self) -> bool:
+        """See commit.Waiting."""
+        commit, later = self.edge.commit, self._later
+        if commit is None:
+            return True
+        while later and later[0][0] <= commit.flushed and later[0][1] <= commit.synced:
+            command = later.popleft()[2]
+            if type(command) is SendData:
+                self._later_bytes -= len(command.data)
+                self.peers[SERVER].write(command.data)
+            else:
+                _ORDERS[type(command)](self, command)
+        client = self.peers[CLIENT]
+        if client.stopped(QUEUED) and self._later_bytes < QUEUE:
+            client.go_on_reading(QUEUED)
+        return not later and self._need_synced <= commit.synced
+
+    # Running the layer
+
+    def _step(self, ask: Callable[[], list[Command]]) -> None:
+        try:
+            commands = ask()
+        except Exception as error:
+            commands = self._refuse(error)
+        if commands:
+            self._run(commands)
+
+    def _refuse(self, error: Exception) -> list[Command]:
+        """The layer's last words; nothing reaches it afterwards."""
+        if not isinstance(error, ProtocolError):
+            self._bug(error)
+        self._over = True
+        self._close_soon(GRACE)
+        try:
+            return self._layer.refuse(error)
+        except Exception as second:
+            self._bug(second)
+            return [CloseConnection(SERVER), CloseConnection(CLIENT)]
+
+    def _run(self, commands: list[Command]) -> None:
+        if self._running:
+            self._work += commands
+            return
+        self._running = True
+        try:
+            self._carry_out(commands)
+            while self._work:
+                more, self._work = self._work, []
+                self._carry_out(more)
+        except RecordingError as error:
+            self._work = []
+            self.edge.loop.call_soon(self.recording_failed, str(error))
+        except Exception as error:
+            self._bug(error)
+            self.abort()
+        finally:
+            self._running = False
+
+    def _carry_out(self, commands: list[Command]) -> None:
+        for command in commands:
+            if isinstance(command, SendData):
+                if command.peer == CLIENT:
+                    self.peers[CLIENT].write(command.data)
+                elif self._failed:
+                    continue
+                elif self._held_back():
+                    self._put_off(command, len(command.data))
+                else:
+                    self.peers[SERVER].write(command.data)
+            elif isinstance(command, Record):
+                self.record(command)
+            elif _towards_server(command) and self._held_back():
+                self._put_off(command, 0)
+            else:
+                _ORDERS[type(command)](self, command)
+
+    def _held_back(self) -> bool:
+        if self._later:
+            return True
+        commit = self.edge.commit
+        return commit is not None and (self._need > commit.flushed or self._need_synced > commit.synced)
+
+    def _put_off(self, command: Command, size: int) -> None:
+        self._later.append((self._need, self._need_synced, command))
+        self._later_bytes += size
+        if isinstance(command, words.StartTls):
+            self.peers[SERVER].stop_reading(STARTING)
+        if self._later_bytes > QUEUE:
+            self.peers[CLIENT].stop_reading(QUEUED)
+
+    def _drop_queue(self) -> None:
+        """What may not be forwarded any more; closing still may."""
+        closing = any(type(command) is CloseConnection for _, _, command in self._later)
+        self._later.clear()
+        self._later_bytes = self._need = self._need_synced = 0
+        if closing:
+            self.peers[SERVER].close()
+
+    def record(self, command: Record) -> None:
+        commit = self.edge.commit
+        if commit is None:
+            raise RecordingError("there is no journal")
+        commit.append(command.event, command.blobs)
+        if command.barrier or command.durable:
+            self._barrier(command.durable)
+
+    def _barrier(self, durable: bool) -> None:
+        commit = self.edge.commit
+        if commit is None or self._failed:
+            return
+        self._need = commit.appended
+        if durable:
+            self._need_synced = commit.appended
+        commit.wait(self, durable)
+
+    # Orders: one for each command but SendData and Record
+
+    def _start_tls(self, command: words.StartTls) -> None:
+        peer = self.peers[command.peer]
+        peer.starting()
+        if command.first:
+            peer.write(command.first)
+        self._spawn(errands.start_tls(self, peer, command.alpn))
+
+    def _open(self, command: words.OpenConnection) -> None:
+        if not self._failed:
+            self.dialling = True
+            self._spawn(errands.dial(self))
+
+    def _login(self, command: words.Login) -> None:
+        self.database = command.database
+        self._spawn(errands.fetch_credential(self, command))
+
+    def _close(self, command: CloseConnection) -> None:
+        if command.peer == CLIENT and self.cancelling:
+            return                    # a canceller waits for the close: it means that the cancel was delivered
+        self.peers[command.peer].close()
+        self.peers[1 - command.peer].go_on_reading(FULL)
+        self._close_soon(LINGER)
+        self.settle()
+
+    def _pause(self, command: words.PauseReading) -> None:
+        self.peers[command.peer].stop_reading(LAYER)
+
+    def _resume(self, command: words.ResumeReading) -> None:
+        self.peers[command.peer].go_on_reading(LAYER)
+
+    def _hold(self, command: words.Hold) -> None:
+        view = self.edge.holds.open(self.context, command) if self.edge.holds else None
+        if view is None:
+            self.tell(HoldAnswered(command.operation, "denied", "", "too many operations are held", ""))
+        else:
+            self.tell(HoldOpened(command.operation, view.ticket))
+
+    def _cancel_hold(self, command: words.CancelHold) -> None:
+        if self.edge.holds is not None:
+            self.edge.holds.cancel(self.name, command.operation, command.reason)
+
+    def _timer(self, command: words.StartTimer) -> None:
+        running = self._timers.pop(command.name, None)
+        if running is not None:
+            running.cancel()
+        if command.seconds > 0:
+            self._timers[command.name] = self.edge.loop.call_later(command.seconds, self._fire, command.name)
+
+    def _fire(self, name: str) -> None:
+        self._timers.pop(name, None)
+        self.tell(TimerFired(name))
+
+    def _catalogue(self, command: words.LoadCatalogue) -> None:
+        self._spawn(errands.load_catalogue(self, command))
+
+    def _registered(self, command: words.Registered) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self._key = (command.process, command.secret)
+        self.edge.cancels.register(command.process, command.secret, Key(
+            self.name, self.context.principal.owner, self.context.target, self.credential, self.address,
+            command.real_process, command.real_secret,
+        ))
+
+    def _cancel(self, command: words.CancelRequest) -> None:
+        self.cancelling = True
+        self._spawn(errands.cancel(self, command))
+
+    # The end
+
+    def _login_timeout(self) -> None:
+        self._deadline = None
+        if not self._over:
+            self._run(self._refuse(RemoteProtocolError(f"login took more than {LOGIN:.0f} seconds")))
+
+    def _close_soon(self, seconds: float) -> None:
+        when = self.edge.loop.time() + seconds
+        if self._finished or (self._grace is not None and self._grace.when() <= when):
+            return
+        if self._grace is not None:
+            self._grace.cancel()
+        self._grace = self.edge.loop.call_later(seconds, self.abort)
+
+    def abort(self) -> None:
+        """Close both sides now, whatever waits."""
+        self._over = True
+        self._drop_queue()
+        self._cancel_tasks()
+        self.dialling = False
+        for peer in self.peers:
+            peer.abort()
+        self.settle()
+
+    def settle(self) -> None:
+        """Where both sides are gone and none is coming, the session is over."""
+        if self.dialling or self._finished or any(peer.transport is not None for peer in self.peers):
+            return
+        self._finished = self._over = True
+        for timer in (*self._timers.values(), self._deadline, self._grace):
+            if timer is not None:
+                timer.cancel()
+        self._cancel_tasks()
+        if self._key is not None:
+            self.edge.cancels.forget(*self._key)
+        if self.edge.holds is not None:
+            self.edge.holds.cancel_session(self.name, "the session ended")
+        self.credential = None
+        self.edge.remove(self)
+
+    @property
+    def finished(self) -> bool:
+        return self._finished
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.edge.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._bug(error)
+            self.abort()
+
+    def _cancel_tasks(self) -> None:
+        for task in tuple(self._tasks):
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    def _bug(self, error: BaseException) -> None:
+        """The text of an unexpected error may hold a peer's data: where it arose is enough."""
+        where = traceback.extract_tb(error.__traceback__)[-6:]
+        LOG.error("session %s: %s at %s", self.name, type(error).__name__, " < ".join(
+            f"{frame.name} {frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in reversed(where)
+        ))
+        self.edge.count("bugs")
+
+
+def _towards_server(command: Command) -> bool:
+    if isinstance(command, words.StartTls | CloseConnection):
+        return command.peer == SERVER
+    return isinstance(command, words.OpenConnection)
+
+
+_ORDERS: Final[dict[type[Command], Callable[[Session, Any], None]]] = {
+    words.StartTls: Session._start_tls,
+    words.OpenConnection: Session._open,
+    words.Login: Session._login,
+    CloseConnection: Session._close,
+    words.PauseReading: Session._pause,
+    words.ResumeReading: Session._resume,
+    words.Hold: Session._hold,
+    words.CancelHold: Session._cancel_hold,
+    words.StartTimer: Session._timer,
+    words.LoadCatalogue: Session._catalogue,
+    words.CancelRequest: Session._cancel,
+    words.Registered: Session._registered,
+}

@@ -1,0 +1,82 @@
+"""Dialling what is behind the enforcer."""
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from agent.contract.owner import Owner
+from agent.contract.target import Target
+from enforcer.words.errors import UpstreamError
+
+TIMEOUT: Final = 10.0                 # seconds for all addresses together
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+
+def addresses(target: Target, owner: Owner) -> tuple[str, ...]:
+    """Where to dial: the one that the client chose, where it belongs to the target (libpq's host lists choose by
+    address); else the target's in order."""
+    if owner.destination in target.addresses:
+        return (owner.destination,)
+    return target.addresses
+
+
+def render_address(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def numeric(address: str) -> bool:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True
+
+
+async def dial(
+    choices: tuple[str, ...], port: int, factory: Callable[[], P], timeout: float = TIMEOUT
+) -> tuple[asyncio.Transport, P, str]:
+    """(transport, protocol, "ADDRESS:PORT") of the first that answers.  UpstreamError with the last reason."""
+    loop = asyncio.get_running_loop()
+    reason = "it has no address"
+    try:
+        async with asyncio.timeout(timeout):
+            for address in filter(numeric, choices):      # never a name: what the agent resolved is what counts
+                shown = render_address(address, port)
+                try:
+                    transport, protocol = await loop.create_connection(factory, address, port)
+                except OSError as error:
+                    reason = f"{shown}: {os.strerror(error.errno) if error.errno else 'cannot be reached'}"
+                    continue
+                keep_alive(transport)
+                return transport, protocol, shown
+    except TimeoutError:
+        reason = f"no answer within {timeout:.0f} seconds"
+    raise UpstreamError(reason)
+
+
+def keep_alive(transport: asyncio.BaseTransport) -> None:
+    """A peer that vanished is noticed within two minutes."""
+    link = transport.get_extra_info("socket")
+    for level, option, value in (
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    ):
+        link.setsockopt(level, option, value)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Close with RST: nothing was spoken, and nobody waits for more."""
+    link = transport.get_extra_info("socket")
+    try:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    except OSError:
+        pass                          # already closed by the peer
+    transport.abort()
