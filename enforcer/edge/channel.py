@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -22,6 +22,9 @@ LOG = logging.getLogger("weir.channel")
 
 WHOIS: Final = 5.0                    # seconds
 CREDENTIAL: Final = 10.0              # seconds
+
+_Answer = messages.WhoisAnswer | messages.CredentialAnswer
+_Named = TypeVar("_Named")
 
 
 class Channel(asyncio.Protocol):
@@ -38,7 +41,7 @@ class Channel(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._number = 0
-        self._asked: dict[int, asyncio.Future[messages.WhoisAnswer | messages.CredentialAnswer]] = {}
+        self._asked: dict[int, asyncio.Future[_Answer]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._configuring = asyncio.Lock()
 
@@ -100,12 +103,11 @@ class Channel(asyncio.Protocol):
         self._number += 1
         return self._number
 
-    async def _ask(
-        self, number: int, message: messages.Message, seconds: float
-    ) -> messages.WhoisAnswer | messages.CredentialAnswer | None:
+    async def _ask(self, number: int, message: messages.Message, seconds: float) -> _Answer | None:
         if self._transport is None:
             return None
-        future = self._asked[number] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._asked[number] = future
         try:
             self._send(message)
             async with asyncio.timeout(seconds):
@@ -149,7 +151,8 @@ class Channel(asyncio.Protocol):
         edge = self.edge
         holds = edge.holds if edge else None
         if isinstance(message, messages.ListHolds):
-            return messages.HoldsAnswer(message.number, holds.list() if holds else ())
+            waiting = holds.list() if holds else ()
+            return _fitting(lambda some: messages.HoldsAnswer(message.number, some), waiting)
         if isinstance(message, messages.DecideHold):
             error = "the enforcer is not configured yet" if holds is None else holds.decide(
                 message.ticket, message.approve, message.approver, message.groups, message.reason
@@ -157,7 +160,7 @@ class Channel(asyncio.Protocol):
             return messages.HoldDecided(message.number, error)
         if isinstance(message, messages.ListSessions):
             views = tuple(one.view() for one in edge.live.values()) if edge else ()
-            return messages.SessionsAnswer(message.number, views)
+            return _fitting(lambda some: messages.SessionsAnswer(message.number, some), views)
         if isinstance(message, messages.AskStatistics):
             return messages.StatisticsAnswer(message.number, edge.statistics() if edge else {})
         one = edge.live.get(message.session) if edge else None
@@ -176,6 +179,18 @@ class Channel(asyncio.Protocol):
         if not task.cancelled() and task.exception() is not None:
             LOG.error("a message of the agent could not be carried out: %s", type(task.exception()).__name__)
             self._close()
+
+
+def _fitting(make: Callable[[tuple[_Named, ...]], messages.Message], some: tuple[_Named, ...]) -> messages.Message:
+    """A list whose texts come from crews may outgrow a frame: then the oldest of it."""
+    while True:
+        message = make(some)
+        try:
+            messages.render_frame(message)
+        except ValueError:
+            some = some[:len(some) // 2]
+        else:
+            return message
 
 
 async def open_channel(descriptor: int, channel: Channel) -> None:

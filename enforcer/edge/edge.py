@@ -85,7 +85,7 @@ class Edge:
     live: dict[str, Live] = field(default_factory=dict)
     arriving: int = 0                 # accepted, not yet attributed
     draining: bool = False
-    shared: dict[Target, dict[object, object]] = field(default_factory=dict)
+    shared: dict[str, tuple[Target, dict[object, object]]] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     pressed: bool = False
@@ -121,14 +121,19 @@ class Edge:
         configuration = self.configuration
         if configuration is None:
             raise RecordingError("not configured")
-        if target not in self.shared and len(self.shared) > 2 * len(configuration.targets):
-            self.shared = {kept: self.shared[kept] for kept in configuration.targets.values() if kept in self.shared}
         return Context(
             session=clock.session_name(), principal=Principal(owner.subject, owner.groups, owner), target=target,
             gate=configuration.gate, now=clock.now, monotonic=clock.monotonic, random=os.urandom,
             forwarded_key=configuration.forwarded_key, durable=configuration.durable,
-            shared=self.shared.setdefault(target, {}),
+            shared=self._caches(target),
         )
+
+    def _caches(self, target: Target) -> dict[object, object]:
+        """One set of caches a target, new where the target changed."""
+        kept = self.shared.get(target.name)
+        if kept is None or kept[0] != target:
+            kept = self.shared[target.name] = (target, {})
+        return kept[1]
 
     def refused(self, owner: Owner | None, destination: str, reason: str) -> None:
         """Record that a connection never became a session."""
@@ -162,8 +167,13 @@ class Edge:
             one.answered(event)
 
     def hold_changed(self, event: events.HoldChanged) -> None:
-        if self.commit is not None:
+        if self.commit is None:
+            return
+        try:
             self.commit.append(event)
+        except RecordingError as error:
+            self.loop.call_soon(self.recording_failed, str(error))
+            raise
 
     def statistics(self) -> dict[str, int]:
         views = [one.view() for one in self.live.values()]

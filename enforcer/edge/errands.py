@@ -11,7 +11,7 @@ from enforcer.edge.peer import Peer
 from enforcer.words import commands as words
 from enforcer.words.commands import CLIENT, SERVER, Record
 from enforcer.words.decisions import DENY, PERMIT
-from enforcer.words.errors import UpstreamError
+from enforcer.words.errors import RecordingError, UpstreamError
 from enforcer.words.events import INTENT, Intent
 from enforcer.words.inputs import (
     CatalogueReady,
@@ -113,6 +113,16 @@ async def load_catalogue(session: Session, command: words.LoadCatalogue) -> None
 
 async def cancel(session: Session, command: words.CancelRequest) -> None:
     """Close the client only after the server has taken the cancel: libpq waits for that."""
+    try:
+        await _cancel(session, command)
+    except RecordingError as error:
+        session.recording_failed(str(error))
+    session.cancelling = False
+    session.peers[CLIENT].close()
+    session.settle()
+
+
+async def _cancel(session: Session, command: words.CancelRequest) -> None:
     context, edge = session.context, session.edge
     owner = context.principal.owner
     found = edge.cancels.find(command.process, command.secret, owner, context.target.name)
@@ -125,16 +135,13 @@ async def cancel(session: Session, command: words.CancelRequest) -> None:
             edge.holds.cancel_session(found.session, "cancelled by the client")
         else:
             await _send_cancel(session, found)
-    session.cancelling = False
-    session.peers[CLIENT].close()
-    session.settle()
 
 
 def _intent(session: Session, of: str, decision: int, reason: str) -> Intent:
     context = session.context
     return Intent(
-        INTENT, context.now(), context.monotonic(), of, 0, "crew", "cancel", decision, b"", b"", b"", (), (), (), reason,
-        "", False,
+        INTENT, context.now(), context.monotonic(), of, 0, "crew", "cancel", decision, b"", b"", b"", (), (), (),
+        reason, "", False,
     )
 
 

@@ -25,7 +25,7 @@ LOG = logging.getLogger("weir.listener")
 EARLY: Final = 64 << 10               # bytes kept before attribution
 BACKLOG: Final = 1024
 _NETNS_COOKIE: Final = 71             # SO_NETNS_COOKIE, linux/socket.h
-_ORIGINAL_DST: Final = 80             # SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST, linux/netfilter_ipv4.h, _ipv6/ip6_tables.h
+_ORIGINAL_DST: Final = 80             # SO_ORIGINAL_DST, IP6T_SO_ORIGINAL_DST: linux/netfilter_ipv4.h, ip6_tables.h
 
 
 class Arrival(asyncio.Protocol):
