@@ -1,0 +1,287 @@
+"""What a workload sees of the files: an allow-list, rendered as bubblewrap's arguments.  Pure.
+
+The system is read-only, the workload's own directories are as they are, `/tmp`, `/run` and `/var/tmp` are its own and
+empty, and of Weir nothing is there.  Over files that clients read for trust, others are bound.
+
+A view is rendered after the launcher has become the workload's user: `Files` answers with that user's rights, so
+nobody can make root read a file or walk a link for him.
+
+Theory of operation.  `_Tree` keeps the mounts in the order in which they are made, each a pair of a target and the host
+path that shows there (None: nothing of the host).  A later one covers an earlier one.  Every target is first resolved
+as a process *inside* would resolve it, because bubblewrap cannot mount over a link: a link is followed as long as it is
+visible, and where it leads out of what is visible, that is the place for the mount.
+"""
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgspec
+
+CONTENT_LIMIT: Final = 1 << 20        # bytes of a trust file that is read to be added to
+NAMES_LIMIT: Final = 1000             # entries of a directory that is rebuilt on a tmpfs
+LINK_LIMIT: Final = 40                # as the kernel, path_resolution(7)
+
+# Merged /usr or not: what of these is a link on the host is the same link inside.
+_SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc")
+_EMPTY: Final = ("/tmp", "/run", "/var/tmp")  # noqa: S108
+# OpenBLAS, hwloc and JVMs count processors here; nothing else of /sys is shown.
+_PROCESSORS: Final = ("/sys/devices/system/cpu", "/sys/devices/system/node")
+
+
+class Bind(msgspec.Struct, frozen=True):
+    """`source` shows at `target`, read-only."""
+
+    source: str                       # Weir's own file, readable by everybody
+    target: str                       # absolute, as a client names it; links are followed
+    append: bool = False              # show the target's own content, then the source's
+    absent: str = "skip"              # where nothing is at the target: "skip", or "make": without a trace on the host
+
+
+class View(msgspec.Struct, frozen=True):
+    """Absolute paths.  Directories that are not there are left out."""
+
+    home: str
+    writable: tuple[str, ...]
+    readable: tuple[str, ...]
+    hidden: tuple[str, ...]           # Weir's own, whatever the others say
+    binds: tuple[Bind, ...]
+
+
+class Files(Protocol):
+    """The host's files, with the rights of the workload's user.  Nothing here raises."""
+
+    def kind(self, path: str) -> str:
+        """file | directory | link | other, or empty: not there or not to be seen.  Follows no link at the end."""
+        ...
+
+    def link(self, path: str) -> str: ...
+
+    def real(self, path: str) -> str: ...
+
+    def names(self, path: str) -> tuple[str, ...] | None:
+        """Entries of a directory; None where there are more than NAMES_LIMIT or it cannot be read."""
+        ...
+
+    def content(self, path: str) -> bytes | None:
+        """None where it cannot be read or has more than CONTENT_LIMIT bytes."""
+        ...
+
+    def executable(self, path: str) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """An argument that is a descriptor from which bubblewrap reads this content."""
+
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Command:
+    path: str                         # absolute, as it is named inside
+
+
+@dataclass(frozen=True)
+class NoCommand:
+    code: int                         # 126 or 127, as a shell's
+    text: str
+
+
+@dataclass(frozen=True)
+class Rendered:
+    arguments: tuple[str | Data, ...]
+    command: Command | NoCommand
+    cwd: str                          # where it starts; not the wanted one where that is not in the view
+
+
+Argument = str | Data
+
+
+def shows(view: View, path: str) -> bool:
+    """Whether a path lies in what the view takes from the host, by name alone."""
+    return any(_within(path, top) for top in (*_SYSTEM, *view.writable, *view.readable))
+
+
+def render_view(view: View, files: Files, argv0: str, search: str, cwd: str) -> Rendered:
+    """`search` is PATH; `argv0` is looked for as execvp(3) would, inside the view."""
+    tree = _Tree(files)
+    _base(tree)
+    _directories(tree, view)
+    _hide(tree, view)
+    for bind in view.binds:
+        _bind(tree, bind)
+    start = cwd if tree.kind(cwd) == "directory" else view.home if tree.kind(view.home) else "/"
+    tree.arguments += ["--chdir", start]
+    return Rendered(tuple(tree.arguments), _find(tree, argv0, search, start), start)
+
+
+def _within(path: str, top: str) -> bool:
+    return path == top or path.startswith(top.rstrip("/") + "/")
+
+
+class _Tree:
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self.mounts: list[tuple[str, str | None]] = []
+        self.arguments: list[Argument] = []
+
+    def mount(self, option: str, source: str, target: str) -> None:
+        self.arguments += [option, source, target]
+        self.mounts.append((target, source))
+
+    def empty(self, target: str, option: str = "--tmpfs") -> None:
+        self.arguments += [option, target]
+        self.mounts.append((target, None))
+
+    def host(self, path: str) -> str | None:
+        """The host's name of what shows at this path, links not followed; None where nothing of the host does."""
+        for target, source in reversed(self.mounts):
+            if _within(path, target):
+                return None if source is None else posixpath.normpath(source + path[len(target):])
+        return None
+
+    def resolve(self, path: str) -> str:
+        """Where a process inside arrives; the rest of the name where it leaves what is visible."""
+        done, left, followed = "/", posixpath.normpath(path).split("/")[1:], 0
+        while left:
+            name = left.pop(0)
+            if name in ("", "."):
+                continue
+            if name == "..":
+                done = posixpath.dirname(done)
+                continue
+            here = posixpath.join(done, name)
+            host = self.host(here)
+            if host is None or self.files.kind(host) != "link" or followed == LINK_LIMIT:
+                done = here
+                continue
+            followed += 1
+            to = self.files.link(host)
+            done = "/" if to.startswith("/") else done
+            left = to.split("/") + left
+        return done
+
+    def kind(self, path: str) -> str:
+        """Of what a process inside arrives at; directories that only bubblewrap makes count as empty ones."""
+        arrived = self.resolve(path)
+        host = self.host(arrived)
+        if host is not None:
+            return self.files.kind(host)
+        return "directory" if any(_within(target, arrived) for target, _ in self.mounts) else ""
+
+
+def _base(tree: _Tree) -> None:
+    for path in _SYSTEM:
+        kind = tree.files.kind(path)
+        if kind == "link":
+            tree.arguments += ["--symlink", tree.files.link(path), path]
+            tree.mounts.append((path, path))
+        elif kind == "directory":
+            tree.mount("--ro-bind", path, path)
+    tree.empty("/proc", "--proc")
+    # A workload of uid 0 does not exist, but a sysctl may belong to somebody else.
+    tree.mount("--ro-bind", "/proc/sys", "/proc/sys")
+    tree.empty("/dev", "--dev")
+    for path in _EMPTY:
+        tree.empty(path)
+    tree.arguments += ["--symlink", "../run", "/var/run"]
+    for path in _PROCESSORS:
+        if tree.files.kind(path) == "directory":
+            tree.mount("--ro-bind", path, path)
+
+
+def _directories(tree: _Tree, view: View) -> None:
+    """Parents before children, so that a writable directory inside a read-only one stays writable."""
+    wanted = {path: "--ro-bind" for path in view.readable} | {path: "--bind" for path in view.writable}
+    if view.home != "/" and not shows(view, view.home) and tree.files.kind(tree.files.real(view.home)) == "directory":
+        tree.empty(view.home)
+    for path in sorted(wanted, key=lambda path: (path.count("/"), path)):
+        real = tree.files.real(path)
+        if not tree.files.kind(real) or any(_within(real, tree.files.real(hidden)) for hidden in view.hidden):
+            continue
+        # getcwd(2) gives the real name, configurations the other one.
+        for target in dict.fromkeys((real, tree.resolve(path))):
+            if target != "/":
+                tree.mount(wanted[path], real, target)
+
+
+def _hide(tree: _Tree, view: View) -> None:
+    for hidden in view.hidden:
+        real = tree.files.real(hidden)
+        for target, source in list(tree.mounts):
+            if source is not None and _within(real, source) and tree.files.kind(source) == "directory":
+                _cover(tree, posixpath.normpath(target + real[len(source):]), real)
+
+
+def _cover(tree: _Tree, target: str, real: str) -> None:
+    if tree.host(target) != real or not (kind := tree.files.kind(real)):
+        return
+    if kind == "directory":
+        tree.empty(target)
+        tree.arguments += ["--remount-ro", target]
+    else:
+        tree.arguments += ["--ro-bind", "/dev/null", target]
+        tree.mounts.append((target, None))
+
+
+def _bind(tree: _Tree, bind: Bind) -> None:
+    target = tree.resolve(bind.target)
+    shown = tree.host(target)
+    real = shown or tree.files.real(bind.target)
+    kind = tree.files.kind(real)
+    if kind not in ("", "file") or (not kind and bind.absent == "skip"):
+        return
+    if not kind and shown is not None and not _rebuild(tree, posixpath.dirname(target)):
+        return
+    if not bind.append:
+        tree.mount("--ro-bind", bind.source, target)
+    elif (content := _appended(tree.files, real if kind else "", bind.source)) is not None:
+        tree.arguments += ["--ro-bind-data", Data(content), target]
+        tree.mounts.append((target, None))
+
+
+def _appended(files: Files, own: str, added: str) -> bytes | None:
+    """None where the file is not PEM or cannot be read: it is left as it is, and its client says what it thinks."""
+    before, after = files.content(own) if own else b"", files.content(added)
+    if before is None or after is None or (before and b"-----BEGIN " not in before):
+        return None
+    return before + (b"" if not before or before.endswith(b"\n") else b"\n") + after
+
+
+def _rebuild(tree: _Tree, directory: str) -> bool:
+    """A tmpfs over the directory with what is in it bound back: a mount over a file that is not there would leave an
+    empty one on the host, which for a client outside Weir means something."""
+    host = tree.host(directory)
+    if host is None or tree.files.kind(host) != "directory" or (names := tree.files.names(host)) is None:
+        return False
+    tree.empty(directory)
+    for name in names:
+        inside, outside = posixpath.join(directory, name), posixpath.join(host, name)
+        if tree.files.kind(outside) == "link":
+            tree.arguments += ["--symlink", tree.files.link(outside), inside]
+            tree.mounts.append((inside, outside))
+        else:
+            tree.mount("--bind", outside, inside)
+    return True
+
+
+def _find(tree: _Tree, name: str, search: str, cwd: str) -> Command | NoCommand:
+    places = [posixpath.join(cwd, name)] if "/" in name else [
+        posixpath.join(cwd, folder or ".", name) for folder in search.split(":")]
+    unseen = denied = ""
+    for place in map(posixpath.normpath, places):
+        host = tree.host(tree.resolve(place))
+        if host is None or not (kind := tree.files.kind(host)):
+            unseen = unseen or (place if tree.files.executable(place) else "")
+        elif kind == "file" and tree.files.executable(host):
+            return Command(place)
+        else:
+            denied = denied or place
+    if denied:
+        return NoCommand(126, f"{denied}: permission denied")
+    if unseen:
+        return NoCommand(127, f"{unseen}: not in this workload's view of the files; "
+                              f"name its directory in `read_only` of the [[workload]]")
+    return NoCommand(127, f"{name}: command not found")
