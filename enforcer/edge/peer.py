@@ -94,8 +94,10 @@ class Peer(asyncio.Protocol):
         self.attach(transport)
 
     def write(self, data: bytes) -> None:
-        if self.transport is not None and not self.closing:
-            self.transport.write(data)
+        transport = self.transport
+        # is_closing: uvloop raises where the peer reset it and connection_lost is still to come
+        if transport is not None and not self.closing and not transport.is_closing():
+            transport.write(data)
 
     def stop_reading(self, why: int) -> None:
         before, self._paused = self._paused, self._paused | why

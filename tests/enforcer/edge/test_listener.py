@@ -1,0 +1,284 @@
+"""Accepting: attribution first, bounded, and a reset for everybody else."""
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from enforcer.edge import listener
+from enforcer.words import events, inputs
+from enforcer.words import commands as words
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def run(house, work: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        try:
+            async with asyncio.timeout(30):
+                await work()
+                while house.edge.live or house.edge.arriving:
+                    await asyncio.sleep(0.01)
+        finally:
+            await house.close()
+
+    uvloop.run(limited())
+
+
+def refusals(house) -> list[list]:
+    return [event for event in house.journal.events() if event[0] == events.REFUSED]
+
+
+async def is_reset(port: int, data: bytes = b"") -> bool:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(data)
+        assert await reader.read() == b""
+    except ConnectionResetError:
+        return True
+    finally:
+        writer.close()
+    return False
+
+
+def test_dialled_by_hand(house) -> None:
+    async def work() -> None:
+        port = await house.open()
+        assert await is_reset(port, b"hello")
+
+    run(house, work)
+    assert "not attributed: nobody knows it" in refusals(house)[0][9]
+
+
+def test_neither_target_nor_egress(house) -> None:
+    async def work() -> None:
+        port = await house.open()
+        house.asked.owner = house.owner(22)
+        assert await is_reset(port)
+
+    run(house, work)
+    [refused] = refusals(house)
+    assert (refused[3], refused[5], refused[6], refused[7]) == ("crew", 4711, "/usr/bin/psql", "127.0.0.1 22")
+
+
+def test_a_target_that_is_not_configured(house) -> None:
+    async def work() -> None:
+        port = await house.open()
+        house.asked.owner = house.owner(5432, "gone")
+        assert await is_reset(port)
+
+    run(house, work)
+
+
+def test_before_there_is_a_configuration(house) -> None:
+    async def work() -> None:
+        port = await house.open()
+        house.edge.configuration = None
+        assert await is_reset(port)
+
+    run(house, work)
+
+
+def test_no_more_than_the_most(house) -> None:
+    house.most = 3
+
+    async def work() -> None:
+        async def server(reader, writer) -> None:
+            await reader.read()
+            writer.close()
+
+        upstream = await house.serve(server)
+        port = await house.open(house.target(upstream, tls="disable"))
+        house.layer(house.relay)
+        house.asked.owner = house.owner(upstream, "orders")
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        while len(house.edge.live) < 3:
+            await asyncio.sleep(0.01)
+        assert await is_reset(port)
+        for _, writer in held:
+            writer.close()
+
+    run(house, work)
+    assert "which is the most" in refusals(house)[0][9]
+
+
+def test_only_a_bounded_beginning_is_kept_and_all_of_it_arrives(house) -> None:
+    async def work() -> None:
+        got = bytearray()
+
+        async def server(reader, writer) -> None:
+            while data := await reader.read(65536):
+                got.extend(data)
+            writer.close()
+
+        upstream = await house.serve(server)
+        port = await house.open(house.target(upstream, tls="disable"))
+        house.layer(house.relay)
+        house.asked.owner = house.owner(upstream, "orders")
+        house.asked.gate = asyncio.Event()
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        sent = bytes(range(256)) * 65536
+        writer.write(sent)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(writer.drain(), 0.3)
+        house.asked.gate.set()
+        await writer.drain()
+        while len(got) < len(sent):
+            await asyncio.sleep(0.01)
+        assert bytes(got) == sent
+        writer.close()
+
+    run(house, work)
+
+
+def test_a_client_that_left_before_it_was_attributed(house) -> None:
+    async def work() -> None:
+        port = await house.open(house.target(1, tls="disable"))
+        house.layer(house.relay)
+        house.asked.owner = house.owner(1, "orders")
+        house.asked.gate = asyncio.Event()
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        while not house.asked.whois_calls:
+            await asyncio.sleep(0.01)
+        writer.close()
+        while house.edge.arriving:
+            await asyncio.sleep(0.01)
+        house.asked.gate.set()
+        assert not house.edge.live
+
+    run(house, work)
+
+
+def test_a_drain_refuses(house) -> None:
+    async def work() -> None:
+        port = await house.open()
+        house.edge.draining = True
+        assert await is_reset(port)
+        house.edge.draining = False
+
+    run(house, work)
+
+
+def test_packed_addresses() -> None:
+    assert listener.packed("10.1.2.3") == b"\0" * 10 + b"\xff\xff\x0a\1\2\3"
+    assert listener.packed("::1") == b"\0" * 15 + b"\1"
+    assert listener.packed("fe80::1%lo") == b"\xfe\x80" + b"\0" * 13 + b"\1"
+
+
+def test_the_backlog_is_not_shortened(house) -> None:
+    """An inherited socket keeps room for what waits over a restart."""
+    async def work() -> None:
+        port = await house.open()
+        shown = subprocess.run(["ss", "-Hltn", f"sport = :{port}"], check=True, capture_output=True, text=True).stdout
+        assert int(shown.split()[2]) == listener.BACKLOG
+
+    run(house, work)
+
+
+REDIRECT = """
+table inet weir_edge_test {
+  chain output {
+    type nat hook output priority -100
+    ip daddr 192.0.2.7 tcp dport 5432 redirect to :15432
+    ip6 daddr 2001:db8::7 tcp dport 5432 redirect to :15432
+  }
+}
+"""
+ASKED = """
+import socket, sys
+sys.path.insert(0, sys.argv[1])
+from enforcer.edge.listener import original_destination
+for family, here, there in ((socket.AF_INET, "0.0.0.0", "192.0.2.7"), (socket.AF_INET6, "::1", "2001:db8::7")):
+    with socket.create_server((here, 15432), family=family) as listening:
+        for address, port in ((there, 5432), ("127.0.0.1" if family == socket.AF_INET else "::1", 15432)):
+            with socket.socket(family) as client:
+                client.connect((address, port))
+                accepted, _ = listening.accept()
+                with accepted:
+                    print(original_destination(accepted) or "-")
+"""
+
+
+@pytest.mark.kernel
+def test_what_came_by_a_redirect_says_where_it_wanted_to_go() -> None:
+    script = """
+        ip link set lo up; ip addr add 192.0.2.7/32 dev lo; ip -6 addr add 2001:db8::7/128 dev lo
+        nft -f - && exec "$@"
+    """
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", script, "sh", sys.executable, "-c", ASKED, str(ROOT)],
+        input=REDIRECT, capture_output=True, text=True, check=False,
+    )
+    assert done.stdout.split("\n")[:4] == ["192.0.2.7 5432", "-", "2001:db8::7 5432", "-"], done.stderr
+
+
+def test_hold_answers_reach_the_session_and_are_recorded_first(house) -> None:
+    async def work() -> None:
+        got = asyncio.Event()
+
+        async def server(reader, writer) -> None:
+            assert await reader.readline() == b"delete\n"
+            found = [event[6] for event in house.journal.events() if event[0] == events.HOLD]
+            assert found == ["pending", "approved"]
+            assert house.journal.syncs
+            got.set()
+            await reader.read()
+            writer.close()
+
+        class Holding(house.relay):
+            def receive(self, peer: int, data: bytes) -> list:
+                self.state = "held"
+                return [words.Hold(1, (TERMS,), "sql:delete t", "delete", (), ("r",), b"x", "shop")]
+
+            def handle(self, event) -> list:
+                if isinstance(event, inputs.HoldOpened):
+                    return [words.SendData(words.CLIENT, event.ticket.encode() + b"\n")]
+                if isinstance(event, inputs.HoldAnswered) and event.state == "approved":
+                    return [words.SendData(words.SERVER, b"delete\n")]
+                return super().handle(event)
+
+        from enforcer.words.decisions import HoldTerms
+
+        TERMS = HoldTerms("r", ("dba",))
+        upstream = await house.serve(server)
+        port = await house.open(house.target(upstream, tls="disable"))
+        house.layer(Holding)
+        house.asked.owner = house.owner(upstream, "orders")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while not house.layers or not house.layers[0].connected:
+            await asyncio.sleep(0.01)
+        writer.write(b"delete from t\n")
+        ticket = (await reader.readline()).strip().decode()
+        assert house.edge.holds.decide(ticket, True, "local:root", ("dba",), "fine") == ""
+        await got.wait()
+        writer.close()
+
+    run(house, work)
+
+
+def test_a_session_that_ends_cancels_its_holds(house) -> None:
+    async def work() -> None:
+        from enforcer.words.decisions import HoldTerms
+
+        class Holding(house.relay):
+            def start(self) -> list:
+                return [words.Hold(1, (HoldTerms("r", ("dba",)),), "a", "t", (), (), b"")]
+
+        port = await house.open(house.target(1, tls="disable"))
+        house.layer(Holding)
+        house.asked.owner = house.owner(1, "orders")
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        while not house.edge.holds.list():
+            await asyncio.sleep(0.01)
+        writer.close()
+        while house.edge.live:
+            await asyncio.sleep(0.01)
+        assert house.edge.holds.list() == ()
+
+    run(house, work)
