@@ -41,7 +41,7 @@ class Channel(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._number = 0
-        self._asked: dict[int, asyncio.Future[_Answer]] = {}
+        self._asked: dict[int, asyncio.Future[_Answer | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._configuring = asyncio.Lock()
 
@@ -68,7 +68,7 @@ class Channel(asyncio.Protocol):
         self._transport = None
         for future in self._asked.values():
             if not future.done():
-                future.cancel()
+                future.set_result(None)
         self.closed.set()
 
     def _close(self) -> None:
@@ -106,7 +106,7 @@ class Channel(asyncio.Protocol):
     async def _ask(self, number: int, message: messages.Message, seconds: float) -> _Answer | None:
         if self._transport is None:
             return None
-        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[_Answer | None] = asyncio.get_running_loop().create_future()
         self._asked[number] = future
         try:
             self._send(message)
