@@ -1,0 +1,234 @@
+"""The enforcer's composition root: the one place where parts are put together.
+
+    python -I -m enforcer.app --channel FD --listeners FD,FD
+
+The agent starts it as an unprivileged user with these descriptors inherited; it refuses to run with any privilege.
+Exit: 0 after Drain or SIGTERM, 1 where it may not run or the agent is gone (docs/decisions/0003).
+"""
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import gc
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from agent.contract.messages import Configure
+from enforcer import protocols
+from enforcer.approval.holds import Holds
+from enforcer.core.context import Context
+from enforcer.core.gate import CedarGate
+from enforcer.edge import clock
+from enforcer.edge.catalogue import Catalogues
+from enforcer.edge.channel import Channel, open_channel
+from enforcer.edge.commit import GroupCommit
+from enforcer.edge.edge import Configuration, Edge
+from enforcer.edge.listener import listen
+from enforcer.policy.cedar import load_policies
+from enforcer.recording.journal import JournalWriter
+from enforcer.words.errors import ConfigError, PlatformError, RecordingError
+
+LOG = logging.getLogger("weir.app")
+
+WRITER: Final = "enforcer0"
+DRAIN: Final = 8.0                    # seconds that sessions get to say their last words
+TICK: Final = 1.0                     # seconds between looks at the holds' deadlines
+_PR_SET_DUMPABLE: Final = 4           # linux/prctl.h
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_CAPABILITIES: Final = ("CapInh", "CapPrm", "CapEff", "CapAmb")
+
+
+class Enforcer:
+    """Everything that lives as long as the process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.channel = Channel(self.configure, self.drain)
+        self.edge = self.channel.edge = Edge(loop, self.channel)
+        self._loop = loop
+        self._journal: Path | None = None
+        self._servers: list[asyncio.Server] = []
+        self._gate: CedarGate | None = None
+        self.ended = asyncio.Event()
+        self.code = 1
+
+    async def run(self, channel: int, listeners: tuple[int, ...]) -> int:
+        """Until drained or the agent is gone.  Gives the exit code."""
+        self._loop.add_signal_handler(signal.SIGTERM, lambda: self._loop.create_task(self.drain()))
+        await open_channel(channel, self.channel)
+        self._servers = await listen(self.edge, listeners)
+        ticking = self._loop.create_task(self._tick())
+        closed = self._loop.create_task(self.channel.closed.wait())
+        ended = self._loop.create_task(self.ended.wait())
+        await asyncio.wait({closed, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not self.ended.is_set():
+            LOG.error("the agent is gone: the enforcer ends")
+            await self._end("Weir's agent ended")
+        for task in (ticking, closed, ended):
+            task.cancel()
+        return self.code
+
+    async def configure(self, message: Configure) -> str:
+        """Put it in force; what is wrong with it, and then what was in force stays."""
+        try:
+            self._check(message)
+            gate = self._load(message)
+            self._open_journal(message)
+        except ConfigError as error:
+            return str(error)
+        except RecordingError as error:
+            return f"{message.journal}:0:0: {error}"
+        self.edge.configuration = Configuration(
+            {target.name: target for target in message.targets}, {entry.name: entry for entry in message.egress}, gate,
+            message.forwarded_key, message.max_sessions, message.durable,
+        )
+        LOG.info("configured: %d targets, %d egress entries", len(message.targets), len(message.egress))
+        gc.freeze()                   # what is loaded stays: the collector need not walk it again and again
+        return ""
+
+    def _check(self, message: Configure) -> None:
+        for target in message.targets:
+            protocols.find(target.protocol)
+        if self._journal is not None and Path(message.journal) != self._journal:
+            raise ConfigError("weir.toml", 0, 0, "the journal's directory can be changed only with a restart")
+        if len(message.forwarded_key) != 32 or message.durable not in ("writes", "all", "none"):
+            raise ConfigError("weir.toml", 0, 0, "forwarded_key has 32 bytes; durable is writes, all or none")
+
+    def _load(self, message: Configure) -> CedarGate:
+        policies = load_policies(message.policies)
+        if self._gate is None:
+            self._gate = CedarGate(policies)
+        else:
+            self._gate.replace(policies)
+        return self._gate
+
+    def _open_journal(self, message: Configure) -> None:
+        if self._journal is not None:
+            return
+        journal = JournalWriter(
+            Path(message.journal), WRITER, os.urandom(8).hex(), limit=message.journal_limit, reserve=message.reserve,
+        )
+        edge = self.edge
+        edge.commit = GroupCommit(self._loop, journal, message.journal_limit, edge.recording_failed, edge.press)
+        edge.holds = Holds(clock.now, clock.monotonic, os.urandom, edge.answer_hold, edge.hold_changed)
+        edge.catalogues = Catalogues(edge, read_catalogue)
+        self._journal = Path(message.journal)
+
+    async def drain(self) -> None:
+        """Accept nothing more, end sessions with the protocol's own error, close the journal."""
+        await self._end("Weir is stopping")
+        self.code = 0
+        self.ended.set()
+
+    async def _end(self, reason: str) -> None:
+        if self.edge.draining:
+            await self.ended.wait()
+            return
+        self.edge.draining = True
+        for server in self._servers:
+            server.close()
+        for one in tuple(self.edge.live.values()):
+            one.end(reason)
+        try:
+            async with asyncio.timeout(DRAIN):
+                while self.edge.live:
+                    await self.edge.idle.wait()
+        except TimeoutError:
+            LOG.warning("%d sessions did not end in time", len(self.edge.live))
+        if self.edge.commit is not None:
+            try:
+                self.edge.commit.close()
+            except RecordingError as error:
+                LOG.error("the journal could not be closed in order: %s", error)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            holds = self.edge.holds
+            if holds is not None and holds.next_deadline() is not None:
+                holds.expire()
+
+
+def read_catalogue(context: Context, database: str, credential: Any, version: int) -> object:
+    raise NotImplementedError
+
+
+def check_privileges() -> None:
+    """PlatformError where this process holds anything that it could lose to a peer's bytes."""
+    if 0 in os.getresuid() or 0 in os.getresgid():
+        raise PlatformError("the enforcer never runs as root: start it by the agent, as the user weir")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    found = dict(line.split(":", 1) for line in lines if ":" in line)
+    held = [name for name in _CAPABILITIES if int(found[name], 16)]
+    if held:
+        raise PlatformError(f"the enforcer holds capabilities ({', '.join(held)}): it must have none")
+
+
+def harden() -> None:
+    """No core dump, no ptrace by others of the same user, nothing gained by exec."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for option, value in ((_PR_SET_DUMPABLE, 0), (_PR_SET_NO_NEW_PRIVS, 1)):
+        if libc.prctl(option, value, 0, 0, 0) != 0:
+            raise PlatformError(f"prctl({option}): {os.strerror(ctypes.get_errno())}")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Lines(logging.Formatter):
+    """One JSON object a line; of an exception only its type, for its text may hold what peers sent."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname.lower(), "part": record.name, "message": record.getMessage(),
+        }
+        if record.exc_info and record.exc_info[0]:
+            line["error"] = record.exc_info[0].__name__
+        return json.dumps(line, ensure_ascii=False)
+
+
+def log_to_stderr() -> None:
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(Lines())
+    logging.basicConfig(level=logging.INFO, handlers=[lines], force=True)
+
+
+def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    LOG.error("unexpected: %s (%s)", context.get("message", ""), type(error).__name__ if error else "no exception")
+
+
+async def _run(channel: int, listeners: tuple[int, ...]) -> int:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_unexpected)
+    return await Enforcer(loop).run(channel, listeners)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="enforcer.app", description="Started by `weir agent`.")
+    parser.add_argument("--channel", type=int, required=True, metavar="FD")
+    parser.add_argument("--listeners", required=True, metavar="FD,FD")
+    options = parser.parse_args(argv)
+    log_to_stderr()
+    try:
+        check_privileges()
+        harden()
+    except PlatformError as error:
+        LOG.error("%s", error)
+        return 1
+    listeners = tuple(int(one) for one in options.listeners.split(",") if one)
+    return uvloop.run(_run(options.channel, listeners))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

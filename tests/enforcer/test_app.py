@@ -1,0 +1,249 @@
+"""The enforcer as a process: what it refuses to be, and its life from Configure to Drain."""
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.contract import messages
+from agent.contract.journal import END, HEADER
+from agent.contract.owner import Owner, Process
+from agent.contract.target import Egress, Target
+
+ROOT = Path(__file__).resolve().parents[2]
+UID = 65534
+BARE = ["setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "--inh-caps", "-all", "--bounding-set", "-all"]
+SECRET = "hunter2"
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user: run as root")
+
+
+@pytest.fixture(scope="module")
+def sources() -> Iterator[Path]:
+    """The two packages where another user can read them."""
+    directory = Path(tempfile.mkdtemp(prefix="weir-app-"))
+    directory.chmod(0o755)
+    for package in ("agent", "enforcer"):
+        shutil.copytree(ROOT / package, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def journal() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="weir-app-journal-"))
+    os.chown(directory, UID, UID)
+    yield directory
+    shutil.rmtree(directory)
+
+
+def command(sources: Path, *options: str) -> list[str]:
+    start = f"import sys; sys.path.insert(0, {str(sources)!r}); from enforcer.app import main; sys.exit(main())"
+    return [sys.executable, "-I", "-c", start, *options]
+
+
+class Agent:
+    """Stands where the agent stands: starts the enforcer and answers whois."""
+
+    def __init__(self, sources: Path, journal: Path) -> None:
+        self.sources, self.journal = sources, journal
+        self.owner: Owner | None = None
+        self.answers: asyncio.Queue[messages.FromEnforcer] = asyncio.Queue()
+
+    async def start(self) -> None:
+        mine, theirs = socket.socketpair()
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.port = listening.getsockname()[1]
+        self.process = await asyncio.create_subprocess_exec(
+            *BARE, *command(self.sources, "--channel", str(theirs.fileno()), "--listeners", str(listening.fileno())),
+            pass_fds=(theirs.fileno(), listening.fileno()), stderr=subprocess.PIPE, cwd="/",
+        )
+        theirs.close()
+        listening.close()
+        self.reader, self.writer = await asyncio.open_unix_connection(sock=mine)
+        self.listening = asyncio.create_task(self.listen())
+
+    async def listen(self) -> None:
+        while True:
+            try:
+                size = messages.parse_length(await self.reader.readexactly(4))
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return
+            message = messages.parse_from_enforcer(await self.reader.readexactly(size))
+            if isinstance(message, messages.Whois):
+                self.say(messages.WhoisAnswer(message.number, self.owner, "" if self.owner else "nobody's"))
+            else:
+                self.answers.put_nowait(message)
+
+    def say(self, message: messages.Message) -> None:
+        self.writer.write(messages.render_frame(message))
+
+    async def ask(self, message: messages.Message) -> messages.FromEnforcer:
+        self.say(message)
+        return await asyncio.wait_for(self.answers.get(), 20)
+
+    def configuration(self, number: int = 1, **more) -> messages.Configure:
+        wanted = {"targets": (), "egress": (), "policies": {}, "journal": str(self.journal), "reserve": 1 << 20, **more}
+        return messages.Configure(number, "weir", forwarded_key=SECRET.encode().ljust(32, b"."), **wanted)
+
+    async def ended(self) -> tuple[int, str]:
+        _, error = await asyncio.wait_for(self.process.communicate(), 20)
+        return self.process.returncode or 0, error.decode()
+
+    async def close(self) -> None:
+        self.writer.close()
+        if self.process.returncode is None:
+            code, error = await self.ended()
+            assert code == 1, error
+        await self.listening
+
+
+@pytest.fixture
+async def agent(sources: Path, journal: Path) -> AsyncIterator[Agent]:
+    one = Agent(sources, journal)
+    await one.start()
+    yield one
+    await one.close()
+
+
+def owner(port: int) -> Owner:
+    process = Process(4711, "/usr/bin/python3", "", ("python3",))
+    return Owner("crew", 1000, "crew", "local:crew", (), process, "/crew", 9, "127.0.0.1", port, "mark", "", "model")
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+def last_record(journal: Path) -> int:
+    """Kind of the last record of the enforcer's only journal file."""
+    [path] = journal.glob("enforcer0-*.journal")
+    raw, kind = path.read_bytes(), 0
+    while raw:
+        kind, size, _ = HEADER.unpack_from(raw)
+        raw = raw[HEADER.size + size:]
+    return kind
+
+
+def test_root_is_refused(sources: Path) -> None:
+    done = subprocess.run(
+        command(sources, "--channel", "0", "--listeners", "0"), capture_output=True, text=True, check=False, cwd="/"
+    )
+    assert done.returncode == 1
+    assert "never runs as root" in done.stderr
+
+
+def test_a_capability_is_refused(sources: Path) -> None:
+    done = subprocess.run(
+        ["setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "--inh-caps", "+net_bind_service",
+         "--ambient-caps", "+net_bind_service", *command(sources, "--channel", "0", "--listeners", "0")],
+        capture_output=True, text=True, check=False, cwd="/",
+    )
+    assert done.returncode == 1
+    assert "capabilities" in done.stderr
+
+
+async def test_life(agent: Agent) -> None:
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    upstream = server.sockets[0].getsockname()[1]
+    egress = (Egress("model", ("127.0.0.1",), (upstream,)),)
+    assert await agent.ask(messages.Ping(7)) == messages.Pong(7)
+    assert await agent.ask(agent.configuration(1, egress=egress)) == messages.Configured(1)
+    agent.owner = owner(upstream)
+    reader, writer = await asyncio.open_connection("127.0.0.1", agent.port)
+    writer.write(b"hello")
+    assert await reader.readexactly(5) == b"hello"
+    answer = await agent.ask(messages.ListSessions(2))
+    assert [(one.workload, one.state, one.target) for one in answer.sessions] == [("crew", "flow", "model")]
+    assert (await agent.ask(messages.AskStatistics(3))).values["flows"] == 1
+    assert await agent.ask(messages.EndSession(4, answer.sessions[0].session, "enough")) == messages.Done(4)
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
+    agent.owner = None
+    reader, writer = await asyncio.open_connection("127.0.0.1", agent.port)
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
+    assert await agent.ask(messages.Drain(5)) == messages.Done(5)
+    code, error = await agent.ended()
+    assert code == 0
+    assert SECRET not in error
+    assert last_record(agent.journal) == END
+    server.close()
+
+
+async def test_it_shows_nothing_of_itself_to_its_own_user(agent: Agent) -> None:
+    await agent.ask(messages.Ping(1))
+    assert Path(f"/proc/{agent.process.pid}/environ").stat().st_uid == 0       # not dumpable
+    limits = Path(f"/proc/{agent.process.pid}/limits").read_text().splitlines()
+    [core] = [line for line in limits if line.startswith("Max core file size")]
+    assert core.split()[4:6] == ["0", "0"]
+    status = Path(f"/proc/{agent.process.pid}/status").read_text()
+    assert "NoNewPrivs:\t1" in status
+
+
+async def test_what_is_wrong_with_a_configuration(agent: Agent) -> None:
+    unknown = Target("t", "gopher", ("h",), 1, ())
+    answer = await agent.ask(agent.configuration(1, targets=(unknown,)))
+    assert "no protocol 'gopher'" in answer.error
+    answer = await agent.ask(agent.configuration(2, policies={"x.cedar": "permit (principal"}))
+    assert answer.error.startswith("x.cedar:")
+    answer = await agent.ask(agent.configuration(3, journal="/nonexistent"))
+    assert "/nonexistent" in answer.error
+    assert await agent.ask(agent.configuration(4)) == messages.Configured(4)
+    answer = await agent.ask(agent.configuration(5, journal="/elsewhere"))
+    assert "only with a restart" in answer.error
+    answer = await agent.ask(agent.configuration(6, policies={"x.cedar": "permit (principal"}))
+    assert answer.error
+    assert await agent.ask(agent.configuration(7)) == messages.Configured(7)
+
+
+async def test_before_it_is_configured_everybody_is_refused(agent: Agent) -> None:
+    await agent.ask(messages.Ping(1))
+    reader, writer = await asyncio.open_connection("127.0.0.1", agent.port)
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
+
+
+async def test_without_its_agent_it_ends(agent: Agent) -> None:
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    upstream = server.sockets[0].getsockname()[1]
+    await agent.ask(agent.configuration(1, egress=(Egress("model", ("127.0.0.1",), (upstream,)),)))
+    agent.owner = owner(upstream)
+    reader, writer = await asyncio.open_connection("127.0.0.1", agent.port)
+    writer.write(b"x")
+    await reader.readexactly(1)
+    agent.writer.close()
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
+    code, error = await agent.ended()
+    assert (code, "the agent is gone" in error) == (1, True)
+    assert last_record(agent.journal) == END
+    server.close()
+
+
+async def test_sigterm_drains(agent: Agent) -> None:
+    await agent.ask(agent.configuration(1))
+    agent.process.send_signal(signal.SIGTERM)
+    assert (await agent.ended())[0] == 0
+    assert last_record(agent.journal) == END
+
+
+async def test_garbage_on_the_channel_ends_it(agent: Agent) -> None:
+    agent.writer.write(b"\xff" * 8)
+    assert (await agent.ended())[0] == 1
