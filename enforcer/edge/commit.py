@@ -138,16 +138,14 @@ class GroupCommit:
         self._timer = self._loop.call_later(CHECK, self._look)
         try:
             self._journal.check()
-            if self.failure:
+            self._press(self._journal.backlog())
+            if self.failure and self._since is None:
                 self._journal.flush()
                 self._journal.sync()
+                self.flushed = self.synced = self._wanted = self.appended
+                self.failure = ""
         except RecordingError as error:
             self._fail(str(error))
-            return
-        if self.failure:
-            self.flushed = self.synced = self._wanted = self.appended
-            self.failure = ""
-        self._press(self._journal.backlog())
 
     def _press(self, backlog: int) -> None:
         if self._since is None and backlog > self._limit * 3 // 4:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("weir.session")
 
 CANCEL: Final = 10.0                  # seconds that a real cancel may take
+_DISTRUST: Final = ("unknown ca", "bad certificate", "certificate unknown")     # alerts, RFC 8446 6.2
 
 
 async def start_tls(session: Session, peer: Peer, alpn: str) -> None:
@@ -60,7 +61,7 @@ async def start_tls(session: Session, peer: Peer, alpn: str) -> None:
 
 def _tls_failed(session: Session, peer: Peer, transport: asyncio.Transport, error: Exception) -> None:
     reason = str(error) if isinstance(error, UpstreamError) else tls.explain(error)
-    if peer.number == CLIENT and "unknown ca" in reason:
+    if peer.number == CLIENT and any(alert in reason for alert in _DISTRUST):
         session.edge.count("unknown_ca")
         owner = session.context.principal.owner
         session.edge.refused(

@@ -6,9 +6,10 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from agent.contract.credential import Credential
 from agent.contract.target import Target
@@ -17,6 +18,15 @@ from enforcer.words.errors import UpstreamError
 MOST: Final = 256                     # contexts kept of each side
 HANDSHAKE: Final = 30.0               # seconds
 SHUTDOWN: Final = 5.0                 # seconds that a peer has to answer close_notify
+
+
+class Named(ssl.SSLContext):
+    """A client's context that verifies one name, whatever address was dialled."""
+
+    name: str
+
+    def wrap_socket(self, *args: Any, **options: Any) -> ssl.SSLSocket:
+        return super().wrap_socket(*args, **{**options, "server_hostname": self.name})
 
 
 class Contexts:
@@ -58,11 +68,7 @@ def signature_hash(certificate: bytes) -> str:
     """Hash of the certificate's signature algorithm ("sha256"), "" where it has none (Ed25519): RFC 5929 4.1."""
     try:
         algorithm = x509.load_der_x509_certificate(certificate).signature_hash_algorithm
-    except (ValueError, x509.UnsupportedGeneralNameType) as _:
-        return ""
-    except Exception as error:        # cryptography's UnsupportedAlgorithm is not under a common base
-        if type(error).__name__ != "UnsupportedAlgorithm":
-            raise
+    except (ValueError, UnsupportedAlgorithm):
         return ""
     return algorithm.name if algorithm else ""
 
@@ -90,7 +96,8 @@ def _server_side(target: Target, alpn: str) -> ssl.SSLContext:
 def _client_side(target: Target, certificate: str, key: str, alpn: str) -> ssl.SSLContext:
     if target.tls not in ("verify-full", "verify-ca"):
         raise UpstreamError(f"target {target.name} is configured without TLS")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)      # CERT_REQUIRED and check_hostname are its defaults
+    context = Named(ssl.PROTOCOL_TLS_CLIENT)               # CERT_REQUIRED and check_hostname are its defaults
+    context.name = target.hosts[0]
     context.check_hostname = target.tls == "verify-full"
     _common(context, alpn)
     try:

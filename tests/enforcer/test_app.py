@@ -21,8 +21,9 @@ from agent.contract.target import Egress, Target
 
 ROOT = Path(__file__).resolve().parents[2]
 UID = 65534
-BARE = ["setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "--inh-caps", "-all", "--bounding-set", "-all"]
-SECRET = "hunter2"
+OTHER = ["setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups"]
+BARE = [*OTHER, "--inh-caps", "-all", "--bounding-set", "-all"]
+SECRET = "hunter2"    # noqa: S105
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user: run as root")
 
@@ -147,8 +148,8 @@ def test_root_is_refused(sources: Path) -> None:
 
 def test_a_capability_is_refused(sources: Path) -> None:
     done = subprocess.run(
-        ["setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "--inh-caps", "+net_bind_service",
-         "--ambient-caps", "+net_bind_service", *command(sources, "--channel", "0", "--listeners", "0")],
+        [*OTHER, "--inh-caps", "+net_bind_service", "--ambient-caps", "+net_bind_service",
+         *command(sources, "--channel", "0", "--listeners", "0")],
         capture_output=True, text=True, check=False, cwd="/",
     )
     assert done.returncode == 1

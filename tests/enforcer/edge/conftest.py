@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ from enforcer.words.errors import RecordingError, RemoteProtocolError
 from enforcer.words.events import render_event
 
 BIN = Path("/usr/lib/postgresql/15/bin")
-PASSWORD = "correct horse battery staple"
+PASSWORD = "correct horse battery staple"    # noqa: S105
 PREPARED = "pass­word Ⅸ"    # SASLprep: a soft hyphen goes, a Roman nine becomes IX
 RAW = "raw بx"               # prohibited by SASLprep (mixed directions): PostgreSQL takes the bytes
 
@@ -147,6 +148,8 @@ class FileJournal:
         self.full = False
         self.behind = 0
         self.syncs = 0
+        self.broken = False           # fdatasync fails
+        self.slow: threading.Event | None = None
         self._pending: list[bytes] = []
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
@@ -168,7 +171,9 @@ class FileJournal:
         os.write(self._file, data)
 
     def sync(self) -> None:
-        if self.full:
+        if self.slow is not None:
+            assert self.slow.wait(20)
+        if self.full or self.broken:
             raise RecordingError("journal: disk full")
         os.fdatasync(self._file)
         self.syncs += 1

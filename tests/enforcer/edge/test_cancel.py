@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -105,7 +104,8 @@ def test_the_real_backend_is_cancelled_for_its_owner_only(house, cluster, asker:
         [session] = house.edge.live.values()
         session._registered(words.Registered(1, b"mine", process, secret))
         writer.write(message(b"Q", b"select pg_sleep(20)\0"))
-        while cluster.admin(f"select state from pg_stat_activity where pid = {process}") != "active":
+        state = f"select state from pg_stat_activity where pid = {process}"    # noqa: S608
+        while cluster.admin(state) != "active":
             await asyncio.sleep(0.02)
         if asker == "stranger":
             house.asked.owner = house.owner(5432, "orders", workload="other")
@@ -115,7 +115,7 @@ def test_the_real_backend_is_cancelled_for_its_owner_only(house, cluster, asker:
         if asker == "owner":
             await reader.readuntil(b"C57014\0")
         else:
-            assert cluster.admin(f"select state from pg_stat_activity where pid = {process}") == "active"
+            assert cluster.admin(state) == "active"
             cluster.admin(f"select pg_cancel_backend({process})")
         writer.close()
 
@@ -164,14 +164,15 @@ def test_a_server_that_does_not_take_the_cancel_holds_nobody_up(house, monkeypat
     async def work() -> None:
         class Asking(house.relay):
             def start(self) -> list:
-                return [words.CancelRequest(1, os.urandom(0) + b"mine"), words.CloseConnection(words.CLIENT)]
+                return [words.CancelRequest(1, b"mine"), words.CloseConnection(words.CLIENT)]
 
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = await house.open(house.target(1, tls="disable"))
             house.layer(Asking)
             owner = house.asked.owner = house.owner(1, "orders")
             address = f"127.0.0.1:{silent.getsockname()[1]}"
-            house.edge.cancels.register(1, b"mine", Key("S", owner, house.target(1, tls="disable"), None, address, 2, b"x"))
+            theirs = Key("S", owner, house.target(1, tls="disable"), None, address, 2, b"x")
+            house.edge.cancels.register(1, b"mine", theirs)
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             assert await reader.read() == b""
             writer.close()

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -12,8 +11,8 @@ import pytest
 import uvloop
 
 from enforcer.edge import listener
-from enforcer.words import events, inputs
 from enforcer.words import commands as words
+from enforcer.words import events, inputs
 
 ROOT = Path(__file__).resolve().parents[3]
 

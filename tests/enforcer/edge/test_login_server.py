@@ -16,7 +16,7 @@ from enforcer.protocols.postgresql import SSL_REQUEST
 from enforcer.protocols.postgresql.login import Login
 from enforcer.words.errors import AuthenticationError
 
-PASSWORD = "correct horse battery staple"
+PASSWORD = "correct horse battery staple"    # noqa: S105
 PREPARED = "pass­word Ⅸ"
 RAW = "raw بx"
 
@@ -109,7 +109,8 @@ def test_client_certificate(cluster, tmp_path: Path) -> None:
     pair = certificates.make_leaf(cluster.authority, ("cert",), ())
     link, der, algorithm = dial(cluster, True, pair, tmp_path)
     with link:
-        assert log_in(link, Login(Credential("cert"), {"database": "postgres"}, der, algorithm, os.urandom, True)) == "ready"
+        login = Login(Credential("cert"), {"database": "postgres"}, der, algorithm, os.urandom, True)
+        assert log_in(link, login) == "ready"
 
 
 def test_no_password_where_one_is_asked(cluster) -> None:

@@ -42,8 +42,8 @@ async def settled(edge) -> None:
         await asyncio.sleep(0.01)
 
 
-def psql(port: int, *, user: str = "trusted", sslmode: str = "disable", root: Path | None = None, sql: str = "select 42"):
-    settings = f"host=127.0.0.1 port={port} user={user} dbname=postgres sslmode={sslmode} connect_timeout=10"
+def psql(port: int, *, sslmode: str = "disable", root: Path | None = None, sql: str = "select 42"):
+    settings = f"host=127.0.0.1 port={port} user=trusted dbname=postgres sslmode={sslmode} connect_timeout=10"
     if root:
         settings += f" sslrootcert={root}"
     return asyncio.create_subprocess_exec(
