@@ -162,8 +162,6 @@ class GroupCommit:
         self._timer.cancel()
         if self._lazy is not None:
             self._lazy.cancel()
-        try:
-            self._journal.flush()
-            self._journal.close()
-        finally:
-            self._thread.shutdown(wait=True)
+        self._thread.shutdown(wait=True)
+        self._journal.flush()
+        self._journal.close()

@@ -138,8 +138,8 @@ class Edge:
     def refused(self, owner: Owner | None, destination: str, reason: str) -> None:
         """Record that a connection never became a session."""
         self.count("refused")
-        if self.commit is None:
-            return
+        if self.commit is None or self.commit.failure:
+            return                    # a full disk must not fill memory: whoever dials then is counted only
         process = owner.process if owner else None
         try:
             self.commit.append(events.Refused(

@@ -60,7 +60,7 @@ class Side(asyncio.Protocol):
 
 
 class Flow:
-    """`take` starts it; FlowClosed is recorded once, when both sides are lost."""
+    """`record`, then `take` starts it; FlowClosed is recorded once, when both sides are lost."""
 
     def __init__(self, edge: Edge, owner: Owner) -> None:
         self._edge, self._owner = edge, owner
@@ -71,20 +71,23 @@ class Flow:
         self._first = b""
         self._since = clock.now()
         self._reason = ""
-        self._closed = self._recorded = self._pressed = False
+        self._closed = False
         self._full = [False, False]
         self._linger: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def take(self, transport: asyncio.Transport, early: bytes) -> None:
-        """RecordingError where the flow cannot be recorded: then nothing was dialled."""
+    def record(self) -> None:
+        """RecordingError where it cannot be: then nothing may be dialled."""
         commit = self._edge.commit
         if commit is None:
             raise RecordingError("there is no journal")
         commit.append(self._opened())
         commit.write_now()
-        self._recorded = True
+
+    def take(self, transport: asyncio.Transport, early: bytes, ended: bool) -> None:
+        """The client's connection, what it has sent until now, and whether that is all it will."""
         self._sides[CLIENT].attach(transport)
+        self._sides[CLIENT].ended = ended
         transport.set_protocol(self._sides[CLIENT])
         self._edge.add(self)
         self._edge.count("flows_total")
@@ -192,7 +195,7 @@ class Flow:
                 side.transport.abort()
 
     def _finish(self) -> None:
-        if self._closed or not self._recorded:
+        if self._closed:
             return
         self._closed = True
         if self._linger is not None:

@@ -18,6 +18,7 @@ from enforcer.edge.edge import Edge
 from enforcer.edge.flows import Flow
 from enforcer.edge.session import Session
 from enforcer.edge.upstream import keep_alive, render_address, reset
+from enforcer.words.commands import CLIENT
 from enforcer.words.errors import ConfigError, RecordingError
 
 LOG = logging.getLogger("weir.listener")
@@ -35,6 +36,7 @@ class Arrival(asyncio.Protocol):
         self._edge = edge
         self._early: list[bytes] = []
         self._size = 0
+        self._ended = False
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -51,7 +53,8 @@ class Arrival(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        return False
+        self._ended = True            # it may have said all that it wanted: whoever takes it over is told
+        return True
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -85,7 +88,11 @@ class Arrival(asyncio.Protocol):
         if reason:
             self._refuse(None, redirected, reason)
             return
-        address, port = self._transport.get_extra_info("peername")[:2]
+        peer = self._transport.get_extra_info("peername")
+        if peer is None:              # reset before it was accepted
+            self._refuse(None, redirected, "gone before it could be attributed")
+            return
+        address, port = peer[:2]
         answer = await self._edge.asking.whois(netns_cookie(link), packed(address), port, redirected)
         if isinstance(answer, str):
             self._refuse(None, redirected or f"from {render_address(address, port)}", f"not attributed: {answer}")
@@ -114,6 +121,8 @@ class Arrival(asyncio.Protocol):
             return error.message
         transport, early = self._hand_over()
         session.take(transport, early)
+        if self._ended:
+            session.gone(CLIENT, "")
         return ""
 
     def _flow(self, owner: Owner) -> str:
@@ -122,19 +131,21 @@ class Arrival(asyncio.Protocol):
         if entry is None or owner.destination not in entry.addresses or owner.port not in entry.ports:
             return f"egress {owner.egress} does not permit this address and port"
         flow = Flow(self._edge, owner)
-        if self._transport is None:
-            return ""
         try:
-            flow.take(self._transport, b"".join(self._early))
+            flow.record()
         except RecordingError as error:
             return f"nothing can be recorded: {error}"
-        self._hand_over()
+        transport, early = self._hand_over()
+        flow.take(transport, early, self._ended)
         return ""
 
     def _hand_over(self) -> tuple[asyncio.Transport, bytes]:
         transport, self._transport = self._transport, None
         assert transport is not None      # connection_lost cancels the task before it comes here
-        keep_alive(transport)
+        try:
+            keep_alive(transport)
+        except OSError:
+            LOG.info("a connection was reset while it arrived")     # connection_lost follows
         if self._size > EARLY:
             transport.resume_reading()
         return transport, b"".join(self._early)

@@ -83,8 +83,10 @@ class Peer(asyncio.Protocol):
         if early:
             self._events.received(self.number, b"".join(early))
 
-    def starting(self) -> None:
-        """TLS begins: uvloop would give a ClientHello that comes before its task runs as plaintext."""
+    def starting(self, first: bytes) -> None:
+        """TLS begins, after `first`: uvloop would give a ClientHello that comes before its task runs as plaintext."""
+        if first:
+            self.write(first)         # what answers it is read in a later pass, and by then nothing is
         self.stop_reading(STARTING)
         self.early = []
 
@@ -95,9 +97,11 @@ class Peer(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         transport = self.transport
-        # is_closing: uvloop raises where the peer reset it and connection_lost is still to come
-        if transport is not None and not self.closing and not transport.is_closing():
-            transport.write(data)
+        # is_closing: uvloop raises where the peer reset it and connection_lost is still to come.  STARTING: plaintext
+        # would end up between the records of a handshake.
+        if transport is None or self.closing or self._paused & STARTING or transport.is_closing():
+            return
+        transport.write(data)
 
     def stop_reading(self, why: int) -> None:
         before, self._paused = self._paused, self._paused | why

@@ -144,6 +144,14 @@ class Session:
 
     def committed(self) -> bool:
         """See commit.Waiting."""
+        try:
+            return self._let_go()
+        except Exception as error:    # one session's trouble is not the others'
+            self._bug(error)
+            self.abort()
+            return True
+
+    def _let_go(self) -> bool:
         commit, later = self.edge.commit, self._later
         if commit is None:
             return True
@@ -261,9 +269,7 @@ class Session:
 
     def _start_tls(self, command: words.StartTls) -> None:
         peer = self.peers[command.peer]
-        peer.starting()
-        if command.first:
-            peer.write(command.first)
+        peer.starting(command.first)
         self._spawn(errands.start_tls(self, peer, command.alpn))
 
     def _open(self, command: words.OpenConnection) -> None:

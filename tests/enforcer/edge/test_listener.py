@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -136,7 +137,8 @@ def test_only_a_bounded_beginning_is_kept_and_all_of_it_arrives(house) -> None:
     run(house, work)
 
 
-def test_a_client_that_left_before_it_was_attributed(house) -> None:
+@pytest.mark.parametrize("how", ["closed", "reset"])
+def test_a_client_that_left_before_it_was_attributed(house, how: str) -> None:
     async def work() -> None:
         port = await house.open(house.target(1, tls="disable"))
         house.layer(house.relay)
@@ -145,11 +147,37 @@ def test_a_client_that_left_before_it_was_attributed(house) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         while not house.asked.whois_calls:
             await asyncio.sleep(0.01)
-        writer.close()
-        while house.edge.arriving:
-            await asyncio.sleep(0.01)
+        if how == "reset":
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            writer.transport.abort()
+            while house.edge.arriving:
+                await asyncio.sleep(0.01)
+        else:
+            writer.close()
         house.asked.gate.set()
-        assert not house.edge.live
+
+    run(house, work)
+
+
+def test_a_client_that_said_all_before_it_was_attributed(house) -> None:
+    async def work() -> None:
+        async def server(reader, writer) -> None:
+            writer.write(await reader.read())
+            writer.close()
+
+        from agent.contract.target import Egress
+
+        upstream = await house.serve(server)
+        port = await house.open(egress=Egress("model", ("127.0.0.1",), (upstream,)))
+        house.asked.owner = house.owner(upstream, egress="model")
+        house.asked.gate = asyncio.Event()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"all of it")
+        writer.write_eof()
+        await asyncio.sleep(0.05)
+        house.asked.gate.set()
+        assert await reader.read() == b"all of it"
+        writer.close()
 
     run(house, work)
 
