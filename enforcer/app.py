@@ -26,7 +26,6 @@ import uvloop
 from agent.contract.messages import Configure
 from enforcer import protocols
 from enforcer.approval.holds import Holds
-from enforcer.core.context import Context
 from enforcer.core.gate import CedarGate
 from enforcer.edge import clock
 from enforcer.edge.catalogue import Catalogues
@@ -120,7 +119,7 @@ class Enforcer:
         edge = self.edge
         edge.commit = GroupCommit(self._loop, journal, message.journal_limit, edge.recording_failed, edge.press)
         edge.holds = Holds(clock.now, clock.monotonic, os.urandom, edge.answer_hold, edge.hold_changed)
-        edge.catalogues = Catalogues(edge, read_catalogue)
+        edge.catalogues = Catalogues(edge)
         self._journal = Path(message.journal)
 
     async def drain(self) -> None:
@@ -156,10 +155,6 @@ class Enforcer:
             holds = self.edge.holds
             if holds is not None and holds.next_deadline() is not None:
                 holds.expire()
-
-
-def read_catalogue(context: Context, database: str, credential: Any, version: int) -> object:
-    raise NotImplementedError
 
 
 def check_privileges() -> None:

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Final
 
 from agent.contract.credential import Credential
 from agent.contract.target import Target
+from enforcer import protocols
 from enforcer.core.context import Context
+from enforcer.edge import clock, upstream
 from enforcer.edge.edge import Edge
+from enforcer.words import events
+from enforcer.words.decisions import PERMIT
+from enforcer.words.errors import RecordingError, UpstreamError
 
 LOG = logging.getLogger("weir.catalogue")
 
@@ -24,7 +30,6 @@ MOST: Final = 256                     # catalogues kept
 LIMIT: Final = 30.0                   # seconds that one reading may take
 
 Answer = tuple[object, str]
-Read = Callable[[Context, str, Credential, int], object]      # blocking: (context, database, credential, version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,10 @@ class _Kept:
 
 
 class Catalogues:
-    """`read` runs in a thread and gives the protocol's own Catalogue; what it raises becomes a reason."""
+    """Readings run in threads; what they raise becomes a reason."""
 
-    def __init__(self, edge: Edge, read: Read) -> None:
-        self._edge, self._read = edge, read
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
         self._kept: dict[tuple[str, str], _Kept] = {}
         self._running: dict[tuple[str, str], asyncio.Task[Answer]] = {}
         self._next: dict[tuple[str, str], asyncio.Task[Answer]] = {}
@@ -89,10 +94,7 @@ class Catalogues:
         self._version += 1
         version = self._version
         try:
-            async with asyncio.timeout(LIMIT):
-                found = await self._edge.loop.run_in_executor(
-                    self._threads, self._read, context, database, credential, version
-                )
+            found = await self._read(context, database, credential, version)
         except TimeoutError:
             return None, f"the catalogue of {database} could not be read within {LIMIT:.0f} seconds"
         except Exception as error:
@@ -103,5 +105,66 @@ class Catalogues:
         self._kept[(context.target.name, database)] = _Kept(context.target, found)
         return found, ""
 
+    async def _read(self, context: Context, database: str, credential: Credential, version: int) -> object:
+        """One reading, recorded as a session of Weir's own."""
+        target = context.target
+        read = protocols.find(target.protocol).read_catalogue
+        host = next(filter(upstream.numeric, upstream.addresses(target, context.principal.owner)), "")
+        if read is None or not host:
+            raise UpstreamError(f"target {target.name} has no catalogue that can be read")
+        secure = None if target.tls == "disable" else self._edge.contexts.towards_server(target, credential)
+        diary = Diary(self._edge, context, database, credential, host)
+        diary.open()
+        status = "error"
+        try:
+            async with asyncio.timeout(LIMIT):
+                found = await self._edge.loop.run_in_executor(self._threads, lambda: read(
+                    host=host, port=target.port, credential=credential, database=database, ssl_context=secure,
+                    labels=target.labels, version=version,
+                ))
+            status = "ok"
+        finally:
+            diary.close(status)
+        return found
+
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class Diary:
+    """What is recorded of a reading: a session of subject "weir", with one operation, before it begins and after."""
+
+    def __init__(self, edge: Edge, context: Context, database: str, credential: Credential, host: str) -> None:
+        self._edge, self._context, self._database = edge, context, database
+        self._user, self._host = credential.user, host
+        self._session, self._began = clock.session_name(), clock.monotonic()
+
+    def open(self) -> None:
+        """RecordingError where it cannot be recorded: then nothing is read."""
+        commit, target = self._edge.commit, self._context.target
+        if commit is None:
+            raise RecordingError("there is no journal")
+        salt, text = os.urandom(16), f"the catalogue of {self._database}".encode()
+        commit.append(events.SessionOpened(
+            events.SESSION_OPENED, clock.now(), self._began, self._session, target.protocol, target.name,
+            self._database, self._user, "weir", (), "weir", os.getuid(), os.getpid(), "", "", (), "", 0, f"{self._host} {target.port}",
+            "weir", "", f"{self._user}@{upstream.render_address(self._host, target.port)}", "weir", 0,
+        ))
+        commit.append(events.Intent(
+            events.INTENT, clock.now(), clock.monotonic(), self._session, 1, "weir", "catalogue", PERMIT, b"",
+            blake2b(text, digest_size=32, key=salt).digest(), b"", (), (), (), "", "", False,
+        ), ((salt, text),))
+        commit.write_now()
+
+    def close(self, status: str) -> None:
+        commit = self._edge.commit
+        if commit is None:
+            return
+        took = clock.monotonic() - self._began
+        commit.append(events.Result(
+            events.RESULT, clock.now(), clock.monotonic(), self._session, 1, status, "", "", 0, 0, took, b"", b"", (),
+            b"",
+        ))
+        commit.append(events.SessionClosed(
+            events.SESSION_CLOSED, clock.now(), clock.monotonic(), self._session, "the catalogue was read", 1, 0, 0,
+        ))

@@ -9,10 +9,24 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol as Interface
 
+from agent.contract.credential import Credential
+from agent.contract.target import ColumnLabel
 from enforcer.core.context import Context
 from enforcer.core.layer import Layer
 from enforcer.words.errors import ConfigError
+
+
+class ReadCatalogue(Interface):
+    def __call__(
+        self, *, host: str, port: int, credential: Credential, database: str, ssl_context: object,
+        labels: tuple[ColumnLabel, ...], version: int,
+    ) -> object:
+        """The protocol's own Catalogue, read by a connection of Weir's own.  Blocks: called in a thread.
+
+        `ssl_context` is an ssl.SSLContext that verifies the target's name, or None for a target without TLS."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +40,7 @@ class Protocol:
     speaks: Callable[[bytes], bool]
     tls_request: bytes = b""
     render_cancel: Callable[[int, bytes], bytes] | None = None
+    read_catalogue: ReadCatalogue | None = None
 
 
 def names() -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from agent.contract.credential import Credential
+from agent.contract.target import ColumnLabel
 from enforcer.core.context import Context
 from enforcer.core.layer import Layer
 from enforcer.protocols import Protocol
@@ -19,6 +21,18 @@ def _layer(context: Context) -> Layer:
     return PostgresqlLayer(context)
 
 
+def _read_catalogue(
+    *, host: str, port: int, credential: Credential, database: str, ssl_context: object,
+    labels: tuple[ColumnLabel, ...], version: int,
+) -> object:
+    from enforcer.protocols.postgresql.catalogue import load_catalogue
+
+    return load_catalogue(
+        host=host, port=port, credential=credential, database=database, ssl_context=ssl_context, labels=labels,
+        version=version,
+    )
+
+
 def _speaks(first: bytes) -> bool:
     if len(first) < 8:
         return False
@@ -31,4 +45,4 @@ def _render_cancel(process: int, secret: bytes) -> bytes:
     return struct.pack("!III", 12 + len(secret), 80877102, process & 0xFFFFFFFF) + secret
 
 
-protocol: Final = Protocol("postgresql", _layer, _speaks, SSL_REQUEST, _render_cancel)
+protocol: Final = Protocol("postgresql", _layer, _speaks, SSL_REQUEST, _render_cancel, _read_catalogue)

@@ -2,11 +2,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 
+import pytest
+
 from agent.contract.credential import Credential
+from enforcer import protocols
 from enforcer.edge.catalogue import Catalogues
-from enforcer.edge.edge import Edge
+from enforcer.words import events
 
 SECRET = Credential("u", "hunter2")
 
@@ -16,26 +20,33 @@ class Reading:
 
     def __init__(self) -> None:
         self.began: list[int] = []
-        self.credentials: list[Credential] = []
+        self.asked: list[dict[str, object]] = []
         self.go = threading.Semaphore(0)
 
-    def __call__(self, context, database, credential, version) -> object:
-        self.began.append(version)
-        self.credentials.append(credential)
+    def __call__(self, **asked) -> object:
+        self.began.append(asked["version"])
+        self.asked.append(asked)
         assert self.go.acquire(timeout=10)
-        if database == "broken":
+        if asked["database"] == "broken":
             raise KeyError("hunter2")
-        return version
+        return asked["version"]
 
 
-def prepared(house):
-    edge = Edge(asyncio.get_running_loop(), house.asked)
+@pytest.fixture
+async def prepared(house, monkeypatch: pytest.MonkeyPatch):
+    target = house.target(5432, tls="disable")
+    await house.open(target)
+    house.asked.owner = house.owner(5432, "orders")
     reading = Reading()
+    found = protocols.find("postgresql")
+    entry = dataclasses.replace(found, read_catalogue=reading)
+    monkeypatch.setattr(protocols, "find", lambda name: entry)
+    yield Catalogues(house.edge), reading, house.edge.context(house.asked.owner, target)
+    await house.close()
 
-    class Context:
-        target = house.target(5432)
 
-    return Catalogues(edge, reading), reading, Context()
+def with_target(context, target):
+    return dataclasses.replace(context, target=target)
 
 
 async def until(condition) -> None:
@@ -44,8 +55,8 @@ async def until(condition) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_one_reading_for_all_who_want_any(house) -> None:
-    catalogues, reading, context = prepared(house)
+async def test_one_reading_for_all_who_want_any(prepared) -> None:
+    catalogues, reading, context = prepared
     asking = [asyncio.create_task(catalogues.load(context, "shop", SECRET, 0)) for _ in range(5)]
     await until(lambda: reading.began)
     reading.go.release()
@@ -54,8 +65,8 @@ async def test_one_reading_for_all_who_want_any(house) -> None:
     assert reading.began == [1]
 
 
-async def test_who_found_it_wanting_gets_a_reading_that_began_later(house) -> None:
-    catalogues, reading, context = prepared(house)
+async def test_who_found_it_wanting_gets_a_reading_that_began_later(prepared) -> None:
+    catalogues, reading, context = prepared
     first = asyncio.create_task(catalogues.load(context, "shop", SECRET, 0))
     await until(lambda: reading.began)
     wanting = [asyncio.create_task(catalogues.load(context, "shop", SECRET, 1)) for _ in range(3)]
@@ -72,8 +83,8 @@ async def test_who_found_it_wanting_gets_a_reading_that_began_later(house) -> No
     assert await again == (3, "")
 
 
-async def test_a_failure_is_a_reason_without_the_errors_text(house, caplog) -> None:
-    catalogues, reading, context = prepared(house)
+async def test_a_failure_is_a_reason_without_the_errors_text(prepared, caplog) -> None:
+    catalogues, reading, context = prepared
     reading.go.release()
     found, reason = await catalogues.load(context, "broken", SECRET, 0)
     assert found is None
@@ -81,29 +92,50 @@ async def test_a_failure_is_a_reason_without_the_errors_text(house, caplog) -> N
     assert "hunter2" not in reason + caplog.text
 
 
-async def test_a_changed_target_is_read_again(house) -> None:
-    catalogues, reading, context = prepared(house)
+async def test_a_changed_target_is_read_again(prepared, house) -> None:
+    catalogues, reading, context = prepared
     reading.go.release()
     await catalogues.load(context, "shop", SECRET, 0)
-    context.target = house.target(5432, payload="rows")
+    context = with_target(context, house.target(5432, tls="disable", payload="rows"))
     reading.go.release()
     assert await catalogues.load(context, "shop", SECRET, 0) == (2, "")
 
 
-async def test_a_credential_of_its_own(house) -> None:
-    catalogues, reading, context = prepared(house)
-    context.target = house.target(5432, options={"catalogue_credential": "reader"})
+async def test_a_credential_of_its_own(prepared, house) -> None:
+    catalogues, reading, context = prepared
+    context = with_target(context, house.target(5432, tls="disable", options={"catalogue_credential": "reader"}))
     house.asked.login = Credential("reader", "x")
     reading.go.release()
     await catalogues.load(context, "shop", SECRET, 0)
-    assert reading.credentials == [Credential("reader", "x")]
+    assert [asked["credential"] for asked in reading.asked] == [Credential("reader", "x")]
 
 
-async def test_one_who_gives_up_does_not_stop_the_others(house) -> None:
-    catalogues, reading, context = prepared(house)
+async def test_one_who_gives_up_does_not_stop_the_others(prepared) -> None:
+    catalogues, reading, context = prepared
     one = asyncio.create_task(catalogues.load(context, "shop", SECRET, 0))
     two = asyncio.create_task(catalogues.load(context, "shop", SECRET, 0))
     await until(lambda: reading.began)
     one.cancel()
     reading.go.release()
     assert await two == (1, "")
+
+
+async def test_it_is_recorded_before_it_begins_and_when_it_ended(prepared, house) -> None:
+    catalogues, reading, context = prepared
+    asking = asyncio.create_task(catalogues.load(context, "shop", SECRET, 0))
+    await until(lambda: reading.began)
+    assert [event[0] for event in house.journal.events()] == [events.SESSION_OPENED, events.INTENT]
+    reading.go.release()
+    await asking
+    house.edge.commit.write_now()
+    opened, intent, result, closed = house.journal.events()
+    assert (opened[8], intent[5], intent[6], result[5], closed[0]) == ("weir", "weir", "catalogue", "ok", 2)
+    assert reading.asked[0]["host"] == "127.0.0.1"
+
+
+async def test_nothing_is_read_where_it_cannot_be_recorded(prepared, house) -> None:
+    catalogues, reading, context = prepared
+    house.journal.full = True
+    found, reason = await catalogues.load(context, "shop", SECRET, 0)
+    assert (found, "RecordingError" in reason, reading.began) == (None, True, [])
+    house.journal.full = False
