@@ -147,7 +147,8 @@ class Diary:
         salt, text = os.urandom(16), f"the catalogue of {self._database}".encode()
         commit.append(events.SessionOpened(
             events.SESSION_OPENED, clock.now(), self._began, self._session, target.protocol, target.name,
-            self._database, self._user, "weir", (), "weir", os.getuid(), os.getpid(), "", "", (), "", 0, f"{self._host} {target.port}",
+            self._database, self._user, "weir", (), "weir", os.getuid(), os.getpid(), "", "", (), "", 0,
+            f"{self._host} {target.port}",
             "weir", "", f"{self._user}@{upstream.render_address(self._host, target.port)}", "weir", 0,
         ))
         commit.append(events.Intent(
