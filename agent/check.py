@@ -1,0 +1,241 @@
+"""Reading the configuration on the host that it is for: files, users, policies.  `load_config` is the way in.
+
+Policies are checked by the enforcer's own code in a process of its unprivileged user: the root side parses no Cedar.
+"""
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from agent.config import (
+    FILE_LIMIT,
+    POLICY_FILES,
+    Config,
+    nameserver,
+    parse_config,
+    parse_groups,
+)
+from agent.fields import ConfigError, Problem, Report
+from agent.processes import ENVIRONMENT, python_module, unprivileged
+
+ROOTS_LIMIT: Final = 1 << 20          # bytes of a tls_ca file: it travels to the enforcer
+POLICY_TIMEOUT: Final = 60.0          # seconds
+_PLACE: Final = re.compile(r"(?P<file>[^:\n]+):(?P<line>\d+)(?::\d+)?: (?P<message>.*)")
+
+
+def load_config(path: str | Path) -> Config:
+    """Raises ConfigError with everything that is wrong, but for the policies' own errors (`check_policies`)."""
+    file = Path(os.path.abspath(path))
+    problems: list[Problem] = []
+    text = _read(file, problems)
+    if text is None:
+        raise ConfigError(tuple(problems))
+    config, report = parse_config(text, str(file))
+    problems += report.problems
+    groups = _load_groups(file.parent / "groups.toml", problems)
+    policies = _load_policies(file.parent / "policies", problems)
+    before = len(report.problems)
+    _check_accounts(report)
+    roots = _check_files(report)
+    problems += report.problems[before:]
+    if config is None or problems:
+        raise ConfigError(tuple(sorted(problems, key=lambda one: (one.file != str(file), one.file, one.line))))
+    dns = config.dns if config.dns.resolver else msgspec.structs.replace(config.dns, resolver=nameserver())
+    return msgspec.structs.replace(config, groups=groups, policies=policies, roots=roots, dns=dns)
+
+
+def _read(file: Path, problems: list[Problem]) -> str | None:
+    """Text of a file that nobody but root can have written."""
+    try:
+        with open(file, "rb") as opened:
+            status = os.fstat(opened.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError("is not a file")
+            content = opened.read(FILE_LIMIT + 1)
+    except FileNotFoundError:
+        problems.append(Problem(str(file), 0, "", "there is no such file"))
+        return None
+    except OSError as wrong:
+        problems.append(Problem(str(file), 0, "", wrong.strerror or str(wrong)))
+        return None
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+        problems.append(Problem(str(file), 0, "", f"others than root can write it: {_ownership(status)}; "
+                                "chown root and chmod go-w would be right"))
+    if len(content) > FILE_LIMIT:
+        problems.append(Problem(str(file), 0, "", f"has more than {FILE_LIMIT} bytes"))
+        return None
+    try:
+        return content.decode()
+    except UnicodeDecodeError as wrong:
+        problems.append(Problem(str(file), content.count(b"\n", 0, wrong.start) + 1, "", "is not UTF-8"))
+        return None
+
+
+def _ownership(status: os.stat_result) -> str:
+    try:
+        owner = pwd.getpwuid(status.st_uid).pw_name
+    except KeyError:
+        owner = f"uid {status.st_uid}"
+    return f"owner {owner}, mode {stat.S_IMODE(status.st_mode):04o}"
+
+
+def _load_groups(file: Path, problems: list[Problem]) -> dict[str, tuple[str, ...]]:
+    if not file.exists():
+        return {}
+    text = _read(file, problems)
+    if text is None:
+        return {}
+    groups, report = parse_groups(text, str(file))
+    problems += report.problems
+    return groups
+
+
+def _load_policies(directory: Path, problems: list[Problem]) -> dict[str, str]:
+    """By path; no directory is no policy, and nothing is permitted."""
+    if not directory.is_dir():
+        return {}
+    try:
+        files = sorted(path for path in directory.iterdir() if path.suffix == ".cedar" and path.name[0] != ".")
+    except OSError as wrong:
+        problems.append(Problem(str(directory), 0, "", wrong.strerror or str(wrong)))
+        return {}
+    if len(files) > POLICY_FILES:
+        problems.append(Problem(str(directory), 0, "", f"holds more than {POLICY_FILES} files"))
+        return {}
+    texts = {str(file): _read(file, problems) for file in files}
+    if sum(len(text or "") for text in texts.values()) > FILE_LIMIT:
+        problems.append(Problem(str(directory), 0, "", f"holds more than {FILE_LIMIT} characters of policy"))
+        return {}
+    return {file: text for file, text in texts.items() if text is not None}
+
+
+def _check_accounts(report: Report) -> None:
+    runtime = report.made.get(("runtime",))
+    own = (runtime.user, runtime.audit_user) if runtime else ()
+    for name, user in zip(("user", "audit_user"), own, strict=False):
+        account = _account(user)
+        if account is None:
+            report.add(("runtime", name), f"there is no user {user!r} on this host; `bootstrap install` makes it")
+        elif account.pw_uid == 0:
+            report.add(("runtime", name), "is root; an unprivileged user would be right")
+    if runtime and not _group(runtime.approvers):
+        report.add(("runtime", "approvers"), f"there is no group {runtime.approvers!r} on this host; "
+                   "`bootstrap install` makes it")
+    for place, workload in report.entries("workload"):
+        for user in workload.users:
+            account, path = _account(user), (*place, "users")
+            if account is None:
+                report.add(path, f"there is no user {user!r} on this host")
+            elif account.pw_uid == 0:
+                report.add(path, "names root; a workload never runs as root")
+            elif user in own:
+                report.add(path, f"names {user}, which is Weir's own user")
+
+
+def _group(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _account(user: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        return None
+
+
+def _check_files(report: Report) -> dict[str, str]:
+    """The targets' roots, PEM by name."""
+    roots = {}
+    for path, target in report.entries("target"):
+        if target.tls_ca and (pem := _check_roots(target.tls_ca, (*path, "tls_ca"), report)):
+            roots[target.name] = pem
+    for path, row in report.entries("target", "credential"):
+        for name in ("password_file", "certificate_file", "key_file"):
+            file = getattr(row, name)
+            if file and (wrong := check_secret(Path(file))):
+                report.add((*path, name), f"{file}: {wrong}")
+    return roots
+
+
+def _check_roots(file: str, path: tuple[str | int, ...], report: Report) -> str:
+    try:
+        with open(file, "rb") as opened:
+            content = opened.read(ROOTS_LIMIT + 1)
+    except OSError as wrong:
+        report.add(path, f"{file}: {wrong.strerror}")
+        return ""
+    if len(content) > ROOTS_LIMIT or b"-----BEGIN CERTIFICATE-----" not in content or not content.isascii():
+        report.add(path, f"{file} holds no certificate, or more than {ROOTS_LIMIT} bytes; a PEM file would be right")
+        return ""
+    return content.decode()
+
+
+def check_secret(file: Path) -> str:
+    """What is wrong with a file that holds a secret, or empty."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return "there is no such file"
+    except OSError as wrong:
+        return f"{wrong.strerror}" + ("" if os.geteuid() == 0 else ": run this as root")
+    return wrong_secret(status)
+
+
+def wrong_secret(status: os.stat_result) -> str:
+    if not stat.S_ISREG(status.st_mode):
+        return "is not a file"
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o077:
+        return f"others than root can read it: {_ownership(status)}; chown root and chmod 0600 would be right"
+    return ""
+
+
+def check_policies(config: Config) -> tuple[Problem, ...]:
+    """By `python -I -m enforcer.policy.check FILE...` as the enforcer's user.  The files are copied for it: it may not
+    be able to read those of /etc/weir."""
+    if not config.policies:
+        return ()
+    with tempfile.TemporaryDirectory(prefix="weir-check-") as scratch:
+        os.chmod(scratch, 0o755)      # noqa: S103  the texts are no secret
+        places = {}
+        for number, (name, text) in enumerate(config.policies.items()):
+            directory = Path(scratch, str(number))
+            directory.mkdir(mode=0o755)
+            copy = directory / Path(name).name
+            copy.write_text(text)
+            copy.chmod(0o644)
+            places[str(copy)] = name
+        return _run_check(config, places)
+
+
+def _run_check(config: Config, places: dict[str, str]) -> tuple[Problem, ...]:
+    command = [*python_module("enforcer.policy.check"), *places]
+    if os.geteuid() == 0:
+        command = unprivileged(command, config.runtime.user)
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=POLICY_TIMEOUT, env=ENVIRONMENT, cwd="/",
+                              stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        return (Problem(str(config.directory / "policies"), 0, "", "checking them took more than a minute"),)
+    if done.returncode == 0:
+        return ()
+    said = (done.stdout + done.stderr).decode(errors="replace")[:1 << 20]
+    found = tuple(
+        Problem(places.get(match["file"], match["file"]), int(match["line"]), "", match["message"])
+        for match in _PLACE.finditer(said) if match["file"] in places)
+    if found:
+        return found
+    last = said.strip().splitlines()[-1:] or [f"the check ended with {done.returncode}"]
+    return (Problem(str(config.directory / "policies"), 0, "", last[0]),)

@@ -1,0 +1,426 @@
+"""/etc/weir/weir.toml, groups.toml and policies/*.cedar beside it, as frozen structs.
+
+SECTIONS is the one table of fields: the parser, `weir check`, the example file and the reference (agent/reference.py)
+all come from it.  Errors come all at once, each with file, line, field and what would be right.
+"""
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from agent import fields as kinds
+from agent.contract.target import ColumnLabel
+from agent.fields import (
+    Field,
+    Problem,
+    Report,
+    Section,
+    parse_section,
+    parse_tables,
+    render_path,
+    unknown,
+)
+from agent.positions import Path as Place
+from agent.positions import locate
+
+DEFAULT_FILE: Final = "/etc/weir/weir.toml"
+FILE_LIMIT: Final = 4 << 20           # bytes of one file
+POLICY_FILES: Final = 1000
+RESOLV_CONF: Final = "/etc/resolv.conf"
+
+
+class Runtime(msgspec.Struct, frozen=True):
+    name: str
+    state: str | None                 # None: by the name; see `Config`
+    run: str | None
+    user: str
+    audit_user: str
+    approvers: str
+
+    def places(self) -> tuple[Path, Path]:
+        """Run and state directory."""
+        return Path(self.run or f"/run/{self.name}"), Path(self.state or f"/var/lib/{self.name}")
+
+
+class Enforcer(msgspec.Struct, frozen=True):
+    port: int
+    max_sessions: int
+    hold: int                         # seconds
+    durable: str
+
+
+class Dns(msgspec.Struct, frozen=True):
+    resolver: tuple[str, int] | None
+
+
+class Nftables(msgspec.Struct, frozen=True):
+    redirect: bool
+
+
+class Recording(msgspec.Struct, frozen=True):
+    journal_limit: int                # bytes
+    reserve: int                      # bytes
+    checkpoint: int                   # seconds
+    rotate: int                       # bytes
+
+
+class EgressEntry(msgspec.Struct, frozen=True):
+    name: str
+    addresses: tuple[str, ...]        # and host names
+    ports: tuple[int, ...]
+
+
+class Workload(msgspec.Struct, frozen=True):
+    name: str
+    users: tuple[str, ...]
+    directories: tuple[str, ...]
+    read_only: tuple[str, ...]
+
+
+class CredentialRow(msgspec.Struct, frozen=True):
+    database: str                     # "*": every one
+    role: str
+    group: str
+    user: str
+    password_file: str | None
+    certificate_file: str | None
+    key_file: str | None
+
+
+class LabelRow(msgspec.Struct, frozen=True):
+    label: str
+    column: tuple[str, str, str]      # schema, table, column
+    mask: str
+
+    def column_label(self) -> ColumnLabel:
+        return ColumnLabel(self.label, *self.column, self.mask)
+
+
+class TargetEntry(msgspec.Struct, frozen=True):
+    name: str
+    protocol: str
+    hosts: tuple[str, ...]
+    port: int
+    tls: str
+    tls_ca: str | None
+    trust: tuple[str, ...]
+    databases: tuple[str, ...]
+    payload: str
+    payload_limit: int                # bytes
+    credentials: tuple[CredentialRow, ...]
+    labels: tuple[LabelRow, ...]
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Everything, checked.  `groups`: name -> members; `policies`: file name -> Cedar text; `roots`: target -> PEM."""
+
+    file: str
+    runtime: Runtime
+    enforcer: Enforcer
+    dns: Dns
+    nftables: Nftables
+    recording: Recording
+    egress: tuple[EgressEntry, ...]
+    workloads: tuple[Workload, ...]
+    targets: tuple[TargetEntry, ...]
+    groups: dict[str, tuple[str, ...]] = {}
+    policies: dict[str, str] = {}
+    roots: dict[str, str] = {}
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.file).parent
+
+    @property
+    def run(self) -> Path:
+        return self.runtime.places()[0]
+
+    @property
+    def state(self) -> Path:
+        return self.runtime.places()[1]
+
+    @property
+    def journal(self) -> Path:
+        return self.state / "journal"
+
+    @property
+    def recordings(self) -> Path:
+        return self.state / "recording"
+
+    @property
+    def control(self) -> Path:
+        return self.run / "control.sock"
+
+
+def protocols() -> tuple[str, ...]:
+    """Folders under enforcer/protocols; their code is the enforcer's and is not imported here."""
+    root = Path(__file__).resolve().parents[1] / "enforcer" / "protocols"
+    return tuple(sorted(path.parent.name for path in root.glob("*/__init__.py")))
+
+
+_CREDENTIAL: Final = Section("credential", CredentialRow, True, "A real credential at this target.  The most specific "
+    "row that fits is used: a named database counts more than a named role, that more than a named group.", (
+    Field("database", kinds.SELECTOR, "Database that it is for.", "*"),
+    Field("role", kinds.SELECTOR, "User name that the crew asks for.", "*"),
+    Field("group", kinds.SELECTOR, "Group of the principal.", "*"),
+    Field("user", kinds.TEXT, "User name at the target.", example="crew_svc"),
+    Field("password_file", kinds.PATH, "File that holds the password and nothing else; root's, mode 0600.", None,
+          "/etc/weir/credentials/orders"),
+    Field("certificate_file", kinds.PATH, "Client certificate, PEM; root's, mode 0600.", None,
+          "/etc/weir/credentials/orders.pem"),
+    Field("key_file", kinds.PATH, "Its key, PEM; root's, mode 0600.", None,
+          "/etc/weir/credentials/orders.key"),
+), attribute="credentials")
+
+_LABEL: Final = Section("label", LabelRow, True, "A data class on a column.", (
+    Field("label", kinds.LABEL, "What it is, for policies: `Label::\"pii.email\"` is in `Label::\"pii\"`.",
+          example="pii.email"),
+    Field("column", kinds.COLUMN, "Which column.", example="public.customers.email"),
+    Field("mask", kinds.MASK, "What those see who may not unmask it.", "redact", "partial"),
+), attribute="labels")
+
+RUNTIME: Final = Section("runtime", Runtime, False, "Names, places and users of this Weir.", (
+    Field("name", kinds.RUNTIME_NAME, "Gives the slice, the nftables table and the directories their name.", "weir",
+          restart=True),
+    Field("state", kinds.PATH, "Recording, journal and certificate authorities.  Default: /var/lib/NAME.", None,
+          "/var/lib/weir", restart=True),
+    Field("run", kinds.PATH, "Sockets, pins and trust files.  Default: /run/NAME.", None, "/run/weir", restart=True),
+    Field("user", kinds.ACCOUNT, "User of the enforcer.", "weir", restart=True),
+    Field("audit_user", kinds.ACCOUNT, "User of the recorder; members of its group may read the recording.",
+          "weir-audit", restart=True),
+    Field("approvers", kinds.ACCOUNT, "Unix group whose members may answer held operations.", "weir-approvers"),
+))
+ENFORCER: Final = Section("enforcer", Enforcer, False, "The one process that crews reach.", (
+    Field("port", kinds.HIGH_PORT, "Port of its listeners on 127.0.0.1 and ::1.", 15432, restart=True),
+    Field("max_sessions", kinds.count(1, 100000), "Sessions at a time; one more is refused.", 1000),
+    Field("hold", kinds.duration("1s", "7d"), "How long a held operation waits where its rule does not say.", "15m"),
+    Field("durable", kinds.choice("writes", "all", "none"), "Which operations wait until their record is on disk.",
+          "writes"),
+))
+DNS: Final = Section("dns", Dns, False, "Names.", (
+    Field("resolver", kinds.RESOLVER, "The DNS server that targets' names are asked of, and the only one that crews "
+          "reach.  Default: the first of /etc/resolv.conf.", None, "10.77.0.53", restart=True),
+))
+NFTABLES: Final = Section("nftables", Nftables, False, "The second layer of the block.", (
+    Field("redirect", kinds.BOOLEAN, "Send to the enforcer what the probes did not rewrite; costs every process on "
+          "the host connection tracking.  Without it such connections are dropped.", True, restart=True),
+))
+RECORDING: Final = Section("recording", Recording, False, "Bounds of journal and recording.", (
+    Field("journal_limit", kinds.size("1MiB", "64GiB"), "Bytes that may wait for the recorder before operations are "
+          "refused.", "64MiB", restart=True),
+    Field("reserve", kinds.size("1MiB", "1TiB"), "Bytes that stay free on the disk: operations are refused before.",
+          "256MiB", restart=True),
+    Field("checkpoint", kinds.duration("1s", "1h"), "Time between signed checkpoints.", "10s", restart=True),
+    Field("rotate", kinds.size("1MiB", "1TiB"), "Size at which a new recording file begins; it also does each day.",
+          "1GiB", restart=True),
+))
+EGRESS: Final = Section("egress", EgressEntry, True, "Somewhere that crews may talk to as an opaque, recorded flow: a "
+    "model's API, a package index.", (
+    Field("name", kinds.NAME, "For the recording.", example="model"),
+    Field("addresses", kinds.several(kinds.HOST, least=1), "Addresses or names.", example=["10.77.0.3"]),
+    Field("ports", kinds.several(kinds.PORT, least=1), "TCP ports.", example=[443]),
+), attribute="egress")
+WORKLOAD: Final = Section("workload", Workload, True, "What `weir run --workload NAME` may start.", (
+    Field("name", kinds.NAME, "For policies, groups and the recording.", example="crew"),
+    Field("users", kinds.several(kinds.ACCOUNT, least=1), "Who it may run as, and who may start it (besides root).",
+          example=["crew"]),
+    Field("directories", kinds.several(kinds.HOME_PATH), "What it sees of the files and may write.", [], ["~"]),
+    Field("read_only", kinds.several(kinds.HOME_PATH), "What it sees besides the system and may not write.", [],
+          ["/opt/crew"]),
+), attribute="workloads")
+TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
+    Field("name", kinds.NAME, "For policies: `Target::\"orders\"`.", example="orders"),
+    Field("protocol", kinds.choice(*protocols()), "What is spoken there.", example="postgresql"),
+    Field("hosts", kinds.several(kinds.HOST, least=1), "Names and addresses that crews dial; the first is what its "
+          "certificate is verified against.", example=["db.lab.example"]),
+    Field("port", kinds.PORT, "Its port.", example=5432),
+    Field("tls", kinds.choice("verify-full", "verify-ca", "disable"), "How Weir speaks to it.", "verify-full"),
+    Field("tls_ca", kinds.PATH, "Roots for its certificate, PEM.  Default: the system's.", None, "/etc/weir/db-ca.pem"),
+    Field("trust", kinds.several(kinds.HOME_PATH), "Root files that its clients name (`sslrootcert`): Weir's authority "
+          "is added to them in the workload's view.", [], ["~/db-ca.pem"]),
+    Field("databases", kinds.several(kinds.TEXT), "Databases that may be used; none named: every one.", []),
+    Field("payload", kinds.choice("none", "rows"), "What is recorded of answers, besides counts and digests.", "none"),
+    Field("payload_limit", kinds.size("1KiB", "1GiB"), "Bytes of an answer that are kept.", "1MiB"),
+), (_CREDENTIAL, _LABEL), attribute="targets")
+
+SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, RECORDING)
+MANY: Final = (EGRESS, WORKLOAD, TARGET)
+SECTIONS: Final = (*SINGLE, *MANY)
+
+
+def parse_config(text: str, file: str) -> tuple[Config | None, Report]:
+    """Pure: the structs and everything that is wrong within this one text.  None where a part could not be built."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as wrong:
+        return None, Report(file, {}, [_syntax(file, str(wrong))])
+    report = Report(file, locate(text))
+    names = [section.name for section in SECTIONS]
+    for name in raw:
+        if name not in names:
+            report.add((name,), unknown(name, names))
+    values: dict[str, Any] = {
+        section.name: parse_section(section, raw.get(section.name, {}), (section.name,), report) for section in SINGLE}
+    for section in MANY:
+        values[section.attribute] = parse_tables(section, raw, (), report)
+    _check_names(report)
+    _check_places(report)
+    _check_egress(report, _check_targets(report))
+    for path, target in report.entries("target"):
+        _check_labels(target, path, report)
+        _check_selectors(target, path, report)
+    for path, row in report.entries("target", "credential"):
+        _check_credential(row, path, report)
+    return None if report.problems else Config(file=file, **values), report
+
+
+def _syntax(file: str, text: str) -> Problem:
+    """tomllib says "... (at line 3, column 7)" or "(at end of document)"."""
+    message, _, place = text.partition(" (at ")
+    digits = place.removeprefix("line ").partition(",")[0]
+    return Problem(file, int(digits) if digits.isdigit() else 0, "", f"not TOML: {message[:1].lower()}{message[1:]}")
+
+
+def _check_names(report: Report) -> None:
+    seen: dict[tuple[object, str], str] = {}
+    for path, entry in [one for section in MANY for one in report.entries(section.name)]:
+        key, shown = (path[0], entry.name), render_path(path)
+        if (first := seen.setdefault(key, shown)) != shown:
+            report.add((*path, "name"), f"{entry.name!r} is also the name of {first}")
+
+
+def _listeners(report: Report) -> set[tuple[str, int]]:
+    enforcer = report.made.get(("enforcer",))
+    return {(host, enforcer.port) for host in ("127.0.0.1", "::1", "localhost")} if enforcer else set()
+
+
+def _check_targets(report: Report) -> dict[tuple[str, int], str]:
+    """Which target has which host and port."""
+    taken: dict[tuple[str, int], str] = {}
+    own = _listeners(report)
+    for path, target in report.entries("target"):
+        for place in ((host, target.port) for host in target.hosts):
+            shown = f"{place[0]} port {place[1]}"
+            if place in own:
+                report.add((*path, "hosts"), f"{shown} is the enforcer's own listener")
+            if place in taken:
+                report.add((*path, "hosts"), f"{shown} belongs to target {taken[place]!r} already")
+            taken.setdefault(place, target.name)
+        if target.tls == "disable" and target.tls_ca:
+            report.add((*path, "tls_ca"), 'is not used with tls = "disable": leave one of them out')
+    return taken
+
+
+def _check_egress(report: Report, taken: dict[tuple[str, int], str]) -> None:
+    own = _listeners(report)
+    for path, entry in report.entries("egress"):
+        for place in ((host, port) for host in entry.addresses for port in entry.ports):
+            shown = f"{place[0]} port {place[1]}"
+            if place in taken:
+                report.add((*path, "addresses"), f"{shown} is target {taken[place]!r}, which never is an opaque flow")
+            if place in own:
+                report.add((*path, "addresses"), f"{shown} is the enforcer's own listener")
+
+
+def _check_selectors(target: TargetEntry, path: Place, report: Report) -> None:
+    if not target.credentials:
+        report.add(path, "has no [[target.credential]]: nobody could log in")
+    seen: dict[tuple[str, str, str], int] = {}
+    for number, row in enumerate(target.credentials):
+        if (first := seen.setdefault((row.database, row.role, row.group), number)) != number:
+            report.add((*path, "credential", number),
+                       f"is for the same database, role and group as credential[{first + 1}]")
+        if row.certificate_file and target.tls == "disable":
+            report.add((*path, "credential", number, "certificate_file"),
+                       'needs TLS, and this target has tls = "disable"')
+
+
+def _check_credential(row: CredentialRow, path: Place, report: Report) -> None:
+    if bool(row.certificate_file) != bool(row.key_file):
+        report.add(path, "names only one of certificate_file and key_file; both would be right")
+    if not row.password_file and not row.certificate_file:
+        report.add(path, "has neither password_file nor certificate_file with key_file")
+
+
+def _check_labels(target: TargetEntry, path: Place, report: Report) -> None:
+    seen: dict[tuple[str, str, str], int] = {}
+    for number, row in enumerate(target.labels):
+        if (first := seen.setdefault(row.column, number)) != number:
+            report.add((*path, "label", number, "column"), f"is labelled by label[{first + 1}] already")
+
+
+def _check_places(report: Report) -> None:
+    runtime = report.made.get(("runtime",))
+    if runtime is None:
+        return
+    run, state = runtime.places()
+    if run == state or run in state.parents or state in run.parents:
+        report.add(("runtime",), f"run ({run}) and state ({state}) lie in one another")
+    for path, name in ((run, "run"), (state, "state")):
+        if len(path.parts) < 3:
+            report.add(("runtime", name), f"{path} is not a directory of Weir's own")
+    if runtime.user == runtime.audit_user:
+        report.add(("runtime", "audit_user"), "is the enforcer's user too: whoever breaks the enforcer could then "
+                   "change the recording")
+
+
+def parse_groups(text: str, file: str) -> tuple[dict[str, tuple[str, ...]], Report]:
+    """groups.toml: `[groups]`, each a name and a list of "user:NAME", "group:UNIXGROUP", "workload:NAME"."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as wrong:
+        return {}, Report(file, {}, [_syntax(file, str(wrong))])
+    report = Report(file, locate(text))
+    for name in raw:
+        if name != "groups":
+            report.add((name,), unknown(name, ["groups"]))
+    tables = raw.get("groups", {})
+    if not isinstance(tables, dict):
+        report.add(("groups",), "is a table: write [groups] and the groups below")
+        return {}, report
+    return {name: _members(name, value, report) for name, value in tables.items()}, report
+
+
+def _members(name: str, value: Any, report: Report) -> tuple[str, ...]:
+    try:
+        kinds.NAME.parse(name)
+        members: tuple[str, ...] = kinds.several(kinds.TEXT).parse(value)
+    except ValueError as wrong:
+        report.add(("groups", name), f"{wrong}; a list like [\"user:ada\", \"group:staff\", \"workload:crew\"] would "
+                   "be right")
+        return ()
+    for member in members:
+        kind, colon, who = member.partition(":")
+        if kind not in ("user", "group", "workload") or not colon or not who:
+            report.add(("groups", name), f"{member!r} is no member; user:NAME, group:UNIXGROUP or workload:NAME would "
+                       "be right")
+    return members
+
+
+def needs_restart(old: Config, new: Config) -> list[str]:
+    """Fields that differ and that a reload cannot change."""
+    changed = []
+    for section in SINGLE:
+        before, after = getattr(old, section.name), getattr(new, section.name)
+        changed += [f"{section.name}.{one.name}" for one in section.fields
+                    if one.restart and getattr(before, one.name) != getattr(after, one.name)]
+    return changed
+
+
+def nameserver(path: str = RESOLV_CONF) -> tuple[str, int] | None:
+    """The first of resolv.conf(5) that is an address."""
+    try:
+        lines = Path(path).read_text(errors="replace")[:1 << 16].splitlines()
+    except OSError:
+        return None
+    for words in (line.split() for line in lines):
+        if len(words) > 1 and words[0] == "nameserver":
+            try:
+                return kinds.RESOLVER.parse(words[1])  # type: ignore[no-any-return]
+            except ValueError:
+                continue
+    return None
+

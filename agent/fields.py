@@ -1,0 +1,343 @@
+"""Pure: what a field of the configuration may hold.  A table of `Section`s gives parser, example file and reference.
+
+A kind parses one TOML value; what is wrong comes as ValueError, with what would be right.
+"""
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from agent.positions import Path, line_of
+
+REQUIRED: Final = object()
+LIST_LIMIT: Final = 1000              # entries of one list
+TEXT_LIMIT: Final = 4096              # characters of one text
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_RUNTIME: Final = re.compile(r"[a-z][a-z0-9-]{0,15}")
+_ACCOUNT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+_LABEL: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_HOST: Final = re.compile(r"(?=.{1,253}\Z)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*"
+                          r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?")
+_QUANTITY: Final = re.compile(r"(\d{1,12})\s*([A-Za-z]+)")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_IDENTIFIER: Final = re.compile(r'([A-Za-z_][A-Za-z0-9_$]*|"(?:[^"]|"")+")')
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing that is wrong.  `line` from 1, 0 where it is not known."""
+
+    file: str
+    line: int
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}: " if self.line else f"{self.file}: "
+        return where + (f"{self.field}: " if self.field else "") + self.message
+
+
+class ConfigError(Exception):
+    """Everything that is wrong, at once."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Kind:
+    right: str                        # what would be right, as it stands in an error and in the reference
+    parse: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Field:
+    name: str
+    kind: Kind
+    meaning: str
+    default: Any = REQUIRED           # as it would stand in the file; None: as the meaning says
+    example: Any = None               # in the example file, where the default says little
+    attribute: str = ""               # of the struct, where it is not the name
+    restart: bool = False             # a reload cannot change it
+
+
+@dataclass(frozen=True)
+class Section:
+    name: str
+    struct: type[Any]
+    many: bool                        # [[name]]
+    meaning: str
+    fields: tuple[Field, ...]
+    children: tuple[Section, ...] = ()
+    attribute: str = ""               # of the enclosing struct, for the tuple of a section that may stand often
+
+
+@dataclass
+class Report:
+    """Collects what is wrong with one file."""
+
+    file: str
+    lines: dict[Path, int]
+    problems: list[Problem] = field(default_factory=list)
+    made: dict[Path, Any] = field(default_factory=dict)         # every table that is right by itself
+
+    def entries(self, *names: str) -> list[tuple[Path, Any]]:
+        """Tables of the array of this name; of every one that encloses it: entries("target", "credential")."""
+        return [(path, one) for path, one in self.made.items() if path[::2] == names and len(path) == 2 * len(names)]
+
+    def add(self, path: Path, message: str) -> None:
+        self.problems.append(Problem(self.file, line_of(self.lines, path), render_path(path), message))
+
+
+def render_path(path: Path) -> str:
+    """`target[2].credential[1].user`: as a person counts."""
+    return "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
+# parsing by the table
+
+
+def parse_section(section: Section, raw: Any, path: Path, report: Report) -> Any:
+    """A struct, or None where something is wrong with it."""
+    if not isinstance(raw, dict):
+        wanted = f"[[{section.name}]]" if section.many else f"[{section.name}]"
+        report.add(path, f"is a table: write {wanted} and its fields below")
+        return None
+    before = len(report.problems)
+    names = [one.name for one in section.fields] + [one.name for one in section.children]
+    for name in raw:
+        if name not in names:
+            report.add((*path, name), unknown(name, names))
+    values = {one.attribute or one.name: _field(one, raw, path, report) for one in section.fields}
+    for child in section.children:
+        values[child.attribute or child.name] = parse_tables(child, raw, path, report)
+    if len(report.problems) != before:
+        return None
+    made = report.made[path] = section.struct(**values)
+    return made
+
+
+def parse_tables(section: Section, raw: Mapping[str, Any], path: Path, report: Report) -> tuple[Any, ...]:
+    """Every [[name]] that is right."""
+    tables = raw.get(section.name, [])
+    if not isinstance(tables, list):
+        report.add((*path, section.name), f"may stand often: write [[{section.name}]]")
+        return ()
+    if len(tables) > LIST_LIMIT:
+        report.add((*path, section.name), f"stands {len(tables)} times, {LIST_LIMIT} is the most")
+        return ()
+    parsed = (parse_section(section, one, (*path, section.name, number), report) for number, one in enumerate(tables))
+    return tuple(one for one in parsed if one is not None)
+
+
+def _field(one: Field, raw: Mapping[str, Any], path: Path, report: Report) -> Any:
+    if one.name not in raw:
+        if one.default is REQUIRED:
+            report.add(path, f"{one.name} is missing: {one.kind.right}")
+            return None
+        return None if one.default is None else one.kind.parse(one.default)
+    try:
+        return one.kind.parse(raw[one.name])
+    except ValueError as wrong:
+        report.add((*path, one.name), f"{wrong}; {one.kind.right} would be right")
+        return None
+
+
+def unknown(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, 1, 0.6)
+    return f"is not known; did you mean {near[0]}?" if near else f"is not known; there are: {', '.join(names)}"
+
+
+# kinds
+
+
+def _shown(value: Any) -> str:
+    text = "true" if value is True else "false" if value is False else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{_shown(value)} is not a text")
+    if not value or len(value) > TEXT_LIMIT or not value.isprintable():
+        raise ValueError("it is empty, longer than 4096 characters or not printable")
+    return value
+
+
+def _matching(pattern: re.Pattern[str]) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if not pattern.fullmatch(text := _text(value)):
+            raise ValueError(_shown(text) + " is no such name")
+        return text
+
+    return parse
+
+
+def _absolute(value: Any) -> str:
+    text = _text(value)
+    if not text.startswith("/") or ".." in text.split("/"):
+        raise ValueError(f"{_shown(text)} is not an absolute path")
+    return text.rstrip("/") or "/"
+
+
+def _home_path(value: Any) -> str:
+    text = _text(value)
+    if text == "~" or text.startswith("~/"):
+        return "~" + _absolute("/" + text[2:]).rstrip("/") if text[2:] else "~"
+    return _absolute(text)
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{_shown(value)} is neither true nor false")
+    return value
+
+
+def _whole(least: int, most: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"{_shown(value)} is none")
+        return value
+
+    return parse
+
+
+def _quantity(units: Mapping[str, int], least: int, most: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        found = _QUANTITY.fullmatch(_text(value))
+        if not found or found[2] not in units:
+            raise ValueError(f"{_shown(value)} is not a number with a unit of {', '.join(units)}")
+        amount = int(found[1]) * units[found[2]]
+        if not least <= amount <= most:
+            raise ValueError(f"{_shown(value)} is out of bounds")
+        return amount
+
+    return parse
+
+
+def _address(value: Any) -> str:
+    text = _text(value)
+    if "/" in text or "%" in text:
+        raise ValueError(f"{_shown(text)} is a network, or has a zone")
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"{_shown(text)} is not an address") from None
+    mapped = getattr(found, "ipv4_mapped", None)
+    if found.is_unspecified or found.is_multicast:
+        raise ValueError(f"{_shown(text)} is no host's address")
+    return str(mapped or found)
+
+
+def _host(value: Any) -> str:
+    text = _text(value)
+    if "/" in text:
+        raise ValueError(f"{_shown(text)} is a network, or a path")
+    if ":" in text or re.fullmatch(r"[0-9.]+", text):
+        return _address(text)
+    if not _HOST.fullmatch(text):
+        raise ValueError(f"{_shown(text)} is not a host name")
+    return text.rstrip(".").lower()
+
+
+def _resolver(value: Any) -> tuple[str, int]:
+    text = _text(value)
+    bracketed = re.fullmatch(r"\[(.*)\](?::(\d{1,5}))?", text) or re.fullmatch(r"([0-9.]+)(?::(\d{1,5}))?", text)
+    address, port = (bracketed[1], bracketed[2]) if bracketed else (text, None)
+    return _address(address), _whole(1, 65535)(int(port or 53))
+
+
+def _choice(names: tuple[str, ...]) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if _text(value) not in names:
+            near = difflib.get_close_matches(value, names, 1, 0.6)
+            raise ValueError(f"{_shown(value)} is none of them" + (f", did you mean {near[0]}?" if near else ""))
+        return str(value)
+
+    return parse
+
+
+def _column(value: Any) -> tuple[str, str, str]:
+    parts = [part for part in _IDENTIFIER.split(_text(value))]
+    if len(parts) != 7 or [parts[0], parts[2], parts[4], parts[6]] != ["", ".", ".", ""]:
+        raise ValueError(f"{_shown(value)} is not of three names")
+    schema, table, column = (_identifier(parts[number]) for number in (1, 3, 5))
+    return schema, table, column
+
+
+def _identifier(part: str) -> str:
+    """As PostgreSQL 15, 4.1.1: folded to lower case where not quoted."""
+    return part[1:-1].replace('""', '"') if part.startswith('"') else part.lower()
+
+
+def _mask(value: Any) -> str:
+    text = _text(value)
+    if text not in MASKS and not text.startswith("constant:"):
+        raise ValueError(f"{_shown(text)} is no mask")
+    return text
+
+
+def _selector(value: Any) -> str:
+    return _text(value)
+
+
+MASKS: Final = ("redact", "partial", "hash", "null")
+
+NAME: Final = Kind("a name of letters, digits, '.', '_' and '-', 64 at most", _matching(_NAME))
+RUNTIME_NAME: Final = Kind("a name of lower-case letters, digits and '-', 16 at most, a letter first",
+                           _matching(_RUNTIME))
+ACCOUNT: Final = Kind("the name of a user or group of this host", _matching(_ACCOUNT))
+LABEL: Final = Kind("lower-case words joined by '.', like pii.email", _matching(_LABEL))
+TEXT: Final = Kind("a text", _text)
+SELECTOR: Final = Kind("a name, or '*' for every one", _selector)
+PATH: Final = Kind("an absolute path", _absolute)
+HOME_PATH: Final = Kind("an absolute path, or one that begins with ~/", _home_path)
+BOOLEAN: Final = Kind("true or false", _boolean)
+PORT: Final = Kind("a whole number from 1 to 65535", _whole(1, 65535))
+HIGH_PORT: Final = Kind("a whole number from 1024 to 65535", _whole(1024, 65535))
+ADDRESS: Final = Kind("an IPv4 or IPv6 address", _address)
+HOST: Final = Kind("a host name, or an IPv4 or IPv6 address", _host)
+RESOLVER: Final = Kind("an address, ADDRESS:PORT or [ADDRESS]:PORT", _resolver)
+COLUMN: Final = Kind('"schema.table.column"', _column)
+MASK: Final = Kind("one of redact, partial, hash, null, constant:TEXT", _mask)
+
+
+def count(least: int, most: int) -> Kind:
+    return Kind(f"a whole number from {least} to {most}", _whole(least, most))
+
+
+def duration(least: str, most: str) -> Kind:
+    parse = _quantity(_SECONDS, 0, 1 << 40)
+    return Kind(f'a time like "30s", "15m" or "2h", from {least} to {most}',
+                _quantity(_SECONDS, parse(least), parse(most)))
+
+
+def size(least: str, most: str) -> Kind:
+    parse = _quantity(_BYTES, 0, 1 << 60)
+    return Kind(f'a size like "64MiB" or "1GiB", from {least} to {most}', _quantity(_BYTES, parse(least), parse(most)))
+
+
+def choice(*names: str) -> Kind:
+    return Kind(f"one of {', '.join(names)}", _choice(names))
+
+
+def several(kind: Kind, *, least: int = 0) -> Kind:
+    """A list without repetitions; given on as a tuple."""
+
+    def parse(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list) or not least <= len(value) <= LIST_LIMIT:
+            raise ValueError(f"{_shown(value)} is not a list" + (f" of at least {least}" if least else ""))
+        parsed = tuple(kind.parse(one) for one in value)
+        if len(set(parsed)) != len(parsed):
+            raise ValueError(f"{_shown(value)} names the same twice")
+        return parsed
+
+    return Kind(f"a list, each {kind.right}", parse)

@@ -1,0 +1,124 @@
+"""Starting Weir's own Python processes: which command, and the way down from root before it is executed.
+
+    python -I -m agent.processes --user weir [--cgroup DIR] [--keep FD,FD] [--dies-with-parent] -- COMMAND ...
+
+enters the cgroup, becomes the user with no capability and no way to get one, closes every other descriptor and becomes
+COMMAND.  It is a process of its own because between fork and exec of a process with threads only C may run.
+"""
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import pwd
+import resource
+import signal
+import site
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+_FROM_HERE: Final = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module(sys.argv.pop(1), {}, " \
+                    "'__main__', alter_sys=True)"
+_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 1, 24, 38, 47
+_AMBIENT_CLEAR_ALL: Final = 4
+_LAST_CAPABILITY: Final = 63
+_CAPABILITY_VERSION: Final = 0x20080522
+DESCRIPTORS: Final = 1 << 16
+
+ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def python_module(module: str) -> list[str]:
+    """`python -I -m MODULE` of this very code, also where it lies in a directory that -I leaves out."""
+    if str(ROOT) in site.getsitepackages():
+        return [sys.executable, "-I", "-m", module]
+    return [sys.executable, "-I", "-c", _FROM_HERE, str(ROOT), module]
+
+
+def unprivileged(
+    command: Sequence[str], user: str, *, cgroup: Path | None = None, keep: Sequence[int] = (),
+    dies_with_parent: bool = False,
+) -> list[str]:
+    """The command line that brings `command` down to `user`.  `keep` are descriptors, inherited by the same numbers."""
+    options = ["--user", user]
+    if cgroup is not None:
+        options += ["--cgroup", str(cgroup)]
+    if keep:
+        options += ["--keep", ",".join(map(str, keep))]
+    if dies_with_parent:
+        options.append("--dies-with-parent")
+    return [*python_module("agent.processes"), *options, "--", *command]
+
+
+def become(user: str, cgroup: str, keep: Sequence[int], dies_with_parent: bool, command: Sequence[str]) -> NoReturn:
+    account = pwd.getpwnam(user)
+    if account.pw_uid == 0 or account.pw_gid == 0:
+        raise PermissionError(f"{user} is root")
+    if cgroup:
+        Path(cgroup, "cgroup.procs").write_text("0")
+    _close_others(keep)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+    os.umask(0o027)
+    os.chdir("/")
+    for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    _drop(account)
+    if dies_with_parent:              # after the uids: a change of them forgets it, prctl(2)
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    os.execve(command[0], list(command), ENVIRONMENT)  # noqa: S606
+
+
+def _close_others(keep: Sequence[int]) -> None:
+    wanted = {0, 1, 2, *keep}
+    for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
+        if fd not in wanted:
+            try:
+                os.set_inheritable(fd, False)
+            except OSError:           # the one that listed the directory
+                continue
+    for fd in keep:
+        os.set_inheritable(fd, True)
+
+
+def _drop(account: pwd.struct_passwd) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    _prctl(_PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL)
+    for capability in range(_LAST_CAPABILITY + 1):
+        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)       # EINVAL after the kernel's last one
+    os.setgroups([])
+    os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+    os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    if libc.capset(header, (ctypes.c_uint32 * 6)()) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option})")
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="agent.processes")
+    parser.add_argument("--user", required=True)
+    parser.add_argument("--cgroup", default="")
+    parser.add_argument("--keep", default="")
+    parser.add_argument("--dies-with-parent", action="store_true")
+    parser.add_argument("command", nargs="+")
+    given = parser.parse_args(arguments)
+    keep = [int(fd) for fd in given.keep.split(",") if fd]
+    try:
+        become(given.user, given.cgroup, keep, given.dies_with_parent, given.command)
+    except (OSError, KeyError) as reason:
+        print(f"weir: {given.command[0]} could not be started as {given.user}: {reason}", file=sys.stderr)
+    return 125
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,281 @@
+"""The configuration: every error at once, with file, line, field and what would be right."""
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import reference
+from agent.config import Config, needs_restart, parse_config, parse_groups
+from agent.positions import line_of, locate
+
+ROOT = Path(__file__).resolve().parents[2]
+
+WHOLE = """
+[runtime]
+name = "weirlab"
+[enforcer]
+port = 15433
+hold = "5m"
+[dns]
+resolver = "10.77.0.53"
+[recording]
+journal_limit = "8MiB"
+[[egress]]
+name = "model"
+addresses = ["10.77.0.3", "model.lab.example"]
+ports = [443, 8080]
+[[workload]]
+name = "crew"
+users = ["crew"]
+directories = ["~", "~/work"]
+read_only = ["/opt/crew"]
+[[target]]
+name = "orders"
+protocol = "postgresql"
+hosts = ["DB.lab.example.", "10.77.0.4"]
+port = 5432
+tls_ca = "/etc/weir/db-ca.pem"
+trust = ["~/db-ca.pem"]
+[[target.credential]]
+user = "crew_svc"
+password_file = "/etc/weir/credentials/orders"
+[[target.credential]]
+database = "shop"
+role = "reporting"
+group = "data"
+user = "reporting"
+certificate_file = "/etc/weir/credentials/r.pem"
+key_file = "/etc/weir/credentials/r.key"
+[[target.label]]
+label = "pii.email"
+column = "public.customers.email"
+mask = "partial"
+[[target.label]]
+label = "secret"
+column = 'public."Customers"."api.key"'
+"""
+
+
+def errors(text: str) -> list[str]:
+    config, report = parse_config(text, "weir.toml")
+    assert (config is None) == bool(report.problems)
+    return [str(one) for one in report.problems]
+
+
+def right(text: str) -> Config:
+    config, report = parse_config(text, "weir.toml")
+    assert config is not None, "\n".join(map(str, report.problems))
+    return config
+
+
+def test_a_whole_configuration() -> None:
+    config = right(WHOLE)
+    assert (config.runtime.user, config.enforcer.hold, config.dns.resolver) == ("weir", 300, ("10.77.0.53", 53))
+    assert config.recording.journal_limit == 8 << 20
+    assert (str(config.run), str(config.state)) == ("/run/weirlab", "/var/lib/weirlab")
+    [target] = config.targets
+    assert target.hosts == ("db.lab.example", "10.77.0.4")
+    assert (target.tls, target.payload_limit, target.databases) == ("verify-full", 1 << 20, ())
+    assert [row.user for row in target.credentials] == ["crew_svc", "reporting"]
+    assert target.labels[0].column_label().mask == "partial"
+    assert target.labels[1].column == ("public", "Customers", "api.key")
+    assert target.labels[1].mask == "redact"
+    assert config.workloads[0].directories == ("~", "~/work")
+
+
+def test_nothing_configured_is_right() -> None:
+    config = right("")
+    assert (config.runtime.name, config.targets, config.control) == ("weir", (), Path("/run/weir/control.sock"))
+
+
+def test_all_errors_come_at_once_with_their_lines() -> None:
+    found = errors("""
+[runtime]
+nam = "x"
+[enforcer]
+port = 70000
+hold = "15 minutes"
+[[target]]
+name = "a"
+hosts = ["db", "10.0.0.0/8"]
+protocol = "postgre"
+port = true
+[[target.credential]]
+user = "u"
+[[workload]]
+name = "crew"
+users = []
+[egrets]
+""")
+    assert [re.match(r"weir.toml:(\d+): ([^:]*):", one).groups() for one in found] == [  # type: ignore[union-attr]
+        ("17", "egrets"), ("3", "runtime.nam"), ("5", "enforcer.port"), ("6", "enforcer.hold"),
+        ("16", "workload[1].users"), ("10", "target[1].protocol"), ("9", "target[1].hosts"), ("11", "target[1].port"),
+        ("12", "target[1].credential[1]"),
+    ]
+    assert "did you mean egress?" in found[0]
+    assert "did you mean name?" in found[1]
+    assert "a whole number from 1024 to 65535 would be right" in found[2]
+    assert "did you mean postgresql?" in found[5]
+
+
+TARGET = '[[target]]\nname = "a"\nprotocol = "postgresql"\nhosts = ["db"]\nport = 5432\n'
+CREDENTIAL = '[[target.credential]]\nuser = "u"\npassword_file = "/etc/p"\n'
+
+
+@pytest.mark.parametrize(("text", "wanted"), [
+    ("x = [", "not TOML"),
+    ("a = 1\na = 2\n", "weir.toml:2: not TOML"),
+    ("[runtime]\nname = 'Weir'", "runtime.name: 'Weir' is no such name"),
+    ("[runtime]\nstate = 'var'", "runtime.state: 'var' is not an absolute path"),
+    ("[runtime]\nstate = '/var/../etc'", "is not an absolute path"),
+    ("[runtime]\nstate = '/var'", "/var is not a directory of Weir's own"),
+    ("[runtime]\nrun = '/var/lib/weir/run'", "lie in one another"),
+    ("[runtime]\nuser = 'weir-audit'", "could then change the recording"),
+    ("runtime = 3", "write [runtime]"),
+    ("[target]\nname = 'a'", "write [[target]]"),
+    ("[enforcer]\ndurable = 'writs'", "did you mean writes?"),
+    ("[dns]\nresolver = 'dns.example'", "dns.resolver: 'dns.example' is not an address"),
+    ("[dns]\nresolver = '10.0.0.1:99999'", "99999 is none"),
+    ("[nftables]\nredirect = 1", "1 is neither true nor false"),
+    ("[recording]\nreserve = '5 kB'", "is not a number with a unit of B, KiB"),
+    ("[recording]\njournal_limit = '1KiB'", "is out of bounds"),
+    ("[[egress]]\nname = 'a'\naddresses = ['0.0.0.0']\nports = [1]", "is no host's address"),
+    ("[[egress]]\nname = 'a'\naddresses = ['1.2.3.4', '::ffff:1.2.3.4']\nports = [1]", "names the same twice"),
+    ("[[egress]]\nname = 'a'\naddresses = ['1.2.3.4']\nports = [0]", "0 is none"),
+    ("[[egress]]\nname = 'a'\naddresses = ['10.0.0.0/8']\nports = [1]", "is a network"),
+    ("[[egress]]\nname = 'a b'\naddresses = ['1.2.3.4']\nports = [1]", "'a b' is no such name"),
+    ("[[egress]]\nname = 'a'\naddresses = ['127.0.0.1']\nports = [15432]", "the enforcer's own listener"),
+    ("[[workload]]\nname = 'a'\nusers = ['x']\ndirectories = ['work']", "'work' is not an absolute path"),
+    ("[[workload]]\nname = 'a'\nusers = ['x']\n" * 2, "'a' is also the name of workload[1]"),
+    (TARGET, "has no [[target.credential]]"),
+    (TARGET + '[[target.credential]]\nuser = "u"', "has neither password_file nor"),
+    (TARGET + '[[target.credential]]\nuser = "u"\nkey_file = "/k"', "only one of certificate_file and key_file"),
+    (TARGET + CREDENTIAL * 2, "the same database, role and group as credential[1]"),
+    (TARGET + CREDENTIAL + '[[target.label]]\nlabel = "pii"\ncolumn = "a.b"', "is not of three names"),
+    (TARGET + CREDENTIAL + '[[target.label]]\nlabel = "pii"\ncolumn = "a.b.c"\nmask = "stars"', "is no mask"),
+    (TARGET + CREDENTIAL + '[[target.label]]\nlabel = "pii"\ncolumn = "a.b.c"\n' * 2, "labelled by label[1] already"),
+    (TARGET + 'tls = "disable"\ntls_ca = "/a"\n' + CREDENTIAL, "leave one of them out"),
+    (TARGET + CREDENTIAL + TARGET.replace('"a"', '"b"') + CREDENTIAL, "db port 5432 belongs to target 'a' already"),
+    (TARGET + CREDENTIAL + "[[egress]]\nname = 'e'\naddresses = ['DB']\nports = [5432]", "never is an opaque flow"),
+])
+def test_what_is_wrong_is_named(text: str, wanted: str) -> None:
+    assert wanted in "\n".join(errors(text))
+
+
+def test_errors_of_one_kind_do_not_hide_the_others() -> None:
+    found = "\n".join(errors(TARGET + CREDENTIAL * 2 + "[enforcer]\nport = 1\n[runtime]\nrun = '/run'\n"))
+    assert "credential[2]" in found
+    assert "enforcer.port" in found
+    assert "not a directory of Weir's own" in found
+
+
+@pytest.mark.parametrize("text", ['[groups]\na = "user:x"', "[groups]\na = ['x']", "[groups]\na = ['role:x']",
+                                  "[groups]\n'a b' = []", "[group]\n", "groups = 3", "["])
+def test_wrong_groups(text: str) -> None:
+    assert parse_groups(text, "groups.toml")[1].problems
+
+
+def test_groups() -> None:
+    groups, report = parse_groups('[groups]\ndata = ["user:a", "group:g", "workload:w"]\nnone = []', "groups.toml")
+    assert not report.problems
+    assert groups == {"data": ("user:a", "group:g", "workload:w"), "none": ()}
+
+
+def test_what_only_a_restart_changes() -> None:
+    old = right(WHOLE)
+    assert needs_restart(old, right(WHOLE.replace("5m", "6m"))) == []
+    assert needs_restart(old, right(WHOLE.replace("15433", "15434").replace("8MiB", "9MiB"))) == [
+        "enforcer.port", "recording.journal_limit"]
+
+
+# example and reference come from the table
+
+
+def test_the_example_file_is_the_tables() -> None:
+    assert (ROOT / reference.EXAMPLE).read_text() == reference.render_example()
+
+
+def test_the_reference_is_the_tables() -> None:
+    assert (ROOT / reference.REFERENCE).read_text() == reference.render_reference()
+
+
+def test_the_example_configures_nothing_and_says_everything() -> None:
+    text = reference.render_example()
+    assert right(text) == right("")
+    whole = right(re.sub(r"(?m)^#(?=[a-z_\[])", "", text))
+    assert whole.targets[0].labels
+    assert whole.targets[0].credentials
+    assert whole.workloads
+    assert whole.egress
+
+
+def test_the_references_blocks_are_right() -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", reference.render_reference(), re.DOTALL)
+    assert len(blocks) == 2
+    right(blocks[0])
+    assert not parse_groups(blocks[1], "groups.toml")[1].problems
+
+
+def test_the_default_groups_file() -> None:
+    text = (ROOT / "packaging/default/groups.toml").read_text()
+    for one in (text, re.sub(r"(?m)^#(?=[a-z])", "", text)):
+        assert not parse_groups(one, "groups.toml")[1].problems
+
+
+# lines
+
+
+def test_lines_of_everything_toml_can_write() -> None:
+    text = '''a = """
+b = 1
+"""
+[x.y] # [no]
+"q.r" = [ # ]
+  1,
+  { z = "]" }, '"""',
+]
+c.d = { e = 1 }
+[[t]]
+s = 'a"b'
+[[t.u]]
+v = """x\\""" = """"
+[[t]]
+[[t.u]]
+[[t.u]]
+w = 2
+'''
+    tomllib.loads(text)
+    lines = locate(text)
+    assert lines == {
+        ("a",): 1, ("x", "y"): 4, ("x", "y", "q.r"): 5, ("x", "y", "c", "d"): 9, ("t", 0): 10, ("t", 0, "s"): 11,
+        ("t", 0, "u", 0): 12, ("t", 0, "u", 0, "v"): 13, ("t", 1): 14, ("t", 1, "u", 0): 15, ("t", 1, "u", 1): 16,
+        ("t", 1, "u", 1, "w"): 17,
+    }
+    assert line_of(lines, ("x", "y", "c", "d", "e")) == 9
+    assert line_of(lines, ("t", 1, "u", 1, "nothing")) == 16
+    assert line_of(lines, ("nothing",)) == 0
+
+
+@given(st.text(alphabet="ab[]{}=.\"'#\n\\ ,1", max_size=60))
+def test_any_text_ends(text: str) -> None:
+    locate(text)
+
+
+@given(st.recursive(st.one_of(st.integers(), st.text(max_size=5), st.booleans(), st.floats(allow_nan=False)),
+                    lambda inner: st.lists(inner, max_size=3), max_leaves=5),
+       st.sampled_from(["runtime.name", "enforcer.port", "enforcer.hold", "dns.resolver", "recording.reserve",
+                        "nftables.redirect", "runtime.state"]))
+def test_no_value_breaks_the_parser(value: object, field: str) -> None:
+    section, name = field.split(".")
+    try:
+        text = f"[{section}]\n{name} = {reference.render_value(value)}\n"
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return
+    _, report = parse_config(text, "f")
+    assert all(one.line in (1, 2) for one in report.problems)

@@ -1,0 +1,182 @@
+"""The configuration on its host: files, owners, users; credentials read at use."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.check import load_config, wrong_secret
+from agent.config import CredentialRow, nameserver
+from agent.fields import ConfigError
+from agent.identity import groups_of, subject_of
+from agent.secrets import SecretError, choose, find_credential
+
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
+
+
+@pytest.fixture
+def etc(tmp_path: Path) -> Path:
+    """A configuration directory of whoever runs the test, with one target."""
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "a.cedar").write_text("permit (principal, action, resource);\n")
+    (tmp_path / "policies" / "b.cedar~").write_text("not one\n")
+    (tmp_path / "groups.toml").write_text('[groups]\ndata = ["user:nobody"]\n')
+    (tmp_path / "ca.pem").write_text(CERTIFICATE)
+    secret = tmp_path / "secret"
+    secret.touch(0o600)
+    secret.write_text("hunter2\n")
+    (tmp_path / "weir.toml").write_text(f"""
+[runtime]
+user = "nobody"
+audit_user = "mail"
+approvers = "nogroup"
+[dns]
+resolver = "10.0.0.53"
+[[workload]]
+name = "crew"
+users = ["daemon"]
+[[target]]
+name = "orders"
+protocol = "postgresql"
+hosts = ["db"]
+port = 5432
+tls_ca = "{tmp_path}/ca.pem"
+[[target.credential]]
+user = "svc"
+password_file = "{secret}"
+""")
+    for path in tmp_path.rglob("*"):
+        path.chmod(path.stat().st_mode & ~0o022)
+    return tmp_path
+
+
+def problems(etc: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(etc / "weir.toml")
+    return str(caught.value)
+
+
+def change(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def test_everything_beside_it_is_read(etc: Path) -> None:
+    config = load_config(etc / "weir.toml")
+    assert config.groups == {"data": ("user:nobody",)}
+    assert config.policies == {str(etc / "policies" / "a.cedar"): "permit (principal, action, resource);\n"}
+    assert config.roots == {"orders": CERTIFICATE}
+    assert config.dns.resolver == ("10.0.0.53", 53)
+
+
+def test_users_and_files_that_are_not_there(etc: Path) -> None:
+    change(etc / "weir.toml", 'user = "nobody"', 'user = "nobody-here"')
+    change(etc / "weir.toml", 'approvers = "nogroup"', 'approvers = "no-such-group"')
+    change(etc / "weir.toml", 'users = ["daemon"]', 'users = ["root", "mail", "who"]')
+    (etc / "ca.pem").unlink()
+    (etc / "secret").unlink()
+    found = problems(etc)
+    for wanted in (
+        "weir.toml:3: runtime.user: there is no user 'nobody-here'",
+        "weir.toml:5: runtime.approvers: there is no group",
+        "weir.toml:10: workload[1].users: names root", "names mail, which is Weir's own user", "there is no user 'who'",
+        "weir.toml:16: target[1].tls_ca:", "weir.toml:19: target[1].credential[1].password_file:",
+    ):
+        assert wanted in found
+
+
+@pytest.mark.parametrize(("name", "mode", "wanted"), [
+    ("weir.toml", 0o664, "others than root can write it"), ("groups.toml", 0o646, "others than root can write it"),
+    ("policies/a.cedar", 0o622, "others than root can write it"), ("secret", 0o640, "others than root can read it"),
+    ("secret", 0o604, "others than root can read it"),
+])
+def test_files_that_others_reach(etc: Path, name: str, mode: int, wanted: str) -> None:
+    (etc / name).chmod(mode)
+    assert wanted in problems(etc)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize(("name", "wanted"), [("weir.toml", "owner daemon"), ("secret", "owner daemon")])
+def test_files_of_another_owner(etc: Path, name: str, wanted: str) -> None:
+    os.chown(etc / name, 1, 1)
+    assert wanted in problems(etc)
+
+
+def test_a_missing_file_and_a_binary_one(etc: Path) -> None:
+    (etc / "groups.toml").write_bytes(b"[groups]\n\xff")
+    assert "groups.toml:2: is not UTF-8" in problems(etc)
+    (etc / "weir.toml").unlink()
+    assert "there is no such file" in problems(etc)
+
+
+def test_a_ca_file_that_is_none(etc: Path) -> None:
+    (etc / "ca.pem").write_text("hello")
+    assert "holds no certificate" in problems(etc)
+
+
+def test_the_hosts_resolver(tmp_path: Path) -> None:
+    file = tmp_path / "resolv.conf"
+    file.write_text("# nameserver 9.9.9.9\nsearch x\nnameserver fe80::1%eth0\nnameserver 192.0.2.7\nnameserver 1.1.1.1")
+    assert nameserver(str(file)) == ("192.0.2.7", 53)
+    assert nameserver(str(tmp_path / "none")) is None
+
+
+# credentials
+
+
+def row(name: str, database: str = "*", role: str = "*", group: str = "*") -> CredentialRow:
+    return CredentialRow(database, role, group, name, "/x", None, None)
+
+
+@pytest.mark.parametrize(("asked", "wanted"), [
+    (("shop", "ada", ()), "db"), (("shop", "app", ()), "db-role"), (("other", "app", ("data",)), "role"),
+    (("other", "ada", ("data", "x")), "group"), (("other", "ada", ()), "any"), (("shop", "ada", ("data",)), "db-group"),
+])
+def test_the_most_specific_row_wins(asked: tuple[str, str, tuple[str, ...]], wanted: str) -> None:
+    rows = (row("any"), row("group", group="data"), row("role", role="app"), row("db", "shop"),
+            row("db-group", "shop", group="data"), row("db-role", "shop", "app"))
+    found = choose(rows, *asked)
+    assert found is not None
+    assert found.user == wanted
+
+
+def test_no_row_fits() -> None:
+    assert choose((row("a", "shop"), row("b", group="data")), "x", "y", ()) is None
+
+
+def test_a_secret_is_read_at_use_and_in_no_error(etc: Path) -> None:
+    target = load_config(etc / "weir.toml").targets[0]
+    assert find_credential(target, "shop", "crew", ()).password == "hunter2"  # noqa: S105
+    (etc / "secret").write_text("hunter3")
+    found = find_credential(target, "shop", "crew", ())
+    assert found.password == "hunter3"  # noqa: S105
+    assert "hunter3" not in repr(found)
+    for spoil in (lambda f: f.chmod(0o640), lambda f: (f.chmod(0o600), f.write_bytes(b"hunter3\0x")),
+                  lambda f: f.write_bytes(b"\xff hunter3"), lambda f: f.write_text("\n"),
+                  lambda f: f.write_text("hunter3" * 1000), lambda f: (f.unlink(), os.mkfifo(f, 0o600)),
+                  lambda f: f.unlink()):
+        spoil(etc / "secret")
+        with pytest.raises(SecretError) as caught:
+            find_credential(target, "shop", "crew", ())
+        assert "hunter" not in str(caught.value)
+        assert caught.value.__cause__ is None
+
+
+def test_a_directory_is_no_secret(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    assert wrong_secret(tmp_path.stat()) == "is not a file"
+
+
+# identity
+
+
+def test_groups_of_a_principal() -> None:
+    groups = {"data": ("user:crew", "workload:demo"), "dba": ("group:dbas",), "all": ("user:crew", "group:dbas")}
+    assert groups_of(groups, user="crew") == ("all", "data")
+    assert groups_of(groups, user="ada", unix=("dbas", "x")) == ("all", "dba")
+    assert groups_of(groups, user="ada", workload="demo") == ("data",)
+    assert groups_of(groups) == ()
+    assert groups_of(groups, user="group:dbas") == ()
+    assert subject_of("ada") == "local:ada"
