@@ -13,6 +13,8 @@ import struct
 
 import msgspec
 
+from agent.contract.messages import HoldView, SessionView
+
 LIMIT = 4 << 20                       # bytes; execve(2) takes less than this of arguments and environment
 SPOKEN_LIMIT = 256                    # bytes of a frame that a caller sends after `Started`
 HEADER = struct.Struct("<I")
@@ -63,11 +65,120 @@ class Resize(Message, frozen=True):
     columns: int
 
 
+# Everything else: one question, one answer, then the agent closes.
+
+
+class AskStatus(Message, frozen=True):
+    """Anybody who is no crew.  Answered by Status."""
+
+
+class ListApprovals(Message, frozen=True):
+    """Approvers and root.  Answered by Approvals."""
+
+
+class Decide(Message, frozen=True):
+    """Approvers and root.  Answered by Answered."""
+
+    ticket: str
+    approve: bool
+    reason: str = ""
+
+
+class AskSessions(Message, frozen=True):
+    """Members of the auditors' group and root.  Answered by OpenSessions."""
+
+
+class Stop(Message, frozen=True):
+    """Root.  Agent, enforcer and recorder end, the block stays.  Answered by Answered before that; the connection is
+    closed when it is done."""
+
+
+class Release(Message, frozen=True):
+    """Root.  As Stop, and the block is taken away: Answered says whether, at the end."""
+
+    kill: bool = False                # end what runs in the slice first
+
+
+class Reload(Message, frozen=True):
+    """Root.  Answered by Answered."""
+
+
+class Answered(Message, frozen=True):
+    """`error` empty: done."""
+
+    error: str = ""
+
+
+class Refused(Message, frozen=True):
+    """The peer may not ask this, or the question is malformed."""
+
+    text: str
+
+
+class ServiceView(msgspec.Struct, frozen=True):
+    """Enforcer or recorder."""
+
+    pid: int                          # 0: not running
+    since: int                        # nanoseconds UTC of the last start
+    restarts: int
+    error: str = ""                   # why it does not run, or what is wrong with it
+
+
+class TargetView(msgspec.Struct, frozen=True):
+    name: str
+    protocol: str
+    hosts: tuple[str, ...]
+    port: int
+    addresses: tuple[str, ...]        # what is known of the hosts now
+
+
+class WorkloadView(msgspec.Struct, frozen=True):
+    """One start that has not ended."""
+
+    workload: str
+    user: str
+    pid: int
+    since: int
+    command: str
+    owner: int
+
+
+class Status(Message, frozen=True):
+    state: str                        # "starting" | "enforcing" | "blocked" | "degraded" | "stopping"
+    reasons: tuple[str, ...]          # why not enforcing
+    runtime: str
+    since: int                        # nanoseconds UTC of the agent's start
+    pid: int
+    config: str                       # file
+    redirect: bool                    # [nftables] redirect
+    listeners: tuple[str, ...]        # "127.0.0.1:15432"
+    enforcer: ServiceView
+    recorder: ServiceView
+    lag: int                          # bytes of journal that the recorder has not taken
+    targets: tuple[TargetView, ...]
+    egress: tuple[TargetView, ...]
+    workloads: tuple[WorkloadView, ...]
+    statistics: dict[str, int]        # the enforcer's
+    hints: tuple[str, ...]            # what somebody should look at
+
+
+class Approvals(Message, frozen=True):
+    holds: tuple[HoldView, ...]
+
+
+class OpenSessions(Message, frozen=True):
+    sessions: tuple[SessionView, ...]
+
+
+Request = Run | AskStatus | ListApprovals | Decide | AskSessions | Stop | Release | Reload
+Reply = Failed | Status | Approvals | OpenSessions | Answered | Refused
 ToRunner = Started | Exited | Failed
 FromRunner = Signal | Resize
 
 _encoder = msgspec.msgpack.Encoder()
 _run = msgspec.msgpack.Decoder(Run)
+_request: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _to_runner: msgspec.msgpack.Decoder[ToRunner] = msgspec.msgpack.Decoder(ToRunner)
 _from_runner: msgspec.msgpack.Decoder[FromRunner] = msgspec.msgpack.Decoder(FromRunner)
 
@@ -98,3 +209,11 @@ def parse_to_runner(body: bytes) -> ToRunner:
 
 def parse_from_runner(body: bytes) -> FromRunner:
     return _from_runner.decode(body)
+
+
+def parse_request(body: bytes) -> Request:
+    return _request.decode(body)
+
+
+def parse_reply(body: bytes) -> Reply:
+    return _reply.decode(body)
