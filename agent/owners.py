@@ -1,0 +1,108 @@
+"""Owner numbers: what the kernel's mark on a task means.
+
+Every start of a workload gets a number of its own; it is written to the task before its first instruction and inherited
+by everything that it starts (probes).  The table is kept in RUN/owners.json, replaced by rename, so that an agent that
+was killed and started again still knows whose the running tasks are.  Where the file is gone or damaged, nobody is
+known: connections of older tasks are refused.  A number is never given twice while anything could still carry it.
+"""
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+HIGHEST: Final = 0xFFFFFFFE           # of an owner number (agent/launch.py)
+ENDED: Final = 256                    # starts that are remembered after their end: their last connections may be open
+FILE_LIMIT: Final = 64 << 20          # bytes
+
+
+class Start(msgspec.Struct, frozen=True):
+    """One start of a workload."""
+
+    owner: int
+    workload: str
+    uid: int
+    user: str
+    unix_groups: tuple[str, ...]      # names of the user's Unix groups
+    cgroup: str                       # absolute path of its own cgroup
+    since: int                        # nanoseconds UTC
+    pid: int = 0                      # of the sandbox, initial pid namespace; 0 until it runs
+    command: str = ""                 # argv[0]
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    next: int
+    starts: tuple[Start, ...]
+
+
+class Owners:
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        kept = _load(file)
+        self._next = kept.next if kept else random.SystemRandom().randrange(1, 1 << 31)
+        self._starts = {start.owner: start for start in kept.starts} if kept else {}
+        self._ended: dict[int, Start] = {}
+
+    def __iter__(self) -> Iterator[Start]:
+        """Starts that have not ended."""
+        return iter(tuple(self._starts.values()))
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def draw(self) -> int:
+        """A number that nothing carries.  Kept before it is used: a crash never gives it again.  Raises OSError."""
+        number, self._next = self._next, self._next + 1 if self._next < HIGHEST else 1
+        while self._next in self._starts:
+            self._next += 1
+        self._keep()
+        return number
+
+    def put(self, start: Start) -> None:
+        """A new start, or what is now known of one.  Raises OSError."""
+        self._starts[start.owner] = start
+        self._keep()
+
+    def end(self, owner: int) -> None:
+        """Nothing of it runs any more.  Its last connections are still attributed for a while."""
+        start = self._starts.pop(owner, None)
+        if start is None:
+            return
+        self._ended[owner] = start
+        while len(self._ended) > ENDED:
+            del self._ended[next(iter(self._ended))]
+        self._keep()
+
+    def find(self, owner: int) -> Start | None:
+        return self._starts.get(owner) or self._ended.get(owner)
+
+    def find_cgroup(self, number: int) -> Start | None:
+        """By a cgroup's id, which is its directory's inode (kernfs): the start whose own it is or lies in."""
+        for start in self:
+            try:
+                if any(os.stat(path).st_ino == number for path, _, _ in os.walk(start.cgroup)):
+                    return start
+            except OSError:
+                continue
+        return None
+
+    def _keep(self) -> None:
+        fresh = self._file.with_name(f".{self._file.name}.new")
+        content = msgspec.json.encode(_Kept(self._next, tuple(self._starts.values())))
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:
+            file.write(content)
+        fresh.rename(self._file)
+
+
+def _load(file: Path) -> _Kept | None:
+    try:
+        with open(file, "rb") as opened:
+            kept = msgspec.json.decode(opened.read(FILE_LIMIT), type=_Kept)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return kept if 0 < kept.next <= HIGHEST else None

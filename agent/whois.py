@@ -1,0 +1,97 @@
+"""Whose is this connection, and which credential goes with it: all that the enforcer may ask the agent."""
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.config import Config
+from agent.contract.messages import AskCredential, CredentialAnswer, Message, Whois, WhoisAnswer
+from agent.contract.owner import Owner
+from agent.facts import Hashes, read_process
+from agent.identity import groups_of, subject_of
+from agent.kernel import Kernel, Origin
+from agent.owners import Owners, Start
+from agent.resolve import Places
+from agent.secrets import SecretError, find_credential
+
+LOG = logging.getLogger("weir.whois")
+
+
+class Answers:
+    """`config` and `places` are looked at anew for each question: a reload changes them."""
+
+    def __init__(
+        self, kernel: Kernel, owners: Owners, hashes: Hashes, cgroups: Path, config: Callable[[], Config],
+        places: Callable[[], Places],
+    ) -> None:
+        self._kernel, self._owners, self._hashes, self._cgroups = kernel, owners, hashes, cgroups
+        self._config, self._places = config, places
+
+    async def answer(self, question: Whois | AskCredential) -> Message:
+        try:
+            if isinstance(question, Whois):
+                found = await self._whois(question)
+                return WhoisAnswer(question.number, found) if isinstance(found, Owner) else WhoisAnswer(
+                    question.number, None, found)
+            return await asyncio.to_thread(self._credential, question)
+        except Exception as reason:   # the answer is no, whatever it is; its text may hold what is nobody's business
+            LOG.error("a question of the enforcer failed: %s", type(reason).__name__)
+            refusal = "the agent could not tell"
+            return WhoisAnswer(question.number, None, refusal) if isinstance(question, Whois) else CredentialAnswer(
+                question.number, None, refusal)
+
+    async def _whois(self, question: Whois) -> Owner | str:
+        """Or why it cannot be told."""
+        origin = self._kernel.take(question.netns, question.address, question.port)
+        redirected = origin is None and bool(question.redirected)
+        if redirected:
+            origin = await asyncio.to_thread(
+                self._kernel.by_redirect, question.netns, question.address, question.port)
+        if origin is None:
+            return "no connect of a crew has this address and port"
+        start = self._start(origin)
+        if start is None:
+            return f"owner {origin.owner} is no workload that this agent has started"
+        return await self._owner(origin, start, question.redirected if redirected else "")
+
+    def _start(self, origin: Origin) -> Start | None:
+        """By the task's mark; where it has none, by the cgroup."""
+        return self._owners.find(origin.owner) if origin.owner else self._owners.find_cgroup(origin.cgroup)
+
+    async def _owner(self, origin: Origin, start: Start, redirected: str) -> Owner | str:
+        """`redirected`: the destination as the firewall knew it, where the probes did not see the connect."""
+        destination, port = _destination(redirected) if redirected else (origin.destination, origin.port)
+        place = self._places().find(destination, port)
+        if place.conflict:
+            return place.conflict
+        process = None
+        if not redirected and origin.tgid:
+            process = await read_process(origin.tgid, origin.when, self._hashes)
+        attribution = "redirect" if redirected else "mark" if origin.owner else "cgroup"
+        return Owner(
+            workload=start.workload, uid=start.uid, user=start.user, subject=subject_of(start.user),
+            groups=groups_of(self._config().groups, user=start.user, unix=start.unix_groups, workload=start.workload),
+            process=process, cgroup=self._below(start.cgroup), cookie=origin.cookie, destination=destination,
+            port=port, attribution=attribution, target=place.target, egress=place.egress)
+
+    def _below(self, path: str) -> str:
+        return "/" + str(Path(path).relative_to(self._cgroups)) if Path(path).is_relative_to(self._cgroups) else path
+
+    def _credential(self, question: AskCredential) -> CredentialAnswer:
+        target = next((one for one in self._config().targets if one.name == question.target), None)
+        if target is None:
+            return CredentialAnswer(question.number, None, f"no target {question.target} is configured")
+        try:
+            found = find_credential(target, question.database, question.role, question.groups)
+        except SecretError as reason:
+            return CredentialAnswer(question.number, None, str(reason))
+        return CredentialAnswer(question.number, found)
+
+
+def _destination(redirected: str) -> tuple[str, int]:
+    """"ADDRESS PORT", as the enforcer read it from SO_ORIGINAL_DST."""
+    address, _, port = redirected.partition(" ")
+    mapped = address.lower().removeprefix("::ffff:")
+    return (mapped if "." in mapped else address), int(port)
