@@ -61,13 +61,11 @@ class Journal:
         with suppress(JournalError):
             self._append(render_record(END, b""))
             self.sync()
-        os.close(self._fd)
-        self._fd = -1
+        self._abandon()
 
     def _write(self, data: bytes) -> None:
         if self._fd >= 0 and self._size + len(data) > self._segment:
             self.close()
-            self._number += 1
         if self._fd < 0:
             self._open()
         self._append(data)

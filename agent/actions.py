@@ -1,0 +1,215 @@
+"""What is done when somebody who may asks over the control socket: workloads are started, questions answered."""
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from agent.channel import ChannelError
+from agent.contract import control, messages
+from agent.contract.control import Answered, Failed, Message, Refused
+from agent.control import Peer
+from agent.identity import groups_of, subject_of
+from agent.journal import backlog, plain
+from agent.launch import Ended, Launched
+from agent.owners import Start
+from agent.status import egress_views, hints, target_views, workload_views
+from agent.workloads import Account, Refusal, Surroundings, resolve_run
+
+if TYPE_CHECKING:
+    from agent.supervisor import Agent
+
+STATISTICS = 1.0                      # seconds that the status waits for the enforcer's
+OWN_ERROR = 125
+
+_Item = TypeVar("_Item")
+
+
+class Launches:
+    """Workloads that the present launcher runs."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._running: set[int] = set()
+
+    def has(self, owner: int) -> bool:
+        return owner in self._running
+
+    def add(self, owner: int) -> None:
+        self._running.add(owner)
+
+    def discard(self, owner: int) -> None:
+        """Without an event."""
+        self._running.discard(owner)
+        if start := self._agent.owners.find(owner):
+            with suppress(OSError):
+                Path(start.cgroup).rmdir()
+        self._agent.owners.end(owner)
+
+    async def run(
+        self, request: control.Run, peer: Peer, connection: socket.socket, fds: list[int],
+    ) -> Message | None:
+        """None: launcher and caller speak with each other from here on."""
+        agent = self._agent
+        if not agent.health.contained:
+            state, reasons = agent.health.state()
+            return Failed(OWN_ERROR, f"Weir is {state} and starts nothing: {'; '.join(reasons)}")
+        caller, named = _caller(peer), _account(request.user) if request.user else None
+        if caller is None:
+            return Failed(OWN_ERROR, f"uid {peer.uid} has no name on this host")
+        owner = agent.owners.draw()
+        launch = resolve_run(
+            request, next((one for one in agent.config.workloads if one.name == request.workload), None), caller, named,
+            self._surroundings(owner, request.workload))
+        if isinstance(launch, Refusal):
+            agent.tell("launch.refused", {"by": caller.name, "reason": launch.text}, request.workload)
+            return Failed(launch.code, launch.text)
+        account = named or caller
+        start = Start(owner, launch.workload, launch.uid, account.name, _unix_groups(launch.gid, launch.groups),
+                      launch.cgroup, time.time_ns(), command=plain(os.fsdecode(launch.argv[0])))
+        agent.owners.put(start)
+        self._running.add(owner)
+        try:
+            said = await agent.launcher.launch(launch, connection.fileno(), fds)
+        except (OSError, ValueError) as reason:
+            self.discard(owner)
+            return Failed(OWN_ERROR, str(reason))
+        if isinstance(said, Launched):
+            agent.owners.put(msgspec.structs.replace(start, pid=said.pid))
+            agent.tell("launch", {
+                "owner": owner, "uid": launch.uid, "user": account.name, "by": caller.name, "pid": said.pid,
+                "command": start.command, "cgroup": launch.cgroup}, launch.workload)
+        return None
+
+    def _surroundings(self, owner: int, workload: str) -> Surroundings:
+        agent = self._agent
+        config = agent.config
+        return Surroundings(
+            number=owner, owner=owner, cgroup=str(agent.kernel.slice / f"{workload}-{owner}"),
+            hidden=(str(config.directory), str(config.run), str(config.state)), withheld=agent.accounts.own_groups,
+            trust=agent.trust, resolv=str(agent.resolv) if agent.resolv.exists() else "")
+
+    def ended(self, ended: Ended) -> None:
+        """The launcher's word; also for what never ran."""
+        start = self._agent.owners.find(ended.number)
+        self._running.discard(ended.number)
+        if start is None:
+            return
+        self._agent.owners.end(ended.number)
+        detail: dict[str, object] = {"owner": ended.number, "user": start.user, "code": ended.code}
+        self._agent.tell("exit", detail | ({"reason": ended.text} if ended.text else {}), start.workload)
+
+
+class Questions:
+    """agent.control.Actions."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    async def run(
+        self, request: control.Run, peer: Peer, connection: socket.socket, fds: list[int],
+    ) -> Message | None:
+        return await self._agent.launches.run(request, peer, connection, fds)
+
+    async def status(self) -> Message:
+        agent = self._agent
+        config, places = agent.config, agent.places
+        state, reasons = agent.health.state()
+        statistics = await self._statistics()
+        lag = backlog(config.journal)
+        leafs = [address for leaf in agent.trust.leafs.values() for address in leaf.left_out]
+        return control.Status(
+            state=state, reasons=reasons, runtime=config.runtime.name, since=agent.since, pid=os.getpid(),
+            config=config.file, redirect=config.nftables.redirect, listeners=tuple(map(_shown, agent.listeners)),
+            enforcer=agent.enforcer.view(), recorder=agent.recorder.view(), lag=lag,
+            targets=target_views(config, places), egress=egress_views(config, places),
+            workloads=workload_views(agent.owners), statistics=statistics,
+            hints=hints(config, places, agent.resolver.failures, statistics, leafs, lag))
+
+    async def _statistics(self) -> dict[str, int]:
+        try:
+            found = await self._agent.enforcer.channel.ask(
+                messages.AskStatistics, messages.StatisticsAnswer, STATISTICS)
+        except ChannelError:
+            return {}
+        return found.values
+
+    async def approvals(self) -> Message:
+        try:
+            found = await self._agent.enforcer.channel.ask(messages.ListHolds, messages.HoldsAnswer)
+        except ChannelError as reason:
+            return Refused(str(reason))
+        return _fitting(control.Approvals, found.holds)
+
+    async def decide(self, request: control.Decide, peer: Peer) -> Message:
+        groups = groups_of(self._agent.config.groups, user=peer.user, unix=peer.unix_groups)
+        try:
+            found = await self._agent.enforcer.channel.ask(
+                lambda number: messages.DecideHold(
+                    number, request.ticket, request.approve, subject_of(peer.user), groups, request.reason),
+                messages.HoldDecided)
+        except ChannelError as reason:
+            return Answered(str(reason))
+        return Answered(found.error)
+
+    async def sessions(self) -> Message:
+        try:
+            found = await self._agent.enforcer.channel.ask(messages.ListSessions, messages.SessionsAnswer)
+        except ChannelError as reason:
+            return Refused(str(reason))
+        return _fitting(control.OpenSessions, found.sessions)
+
+    async def stop(self) -> Message:
+        self._agent.stop()
+        return Answered()
+
+    async def release(self, kill: bool) -> Message:
+        return await self._agent.release(kill)
+
+    async def reload(self) -> Message:
+        return Answered(await self._agent.reload())
+
+
+def _fitting(make: Callable[[tuple[_Item, ...]], Message], items: tuple[_Item, ...]) -> Message:
+    """A list whose texts come from crews may outgrow a frame: then the oldest of it."""
+    while True:
+        message = make(items)
+        try:
+            control.render_frame(message)
+        except ValueError:
+            items = items[:len(items) // 2]
+        else:
+            return message
+
+
+def _caller(peer: Peer) -> Account | None:
+    try:
+        entry = pwd.getpwuid(peer.uid)
+    except KeyError:
+        return None
+    return Account(entry.pw_name, entry.pw_uid, peer.gid, peer.groups, entry.pw_dir, entry.pw_shell or "/bin/sh")
+
+
+def _account(name: str) -> Account | None:
+    try:
+        entry = pwd.getpwnam(name)
+    except (KeyError, ValueError):
+        return None
+    groups = tuple(gid for gid in os.getgrouplist(entry.pw_name, entry.pw_gid) if gid != entry.pw_gid)
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, entry.pw_shell or "/bin/sh")
+
+
+def _unix_groups(gid: int, groups: tuple[int, ...]) -> tuple[str, ...]:
+    return Peer(0, 0, gid, groups).unix_groups
+
+
+def _shown(listener: socket.socket) -> str:
+    address, port = listener.getsockname()[:2]
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

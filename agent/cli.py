@@ -1,0 +1,327 @@
+"""`weir ...`: thin, one function a command.  Reading commands are the enforcer's own, loaded when they are asked for.
+
+Exit codes: 0 done; 1 refused, failed or (status, check, doctor) not as it should be; 2 usage; 3 the agent is not
+running.  `weir run` gives the command's own, 125 where it is Weir that failed or refused, 126 and 127 as a shell's.
+"""
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final, NoReturn, TypeVar
+
+import click
+from rich.text import Text
+
+from agent import screen
+from agent.asking import AskingError, NotRunning, ask, control_path
+from agent.config import DEFAULT_FILE
+from agent.contract import control
+
+FAILED, NOT_RUNNING = 1, 3
+Wanted = TypeVar("Wanted")
+EXIT_CODES: Final = "Exit codes: 0 done, 1 refused or failed, 2 usage, 3 the agent is not running."
+WATCHING: Final = 1.0                 # seconds between looks at what waits
+
+# Commands of the enforcer's side: module, and the name of its click group; read by people without root.
+_ELSEWHERE: Final = {
+    **dict.fromkeys(("sessions", "replay", "verify", "export", "search", "erase"), "enforcer.recording.cli:group"),
+    "policy": "enforcer.policy.cli:policy",
+}
+
+
+class Commands(click.Group):
+    """Ours, and those that are loaded when they are asked for."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return [*self.commands, *_ELSEWHERE]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        return _elsewhere(name) if name in _ELSEWHERE else super().get_command(context, name)
+
+
+def _elsewhere(name: str) -> click.Command | None:
+    module, _, attribute = _ELSEWHERE[name].partition(":")
+    try:
+        group = getattr(importlib.import_module(module), attribute)
+    except ImportError as reason:
+        missing = f"not installed: {reason}"
+        return click.Command(name, params=[click.Argument(["rest"], nargs=-1, type=click.UNPROCESSED)], help=missing,
+                             context_settings={"ignore_unknown_options": True}, callback=lambda rest: _fail(missing))
+    return group.commands.get(name) if name != attribute else group  # type: ignore[no-any-return]
+
+
+@click.group(cls=Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", "file", default=DEFAULT_FILE, show_default=True, help="Configuration file.")
+@click.version_option(package_name="weir", message="weir %(version)s")
+@click.pass_context
+def weir(context: click.Context, file: str) -> None:
+    """Weir: every connection of a crew goes through one enforcer, or nowhere."""
+    context.obj = os.path.abspath(file)
+
+
+_JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
+
+
+# the agent itself
+
+
+@weir.command(epilog="Exit codes: 0 stopped in order, 1 could not start or could not go on; the block stays in both.")
+@click.pass_obj
+def agent(file: str) -> None:
+    """Run the agent in the foreground, as root, until `weir stop` or SIGTERM; SIGHUP reloads."""
+    _isolated(file)
+    from agent.start import start_agent
+
+    sys.exit(start_agent(file))
+
+
+def _isolated(file: str) -> None:
+    """Again with -I, where it is not: nothing may be imported from where a crew could have put it."""
+    if not sys.flags.isolated:
+        from agent.processes import python_module
+
+        command = [*python_module("agent.cli"), "--config", file, "agent"]
+        os.execv(command[0], command)  # noqa: S606
+
+
+@weir.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+              epilog="Exit codes: the command's own; 125 Weir failed or refused; 126, 127 as a shell's.")
+@click.option("--workload", required=True, help="A [[workload]] of the configuration.")
+@click.option("--user", default="", help="Run as this user; only root may name another, and must.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_obj
+def run(file: str, workload: str, user: str, command: tuple[str, ...]) -> None:
+    """Start COMMAND in the crews' slice."""
+    from agent.run import run as start
+
+    sys.exit(start(str(control_path(file)), workload, user, command))
+
+
+@weir.command(epilog="Exit codes: 0 enforcing, 1 running but not enforcing, 3 not running.")
+@click.option("--sessions", is_flag=True, help="Open sessions too (root and auditors).")
+@_JSON
+@click.pass_obj
+def status(file: str, sessions: bool, as_json: bool) -> None:
+    """Whether crews are contained, and by what."""
+    answer = _ask(file, control.AskStatus(), control.Status, as_json)
+    opened = _ask(file, control.AskSessions(), control.OpenSessions, as_json).sessions if sessions else None
+    if as_json:
+        screen.print_json({**_fields(answer), **({} if opened is None else {"sessions": opened})})
+    else:
+        screen.console().print(screen.render_status(answer))
+        if opened is not None:
+            screen.console().print(screen.render_sessions(opened))
+    sys.exit(0 if answer.state == "enforcing" else FAILED)
+
+
+@weir.command(epilog=EXIT_CODES)
+@_JSON
+@click.pass_obj
+def stop(file: str, as_json: bool) -> None:
+    """End agent, enforcer and recorder.  The block stays: whatever runs in the slice is cut off."""
+    _done(_ask(file, control.Stop(), control.Answered, as_json, until_end=True).error, as_json,
+          "stopped; the block is in place (weir release takes it away)")
+
+
+@weir.command(epilog=EXIT_CODES)
+@click.option("--kill", is_flag=True, help="End what runs in the slice first.")
+@_JSON
+@click.pass_obj
+def release(file: str, kill: bool, as_json: bool) -> None:
+    """Take the block away: probes, rules and slice.  Refused while the slice holds a process.  Works without an
+    agent, for root."""
+    try:
+        answer = ask(control_path(file), control.Release(kill), until_end=True)
+        error = _text(answer)
+    except NotRunning:
+        from agent.start import release_without_agent
+
+        error = release_without_agent(file, kill)
+    except AskingError as reason:
+        error = str(reason)
+    _done(error, as_json, "released: nothing is contained any more")
+
+
+@weir.command(epilog=EXIT_CODES)
+@_JSON
+@click.pass_obj
+def reload(file: str, as_json: bool) -> None:
+    """Take over the changed configuration; where something is wrong the old one stays."""
+    _done(_ask(file, control.Reload(), control.Answered, as_json).error, as_json, "the new configuration is in force")
+
+
+@weir.command(epilog="Exit codes: 0 nothing is wrong, 1 something is.")
+@_JSON
+@click.pass_obj
+def check(file: str, as_json: bool) -> None:
+    """Check weir.toml, groups.toml and policies: every error with file, line, field and what would be right."""
+    from agent.check import check_policies, load_config
+    from agent.fields import ConfigError
+
+    try:
+        config = load_config(file)
+        problems = check_policies(config)
+    except ConfigError as wrong:
+        problems = wrong.problems
+    if as_json:
+        screen.print_json({"right": not problems, "problems": problems})
+    elif problems:
+        for problem in problems:
+            click.echo(screen.safe(str(problem)))
+    else:
+        click.echo(f"{config.file}: right ({len(config.targets)} targets, {len(config.workloads)} workloads, "
+                   f"{len(config.policies)} policy files)")
+    sys.exit(FAILED if problems else 0)
+
+
+@weir.command(epilog="Exit codes: 0 nothing is missing, 1 something is.")
+@_JSON
+@click.pass_obj
+def doctor(file: str, as_json: bool) -> None:
+    """Whether this host has what Weir needs, and what to do where it does not."""
+    from agent.check import load_config
+    from agent.doctor import FAIL, examine
+    from agent.fields import ConfigError
+
+    try:
+        config = load_config(file)
+    except ConfigError:
+        config = None
+    findings = examine(config)
+    if as_json:
+        screen.print_json(findings)
+    else:
+        colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+        for one in findings:
+            advice = f": {one.advice}" if one.advice else ""
+            screen.console().print(Text.assemble(
+                (f"{one.state:5}", colours[one.state]), f"{one.name:16} {screen.safe(one.found)}", (advice, "dim")))
+    sys.exit(FAILED if any(one.state == FAIL for one in findings) else 0)
+
+
+# approvals
+
+
+@weir.group(invoke_without_command=True, epilog=EXIT_CODES)
+@_JSON
+@click.pass_context
+def approvals(context: click.Context, as_json: bool) -> None:
+    """Held operations: list, approve, deny, watch.  For members of the approvers' group, and root."""
+    if context.invoked_subcommand is None:
+        _show_holds(context.obj, as_json)
+
+
+@approvals.command("list", epilog=EXIT_CODES)
+@_JSON
+@click.pass_obj
+def list_holds(file: str, as_json: bool) -> None:
+    """What waits for an answer."""
+    _show_holds(file, as_json)
+
+
+@approvals.command(epilog=EXIT_CODES)
+@click.argument("ticket")
+@click.option("--reason", default="", help="For the recording; some rules require one.")
+@_JSON
+@click.pass_obj
+def approve(file: str, ticket: str, reason: str, as_json: bool) -> None:
+    """Let a held operation go through, once."""
+    _decide(file, control.Decide(ticket, True, reason), as_json, "approved")
+
+
+@approvals.command(epilog=EXIT_CODES)
+@click.argument("ticket")
+@click.option("--reason", required=True, help="The crew is told.")
+@_JSON
+@click.pass_obj
+def deny(file: str, ticket: str, reason: str, as_json: bool) -> None:
+    """Refuse a held operation."""
+    _decide(file, control.Decide(ticket, False, reason), as_json, "denied")
+
+
+@approvals.command(epilog=EXIT_CODES)
+@_JSON
+@click.pass_obj
+def watch(file: str, as_json: bool) -> None:
+    """Show each operation when it begins to wait, until ^C; with --json one line each."""
+    import msgspec
+
+    seen: set[str] = set()
+    while True:
+        holds = _ask(file, control.ListApprovals(), control.Approvals, as_json).holds
+        for hold in holds:
+            if hold.ticket in seen:
+                continue
+            if as_json:
+                click.echo(msgspec.json.encode(hold))
+            else:
+                screen.console().print(screen.render_holds([hold]))
+        seen = {hold.ticket for hold in holds}
+        time.sleep(WATCHING)
+
+
+def _show_holds(file: str, as_json: bool) -> None:
+    holds = _ask(file, control.ListApprovals(), control.Approvals, as_json).holds
+    if as_json:
+        screen.print_json(holds)
+    else:
+        screen.console().print(screen.render_holds(holds))
+
+
+def _decide(file: str, decision: control.Decide, as_json: bool, done: str) -> None:
+    _done(_ask(file, decision, control.Answered, as_json).error, as_json, done)
+
+
+# what they share
+
+
+def _ask(
+    file: str, message: control.Message, wanted: type[Wanted], as_json: bool, until_end: bool = False,
+) -> Wanted:
+    """The answer, or the end with what was wrong."""
+    try:
+        answer = ask(control_path(file), message, until_end=until_end)
+    except NotRunning as reason:
+        _fail(str(reason), NOT_RUNNING, as_json)
+    except AskingError as reason:
+        _fail(str(reason), FAILED, as_json)
+    if not isinstance(answer, wanted):
+        _fail(_text(answer), FAILED, as_json)
+    return answer
+
+
+def _text(answer: control.Reply) -> str:
+    if isinstance(answer, control.Refused | control.Failed):
+        return answer.text
+    return answer.error if isinstance(answer, control.Answered) else "the agent answered something else"
+
+
+def _done(error: str, as_json: bool, text: str) -> None:
+    if error:
+        _fail(error, FAILED, as_json)
+    if as_json:
+        screen.print_json({"error": ""})
+    else:
+        click.echo(text)
+
+
+def _fail(text: str, code: int = FAILED, as_json: bool = False) -> NoReturn:
+    if as_json:
+        screen.print_json({"error": text})
+    else:
+        click.echo(f"weir: {screen.safe(text, lines=True)}", err=True)
+    sys.exit(code)
+
+
+def _fields(struct: Any) -> dict[str, Any]:
+    return {name: getattr(struct, name) for name in struct.__struct_fields__}
+
+
+main: Callable[[], None] = weir
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""RUN/control.sock: who asks is settled by the kernel's word before anything is read, then what by one table.
+
+A crew is refused whatever its uid: by the mark of the task that connected, by its cgroup, and where it cannot be told.
+It is looked at when the connection is accepted and again when the question is complete.
+"""
+from __future__ import annotations
+
+import asyncio
+import errno
+import grp
+import logging
+import os
+import pwd
+import select
+import socket
+import struct
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from agent.contract import control
+from agent.contract.control import Message, Request
+from agent.frames import FrameError, Frames
+
+LOG = logging.getLogger("weir.control")
+
+AT_ONCE: Final = 128                  # connections
+EACH: Final = 16                      # of one uid; root is not counted
+ASKING: Final = 5.0                   # seconds in which a question must be complete
+TELLING: Final = 5.0                  # seconds in which an answer must be taken
+QUIET: Final = 1.0                    # seconds in which the same refusal is recorded once
+_BACKLOG: Final = 128
+_PEERGROUPS, _PEERPIDFD = 59, 77      # asm-generic/socket.h; SO_PEERPIDFD since Linux 6.5
+_GROUPS_BYTES: Final = 1024           # what Python's getsockopt takes: 256 groups
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Who connected, as the kernel noted it at connect(2)."""
+
+    pid: int
+    uid: int
+    gid: int
+    groups: tuple[int, ...]           # supplementary
+    pidfd: int = -1                   # -1: the kernel has none to give
+
+    @property
+    def user(self) -> str:
+        """Name, or the number as text."""
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return str(self.uid)
+
+    @property
+    def unix_groups(self) -> tuple[str, ...]:
+        names = []
+        for gid in (self.gid, *self.groups):
+            with suppress(KeyError):
+                names.append(grp.getgrgid(gid).gr_name)
+        return tuple(dict.fromkeys(names))
+
+    def is_there(self) -> bool:
+        """Whether `pid` still is the process that connected, as far as this kernel can tell."""
+        if self.pidfd >= 0:
+            ready, _, _ = select.select([self.pidfd], [], [], 0)
+            return not ready          # readable once it has ended, pidfd_open(2)
+        return Path("/proc", str(self.pid)).exists()
+
+
+class Actions(Protocol):
+    """What the agent does when it is asked by somebody who may."""
+
+    async def run(
+        self, request: control.Run, peer: Peer, connection: socket.socket, fds: list[int]) -> Message | None: ...
+    async def status(self) -> Message: ...
+    async def approvals(self) -> Message: ...
+    async def decide(self, request: control.Decide, peer: Peer) -> Message: ...
+    async def sessions(self) -> Message: ...
+    async def stop(self) -> Message: ...
+    async def release(self, kill: bool) -> Message: ...
+    async def reload(self) -> Message: ...
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Gids that may ask more than everybody."""
+
+    approvers: int
+    auditors: int
+
+
+class Refusal(Exception):
+    pass
+
+
+class Control:
+    """`is_crew(pid)` is the kernel side's; `tell(name, detail)` records."""
+
+    def __init__(
+        self, path: Path, actions: Actions, groups: Callable[[], Groups], is_crew: Callable[[int], bool],
+        tell: Callable[[str, dict[str, object]], None],
+    ) -> None:
+        self._path, self._actions, self._groups = path, actions, groups
+        self._is_crew, self._tell = is_crew, tell
+        self._listener: socket.socket | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: Counter[int] = Counter()
+        self._lately: OrderedDict[tuple[int, str], float] = OrderedDict()
+        self._kept: list[socket.socket] = []
+
+    def open(self) -> None:
+        """Listen; the socket appears by rename, so that a client never finds one that nobody listens on."""
+        fresh = self._path.with_name(f".{self._path.name}.new")
+        fresh.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        listener.bind(str(fresh))
+        fresh.chmod(0o666)            # every local user may ask; who it is decides
+        listener.listen(_BACKLOG)
+        fresh.rename(self._path)
+        self._listener = listener
+        asyncio.get_running_loop().add_reader(listener.fileno(), self._accept)
+
+    async def close(self) -> None:
+        """Accept nothing more; answers that are under way are finished for TELLING seconds at most."""
+        if self._listener is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._listener.fileno())
+        self._path.unlink(missing_ok=True)
+        self._listener.close()
+        self._listener = None
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=TELLING)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        for connection in self._kept:
+            connection.close()
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:               # gone again, or out of descriptors
+            return
+        connection.setblocking(False)
+        if len(self._tasks) >= AT_ONCE:
+            connection.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._served)
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            LOG.error("a control connection failed: %s", type(task.exception()).__name__)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        peer = None
+        try:
+            peer = find_peer(connection)
+            if self._open[peer.uid] >= EACH and peer.uid != 0:
+                return
+            self._open[peer.uid] += 1
+            try:
+                await self._converse(connection, peer)
+            finally:
+                self._open[peer.uid] -= 1
+                self._open += Counter()       # forgets uids with none
+        except (OSError, TimeoutError, FrameError):
+            pass                      # it went away, was too slow, or speaks something else
+        finally:
+            if peer is not None and peer.pidfd >= 0:
+                os.close(peer.pidfd)
+            if connection not in self._kept:
+                connection.close()
+
+    async def _converse(self, connection: socket.socket, peer: Peer) -> None:
+        frames = Frames(connection, control.LIMIT)
+        try:
+            self._check(peer, "connect")
+            async with asyncio.timeout(ASKING):
+                body = await _next(connection, frames)
+            if body is None:
+                return
+            request = control.parse_request(body)
+            self._check(peer, type(request).__name__)
+            self._permit(request, peer)
+            answer = await self._answer(request, peer, connection, frames)
+        except Refusal as reason:
+            answer = control.Refused(str(reason))
+        except msgspec.MsgspecError:
+            answer = control.Refused("the question is malformed: weir and its agent are of different versions")
+        finally:
+            frames.close_descriptors()
+        if answer is not None:
+            await _send(connection, answer)
+
+    def _check(self, peer: Peer, what: str) -> None:
+        """Raises Refusal for a crew, and for whom it cannot be told."""
+        if peer.pid <= 0 or not peer.is_there():
+            self._refuse(peer, what, "the process that connected has ended or cannot be seen")
+        if self._is_crew(peer.pid):
+            self._refuse(peer, what, "a crew may not speak to Weir's agent")
+        if not peer.is_there():       # ended while it was looked at: what was looked at may be another
+            self._refuse(peer, what, "the process that connected has ended")
+
+    def _permit(self, request: Request, peer: Peer) -> None:
+        who = {peer.gid, *peer.groups}
+        wanted = {
+            control.Run: "", control.AskStatus: "", control.ListApprovals: "approvers", control.Decide: "approvers",
+            control.AskSessions: "auditors",
+        }.get(type(request), "root")
+        if peer.uid == 0 or not wanted or (wanted != "root" and getattr(self._groups(), wanted) in who):
+            return
+        others = "" if wanted == "root" else f" and members of the {wanted}' group"
+        self._refuse(peer, type(request).__name__, f"only root{others} may do this")
+
+    def _refuse(self, peer: Peer, what: str, reason: str) -> None:
+        now = time.monotonic()
+        last = self._lately.get((peer.uid, reason), 0.0)
+        if not last or now - last > QUIET:
+            self._lately[(peer.uid, reason)] = now
+            while len(self._lately) > AT_ONCE:
+                self._lately.popitem(last=False)
+            self._tell("control.refused", {"pid": peer.pid, "uid": peer.uid, "asked": what, "reason": reason})
+        raise Refusal(reason)
+
+    async def _answer(
+        self, request: Request, peer: Peer, connection: socket.socket, frames: Frames,
+    ) -> Message | None:
+        if isinstance(request, control.Run):
+            fds = frames.take_descriptors(3)
+            try:
+                return await self._actions.run(request, peer, connection, fds)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+        if isinstance(request, control.Decide):
+            return await self._actions.decide(request, peer)
+        if isinstance(request, control.Release):
+            return await self._actions.release(request.kill)
+        if isinstance(request, control.Stop):
+            self._kept.append(connection)     # its end tells the caller that it is done
+        return await self._plain(request)
+
+    def _plain(self, request: Request) -> Coroutine[Any, Any, Message]:
+        table: dict[type[Any], Callable[[], Coroutine[Any, Any, Message]]] = {
+            control.AskStatus: self._actions.status, control.ListApprovals: self._actions.approvals,
+            control.AskSessions: self._actions.sessions, control.Stop: self._actions.stop,
+            control.Reload: self._actions.reload,
+        }
+        return table[type(request)]()
+
+
+def find_peer(connection: socket.socket) -> Peer:
+    """Raises OSError."""
+    pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    try:
+        raw = connection.getsockopt(socket.SOL_SOCKET, _PEERGROUPS, _GROUPS_BYTES)
+        groups = struct.unpack(f"{len(raw) // 4}I", raw)
+    except OSError:                   # more than 256: none of them counts
+        groups = ()
+    try:
+        pidfd = connection.getsockopt(socket.SOL_SOCKET, _PEERPIDFD)
+    except OSError as reason:
+        if reason.errno != errno.ENOPROTOOPT:
+            raise                     # it has ended, and its pid may be another's
+        pidfd = -1
+    return Peer(pid, uid, gid, groups, pidfd)
+
+
+async def _next(connection: socket.socket, frames: Frames) -> bytes | None:
+    """The next frame's body, None at the end of the stream.  Raises FrameError, OSError."""
+    while (body := frames.take()) is None:
+        await _readable(connection)
+        with suppress(BlockingIOError):
+            if not frames.receive():
+                return None
+    return body
+
+
+async def _readable(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(connection.fileno(), _resolve, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(connection.fileno())
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _send(connection: socket.socket, answer: Message) -> None:
+    async with asyncio.timeout(TELLING):
+        await asyncio.get_running_loop().sock_sendall(connection, control.render_frame(answer))

@@ -1,0 +1,112 @@
+"""Places and users on the host, made at start (docs/developer.md has the table), and the machine's lock."""
+from __future__ import annotations
+
+import fcntl
+import grp
+import os
+import pwd
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from agent.config import Config
+
+CGROUPS: Final = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))     # unified layout, hybrid layout
+LOCK: Final = Path("/run/weir.lock")
+FORWARDED_KEY: Final = "forwarded.key"
+KEY_BYTES: Final = 32
+
+
+class LayoutError(Exception):
+    """What stands in the way, and what to do."""
+
+
+@dataclass(frozen=True)
+class Accounts:
+    weir: pwd.struct_passwd
+    audit: pwd.struct_passwd
+    approvers: int                    # gid
+
+    @property
+    def own_groups(self) -> frozenset[int]:
+        """Gids that no workload is given."""
+        return frozenset({self.weir.pw_gid, self.audit.pw_gid, self.approvers})
+
+
+def cgroup_root() -> Path:
+    """Where cgroup v2 is mounted.  Raises LayoutError."""
+    for path in CGROUPS:
+        if (path / "cgroup.controllers").exists():
+            return path
+    raise LayoutError("no cgroup v2 is mounted: mount -t cgroup2 none /sys/fs/cgroup")
+
+
+def find_accounts(config: Config) -> Accounts:
+    runtime = config.runtime
+    try:
+        return Accounts(pwd.getpwnam(runtime.user), pwd.getpwnam(runtime.audit_user),
+                        grp.getgrnam(runtime.approvers).gr_gid)
+    except KeyError as reason:
+        raise LayoutError(f"{reason.args[0]}: `bootstrap install` makes users and groups") from None
+
+
+def take_lock(path: Path = LOCK) -> int:
+    """One Weir a machine: hooks are machine-wide.  A descriptor to keep; LayoutError where another has it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(fd, 200, 0).decode(errors="replace").strip()
+        os.close(fd)
+        raise LayoutError(f"another agent runs on this machine ({holder or path}); one at a time") from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"pid {os.getpid()}\n".encode(), 0)
+    return fd
+
+
+def make_directories(config: Config, accounts: Accounts) -> None:
+    """Raises LayoutError where something is in the way, OSError."""
+    weir, audit = accounts.weir, accounts.audit
+    for path in (config.run.parent, config.state.parent):
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _directory(config.run, 0, 0, 0o755)
+    _directory(config.state, 0, 0, 0o755)
+    _directory(config.journal, audit.pw_uid, weir.pw_gid, 0o1770)
+    _directory(config.recordings, audit.pw_uid, audit.pw_gid, 0o2750)
+
+
+def _directory(path: Path, uid: int, gid: int, mode: int) -> None:
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise LayoutError(f"{path} is not a directory: move it away") from None
+    os.chown(path, uid, gid, follow_symlinks=False)
+    path.chmod(mode)
+
+
+def forwarded_key(state: Path, audit: int) -> bytes:
+    """Key of the digests of what was forwarded (docs/decisions/0002): made once, readable by auditors."""
+    path = state / FORWARDED_KEY
+    try:
+        key = path.read_bytes()
+        if len(key) == KEY_BYTES:
+            return key
+    except FileNotFoundError:
+        pass
+    else:
+        raise LayoutError(f"{path} does not hold {KEY_BYTES} bytes: move it away; digests of earlier recordings need "
+                          "the old one")
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    key = secrets.token_bytes(KEY_BYTES)
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    with open(fd, "wb") as file:
+        os.fchown(fd, 0, audit)
+        file.write(key)
+        file.flush()
+        os.fsync(fd)
+    fresh.rename(path)
+    return key

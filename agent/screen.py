@@ -1,0 +1,148 @@
+"""What a person sees.  Colour only on a terminal and without NO_COLOR (rich); JSON where it is asked for.
+
+Much of what is shown was typed by a crew: it goes through `safe`, so that it cannot write to the terminal by itself.
+"""
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from agent.contract.control import ServiceView, Status, TargetView
+from agent.contract.messages import HoldView, SessionView
+
+COLOURS: Final = {"enforcing": "bold green", "starting": "bold yellow", "blocked": "bold yellow",
+                  "stopping": "bold yellow", "degraded": "bold red"}
+MEANINGS: Final = {
+    "enforcing": "crews reach targets through the enforcer, and nothing else",
+    "starting": "crews are cut off until it says enforcing",
+    "blocked": "crews are cut off",
+    "degraded": "something may get through",
+    "stopping": "crews are cut off",
+}
+
+
+def console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document; times are nanoseconds UTC."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def safe(text: str, lines: bool = False) -> str:
+    """Without anything that moves a cursor: control characters and the like are shown as escapes."""
+    return "".join(
+        one if one.isprintable() or (lines and one == "\n") else one.encode("unicode_escape").decode()
+        for one in text.encode(errors="backslashreplace").decode())
+
+
+def ago(nanoseconds: int) -> str:
+    """Time since, in words."""
+    return span(time.time_ns() - nanoseconds) if nanoseconds else "never"
+
+
+def span(nanoseconds: int) -> str:
+    seconds = max(0, nanoseconds // 1_000_000_000)
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def render_status(status: Status) -> RenderableType:
+    head = Text.assemble((status.state, COLOURS.get(status.state, "bold")), f": {MEANINGS.get(status.state, '')}")
+    parts: list[RenderableType] = [head]
+    parts += [Text(f"  because {safe(reason)}", style="yellow") for reason in status.reasons]
+    rows = [
+        ("agent", f"pid {status.pid}, up {ago(status.since)}, {safe(status.config)}"),
+        ("block", "not whole" if status.state == "degraded" else "probes and rules as they should be"),
+        ("nftables", "redirects what arrives unrewritten (every process on the host is tracked)" if status.redirect
+         else "drops what arrives unrewritten"),
+        ("listeners", ", ".join(status.listeners)),
+        ("enforcer", _service(status.enforcer)),
+        ("recorder", f"{_service(status.recorder)}, {_size(status.lag)} of journal waiting"),
+        ("now", _statistics(status.statistics)),
+    ]
+    parts.append(_rows(rows))
+    parts += _section("targets", [_target(one) for one in status.targets])
+    parts += _section("egress", [_target(one) for one in status.egress])
+    parts += _section("workloads", [
+        (one.workload, f"{safe(one.command)} as {one.user}, pid {one.pid}, since {ago(one.since)}")
+        for one in status.workloads])
+    parts += [Text(f"! {safe(hint)}", style="yellow") for hint in status.hints]
+    return Group(*parts)
+
+
+def _service(one: ServiceView) -> str:
+    restarts = f", started again {one.restarts} times" if one.restarts else ""
+    if not one.pid or one.error:
+        return f"not working: {safe(one.error)}{restarts}"
+    return f"pid {one.pid}, up {ago(one.since)}{restarts}"
+
+
+def _statistics(values: dict[str, int]) -> str:
+    if not values:
+        return "the enforcer does not say"
+    return ", ".join(f"{values.get(name, 0)} {name}" for name in ("sessions", "flows", "holds"))
+
+
+def _size(count: int) -> str:
+    return f"{count} bytes" if count < 10240 else f"{count >> 10} KiB" if count < 10 << 20 else f"{count >> 20} MiB"
+
+
+def _target(one: TargetView) -> tuple[str, str]:
+    places = ", ".join(one.addresses) or "no address"
+    return one.name, f"{', '.join(one.hosts)} port {one.port} ({places})"
+
+
+def _section(name: str, rows: Sequence[tuple[str, str]]) -> Iterable[RenderableType]:
+    return [Text(name, style="bold"), _rows(rows)] if rows else []
+
+
+def _rows(rows: Sequence[tuple[str, str]]) -> RenderableType:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(Text(safe(name)), Text(value))
+    return Padding(grid, (0, 0, 0, 2))
+
+
+def render_holds(holds: Sequence[HoldView]) -> RenderableType:
+    if not holds:
+        return Text("nothing waits for an answer")
+    parts: list[RenderableType] = []
+    for hold in holds:
+        parts.append(Text.assemble((hold.ticket, "bold"), f"  {safe(hold.action)}"))
+        parts.append(_rows([
+            ("who", f"{safe(hold.subject)} through {safe(hold.workload)} (pid {hold.pid}, {safe(hold.exe)})"),
+            ("where", f"{safe(hold.target)}, database {safe(hold.database)}"),
+            ("what", safe(hold.text, lines=True)),
+            ("with", safe(", ".join(hold.parameters)) or "no parameters"),
+            ("rule", safe(", ".join(hold.rules))),
+            ("answer by", f"{safe(' or '.join(hold.approvers))}, within {span(hold.until - time.time_ns())}"
+             + (", a reason is required" if hold.reason_required else "")),
+        ]))
+    return Group(*parts)
+
+
+def render_sessions(sessions: Sequence[SessionView]) -> RenderableType:
+    if not sessions:
+        return Text("no session is open")
+    table = Table(box=None, pad_edge=False)
+    for name in ("session", "who", "workload", "target", "database", "operations", "state", "since"):
+        table.add_column(name, overflow="fold")
+    for one in sessions:
+        table.add_row(*(Text(safe(value)) for value in (
+            one.session, one.subject, f"{one.workload} ({one.pid})", one.target, one.database, str(one.operations),
+            one.state, ago(one.since))))
+    return table

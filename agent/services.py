@@ -1,0 +1,245 @@
+"""Enforcer and recorder as the agent's children: started unprivileged, started again when they end, ended in order."""
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from agent.channel import Answer, ChannelError, EnforcerChannel
+from agent.contract import messages
+from agent.contract.control import ServiceView
+from agent.processes import ENVIRONMENT, python_module, unprivileged
+
+LOG = logging.getLogger("weir.services")
+
+FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0   # seconds before the next start; doubled each time
+PROVEN: Final = 30.0                  # seconds after which a start counts as good, and the wait begins anew
+PING_EVERY: Final = 1.0               # seconds
+HANG: Final = 5.0                     # seconds without an answer: killed
+CONFIGURE: Final = 60.0               # seconds that policies may take to load
+DRAIN: Final = 15.0                   # seconds that a service may take to end in order
+
+
+Tell = Callable[[str, dict[str, object]], None]
+Render = Callable[[int], messages.Configure]
+
+
+class Service:
+    """`tell(name, detail)` records; `changed` is called whenever `up` or `error` changes."""
+
+    name = "service"
+
+    def __init__(
+        self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
+    ) -> None:
+        self._user, self._cgroup, self._tell, self._changed = user, cgroup, tell, changed
+        self.up, self.error = False, "not started"
+        self._process: asyncio.subprocess.Process | None = None
+        self._since = self._starts = 0
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    def view(self) -> ServiceView:
+        pid = self._process.pid if self._process and self._process.returncode is None else 0
+        return ServiceView(pid, self._since, max(0, self._starts - 1), self.error)
+
+    def start(self) -> None:
+        self._stopping = False
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """In order where it can, by SIGKILL where it takes longer than DRAIN."""
+        self._stopping = True
+        process = self._process
+        if process is not None and process.returncode is None:
+            await self._ask_to_end(process)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN):
+                    await process.wait()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        end_all(self._cgroup)
+        self._set(False, "stopped")
+
+    async def _ask_to_end(self, process: asyncio.subprocess.Process) -> None:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+
+    async def _life(self) -> str:
+        """From start to end; why it ended."""
+        raise NotImplementedError
+
+    async def _run(self) -> None:
+        wait = FIRST_WAIT
+        while True:
+            began = time.monotonic()
+            try:
+                reason = await self._life()
+            except (OSError, ChannelError) as wrong:
+                reason = str(wrong)
+            finally:
+                await self._kill()
+            self._set(False, reason)
+            if self._stopping:
+                return
+            LOG.error("the %s ended: %s", self.name, reason)
+            self._tell(f"{self.name}.ended", {"reason": reason})
+            wait = FIRST_WAIT if time.monotonic() - began > PROVEN else min(wait * 2, LONGEST_WAIT)
+            await asyncio.sleep(wait)
+
+    async def _spawn(self, command: Sequence[str], keep: Sequence[int] = (), dies_with_parent: bool = False) -> None:
+        end_all(self._cgroup)
+        self._cgroup.mkdir(parents=True, exist_ok=True)
+        down = unprivileged(command, self._user, cgroup=self._cgroup, keep=keep, dies_with_parent=dies_with_parent)
+        self._process = await asyncio.create_subprocess_exec(
+            *down, stdin=asyncio.subprocess.DEVNULL, pass_fds=tuple(keep), env=ENVIRONMENT, cwd="/")
+        self._since, self._starts = time.time_ns(), self._starts + 1
+
+    async def _kill(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        end_all(self._cgroup)
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+    def _set(self, up: bool, error: str) -> None:
+        if (up, error) != (self.up, self.error):
+            self.up, self.error = up, error
+            self._changed()
+
+    def _ended(self) -> str:
+        code = self._process.returncode if self._process else None
+        if code is None:
+            return "ended"
+        return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+
+class Recorder(Service):
+    name = "recorder"
+
+    def __init__(
+        self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
+        options: Sequence[str],
+    ) -> None:
+        super().__init__(user, cgroup, tell, changed)
+        self._options = options
+
+    async def _life(self) -> str:
+        # Ends with the agent, or a second agent's recorder would wait for this one's lock for ever.
+        command = [*python_module("enforcer.recording.recorder"), *self._options]
+        await self._spawn(command, dies_with_parent=True)
+        assert self._process is not None
+        self._set(True, "")
+        await self._process.wait()
+        return self._ended()
+
+
+class Enforcer(Service):
+    """`configure` renders the Configure of now; `answer` answers what the enforcer asks."""
+
+    name = "enforcer"
+
+    def __init__(
+        self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
+        listeners: Sequence[int], configure: Render, answer: Answer,
+    ) -> None:
+        super().__init__(user, cgroup, tell, changed)
+        self._listeners, self._render, self._answer = listeners, configure, answer
+        self._channel: EnforcerChannel | None = None
+        self._configuring = asyncio.Lock()
+        self.first = asyncio.get_running_loop().create_future()     # error of the first Configure, "" where it is right
+
+    @property
+    def channel(self) -> EnforcerChannel:
+        """Raises ChannelError where it is not running."""
+        if self._channel is None:
+            raise ChannelError("the enforcer is not running")
+        return self._channel
+
+    async def configure(self, render: Render | None = None) -> str:
+        """Send the configuration of now, or another; what is wrong with it, or empty.  Raises ChannelError."""
+        async with self._configuring:
+            done = await self.channel.ask(render or self._render, messages.Configured, CONFIGURE)
+        return done.error
+
+    async def _ask_to_end(self, process: asyncio.subprocess.Process) -> None:
+        try:
+            await self.channel.ask(messages.Drain, messages.Done, DRAIN)
+        except ChannelError:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+
+    async def _life(self) -> str:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                command = [*python_module("enforcer.app"), "--channel", str(theirs.fileno()), "--listeners",
+                           ",".join(map(str, self._listeners))]
+                await self._spawn(command, (theirs.fileno(), *self._listeners))
+            self._channel = await EnforcerChannel.open(ours, self._answer)
+            return await self._serve(self._channel)
+        finally:
+            if self._channel is not None:
+                self._channel.close()
+                self._channel = None
+            ours.close()
+
+    async def _serve(self, channel: EnforcerChannel) -> str:
+        assert self._process is not None
+        ended = asyncio.get_running_loop().create_task(self._process.wait())
+        try:
+            error = await self.configure()
+            if not self.first.done():
+                self.first.set_result(error)
+            if error:
+                return f"its configuration: {error}"
+            self._set(True, "")
+            while not ended.done() and not channel.closed.is_set():
+                await asyncio.wait({ended}, timeout=PING_EVERY)
+                if not ended.done():
+                    await channel.ask(messages.Ping, messages.Pong, HANG)
+            await asyncio.wait({ended}, timeout=DRAIN if self._stopping else 0.5)
+            return self._ended()
+        except ChannelError as reason:
+            # Its exit code says more, where it has one; while it drains it may close the channel first.
+            await asyncio.wait({ended}, timeout=DRAIN if self._stopping else 0.5)
+            return f"{reason} ({self._ended()})" if ended.done() else str(reason)
+        finally:
+            ended.cancel()
+
+
+def end_all(cgroup: Path) -> None:
+    """Kill whatever is in a cgroup of Weir's own, which only its children can be."""
+    try:
+        (cgroup / "cgroup.kill").write_text("1")
+        return
+    except FileNotFoundError:
+        pass                          # no such cgroup, or a kernel before 5.14
+    with suppress(OSError):
+        for pid in (cgroup / "cgroup.procs").read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+async def wait_empty(cgroup: Path, seconds: float) -> bool:
+    """Whether nothing is left in it, after at most that long.  kernfs tells of changes of cgroup.events by POLLPRI,
+    which asyncio does not know: looked at often instead."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if not (cgroup / "cgroup.procs").read_text().strip():
+                return True
+        except OSError:
+            return True
+        await asyncio.sleep(0.02)
+    return False

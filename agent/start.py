@@ -1,0 +1,110 @@
+"""The composition root of the root side: the one place where configuration, kernel side and agent are put together."""
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import importlib
+import logging
+import os
+import resource
+import sys
+from typing import Final
+
+from agent.check import load_config
+from agent.config import Config
+from agent.fields import ConfigError
+from agent.journal import Journal, JournalError
+from agent.kernel import Kernel
+from agent.layout import LayoutError, cgroup_root, find_accounts, make_directories, take_lock
+from agent.services import end_all
+from agent.supervisor import Agent, processes, wait_gone
+
+LOG = logging.getLogger("weir.agent")
+
+DESCRIPTORS: Final = 1 << 16
+_PR_SET_DUMPABLE: Final = 4           # linux/prctl.h
+
+
+def start_agent(file: str) -> int:
+    """The life of `weir agent`; its exit code."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="weir-agent: %(message)s", force=True)
+    if os.geteuid() != 0:
+        return _fail("the agent must run as root")
+    try:
+        config = load_config(file)
+        harden()
+        lock = take_lock()
+        try:
+            return asyncio.run(_run(config))
+        finally:
+            os.close(lock)
+    except (ConfigError, LayoutError) as reason:
+        return _fail(str(reason))
+    except (OSError, ValueError, RuntimeError) as reason:
+        return _fail(f"could not start: {reason}; what was in place of the block stays")
+
+
+async def _run(config: Config) -> int:
+    return await Agent(config, make_kernel(config), cgroups=cgroup_root()).run()
+
+
+def make_kernel(config: Config) -> Kernel:
+    kernel: Kernel = importlib.import_module("agent.containment").Containment(
+        config.runtime.name, port=config.enforcer.port, resolver=config.dns.resolver, redirect=config.nftables.redirect,
+        run=config.run, headers=config.state / "headers")
+    return kernel
+
+
+def harden() -> None:
+    """Its memory holds credentials for moments: no core dump, nobody's ptrace."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, DESCRIPTORS), hard))
+    os.umask(0o022)
+
+
+def release_without_agent(file: str, kill: bool) -> str:
+    """`weir release` where no agent runs: recorded by a journal file of its own.  What went wrong, or empty."""
+    if os.geteuid() != 0:
+        return "the agent is not running; only root may release without it"
+    try:
+        config = load_config(file)
+        lock = take_lock()
+    except (ConfigError, LayoutError, OSError) as reason:
+        return str(reason)
+    try:
+        return _release(config, kill)
+    except (LayoutError, JournalError, OSError, RuntimeError) as reason:
+        return f"the block stays: {reason}"
+    finally:
+        os.close(lock)
+
+
+def _release(config: Config, kill: bool) -> str:
+    accounts = find_accounts(config)
+    make_directories(config, accounts)
+    kernel = make_kernel(config)
+    inside = processes(kernel.slice)
+    if inside and not kill:
+        return f"{len(inside)} processes run in the slice; end them, or use --kill"
+    # What cannot be recorded is not done: the journal is opened, and written to, before anything is taken away.
+    journal = Journal(config.journal, accounts.audit.pw_gid)
+    journal.record("releasing", detail={"by": "weir release, without an agent", "killed": len(inside)})
+    try:
+        if inside:
+            end_all(kernel.slice)
+            asyncio.run(wait_gone(kernel.slice, 10.0))
+        kernel.release()
+        journal.record("released", detail={"by": "weir release, without an agent"})
+    except Exception as reason:
+        journal.record("release.failed", detail={"reason": str(reason)})
+        raise
+    finally:
+        journal.close()
+    return ""
+
+
+def _fail(text: str) -> int:
+    print(f"weir-agent: {text}", file=sys.stderr)
+    return 1

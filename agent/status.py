@@ -1,0 +1,96 @@
+"""Pure: what the agent says of itself.  One place decides whether it is enforcing."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from agent.config import Config
+from agent.contract.control import TargetView, WorkloadView
+from agent.owners import Start
+from agent.resolve import Places
+
+STARTING, ENFORCING, BLOCKED, DEGRADED, STOPPING = "starting", "enforcing", "blocked", "degraded", "stopping"
+
+
+@dataclass
+class Health:
+    """What the agent knows of itself, from which the state follows.
+
+    degraded: something may get through.  blocked: nothing gets through, but nothing works either.
+    """
+
+    starting: bool = True
+    stopping: bool = False
+    holes: tuple[str, ...] = ("the probes and rules are not in place yet",)     # Kernel.problems() after repair
+    probe: tuple[str, ...] = ("the self-probe has not been run",)
+    enforcer: str = "not started"     # why it does not work
+    recorder: str = "not started"
+    launcher: str = "not started"
+    journal: str = ""                 # why the agent's own journal cannot be written
+    _said: tuple[str, tuple[str, ...]] = field(default=("", ()))
+
+    def state(self) -> tuple[str, tuple[str, ...]]:
+        """(state, reasons)."""
+        holes = (*self.holes, *self.probe)
+        if self.stopping:
+            return STOPPING, ()
+        if self.starting:
+            return STARTING, holes
+        if holes:
+            return DEGRADED, holes
+        broken = [f"{name}: {why}" for name, why in (
+            ("enforcer", self.enforcer), ("recorder", self.recorder), ("launcher", self.launcher),
+            ("journal", self.journal)) if why]
+        return (BLOCKED, tuple(broken)) if broken else (ENFORCING, ())
+
+    def news(self) -> tuple[str, tuple[str, ...]] | None:
+        """The state, where it or its reasons differ from what `news` gave last."""
+        now = self.state()
+        if now == self._said:
+            return None
+        self._said = now
+        return now
+
+    @property
+    def contained(self) -> bool:
+        """Whether a workload may be started: what it opens is stopped or goes through the enforcer."""
+        return not (self.starting or self.stopping or self.holes or self.probe)
+
+
+def target_views(config: Config, places: Places) -> tuple[TargetView, ...]:
+    return tuple(TargetView(one.name, one.protocol, one.hosts, one.port, places.addresses.get(one.name, ()))
+                 for one in config.targets)
+
+
+def egress_views(config: Config, places: Places) -> tuple[TargetView, ...]:
+    """One a port."""
+    return tuple(TargetView(one.name, "", one.addresses, port, places.egress.get(one.name, ()))
+                 for one in config.egress for port in one.ports)
+
+
+def workload_views(starts: Iterable[Start]) -> tuple[WorkloadView, ...]:
+    return tuple(WorkloadView(one.workload, one.user, one.pid, one.since, one.command, one.owner)
+                 for one in sorted(starts, key=lambda one: one.since))
+
+
+def hints(
+    config: Config, places: Places, failures: Mapping[str, str], statistics: Mapping[str, int], leafs: Iterable[str],
+    lag: int,
+) -> tuple[str, ...]:
+    """What somebody should look at, and what to do.  `leafs`: addresses that no certificate covers."""
+    found = [f"{name} could not be resolved: {why}" for name, why in sorted(failures.items())]
+    found += [f"target {one.name} has no address: connections to it are not known to be its own"
+              for one in config.targets if not places.addresses.get(one.name)]
+    found += [f"{conflict}: such connections are refused; let the names differ in port, or make them one target"
+              for conflict in places.conflicts()]
+    found += [f"{address} has no certificate until no workload runs: clients that verify by address refuse it"
+              for address in leafs]
+    if unknown := statistics.get("unknown_ca"):
+        found.append(f"{unknown} TLS handshakes ended because the client does not trust Weir's authority: add the root "
+                     "file that it reads to `trust` of its target, and start the workload again")
+    if lag > config.recording.journal_limit // 2:
+        found.append(f"the recorder is {lag >> 20} MiB behind; operations are refused at "
+                     f"{config.recording.journal_limit >> 20} MiB")
+    if not config.targets:
+        found.append("no target is configured: nothing can be reached but [[egress]]")
+    return tuple(found)

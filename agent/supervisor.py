@@ -1,0 +1,553 @@
+"""`weir agent`: the order of start and stop, and the watch between them.
+
+Start: directories, journal, owner table; the block (probes, then rules) before anything else can open; launcher, names,
+trust; listeners; recorder; enforcer; control socket; self-probe.  Only then "enforcing".
+
+Stop leaves the block: whatever runs in the slice is cut off.  Only `release` takes it away, when the slice is empty.
+A killed agent leaves the same behind as a stopped one, and its launcher goes on to serve what runs; the next agent
+adopts that by RUN/owners.json.  The enforcer ends with its agent (docs/decisions/0003).
+"""
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from agent import selfprobe
+from agent.actions import Launches, Questions
+from agent.channel import ChannelError
+from agent.check import check_policies, load_config
+from agent.config import Config, needs_restart
+from agent.contract import messages
+from agent.contract.control import Answered, Message
+from agent.contract.journal import HostEvent
+from agent.contract.target import Egress, Target
+from agent.control import Control, Groups
+from agent.facts import Hashes
+from agent.fields import ConfigError
+from agent.journal import Journal, JournalError, backlog, make_event
+from agent.kernel import Kernel, Origin
+from agent.launching import LauncherDoor
+from agent.layout import Accounts, find_accounts, forwarded_key, make_directories
+from agent.owners import Owners, Start
+from agent.resolve import Known, Places, Resolver, is_address
+from agent.services import Enforcer, Recorder, end_all, wait_empty
+from agent.status import ENFORCING, Health
+from agent.trust import NO_TRUST, Trust, TrustTarget, prepare_trust, resolv_conf, write_public
+from agent.whois import Answers
+
+LOG = logging.getLogger("weir.agent")
+
+WATCH: Final = 1.0                    # seconds between looks at the block
+PREDECESSOR: Final = 10.0             # seconds that the enforcer and recorder of a killed agent may take to end
+KILLED: Final = 10.0                  # seconds that killed processes of the slice may take to go
+RETRY: Final = 1.0                    # seconds before the launcher is started again
+RING_LINES: Final = 100_000           # connects that wait for the journal; more stay in the ring, and then are refused
+BACKLOG: Final = 1024
+PROBE: Final = "weir-self-probe"      # the workload that the self-probe is attributed to
+
+
+class Agent:
+    """Everything that lives as long as the process.  `run` is its life."""
+
+    def __init__(self, config: Config, kernel: Kernel, *, cgroups: Path) -> None:
+        """`cgroups`: the root of cgroup v2."""
+        self.config, self.kernel, self._cgroups = config, kernel, cgroups
+        self.health = Health()
+        self.since = time.time_ns()
+        self.accounts: Accounts = find_accounts(config)
+        self.places = Places((), (), Known())
+        self.trust: Trust = NO_TRUST
+        self._own = cgroups / f"{config.runtime.name}.weir"
+        self._stop = asyncio.Event()
+        self._error = ""              # why the agent ends with 1
+        self._reconfigure = asyncio.Event()
+        self._looking = asyncio.Lock()        # at the block, or changing it
+        self._reloading = asyncio.Lock()
+        self._released = False
+        self._ring: list[Origin] = []
+        self._ring_open = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # life
+
+    async def run(self) -> int:
+        """Exit code: 0 after stop or release, 1 where it could not start."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        try:
+            await self._start()
+            loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_by_signal()))
+            await self._stop.wait()
+        finally:
+            await self._end()
+        if self._error:
+            LOG.error("%s", self._error)
+        return 1 if self._error else 0
+
+    async def _start(self) -> None:
+        config = self.config
+        make_directories(config, self.accounts)
+        self.journal = Journal(config.journal, self.accounts.audit.pw_gid)
+        self.tell("agent.started", {"pid": os.getpid(), "config": config.file, "name": config.runtime.name})
+        self._key = forwarded_key(config.state, self.accounts.audit.pw_gid)
+        self.owners, self.hashes = Owners(config.run / "owners.json"), Hashes()
+        await asyncio.to_thread(self.kernel.install)
+        self._open_ring()
+        await self._look()
+        self.launcher = LauncherDoor(lambda ended: self.launches.ended(ended), self._launcher_lost)
+        self.launches = Launches(self)
+        await self._start_launcher()
+        self.resolver = Resolver(config.dns.resolver, self._reconfigure.set)
+        await self.resolver.set_names(_names(config))
+        self.places, self.trust = await asyncio.to_thread(self._prepare, config)
+        await self._end_predecessors()
+        self.listeners = open_listeners(config.enforcer.port)
+        self._start_services()
+        self.control = Control(config.control, Questions(self), self._groups, self.kernel.is_crew, self.tell)
+        self.control.open()
+        self.health.starting = False
+        for work in (self._watch(), self._reconfigure_when_asked(), self._first_configuration()):
+            self._spawn(work)
+        await self._probe()
+        self.news()
+
+    def _start_services(self) -> None:
+        config = self.config
+        self.recorder = Recorder(
+            config.runtime.audit_user, self._own / "recorder", self.tell, self._service_changed,
+            ["--journal", str(config.journal), "--recording", str(config.recordings), "--checkpoint-seconds",
+             str(config.recording.checkpoint), "--rotate-bytes", str(config.recording.rotate)])
+        answers = Answers(
+            self.kernel, self.owners, self.hashes, self._cgroups, lambda: self.config, lambda: self.places)
+        self.enforcer = Enforcer(
+            config.runtime.user, self._own / "enforcer", self.tell, self._service_changed,
+            [one.fileno() for one in self.listeners],
+            lambda number: render_configure(number, self.config, self.places, self.trust, self._key), answers.answer)
+        self.recorder.start()
+        self.enforcer.start()
+
+    async def _end(self) -> None:
+        """In order, as far as the start came; everything that was said lies in the recording at the end."""
+        self.health.stopping = True
+        parts = vars(self)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if "enforcer" in parts:
+            await self.enforcer.stop()
+        if "launcher" in parts:
+            self.launcher.close()
+        if "resolver" in parts:
+            await self.resolver.close()
+        if "journal" in parts:
+            self._close_ring()
+            self.tell("agent.stopped", {"reason": self._error or "asked to"})
+            self.journal.close()
+        if "recorder" in parts:
+            await self.recorder.stop()
+        if "control" in parts:
+            await self.control.close()
+        if "hashes" in parts:
+            self.hashes.close()
+        for listener in parts.get("listeners", ()):
+            listener.close()
+        self._remove_own()
+
+    def _remove_own(self) -> None:
+        for path in (self._own / "enforcer", self._own / "recorder", self._own):
+            with suppress(OSError):
+                path.rmdir()
+
+    async def _end_predecessors(self) -> None:
+        """Enforcer and recorder of an agent that was killed end by themselves; what does not is ended."""
+        for name in ("enforcer", "recorder"):
+            if not await wait_empty(self._own / name, PREDECESSOR):
+                LOG.warning("the %s of the agent before this one did not end: killed", name)
+                end_all(self._own / name)
+                await wait_empty(self._own / name, KILLED)
+
+    async def _first_configuration(self) -> None:
+        """A configuration that is wrong from the start is no state to be in; the block stays."""
+        if error := await self.enforcer.first:
+            self._error = f"the configuration is wrong: {error}"
+            self._stop.set()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    # recording
+
+    def tell(self, name: str, detail: Mapping[str, object], workload: str = "") -> None:
+        """A host event.  What cannot be recorded makes the state "blocked": it is not lost silently."""
+        try:
+            self.journal.record(name, workload, detail)
+        except JournalError as reason:
+            self._journal_failed(reason)
+        else:
+            self.health.journal = ""
+
+    def _journal_failed(self, reason: JournalError) -> None:
+        if not self.health.journal:
+            LOG.error("the agent's journal cannot be written: %s", reason)
+        self.health.journal = str(reason)
+        self._pause_ring()
+
+    def news(self) -> None:
+        """Say and record what state this is, where it has changed."""
+        if news := self.health.news():
+            state, reasons = news
+            said = ": " + "; ".join(reasons) if reasons else ""
+            (LOG.info if state == ENFORCING else LOG.warning)("%s%s", state, said)
+            self.tell(state, {"reason": "; ".join(reasons)} if reasons else {})
+
+    def _service_changed(self) -> None:
+        self.health.enforcer = "" if self.enforcer.up else self.enforcer.error
+        self.health.recorder = "" if self.recorder.up else self.recorder.error
+        self.news()
+
+    # the ring of connects
+
+    def _open_ring(self) -> None:
+        if not self._ring_open:
+            asyncio.get_running_loop().add_reader(self.kernel.ring_fd, self._on_ring)
+            self._ring_open = True
+
+    def _pause_ring(self) -> None:
+        """What is not taken fills the ring, and then the kernel refuses connects: nothing goes unrecorded."""
+        if self._ring_open:
+            asyncio.get_running_loop().remove_reader(self.kernel.ring_fd)
+            self._ring_open = False
+
+    def _close_ring(self) -> None:
+        if self._ring_open and not self._released:
+            self._on_ring()
+        self._pause_ring()
+
+    def _on_ring(self) -> None:
+        self._ring += self.kernel.drain()
+        try:
+            self.journal.record_all(map(self._connect_event, self._ring))
+        except JournalError as reason:
+            self._journal_failed(reason)
+        else:
+            self._ring.clear()
+        if len(self._ring) > RING_LINES:
+            self._pause_ring()
+
+    def _connect_event(self, origin: Origin) -> HostEvent:
+        start = self.owners.find(origin.owner)
+        return make_event("connect", start.workload if start else "", {
+            "owner": origin.owner, "pid": origin.tgid, "destination": f"{origin.destination} {origin.port}",
+            "hook": origin.hook})
+
+    # the watch
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH)
+            await self._look()
+            self._sweep()
+            self._watch_journal()
+            if self.health.probe and not self.health.holes:
+                await self._probe()
+            self.news()
+
+    async def _look(self) -> None:
+        """At the block, by the kernel's own word; what is not as it should be is put back, and recorded."""
+        async with self._looking:
+            if self._released:
+                return
+            found = await asyncio.to_thread(self._problems)
+            if not found:
+                self.health.holes = ()
+                return
+            self.health.holes = tuple(found)
+            left = await asyncio.to_thread(self._repair)
+            self.health.holes = tuple(left)
+        self.tell("degraded" if left else "repaired", {"found": "; ".join(found), "left": "; ".join(left)})
+        LOG.warning("the block was not whole: %s; %s", "; ".join(found), "not repaired" if left else "repaired")
+        if not left and not self.health.starting:
+            await self._probe()
+
+    def _problems(self) -> list[str]:
+        try:
+            return self.kernel.problems()
+        except Exception as reason:   # whatever it is: what cannot be seen does not count as in place
+            return [f"the block could not be looked at: {type(reason).__name__}: {reason}"]
+
+    def _repair(self) -> list[str]:
+        try:
+            self.kernel.repair()
+        except Exception as reason:
+            LOG.error("the block could not be repaired: %s: %s", type(reason).__name__, reason)
+        return self._problems()
+
+    def _sweep(self) -> None:
+        """Starts of an earlier agent's launcher end without a word."""
+        for start in self.owners:
+            if not self.launches.has(start.owner) and not _populated(Path(start.cgroup)):
+                with suppress(OSError):
+                    Path(start.cgroup).rmdir()
+                self.owners.end(start.owner)
+                self.tell("exit", {"owner": start.owner, "user": start.user, "code": "not known"}, start.workload)
+
+    def _watch_journal(self) -> None:
+        config = self.config.recording
+        waiting = backlog(self.config.journal, "agent-")
+        try:
+            disk = os.statvfs(self.config.journal)
+            free = disk.f_bavail * disk.f_frsize
+        except OSError:
+            free = 0
+        if waiting > config.journal_limit or free < config.reserve:
+            self.health.journal = ("the recorder is too far behind" if free >= config.reserve
+                                   else f"less than {config.reserve >> 20} MiB are free on the disk")
+            self._pause_ring()
+        elif self.health.journal or not self._ring_open:
+            self.tell("journal.resumed", {})
+            if not self.health.journal:
+                self._on_ring()
+                self._open_ring()
+
+    async def _probe(self) -> None:
+        """A process in the slice tries to get out; the verdict is the receiver's."""
+        owner = self.owners.draw()
+        cgroup = self.kernel.slice / selfprobe.name()
+        self.owners.put(Start(owner, PROBE, selfprobe.NOBODY, "nobody", (), str(cgroup), 0))
+        self.launches.add(owner)
+        try:
+            found = await selfprobe.probe(cgroup, lambda pid: self.kernel.mark(pid, owner))
+        except OSError as reason:
+            found = [f"the self-probe could not be run: {reason}"]
+        finally:
+            self.launches.discard(owner)
+        before, self.health.probe = self.health.probe, tuple(found)
+        if found and tuple(found) != before:
+            self.tell("probe.failed", {"found": "; ".join(found)})
+
+    # launcher
+
+    async def _start_launcher(self) -> None:
+        try:
+            await self.launcher.start(str(self.kernel.owners))
+        except OSError as reason:
+            self.health.launcher = f"could not be started: {reason}"
+        else:
+            self.health.launcher = ""
+
+    def _launcher_lost(self) -> None:
+        self.health.launcher = "ended"
+        self.tell("launcher.ended", {})
+        self.news()
+        if not self.health.stopping:
+            self._spawn(self._restart_launcher())
+
+    async def _restart_launcher(self) -> None:
+        while self.health.launcher:
+            await asyncio.sleep(RETRY)
+            await self._start_launcher()
+        self.news()
+
+    # names and configuration
+
+    def _prepare(self, config: Config) -> tuple[Places, Trust]:
+        """For this configuration and the names as they are known now.  Raises ValueError, OSError."""
+        places = Places(config.targets, config.egress, self.resolver.known)
+        trust = prepare_trust(
+            [TrustTarget(one.name, one.hosts, places.addresses[one.name], one.trust) for one in config.targets],
+            config.state, config.run, running=len(self.owners) > 0)
+        (config.run / "trust").mkdir(mode=0o755, exist_ok=True)
+        if config.dns.resolver is not None:
+            write_public(self.resolv, resolv_conf(config.dns.resolver[0]).encode())
+        return places, trust
+
+    @property
+    def resolv(self) -> Path:
+        """What shows as /etc/resolv.conf in a workload's view."""
+        return self.config.run / "trust" / "resolv.conf"
+
+    async def _reconfigure_when_asked(self) -> None:
+        """Names have changed."""
+        while True:
+            await self._reconfigure.wait()
+            self._reconfigure.clear()
+            async with self._reloading:
+                try:
+                    self.places, self.trust = await asyncio.to_thread(self._prepare, self.config)
+                    error = await self.enforcer.configure()
+                except ChannelError:
+                    continue          # the next enforcer is configured with what is known then
+                except (ValueError, OSError) as reason:
+                    error = str(reason)
+                addresses = {name: " ".join(found) for name, found in self.places.addresses.items()}
+                self.tell("names.changed", {**addresses, **({"error": error} if error else {})})
+
+    async def reload(self) -> str:
+        """Take over what the files say; what is wrong with it, and then the old configuration stays."""
+        async with self._reloading:
+            error = await self._reload()
+        self.tell("config.refused" if error else "config.reloaded", {"error": error} if error else {})
+        return error
+
+    async def _reload(self) -> str:
+        try:
+            config = await asyncio.to_thread(load_config, self.config.file)
+        except ConfigError as wrong:
+            return str(wrong)
+        if changed := needs_restart(self.config, config):
+            return f"{', '.join(changed)}: cannot be changed by a reload; weir stop, then start the agent again"
+        try:
+            await self.resolver.set_names({*_names(self.config), *_names(config)})
+            places, trust = await asyncio.to_thread(self._prepare, config)
+            accounts = find_accounts(config)
+            error = await self._offer(config, places, trust)
+        except (ValueError, OSError) as reason:
+            error = str(reason)
+        if not error:
+            self.config, self.places, self.trust, self.accounts = config, places, trust, accounts
+        await self.resolver.set_names(_names(self.config))
+        return error
+
+    async def _offer(self, config: Config, places: Places, trust: Trust) -> str:
+        """The enforcer takes it as a whole or not at all; where none runs, its policies are checked as it would."""
+        try:
+            return await self.enforcer.configure(
+                lambda number: render_configure(number, config, places, trust, self._key))
+        except ChannelError:
+            return "\n".join(map(str, await asyncio.to_thread(check_policies, config)))
+
+    async def _reload_by_signal(self) -> None:
+        if error := await self.reload():
+            LOG.error("the configuration was not taken over: %s", error)
+
+    # release
+
+    async def release(self, kill: bool) -> Message:
+        """Take the block away, where nothing runs in the slice; the agent ends after it."""
+        inside = processes(self.kernel.slice)
+        if inside and not kill:
+            return Answered(f"{len(inside)} processes run in the slice (pids {' '.join(map(str, inside[:10]))}"
+                            f"{' ...' if len(inside) > 10 else ''}); end them, or use --kill")
+        self.health.stopping = True   # nothing is started from here on
+        async with self._looking:
+            try:
+                if inside:
+                    end_all(self.kernel.slice)
+                    await wait_gone(self.kernel.slice, KILLED)
+                self._close_ring()
+                await asyncio.to_thread(self.kernel.release)
+            except Exception as reason:
+                self.health.stopping = False
+                self._open_ring()
+                self.tell("release.failed", {"reason": str(reason)})
+                return Answered(f"the block stays: {reason}")
+            self._released = True
+        self.tell("released", {"killed": len(inside)})
+        with suppress(JournalError):
+            self.journal.sync()
+        self._stop.set()
+        return Answered()
+
+    # small things
+
+    def _groups(self) -> Groups:
+        return Groups(self.accounts.approvers, self.accounts.audit.pw_gid)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (wrong := task.exception()) is not None:
+            # A watch that is no more is not known to be whole: end, and let the block stand.
+            LOG.error("a part of the agent failed: %s: %s", type(wrong).__name__, wrong)
+            self._error = self._error or f"a part of the agent failed: {type(wrong).__name__}"
+            self._stop.set()
+
+
+def render_configure(number: int, config: Config, places: Places, trust: Trust, key: bytes) -> messages.Configure:
+    """What the enforcer is told: everything, each time."""
+    return messages.Configure(
+        number=number, runtime=config.runtime.name, targets=tuple(_targets(config, places, trust)),
+        egress=tuple(Egress(one.name, places.egress.get(one.name, ()), one.ports) for one in config.egress),
+        policies=config.policies, journal=str(config.journal), forwarded_key=key,
+        journal_limit=config.recording.journal_limit, reserve=config.recording.reserve,
+        max_sessions=config.enforcer.max_sessions, hold_seconds=config.enforcer.hold, durable=config.enforcer.durable)
+
+
+def _targets(config: Config, places: Places, trust: Trust) -> Iterable[Target]:
+    for one in config.targets:
+        leaf = trust.leafs[one.name]
+        yield Target(
+            name=one.name, protocol=one.protocol, hosts=one.hosts, port=one.port,
+            addresses=places.addresses.get(one.name, ()), tls=one.tls, tls_ca=config.roots.get(one.name, ""),
+            leaf_certificate=leaf.certificate, leaf_key=leaf.key, databases=one.databases,
+            labels=tuple(row.column_label() for row in one.labels), payload=one.payload,
+            payload_limit=one.payload_limit)
+
+
+def open_listeners(port: int) -> list[socket.socket]:
+    """127.0.0.1 and, where the host has IPv6, ::1.  Kept open over restarts of the enforcer: connections wait."""
+    opened = []
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        try:
+            one = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError:
+            if family == socket.AF_INET:
+                raise
+            continue
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            one.bind((address, port))
+            one.listen(BACKLOG)
+        except OSError as reason:
+            one.close()
+            if family == socket.AF_INET6 and not Path("/proc/net/if_inet6").exists():
+                continue
+            raise OSError(reason.errno, f"{address} port {port}: {reason.strerror}") from None
+        opened.append(one)
+    return opened
+
+
+def _names(config: Config) -> set[str]:
+    hosts = [host for one in config.targets for host in one.hosts]
+    hosts += [host for one in config.egress for host in one.addresses]
+    return {host for host in hosts if not is_address(host)}
+
+
+def _populated(cgroup: Path) -> bool:
+    """Whether there is a process in it or below; False where it is gone."""
+    try:
+        return "populated 1" in (cgroup / "cgroup.events").read_text()
+    except OSError:
+        return False
+
+
+def processes(cgroup: Path) -> list[int]:
+    found = []
+    for path, _, _ in os.walk(cgroup):
+        with suppress(OSError):
+            found += [int(pid) for pid in Path(path, "cgroup.procs").read_text().split()]
+    return found
+
+
+async def wait_gone(cgroup: Path, seconds: float) -> None:
+    """Until nothing below is populated, for at most that long."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while _populated(cgroup) and loop.time() < deadline:
+        await asyncio.sleep(0.02)
+
