@@ -15,7 +15,7 @@ import msgspec
 from agent.channel import ChannelError
 from agent.contract import control, messages
 from agent.contract.control import Answered, Failed, Message, Refused
-from agent.control import Peer
+from agent.control import OWN_ERROR, Peer
 from agent.identity import groups_of, subject_of
 from agent.journal import backlog, plain
 from agent.launch import Ended, Launched
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from agent.supervisor import Agent
 
 STATISTICS = 1.0                      # seconds that the status waits for the enforcer's
-OWN_ERROR = 125
 
 _Item = TypeVar("_Item")
 
@@ -97,7 +96,10 @@ class Launches:
             trust=agent.trust, resolv=str(agent.resolv) if agent.resolv.exists() else "")
 
     def ended(self, ended: Ended) -> None:
-        """The launcher's word; also for what never ran."""
+        """The launcher's word; also for what never ran.  Not when the agent stops: what runs goes on, and the next
+        agent sees its end."""
+        if self._agent.health.stopping:
+            return
         start = self._agent.owners.find(ended.number)
         self._running.discard(ended.number)
         if start is None:

@@ -34,6 +34,7 @@ AT_ONCE: Final = 128                  # connections
 EACH: Final = 16                      # of one uid; root is not counted
 ASKING: Final = 5.0                   # seconds in which a question must be complete
 TELLING: Final = 5.0                  # seconds in which an answer must be taken
+OWN_ERROR: Final = 125
 QUIET: Final = 1.0                    # seconds in which the same refusal is recorded once
 _BACKLOG: Final = 128
 _PEERGROUPS, _PEERPIDFD = 59, 77      # asm-generic/socket.h; SO_PEERPIDFD since Linux 6.5
@@ -185,24 +186,37 @@ class Control:
 
     async def _converse(self, connection: socket.socket, peer: Peer) -> None:
         frames = Frames(connection, control.LIMIT)
+        request: Request | None = None
         try:
-            self._check(peer, "connect")
+            refusal = self._refusal(peer)
+            # Read in any case, or the peer would find a reset in place of the reason; a crew's bytes are dropped.
             async with asyncio.timeout(ASKING):
                 body = await _next(connection, frames)
             if body is None:
                 return
+            if refusal:
+                raise refusal
             request = control.parse_request(body)
             self._check(peer, type(request).__name__)
             self._permit(request, peer)
             answer = await self._answer(request, peer, connection, frames)
         except Refusal as reason:
-            answer = control.Refused(str(reason))
+            # Whoever asked to run something knows Failed; so does everybody else.
+            answer = control.Refused(str(reason)) if request and not isinstance(request, control.Run) else (
+                control.Failed(OWN_ERROR, str(reason)))
         except msgspec.MsgspecError:
             answer = control.Refused("the question is malformed: weir and its agent are of different versions")
         finally:
             frames.close_descriptors()
         if answer is not None:
             await _send(connection, answer)
+
+    def _refusal(self, peer: Peer) -> Refusal | None:
+        try:
+            self._check(peer, "connect")
+        except Refusal as reason:
+            return reason
+        return None
 
     def _check(self, peer: Peer, what: str) -> None:
         """Raises Refusal for a crew, and for whom it cannot be told."""

@@ -61,7 +61,8 @@ def become(user: str, cgroup: str, keep: Sequence[int], dies_with_parent: bool, 
         Path(cgroup, "cgroup.procs").write_text("0")
     _close_others(keep)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, DESCRIPTORS),) * 2)
     os.umask(0o027)
     os.chdir("/")
     for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGHUP):

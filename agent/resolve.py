@@ -161,7 +161,7 @@ class Resolver:
             try:
                 addresses, ttl = await self.resolve(name)
             except (dns.exception.DNSException, OSError) as reason:
-                self._failed(name, str(reason) or type(reason).__name__)
+                self._failed(name, _explain(reason))
                 wait = AGAIN
             else:
                 self.failures.pop(name, None)
@@ -200,6 +200,16 @@ class Resolver:
         except OSError:
             text = ""
         return {"localhost": ("127.0.0.1", "::1")} | parse_hosts(text)
+
+
+def _explain(reason: Exception) -> str:
+    if isinstance(reason, dns.resolver.NXDOMAIN):
+        return "there is no such name"
+    if isinstance(reason, dns.resolver.LifetimeTimeout):
+        return f"the resolver did not answer within {TIMEOUT:.0f} seconds"
+    if isinstance(reason, dns.resolver.NoNameservers):
+        return "the resolver refused or failed"
+    return str(reason) or type(reason).__name__
 
 
 def _rrset(answer: dns.resolver.Answer) -> dns.rrset.RRset:

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import msgspec
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -109,12 +108,16 @@ def _section(name: str, rows: Sequence[tuple[str, str]]) -> Iterable[RenderableT
 
 
 def _rows(rows: Sequence[tuple[str, str]]) -> RenderableType:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
+    """Each value beside its name, further lines of it below; long ones are left to the terminal."""
+    width = max(len(name) for name, _ in rows)
+    text = Text()
     for name, value in rows:
-        grid.add_row(Text(safe(name)), Text(value))
-    return Padding(grid, (0, 0, 0, 2))
+        first, *others = value.split("\n")
+        text.append(f"  {safe(name):{width}}  ", "dim").append(first + "\n")
+        for line in others:
+            text.append(" " * (width + 4) + line + "\n")
+    text.right_crop(1)
+    return text
 
 
 def render_holds(holds: Sequence[HoldView]) -> RenderableType:

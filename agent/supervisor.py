@@ -47,6 +47,7 @@ LOG = logging.getLogger("weir.agent")
 
 WATCH: Final = 1.0                    # seconds between looks at the block
 PREDECESSOR: Final = 10.0             # seconds that the enforcer and recorder of a killed agent may take to end
+FIRST: Final = 10.0                   # seconds that the start waits for the enforcer to be configured
 KILLED: Final = 10.0                  # seconds that killed processes of the slice may take to go
 RETRY: Final = 1.0                    # seconds before the launcher is started again
 RING_LINES: Final = 100_000           # connects that wait for the journal; more stay in the ring, and then are refused
@@ -97,7 +98,7 @@ class Agent:
         config = self.config
         make_directories(config, self.accounts)
         self.journal = Journal(config.journal, self.accounts.audit.pw_gid)
-        self.tell("agent.started", {"pid": os.getpid(), "config": config.file, "name": config.runtime.name})
+        self.tell("agent.started", {"pid": os.getpid(), "config": config.file, "runtime": config.runtime.name})
         self._key = forwarded_key(config.state, self.accounts.audit.pw_gid)
         self.owners, self.hashes = Owners(config.run / "owners.json"), Hashes()
         await asyncio.to_thread(self.kernel.install)
@@ -114,11 +115,13 @@ class Agent:
         self._start_services()
         self.control = Control(config.control, Questions(self), self._groups, self.kernel.is_crew, self.tell)
         self.control.open()
-        self.health.starting = False
-        for work in (self._watch(), self._reconfigure_when_asked(), self._first_configuration()):
-            self._spawn(work)
+        self._spawn(self._first_configuration())
         await self._probe()
+        await asyncio.wait({self.enforcer.first}, timeout=FIRST)
+        self.health.starting = False
         self.news()
+        for work in (self._watch(), self._reconfigure_when_asked()):
+            self._spawn(work)
 
     def _start_services(self) -> None:
         config = self.config

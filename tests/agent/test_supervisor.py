@@ -1,0 +1,411 @@
+"""The agent's life as a process: start, watch, repair, kill -9, reload, stop, release.  In a network namespace of its
+own, with a real block of nftables, a real launcher and real crews; the probes, the enforcer and the recorder are small
+stand-ins (tests/standin), for what is held here is the agent's part.
+"""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from standin.host import CGROUPS, CONFIG, PORT, Host
+
+pytestmark = pytest.mark.kernel
+
+CONNECT = """
+import socket, sys, time
+for line in iter(sys.stdin.readline, ""):
+    address, port = line.split()
+    try:
+        with socket.create_connection((address, int(port)), 20) as one:
+            print((one.makefile().readline() or "closed").strip(), flush=True)
+    except OSError as reason:
+        print(type(reason).__name__, flush=True)
+"""
+
+
+class Crew:
+    """A crew that connects when it is told to, and says what it got."""
+
+    def __init__(self, host: Host) -> None:
+        self.process = host.crew("/usr/bin/python3", "-c", CONNECT, stdin=subprocess.PIPE)
+
+    def ask(self, address: str, port: int) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{address} {port}\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def connect(self, address: str, port: int) -> str:
+        self.ask(address, port)
+        return self.answer()
+
+    def whose(self, address: str = "192.0.2.4", port: int = 5432) -> dict[str, object]:
+        found: dict[str, object] = json.loads(self.connect(address, port))
+        return found
+
+    def end(self) -> int:
+        self.process.communicate(timeout=30)
+        return self.process.returncode
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def steady() -> Iterator[Host]:
+    """One host for the tests that leave it as it was."""
+    host = Host(f"wt-{os.getpid() % 10000}")
+    try:
+        host.start()
+        yield host
+    finally:
+        host.close()
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    one = Host(f"wu-{os.getpid() % 10000}")
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def enforcing(host: Host) -> bool:
+    return bool(host.status().get("state") == "enforcing")
+
+
+# what it is while it runs
+
+
+def test_a_crew_is_attributed(steady: Host) -> None:
+    with Crew(steady) as crew:
+        found = crew.whose()
+        owner = found["owner"]
+        assert isinstance(owner, dict)
+        assert (owner["workload"], owner["user"], owner["subject"], owner["groups"]) == (
+            "crew", "games", "local:games", ["data"])
+        assert (owner["destination"], owner["port"], owner["target"]) == ("192.0.2.4", 5432, "orders")
+        assert owner["attribution"] == "redirect"
+        assert owner["cgroup"].startswith(f"/{steady.name}.slice/crew-")
+        assert found["user"] == "svc"
+        egress = crew.whose("192.0.2.3", 443)["owner"]
+        assert isinstance(egress, dict)
+        assert (egress["egress"], egress["target"]) == ("model", "")
+        other = crew.whose("192.0.2.3", 444)["owner"]
+        assert isinstance(other, dict)
+        assert (other["egress"], other["target"]) == ("", "")
+
+
+def test_who_is_no_crew_is_nobody(steady: Host) -> None:
+    done = subprocess.run(steady.inside("/usr/bin/python3", "-c", CONNECT), input=f"127.0.0.1 {PORT}\n", text=True,
+                          capture_output=True, timeout=30)
+    assert json.loads(done.stdout)["owner"] is None
+
+
+def test_codes_and_words_come_back(steady: Host) -> None:
+    assert steady.run("/usr/bin/id", "-un") == (0, "games\n", "")
+    assert steady.run("/bin/sh", "-c", "exit 7")[0] == 7
+    code, out, err = steady.run("no-such-command")
+    assert (code, out) == (127, "")
+    assert "command not found" in err
+    done = steady.weir("run", "--workload", "nobody-knows", "--user", "games", "--", "id")
+    assert (done.returncode, done.stderr) == (125, "weir: there is no workload 'nobody-knows'\n")
+    assert "name an unprivileged user" in steady.weir("run", "--workload", "crew", "--", "id").stderr
+
+
+def test_what_a_launch_leaves_in_the_recording(steady: Host) -> None:
+    steady.run("/bin/sh", "-c", "exit 3")
+    exit_event = steady.until(lambda: [one for one in steady.events("exit") if one["code"] == "3"], "exit")[0]
+    launch = next(one for one in steady.events("launch") if one["owner"] == exit_event["owner"])
+    assert (launch["user"], launch["by"], launch["command"], launch["workload"]) == ("games", "root", "/bin/sh", "crew")
+    assert not Path(launch["cgroup"]).exists()
+
+
+def test_the_enforcer_holds_nothing(steady: Host) -> None:
+    status = steady.status()
+    for service, user in (("enforcer", "weir"), ("recorder", "weir-audit")):
+        pid = status[service]["pid"]
+        proc = Path("/proc", str(pid))
+        facts = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines() if ":\t" in line)
+        uid = int(subprocess.run(["id", "-u", user], capture_output=True, text=True, check=True).stdout)
+        assert facts["Uid"].split() == [str(uid)] * 4
+        assert facts["Groups"].split() in ([], [facts["Gid"].split()[0]])
+        assert {facts[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+        assert facts["NoNewPrivs"] == "1"
+        assert f"/{steady.name}.weir/{service}\n" in (proc / "cgroup").read_text()
+        assert "Max core file size        0                    0" in (proc / "limits").read_text()
+        assert "hunter2" not in (proc / "environ").read_bytes().decode()
+
+
+def test_status_for_people_and_programs(steady: Host) -> None:
+    status = steady.status()
+    assert (status["state"], status["reasons"], status["runtime"]) == ("enforcing", [], steady.name)
+    assert status["targets"][0]["addresses"] == ["192.0.2.4"]
+    assert status["listeners"] == [f"127.0.0.1:{PORT}", f"[::1]:{PORT}"]
+    assert any("add the root file" in hint for hint in status["hints"])
+    done = steady.weir("status")
+    assert done.returncode == 0
+    assert done.stdout.startswith("enforcing: ")
+    assert "\x1b" not in done.stdout
+
+
+# who may ask what
+
+
+@pytest.mark.parametrize("arguments", [
+    ("status",), ("approvals", "list"), ("approvals", "approve", "abc123"), ("stop",), ("release", "--kill"),
+    ("reload",),
+    ("run", "--workload", "crew", "--", "id")])
+@pytest.mark.parametrize("user", [0, 5])
+def test_a_crew_is_refused_whatever_its_uid(steady: Host, arguments: tuple[str, ...], user: int) -> None:
+    code = "import os, sys; open(sys.argv[1], 'w').write('0'); os.setgroups([]); os.setgid(int(sys.argv[2])); " \
+           "os.setuid(int(sys.argv[2])); os.execv(sys.argv[3], sys.argv[3:])"
+    (steady.slice / "by-hand").mkdir(exist_ok=True)
+    done = subprocess.run(
+        ["/usr/bin/python3", "-c", code, str(steady.slice / "by-hand" / "cgroup.procs"), str(user), "/usr/bin/env",
+         steady.python, "-m", "agent.cli", "--config", str(steady.file), *arguments], env=steady.environment,
+        capture_output=True, text=True, timeout=30, cwd="/", stdin=subprocess.DEVNULL)
+    assert done.returncode in (1, 125)
+    assert "a crew may not speak to Weir's agent" in done.stderr
+    refused = steady.until(lambda: steady.events("control.refused"), "refusal")
+    assert {one["reason"] for one in refused} >= {"a crew may not speak to Weir's agent"}
+
+
+def test_what_others_may_ask(steady: Host) -> None:
+    assert steady.json("status", user=5)["state"] == "enforcing"
+    for arguments in (("stop",), ("release",), ("reload",)):
+        done = steady.weir(*arguments, user=5)
+        assert (done.returncode, done.stderr) == (1, "weir: only root may do this\n")
+    done = steady.weir("approvals", "approve", "abc123", user=5)
+    assert (done.returncode, done.stderr) == (1, "weir: only root and members of the approvers' group may do this\n")
+    assert "members of the auditors' group" in steady.weir("status", "--sessions", user=5).stderr
+    assert steady.json("status", "--sessions")["sessions"] == []
+    assert "games is not among" not in steady.weir("run", "--workload", "crew", "--", "id", user=5).stderr
+
+
+def test_approvers_by_their_unix_group(steady: Host) -> None:
+    group = subprocess.run(["getent", "group", "weir-approvers"], capture_output=True, text=True, check=True).stdout
+    command = ["setpriv", "--reuid", "5", "--regid", "60", "--groups", group.split(":")[2], "--", steady.python, "-m",
+               "agent.cli", "--config", str(steady.file), "approvals"]
+    done = subprocess.run([*command, "list", "--json"], env=steady.environment, capture_output=True, text=True, cwd="/")
+    assert json.loads(done.stdout)[0]["ticket"] == "abc123"
+    done = subprocess.run([*command, "approve", "abc123"], env=steady.environment, capture_output=True, text=True,
+                          cwd="/")
+    assert done.returncode == 1
+    assert "local:games is in none of the groups" in done.stderr
+
+
+def test_approvals(steady: Host) -> None:
+    done = steady.weir("approvals")
+    assert done.returncode == 0
+    assert "sql:delete public.orders" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "\\x1b]0;x\\x07" in done.stdout
+    assert steady.weir("approvals", "approve", "abc123", "--reason", "fine").returncode == 0
+    assert steady.weir("approvals", "deny", "abc123").returncode == 2
+    assert steady.json("approvals", "deny", "abc123", "--reason", "no") == {"error": ""}
+
+
+# what breaks
+
+
+def test_an_enforcer_that_dies_is_started_again_and_who_waits_is_served(steady: Host) -> None:
+    with Crew(steady) as crew:
+        assert crew.whose()["owner"]
+        before = steady.status()["enforcer"]
+        steady.kill(before["pid"])
+        crew.ask("192.0.2.4", 5432)
+        assert json.loads(crew.answer())["owner"]["target"] == "orders"
+        after = steady.until(lambda: steady.status()["enforcer"], "enforcer")
+        assert after["pid"] != before["pid"]
+        assert after["restarts"] == before["restarts"] + 1
+    assert any("killed by signal 9" in one["reason"] for one in steady.events("enforcer.ended"))
+
+
+def test_an_enforcer_that_hangs_is_ended(steady: Host) -> None:
+    before = steady.status()["enforcer"]["pid"]
+    os.kill(before, signal.SIGSTOP)
+    steady.until(lambda: steady.status()["enforcer"]["pid"] not in (0, before) and enforcing(steady), "new enforcer")
+    assert not Path("/proc", str(before)).exists()
+    assert any("did not answer within" in one["reason"] for one in steady.events("enforcer.ended"))
+
+
+def test_a_recorder_that_dies_is_started_again(steady: Host) -> None:
+    before = steady.status()["recorder"]["pid"]
+    steady.kill(before)
+    steady.until(lambda: steady.status()["recorder"]["pid"] not in (0, before) and enforcing(steady), "new recorder")
+    assert any("killed by signal 9" in one["reason"] for one in steady.events("recorder.ended"))
+    assert any("recorder:" in one["reason"] for one in steady.events("blocked"))
+
+
+def test_a_launcher_that_dies_takes_its_crews_with_it(steady: Host) -> None:
+    with Crew(steady) as crew:
+        assert crew.whose()["owner"]
+        [launcher] = [pid for pid in children(steady.agent.pid) if comm(pid) == "weir-launcher"]
+        steady.kill(launcher)
+        assert crew.end() == 125
+    steady.until(lambda: enforcing(steady) and not steady.status()["workloads"], "launcher")
+    assert steady.run("/bin/sh", "-c", "exit 4")[0] == 4
+
+
+def children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def test_rules_that_are_taken_away_are_put_back(steady: Host) -> None:
+    subprocess.run(steady.inside("nft", "delete", "table", "inet", steady.name), check=True)
+    steady.until(lambda: steady.events("repaired"), "repair")
+    listed = subprocess.run(steady.inside("nft", "list", "table", "inet", steady.name), capture_output=True, text=True)
+    assert listed.stdout.count("cgroupv2") == 2
+    assert steady.events("repaired")[-1]["found"] == "the table is not as it should be"
+    steady.until(lambda: enforcing(steady), "enforcing")
+
+
+def test_what_cannot_be_repaired_is_said_and_nothing_is_started(steady: Host) -> None:
+    stuck = steady.slice / "self-probe-stuck"
+    stuck.mkdir()
+    try:
+        steady.until(lambda: steady.status()["state"] == "degraded", "degraded")
+        done = steady.weir("status")
+        assert done.returncode == 1
+        assert "something may get through\n  because stuck" in done.stdout
+        code, _, err = steady.run("/usr/bin/id")
+        assert (code, err) == (125, "weir: Weir is degraded and starts nothing: stuck\n")
+    finally:
+        stuck.rmdir()
+    steady.until(lambda: enforcing(steady), "enforcing")
+    assert any(one["reason"] == "stuck" for one in steady.events("degraded") if "reason" in one)
+
+
+# configuration
+
+
+def test_reload(steady: Host) -> None:
+    text = CONFIG + '[[egress]]\nname = "more"\naddresses = ["192.0.2.7"]\nports = [80]\n'
+    try:
+        steady.write(text)
+        assert steady.weir("reload").returncode == 0
+        assert [one["name"] for one in steady.status()["egress"]] == ["model", "more"]
+        steady.write(text.replace("port = 5432", "port = 0"))
+        done = steady.weir("reload")
+        assert done.returncode == 1
+        assert "target[1].port: 0 is none" in done.stderr
+        steady.write(text.replace('name = "more"', 'name = "less"').replace(f"port = {'{port}'}", "port = 15000"))
+        assert "enforcer.port: cannot be changed by a reload" in steady.weir("reload").stderr
+        policy = steady.base / "etc" / "policies" / "b.cedar"
+        policy.write_text("WRONG")
+        steady.write(text.replace('name = "more"', 'name = "less"'))
+        done = steady.weir("reload")
+        assert done.stderr == f"weir: {policy}:1:1: WRONG is wrong\n"
+        assert [one["name"] for one in steady.status()["egress"]] == ["model", "more"]
+        policy.unlink()
+    finally:
+        steady.write(CONFIG)
+    assert steady.agent is not None
+    steady.agent.send_signal(signal.SIGHUP)
+    steady.until(lambda: len(steady.status()["egress"]) == 1, "reload by SIGHUP")
+    steady.until(lambda: steady.events("config.reloaded")[1:], "events")
+    assert len(steady.events("config.refused")) == 3
+
+
+def test_a_wrong_policy_at_the_start_is_no_state_to_be_in(host: Host) -> None:
+    (host.base / "etc" / "policies" / "a.cedar").write_text("WRONG")
+    host.start(wait="")
+    assert host.wait() == 1
+    assert "a.cedar:1:1: WRONG is wrong" in host.said()
+    assert host.slice.exists()
+    assert host.weir("status").returncode == 3
+
+
+def test_a_full_disk_blocks_and_says_so(host: Host) -> None:
+    host.write(CONFIG.replace('reserve = "1MiB"', 'reserve = "1TiB"'))
+    host.start(wait="blocked")
+    assert "1048576 MiB are free" in host.status()["reasons"][0]
+
+
+# end
+
+
+def test_kill_9_cuts_off_and_the_next_agent_knows_whose_tasks_run(host: Host) -> None:
+    host.start()
+    with Crew(host) as crew, Crew(host) as other:
+        assert crew.whose()["owner"]
+        assert other.whose()["owner"]
+        assert host.agent is not None
+        enforcer = host.status()["enforcer"]["pid"]
+        host.agent.kill()
+        host.agent.wait()
+        gone(enforcer)
+        assert crew.connect("192.0.2.4", 5432) in ("ConnectionRefusedError", "closed", "TimeoutError")
+        assert host.weir("status").returncode == 3
+        host.start()
+        owner = crew.whose()["owner"]
+        assert isinstance(owner, dict)
+        assert (owner["workload"], owner["target"]) == ("crew", "orders")
+        assert len(host.status()["workloads"]) == 2
+        assert crew.end() == 0        # its launcher of before still serves it
+        host.until(lambda: len(host.status()["workloads"]) == 1, "sweep")
+        assert any(one["code"] == "not known" for one in host.events("exit"))
+        damage = host.base / "run" / "owners.json"
+        host.agent.kill()
+        host.agent.wait()
+        damage.write_text("{")
+        host.start()
+        assert other.whose()["owner"] is None
+
+
+def gone(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while Path("/proc", str(pid)).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path("/proc", str(pid)).exists()
+
+
+def test_stop_leaves_the_block_and_release_takes_it_away(host: Host) -> None:
+    host.start()
+    with Crew(host) as crew:
+        assert crew.whose()["owner"]
+        done = host.weir("release")
+        assert done.returncode == 1
+        assert "processes run in the slice" in done.stderr
+        assert enforcing(host)
+        pids = [host.status()[name]["pid"] for name in ("enforcer", "recorder")]
+        done = host.weir("stop")
+        assert (done.returncode, done.stdout) == (0, "stopped; the block is in place (weir release takes it away)\n")
+        assert host.wait() == 0
+        assert not any(Path("/proc", str(pid)).exists() for pid in pids)
+        assert host.events()[-1]["name"] == "agent.stopped"
+        assert not (CGROUPS / f"{host.name}.weir").exists()
+        assert crew.connect("192.0.2.4", 5432) in ("ConnectionRefusedError", "TimeoutError")
+        host.agent = None
+        host.start()
+        assert crew.whose()["owner"]
+        done = host.weir("release", "--kill")
+        assert (done.returncode, done.stdout) == (0, "released: nothing is contained any more\n")
+        assert host.wait() == 0
+        crew.process.wait(20)
+    assert not host.slice.exists()
+    listed = subprocess.run(host.inside("nft", "list", "tables"), capture_output=True, text=True).stdout
+    assert host.name not in listed
+    [released] = host.events("released")
+    assert int(released["killed"]) > 0
+    assert host.events()[-1]["name"] == "agent.stopped"

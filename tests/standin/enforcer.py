@@ -1,0 +1,123 @@
+"""A tiny enforcer for the tests of the agent: speaks agent/contract/messages.py and says to each client whose it is.
+
+Configure is refused where a policy holds WRONG.  A client that connects gets one JSON line, the answer to its whois
+(and to a question for a credential, where it has a target), and the end.
+"""
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+import struct
+import sys
+
+import msgspec
+
+from agent.contract import messages
+
+
+class Enforcer(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.buffer, self.number = bytearray(), 0
+        self.asked: dict[int, asyncio.Future] = {}
+        self.configured: messages.Configure | None = None
+        self.decided: list[messages.DecideHold] = []
+        self.ended = asyncio.Event()
+
+    def connection_made(self, transport) -> None:
+        self.transport = transport
+
+    def connection_lost(self, error) -> None:
+        self.ended.set()
+
+    def send(self, message) -> None:
+        self.transport.write(messages.render_frame(message))
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        while len(self.buffer) >= 4:
+            size = messages.parse_length(bytes(self.buffer[:4]))
+            if len(self.buffer) < 4 + size:
+                return
+            body = bytes(self.buffer[4:4 + size])
+            del self.buffer[:4 + size]
+            self.received(messages.parse_from_agent(body))
+
+    def received(self, message) -> None:
+        match message:
+            case messages.Configure():
+                wrong = [name for name, text in message.policies.items() if "WRONG" in text]
+                self.configured = message if not wrong else self.configured
+                self.send(messages.Configured(message.number, f"{wrong[0]}:1:1: WRONG is wrong" if wrong else ""))
+            case messages.Ping():
+                self.send(messages.Pong(message.number))
+            case messages.WhoisAnswer() | messages.CredentialAnswer():
+                self.asked.pop(message.number).set_result(message)
+            case messages.ListHolds():
+                hold = messages.HoldView(
+                    "abc123", 1, 1 << 62, "local:games", "crew", 7, "/usr/bin/python3\x1b[2J", "orders", "shop",
+                    "sql:delete public.orders", "DELETE FROM orders\x1b]0;x\x07", ("1",), ("r",), ("dba",), True, "s1")
+                self.send(messages.HoldsAnswer(message.number, (hold,)))
+            case messages.DecideHold():
+                self.decided.append(message)
+                error = "" if "dba" in message.groups else f"{message.approver} is in none of the groups"
+                self.send(messages.HoldDecided(message.number, error))
+            case messages.ListSessions():
+                self.send(messages.SessionsAnswer(message.number, ()))
+            case messages.AskStatistics():
+                targets = self.configured.targets if self.configured else ()
+                self.send(messages.StatisticsAnswer(message.number, {
+                    "sessions": 0, "unknown_ca": 1, "targets": len(targets), "pid": os.getpid()}))
+            case messages.Drain():
+                self.send(messages.Done(message.number))
+                self.ended.set()
+
+    async def ask(self, make):
+        self.number += 1
+        future = self.asked[self.number] = asyncio.get_running_loop().create_future()
+        self.send(make(self.number))
+        return await future
+
+    async def client(self, reader, writer) -> None:
+        link = writer.get_extra_info("socket")
+        cookie = struct.unpack("=Q", link.getsockopt(socket.SOL_SOCKET, 71, 8))[0]
+        address, port = writer.get_extra_info("peername")[:2]
+        six = link.family == socket.AF_INET6
+        try:
+            raw = link.getsockopt(41 if six else 0, 80, 28 if six else 16)
+            original = socket.inet_ntop(link.family, raw[8:24] if six else raw[4:8])
+            redirected = f"{original} {struct.unpack_from('!H', raw, 2)[0]}"
+        except OSError:
+            redirected = ""
+        packed = socket.inet_pton(link.family, address)
+        packed = packed if six else b"\0" * 10 + b"\xff\xff" + packed
+        found = await self.ask(lambda number: messages.Whois(number, cookie, packed, port, redirected))
+        said = {"owner": found.owner, "reason": found.reason}
+        if found.owner and found.owner.target:
+            asked = await self.ask(lambda number: messages.AskCredential(number, found.owner.target, "shop", "x", ()))
+            said["user"] = asked.credential.user if asked.credential else asked.reason
+        writer.write(msgspec.json.encode(said) + b"\n")
+        await writer.drain()
+        writer.close()
+
+
+async def serve(channel: int, listeners: list[int]) -> None:
+    enforcer = Enforcer()
+    loop = asyncio.get_running_loop()
+    await loop.create_unix_connection(lambda: enforcer, sock=socket.socket(fileno=channel))
+    for descriptor in listeners:
+        await asyncio.start_server(enforcer.client, sock=socket.socket(fileno=descriptor))
+    await enforcer.ended.wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--channel", type=int)
+    parser.add_argument("--listeners")
+    given = parser.parse_args()
+    with open("/proc/self/status") as status:
+        bad = [line for line in status if line.startswith(("CapEff", "CapPrm", "CapBnd")) and int(line.split()[1], 16)]
+    if bad or os.getuid() == 0 or os.getgroups():
+        sys.exit(f"too much privilege: {bad}")
+    asyncio.run(serve(given.channel, [int(one) for one in given.listeners.split(",")]))
