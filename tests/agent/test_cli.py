@@ -1,0 +1,201 @@
+"""The command line without an agent: exit codes, JSON, what a person sees, and what the host has."""
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from agent import doctor, screen
+from agent.contract import control
+from agent.contract.control import ServiceView, Status, TargetView, WorkloadView
+from agent.contract.messages import HoldView, SessionView
+from agent.layout import LayoutError, forwarded_key, take_lock
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def weir(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "agent.cli", *arguments], capture_output=True, text=True, timeout=60, cwd=ROOT,
+        stdin=subprocess.DEVNULL, env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1",
+                                       **environment})
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "weir.toml"
+    path.write_text(f'[runtime]\nrun = "{tmp_path}/run/w"\nstate = "{tmp_path}/state/w"\nuser = "nobody"\n'
+                    'audit_user = "mail"\napprovers = "nogroup"\n')
+    path.chmod(0o644)
+    return path
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("stop",), ("reload",), ("approvals",), ("approvals", "list"),
+                                       ("approvals", "approve", "x"), ("status", "--sessions")])
+def test_no_agent(file: Path, arguments: tuple[str, ...]) -> None:
+    done = weir("--config", str(file), *arguments)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert re.fullmatch(r"weir: the agent is not running \(no answer at .*/run/w/control.sock\)\n", done.stderr)
+    done = weir("--config", str(file), *arguments, "--json")
+    assert done.returncode == 3
+    assert "not running" in json.loads(done.stdout)["error"]
+
+
+def test_run_without_an_agent(file: Path) -> None:
+    done = weir("--config", str(file), "run", "--workload", "x", "--", "id", "--json")
+    assert done.returncode == 125
+    assert "the agent is not running" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [
+    ("nonsense",), ("status", "--nonsense"), ("run", "id"), ("run", "--workload", "x"), ("approvals", "deny", "x"),
+    ("approvals", "approve")])
+def test_usage(arguments: tuple[str, ...]) -> None:
+    assert weir(*arguments).returncode == 2
+
+
+def test_help_names_every_command_and_the_exit_codes() -> None:
+    said = weir("--help").stdout
+    for name in ("agent", "run", "status", "check", "doctor", "stop", "release", "reload", "approvals", "sessions",
+                 "replay", "verify", "export", "policy"):
+        assert re.search(rf"(?m)^  {name} ", said), name
+    assert "Exit codes" in said
+    assert "125" in weir("run", "--help").stdout
+    assert "3 not running" in weir("status", "--help").stdout
+
+
+def test_check(file: Path) -> None:
+    done = weir("--config", str(file), "check")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "right (0 targets" in done.stdout
+    assert json.loads(weir("--config", str(file), "check", "--json").stdout) == {"right": True, "problems": []}
+    file.write_text(file.read_text() + "[enforcer]\nport = 1\n")
+    done = weir("--config", str(file), "check")
+    assert done.returncode == 1
+    assert f"{file}:8: enforcer.port: 1 is none" in done.stdout
+    [problem] = json.loads(weir("--config", str(file), "check", "--json").stdout)["problems"]
+    assert (problem["line"], problem["field"]) == (8, "enforcer.port")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be refused as somebody else")
+def test_only_root_runs_the_agent_and_releases(file: Path) -> None:
+    file.parent.chmod(0o755)
+    for arguments, wanted in ((("agent",), "must run as root"), (("release",), "only root may release")):
+        done = subprocess.run(
+            [sys.executable, "-m", "agent.cli", "--config", str(file), *arguments], capture_output=True, text=True,
+            cwd=ROOT, user=65534, group=65534, extra_groups=[], env={"PATH": "/usr/bin"})
+        assert done.returncode == 1
+        assert wanted in done.stderr
+
+
+def test_the_agent_says_what_is_wrong(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "agent.cli", "--config", str(tmp_path / "none.toml"), "agent"], capture_output=True,
+        text=True, cwd=ROOT, env={"PATH": "/usr/bin"})
+    assert done.returncode == 1
+    assert "none.toml: there is no such file" in done.stderr or "must run as root" in done.stderr
+
+
+def test_doctor() -> None:
+    found = {one.name: one for one in doctor.examine(None)}
+    assert {"kernel", "cgroups", "bcc", "headers", "libbpf", "nftables", "bubblewrap", "clock", "disk"} <= set(found)
+    assert all(one.advice for one in found.values() if one.state == doctor.FAIL)
+    done = weir("doctor", "--json")
+    assert [one["name"] for one in json.loads(done.stdout)] == list(found)
+    assert done.returncode == int(any(one.state == doctor.FAIL for one in found.values()))
+
+
+def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks() -> doctor.Finding:
+        raise ValueError("what")
+
+    monkeypatch.setattr(doctor, "kernel", breaks)
+    assert doctor.examine(None)[0] == doctor.Finding("kernel", "warn", "could not be looked at: what")
+
+
+# what a person sees
+
+
+def shown(what: object, colour: bool = False) -> str:
+    console = Console(highlight=False, soft_wrap=True, force_terminal=colour, width=80, no_color=not colour)
+    with console.capture() as capture:
+        console.print(what)
+    return capture.get()
+
+
+EVIL = "\x1b[2J\x07[bold]\u202e"
+
+
+def test_nothing_that_a_crew_typed_writes_to_the_terminal() -> None:
+    hold = HoldView("t", 0, time.time_ns() + 10**12, EVIL, EVIL, 1, EVIL, EVIL, EVIL, EVIL, f"a{EVIL}\nb\r", (EVIL,),
+                    (EVIL,), (EVIL,), True, EVIL)
+    session = SessionView("s", 1, EVIL, EVIL, 1, EVIL, EVIL, 1, EVIL)
+    for text in (shown(screen.render_holds([hold])), shown(screen.render_sessions([session]))):
+        assert "\x1b" not in text
+        assert "\x07" not in text
+        assert "\u202e" not in text
+        assert "[bold]" in text
+    assert "a\\x1b[2J" in shown(screen.render_holds([hold]))
+    assert re.search(r"(?m)^ +b\\r$", shown(screen.render_holds([hold])))
+
+
+def status(**more: object) -> Status:
+    service = ServiceView(7, time.time_ns(), 0)
+    base: dict[str, object] = {
+        "state": "enforcing", "reasons": (), "runtime": "weir", "since": time.time_ns() - 3 * 3600 * 10**9, "pid": 1,
+        "config": "/etc/weir/weir.toml", "redirect": True, "listeners": ("127.0.0.1:15432",), "enforcer": service,
+        "recorder": service, "lag": 5, "targets": (TargetView("orders", "postgresql", ("db",), 5432, ()),),
+        "egress": (), "workloads": (WorkloadView("crew", "ada", 9, time.time_ns(), EVIL, 3),), "statistics": {},
+        "hints": ("look",)}
+    return Status(**(base | more))  # type: ignore[arg-type]
+
+
+def test_status_says_what_is_the_matter() -> None:
+    text = shown(screen.render_status(status()))
+    assert text.startswith("enforcing: ")
+    for wanted in ("up 3 h", "db port 5432 (no address)", "! look", "the enforcer does not say", "\\x1b[2J"):
+        assert wanted in text
+    assert "\x1b" not in text
+    broken = status(state="blocked", reasons=("enforcer: x",), enforcer=ServiceView(0, 0, 3, "exit code 1"))
+    assert "because enforcer: x" in shown(screen.render_status(broken))
+    assert "not working: exit code 1, started again 3 times" in shown(screen.render_status(broken))
+    assert "\x1b[1;31m" in shown(screen.render_status(status(state="degraded")), colour=True)
+
+
+def test_answers_of_any_size_have_a_frame() -> None:
+    with pytest.raises(ValueError, match="limit"):
+        control.render_frame(control.Refused("x" * control.LIMIT))
+
+
+# lock and keys
+
+
+def test_one_agent_a_machine(tmp_path: Path) -> None:
+    first = take_lock(tmp_path / "lock")
+    with pytest.raises(LayoutError, match=f"pid {os.getpid()}"):
+        take_lock(tmp_path / "lock")
+    os.close(first)
+    os.close(take_lock(tmp_path / "lock"))
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic"):
+        take_lock(tmp_path / "link")
+
+
+def test_the_key_of_forwarded_digests_is_made_once(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: the key belongs to root")
+    key = forwarded_key(tmp_path, 65534)
+    assert len(key) == 32
+    assert forwarded_key(tmp_path, 65534) == key
+    status = (tmp_path / "forwarded.key").stat()
+    assert (status.st_mode & 0o777, status.st_gid) == (0o640, 65534)
+    (tmp_path / "forwarded.key").write_bytes(b"short")
+    with pytest.raises(LayoutError, match="move it away"):
+        forwarded_key(tmp_path, 65534)
