@@ -70,8 +70,9 @@ class Peer:
     def is_there(self) -> bool:
         """Whether `pid` still is the process that connected, as far as this kernel can tell."""
         if self.pidfd >= 0:
-            ready, _, _ = select.select([self.pidfd], [], [], 0)
-            return not ready          # readable once it has ended, pidfd_open(2)
+            ended = select.poll()
+            ended.register(self.pidfd, select.POLLIN)
+            return not ended.poll(0)  # readable once it has ended, pidfd_open(2)
         return Path("/proc", str(self.pid)).exists()
 
 

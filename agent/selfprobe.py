@@ -50,8 +50,12 @@ class Decoys:
 
     def reached(self) -> list[str]:
         """What got through: empty is good."""
-        ready, _, _ = select.select([*self.tcp.values(), *self.udp.values()], [], [], 0)
-        return [f"{'UDP' if one.type == socket.SOCK_DGRAM else 'TCP'} to {one.getsockname()[0]}" for one in ready]
+        poll, sockets = select.poll(), [*self.tcp.values(), *self.udp.values()]
+        for one in sockets:
+            poll.register(one, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(0)}
+        return [f"{'UDP' if one.type == socket.SOCK_DGRAM else 'TCP'} to {one.getsockname()[0]}" for one in sockets
+                if one.fileno() in ready]
 
 
 async def probe(cgroup: Path, mark: Callable[[int], None]) -> list[str]:

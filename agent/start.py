@@ -58,7 +58,9 @@ def make_kernel(config: Config) -> Kernel:
 def harden() -> None:
     """Its memory holds credentials for moments: no core dump, nobody's ptrace."""
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Only the soft limit: a lowered hard one would be the crews' too, where not even root may raise it.
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, DESCRIPTORS), hard))
     os.umask(0o022)

@@ -35,7 +35,7 @@ from agent.fields import ConfigError
 from agent.journal import Journal, JournalError, backlog, make_event
 from agent.kernel import Kernel, Origin
 from agent.launching import LauncherDoor
-from agent.layout import Accounts, find_accounts, forwarded_key, make_directories
+from agent.layout import Accounts, LayoutError, find_accounts, forwarded_key, make_directories
 from agent.owners import Owners, Start
 from agent.resolve import Known, Places, Resolver, is_address
 from agent.services import Enforcer, Recorder, end_all, wait_empty
@@ -179,8 +179,10 @@ class Agent:
                 await wait_empty(self._own / name, KILLED)
 
     async def _first_configuration(self) -> None:
-        """A configuration that is wrong from the start is no state to be in; the block stays."""
-        if error := await self.enforcer.first:
+        """A configuration that is wrong from the start is no state to be in; the block stays.  A journal that cannot be
+        written is one: "blocked", until it can."""
+        error = await self.enforcer.first
+        if error and not error.startswith(str(self.config.journal)):
             self._error = f"the configuration is wrong: {error}"
             self._stop.set()
 
@@ -236,7 +238,11 @@ class Agent:
         self._pause_ring()
 
     def _on_ring(self) -> None:
-        self._ring += self.kernel.drain()
+        try:
+            self._ring += self.kernel.drain()
+        except OSError as reason:
+            self._journal_failed(JournalError(f"the ring of connects cannot be read: {reason}"))
+            return
         try:
             self.journal.record_all(map(self._connect_event, self._ring))
         except JournalError as reason:
@@ -413,7 +419,7 @@ class Agent:
             places, trust = await asyncio.to_thread(self._prepare, config)
             accounts = find_accounts(config)
             error = await self._offer(config, places, trust)
-        except (ValueError, OSError) as reason:
+        except (ValueError, OSError, LayoutError) as reason:
             error = str(reason)
         if not error:
             self.config, self.places, self.trust, self.accounts = config, places, trust, accounts
@@ -442,6 +448,8 @@ class Agent:
                             f"{' ...' if len(inside) > 10 else ''}); end them, or use --kill")
         self.health.stopping = True   # nothing is started from here on
         async with self._looking:
+            if self._released:
+                return Answered()
             try:
                 if inside:
                     end_all(self.kernel.slice)

@@ -4,8 +4,10 @@ stand-ins (tests/standin), for what is held here is the agent's part.
 """
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import time
@@ -409,3 +411,57 @@ def test_stop_leaves_the_block_and_release_takes_it_away(host: Host) -> None:
     [released] = host.events("released")
     assert int(released["killed"]) > 0
     assert host.events()[-1]["name"] == "agent.stopped"
+
+
+def test_a_port_that_is_taken(host: Host) -> None:
+    holder = subprocess.Popen(host.inside("/usr/bin/python3", "-c", "import socket, time\n"
+                              f"s = socket.create_server(('127.0.0.1', {PORT}))\nprint(flush=True)\ntime.sleep(100)"),
+                              stdout=subprocess.PIPE)
+    subprocess.run(host.inside("ip", "link", "set", "lo", "up"), check=True)
+    try:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        host.start(wait="")
+        assert host.wait() == 1
+        assert f"127.0.0.1 port {PORT}: Address already in use" in host.said()
+        assert not (CGROUPS / f"{host.name}.weir").exists()
+        assert not (host.base / "run" / "control.sock").exists()
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment(host: Host) -> None:
+    """Agent, enforcer and recorder, together or one by one, while a crew connects: it is attributed or cut off, and
+    work resumes.  Nothing but Weir's answers ever comes back."""
+    chance = random.Random(3)  # noqa: S311
+    host.start()
+    with Crew(host) as crew:
+        for round_number in range(40):
+            status = host.status()
+            assert host.agent is not None
+            crew.ask("192.0.2.4", 5432)
+            if chance.random() < 0.6:
+                host.agent.kill()
+                host.agent.wait()
+                if chance.random() < 0.5:
+                    host.start(wait="")
+                    time.sleep(chance.random())
+                    assert host.agent is not None
+                    host.agent.kill()
+                    host.agent.wait()
+                host.start(wait="")
+            for name in ("enforcer", "recorder"):
+                if chance.random() < 0.5 and status.get(name, {}).get("pid"):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(status[name]["pid"], signal.SIGKILL)
+            said = crew.answer()
+            assert said in ("closed", "ConnectionRefusedError", "TimeoutError", "ConnectionResetError") or (
+                json.loads(said)["owner"] is None or json.loads(said)["owner"]["workload"] == "crew")
+            host.until(lambda: host.status().get("state") == "enforcing", f"enforcing in round {round_number}")
+            owner = crew.whose()["owner"]
+            assert isinstance(owner, dict)
+            assert owner["target"] == "orders"
+    torn = [path for path in (host.base / "state" / "journal").iterdir() if path.name.startswith(".")]
+    assert torn in ([], [host.base / "state" / "journal" / ".taken.new"])
