@@ -17,7 +17,7 @@ from agent.journal import Journal, JournalError
 from agent.kernel import Kernel
 from agent.layout import LayoutError, cgroup_root, find_accounts, make_directories, take_lock
 from agent.services import end_all
-from agent.supervisor import Agent, processes, wait_gone
+from agent.supervisor import Agent, processes, remove_own, wait_gone
 
 LOG = logging.getLogger("weir.agent")
 
@@ -98,6 +98,7 @@ def _release(config: Config, kill: bool) -> str:
             end_all(kernel.slice)
             asyncio.run(wait_gone(kernel.slice, 10.0))
         kernel.release()
+        remove_own(cgroup_root() / f"{config.runtime.name}.weir")
         journal.record("released", detail={"by": "weir release, without an agent"})
     except Exception as reason:
         journal.record("release.failed", detail={"reason": str(reason)})

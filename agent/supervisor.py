@@ -163,12 +163,7 @@ class Agent:
             self.hashes.close()
         for listener in parts.get("listeners", ()):
             listener.close()
-        self._remove_own()
-
-    def _remove_own(self) -> None:
-        for path in (self._own / "enforcer", self._own / "recorder", self._own):
-            with suppress(OSError):
-                path.rmdir()
+        remove_own(self._own)
 
     async def _end_predecessors(self) -> None:
         """Enforcer and recorder of an agent that was killed end by themselves; what does not is ended."""
@@ -531,6 +526,13 @@ def open_listeners(port: int) -> list[socket.socket]:
             raise OSError(reason.errno, f"{address} port {port}: {reason.strerror}") from None
         opened.append(one)
     return opened
+
+
+def remove_own(cgroup: Path) -> None:
+    """The cgroups of enforcer and recorder, where nothing runs in them."""
+    for path in (cgroup / "enforcer", cgroup / "recorder", cgroup):
+        with suppress(OSError):
+            path.rmdir()
 
 
 def _names(config: Config) -> set[str]:

@@ -465,3 +465,34 @@ def test_kill_9_at_any_moment(host: Host) -> None:
             assert owner["target"] == "orders"
     torn = [path for path in (host.base / "state" / "journal").iterdir() if path.name.startswith(".")]
     assert torn in ([], [host.base / "state" / "journal" / ".taken.new"])
+
+
+def test_release_without_an_agent(host: Host) -> None:
+    host.start()
+    with Crew(host) as crew:
+        assert crew.whose()["owner"]
+        assert host.agent is not None
+        host.agent.kill()
+        host.agent.wait()
+        done = host.weir("release", inside=True)
+        assert done.returncode == 1
+        assert "processes run in the slice" in done.stderr
+        assert host.slice.exists()
+        done = host.weir("release", "--kill", inside=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        crew.process.wait(20)
+    assert not host.slice.exists()
+    files = sorted((host.base / "state" / "journal").glob("agent-*.journal"), key=lambda path: path.stat().st_mtime_ns)
+    last = files[-1].read_bytes()
+    assert b"releasing" in last
+    assert b"released" in last
+    assert not (CGROUPS / f"{host.name}.weir").exists()
+
+
+def test_two_agents_on_one_machine(host: Host) -> None:
+    host.start()
+    done = host.weir("agent", inside=True)
+    assert done.returncode == 1
+    assert host.agent is not None
+    assert f"another agent runs on this machine (pid {host.agent.pid})" in done.stderr
+    assert enforcing(host)

@@ -1,4 +1,5 @@
-"""The test's end of agenthost.py: a host of its own, with configuration, agent and command line; leaves nothing."""
+"""A host of its own, with configuration, `weir agent` and command line; kernel side, enforcer and recorder are the
+small ones of this directory.  It leaves nothing."""
 from __future__ import annotations
 
 import json
@@ -54,7 +55,13 @@ class Host:
         self.base.chmod(0o755)
         for part in ("agent", "enforcer"):      # unprivileged users may not be able to read this clone
             shutil.copytree(ROOT / part, self.base / "code" / part, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(ROOT / "tests" / "standin", self.base / "code" / "standin")
+        for name, place in (("containment", "agent/containment.py"), ("enforcer", "enforcer/app.py"),
+                            ("recorder", "enforcer/recording/recorder.py")):
+            shutil.copyfile(Path(__file__).with_name(f"{name}.py"), self.base / "code" / place)
+        layout = self.base / "code" / "agent" / "layout.py"      # the machine's lock is for who takes the machine
+        text = layout.read_text()
+        assert text.count('"/run/weir.lock"') == 1
+        layout.write_text(text.replace('"/run/weir.lock"', f'"{self.base}/lock"'))
         (self.base / "etc" / "policies").mkdir(parents=True)
         (self.base / "etc" / "policies" / "a.cedar").write_text("permit (principal, action, resource);\n")
         (self.base / "etc" / "groups.toml").write_text('[groups]\ndata = ["workload:crew"]\ndba = ["user:root"]\n')
@@ -92,17 +99,19 @@ class Host:
 
     def start(self, wait: str = "enforcing") -> None:
         self.agent = subprocess.Popen(
-            self.inside(sys.executable, str(self.base / "code" / "standin" / "agenthost.py"), str(self.file)),
+            self.inside(sys.executable, "-m", "agent.cli", "--config", str(self.file), "agent"),
             env=self.environment, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, cwd="/")
         if wait:
             self.until(lambda: self.status().get("state") == wait, wait)
 
-    def weir(self, *arguments: str, user: int = 0, **keywords: Any) -> subprocess.CompletedProcess[str]:
-        """A command of the command line."""
+    def weir(self, *arguments: str, user: int = 0, inside: bool = False, **keywords: Any
+             ) -> subprocess.CompletedProcess[str]:
+        """A command of the command line; `inside`: in the host's namespaces."""
         ids = {"user": user, "group": user, "extra_groups": []} if user else {}
+        command = [sys.executable, "-m", "agent.cli", "--config", str(self.file), *arguments]
         return subprocess.run(
-            [sys.executable, "-m", "agent.cli", "--config", str(self.file), *arguments], env=self.environment,
-            capture_output=True, text=True, timeout=60, cwd="/", stdin=subprocess.DEVNULL, **ids, **keywords)
+            self.inside(*command) if inside else command, env=self.environment, capture_output=True, text=True,
+            timeout=60, cwd="/", stdin=subprocess.DEVNULL, **ids, **keywords)
 
     def json(self, *arguments: str, **keywords: Any) -> Any:
         done = self.weir(*arguments, "--json", **keywords)

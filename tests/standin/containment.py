@@ -1,27 +1,18 @@
-"""The agent in a network namespace of its own, with a small kernel side, enforcer and recorder in place of the real
-ones: `python agenthost.py weir.toml`.  The block is a real one, of nftables alone: crews are redirected or dropped.
+"""A small kernel side in place of agent/containment.py, for the tests of the agent, in a network namespace of its own.
+The block is a real one, of nftables alone: crews are redirected or dropped; marks are written to a real map.
 """
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import os
-import socket
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent import processes, services
-from agent.check import load_config
-from agent.config import Config
 from agent.launcher import open_owners
 from agent.layout import cgroup_root
-from agent.supervisor import Agent
 
 PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
@@ -36,18 +27,20 @@ class Origin:
     hook: str
 
 
-class Kernel:
-    """Marks are a dictionary; a connection is attributed by the sockets that the slice's processes hold."""
+class Containment:
+    """A connection is attributed by the sockets that the slice's processes hold."""
 
-    def __init__(self, config: Config, root: Path) -> None:
-        self.name, self.port = config.runtime.name, config.enforcer.port
-        self.slice = root / f"{self.name}.slice"
+    def __init__(self, name: str, *, port: int, resolver: object, redirect: bool, run: Path, headers: Path) -> None:
+        self.name, self.port = name, port
+        self.slice = cgroup_root() / f"{self.name}.slice"
         self.path = f"{self.slice.relative_to('/sys/fs/cgroup')}"
-        self.owners = config.run / "bpf" / "owners"
+        self.owners = run / "bpf" / "owners"
         self.ring_fd, self.ring = os.pipe()
         os.set_blocking(self.ring_fd, False)
 
     def install(self) -> None:
+        lines = "link set lo up\naddress replace 192.0.2.1/24 dev lo\n"
+        subprocess.run(["ip", "-batch", "-"], input=lines, text=True, check=True, env=PATH)
         bpffs = self.owners.parent
         bpffs.mkdir(mode=0o700, exist_ok=True)
         if not os.path.ismount(bpffs):
@@ -116,36 +109,9 @@ class Kernel:
         self.block()
 
     def release(self) -> None:
+        if "populated 1" in (self.slice / "cgroup.events").read_text():
+            raise RuntimeError("the slice holds a process")
         subprocess.run(["nft", "delete", "table", "inet", self.name], check=True, env=PATH)
         for path in [*self.slice.iterdir(), self.slice]:
             if path.is_dir():
                 path.rmdir()
-
-
-def standin(module: str) -> list[str]:
-    if not module.startswith("enforcer"):
-        return processes.python_module(module)
-    code = f"import sys; sys.path.insert(0, {str(HERE.parent)!r}); import runpy; " \
-           f"runpy.run_path({str(HERE / (module.rpartition('.')[2].replace('app', 'enforcer') + '.py'))!r}, " \
-           f"run_name='__main__')"
-    return [sys.executable, "-I", "-c", code]
-
-
-def main() -> int:
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="agent: %(message)s")
-    lines = "link set lo up\naddress replace 192.0.2.1/24 dev lo\n"
-    subprocess.run(["ip", "-batch", "-"], input=lines, text=True, check=True, env=PATH)
-    services.python_module = standin
-    config, root = load_config(sys.argv[1]), cgroup_root()
-
-    async def run() -> int:
-        agent = Agent(config, Kernel(config, root), cgroups=root)
-        return await agent.run()
-
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:      # as the machine's lock, by name
-        lock.bind(f"\0{config.runtime.name}")
-        return asyncio.run(run())
-
-
-if __name__ == "__main__":
-    sys.exit(main())
