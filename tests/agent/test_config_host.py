@@ -148,10 +148,10 @@ def test_no_row_fits() -> None:
 
 def test_a_secret_is_read_at_use_and_in_no_error(etc: Path) -> None:
     target = load_config(etc / "weir.toml").targets[0]
-    assert find_credential(target, "shop", "crew", ()).password == "hunter2"  # noqa: S105
+    assert find_credential(target, "shop", "crew", ()).password == "hunter2"
     (etc / "secret").write_text("hunter3")
     found = find_credential(target, "shop", "crew", ())
-    assert found.password == "hunter3"  # noqa: S105
+    assert found.password == "hunter3"
     assert "hunter3" not in repr(found)
     for spoil in (lambda f: f.chmod(0o640), lambda f: (f.chmod(0o600), f.write_bytes(b"hunter3\0x")),
                   lambda f: f.write_bytes(b"\xff hunter3"), lambda f: f.write_text("\n"),

@@ -435,7 +435,7 @@ def test_a_port_that_is_taken(host: Host) -> None:
 def test_kill_9_at_any_moment(host: Host) -> None:
     """Agent, enforcer and recorder, together or one by one, while a crew connects: it is attributed or cut off, and
     work resumes.  Nothing but Weir's answers ever comes back."""
-    chance = random.Random(3)  # noqa: S311
+    chance = random.Random(3)
     host.start()
     with Crew(host) as crew:
         for round_number in range(40):

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 UID = 65534
 OTHER = ["setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups"]
 BARE = [*OTHER, "--inh-caps", "-all", "--bounding-set", "-all"]
-SECRET = "hunter2"    # noqa: S105
+SECRET = "hunter2"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user: run as root")
 

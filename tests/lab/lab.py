@@ -31,7 +31,8 @@ class Lab:
 
     def client_environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """What a login of the crew's user would have, no more."""
-        base = {"HOME": str(self.home), "USER": USER, "LOGNAME": USER, "PATH": PLAIN_PATH, "LANG": "C.UTF-8", "TERM": "dumb"}
+        base = {"HOME": str(self.home), "USER": USER, "LOGNAME": USER, "PATH": PLAIN_PATH, "LANG": "C.UTF-8",
+                "TERM": "dumb"}
         return base | dict(more or {})
 
     def give(self, source: Path, name: str = "") -> Path:

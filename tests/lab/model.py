@@ -1,9 +1,9 @@
 """A server that speaks OpenAI's chat completions API, with a script in place of a mind.
 
 The script chooses only the SQL; what it says in the end quotes what the tools returned.  A script is a JSON list of
-`{"when": WORDS, "sql": [SQL, ...], "say": TEXT}`: the first step whose words stand in the user's last message is taken; each
-SQL becomes one native tool call, one after the other; then TEXT is said, with {1}, {2}, ... replaced by what the calls
-returned, and {1.error} by the error inside it (NL2SQLTool wraps it in all tables and columns), or all of it.
+`{"when": WORDS, "sql": [SQL, ...], "say": TEXT}`: the first step whose words stand in the user's last message is taken;
+each SQL becomes one native tool call, one after the other; then TEXT is said, with {1}, {2}, ... replaced by what the
+calls returned, and {1.error} by the error inside it (NL2SQLTool wraps it in all tables and columns), or all of it.
 
     python -m lab.model ADDRESS PORT SCRIPT [REQUESTS_LOG]
 """
@@ -58,7 +58,7 @@ def choose(script: Sequence[Step], messages: Sequence[dict[str, Any]], tools: Se
         return Reply(tool=function["name"], arguments=arguments, call=f"call_{len(results) + 1}")
     said = step.say
     for number, result in enumerate(results, 1):
-        said = said.replace("{%d}" % number, result).replace("{%d.error}" % number, quoted_error(result))
+        said = said.replace(f"{{{number}}}", result).replace(f"{{{number}.error}}", quoted_error(result))
     return Reply(text=said)
 
 
@@ -78,7 +78,8 @@ def _message(reply: Reply) -> dict[str, Any]:
     if not reply.tool:
         return {"role": "assistant", "content": reply.text}
     function = {"name": reply.tool, "arguments": reply.arguments}
-    return {"role": "assistant", "content": None, "tool_calls": [{"id": reply.call, "type": "function", "function": function}]}
+    call = {"id": reply.call, "type": "function", "function": function}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
 
 
 def render_completion(reply: Reply, model: str, number: int) -> dict[str, Any]:

@@ -73,7 +73,8 @@ INSERT INTO customers VALUES
   (3, 'Konrad Zuse', 'konrad@z3.example', 'sk-live-0ddba115', 'DE', '2024-01-22'),
   (4, 'Radia Perlman', 'radia@spanning.example', 'sk-live-5eaf00d5', 'US', '2024-08-15'),
   (5, 'Edsger Dijkstra', 'edsger@shortest.example', 'sk-live-a1b2c3d4', 'NL', '2025-03-30');
-INSERT INTO products VALUES (1, 'Punched cards', 12.50), (2, 'Compiler', 990.00), (3, 'Relay', 3.20), (4, 'Router', 440.00);
+INSERT INTO products VALUES
+  (1, 'Punched cards', 12.50), (2, 'Compiler', 990.00), (3, 'Relay', 3.20), (4, 'Router', 440.00);
 INSERT INTO orders
   SELECT n, 1 + n % 5, 1 + n % 4, 1 + n % 3, (ARRAY['open', 'paid', 'shipped', 'cancelled'])[1 + n % 4],
          timestamptz '2026-01-01 00:00:00Z' + n * interval '7 hours'
@@ -117,8 +118,8 @@ class Database:
         """Run as a superuser by the Unix socket, without Weir; unaligned output.  Left out of the oracle's view by its
         source."""
         done = subprocess.run(
-            ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", str(self.directory), "-p", str(PORT), "-U", user,
-             "-d", database, "-f", "-"],
+            ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", str(self.directory), "-p", str(PORT),
+             "-U", user, "-d", database, "-f", "-"],
             input=sql, capture_output=True, text=True, env={"PATH": os.environ["PATH"]},
         )
         if done.returncode != 0:
@@ -168,8 +169,9 @@ def _prepare(directory: Path) -> tuple[certificates.Authority, dict[str, str]]:
 def _initialise(directory: Path) -> None:
     data = directory / "data"
     subprocess.run(
-        ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--init-groups", str(BIN / "initdb"), "-D", str(data), "-U", "postgres",
-         "-A", "peer", "-E", "UTF8", "--locale", "C.UTF-8", "--no-sync", "--no-instructions"],
+        ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--init-groups", str(BIN / "initdb"),
+         "-D", str(data), "-U", "postgres", "-A", "peer", "-E", "UTF8", "--locale", "C.UTF-8", "--no-sync",
+         "--no-instructions"],
         check=True, capture_output=True, cwd="/",
     )
     with open(data / "postgresql.conf", "a") as file:

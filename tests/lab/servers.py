@@ -17,7 +17,8 @@ TESTS = Path(__file__).resolve().parent.parent
 
 @contextmanager
 def server(
-    host: Host, command: Sequence[str], log: Path, user: str = "", ending: str = "TERM", environment: dict[str, str] | None = None
+    host: Host, command: Sequence[str], log: Path, user: str = "", ending: str = "TERM",
+    environment: dict[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """`command` on `host` while the block runs, output to `log`.  It gets `ending` when the block or the lab ends."""
     as_user = ["--reuid", user, "--regid", user, "--init-groups"] if user else []

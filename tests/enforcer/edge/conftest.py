@@ -35,7 +35,7 @@ from enforcer.words.errors import RecordingError, RemoteProtocolError
 from enforcer.words.events import render_event
 
 BIN = Path("/usr/lib/postgresql/15/bin")
-PASSWORD = "correct horse battery staple"    # noqa: S105
+PASSWORD = "correct horse battery staple"
 PREPARED = "pass­word Ⅸ"    # SASLprep: a soft hyphen goes, a Roman nine becomes IX
 RAW = "raw بx"               # prohibited by SASLprep (mixed directions): PostgreSQL takes the bytes
 

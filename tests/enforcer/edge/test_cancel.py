@@ -104,7 +104,7 @@ def test_the_real_backend_is_cancelled_for_its_owner_only(house, cluster, asker:
         [session] = house.edge.live.values()
         session._registered(words.Registered(1, b"mine", process, secret))
         writer.write(message(b"Q", b"select pg_sleep(20)\0"))
-        state = f"select state from pg_stat_activity where pid = {process}"    # noqa: S608
+        state = f"select state from pg_stat_activity where pid = {process}"
         while cluster.admin(state) != "active":
             await asyncio.sleep(0.02)
         if asker == "stranger":

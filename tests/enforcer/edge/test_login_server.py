@@ -16,7 +16,7 @@ from enforcer.protocols.postgresql import SSL_REQUEST
 from enforcer.protocols.postgresql.login import Login
 from enforcer.words.errors import AuthenticationError
 
-PASSWORD = "correct horse battery staple"    # noqa: S105
+PASSWORD = "correct horse battery staple"
 PREPARED = "pass­word Ⅸ"
 RAW = "raw بx"
 

@@ -14,9 +14,9 @@ os.environ.setdefault("CREWAI_DISABLE_VERSION_CHECK", "true")
 os.environ.setdefault("CREWAI_TRACING_ENABLED", "false")
 os.environ.setdefault("OTEL_SDK_DISABLED", "true")
 
-from crewai import LLM, Agent, Crew, Task  # noqa: E402
-from crewai.tasks.task_output import TaskOutput  # noqa: E402
-from crewai_tools import NL2SQLTool  # noqa: E402
+from crewai import LLM, Agent, Crew, Task
+from crewai.tasks.task_output import TaskOutput
+from crewai_tools import NL2SQLTool
 
 QUESTIONS = (
     "List the customers in the United States with their e-mail addresses.",

@@ -137,7 +137,8 @@ def test_a_server_that_does_not_know_the_password_is_found_out() -> None:
     [
         b"r=other,s=c2FsdA==,i=4096", b"r=%b,s=c2FsdA==,i=4096", b"r=%bx,s=c2FsdA==,i=4095",
         b"r=%bx,s=c2FsdA==,i=1000001", b"r=%bx,s=c2FsdA==,i=99999999999999999999", b"r=%bx,s=c2FsdA==,i=-4096",
-        b"r=%bx,s=,i=4096", b"r=%bx,s=!,i=4096", b"m=x,r=%bx,s=c2FsdA==,i=4096", b"r=%bx", b"", b"r=%b\x01,s=c2FsdA==,i=4096", b"r=%bx,s=c2FsdA==,i=",
+        b"r=%bx,s=,i=4096", b"r=%bx,s=!,i=4096", b"m=x,r=%bx,s=c2FsdA==,i=4096", b"r=%bx", b"",
+        b"r=%b\x01,s=c2FsdA==,i=4096", b"r=%bx,s=c2FsdA==,i=",
     ],
 )
 def test_malformed_server_first(said: bytes) -> None:
