@@ -1,0 +1,1053 @@
+"""The session after login: what the client asks is judged, recorded and forwarded; what the server says is masked.
+
+Theory.  Every forwarded message that is answered leaves an *expectation*; the server's messages settle expectations
+in order.  Messages between two Syncs (or a simple Query alone) are a *batch*.
+
+- An error of the extended protocol drops the expectations up to the batch's Sync and undoes what the batch had named
+  and the server had not confirmed; while the batch has no Sync yet, what the client goes on sending is discarded, as
+  the server would (55.2.3).
+- A name that an earlier, unconfirmed batch defined is not used before the server has answered: the client's messages
+  wait (`_Wait`).  Within a batch this is not needed: whoever uses a name fails with its definition.
+- *Meaning barrier*: after a statement that may change what text means, the next one is judged only when the server
+  has answered and Weir has asked what names mean now.
+- A denial is an Execute of a portal that cannot exist: the server itself fails at that place, and its error is rewritten.
+- Records of one pass stand before its bytes; the edge keeps that order.
+
+Sources: PostgreSQL 15 documentation 55.2 Message Flow, 55.7 Message Formats.
+"""
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Final, TypeVar
+
+from enforcer.core.context import Context
+from enforcer.hot.rows import Mask, rewrite
+from enforcer.hot.wire import Framing
+from enforcer.policy.masks import mask_value
+from enforcer.protocols.postgresql import errors, meaning
+from enforcer.protocols.postgresql.book import Book, Operation, digest, pack_parameters, unpack_parameters
+from enforcer.protocols.postgresql.catalogue import Catalogue
+from enforcer.protocols.postgresql.errors import ABORTED, Denial
+from enforcer.protocols.postgresql.judge import Judge, Names, Prepared, Studied, Verdict, intern_meaning
+from enforcer.protocols.postgresql.messages import (
+    DENIAL,
+    FLUSH,
+    SYNC,
+    Bind,
+    Field,
+    parse_bind,
+    parse_row_description,
+    parse_strings,
+    render_describe_portal,
+    render_error,
+)
+from enforcer.protocols.postgresql.operations import Meaning, Statement
+from enforcer.protocols.postgresql.startup import pinned
+from enforcer.words import commands as words
+from enforcer.words import inputs
+from enforcer.words.commands import CLIENT, SERVER, Command, SendData
+from enforcer.words.decisions import DENY, HOLD, PERMIT, Decision
+from enforcer.words.errors import RemoteProtocolError
+
+TEXT_LIMIT: Final = 16 << 20          # bytes of one Query or Parse
+MESSAGE_LIMIT: Final = 64 << 20       # bytes of one Bind; of one masked row or other message of the server
+INBOX_LIMIT: Final = 1 << 20          # bytes of the client that wait before it is not read any more
+EXPECTED_LIMIT: Final = 4096          # messages that may be unanswered
+NAMES_LIMIT: Final = 10_000           # prepared statements and portals of a session
+NAME_LIMIT: Final = 63                # bytes: PostgreSQL cuts longer ones (NAMEDATALEN)
+VALUE_LIMIT: Final = 64 << 10         # bytes of one parameter as recorded
+SHOWN_LIMIT: Final = 64 << 10         # characters of a statement as approvers see it
+UNKNOWN: Final = Decision(DENY, ("unknown-name",))
+T = TypeVar("T")
+
+_Q, _P, _B, _D, _E, _C, _S, _H, _X, _F = b"QPBDECSHXF"
+_COPY_DATA: Final = 0x64
+
+
+class _Wait(Exception):
+    """The client's message waits, and those after it: "answers" | "meaning" | "catalogue" | "hold"."""
+
+
+class Fatal(Exception):
+    """The session ends with these words."""
+
+    def __init__(self, denial: Denial) -> None:
+        super().__init__(denial.message)
+        self.denial = denial
+
+
+class Definition:
+    """A name of the session: a prepared statement or portal; None where it was closed."""
+
+    __slots__ = ("batch", "confirmed", "previous", "value")
+
+    def __init__(self, value: Prepared | Portal | None, batch: int, previous: Definition | None) -> None:
+        self.value, self.batch, self.previous, self.confirmed = value, batch, previous, False
+
+
+class Portal:
+    __slots__ = ("bind", "fields", "masks", "parameters", "prepared", "recorded", "ticket", "verdict")
+
+    def __init__(self, prepared: Prepared, verdict: Verdict, bind: Bind | None) -> None:
+        self.prepared, self.verdict, self.bind = prepared, verdict, bind
+        self.parameters = b""
+        self.ticket = ""                       # of the approval that it was bound under
+        self.recorded = False                  # an intent covers its Bind
+        self.fields: tuple[Field, ...] | None = None
+        self.masks: list[Mask | None] | None = None
+
+
+class Expectation:
+    __slots__ = (
+        "barrier", "batch", "definition", "denial", "hidden", "index", "kind", "masks", "operation", "portal", "verdict",
+    )
+
+    def __init__(self, kind: int, batch: int) -> None:
+        self.kind, self.batch = kind, batch
+        self.operation: Operation | None = None
+        self.verdict: Verdict | None = None
+        self.definition: Definition | None = None
+        self.portal: Portal | None = None
+        self.denial: Denial | None = None
+        self.masks: list[Mask | None] | None = None
+        self.hidden = self.barrier = False
+        self.index = 0                         # statements of a Query that are complete
+
+
+class Outgoing:
+    """Bytes for one peer; neighbouring pieces of one buffer stay one piece, and a whole buffer itself."""
+
+    __slots__ = ("_buffer", "_end", "_parts", "_start")
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._buffer, self._start, self._end = b"", 0, 0
+
+    def piece(self, buffer: bytes, start: int, end: int) -> None:
+        if buffer is self._buffer and start == self._end:
+            self._end = end
+        else:
+            self._close()
+            self._buffer, self._start, self._end = buffer, start, end
+
+    def add(self, data: bytes) -> None:
+        self._close()
+        self._parts.append(data)
+
+    def _close(self) -> None:
+        if self._end > self._start:
+            self._parts.append(self._buffer[self._start:self._end])
+        self._buffer, self._start, self._end = b"", 0, 0
+
+    def take(self) -> bytes:
+        self._close()
+        parts, self._parts = self._parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+_Definitions = dict[bytes, Definition]
+
+
+class Conversation:
+    def __init__(self, context: Context, book: Book, first: Meaning) -> None:
+        self._context, self._book = context, book
+        self._judge = Judge(context)
+        self._shared: dict[object, object] = {} if context.shared is None else context.shared
+        self._judge.learn(intern_meaning(self._shared, first))
+        self._labelled = bool(context.target.labels)
+        self._client, self._server = Framing(MESSAGE_LIMIT, b"d"), Framing(MESSAGE_LIMIT, b"Dd")
+        self._expected: deque[Expectation] = deque()
+        self._statements: _Definitions = {}
+        self._portals: _Definitions = {}
+        self._names = Names(self._judge, self._find_prepared)
+        self._undo: list[tuple[_Definitions, bytes, Definition]] = []
+        self._status = "I"                     # of the transaction, as ReadyForQuery says: I | T | E
+        self._batch = 1
+        self._open = 0                         # messages of this batch that the server has got
+        self._skip = False                     # until the client's Sync
+        self._barriers = 0                     # forwarded, may change meaning, not answered
+        self._stale = self._dirty = False      # meaning must be asked again; it changed inside this transaction
+        self._catalogue_stale = self._catalogue_dirty = False
+        self._copying: Operation | None = None
+        self._flushed = False
+        self._inbox: deque[tuple[int, bytes, int]] = deque()
+        self._inbox_bytes = 0
+        self._blocked = ""
+        self._paused = False
+        self._unbound: list[tuple[Expectation, Portal]] = []
+        self._up, self._down = Outgoing(), Outgoing()
+        self._orders: list[Command] = []
+        self._held: Operation | None = None
+        self._approved = ""                    # ticket under which the message at the head of the inbox goes on
+        self._refused: Denial | None = None    # or the reason why it does not
+        self._said = b""
+        self._last: Operation | None = None    # whose result came last: a deferred error at Sync is its
+        self.bytes_in = self.bytes_out = 0
+
+    @property
+    def state(self) -> str:
+        return "held" if self._held is not None else "active" if self._expected else "idle"
+
+    # ---- in and out
+
+    def receive(self, peer: int, data: bytes) -> list[Command]:
+        if peer == CLIENT:
+            self.bytes_in += len(data)
+            self._from_client(data)
+        else:
+            self._from_server(data)
+            self._go_on()
+        return self._flush()
+
+    def _flush(self) -> list[Command]:
+        """Records first, then bytes."""
+        for expectation, portal in self._unbound:
+            if not portal.recorded:
+                expectation.operation = self._intent("bind", portal.verdict, portal.parameters, portal.ticket)
+                portal.recorded = True
+        self._unbound.clear()
+        commands = self._book.take()
+        data = self._up.take()
+        if data:
+            commands.append(SendData(SERVER, data))
+        data = self._down.take()
+        if data:
+            self.bytes_out += len(data)
+            commands.append(SendData(CLIENT, data))
+        if self._orders:
+            commands += self._orders
+            self._orders = []
+        return commands
+
+    def _from_client(self, data: bytes) -> None:
+        whole, places = self._client.feed(data)
+        for i in range(0, len(places), 4):
+            kind, start, end = places[i], places[i + 1], places[i + 2]
+            if not self._blocked:
+                try:
+                    self._message(kind, whole, start, end, places[i + 3])
+                    continue
+                except _Wait as wait:
+                    self._block(str(wait))
+            self._stash(kind, whole[start:end], places[i + 3])
+        if self._client.error:
+            raise Fatal(Denial(errors.LIMIT_EXCEEDED, self._client.error))
+
+    def _stash(self, kind: int, message: bytes, count: int) -> None:
+        self._inbox.append((kind, message, count))
+        self._inbox_bytes += len(message)
+        if self._inbox_bytes > INBOX_LIMIT and not self._paused:
+            self._paused = True
+            self._orders.append(words.PauseReading(CLIENT))
+
+    def _go_on(self) -> None:
+        """What waited, as far as it may go now."""
+        while not self._blocked or self._unblocked():
+            self._blocked = ""
+            if not self._inbox:
+                if self._paused:
+                    self._paused = False
+                    self._orders.append(words.ResumeReading(CLIENT))
+                return
+            kind, message, count = self._inbox[0]
+            try:
+                self._message(kind, message, 0, len(message), count)
+            except _Wait as wait:
+                self._block(str(wait))
+                continue
+            self._inbox.popleft()
+            self._inbox_bytes -= len(message)
+
+    def _unblocked(self) -> bool:
+        if self._blocked == "answers":
+            return not self._expected
+        if self._blocked == "meaning":
+            return not self._expected
+        if self._blocked == "copy":
+            return self._copying is not None or not self._expected
+        return False
+
+    def _block(self, reason: str) -> None:
+        self._blocked = reason
+        if reason == "answers" and self._open and not self._flushed:
+            self._flushed = True
+            self._up.add(FLUSH)
+
+    # ---- the client's messages
+
+    def _message(self, kind: int, whole: bytes, start: int, end: int, count: int) -> None:
+        if kind in b"dcf":
+            self._copy(kind, whole, start, end, count)
+        elif self._copying is not None and kind in b"SH":
+            pass                               # ignored by the server during COPY (55.2.7)
+        elif self._copying is not None:
+            raise RemoteProtocolError(f"unexpected message type {chr(kind)!r} during COPY from stdin")
+        elif self._skip and kind not in b"SX":
+            pass
+        else:
+            ask = _MESSAGES.get(kind)
+            if ask is None:
+                raise RemoteProtocolError(f"invalid frontend message type {kind}")
+            ask(self, whole, start, end)
+
+    def _copy(self, kind: int, whole: bytes, start: int, end: int, count: int) -> None:
+        operation = self._copying
+        if operation is None:
+            return                             # after an error the server would ignore it (55.2.7)
+        if kind == _COPY_DATA:
+            self._book.deliver(operation, whole[start:end], count)
+        else:
+            self._copying = None
+        self._up.piece(whole, start, end)
+
+    def _sync(self, whole: bytes, start: int, end: int) -> None:
+        self._skip = False
+        self._expect(_S)
+        self._up.piece(whole, start, end)
+        self._end_batch()
+
+    def _end_batch(self) -> None:
+        self._batch += 1
+        self._open = 0
+        self._flushed = False
+
+    def _client_flush(self, whole: bytes, start: int, end: int) -> None:
+        self._up.piece(whole, start, end)
+
+    def _terminate(self, whole: bytes, start: int, end: int) -> None:
+        self._up.piece(whole, start, end)
+
+    def _function_call(self, whole: bytes, start: int, end: int) -> None:
+        self._settle_open()
+        self._ready()
+        self._deny(Denial(
+            errors.FEATURE_NOT_SUPPORTED, "Weir does not carry FunctionCall messages",
+            hint="Call the function in a SELECT statement."), "function", True)
+
+    def _expect(self, kind: int) -> Expectation:
+        expectation = Expectation(kind, self._batch)
+        self._expected.append(expectation)
+        return expectation
+
+    def _ready(self) -> None:
+        """May text be judged now?  Else the message waits, and what it waits for is under way."""
+        if self._refused is not None:
+            return
+        if self._barriers or len(self._expected) > EXPECTED_LIMIT:
+            raise _Wait("answers")
+        if self._catalogue_stale and self._status == "I" and not self._expected:
+            self._catalogue_stale = False
+            catalogue = self._judge.meaning.catalogue
+            self._orders.append(words.LoadCatalogue(
+                self._judge.meaning.database, catalogue.version if catalogue else 0))
+            raise _Wait("catalogue")
+        if self._stale and self._status != "E":
+            if self._expected:
+                raise _Wait("answers")
+            self._ask_meaning()
+            raise _Wait("meaning")
+
+    def _ask_meaning(self) -> None:
+        asked = self._book.say("meaning", meaning.ASK_TEXT, self._digest(meaning.ASK_TEXT))
+        for kind in b"PBECC":
+            expectation = self._expect(kind)
+            expectation.hidden = True
+            if kind == _E:
+                expectation.operation = asked
+        if self._open:
+            self._up.add(meaning.ASK + FLUSH)
+        else:
+            self._up.add(meaning.ASK + SYNC)
+            self._expect(_S).hidden = True
+        self._stale, self._said = False, b""
+
+    def _digest(self, text: bytes) -> bytes:
+        return digest(self._context.forwarded_key, text)
+
+    def _settle_open(self) -> None:
+        """Before what is not of the extended protocol: an open batch has been answered."""
+        if self._open and self._expected:
+            raise _Wait("answers")
+
+    def _query(self, whole: bytes, start: int, end: int) -> None:
+        if end - start > TEXT_LIMIT or whole[end - 1] != 0:
+            raise _too_long("Query", end - start)
+        self._settle_open()
+        self._ready()
+        text = whole[start + 5:end - 1]
+        verdict = self._verdict(text)
+        ticket = self._pass("query", verdict, b"", True)
+        if ticket is None:
+            return
+        operation = self._intent("query", verdict, b"", ticket)
+        expectation = self._expect(_Q)
+        expectation.operation, expectation.verdict = operation, verdict
+        self._set_barrier(expectation, verdict)
+        # exec_simple_query drops the unnamed statement and portal
+        self._statements.pop(b"", None)
+        self._portals.pop(b"", None)
+        self._up.piece(whole, start, end)
+        self._end_batch()
+        if verdict.studied.copies_in:
+            self._blocked = "copy"
+
+    # ---- judging
+
+    def _verdict(self, text: bytes) -> Verdict:
+        verdict = self._judge.verdict(text, self._names)
+        return self._own_names(verdict) if not verdict.studied.lasting else verdict
+
+    def _own_names(self, verdict: Verdict) -> Verdict:
+        """What runs or reads something that this session has named is judged with what it stands for."""
+        studied = verdict.studied
+        more: list[Studied] = []
+        for statement in studied.analysis.statements:
+            name = statement.name.encode()
+            if statement.kind == "execute" and self._find_prepared(statement.name) is None:
+                return replace(verdict, decision=UNKNOWN, problem=_no_statement(name))
+            if statement.kind == "fetch":
+                portal = self._find(self._portals, name)
+                if not isinstance(portal, Portal):
+                    return replace(verdict, decision=UNKNOWN, problem=Denial(
+                        errors.NO_PORTAL, f'cursor "{statement.name}" does not exist'))
+                more.append(portal.verdict.studied)
+        if not more:
+            return verdict
+        return self._judge.decide(join_studied(studied, more), False)
+
+    def _find_prepared(self, name: str) -> Prepared | None:
+        found = self._find(self._statements, name.encode())
+        return found if isinstance(found, Prepared) else None
+
+    def _find(self, names: _Definitions, name: bytes) -> Prepared | Portal | None:
+        """What a name stands for.  Waits where an earlier batch defined it and the server has not answered."""
+        definition = names.get(name)
+        if definition is None:
+            return None
+        if not definition.confirmed and definition.batch != self._batch:
+            raise _Wait("answers")
+        return definition.value
+
+    def _define(
+        self, names: _Definitions, name: bytes, value: Prepared | Portal | None, expectation: Expectation
+    ) -> None:
+        definition = Definition(value, self._batch, names.get(name))
+        names[name] = definition
+        expectation.definition = definition
+        self._undo.append((names, name, definition))
+
+    def _undo_batch(self, batch: int) -> None:
+        for names, name, definition in reversed(self._undo):
+            if definition.batch == batch and not definition.confirmed and names.get(name) is definition:
+                if definition.previous is None:
+                    del names[name]
+                else:
+                    names[name] = definition.previous
+        self._undo = [one for one in self._undo if one[2].batch != batch]
+
+    def _pass(self, verb: str, verdict: Verdict, parameters: bytes, simple: bool) -> str | None:
+        """The ticket ("" for none needed) under which this may go, or None: it was refused in place.  Waits for
+        approvers where policy holds it."""
+        refused, self._refused = self._refused, None
+        ticket, self._approved = self._approved, ""
+        if refused is not None:
+            self._deny(refused, verb, simple, verdict)
+            return None
+        problem = verdict.problem
+        if ticket:
+            verdict = self._judge.decide(verdict.studied, True)
+        decision = verdict.decision
+        if decision.outcome == PERMIT:
+            return ticket
+        if decision.outcome == HOLD:
+            self._hold(verb, verdict, parameters)
+            raise _Wait("hold")
+        self._deny(problem or errors.denied(decision, self._context.session, self._book.operations + 1), verb, simple,
+                   verdict, parameters)
+        return None
+
+    def _intent(self, verb: str, verdict: Verdict, parameters: bytes, ticket: str, decision: int = PERMIT) -> Operation:
+        studied, found = verdict.studied, verdict.decision
+        return self._book.intent(
+            verb, decision, forwarded=studied.forwarded if decision == PERMIT else b"", text=studied.blob,
+            parameters=parameters, requests=studied.named, rules=found.rules, masks=found.masked,
+            reason=found.reason if decision == DENY else "", ticket=ticket, durable=studied.writes or bool(ticket),
+        )
+
+    def _deny(
+        self, denial: Denial, verb: str, simple: bool, verdict: Verdict | None = None, parameters: bytes = b""
+    ) -> None:
+        """Refused in place: the server itself fails there."""
+        if verdict is None:
+            refused = self._book.intent(verb, DENY, reason=denial.message)
+        else:
+            refused = self._intent(verb, verdict, parameters, "", DENY)
+        self._book.result(refused, "denied", "", denial.code, denial.message)
+        expectation = self._expect(_E)
+        expectation.denial = denial
+        expectation.operation = self._book.say("denial", b"Execute of a portal that cannot exist")
+        self._up.add(DENIAL)
+        if simple:
+            self._expect(_S)
+            self._up.add(SYNC)
+            self._end_batch()
+        else:
+            self._open += 1
+            self._skip = True
+
+    def _hold(self, verb: str, verdict: Verdict, parameters: bytes) -> None:
+        studied, decision = verdict.studied, verdict.decision
+        self._held = self._intent(verb, verdict, parameters, "", HOLD)
+        shown = studied.blob[2].decode("utf-8", "replace")
+        values = unpack_parameters(parameters)
+        self._orders.append(words.Hold(
+            self._held.number, decision.holds, ", ".join(f"{action} {resource}" for action, resource in studied.named),
+            shown[:SHOWN_LIMIT], tuple("NULL" if value is None else value for value in values), decision.rules,
+            digest(self._context.forwarded_key, studied.forwarded + parameters), self._judge.meaning.database,
+        ))
+
+    def _set_barrier(self, expectation: Expectation, verdict: Verdict) -> None:
+        studied = verdict.studied
+        if studied.barrier or studied.names or (self._dirty and studied.ends):
+            expectation.barrier = True
+            self._barriers += 1
+
+    # ---- the extended protocol
+
+    def _parse(self, whole: bytes, start: int, end: int) -> None:
+        if end - start > TEXT_LIMIT:
+            raise _too_long("Parse", end - start)
+        (name, text), _ = parse_strings(whole[start + 5:end], 2)
+        self._check_name(name)
+        self._find(self._statements, name)
+        if self._barriers or len(self._expected) > EXPECTED_LIMIT:
+            raise _Wait("answers")
+        verdict = self._judge.verdict(text, self._names)
+        if verdict.problem is not None:
+            self._deny(verdict.problem, "parse", False, verdict)
+            return
+        if len(self._statements) > NAMES_LIMIT:
+            self._deny(Denial(errors.LIMIT_EXCEEDED, "too many prepared statements in one session"), "parse", False)
+            return
+        expectation = self._expect(_P)
+        self._define(self._statements, name, Prepared(text), expectation)
+        self._open += 1
+        self._up.piece(whole, start, end)
+
+    @staticmethod
+    def _check_name(name: bytes) -> None:
+        if len(name) > NAME_LIMIT:
+            raise Fatal(Denial("42622", f"a name of {len(name)} bytes is longer than {NAME_LIMIT}"))
+        if name == meaning.NAME:
+            raise Fatal(Denial("42602", "this name is Weir's own"))
+
+    def _bind(self, whole: bytes, start: int, end: int) -> None:
+        bind = parse_bind(whole[start + 5:end])
+        self._check_name(bind.portal)
+        self._find(self._portals, bind.portal)
+        prepared = self._find(self._statements, bind.statement)
+        self._ready()
+        if not isinstance(prepared, Prepared):
+            self._deny(_no_statement(bind.statement), "bind", False)
+            return
+        verdict = self._verdict(prepared.text)
+        parameters = _recorded(bind, verdict)
+        ticket = self._pass("bind", verdict, parameters, False)
+        if ticket is None:
+            return
+        if len(self._portals) > NAMES_LIMIT:
+            self._deny(Denial(errors.LIMIT_EXCEEDED, "too many portals in one session"), "bind", False)
+            return
+        portal = Portal(prepared, self._judge.decide(verdict.studied, True) if ticket else verdict, bind)
+        portal.parameters, portal.ticket = parameters, ticket
+        expectation = self._expect(_B)
+        self._define(self._portals, bind.portal, portal, expectation)
+        self._unbound.append((expectation, portal))
+        self._open += 1
+        self._up.piece(whole, start, end)
+
+    def _describe(self, whole: bytes, start: int, end: int) -> None:
+        kind, name = _named(whole, start, end)
+        found = self._find(self._portals if kind == b"P" else self._statements, name)
+        if found is None:
+            self._deny(_no_portal(name) if kind == b"P" else _no_statement(name), "describe", False)
+            return
+        expectation = self._expect(_D)
+        if isinstance(found, Portal):
+            expectation.portal = found
+        self._open += 1
+        self._up.piece(whole, start, end)
+
+    def _execute(self, whole: bytes, start: int, end: int) -> None:
+        (name,), at = parse_strings(whole[start + 5:end], 1)
+        if at + 4 != end - start - 5:
+            raise RemoteProtocolError("invalid message format: Execute")
+        portal = self._find(self._portals, name)
+        if self._barriers:
+            raise _Wait("answers")
+        if not isinstance(portal, Portal):
+            self._deny(_no_portal(name), "execute", False)
+            return
+        if portal.verdict.gate != self._context.gate.version:
+            portal.verdict = self._judge.decide(portal.verdict.studied, bool(portal.ticket))
+        verdict = portal.verdict
+        ticket = self._pass("execute", verdict, portal.parameters, False)
+        if ticket is None:
+            return
+        operation = self._intent("execute", verdict, portal.parameters, ticket or portal.ticket)
+        portal.recorded = True
+        studied = verdict.studied
+        if self._labelled and studied.returns and portal.masks is None:
+            self._up.add(render_describe_portal(name))
+            hidden = self._expect(_D)
+            hidden.hidden, hidden.portal = True, portal
+        expectation = self._expect(_E)
+        expectation.operation, expectation.verdict, expectation.portal = operation, verdict, portal
+        self._set_barrier(expectation, verdict)
+        self._open += 1
+        self._up.piece(whole, start, end)
+        if studied.copies_in:
+            self._blocked = "copy"
+
+    def _close(self, whole: bytes, start: int, end: int) -> None:
+        kind, name = _named(whole, start, end)
+        names = self._portals if kind == b"P" else self._statements
+        self._find(names, name)
+        self._define(names, name, None, self._expect(_C))
+        self._open += 1
+        self._up.piece(whole, start, end)
+
+    # ---- the server's messages
+
+    def _from_server(self, data: bytes) -> None:
+        whole, places = self._server.feed(data)
+        for i in range(0, len(places), 4):
+            kind, start, end = places[i], places[i + 1], places[i + 2]
+            if kind == 0x44:
+                self._rows(whole, start, end, places[i + 3])
+            else:
+                say = _ANSWERS.get(kind)
+                if say is None:
+                    raise RemoteProtocolError(f"invalid backend message type {kind}")
+                say(self, whole, start, end, places[i + 3])
+        if self._server.error:
+            raise Fatal(Denial(errors.PROTOCOL_VIOLATION, f"the server: {self._server.error}"))
+
+    def _head(self, kinds: bytes, what: int) -> Expectation:
+        if not self._expected or self._expected[0].kind not in kinds:
+            raise RemoteProtocolError(f"the server sent {chr(what)!r} that nothing asked for")
+        return self._expected[0]
+
+    def _running(self, what: int) -> tuple[Expectation, Operation]:
+        head = self._head(b"QE", what)
+        if head.operation is None or head.denial is not None:
+            raise RemoteProtocolError(f"the server sent {chr(what)!r} for what cannot be")
+        return head, head.operation
+
+    def _rows(self, whole: bytes, start: int, end: int, count: int) -> None:
+        head, operation = self._running(0x44)
+        if head.hidden:
+            self._server_whole(whole, end)
+            self._said = whole[start + 5:end]
+            return
+        masks = head.portal.masks if head.portal is not None else head.masks
+        if not masks:
+            self._book.deliver(operation, whole[start:end], count)
+            self._down.piece(whole, start, end)
+            return
+        if self._server_whole(whole, end):
+            end, count = self._server.tail, count - 1
+            if end <= start:
+                return
+        data = rewrite(whole, start, end, masks)
+        if data is None:
+            raise RemoteProtocolError("the server sent a malformed DataRow")
+        self._book.deliver(operation, data, count)
+        self._down.add(data)
+
+    def _server_whole(self, whole: bytes, end: int) -> bool:
+        """Rows are wanted whole from now on; True where the last one in `whole` was not and is taken back."""
+        if self._server.owed and end == len(whole):
+            self._server.give_back(whole)
+            return True
+        self._server.streamed = b"d"
+        return False
+
+    def _row_description(self, whole: bytes, start: int, end: int, count: int) -> None:
+        head = self._head(b"QD", 0x54)
+        if head.kind == _Q or head.portal is not None:
+            verdict = head.verdict if head.portal is None else head.portal.verdict
+            masks = self._masks(parse_row_description(whole[start + 5:end]), verdict) if self._labelled else []
+            if head.portal is not None:
+                head.portal.masks = masks
+            else:
+                head.masks = masks
+        if head.kind == _D:
+            self._expected.popleft()
+        if not head.hidden:
+            self._down.piece(whole, start, end)
+
+    def _masks(self, fields: tuple[Field, ...], verdict: Verdict | None) -> list[Mask | None]:
+        """For each column what its values become; empty where all stay."""
+        catalogue = self._judge.meaning.catalogue
+        if catalogue is None or verdict is None:
+            raise RemoteProtocolError("the sources of a result on a target with labels cannot be told")
+        masks: list[Mask | None] = []
+        for field in fields:
+            _, label = catalogue.column(field.table, field.attribute)
+            seen = label is None or label.label in verdict.decision.unmasked
+            masks.append(None if seen or label is None else partial(mask_value, label.mask, field.type, field.format))
+        return masks if any(masks) else []
+
+    def _no_data(self, whole: bytes, start: int, end: int, count: int) -> None:
+        head = self._head(b"D", 0x6E)
+        self._expected.popleft()
+        if head.portal is not None:
+            head.portal.masks = []
+        if not head.hidden:
+            self._down.piece(whole, start, end)
+
+    def _parameter_description(self, whole: bytes, start: int, end: int, count: int) -> None:
+        self._head(b"D", 0x74)
+        self._down.piece(whole, start, end)
+
+    def _complete(self, whole: bytes, start: int, end: int, count: int) -> None:
+        """ParseComplete, BindComplete, CloseComplete."""
+        head = self._head({0x31: b"P", 0x32: b"B", 0x33: b"C"}[whole[start]], whole[start])
+        self._expected.popleft()
+        if head.definition is not None:
+            head.definition.confirmed, head.definition.previous = True, None
+        if head.operation is not None:
+            self._book.result(head.operation, "ok")
+        if not head.hidden:
+            self._down.piece(whole, start, end)
+
+    def _command_complete(self, whole: bytes, start: int, end: int, count: int) -> None:
+        head, operation = self._running(0x43)
+        tag = whole[start + 5:end - 1].decode("utf-8", "replace")
+        self._end_statement(head, operation, "ok", tag)
+        if not head.hidden:
+            self._down.piece(whole, start, end)
+
+    def _empty(self, whole: bytes, start: int, end: int, count: int) -> None:
+        head, operation = self._running(0x49)
+        self._end_statement(head, operation, "ok", "")
+        self._down.piece(whole, start, end)
+
+    def _suspended(self, whole: bytes, start: int, end: int, count: int) -> None:
+        head, operation = self._running(0x73)
+        if head.kind != _E:
+            raise RemoteProtocolError("the server suspended what is no portal")
+        self._end_statement(head, operation, "suspended", "")
+        self._down.piece(whole, start, end)
+
+    def _end_statement(self, head: Expectation, operation: Operation, status: str, tag: str) -> None:
+        self._copying = None
+        if head.hidden:
+            self._book.result(operation, "ok", tag)
+            self._learn()
+        else:
+            statements = head.verdict.studied.analysis.statements if head.verdict is not None else ()
+            last = head.kind == _E or head.index + 1 >= len(statements)
+            self._book.result(operation, status, tag, last=last)
+            if head.index < len(statements):
+                self._effects(head, statements[head.index], tag)
+            head.index += 1
+            head.masks = None
+            self._last = operation
+        self._server.streamed = b"Dd"
+        if head.kind == _E:
+            self._expected.popleft()
+            self._settled(head)
+
+    def _settled(self, expectation: Expectation) -> None:
+        if not expectation.barrier:
+            return
+        expectation.barrier = False
+        self._barriers -= 1
+        studied = expectation.verdict.studied if expectation.verdict is not None else None
+        if studied is not None and (studied.barrier or studied.ends):
+            self._stale = self._dirty = True
+            self._catalogue_dirty = self._catalogue_dirty or studied.alters
+
+    def _effects(self, head: Expectation, statement: Statement, tag: str) -> None:
+        """What a statement did to the names of this session."""
+        name, verdict = statement.name.encode(), head.verdict
+        if verdict is None:
+            return
+        prepared = Prepared(verdict.studied.text, statement.name)
+        if statement.kind == "prepare":
+            self._confirmed(self._statements, name, prepared, head.batch)
+        elif statement.kind == "declare":
+            self._confirmed(self._portals, name, Portal(prepared, verdict, None), head.batch)
+        elif statement.kind in ("deallocate", "discard"):
+            if name:
+                self._statements.pop(name, None)
+            elif tag in ("DISCARD ALL", "DEALLOCATE ALL", "DEALLOCATE"):
+                self._statements.clear()
+            if tag == "DISCARD ALL":
+                self._portals.clear()
+        elif statement.kind == "close":
+            self._portals.pop(name, None) if name else self._portals.clear()
+
+    @staticmethod
+    def _confirmed(names: _Definitions, name: bytes, value: Prepared | Portal, batch: int) -> None:
+        names[name] = Definition(value, batch, None)
+        names[name].confirmed = True
+
+    def _learn(self) -> None:
+        answer = meaning.parse_row(self._said)
+        old = self._judge.meaning
+        self._judge.learn(intern_meaning(
+            self._shared, Meaning(answer.database, answer.role, answer.schemas, old.catalogue, 0)))
+        there = answer.prepared or {}
+        for name, definition in list(self._statements.items()):
+            value = definition.value
+            if name and definition.confirmed and isinstance(value, Prepared) and (
+                    there.get(name.decode("utf-8", "replace")) != value.text.decode("utf-8", "replace")):
+                del self._statements[name]     # somebody else's work, in a function: what it is now cannot be told
+
+    def _copy_in(self, whole: bytes, start: int, end: int, count: int) -> None:
+        self._copying = self._running(0x47)[1]
+        self._down.piece(whole, start, end)
+
+    def _copy_out(self, whole: bytes, start: int, end: int, count: int) -> None:
+        self._running(0x48)
+        self._down.piece(whole, start, end)
+
+    def _copy_data(self, whole: bytes, start: int, end: int, count: int) -> None:
+        self._book.deliver(self._running(0x64)[1], whole[start:end], count)
+        self._down.piece(whole, start, end)
+
+    def _copy_end(self, whole: bytes, start: int, end: int, count: int) -> None:
+        self._running(0x63)
+        self._down.piece(whole, start, end)
+
+    def _aside(self, whole: bytes, start: int, end: int, count: int) -> None:
+        """NoticeResponse, NotificationResponse, ParameterStatus: at any time (55.2.6)."""
+        if whole[start] == 0x53:
+            reason = pinned(whole[start + 5:end])
+            if reason:
+                raise Fatal(Denial(errors.FEATURE_NOT_SUPPORTED, reason))
+        if whole[start] == 0x4E and self._labelled:
+            self._down.add(errors.render_scrubbed(b"N", whole[start + 5:end]))
+        else:
+            self._down.piece(whole, start, end)
+
+    def _failed(self, whole: bytes, start: int, end: int, count: int) -> None:
+        body = whole[start + 5:end]
+        code, severity, text = errors.told(body)
+        head = self._expected[0] if self._expected else None
+        if head is not None and head.denial is not None and code == errors.NO_PORTAL:
+            self._down.add((ABORTED if self._status == "E" else head.denial).render())
+        elif head is not None and head.hidden and self._own_batch():
+            self._refused = Denial(code, text)
+        elif self._labelled:
+            self._down.add(errors.render_scrubbed(b"E", body))
+        else:
+            self._down.piece(whole, start, end)
+        if head is None or severity in ("FATAL", "PANIC"):
+            return
+        self._server.streamed = b"Dd"
+        if head.kind in b"QS":
+            self._copying = None
+            operation = head.operation if head.kind == _Q else self._last
+            if operation is not None:
+                self._book.result(operation, "error", "", code, text)
+            head.index = len(head.verdict.studied.analysis.statements) if head.verdict is not None else 0
+        else:
+            self._drop_batch(head, code, text)
+
+    def _own_batch(self) -> bool:
+        """Is the batch at the head Weir's own question between two of the client's?"""
+        return any(e.kind == _S and e.hidden for e in self._expected)
+
+    def _drop_batch(self, head: Expectation, code: str, text: str) -> None:
+        """An error of the extended protocol: nothing of its batch follows but the Sync's answer (55.2.3)."""
+        batch, status = head.batch, "error"
+        self._copying = None
+        while self._expected and self._expected[0].kind != _S:
+            gone = self._expected.popleft()
+            if gone.operation is not None:
+                self._book.result(gone.operation, status, "", code if status == "error" else "",
+                                  text if status == "error" else "")
+            self._settled(gone)
+            status = "skipped"
+        self._undo_batch(batch)
+        if not self._expected:
+            self._skip = True
+
+    def _ready_for_query(self, whole: bytes, start: int, end: int, count: int) -> None:
+        head = self._head(b"QS", 0x5A)
+        if end - start != 6:
+            raise RemoteProtocolError("the server sent a malformed ReadyForQuery")
+        self._expected.popleft()
+        self._status = chr(whole[start + 5])
+        if head.kind == _Q:
+            if head.operation is not None and head.operation.number in self._book.open:
+                self._book.result(head.operation, "ok")
+            self._settled(head)
+        if self._undo:
+            self._undo = [one for one in self._undo if one[2].batch > head.batch]
+        if self._status == "I":
+            self._transaction_over(head.batch)
+        if not head.hidden:
+            self._down.piece(whole, start, end)
+
+    def _transaction_over(self, batch: int) -> None:
+        if self._portals:
+            for name, definition in list(self._portals.items()):
+                held = isinstance(definition.value, Portal) and definition.value.bind is None
+                if definition.batch <= batch and not held:
+                    del self._portals[name]
+        if self._dirty:
+            self._stale, self._dirty = True, False
+        if self._catalogue_dirty:
+            self._catalogue_stale, self._catalogue_dirty = True, False
+
+    # ---- events
+
+    def handle(self, event: inputs.Input) -> list[Command]:
+        if isinstance(event, inputs.HoldOpened) and self._held is not None and self._held.number == event.operation:
+            self._down.add(render_error(
+                "NOTICE", "01000", f"held for approval: ticket {event.ticket}",
+                hint=f"An approver answers with: weir approvals approve {event.ticket}", kind=b"N"))
+        elif isinstance(event, inputs.HoldAnswered) and self._held is not None and (
+                self._held.number == event.operation):
+            self._answered(self._held, event)
+            self._held = None
+            self._blocked = ""
+            self._go_on()
+        elif isinstance(event, inputs.CatalogueReady) and self._blocked == "catalogue":
+            self._new_catalogue(event)
+            self._blocked = ""
+            self._go_on()
+        return self._flush()
+
+    def _answered(self, held: Operation, event: inputs.HoldAnswered) -> None:
+        if event.state == "approved":
+            self._approved = event.ticket
+            self._book.result(held, "ok", f"approved by {event.by}")
+            return
+        if event.state == "cancelled":
+            self._refused = Denial(errors.QUERY_CANCELED, "canceling statement due to user request")
+        elif event.state == "expired":
+            self._refused = Denial(errors.INSUFFICIENT_PRIVILEGE, "permission denied: nobody approved it in time",
+                                   f"Ticket {event.ticket}.", "Ask an approver, then ask again.")
+        else:
+            by = f" by {event.by}" if event.by else ""
+            why = f": {event.reason}" if event.reason else ""
+            self._refused = Denial(errors.INSUFFICIENT_PRIVILEGE, f"permission denied{by}{why}",
+                                   f"Ticket {event.ticket}.")
+        self._book.result(held, "cancelled" if event.state == "cancelled" else "denied", "", self._refused.code,
+                          self._refused.message)
+
+    def _new_catalogue(self, event: inputs.CatalogueReady) -> None:
+        if not isinstance(event.catalogue, Catalogue):
+            raise Fatal(Denial(errors.IO_ERROR, event.reason or "the catalogue could not be read"))
+        old = self._judge.meaning
+        self._judge.learn(intern_meaning(
+            self._shared, Meaning(old.database, old.role, old.schemas, event.catalogue, 0)))
+
+    def abandon(self, reason: str) -> list[Command]:
+        """A side is gone, or the session ends: what was held is given up, what was forwarded stays open."""
+        commands: list[Command] = []
+        if self._held is not None:
+            commands.append(words.CancelHold(self._held.number, reason))
+            self._book.result(self._held, "cancelled")
+            self._held = None
+        return commands
+
+
+def join_studied(studied: Studied, more: list[Studied]) -> Studied:
+    """`studied` with what it stands for."""
+    every = [studied, *more]
+    return replace(
+        studied, requests=_union(one.requests for one in every), named=_union(one.named for one in every),
+        shows=_union(one.shows for one in every), blocked=_union(one.blocked for one in every),
+        writes=any(one.writes for one in every), reasons=_union(one.reasons for one in every),
+    )
+
+
+def _union(groups: Iterable[tuple[T, ...]]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys(one for group in groups for one in group))
+
+
+def _named(whole: bytes, start: int, end: int) -> tuple[bytes, bytes]:
+    """Describe and Close: b"S" or b"P", and the name."""
+    kind = whole[start + 5:start + 6]
+    (name,), at = parse_strings(whole[start + 6:end], 1)
+    if kind not in (b"S", b"P") or at != end - start - 6:
+        raise RemoteProtocolError("invalid message format: Describe or Close")
+    return kind, name
+
+
+def _recorded(bind: Bind, verdict: Verdict) -> bytes:
+    if not bind.values:
+        return b""
+    if verdict.studied.analysis.hide_parameters:
+        return pack_parameters([None if value is None else "***" for value in bind.values])
+    formats = bind.formats
+    return pack_parameters([
+        _value(value, formats[i] if i < len(formats) and len(formats) > 1 else formats[0] if formats else 0)
+        for i, value in enumerate(bind.values)
+    ])
+
+
+def _value(value: bytes | None, form: int) -> str | None:
+    if value is None:
+        return None
+    shown = value[:VALUE_LIMIT]
+    text = "\\x" + shown.hex() if form else shown.decode("utf-8", "replace")
+    return text if len(value) <= VALUE_LIMIT else f"{text}... ({len(value)} bytes)"
+
+
+def _too_long(what: str, size: int) -> Fatal:
+    return Fatal(Denial(errors.LIMIT_EXCEEDED, f"{what} of {size} bytes is longer than {TEXT_LIMIT}"))
+
+
+def _no_statement(name: bytes) -> Denial:
+    shown = name.decode("utf-8", "replace")
+    return Denial(errors.NO_STATEMENT, f'prepared statement "{shown}" does not exist' if name else
+                  "unnamed prepared statement does not exist")
+
+
+def _no_portal(name: bytes) -> Denial:
+    return Denial(errors.NO_PORTAL, f'portal "{name.decode("utf-8", "replace")}" does not exist')
+
+
+_MESSAGES: Final[dict[int, Callable[[Conversation, bytes, int, int], None]]] = {
+    _Q: Conversation._query,
+    _P: Conversation._parse,
+    _B: Conversation._bind,
+    _D: Conversation._describe,
+    _E: Conversation._execute,
+    _C: Conversation._close,
+    _S: Conversation._sync,
+    _H: Conversation._client_flush,
+    _X: Conversation._terminate,
+    _F: Conversation._function_call,
+}
+_ANSWERS: Final[dict[int, Callable[[Conversation, bytes, int, int, int], None]]] = {
+    0x31: Conversation._complete,              # 1 ParseComplete
+    0x32: Conversation._complete,              # 2 BindComplete
+    0x33: Conversation._complete,              # 3 CloseComplete
+    0x41: Conversation._aside,                 # A NotificationResponse
+    0x43: Conversation._command_complete,      # C
+    0x45: Conversation._failed,                # E ErrorResponse
+    0x47: Conversation._copy_in,               # G CopyInResponse
+    0x48: Conversation._copy_out,              # H CopyOutResponse
+    0x49: Conversation._empty,                 # I EmptyQueryResponse
+    0x4E: Conversation._aside,                 # N NoticeResponse
+    0x53: Conversation._aside,                 # S ParameterStatus
+    0x54: Conversation._row_description,       # T
+    0x5A: Conversation._ready_for_query,       # Z
+    0x63: Conversation._copy_end,              # c CopyDone
+    0x64: Conversation._copy_data,             # d CopyData
+    0x6E: Conversation._no_data,               # n
+    0x73: Conversation._suspended,             # s PortalSuspended
+    0x74: Conversation._parameter_description, # t
+}

@@ -1,0 +1,70 @@
+"""What a client reads when Weir refuses: the protocol's own error, with a reason that a person or a model can act on.
+
+Source: PostgreSQL 15 documentation, 55.8 Error and Notice Message Fields; Appendix A, error codes.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from enforcer.protocols.postgresql.messages import parse_error, render, render_error
+from enforcer.words.decisions import Decision
+
+INSUFFICIENT_PRIVILEGE: Final = "42501"
+SYNTAX_ERROR: Final = "42601"
+QUERY_CANCELED: Final = "57014"
+ADMIN_SHUTDOWN: Final = "57P01"
+FEATURE_NOT_SUPPORTED: Final = "0A000"
+PROTOCOL_VIOLATION: Final = "08P01"
+CONNECTION_FAILURE: Final = "08006"
+CANNOT_CONNECT: Final = "08001"
+INVALID_AUTHORIZATION: Final = "28000"
+IO_ERROR: Final = "58030"
+INTERNAL_ERROR: Final = "XX000"
+IN_FAILED_TRANSACTION: Final = "25P02"
+NO_STATEMENT: Final = "26000"
+NO_PORTAL: Final = "34000"
+LIMIT_EXCEEDED: Final = "54000"
+
+# Fields that may quote values of rows: detail, where, internal query, its position.
+_TELLING: Final = b"DWqp"
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    code: str
+    message: str
+    detail: str = ""
+    hint: str = ""
+
+    def render(self, severity: str = "ERROR") -> bytes:
+        return render_error(severity, self.code, self.message, self.detail, self.hint)
+
+
+ABORTED: Final = Denial(
+    IN_FAILED_TRANSACTION, "current transaction is aborted, commands ignored until end of transaction block")
+
+
+def denied(decision: Decision, session: str, operation: int) -> Denial:
+    """A policy's no."""
+    rules = ", ".join(decision.rules) or "none permits it"
+    return Denial(
+        INSUFFICIENT_PRIVILEGE, decision.reason or "permission denied by policy", f"Weir policy: {rules}.",
+        f"The session goes on; asking again in other words will not help. Recorded as operation {operation} of session "
+        f"{session}.",
+    )
+
+
+def scrub(body: bytes) -> bytes:
+    """ErrorResponse or NoticeResponse without the fields that may quote labelled values."""
+    return b"\0".join(piece for piece in body.split(b"\0") if piece and piece[0] not in _TELLING) + b"\0\0"
+
+
+def told(body: bytes) -> tuple[str, str, str]:
+    """(SQLSTATE, severity, text for the recording) of an ErrorResponse."""
+    fields = parse_error(body)
+    return fields.get("C", ""), fields.get("V", fields.get("S", "")), fields.get("M", "")
+
+
+def render_scrubbed(kind: bytes, body: bytes) -> bytes:
+    return render(kind, scrub(body))

@@ -1,0 +1,187 @@
+"""Judgement of statements: text -> analysis -> decision, each cached on everything that it depends on.
+
+Analyses depend on the text and its meaning (database, role, search path, catalogue) and are shared by all sessions of a
+target; verdicts depend on the principal and the policies as well and are kept by the session.  Never by a fingerprint.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+from enforcer.core.context import Context
+from enforcer.protocols.postgresql.book import DIGEST, SALT, digest
+from enforcer.protocols.postgresql.errors import SYNTAX_ERROR, Denial
+from enforcer.protocols.postgresql.operations import Analysis, Meaning, analyse
+from enforcer.words.decisions import DENY, PERMIT, Decision
+from enforcer.words.operations import Request
+
+SHARED: Final = 4096                  # analyses kept for a target
+OWN: Final = 512                      # verdicts kept by a session
+SHORT: Final = 16 << 10               # bytes of text; a longer one is not kept
+NOTHING_ASKED: Final = Decision(PERMIT, ("empty",))
+# What these mean depends on what the session has prepared or declared.
+_OWN_NAMES: Final = frozenset(("execute", "fetch"))
+_NAMING: Final = frozenset(("prepare", "deallocate", "declare", "close", "discard"))
+_ENDING: Final = frozenset(("commit", "rollback", "rollback_to", "release"))
+
+
+@dataclass(frozen=True, slots=True)
+class Studied:
+    """A text, analysed, with what the recording holds of it."""
+
+    text: bytes
+    analysis: Analysis
+    requests: tuple[Request, ...]
+    named: tuple[tuple[str, str], ...]
+    shows: tuple[str, ...]
+    blocked: tuple[str, ...]
+    blob: tuple[bytes, bytes, bytes]           # digest, salt, content of the recorded text
+    forwarded: bytes
+    lasting: bool                              # may be kept: means the same in every session of this meaning
+    writes: bool
+    barrier: bool                              # may change what text means
+    alters: bool                               # changes the catalogue
+    names: bool                                # prepares, declares, closes: names of the session
+    ends: bool                                 # a transaction or a savepoint
+    copies_in: bool
+    returns: bool                              # has output that may have to be masked
+    reasons: tuple[tuple[tuple[str, ...], str], ...]     # (labels blocked, why)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    studied: Studied
+    decision: Decision
+    meaning: int
+    gate: int
+    problem: Denial | None = None              # refused by its text, whatever policies say
+
+
+class Judge:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        shared = {} if context.shared is None else context.shared
+        self._shared: dict[object, Studied] = shared.setdefault("studied", {})  # type: ignore[assignment]
+        self._own: dict[bytes, Verdict] = {}
+        self.meaning = Meaning("", "", (), None, 0)
+
+    def learn(self, meaning: Meaning) -> None:
+        self.meaning = meaning
+
+    def verdict(self, text: bytes, names: Mapping[str, Analysis]) -> Verdict:
+        """Of a text under the present meaning and policies."""
+        kept = self._own.get(text)
+        if kept is not None and kept.meaning == self.meaning.version and kept.gate == self._context.gate.version:
+            return kept
+        studied = self.study(text, names)
+        found = self.decide(studied, False)
+        if studied.lasting and len(text) <= SHORT:
+            while len(self._own) >= OWN:
+                del self._own[next(iter(self._own))]
+            self._own[text] = found
+        return found
+
+    def study(self, text: bytes, names: Mapping[str, Analysis]) -> Studied:
+        key = (text, self.meaning.version)
+        kept = self._shared.get(key)
+        if kept is not None:
+            return kept
+        studied = self._study(text, names)
+        if studied.lasting and len(text) <= SHORT:
+            if len(self._shared) >= SHARED:
+                self._shared.clear()
+            self._shared[key] = studied
+        return studied
+
+    def _study(self, text: bytes, names: Mapping[str, Analysis]) -> Studied:
+        analysis = self._analyse(text, names)
+        statements = analysis.statements
+        requests = tuple(dict.fromkeys(request for s in statements for request in s.requests))
+        salt = self._context.random(SALT)
+        return Studied(
+            text, analysis, requests, tuple((request.action, request.resource) for request in requests),
+            tuple(dict.fromkeys(label for s in statements for label in s.shows)),
+            tuple(dict.fromkeys(label for s in statements for label in s.blocked)),
+            (digest(salt, analysis.recorded), salt, analysis.recorded),
+            blake2b(text, digest_size=DIGEST, key=self._context.forwarded_key).digest(),
+            not any(s.kind in _OWN_NAMES for s in statements),
+            any(s.writes for s in statements), any(s.barrier or s.alters_catalogue for s in statements),
+            any(s.alters_catalogue for s in statements), any(s.kind in _NAMING for s in statements),
+            any(s.kind in _ENDING for s in statements), any(s.copy == "in" for s in statements),
+            any(s.shows or s.kind in _OWN_NAMES for s in statements),
+            tuple((s.blocked, s.blocked_reason) for s in statements if s.blocked),
+        )
+
+    def _analyse(self, text: bytes, names: Mapping[str, Analysis]) -> Analysis:
+        try:
+            return analyse(text.decode(), self.meaning, self._context.target, names)
+        except UnicodeDecodeError:
+            return Analysis((), "invalid byte sequence for encoding \"UTF8\"", b"(not UTF-8)", True)
+
+    def decide(self, studied: Studied, approved: bool) -> Verdict:
+        gate, meaning = self._context.gate, self.meaning.version
+        if studied.analysis.error:
+            reason = studied.analysis.error
+            return Verdict(studied, Decision(DENY, ("unparsed",), reason), meaning, gate.version, Denial(
+                SYNTAX_ERROR, reason, "Weir forwards only what PostgreSQL's own grammar reads."))
+        if not studied.analysis.statements:
+            return Verdict(studied, NOTHING_ASKED, meaning, gate.version)
+        labels = tuple(dict.fromkeys((*studied.shows, *studied.blocked)))
+        decision = gate.decide(self._context.principal, studied.requests, labels, approved)
+        if decision.outcome != DENY and any(label in decision.masked for label in studied.blocked):
+            decision = Decision(DENY, ("strict-masking",), blocked_reason(studied, decision.masked))
+        return Verdict(studied, decision, meaning, gate.version)
+
+
+def blocked_reason(studied: Studied, masked: tuple[str, ...]) -> str:
+    return next(why for labels, why in studied.reasons if any(label in masked for label in labels))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prepared statement or a portal, by the text that made it; `name` where that was SQL (PREPARE, DECLARE)."""
+
+    text: bytes
+    name: str = ""
+
+
+class Names(Mapping[str, Analysis]):
+    """What a session has prepared, as `analyse` asks for it: analysed when asked, under the present meaning."""
+
+    def __init__(self, judge: Judge, find: Callable[[str], Prepared | None], depth: int = 0) -> None:
+        self._judge, self._find, self._depth = judge, find, depth
+
+    def __getitem__(self, name: str) -> Analysis:
+        found = self._find(name)
+        if found is None or self._depth > 2:
+            raise KeyError(name)
+        analysis = self._judge.study(found.text, Names(self._judge, self._find, self._depth + 1)).analysis
+        if not found.name:
+            return analysis
+        for statement in analysis.statements:
+            if statement.name == found.name and statement.inner is not None:
+                return statement.inner
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def intern_meaning(shared: dict[object, object], meaning: Meaning) -> Meaning:
+    """Equal meanings have equal versions, for all sessions of a target; a version is never used for another."""
+    known: dict[object, int] = shared.setdefault("meanings", {})  # type: ignore[assignment]
+    catalogue = meaning.catalogue.version if meaning.catalogue is not None else 0
+    key = (meaning.database, meaning.role, meaning.schemas, catalogue)
+    number = known.get(key)
+    if number is None:
+        count = shared.get("meaning", 0)
+        number = shared["meaning"] = (count if isinstance(count, int) else 0) + 1
+        if len(known) >= SHARED:
+            known.clear()
+        known[key] = number
+    return Meaning(meaning.database, meaning.role, meaning.schemas, meaning.catalogue, number)

@@ -1,0 +1,52 @@
+"""What names mean in a session now: asked in band, by a statement of Weir's own that the client never sees.
+
+Names in it are qualified, so that nothing the session sets can change it.  Sources: PostgreSQL 15 documentation 9.26
+(current_schemas), 54.18 (pg_prepared_statements).
+"""
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from enforcer.protocols.postgresql.catalogue import Catalogue
+from enforcer.protocols.postgresql.messages import render
+from enforcer.protocols.postgresql.operations import Meaning
+from enforcer.words.errors import RemoteProtocolError
+
+NAME: Final = b"weir: what names mean"
+ASK_TEXT: Final = (
+    b"SELECT pg_catalog.json_build_array(pg_catalog.current_database(), CURRENT_USER, pg_catalog.current_schemas(true),"
+    b" (SELECT pg_catalog.json_object_agg(name, statement) FROM pg_catalog.pg_prepared_statements))"
+)
+# Parse, Bind, Execute, Close of statement and portal under a name that no client may use.
+ASK: Final = b"".join((
+    render(b"P", NAME + b"\0" + ASK_TEXT + b"\0\0\0"),
+    render(b"B", NAME + b"\0" + NAME + b"\0" + bytes(6)),
+    render(b"E", NAME + b"\0" + bytes(4)),
+    render(b"C", b"P" + NAME + b"\0"),
+    render(b"C", b"S" + NAME + b"\0"),
+))
+ANSWERS: Final = 5                    # messages that are answered
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    database: str
+    role: str
+    schemas: tuple[str, ...]
+    prepared: dict[str, str] | None
+
+
+def parse_row(body: bytes) -> Answer:
+    """From the DataRow's body: one column of JSON."""
+    if len(body) < 6 or body[:2] != b"\0\1":
+        raise RemoteProtocolError("the server's answer about names is malformed")
+    try:
+        return msgspec.json.decode(body[6:], type=Answer)
+    except msgspec.MsgspecError:
+        raise RemoteProtocolError("the server's answer about names is malformed") from None
+
+
+def parse_answer(body: bytes, catalogue: Catalogue | None) -> Meaning:
+    answer = parse_row(body)
+    return Meaning(answer.database, answer.role, answer.schemas, catalogue, 0)
