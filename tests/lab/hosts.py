@@ -150,7 +150,7 @@ def remove() -> None:
     """Everything that this or an earlier, killed lab left behind."""
     for name in _namespaces():
         end(processes(name))
-    _remove_runtime()
+    remove_runtime()
     for name in _namespaces():
         ip(f"netns delete {name}")
     for directory in Path("/var/tmp").glob(SCRATCH + "*"):
@@ -161,7 +161,7 @@ def _namespaces() -> list[str]:
     return sorted(path.name for path in NETNS.glob(PREFIX + "*")) if NETNS.is_dir() else []
 
 
-def _remove_runtime() -> None:
+def remove_runtime() -> None:
     """The block of a Weir whose lab is gone: its slice, its pinned programs, its files.  Links detach with their pins;
     nftables and listeners went with the namespace's processes, or go with the namespace."""
     run = Path("/run") / RUNTIME

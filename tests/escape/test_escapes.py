@@ -1,0 +1,132 @@
+"""Ways round, tried from inside a workload; the verdict is taken at the server, and each has its control outside.
+
+Two ports of the database's host: one that nobody registered, and the registered one itself, behind which a sink stands
+in place of the database: what arrives there unwrapped went round.
+"""
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from escape.sink import Sink
+from escape.techniques import TECHNIQUES
+from lab.hosts import DB, OTHER, USER
+from lab.lab import Lab
+from lab.weir import PORT, Installed, weir
+
+pytestmark = pytest.mark.lab
+
+HERE = Path(__file__).resolve().parent
+SINK = 7007                           # a port of the database's host that no target names
+RACES = int(os.environ.get("WEIR_RACES", "200"))
+# These reach what answers at the crew's own host, never the server: their verdict is that nothing arrived.
+LOCAL = {"by-the-listener", "bind-the-listener"}
+
+
+@pytest.fixture(scope="module")
+def sink(the_lab: Lab) -> Iterator[Sink]:
+    with DB.entered():
+        opened = Sink(SINK)
+    with opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def contained(the_lab: Lab) -> Iterator[Installed]:
+    with weir(the_lab) as installed:
+        the_lab.give(HERE / "techniques.py")
+        yield installed
+
+
+def attempt(technique: str) -> tuple[str, list[str]]:
+    token = f"token-{uuid.uuid4().hex}"
+    return token, ["/usr/bin/python3", "techniques.py", technique, token, DB.ipv4, DB.ipv6, str(SINK), str(PORT)]
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_ways_round(contained: Installed, sink: Sink, technique: str) -> None:
+    token, command = attempt(technique)
+    crew = contained.crew(*command, timeout=60)
+    assert not sink.saw(token), crew.stdout
+    if technique in LOCAL:
+        assert crew.returncode != 0, crew.stdout
+        return
+    token, command = attempt(technique)
+    # The control runs as root where the technique needs a capability that no crew has: it shows that the way exists.
+    control = subprocess.run(OTHER.argv(command), cwd=contained.lab.home, capture_output=True, text=True, timeout=60)
+    assert sink.saw(token), f"the control did not arrive: {control.stdout}{control.stderr}"
+
+
+def test_the_registered_port_reaches_only_the_enforcer(contained: Installed) -> None:
+    """Dialled by hand, the database's port answers as the enforcer: a startup that policy refuses gets Weir's words."""
+    script = (
+        "import socket, struct\n"
+        "body = struct.pack('!I', 196608) + b'user\\0crew_svc\\0database\\0postgres\\0replication\\0true\\0\\0'\n"
+        f"s = socket.create_connection(('{DB.ipv4}', 5432), 10)\n"
+        "s.sendall(struct.pack('!I', len(body) + 4) + body)\n"
+        "print(s.recv(4096))\n"
+    )
+    done = contained.crew("/usr/bin/python3", "-c", script)
+    assert "Weir does not carry replication" in done.stdout, done.stdout + done.stderr
+
+
+def test_start_race(contained: Installed, sink: Sink) -> None:
+    """A command that connects in its first instructions, many times over: never once past the block."""
+    source = contained.lab.home / "race.c"
+    source.write_text(RACE)
+    program = contained.lab.home / "race"
+    subprocess.run(["gcc", "-O2", "-o", program, source], check=True)
+    token = f"token-{uuid.uuid4().hex}"
+    for number in range(RACES):
+        done = contained.crew(str(program), DB.ipv4, str(SINK), f"{token}-{number}", timeout=30)
+        assert done.returncode in (1, 2), done.stderr
+    assert not sink.saw(token)
+    control = subprocess.run(OTHER.argv([str(program), DB.ipv4, str(SINK), f"{token}-control"]), timeout=30)
+    assert control.returncode == 0
+    assert sink.saw(f"{token}-control")
+
+
+RACE = r"""
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+int main(int argc, char **argv) {
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[2]))};
+    struct timeval wait = {2, 0};
+    char back[16];
+    int s = socket(AF_INET, SOCK_STREAM, 0);
+    inet_pton(AF_INET, argv[1], &to.sin_addr);
+    setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
+    if (connect(s, (struct sockaddr *)&to, sizeof to) != 0) return 1;
+    if (write(s, argv[3], strlen(argv[3])) < 0) return 2;
+    return read(s, back, sizeof back) > 0 ? 0 : 2;
+}
+"""
+
+
+@pytest.mark.parametrize("victim", ["enforcer", "agent", "all"])
+def test_nothing_opens_while_weir_is_down(the_lab: Lab, sink: Sink, victim: str) -> None:
+    """The block outlives who made it; the listener's port cannot be taken over by a crew."""
+    with weir(the_lab) as installed:
+        the_lab.give(HERE / "techniques.py")
+        with installed.inside() as crew:
+            installed.kill(victim)
+            for technique in ("plain-ipv4", "plain-ipv6", "udp", "double-fork", "leave-cgroup"):
+                token, command = attempt(technique)
+                crew.run_inside(command)
+                assert not sink.saw(token), technique
+
+
+def test_crews_are_refused_at_the_control_socket(contained: Installed) -> None:
+    """By kernel identity, whatever the uid: the socket is not in the view, and where it is, it refuses."""
+    done = contained.crew(str(contained.prefix / "bin" / "weir"), "--config", str(contained.config), "status")
+    assert done.returncode != 0
+    assert "enforcing" not in done.stdout
+    assert contained.weir("status", user=USER).returncode in (0, 1)
