@@ -1,9 +1,11 @@
 """The gate: every operation of every protocol is decided here."""
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
-from enforcer.words.decisions import Decision
+from enforcer.policy.cedar import PolicySet
+from enforcer.policy.evaluation import Ruling, combine, may_unmask, rule
+from enforcer.words.decisions import DENY, Decision
 from enforcer.words.operations import Principal, Request
 
 
@@ -23,3 +25,60 @@ class Gate(Protocol):
         """Pure.  Any deny denies, any hold holds; `labels` are those that the operation would show, each is answered in
         `unmasked` or `masked`.  No request at all is denied."""
         ...
+
+
+CACHE: Final = 20_000                 # rulings kept
+
+_Key = tuple[str, tuple[str, ...], str, str]
+
+
+class CedarGate:
+    """The gate over a set of Cedar policies.  `replace` puts another set in force for everybody at once."""
+
+    def __init__(self, policies: PolicySet) -> None:
+        self._policies, self._version = policies, 1
+        self._rulings: dict[tuple[_Key, Request, bool], Ruling] = {}
+        self._labels: dict[tuple[_Key, str], bool] = {}
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    @property
+    def policies(self) -> PolicySet:
+        return self._policies
+
+    def replace(self, policies: PolicySet) -> None:
+        self._policies = policies
+        self._version += 1
+        self._rulings.clear()
+        self._labels.clear()
+
+    def decide(
+        self, principal: Principal, requests: tuple[Request, ...], labels: tuple[str, ...] = (),
+        approved: bool = False,
+    ) -> Decision:
+        if not requests:
+            return Decision(DENY, ("nothing-asked",), "nothing is asked that policy could permit")
+        process = principal.owner.process
+        key = (principal.subject, principal.groups, principal.workload, process.exe if process else "")
+        rulings = tuple(self._rule(key, principal, request, approved) for request in requests)
+        return combine(requests, rulings, {label: self._seen(key, principal, label) for label in labels})
+
+    def _rule(self, key: _Key, principal: Principal, request: Request, approved: bool) -> Ruling:
+        entry = (key, request, approved)
+        found = self._rulings.get(entry)
+        if found is None:
+            if len(self._rulings) >= CACHE:
+                self._rulings.clear()
+            found = self._rulings[entry] = rule(self._policies, principal, request, approved)
+        return found
+
+    def _seen(self, key: _Key, principal: Principal, label: str) -> bool:
+        entry = (key, label)
+        found = self._labels.get(entry)
+        if found is None:
+            if len(self._labels) >= CACHE:
+                self._labels.clear()
+            found = self._labels[entry] = may_unmask(self._policies, principal, label)
+        return found

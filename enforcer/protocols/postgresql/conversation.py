@@ -10,7 +10,7 @@ in order.  Messages between two Syncs (or a simple Query alone) are a *batch*.
   wait (`_Wait`).  Within a batch this is not needed: whoever uses a name fails with its definition.
 - *Meaning barrier*: after a statement that may change what text means, the next one is judged only when the server
   has answered and Weir has asked what names mean now.
-- A denial is an Execute of a portal that cannot exist: the server itself fails at that place, and its error is rewritten.
+- A denial is an Execute of a portal that cannot exist: the server itself fails at that place; its error is rewritten.
 - Records of one pass stand before its bytes; the edge keeps that order.
 
 Sources: PostgreSQL 15 documentation 55.2 Message Flow, 55.7 Message Formats.
@@ -102,7 +102,8 @@ class Portal:
 
 class Expectation:
     __slots__ = (
-        "barrier", "batch", "definition", "denial", "hidden", "index", "kind", "masks", "operation", "portal", "verdict",
+        "barrier", "batch", "definition", "denial", "hidden", "index", "kind", "masks", "operation", "portal",
+        "verdict",
     )
 
     def __init__(self, kind: int, batch: int) -> None:

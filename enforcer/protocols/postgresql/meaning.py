@@ -14,7 +14,7 @@ from enforcer.protocols.postgresql.messages import render
 from enforcer.protocols.postgresql.operations import Meaning
 from enforcer.words.errors import RemoteProtocolError
 
-NAME: Final = b"weir: what names mean"
+NAME: Final = b"weir_asks_what_names_mean"
 ASK_TEXT: Final = (
     b"SELECT pg_catalog.json_build_array(pg_catalog.current_database(), CURRENT_USER, pg_catalog.current_schemas(true),"
     b" (SELECT pg_catalog.json_object_agg(name, statement) FROM pg_catalog.pg_prepared_statements))"

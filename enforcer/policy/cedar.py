@@ -1,0 +1,175 @@
+"""Policies: Cedar text in files -> a checked set.
+
+`load_policies` checks grammar, annotations and schema, and names file, line and column of what is wrong.
+Source: docs.cedarpolicy.com, Policies, Grammar and Schema format.
+"""
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, Final
+
+import cedarpy
+
+from enforcer.words.decisions import HoldTerms
+from enforcer.words.errors import ConfigError
+
+BASE: Final = "base.cedar"
+SCHEMA: Final = "weir.cedarschema"
+FILE_LIMIT: Final = 1 << 20           # characters of one file
+POLICIES_LIMIT: Final = 10_000
+WITHIN: Final = 900                   # seconds, where a hold does not say
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_APPROVED: Final = {".": {"left": {"Var": "context"}, "attr": "approved"}}
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,99}\Z")
+
+
+@dataclass(frozen=True)
+class Policy:
+    name: str                         # its @id
+    effect: str                       # "permit" | "forbid"
+    hold: HoldTerms | None
+    file: str
+    line: int
+    text: str
+
+
+@dataclass(frozen=True)
+class PolicySet:
+    """`policies` by Cedar's own id; `parsed` and `schema` are cedarpy's handles."""
+
+    policies: dict[str, Policy]
+    parsed: cedarpy.PolicySet
+    schema: cedarpy.Schema = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    file: str
+    line: int
+    column: int
+    text: str
+
+
+def load_policies(files: dict[str, str]) -> PolicySet:
+    """The base policy and these.  ConfigError names the first thing that is wrong."""
+    pieces = [piece for name, text in {BASE: _shipped(BASE), **files}.items() for piece in _split(name, text)]
+    if len(pieces) > POLICIES_LIMIT:
+        raise ConfigError("policies", 0, 0, f"{len(pieces)} policies; at most {POLICIES_LIMIT}")
+    schema_text = _shipped(SCHEMA)
+    policies: dict[str, Policy] = {}
+    where: dict[str, _Piece] = {}
+    for number, piece in enumerate(pieces):
+        policy = _read(piece)
+        if policy.name in where:
+            first = where[policy.name]
+            raise ConfigError(piece.file, piece.line, piece.column,
+                              f'@id("{policy.name}") is taken by {first.file}:{first.line}: give each policy its own')
+        where[policy.name] = piece
+        policies[f"policy{number}"] = policy
+    whole = "\n".join(piece.text for piece in pieces)
+    schema = cedarpy.Schema.from_str(schema_text)
+    _check_schema(pieces, whole, schema)
+    return PolicySet(policies, cedarpy.PolicySet.from_str(whole), schema)
+
+
+def _shipped(name: str) -> str:
+    return resources.files("enforcer.policy").joinpath(name).read_text("utf-8")
+
+
+def _check_schema(pieces: list[_Piece], whole: str, schema: cedarpy.Schema) -> None:
+    result = cedarpy.validate_policies(whole, schema)
+    if result.validation_passed:
+        return
+    for error in result.errors:
+        number = str(error.policy_id or "").removeprefix("policy")
+        piece = pieces[int(number)] if number.isdigit() and int(number) < len(pieces) else _Piece("policies", 0, 0, "")
+        raise ConfigError(piece.file, piece.line, piece.column, _plain(str(error.error)))
+
+
+def _plain(text: str) -> str:
+    """Cedar's words without its own policy numbers."""
+    return re.sub(r"for policy `policy\d+`, ", "", text).replace("\n", " ")
+
+
+def _read(piece: _Piece) -> Policy:
+    try:
+        parsed = json.loads(cedarpy.policies_to_json_str(piece.text))
+    except ValueError as error:
+        raise ConfigError(piece.file, piece.line, piece.column, f"{error}: not Cedar's grammar") from None
+    found = list(parsed.get("staticPolicies", {}).values())
+    if len(found) != 1 or parsed.get("templates"):
+        raise ConfigError(piece.file, piece.line, piece.column, "one policy is wanted here, without ?principal or ?resource")
+    return _policy(piece, found[0])
+
+
+def _policy(piece: _Piece, parsed: dict[str, Any]) -> Policy:
+    annotations: dict[str, str] = parsed.get("annotations") or {}
+
+    def wrong(text: str) -> ConfigError:
+        return ConfigError(piece.file, piece.line, piece.column, text)
+
+    name = annotations.get("id") or ""
+    if not _NAME.match(name):
+        raise wrong('every policy has a name of letters, digits and . : _ - @ + : @id("readers")')
+    if name.startswith("base:") and piece.file != BASE:
+        raise wrong(f'@id("{name}"): names that begin with base: are the shipped policy\'s')
+    unknown = set(annotations) - {"id", "hold"}
+    if unknown:
+        raise wrong(f"@{min(unknown)} is not known here: there are @id and @hold")
+    hold = None
+    if "hold" in annotations:
+        hold = _hold(name, annotations["hold"] or "", wrong)
+        conditions = parsed["conditions"]
+        if parsed["effect"] != "forbid" or {"kind": "unless", "body": _APPROVED} not in conditions:
+            raise wrong("@hold stands on a policy of the form: forbid (...) unless { context.approved };")
+    return Policy(name, parsed["effect"], hold, piece.file, piece.line, piece.text.strip())
+
+
+def _hold(name: str, text: str, wrong: Any) -> HoldTerms:
+    """`approvers=dba dev, within=15m, reason=required`."""
+    approvers: tuple[str, ...] = ()
+    within, reason = WITHIN, False
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        key, _, value = (word.strip() for word in part.partition("="))
+        if key == "approvers" and value:
+            approvers = tuple(value.split())
+        elif key == "within" and re.fullmatch(r"[1-9]\d{0,6}[smhd]", value):
+            within = int(value[:-1]) * _UNITS[value[-1]]
+        elif key == "reason" and value in ("required", "optional"):
+            reason = value == "required"
+        else:
+            raise wrong(f'@hold: "{part}" is not one of approvers=GROUP [GROUP ...], within=15m, reason=required')
+    if not approvers:
+        raise wrong('@hold names who may answer: @hold("approvers=dba")')
+    return HoldTerms(name, approvers, within, reason)
+
+
+def _split(file: str, text: str) -> Iterator[_Piece]:
+    """Each policy with where it begins: up to a `;` outside of strings and comments."""
+    if len(text) > FILE_LIMIT:
+        raise ConfigError(file, 0, 0, f"{len(text)} characters; at most {FILE_LIMIT}")
+    begin = -1
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if token.startswith("//") or token.isspace():
+            continue
+        if begin < 0:
+            begin = match.start()
+        if token == ";":
+            yield _piece(file, text, begin, match.end())
+            begin = -1
+    if begin >= 0:
+        piece = _piece(file, text, begin, len(text))
+        raise ConfigError(file, piece.line, piece.column, 'a policy without its ";" at the end')
+
+
+_TOKEN: Final = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*"?|;|\s+|[^\s;"/]+|/')
+
+
+def _piece(file: str, text: str, begin: int, end: int) -> _Piece:
+    line = text.count("\n", 0, begin) + 1
+    return _Piece(file, line, begin - (text.rfind("\n", 0, begin) + 1) + 1, text[begin:end])

@@ -1,0 +1,62 @@
+"""Masks: a value of a labelled column -> what is shown of it.  Pure; type and wire format stay.
+
+Text-like types take any mask; other types take `null`, or what they can hold; where a mask does not fit the type the
+value becomes NULL: never the value itself.
+"""
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Final
+
+# pg_type.dat: bytea, char, name, text, json, xml, bpchar, varchar, unknown
+TEXTS: Final = frozenset((18, 19, 25, 142, 1042, 1043, 705))
+REDACTED: Final = "[redacted]"
+HASH: Final = 16                      # hex digits shown
+CITEXT_FROM: Final = 16384            # types of extensions and users: text-like in the text format only
+
+_key = bytes(32)
+
+
+def set_key(key: bytes) -> None:
+    """Of the `hash` mask: equal values of one installation look equal, and tell nothing else."""
+    global _key
+    _key = key
+
+
+def mask_value(mask: str, type_oid: int, format: int, value: bytes) -> bytes | None:
+    """The value as shown; None is NULL.  `format` 0 is text, 1 binary (the same bytes for text-like types)."""
+    if type_oid not in TEXTS:
+        return None
+    name, _, argument = mask.partition(":")
+    work = _MASKS.get(name)
+    if work is None:
+        return None
+    try:
+        shown = work(value.decode("utf-8"), argument)
+    except UnicodeDecodeError:
+        return None
+    return None if shown is None else shown.encode("utf-8")
+
+
+def _partial(value: str, _: str) -> str:
+    """The first letter and, of an address, the domain's end: a***@***.example."""
+    local, at, domain = value.rpartition("@")
+    if at and local and domain:
+        end = domain.rpartition(".")[2]
+        return f"{local[0]}***@***.{end}"
+    return f"{value[0]}***" if len(value) > 3 else "***"
+
+
+def _hash(value: str, _: str) -> str:
+    return hmac.new(_key, value.encode("utf-8"), sha256).hexdigest()[:HASH]
+
+
+_MASKS: Final[dict[str, Callable[[str, str], str | None]]] = {
+    "redact": lambda value, _: REDACTED,
+    "partial": _partial,
+    "hash": _hash,
+    "null": lambda value, _: None,
+    "constant": lambda value, argument: argument,
+}
