@@ -88,7 +88,8 @@ class Store:
 
     def add_blob(self, digest: bytes, salt: bytes, content: bytes) -> int:
         """Gives its id in this file."""
-        number, self._next_blob = self._next_blob, self._next_blob + 1
+        number: int = self._next_blob
+        self._next_blob += 1
         encoding, body = PLAIN, content
         if len(content) >= COMPRESS:
             packed = self._compress(content)
