@@ -1,0 +1,312 @@
+"""Whose data may come out of a statement: the strict first cut.  Pure.
+
+On a target with labels a labelled column may only be a bare output of the outermost SELECT (or RETURNING) over ordinary
+tables: there RowDescription names table and column, and the value is masked.  Every other place where a labelled column
+could be meant blocks the statement for whoever may not see that label.  A name is taken for a labelled column whenever it
+could be one: by its last part, by a whole-row reference, by `*`.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agent.contract.target import ColumnLabel
+from enforcer.protocols.postgresql.catalogue import SYSTEM, Relation
+
+if TYPE_CHECKING:
+    from enforcer.protocols.postgresql.operations import Node, Reader
+
+
+@dataclass
+class Traced:
+    shows: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass
+class Scene:
+    """What labelled things a statement's names may mean."""
+
+    columns: dict[str, list[ColumnLabel]] = field(default_factory=dict)    # by column name
+    rows: dict[str, list[ColumnLabel]] = field(default_factory=dict)       # by table name or alias: whole rows
+    every: list[ColumnLabel] = field(default_factory=list)
+
+
+def trace(reader: Reader, kind: str, fields: Node, outermost: bool) -> Traced:
+    """`outermost`: its rows go to the client, described by RowDescription."""
+    labels = reader.target.labels
+    if not labels:
+        return Traced()
+    everything = tuple(dict.fromkeys(label.label for label in labels))
+    if reader.found.unknown_functions:
+        names = ", ".join(sorted(set(reader.found.unknown_functions)))
+        return Traced(blocked=everything, reason=f"what function {names} reads cannot be told, and this target has "
+                      f"labelled columns ({', '.join(everything)})")
+    for _, relation, schema, name in reader.found.tables:
+        if relation is None and schema not in SYSTEM:
+            return Traced(blocked=everything, reason=f"relation {schema}.{name} is not known to Weir, so its sources "
+                          f"cannot be told, and this target has labelled columns ({', '.join(everything)})")
+    scene = _scene(reader)
+    if not scene.every:
+        return Traced()
+    return Walk(reader, scene).run(kind, fields, outermost)
+
+
+def _scene(reader: Reader) -> Scene:
+    scene, catalogue = Scene(), reader.meaning.catalogue
+    for var, relation, _, name in reader.found.tables:
+        if relation is None or catalogue is None:
+            continue
+        labels = list(catalogue.labelled_sources(relation).values())
+        if not labels:
+            continue
+        scene.every += labels
+        for column, label in relation.labels.items():
+            scene.columns.setdefault(column, []).append(label)
+        for called in {name, var.get("alias", {}).get("aliasname", name)}:
+            scene.rows.setdefault(called, []).extend(labels)
+    return scene
+
+
+class Walk:
+    def __init__(self, reader: Reader, scene: Scene) -> None:
+        self._reader, self._scene = reader, scene
+        self._shows: dict[str, None] = {}
+        self._blocked: dict[str, None] = {}
+        self._reason = ""
+
+    def run(self, kind: str, fields: Node, outermost: bool) -> Traced:
+        for var, relation, schema, name in self._reader.found.tables:
+            self._relation(var, relation, schema, name)
+        if kind == "SelectStmt" and outermost:
+            self._select(fields)
+        elif kind in ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"):
+            self._change(kind, fields, outermost)
+        elif kind == "CopyStmt":
+            self._copy(fields)
+        else:
+            self._inside(fields)
+        return Traced(tuple(self._shows), tuple(self._blocked), self._reason)
+
+    def block(self, labels: Iterable[ColumnLabel], why: str) -> None:
+        for label in labels:
+            self._blocked[label.label] = None
+            self._reason = self._reason or (
+                f"column {label.schema}.{label.table}.{label.column} is labelled {label.label} and {why}; it may only be "
+                "selected as it is, as a column of its own")
+
+    def _relation(self, var: Node, relation: Relation | None, schema: str, name: str) -> None:
+        catalogue = self._reader.meaning.catalogue
+        if relation is None or catalogue is None:
+            return
+        labels = catalogue.labelled_sources(relation)
+        if relation.is_view and labels:
+            self.block(labels.values(), f"view {schema}.{name} reads it in a way that cannot be told")
+        elif labels and var.get("alias", {}).get("colnames"):
+            self.block(labels.values(), "its table's columns are renamed")
+
+    # ---- where a labelled column may stand
+
+    def _select(self, fields: Node) -> None:
+        """The outermost SELECT: bare columns of its own tables pass."""
+        if fields.get("op", "SETOP_NONE") != "SETOP_NONE" or fields.get("intoClause"):
+            self._inside(fields)
+            return
+        self._inside([v for k, v in fields.items() if k not in ("targetList", "sortClause", "groupClause")])
+        before = dict(self._shows)
+        aliases = self._outputs(fields.get("targetList", []), self._own_tables(fields.get("fromClause", [])))
+        own = [label for label in self._scene.every if label.label in self._shows and label.label not in before]
+        if own and "distinctClause" in fields:
+            self.block(own, "DISTINCT compares it")
+        for clause in ("sortClause", "groupClause"):
+            self._ordered(fields.get(clause, []), fields.get("targetList", []), aliases, own)
+
+    def _ordered(
+        self, clause: list[Node], targets: list[Node], aliases: dict[str, list[ColumnLabel]], own: list[ColumnLabel]
+    ) -> None:
+        """ORDER BY and GROUP BY name outputs by alias and by number too."""
+        for entry in clause:
+            node = entry.get("SortBy", {}).get("node", entry)
+            number = node.get("A_Const", {}).get("ival")
+            names = _names(node.get("ColumnRef", {}))
+            if number is not None:
+                target = targets[number.get("ival", 0) - 1:number.get("ival", 0)]
+                if own and (not target or _has_star(targets)):
+                    self.block(own, "it may be what the rows are ordered by")
+                for one in target:
+                    self._inside(one)
+            elif len(names) == 1 and names[0] in aliases:
+                self.block(aliases[names[0]], "the rows are ordered by it")
+            else:
+                self._inside(node)
+
+    def _outputs(self, targets: list[Node], tables: set[str]) -> dict[str, list[ColumnLabel]]:
+        """Bare columns are shown; labelled outputs by the name that they are given."""
+        aliases: dict[str, list[ColumnLabel]] = {}
+        for entry in targets:
+            target = entry.get("ResTarget", {})
+            reference = target.get("val", {}).get("ColumnRef")
+            if reference is None:
+                self._inside(target.get("val"))
+                continue
+            names, star = _names(reference), _is_star(reference)
+            if star:
+                labels = [label for name in (names[-1:] or tables) for label in self._scene.rows.get(name, [])]
+            elif names and names[-1] in self._scene.columns:
+                labels = self._scene.columns[names[-1]]
+                aliases.setdefault(target.get("name") or names[-1], []).extend(labels)
+            elif len(names) >= 1 and names[-1] in self._scene.rows:
+                self.block(self._scene.rows[names[-1]], "the whole row is asked for as one value")
+                continue
+            else:
+                continue
+            for label in labels:
+                self._shows[label.label] = None
+                if star:
+                    aliases.setdefault(label.column, []).append(label)
+        return aliases
+
+    def _own_tables(self, clause: Any) -> set[str]:
+        """Names of the tables whose columns `*` stands for: not those of subqueries, which are looked at themselves."""
+        found: set[str] = set()
+        for entry in clause if isinstance(clause, list) else [clause]:
+            if "RangeVar" in entry:
+                var = entry["RangeVar"]
+                found.add(var.get("alias", {}).get("aliasname", var.get("relname", "")))
+            elif "JoinExpr" in entry:
+                join = entry["JoinExpr"]
+                found |= self._own_tables([join.get("larg", {}), join.get("rarg", {})])
+        return found
+
+    def _change(self, kind: str, fields: Node, outermost: bool) -> None:
+        """INSERT, UPDATE, DELETE, MERGE: values may flow in, and come back by RETURNING as bare columns."""
+        self._literals(kind, fields)
+        returned = fields.get("returningList") or fields.get("returningClause", {}).get("exprs", [])
+        target = fields["relation"]
+        name = target.get("alias", {}).get("aliasname", target.get("relname", ""))
+        others = self._own_tables(fields.get("fromClause", [])) | self._own_tables(fields.get("usingClause", []))
+        if outermost:
+            self._outputs(returned, {name} | others)
+        else:
+            self._inside(returned)
+        self._inside([v for k, v in fields.items() if k not in ("returningList", "returningClause", "relation")])
+
+    def _literals(self, kind: str, fields: Node) -> None:
+        """Constants that flow into labelled columns are not recorded."""
+        found = [one for one in self._reader.found.tables if one[0] is fields["relation"]]
+        relation = found[0][1] if found else None
+        if relation is None or not relation.labels:
+            return
+        for entry in fields.get("targetList", []):
+            if entry.get("ResTarget", {}).get("name") in relation.labels:
+                self.hide(entry)
+        for entry in fields.get("onConflictClause", {}).get("targetList", []):
+            if entry.get("ResTarget", {}).get("name") in relation.labels:
+                self.hide(entry)
+        if kind == "InsertStmt":
+            self._values(fields, relation)
+        if kind == "MergeStmt":
+            self.hide(fields.get("mergeWhenClauses"))
+
+    def _values(self, fields: Node, relation: Relation) -> None:
+        columns = [entry.get("ResTarget", {}).get("name", "") for entry in fields.get("cols", [])]
+        columns = columns or [name for name, _ in sorted(relation.columns.items(), key=lambda one: one[1])]
+        select = fields.get("selectStmt", {}).get("SelectStmt", {})
+        for row in select.get("valuesLists", []):
+            for column, value in zip(columns, row.get("List", {}).get("items", []), strict=False):
+                if column in relation.labels:
+                    self.hide(value)
+        for column, entry in zip(columns, select.get("targetList", []), strict=False):
+            if column in relation.labels:
+                self.hide(entry)
+
+    def hide(self, node: Any) -> None:
+        from enforcer.protocols.postgresql.operations import walk
+
+        for kind, fields in walk(node):
+            if kind == "A_Const":
+                self._reader.hidden.add(fields.get("location", 0))
+            elif kind == "ParamRef":
+                self._reader.hides_parameters = True
+
+    def _copy(self, fields: Node) -> None:
+        if "relation" in fields and not fields.get("is_from"):
+            chosen = {one["String"].get("sval", "") for one in fields.get("attlist", []) if "String" in one}
+            for _, relation, _, _ in self._reader.found.tables:
+                if relation is not None:
+                    self.block([label for column, label in relation.labels.items() if not chosen or column in chosen],
+                               "COPY would give it out unmasked")
+        self._inside([fields.get("query"), fields.get("whereClause")])
+
+    def _inside(self, node: Any) -> None:
+        """A place where no labelled column may stand."""
+        if isinstance(node, list):
+            for one in node:
+                self._inside(one)
+        elif isinstance(node, dict):
+            for name, below in node.items():
+                if name == "ColumnRef":
+                    self._reference(below)
+                elif name == "JoinExpr":
+                    self._join(below)
+                elif name == "SelectStmt" or (name in ("larg", "rarg") and "targetList" in below):
+                    self._sub_select(below)
+                elif name == "A_Expr":
+                    self._expression(below)
+                else:
+                    self._inside(below)
+
+    def _expression(self, fields: Node) -> None:
+        before = len(self._blocked)
+        self._inside([fields.get("lexpr"), fields.get("rexpr")])
+        if len(self._blocked) > before:
+            self.hide(fields)                      # what it is compared with tells of it
+
+    def _sub_select(self, fields: Node) -> None:
+        """Its `*` stands for its own tables' columns."""
+        tables = self._own_tables(fields.get("fromClause", []))
+        for entry in fields.get("targetList", []):
+            reference = entry.get("ResTarget", {}).get("val", {}).get("ColumnRef")
+            if reference is not None and _is_star(reference):
+                for name in _names(reference)[-1:] or tables:
+                    self.block(self._scene.rows.get(name, []), "a subquery or another statement takes it")
+            else:
+                self._inside(entry)
+        self._inside({k: v for k, v in fields.items() if k != "targetList"})
+
+    def _join(self, fields: Node) -> None:
+        sides = self._own_tables([fields.get("larg", {}), fields.get("rarg", {})])
+        labels = [label for name in sides for label in self._scene.rows.get(name, [])]
+        if labels and (fields.get("isNatural") or fields.get("alias", {}).get("colnames")):
+            self.block(labels, "a natural or renaming join may use it")
+        using = [one["String"].get("sval", "") for one in fields.get("usingClause", []) if "String" in one]
+        for column in using:
+            self.block(self._scene.columns.get(column, []), "the tables are joined by it")
+        alias = fields.get("alias", {}).get("aliasname")
+        if alias and labels:
+            self._scene.rows.setdefault(alias, []).extend(labels)
+        self._inside([fields.get(k) for k in ("larg", "rarg", "quals")])
+
+    def _reference(self, reference: Node) -> None:
+        names = _names(reference)
+        if _is_star(reference):
+            for name in names[-1:] or list(self._scene.rows):
+                self.block(self._scene.rows.get(name, []), "it is used inside of an expression")
+        elif names and names[-1] in self._scene.columns:
+            self.block(self._scene.columns[names[-1]], "it is used in a condition or an expression")
+        elif names and names[-1] in self._scene.rows:
+            self.block(self._scene.rows[names[-1]], "its whole row is used as a value")
+
+
+def _names(reference: Node) -> list[str]:
+    return [part["String"].get("sval", "") for part in reference.get("fields", []) if "String" in part]
+
+
+def _is_star(reference: Node) -> bool:
+    return any("A_Star" in part for part in reference.get("fields", []))
+
+
+def _has_star(targets: list[Node]) -> bool:
+    return any(_is_star(entry.get("ResTarget", {}).get("val", {}).get("ColumnRef", {})) for entry in targets)

@@ -1,0 +1,60 @@
+"""Settings: which may be given at startup, which are pinned because reading statements depends on them.
+
+Source: PostgreSQL 15 documentation, 20 Server Configuration; 55.7 StartupMessage.
+"""
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# Given at startup or by SET, without meaning for policy; everything else needs `sql:set` on that Setting.
+STARTUP: Final = frozenset((
+    "application_name", "bytea_output", "client_encoding", "client_min_messages", "datestyle", "extra_float_digits",
+    "geqo", "idle_in_transaction_session_timeout", "intervalstyle", "jit", "lock_timeout", "search_path",
+    "standard_conforming_strings", "statement_timeout", "timezone", "work_mem", "default_transaction_isolation",
+    "default_transaction_read_only", "default_transaction_deferrable", "fallback_application_name",
+    "synchronize_seqscans", "row_security", "idle_session_timeout", "tcp_keepalives_idle", "tcp_keepalives_interval",
+    "tcp_keepalives_count", "tcp_user_timeout",
+))
+_PINNED: Final = {
+    "client_encoding": frozenset(("utf8", "utf-8", "unicode", "")),
+    "standard_conforming_strings": frozenset(("on", "true", "yes", "1", "t", "y")),
+}
+_WHY: Final = {
+    "client_encoding": "Weir reads statements as UTF8: set client_encoding to UTF8",
+    "standard_conforming_strings": "Weir reads statements with standard_conforming_strings = on",
+}
+_OPTION: Final = re.compile(r"(?:-c\s*|--)([A-Za-z_][A-Za-z0-9_.]*)=((?:\\.|[^\s\\])*)\Z")
+
+
+def pinned(name: str, value: str) -> str:
+    """Why this setting cannot have this value, or "" where it may."""
+    allowed = _PINNED.get(name.lower())
+    return "" if allowed is None or value.strip().strip("'\"").lower() in allowed else _WHY[name.lower()]
+
+
+def permitted(name: str, value: str) -> str:
+    """Why a startup parameter is refused, or ""; `options` is read as the server's command line."""
+    if name == "options":
+        return _options(value)
+    if name.lower() not in STARTUP:
+        return f'startup parameter "{name}" is not carried by Weir'
+    return pinned(name, value)
+
+
+def _options(text: str) -> str:
+    words = [word for word in re.split(r"(?<!\\)\s+", text.strip()) if word]
+    at = 0
+    while at < len(words):
+        word = words[at]
+        if word == "-c" and at + 1 < len(words):
+            at += 1
+            word = f"-c {words[at]}"
+        match = _OPTION.match(word)
+        if match is None:
+            return f'startup option "{word}" is not carried by Weir: give -c name=value'
+        reason = permitted(match[1].replace("-", "_"), match[2].replace("\\", ""))
+        if reason:
+            return reason
+        at += 1
+    return ""
