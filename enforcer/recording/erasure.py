@@ -5,6 +5,7 @@ be asked for again: it is the same for blobs that are gone already.
 """
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,3 +24,15 @@ def erase_everywhere(
     for path in files:
         if path != store.path:
             erase_in(path, erasure)
+
+
+def read_erased(files: Iterable[Path]) -> set[bytes]:
+    """Digests that were erased.  Raises sqlite3.Error."""
+    found: set[bytes] = set()
+    for path in files:
+        db = sqlite3.connect(path)
+        try:
+            found.update(row[0] for row in db.execute("SELECT digest FROM erased"))
+        finally:
+            db.close()
+    return found

@@ -34,7 +34,7 @@ import msgspec
 from agent.contract.journal import BLOB, END, EVENT
 from enforcer.hot.chain import make_digest
 from enforcer.recording import notes, schema
-from enforcer.recording.erasure import erase_everywhere
+from enforcer.recording.erasure import erase_everywhere, read_erased
 from enforcer.recording.intake import LOCKING, JournalFile
 from enforcer.recording.journal import NAME, SALT, TAKEN
 from enforcer.recording.open_sessions import OpenSessions
@@ -85,6 +85,7 @@ class Recorder:
             self._sessions.put(writer, session, self._store.open_operations(session))
         self._decode = {kind: msgspec.msgpack.Decoder(struct).decode for kind, struct in schema.STRUCTS.items()}
         self._missing: set[bytes] = set()
+        self._erased = read_erased(list_files(options.recording))      # they may still lie in the journal
         self._changed: set[str] = set()                # files whose position moved since the last commit
         self._ended: list[JournalFile] = []            # to be deleted after the next sync
         self._gone: dict[str, float] = {}              # instance -> since when it has no file
@@ -145,7 +146,7 @@ class Recorder:
                 self._take_event(file, body)
             elif kind == BLOB and len(body) >= SALT:
                 digest = make_digest(body[:SALT], body[SALT:])
-                if digest not in file.blobs:
+                if digest not in file.blobs and digest not in self._erased:
                     file.know_blob(digest, self._store.add_blob(digest, body[:SALT], body[SALT:]))
             elif kind == END and not body:
                 file.ended = True
@@ -182,7 +183,7 @@ class Recorder:
     def _blob(self, file: JournalFile, digest: bytes) -> int | None:
         number = file.blobs.get(digest)
         if number is None:
-            found = file.find_blob(digest)
+            found = None if digest in self._erased else file.find_blob(digest)
             if found is None:
                 self._missing.add(digest)
                 return None
@@ -318,6 +319,7 @@ class Recorder:
         self._commit()
         erase_everywhere(self._store, list_files(self._options.recording), self._signer, note.digests,
                          notes.name_user(uid), note.detail.get("reason", ""))
+        self._erased.update(note.digests)
 
     # Committing
 

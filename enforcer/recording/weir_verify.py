@@ -12,7 +12,7 @@ Without --key the key that the files themselves name is used: then whoever made 
 
 Exit codes: 0 verified, 1 not, 2 usage or a file that cannot be read.  How the chain is made: docs/recording.md.
 """
-# ruff: noqa: B905, S608, UP036 (zip has no strict= in Python 3.9; the table names in statements are of COLUMNS)
+# ruff: noqa: B905, S608 (zip has no strict= in Python 3.9; the table names in statements are of COLUMNS)
 from __future__ import annotations
 
 import argparse

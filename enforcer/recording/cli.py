@@ -1,0 +1,237 @@
+"""Reading commands: `weir sessions`, `replay`, `search`, `export`, `verify`, `erase`.
+
+They work on the recording's files, for members of the auditors' group, without root and without a running agent.
+Reading is recorded: a command that cannot leave its note (notes.py) shows nothing.  A copy elsewhere has no `reads`
+directory, and is read without one.
+"""
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Final, TypeVar
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from enforcer.recording import erasing, export, notes, replay
+from enforcer.recording.read import Reader, Session, open_recording
+from enforcer.recording.verify import read_key, verify
+from enforcer.recording.weir_verify import Unreadable, parse_expected, render_report, report_json
+from enforcer.words.errors import RecordingError
+
+DEFAULT: Final = Path("/var/lib/weir/recording")
+NANO: Final = 10**9
+LONGEST_PAUSE: Final = 3.0            # seconds between two events of a replay with --speed
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _default(context: click.Context) -> Path:
+    """Where the configuration that `weir` was given puts it."""
+    with suppress(OSError, tomllib.TOMLDecodeError, TypeError, AttributeError):
+        runtime = tomllib.loads(Path(str(context.obj)).read_text()).get("runtime", {})
+        state = runtime.get("state") or f"/var/lib/{runtime.get('name', 'weir')}"
+        return Path(state) / "recording"
+    return DEFAULT
+
+
+def _recording(command: Command) -> Command:
+    return click.option(
+        "--recording", "directory", type=click.Path(path_type=Path), callback=lambda c, _, value: value or _default(c),
+        help="Directory of the recording.  Default: where weir.toml says, /var/lib/weir/recording.")(command)
+
+
+_JSON: Final = click.option("--json", "as_json", is_flag=True, help="JSON instead of text; times in UTC.")
+
+
+@contextmanager
+def _reading(directory: Path, name: str, detail: dict[str, str]) -> Iterator[Reader]:
+    """Open it, leave the note, or end with what is wrong."""
+    try:
+        with open_recording(directory) as reader:
+            notes.leave_note(directory, notes.Note(name, detail))
+            yield reader
+    except (RecordingError, sqlite3.Error, PermissionError) as reason:
+        raise click.ClickException(str(reason)) from reason
+
+
+@click.group()
+def group() -> None:
+    """Reading the recording."""
+
+
+@group.command()
+@_recording
+@_JSON
+@click.option("--last", default=50, show_default=True, help="How many, the newest; 0: all.")
+def sessions(directory: Path, as_json: bool, last: int) -> None:
+    """Sessions that were recorded, the newest last."""
+    with _reading(directory, "read", {"what": "sessions"}) as reader:
+        found = reader.sessions()[-last:] if last > 0 else reader.sessions()
+    if as_json:
+        click.echo(msgspec.json.encode([replay.session_json(one) for one in found]).decode())
+        return
+    _console().print(_table(found))
+
+
+def _table(found: list[Session]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("SESSION", "OPENED", "SECONDS", "WHO", "WORKLOAD", "TARGET", "DATABASE", "OPERATIONS", "DENIED",
+                 "HELD", "OUT", "END"):
+        numbers = name in ("SECONDS", "OPERATIONS", "DENIED", "HELD", "OUT")
+        table.add_column(name, justify="right" if numbers else "left", no_wrap=name in ("SESSION", "OPENED"))
+    for one in found:
+        cells = (
+            replay.plain(one.session), replay.local_time(one.opened),
+            f"{max(0, one.closed - one.opened) / NANO:.1f}" if one.closed else "open", replay.plain(one.subject, 60),
+            replay.plain(one.workload, 60), replay.plain(one.target, 60), replay.plain(one.database, 60),
+            str(one.operations), str(one.denied), str(one.held), replay.size(one.bytes_out),
+            replay.plain(one.reason, 80))
+        table.add_row(*map(Text, cells))
+    return table
+
+
+@group.command("replay")
+@click.argument("session")
+@_recording
+@_JSON
+@click.option("--speed", type=click.FloatRange(min=0), default=0.0,
+              help="Show it as it went: 1 as fast as it was, 10 ten times faster.  Default: all at once.")
+def replay_session(session: str, directory: Path, as_json: bool, speed: float) -> None:
+    """A session as it went.  SESSION may be the beginning of its name."""
+    with _reading(directory, "read", {"what": "session", "session": session}) as reader:
+        entries = reader.entries(reader.find_session(session))
+        if as_json:
+            click.echo(msgspec.json.encode([replay.entry_json(entry) for entry in entries]).decode())
+            return
+        console, shown = _console(), 0
+        for after, text in replay.render_transcript(entries):
+            if speed:
+                time.sleep(min(LONGEST_PAUSE, max(0, after - shown) / NANO / speed))
+                shown = after
+            console.print(text, soft_wrap=True)
+
+
+@group.command()
+@click.argument("words", nargs=-1, required=True)
+@_recording
+@_JSON
+@click.option("--last", default=100, show_default=True, help="At most so many, the newest.")
+def search(words: tuple[str, ...], directory: Path, as_json: bool, last: int) -> None:
+    """Operations and refusals that hold every word: in the statement, what it asks for, rules or reasons."""
+    with _reading(directory, "read", {"what": "search", "words": " ".join(words)[:1000]}) as reader:
+        found = reader.search(words, last)
+    if as_json:
+        click.echo(msgspec.json.encode([replay.entry_json(one) for one in found]).decode())
+        return
+    console = _console()
+    for one in reversed(found):
+        console.print(replay.render_found(one), soft_wrap=True)
+
+
+@group.command("export")
+@_recording
+@click.option("--session", "chosen", multiple=True, help="Its name, or the beginning; more than once for several.")
+@click.option("--format", "form", type=click.Choice(["sqlite", "ndjson", "csv"]), default="sqlite", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A new file; - for ndjson or csv "
+              "to standard output.")
+def export_sessions(directory: Path, chosen: tuple[str, ...], form: str, output: Path) -> None:
+    """Take sessions away: as a SQLite file that verifies by itself, or as NDJSON or CSV."""
+    if form == "sqlite" and not chosen:
+        raise click.UsageError("which sessions?  (--session; for everything, take the recording's own files)")
+    detail = {"what": form, "sessions": ",".join(chosen)[:1000] or "all"}
+    with _reading(directory, "exported", detail) as reader:
+        names = [reader.find_session(one) for one in chosen]
+        if form == "sqlite":
+            count = export.write_sqlite(reader, names, output)
+        else:
+            with _output(output) as out:
+                count = _write(reader, names, form, out)
+    click.echo(f"{count} events: {output}" if form != "csv" else f"{count} operations: {output}", err=True)
+
+
+def _write(reader: Reader, names: list[str], form: str, out: IO[str]) -> int:
+    write = export.write_ndjson if form == "ndjson" else export.write_csv
+    if not names:
+        return write(reader.entries(), out)
+    return write((entry for name in names for entry in reader.entries(name)), out)
+
+
+@contextmanager
+def _output(path: Path) -> Iterator[IO[str]]:
+    if str(path) == "-":
+        yield sys.stdout
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as reason:
+        raise click.ClickException(f"{path}: {reason.strerror}") from reason
+    with open(fd, "w", encoding="utf-8", newline="") as out:
+        yield out
+
+
+@group.command("verify")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@_recording
+@_JSON
+@click.option("--key", "keys", multiple=True, type=click.Path(path_type=Path),
+              help="Public key that you kept (signing.pub).  Default: the one beside the files.")
+@click.option("--expect", multiple=True, metavar="SEQ:HEAD", help="A checkpoint that you kept: event number and head.")
+@click.pass_context
+def verify_files(
+    context: click.Context, paths: tuple[Path, ...], directory: Path, as_json: bool, keys: tuple[Path, ...],
+    expect: tuple[str, ...],
+) -> None:
+    """Nobody changed the recording: chain, rows, blobs and signatures.  PATHS: files, or a directory of them.
+
+    weir_verify.py, beside this command's code, does the same with nothing but Python."""
+    places = paths or (directory,)
+    beside = (places[0] if places[0].is_dir() else places[0].parent) / "signing.pub"
+    try:
+        given = [read_key(one) for one in keys or ((beside,) if beside.exists() else ())]
+        report = verify(places, given, [parse_expected(one) for one in expect])
+    except (Unreadable, RecordingError, OSError, ValueError) as reason:
+        click.echo(f"Error: {reason}", err=True)
+        context.exit(2)
+    if not keys and given:
+        report.note(f"the key was taken from {beside}: --key with one that you kept elsewhere says more")
+    click.echo(msgspec.json.encode(report_json(report)).decode() if as_json else render_report(report))
+    context.exit(1 if report.problems else 0)
+
+
+@group.command()
+@_recording
+@click.option("--session", "session", default="", help="Everything of this session ...")
+@click.option("--operation", type=int, default=0, help="... or only of one operation.")
+@click.option("--digest", "digests", multiple=True, help="Or blobs by digest, 64 hex digits.")
+@click.option("--reason", required=True, help="For the signed event that stays.")
+def erase(directory: Path, session: str, operation: int, digests: tuple[str, ...], reason: str) -> None:
+    """Erase statements' text, parameters and payload for good; root or the recorder's user only.
+
+    The chain holds salted digests, so the recording still verifies; a signed event says who, when and why.  Texts that
+    other events share are erased for them as well."""
+    if bool(session) == bool(digests):
+        raise click.UsageError("either --session or --digest")
+    try:
+        wanted = {bytes.fromhex(one) for one in digests}
+        if any(len(one) != 32 for one in wanted):
+            raise ValueError("a digest has 64 hex digits")
+        if session:
+            with open_recording(directory) as reader:
+                wanted = erasing.find_digests(reader, reader.find_session(session), operation)
+        count = erasing.erase(directory, wanted, reason)
+    except (RecordingError, sqlite3.Error, OSError, ValueError) as wrong:
+        raise click.ClickException(str(wrong)) from wrong
+    click.echo(f"{count} blobs are erased")
+
+
+def _console() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)

@@ -1,0 +1,264 @@
+"""Reading a recording: over all its files, without write permission, while the recorder writes.
+
+A file in WAL mode is read through its -shm, which the auditors' group may read; a closed file is one plain file.
+"""
+# ruff: noqa: S608 (the only names in the statements are of schema.SPOKEN)
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from enforcer.recording import schema
+from enforcer.recording.store import list_files, read_blob
+from enforcer.words import events
+from enforcer.words.errors import RecordingError
+
+KIND_NAMES: Final = {kind: table for kind, (table, _) in schema.SPOKEN.items()}
+_OF_A_SESSION: Final = tuple(
+    table for kind, (table, _) in schema.SPOKEN.items() if "session" in schema.STRUCTS[kind].__struct_fields__)
+_DECODERS: Final = {kind: msgspec.msgpack.Decoder(struct).decode for kind, struct in schema.STRUCTS.items()}
+_ERASED: Final = None
+
+
+class Session(msgspec.Struct, frozen=True):
+    """One line of `weir sessions`.  Times in nanoseconds UTC; `closed` 0: open, or never closed."""
+
+    session: str
+    opened: int
+    closed: int
+    subject: str
+    workload: str
+    pid: int
+    exe: str
+    protocol: str
+    target: str
+    database: str
+    role: str
+    operations: int                   # of the crew
+    denied: int
+    held: int
+    bytes_in: int
+    bytes_out: int
+    reason: str
+    backend: int
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One event with what its digests stand for.  None: there is none, or it was erased or lost."""
+
+    seq: int
+    kind: int
+    event: Any                        # the struct of its kind
+    text: bytes | None = None
+    parameters: bytes | None = None
+    payload: tuple[bytes | None, ...] = ()
+    error: bytes | None = None
+
+
+class Forwarded(msgspec.Struct, frozen=True):
+    """A statement that went to the server."""
+
+    session: str
+    operation: int
+    digest: bytes                     # forwarded_digest(key, the statement's bytes)
+    text: bytes | None                # as recorded
+    outcome: str                      # status of its result, "gap", or "" where neither is there yet
+
+
+def forwarded_digest(key: bytes, statement: bytes) -> bytes:
+    """What an intent's `forwarded` holds; `key` is the content of forwarded.key (docs/decisions/0002)."""
+    return blake2b(statement, digest_size=32, key=key).digest()
+
+
+def open_file(path: Path) -> sqlite3.Connection:
+    """For reading only.  Raises RecordingError."""
+    wal = Path(f"{path}-wal")
+    # Without -wal, and without the right to make one, only "immutable" opens a file whose header still says WAL.
+    for options in ("mode=ro", "mode=ro&immutable=1"):
+        if "immutable" in options and wal.exists():
+            break
+        db = sqlite3.connect(f"file:{quote(str(path))}?{options}", uri=True, isolation_level=None)
+        try:
+            db.execute("PRAGMA query_only=ON")
+            db.execute("PRAGMA trusted_schema=OFF")
+            db.execute("PRAGMA busy_timeout=2000")
+            if db.execute("SELECT format FROM file").fetchone() != (schema.FORMAT,):
+                raise RecordingError(f"{path}: not a recording of format {schema.FORMAT}")
+            return db
+        except sqlite3.DatabaseError as reason:
+            db.close()
+            wrong = reason
+    raise RecordingError(f"{path}: {wrong}")
+
+
+class Reader:
+    """`files` in the order of the chain.  A context manager.  Raises RecordingError, sqlite3.Error."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.files = tuple(files)
+        self.dbs: list[sqlite3.Connection] = []
+        try:
+            for path in self.files:
+                self.dbs.append(open_file(path))
+        except RecordingError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for db in self.dbs:
+            db.close()
+
+    def sessions(self) -> list[Session]:
+        """In the order in which they were opened."""
+        opened: dict[str, dict[str, Any]] = {}
+        for db in self.dbs:
+            for row in _dicts(db, "SELECT session, at AS opened, subject, workload, pid, exe, protocol, target, "
+                                  "database, role, backend FROM session_opened ORDER BY seq"):
+                opened.setdefault(row["session"], {**row, **_NOTHING_YET})
+        for db in self.dbs:
+            for row in _dicts(db, "SELECT session, at AS closed, bytes_in, bytes_out, reason FROM session_closed"):
+                if row["session"] in opened:
+                    opened[row["session"]].update(row)
+            for row in _dicts(db, "SELECT session, sum(actor <> 'weir') AS operations, sum(decision = 2) AS denied, "
+                                  "sum(decision = 3) AS held FROM intent GROUP BY session"):
+                if row["session"] in opened:
+                    for name in ("operations", "denied", "held"):
+                        opened[row["session"]][name] += row[name]
+        return [Session(**row) for row in opened.values()]
+
+    def find_session(self, beginning: str) -> str:
+        """The one session whose name begins so.  RecordingError where there is none or more than one."""
+        found = {row[0] for db in self.dbs for row in db.execute(
+            "SELECT session FROM session_opened WHERE substr(session, 1, ?) = ?", (len(beginning), beginning))}
+        if beginning in found or len(found) == 1:
+            return beginning if beginning in found else found.pop()
+        raise RecordingError(f"{len(found) or 'no'} session{'s begin' if found else ' begins'} with {beginning!r}")
+
+    def entries(self, session: str | None = None) -> Iterator[Entry]:
+        """Events of one session, or all of them, in their order."""
+        statement = "SELECT seq, kind, body FROM event WHERE body IS NOT NULL"
+        if session is not None:
+            parts = " UNION ALL ".join(f"SELECT seq FROM {table} WHERE session = :s" for table in _OF_A_SESSION)
+            statement += f" AND seq IN ({parts})"
+        for db in self.dbs:
+            for seq, kind, body in db.execute(statement + " ORDER BY seq", {"s": session}):
+                yield make_entry(db, seq, kind, body)
+
+    def search(self, words: Iterable[str], limit: int = 1000) -> list[Entry]:
+        """Intents whose text, requests, rules or reason hold every word, and refusals; the newest first."""
+        wanted = [word.casefold() for word in words]
+        found: list[Entry] = []
+        for db in reversed(self.dbs):
+            for seq, kind, body in db.execute(
+                    "SELECT seq, kind, body FROM event WHERE kind IN (3, 7) AND body IS NOT NULL ORDER BY seq DESC"):
+                entry = make_entry(db, seq, kind, body)
+                if all(word in _searchable(entry) for word in wanted):
+                    found.append(entry)
+                    if len(found) >= limit:
+                        return found
+        return found
+
+    def forwarded_by_backend(self) -> dict[int, list[Forwarded]]:
+        """What was forwarded, by process id of the server's backend, in order: to be compared with the server's log."""
+        backends: dict[str, int] = {}
+        results: dict[tuple[str, int], str] = {}
+        for db in self.dbs:
+            backends.update(db.execute("SELECT session, backend FROM session_opened"))
+            for session, number, status in db.execute("SELECT session, operation, status FROM result"):
+                results[session, number] = status
+            for session, numbers in db.execute("SELECT session, operations FROM gap"):
+                for number in msgspec.json.decode(numbers):
+                    results.setdefault((session, number), "gap")
+        found: dict[int, list[Forwarded]] = {}
+        for db in self.dbs:
+            for session, number, digest, text in db.execute(
+                    "SELECT session, operation, forwarded, text FROM intent WHERE forwarded IS NOT NULL ORDER BY seq"):
+                found.setdefault(backends.get(session, 0), []).append(Forwarded(
+                    session, number, digest, read_content(db, text), results.get((session, number), "")))
+        return found
+
+
+_NOTHING_YET: Final = {
+    "closed": 0, "operations": 0, "denied": 0, "held": 0, "bytes_in": 0, "bytes_out": 0, "reason": ""}
+
+
+def open_recording(directory: Path) -> Reader:
+    """Raises RecordingError."""
+    try:
+        files = list_files(directory)
+    except OSError as reason:
+        raise RecordingError(f"{directory}: {reason.strerror}; members of the auditors' group may read it") from reason
+    if not files:
+        raise RecordingError(f"{directory} holds no recording")
+    return Reader(files)
+
+
+def forwarded_by_backend(recording: Path) -> dict[int, list[Forwarded]]:
+    """Of a whole recording's directory.  Raises RecordingError."""
+    with open_recording(recording) as reader:
+        return reader.forwarded_by_backend()
+
+
+def make_entry(db: sqlite3.Connection, seq: int, kind: int, body: bytes) -> Entry:
+    try:
+        event = _DECODERS[kind](body)
+    except (KeyError, msgspec.MsgspecError) as reason:
+        raise RecordingError(f"event {seq} cannot be read: {reason}; run `weir verify`") from reason
+    if kind == events.INTENT:
+        text, parameters = db.execute("SELECT text, parameters FROM intent WHERE seq = ?", (seq,)).fetchone()
+        return Entry(seq, kind, event, read_content(db, text), read_content(db, parameters))
+    if kind == events.RESULT:
+        payload, error = db.execute("SELECT payload, error FROM result WHERE seq = ?", (seq,)).fetchone()
+        held = tuple(read_content(db, one) for one in msgspec.json.decode(payload))
+        return Entry(seq, kind, event, None, None, held, read_content(db, error))
+    return Entry(seq, kind, event)
+
+
+def read_content(db: sqlite3.Connection, number: int | None) -> bytes | None:
+    """None where there is none, or no longer."""
+    if number is None:
+        return None
+    row = db.execute("SELECT salt, encoding, size, body, digest FROM blob WHERE id = ?", (number,)).fetchone()
+    if row is None or row[3] is None:
+        return _ERASED
+    try:
+        return read_blob(*row)
+    except ValueError as reason:
+        raise RecordingError(f"{reason}; run `weir verify`") from reason
+
+
+def read_parameters(content: bytes | None) -> list[str | None]:
+    """Recorded parameters: msgpack array of strings or nil."""
+    if not content:
+        return []
+    with suppress(msgspec.MsgspecError):
+        return msgspec.msgpack.decode(content, type=list[str | None])
+    return [repr(content)]
+
+
+def _dicts(db: sqlite3.Connection, statement: str) -> Iterator[dict[str, Any]]:
+    cursor = db.execute(statement)
+    names = [column[0] for column in cursor.description]
+    return (dict(zip(names, row, strict=True)) for row in cursor)
+
+
+def _searchable(entry: Entry) -> str:
+    event = entry.event
+    parts = [str(getattr(event, name, "")) for name in ("session", "requests", "rules", "reason", "target", "subject")]
+    if entry.text is not None:
+        parts.append(entry.text.decode(errors="replace"))
+    return " ".join(parts).casefold()

@@ -1,0 +1,170 @@
+"""A session as a transcript for people, and events as JSON.  Pure.
+
+What is shown was written by crews and servers: control characters are made visible, so that no terminal obeys them.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from rich.text import Text
+
+from enforcer.recording.read import KIND_NAMES, Entry, Session, read_parameters
+from enforcer.words import decisions, events
+
+WIDE: Final = 2000                    # characters of one text that are shown
+_STYLES: Final = {decisions.PERMIT: "green", decisions.DENY: "bold red", decisions.HOLD: "yellow"}
+_STATUS: Final = {"ok": "green", "error": "red", "denied": "bold red"}
+SECOND: Final = 10**9
+
+
+def plain(text: str, limit: int = WIDE) -> str:
+    """Without control characters; newlines and tabs as spaces."""
+    shown = "".join(
+        one if one.isprintable() else " " if one in "\n\r\t" else f"\\x{ord(one):02x}" for one in text[:limit])
+    return shown + ("..." if len(text) > limit else "")
+
+
+def local_time(nanoseconds: int) -> str:
+    """In the reader's time zone, to the second."""
+    return datetime.fromtimestamp(nanoseconds / SECOND).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def utc_time(nanoseconds: int) -> str:
+    whole, rest = divmod(nanoseconds, SECOND)
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def size(count: int) -> str:
+    return f"{count} B" if count < 10_000 else f"{count / 1000:.0f} kB" if count < 10**7 else f"{count / 10**6:.0f} MB"
+
+
+def render_transcript(entries: Iterator[Entry]) -> Iterator[tuple[int, Text]]:
+    """(nanoseconds since the session began, lines) of each event."""
+    began = None
+    for entry in entries:
+        began = entry.event.at if began is None else began
+        after = max(0, entry.event.at - began)
+        shown = _SHOWN.get(entry.kind)
+        if shown is not None:
+            yield after, Text.assemble((f"{after / SECOND:>9.3f} ", "dim"), shown(entry))
+
+
+def _opened(entry: Entry) -> Text:
+    e = entry.event
+    text = Text.assemble(
+        ("opened ", "bold"), (plain(e.subject), "cyan"), f" in {plain(e.workload)} -> ", (plain(e.target), "cyan"),
+        f" {plain(e.database)} as {plain(e.role)} ({plain(e.protocol)})")
+    for line in (f"{plain(e.exe)} pid {e.pid} uid {e.uid} {plain(' '.join(e.argv), 200)}",
+                 f"dialled {plain(e.destination)}, known by {plain(e.attribution)}, "
+                 f"{plain(e.client_tls) or 'plaintext'}; upstream {plain(e.upstream)}"):
+        text.append(f"\n{'':10}{line}", "dim")
+    return text
+
+
+def _closed(entry: Entry) -> Text:
+    e = entry.event
+    return Text.assemble(
+        ("closed ", "bold"), f"{plain(e.reason)}; {e.operations} operations, {size(e.bytes_in)} in, "
+        f"{size(e.bytes_out)} out")
+
+
+def _intent(entry: Entry) -> Text:
+    e = entry.event
+    said = "(erased)" if entry.text is None else plain(entry.text.decode(errors="replace"))
+    if not e.text:
+        said = ""
+    text = Text.assemble(
+        (f"{e.operation:>4} ", "dim"), (f"{decisions.NAMES.get(e.decision, e.decision)} ", _STYLES.get(e.decision, "")),
+        ("weir " if e.actor == "weir" else "", "magenta"), (f"{plain(e.verb)} ", "dim"), (said, "bold"))
+    if e.parameters:
+        shown = ", ".join("null" if one is None else repr(one) for one in read_parameters(entry.parameters))
+        text.append(f"\n{'':15}with {plain(shown, 400) if entry.parameters is not None else '(erased)'}", "dim")
+    asked = ", ".join(f"{plain(action)} {plain(resource)}" for action, resource in e.requests)
+    for name, value in (("asks", asked), ("rules", ", ".join(map(plain, e.rules))),
+                        ("masked", ", ".join(map(plain, e.masks))), ("because", plain(e.reason)),
+                        ("ticket", plain(e.ticket))):
+        if value:
+            text.append(f"\n{'':15}{name} ", "dim")
+            text.append(value, "yellow" if name == "masked" else "red" if name == "because" else "dim")
+    return text
+
+
+def _result(entry: Entry) -> Text:
+    e = entry.event
+    text = Text.assemble(
+        (f"{e.operation:>4} ", "dim"), (plain(e.status), _STATUS.get(e.status, "yellow")),
+        f" {plain(' '.join(one for one in (e.tag, e.sqlstate) if one))}",
+        (f" {e.rows} rows, {size(e.bytes)}, {e.duration / 10**6:.1f} ms", "dim"))
+    if e.error:
+        said = "(erased)" if entry.error is None else plain(entry.error.decode(errors="replace"))
+        text.append(f"\n{'':15}{said}", "red")
+    for one in entry.payload:
+        said = "(erased)" if one is None else plain(one.decode(errors="replace"), 300)
+        text.append(f"\n{'':15}payload {said}", "dim")
+    return text
+
+
+def _hold(entry: Entry) -> Text:
+    e = entry.event
+    return Text.assemble(
+        (f"{e.operation:>4} ", "dim"), ("hold ", "yellow"), (plain(e.state), "bold"), f" {plain(e.ticket)}",
+        f" by {plain(e.by)}" if e.by else "", f": {plain(e.reason)}" if e.reason else "")
+
+
+def _gap(entry: Entry) -> Text:
+    e = entry.event
+    numbers = ", ".join(map(str, e.operations[:20])) or "none"
+    return Text.assemble(("gap ", "bold red"), f"{plain(e.reason)}; operations whose results are not known: {numbers}")
+
+
+_SHOWN: Final = {
+    events.SESSION_OPENED: _opened, events.SESSION_CLOSED: _closed, events.INTENT: _intent, events.RESULT: _result,
+    events.HOLD: _hold, events.GAP: _gap,
+}
+
+
+def entry_json(entry: Entry) -> dict[str, Any]:
+    """Bytes of digests as hex; texts as text, bytes that are none with replacement characters."""
+    shown: dict[str, Any] = {"seq": entry.seq, "type": KIND_NAMES[entry.kind], "time": utc_time(entry.event.at)}
+    for name in entry.event.__struct_fields__:
+        shown[name] = _json_value(getattr(entry.event, name))
+    if entry.kind == events.INTENT:
+        shown["text"] = _content(entry.event.text, entry.text)
+        shown["text_digest"] = entry.event.text.hex()
+        shown["parameters"] = read_parameters(entry.parameters) if entry.parameters is not None else None
+        shown["parameters_digest"] = entry.event.parameters.hex()
+        shown["decision"] = decisions.NAMES.get(entry.event.decision, entry.event.decision)
+    elif entry.kind == events.RESULT:
+        shown["payload"] = [_content(b"x", one) for one in entry.payload]
+        shown["error"] = _content(entry.event.error, entry.error)
+    return shown
+
+
+def _content(digest: bytes, content: bytes | None) -> str | None:
+    return None if content is None or not digest else content.decode(errors="replace")
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, tuple):
+        return [_json_value(one) for one in value]
+    return value
+
+
+def session_json(session: Session) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(session), "opened_utc": utc_time(session.opened),
+            "closed_utc": utc_time(session.closed) if session.closed else None}
+
+
+def render_found(entry: Entry) -> Text:
+    """An intent or a refusal that was searched for."""
+    e = entry.event
+    head = (f"{local_time(e.at)} ", "dim")
+    if entry.kind == events.REFUSED:
+        return Text.assemble(head, ("refused ", "bold red"), f"{plain(e.workload)} {plain(e.exe)} -> "
+                             f"{plain(e.destination)} {plain(e.target)}: {plain(e.reason)}")
+    return Text.assemble(head, f"{plain(e.session)} ", _intent(entry))
