@@ -19,11 +19,12 @@ class Framing:
     that is longer than what is there is given in pieces: its place ends at the end of the buffer and counts it, `tail`
     is where it begins, `owed` says how many bytes follow, and the next `feed` begins with a place of kind `owing` and
     count 0 that holds them.  Any other message is gathered up to `limit` bytes.  `error` is set, and nothing more is
-    given, once the peer breaks a rule.
+    given, once the peer breaks a rule: a kind that is not in `kinds` is one.
     """
 
-    def __init__(self, limit: int, streamed: bytes) -> None:
+    def __init__(self, limit: int, streamed: bytes, kinds: bytes) -> None:
         self.limit: int = limit
+        self.kinds: bytes = kinds
         self.streamed: bytes = streamed
         self.merged: bytes = streamed
         self.tail: int = 0
@@ -68,6 +69,7 @@ class Framing:
         last: int = -1
         streamed: bytes = self.streamed
         merged: bytes = self.merged
+        kinds: bytes = self.kinds
         if self.owed > 0:
             at = self.owed if self.owed < size else size
             self.owed -= at
@@ -78,6 +80,9 @@ class Framing:
         while size - at >= HEADER:
             kind: int = data[at]
             length: int = (data[at + 1] << 24) | (data[at + 2] << 16) | (data[at + 3] << 8) | data[at + 4]
+            if kind not in kinds:
+                self.error = f"invalid message type {kind}"
+                return data, places
             if length < 4 or length > SIZE_LIMIT:
                 self.error = f"a message of kind {kind} has length {length}"
                 return data, places

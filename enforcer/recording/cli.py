@@ -45,7 +45,7 @@ def _default(context: click.Context) -> Path:
 
 def _recording(command: Command) -> Command:
     return click.option(
-        "--recording", "directory", type=click.Path(path_type=Path), callback=lambda c, _, value: value or _default(c),
+        "--recording", "directory", type=click.Path(path_type=Path, readable=False), callback=lambda c, _, value: value or _default(c),
         help="Directory of the recording.  Default: where weir.toml says, /var/lib/weir/recording.")(command)
 
 
@@ -179,7 +179,7 @@ def _output(path: Path) -> Iterator[IO[str]]:
 
 
 @group.command("verify")
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path, readable=False))
 @_recording
 @_JSON
 @click.option("--key", "keys", multiple=True, type=click.Path(path_type=Path),

@@ -362,18 +362,32 @@ class Recording:
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
         try:
-            self.db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
+            row = self._open("mode=ro")
+        except sqlite3.Error as reason:
+            # Without -wal, and without the right to make one, only "immutable" opens a file whose header says WAL.
+            if Path(f"{path}-wal").exists():
+                raise Unreadable(f"{path}: {reason}") from None
+            try:
+                row = self._open("mode=ro&immutable=1")
+            except sqlite3.Error:
+                raise Unreadable(f"{path}: {reason}") from None
+        if row is None or row[0] != FORMAT or not (
+                all(isinstance(row[at], bytes) for at in (1, 4, 6)) and all(isinstance(row[at], int) for at in (2, 3))):
+            raise Unreadable(f"{path}: not a recording of format {FORMAT}")
+        _, self.recording, self.number, self.seq_before, self.head_before, self.closed, self.public = row
+
+    def _open(self, options: str) -> Any:
+        self.db = sqlite3.connect(f"file:{quote(str(self.path))}?{options}", uri=True, isolation_level=None)
+        try:
             self.db.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
             self.db.execute("PRAGMA trusted_schema=OFF")
             self.db.execute("PRAGMA query_only=ON")
             self.db.execute("BEGIN")
-            row = self.db.execute("SELECT format, recording, number, seq_before, head_before, closed, public_key "
-                                  "FROM file").fetchone()
-        except sqlite3.Error as reason:
-            raise Unreadable(f"{path}: {reason}") from None
-        if row is None or row[0] != FORMAT or not all(isinstance(row[at], bytes) for at in (1, 4, 6)):
-            raise Unreadable(f"{path}: not a recording of format {FORMAT}")
-        _, self.recording, self.number, self.seq_before, self.head_before, self.closed, self.public = row
+            return self.db.execute("SELECT format, recording, number, seq_before, head_before, closed, public_key "
+                                   "FROM file").fetchone()
+        except sqlite3.Error:
+            self.db.close()
+            raise
 
     def rows(self, statement: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         return iter(self.db.execute(statement, values))
@@ -399,7 +413,8 @@ class Verification:
             self._link(previous, file)
             try:
                 self._verify_file(file)
-            except (sqlite3.Error, ValueError, TypeError, OverflowError) as reason:
+            except (sqlite3.Error, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, struct.error,
+                    RecursionError) as reason:
                 self.report.problem(f"{file.name}: cannot be read to its end: {reason}")
             self.report.counts["files"] += 1
             previous = file

@@ -159,7 +159,8 @@ class Conversation:
         self._shared: dict[object, object] = {} if context.shared is None else context.shared
         self._judge.learn(intern_meaning(self._shared, first))
         self._labelled = bool(context.target.labels)
-        self._client, self._server = Framing(MESSAGE_LIMIT, b"d"), Framing(MESSAGE_LIMIT, b"Dd")
+        self._client, self._server = Framing(MESSAGE_LIMIT, b"d", b"QPBDECSHXFdcfp"), Framing(
+            MESSAGE_LIMIT, b"Dd", bytes(_ANSWERS) + b"DVKRWv")
         self._expected: deque[Expectation] = deque()
         self._statements: _Definitions = {}
         self._portals: _Definitions = {}
@@ -235,7 +236,7 @@ class Conversation:
                     self._block(str(wait))
             self._stash(kind, whole[start:end], places[i + 3])
         if self._client.error:
-            raise Fatal(Denial(errors.LIMIT_EXCEEDED, self._client.error))
+            raise RemoteProtocolError(self._client.error)
 
     def _stash(self, kind: int, message: bytes, count: int) -> None:
         self._inbox.append((kind, message, count))
@@ -496,7 +497,7 @@ class Conversation:
             self._up.add(SYNC)
             self._end_batch()
         else:
-            self._open += 1
+            self._open, self._flushed = self._open + 1, False
             self._skip = True
 
     def _hold(self, verb: str, verdict: Verdict, parameters: bytes) -> None:
@@ -535,7 +536,7 @@ class Conversation:
             return
         expectation = self._expect(_P)
         self._define(self._statements, name, Prepared(text), expectation)
-        self._open += 1
+        self._open, self._flushed = self._open + 1, False
         self._up.piece(whole, start, end)
 
     @staticmethod
@@ -567,7 +568,7 @@ class Conversation:
         expectation = self._expect(_B)
         self._define(self._portals, bind.portal, portal, expectation)
         self._unbound.append((expectation, portal))
-        self._open += 1
+        self._open, self._flushed = self._open + 1, False
         self._up.piece(whole, start, end)
 
     def _describe(self, whole: bytes, start: int, end: int) -> None:
@@ -579,7 +580,7 @@ class Conversation:
         expectation = self._expect(_D)
         if isinstance(found, Portal):
             expectation.portal = found
-        self._open += 1
+        self._open, self._flushed = self._open + 1, False
         self._up.piece(whole, start, end)
 
     def _execute(self, whole: bytes, start: int, end: int) -> None:
@@ -608,7 +609,7 @@ class Conversation:
         expectation = self._expect(_E)
         expectation.operation, expectation.verdict, expectation.portal = operation, verdict, portal
         self._set_barrier(expectation, verdict)
-        self._open += 1
+        self._open, self._flushed = self._open + 1, False
         self._up.piece(whole, start, end)
         if studied.copies_in:
             self._blocked = "copy"
@@ -618,7 +619,7 @@ class Conversation:
         names = self._portals if kind == b"P" else self._statements
         self._find(names, name)
         self._define(names, name, None, self._expect(_C))
-        self._open += 1
+        self._open, self._flushed = self._open + 1, False
         self._up.piece(whole, start, end)
 
     # ---- the server's messages
@@ -635,7 +636,7 @@ class Conversation:
                     raise RemoteProtocolError(f"invalid backend message type {kind}")
                 say(self, whole, start, end, places[i + 3])
         if self._server.error:
-            raise Fatal(Denial(errors.PROTOCOL_VIOLATION, f"the server: {self._server.error}"))
+            raise RemoteProtocolError(f"the server: {self._server.error}")
 
     def _head(self, kinds: bytes, what: int) -> Expectation:
         if not self._expected or self._expected[0].kind not in kinds:

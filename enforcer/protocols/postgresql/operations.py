@@ -396,7 +396,9 @@ class Reader:
 
     def _prepare(self, kind: str, fields: Node) -> Statement:
         inner = self._inside(fields.get("query", {}))
-        return self.done("prepare", name=fields.get("name", ""), inner=inner)
+        first = inner.statements[0]
+        return self.done("prepare", name=fields.get("name", ""), inner=inner, shows=first.shows, blocked=first.blocked,
+                         blocked_reason=first.blocked_reason)
 
     def _declare(self, kind: str, fields: Node) -> Statement:
         inner = self._inside(fields.get("query", {}))

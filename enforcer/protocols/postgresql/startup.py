@@ -78,7 +78,7 @@ class Startup:
         self._address = ""
         self._certificate, self._hash = b"", ""
         self._exchange: Exchange | None = None
-        self._framing = Framing(ANSWER_LIMIT, b"")
+        self._framing = Framing(ANSWER_LIMIT, b"", b"RENSKZDT123Cnv")
         self._relayed: list[bytes] = []
         self._backend = (0, b"")
         self._login = self._asked = None

@@ -122,19 +122,20 @@ class Scene:
 
     def all_kinds(self, writer: JournalWriter, session: str = "S1") -> None:
         """One of each kind that an enforcer writes, of a session that ends."""
-        zeros = b"\0" * 32
+        bound = b"\1" * 32
         writer.append(self.opened(session))
         writer.append(*self.intent(1, session, b"SELECT 'it''s ' || chr(0x1b)", b"\x92\xa1x\xc0"))
         writer.append(*self.result(1, session, b"row" * 1000))
         writer.append(*self.intent(2, session, b"DELETE FROM t" + b" " * 5000, decision=3, ticket="T1",
                                    rules=("a", "b")))
-        writer.append(events.HoldChanged(5, self.at, 1, session, 2, "T1", "pending", "", "", self.at, zeros))
+        writer.append(events.HoldChanged(5, self.at, 1, session, 2, "T1", "pending", "", "", self.at, bound))
         writer.append(*self.result(2, session, b"", "rechte nicht da: ÄÖ\u2028".encode()))
         writer.append(events.Gap(6, self.at, 1, session, (3, 4), "a \x00 gap"))
         writer.append(events.Refused(
             7, self.at, 1, "crew", "local:x", 1, "/bin/nc", "10.0.0.9 22", "", "no", ("deny",)))
         writer.append(events.FlowOpened(
-            8, self.at, 1, "F1", "model", "local:x", "crew", 1, "/bin/curl", "", ("curl", "-s"), "10.0.0.2 443", "mark"))
+            8, self.at, 1, "F1", "model", "local:x", "crew", 1, "/bin/curl", "", ("curl", "-s"), "10.0.0.2 443",
+            "mark"))
         writer.append(events.FlowClosed(9, self.at, 1, "F1", 5, 6, "done"))
         writer.append(self.closed(session))
         writer.flush()
