@@ -45,7 +45,8 @@ def _default(context: click.Context) -> Path:
 
 def _recording(command: Command) -> Command:
     return click.option(
-        "--recording", "directory", type=click.Path(path_type=Path, readable=False), callback=lambda c, _, value: value or _default(c),
+        "--recording", "directory", type=click.Path(path_type=Path, readable=False),
+        callback=lambda context, _, value: value or _default(context),
         help="Directory of the recording.  Default: where weir.toml says, /var/lib/weir/recording.")(command)
 
 
