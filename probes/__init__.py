@@ -1,1 +1,1 @@
-"""The eBPF programs of Weir, their loader and the ctypes door to libbpf."""
+"""eBPF: bpf/ is compiled by loader.py (the only importer of bcc), attached and read through libbpf.py."""

@@ -1,0 +1,45 @@
+/* The only structs that C and Python share (probes/abi.py): fixed widths, no implicit padding.
+ * Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d; ports are in host order. */
+
+#define HOOK_MARK 1             /* how a crew was known: by the task's mark, */
+#define HOOK_CGROUP 2           /* by the task's cgroup, */
+#define HOOK_SOCKET 3           /* or by who made the socket */
+
+#define VERDICT_REDIRECTED 1
+#define VERDICT_DNS 2           /* let through to the resolver */
+#define VERDICT_REFUSED 3
+
+struct settings {               /* array of one */
+	u64 slice;              /* id of the crews' cgroup: its directory's inode */
+	u32 level;              /* its depth below the root of cgroup v2 */
+	u16 listener;           /* TCP port on 127.0.0.1 and ::1 */
+	u16 resolver_port;      /* 0: no DNS server may be asked */
+	u8 resolver[16];
+};
+
+struct origin {                 /* one connect: kept with its socket, joined to the connection, written to the ring */
+	u64 cookie;             /* of the socket */
+	u64 cgroup;             /* id; of the task, with HOOK_SOCKET of the one that made the socket */
+	u64 when;               /* CLOCK_MONOTONIC, nanoseconds */
+	u32 owner;              /* the mark; 0: none */
+	u32 tgid;               /* initial pid namespace */
+	u8 destination[16];
+	u16 port;
+	u8 family;              /* 4 or 6, as asked */
+	u8 hook;
+	u8 verdict;
+	u8 pad[3];
+};
+
+struct connection {             /* what the accepting side sees of its peer */
+	u64 netns;              /* SO_NETNS_COOKIE */
+	u8 address[16];
+	u16 port;
+	u8 pad[6];
+};
+
+struct maker {                  /* who made a socket: kept with it */
+	u64 cgroup;
+	u32 owner;
+	u32 inside;             /* made in the slice: nftables knows its packets */
+};

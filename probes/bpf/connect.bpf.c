@@ -1,0 +1,149 @@
+/* A crew's connect is recorded, then rewritten to the listener; what cannot be recorded is refused. */
+
+/* Written whole or not at all; false: refuse. */
+static __always_inline bool record(struct origin *origin)
+{
+	struct origin *line = ring.ringbuf_reserve(sizeof(*origin));
+	if (!line)
+		return false;
+	*line = *origin;
+	ring.ringbuf_submit(line, 0);
+	return true;
+}
+
+static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, struct settings *s, struct origin *origin, int family)
+{
+	u32 *to = (u32 *)origin->destination;
+	/* Whatever an earlier connect of this socket left no longer holds. */
+	origins.sk_storage_delete(ctx->sk);
+	if (is_resolver(s, to, origin->port)) {
+		origin->verdict = VERDICT_DNS;
+		return record(origin) ? PASS : REFUSE;
+	}
+	bool local = is_mapped(to) ? (to[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000)
+				   : to[0] == 0 && to[1] == 0 && to[2] == 0;    /* ::1, and :: which means it */
+	if (origin->port == s->listener && (local || (is_mapped(to) && to[3] == 0))) {
+		origin->verdict = VERDICT_REFUSED;              /* the listener is not dialled by hand */
+		record(origin);
+		return REFUSE;
+	}
+	origin->verdict = VERDICT_REDIRECTED;
+	if (!origins.sk_storage_get(ctx->sk, origin, BPF_SK_STORAGE_GET_F_CREATE))
+		return REFUSE;
+	if (!record(origin)) {
+		origins.sk_storage_delete(ctx->sk);
+		return REFUSE;
+	}
+	if (family == 4) {
+		ctx->user_ip4 = LOOPBACK4;
+	} else if (is_mapped(to)) {
+		ctx->user_ip6[3] = LOOPBACK4;                   /* stays v4-mapped */
+	} else {
+		ctx->user_ip6[0] = 0;
+		ctx->user_ip6[1] = 0;
+		ctx->user_ip6[2] = 0;
+		ctx->user_ip6[3] = bpf_htonl(1);
+	}
+	ctx->user_port = bpf_htons(s->listener);
+	return PASS;
+}
+
+static __always_inline int on_connect(struct bpf_sock_addr *ctx, int family)
+{
+	struct settings *s = current_settings();
+	if (!s || !ctx->sk)
+		return REFUSE;
+	struct crew crew = who(ctx, s);
+	if (!crew.hook) {
+		origins.sk_storage_delete(ctx->sk);
+		return PASS;
+	}
+	struct origin origin = {
+		.cookie = bpf_get_socket_cookie(ctx), .cgroup = crew.cgroup, .when = bpf_ktime_get_ns(),
+		.owner = crew.owner, .tgid = bpf_get_current_pid_tgid() >> 32, .port = bpf_ntohs(ctx->user_port),
+		.family = family, .hook = crew.hook,
+	};
+	u32 *to = (u32 *)origin.destination;
+	if (family == 4) {
+		to[2] = MAPPED;
+		to[3] = ctx->user_ip4;
+	} else {
+		to[0] = ctx->user_ip6[0];
+		to[1] = ctx->user_ip6[1];
+		to[2] = ctx->user_ip6[2];
+		to[3] = ctx->user_ip6[3];
+	}
+	if (ctx->protocol == IPPROTO_TCP)
+		return connect_tcp(ctx, s, &origin, family);
+	if (ctx->protocol != IPPROTO_UDP)
+		return REFUSE;
+	/* It sends nothing, and getaddrinfo does it.  What is sent later without an address passes no hook of sendmsg:
+	 * only the packet filters see it, which know sockets that were made in the slice. */
+	return crew.inside || is_resolver(s, to, origin.port) ? PASS : REFUSE;
+}
+
+int connect4(struct bpf_sock_addr *ctx)
+{
+	return on_connect(ctx, 4);
+}
+
+int connect6(struct bpf_sock_addr *ctx)
+{
+	return on_connect(ctx, 6);
+}
+
+int getpeername4(struct bpf_sock_addr *ctx)
+{
+	struct origin *origin = ctx->sk ? origins.sk_storage_get(ctx->sk, 0, 0) : 0;
+	if (!origin)
+		return PASS;
+	ctx->user_ip4 = ((u32 *)origin->destination)[3];
+	ctx->user_port = bpf_htons(origin->port);
+	return PASS;
+}
+
+int getpeername6(struct bpf_sock_addr *ctx)
+{
+	struct origin *origin = ctx->sk ? origins.sk_storage_get(ctx->sk, 0, 0) : 0;
+	if (!origin)
+		return PASS;
+	u32 *to = (u32 *)origin->destination;
+	ctx->user_ip6[0] = to[0];
+	ctx->user_ip6[1] = to[1];
+	ctx->user_ip6[2] = to[2];
+	ctx->user_ip6[3] = to[3];
+	ctx->user_port = bpf_htons(origin->port);
+	return PASS;
+}
+
+/* The local address and port are known from here on: who accepts has the answer before it accepts. */
+int sockops(struct bpf_sock_ops *ctx)
+{
+	if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
+		return PASS;
+	struct connection key = {};
+	key.netns = bpf_get_netns_cookie(ctx);
+	key.port = ctx->local_port;                             /* host order */
+	u32 *from = (u32 *)key.address;
+	/* Every field is read on the straight path: in branches clang sinks the loads into one at ctx + offset, which the
+	 * verifier refuses. */
+	volatile struct bpf_sock_ops *fields = ctx;
+	u32 family = fields->family, v4 = fields->local_ip4;
+	u32 v6[4] = { fields->local_ip6[0], fields->local_ip6[1], fields->local_ip6[2], fields->local_ip6[3] };
+	if (family == 2) {                                      /* AF_INET */
+		from[2] = MAPPED;
+		from[3] = v4;
+	} else {
+		from[0] = v6[0];
+		from[1] = v6[1];
+		from[2] = v6[2];
+		from[3] = v6[3];
+	}
+	struct bpf_sock *sk = ctx->sk;
+	struct origin *origin = sk ? origins.sk_storage_get(sk, 0, 0) : 0;
+	if (origin)
+		connections.update(&key, origin);
+	else
+		connections.delete(&key);                       /* somebody else has the address and port now */
+	return PASS;
+}

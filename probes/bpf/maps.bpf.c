@@ -1,0 +1,77 @@
+#include <uapi/linux/ptrace.h>
+#include <uapi/linux/bpf.h>
+#include <uapi/linux/in.h>
+#include <uapi/linux/in6.h>
+#include "abi.h"
+
+/* PIN is the path of the pins up to a map's name.  bcc takes the map that is pinned there, or makes and pins one: a second
+ * start keeps every mark and every open socket's origin.  It has no pinned form of sk_storage and ringbuf: spelled out. */
+BPF_TABLE_PINNED("array", u32, struct settings, settings, 1, PIN "settings");
+BPF_TABLE_PINNED("array", u32, u32, owners, PID_MAX, PIN "owners");
+BPF_TABLE_PINNED("lru_hash", struct connection, struct origin, connections, 65536, PIN "connections");
+
+struct origins_table_t {
+	int key;
+	struct origin leaf;
+	void *(*sk_storage_get)(void *, void *, int);
+	int (*sk_storage_delete)(void *);
+	u32 flags;
+};
+__attribute__((section("maps/sk_storage:" PIN "origins"))) struct origins_table_t origins = { .flags = BPF_F_NO_PREALLOC };
+BPF_ANNOTATE_KV_PAIR(origins, int, struct origin);
+
+struct makers_table_t {
+	int key;
+	struct maker leaf;
+	void *(*sk_storage_get)(void *, void *, int);
+	int (*sk_storage_delete)(void *);
+	u32 flags;
+};
+__attribute__((section("maps/sk_storage:" PIN "makers"))) struct makers_table_t makers = { .flags = BPF_F_NO_PREALLOC };
+BPF_ANNOTATE_KV_PAIR(makers, int, struct maker);
+
+struct ring_table_t {
+	int key;
+	u32 leaf;
+	void *(*ringbuf_reserve)(u64);
+	void (*ringbuf_submit)(void *, u64);
+	u32 max_entries;
+};
+__attribute__((section("maps/ringbuf:" PIN "ring"))) struct ring_table_t ring = { .max_entries = RING_BYTES };
+
+#define REFUSE 0
+#define PASS 1
+#define LOOPBACK4 bpf_htonl(0x7f000001)
+#define MAPPED bpf_htonl(0xffff)
+
+static __always_inline struct settings *current_settings(void)
+{
+	int zero = 0;
+	return settings.lookup(&zero);
+}
+
+static __always_inline u32 task_mark(void)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32, *mark = owners.lookup(&tgid);
+	return mark ? *mark : 0;
+}
+
+static __always_inline bool task_inside(struct settings *s)
+{
+	return s->slice && bpf_get_current_ancestor_cgroup_id(s->level) == s->slice;
+}
+
+static __always_inline bool same_address(u32 *a, u32 *b)
+{
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
+}
+
+static __always_inline bool is_resolver(struct settings *s, u32 *address, u16 port)
+{
+	return s->resolver_port && port == s->resolver_port && same_address((u32 *)s->resolver, address);
+}
+
+static __always_inline bool is_mapped(u32 *address)
+{
+	return address[0] == 0 && address[1] == 0 && address[2] == MAPPED;
+}

@@ -1,0 +1,62 @@
+/* Which sockets a crew may make, and whose a socket is.  AF_UNIX and the like do not pass here. */
+int sock_create(struct bpf_sock *socket)
+{
+	struct settings *s = current_settings();
+	if (!s)
+		return REFUSE;
+	u32 mark = task_mark();
+	bool inside = task_inside(s);
+	if (!mark && !inside)
+		return PASS;
+	u32 protocol = socket->protocol;
+	if (!(socket->type == 1 && protocol == IPPROTO_TCP) && !(socket->type == 2 && protocol == IPPROTO_UDP))
+		return REFUSE;                                  /* SOCK_STREAM 1, SOCK_DGRAM 2 */
+	struct maker maker = { .cgroup = bpf_get_current_cgroup_id(), .owner = mark, .inside = inside };
+	return makers.sk_storage_get(socket, &maker, BPF_SK_STORAGE_GET_F_CREATE) ? PASS : REFUSE;
+}
+
+struct crew {
+	u64 cgroup;
+	u32 owner;
+	u8 hook;                                                /* 0: no crew */
+	bool inside;                                            /* the socket was made in the slice */
+};
+
+/* By the mark, else the task's cgroup, else whoever made the socket. */
+static __always_inline struct crew who(struct bpf_sock_addr *ctx, struct settings *s)
+{
+	struct crew crew = { .cgroup = bpf_get_current_cgroup_id(), .owner = task_mark() };
+	struct maker *maker = ctx->sk ? makers.sk_storage_get(ctx->sk, 0, 0) : 0;
+	crew.inside = maker && maker->inside;
+	if (crew.owner) {
+		crew.hook = HOOK_MARK;
+	} else if (task_inside(s)) {
+		crew.hook = HOOK_CGROUP;
+	} else if (maker) {
+		crew.hook = HOOK_SOCKET;
+		crew.owner = maker->owner;
+		crew.cgroup = maker->cgroup;
+	}
+	return crew;
+}
+
+/* The listeners' port is no crew's to bind: whoever has it gets what others are redirected to. */
+static __always_inline int on_bind(struct bpf_sock_addr *ctx)
+{
+	struct settings *s = current_settings();
+	if (!s)
+		return REFUSE;
+	if (bpf_ntohs(ctx->user_port) != s->listener)
+		return PASS;
+	return who(ctx, s).hook ? REFUSE : PASS;
+}
+
+int bind4(struct bpf_sock_addr *ctx)
+{
+	return on_bind(ctx);
+}
+
+int bind6(struct bpf_sock_addr *ctx)
+{
+	return on_bind(ctx);
+}
