@@ -25,6 +25,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -45,7 +46,8 @@ from enforcer.words.errors import RecordingError
 
 LOG = logging.getLogger("weir.recorder")
 
-BATCH: Final = 4 << 20                # bytes of journal, of one file, that one transaction takes
+BATCH: Final = 2 << 20                # bytes of journal, of one file, that one transaction takes
+PENDING: Final = 4 << 20              # bytes in memory before a transaction is committed
 BUSY_PAUSE: Final = 0.008             # seconds between turns under load: what came meanwhile is one transaction
 IDLE_PAUSE: Final = 0.02
 LOOK: Final = 0.1                     # seconds between looks for new files and notes
@@ -133,17 +135,21 @@ class Recorder:
     # Taking
 
     def _take_all(self) -> bool:
-        took = False
+        """Of each instance the first file that has not ended: its events keep their order."""
+        took, done = False, set()
         for file in tuple(self._files.values()):
-            if not file.ended:
+            if not file.ended and file.key not in done:
+                done.add(file.key)
                 took |= self._take(file)
+                if self._store.pending > PENDING:
+                    self._commit()
         return took
 
     def _take(self, file: JournalFile) -> bool:
-        before = file.taken
+        before, blob = file.taken, partial(self._blob, file)
         for kind, body, after in file.records(BATCH):
             if kind == EVENT:
-                self._take_event(file, body)
+                self._take_event(file, body, blob)
             elif kind == BLOB and len(body) >= SALT:
                 digest = make_digest(body[:SALT], body[SALT:])
                 if digest not in file.blobs and digest not in self._erased:
@@ -163,10 +169,14 @@ class Recorder:
             return False
         self._changed.add(file.name)
         if file.ended:
-            self._ended.append(file)
+            self._finish(file)
         return True
 
-    def _take_event(self, file: JournalFile, body: bytes) -> None:
+    def _finish(self, file: JournalFile) -> None:
+        file.forget_blobs()
+        self._ended.append(file)
+
+    def _take_event(self, file: JournalFile, body: bytes, blob: schema.BlobId) -> None:
         kind = _kind_of(body)
         if not _may_write(file, kind):
             return self._malformed(file, body, f"an event of kind {kind}")
@@ -176,7 +186,7 @@ class Recorder:
             return self._malformed(file, body, "an event that cannot be read")
         if events.render_event(event) != body or not schema.fits(kind, event):
             return self._malformed(file, body, "an event in another form")
-        self._store.add(kind, event, body, lambda digest: self._blob(file, digest))
+        self._store.add(kind, event, body, blob)
         self._sessions.see(file.key, kind, event)
         return None
 
@@ -211,9 +221,10 @@ class Recorder:
         for name in names[:MOST_FILES]:
             if name not in self._files:
                 self._follow(name)
-        present = set(names)
+        present, done = set(names), set()
         for file in tuple(self._files.values()):
-            if not file.ended:
+            if not file.ended and file.key not in done:
+                done.add(file.key)
                 self._examine(file, file.name in present, now)
         self._end_instances(now)
         self._take_notes()
@@ -239,7 +250,7 @@ class Recorder:
             self._end(file, "journal.vanished", {"bytes": str(size - file.taken)})
         elif self._is_abandoned(file, size, now):
             while not file.ended and self._take(file):     # all that was written before the lock was let go
-                pass
+                self._commit()
             if file.error:
                 self._end(file, "", {})
             elif not file.ended:
@@ -269,15 +280,18 @@ class Recorder:
         if name:
             self._store.tell(name, {"file": file.name, "taken": str(file.taken), **detail})
         self._changed.add(file.name)
-        self._ended.append(file)
+        self._finish(file)
 
     def _end_instances(self, now: float) -> None:
         """Close what dead instances left open."""
         running = {file.key for file in self._files.values() if not file.ended}
         writers = {key.partition("-")[0] for key in running}
         for key in tuple(self._sessions.writers):
-            if key in running or not self._sessions.writers[key]:
+            if key in running:
                 self._gone.pop(key, None)
+                continue
+            if not self._sessions.writers[key]:
+                del self._sessions.writers[key]
                 continue
             since = self._gone.setdefault(key, now)
             if key.partition("-")[0] in writers or now - since > GONE or self.stopping:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -253,15 +254,14 @@ derive: Final[dict[int, Callable[[int, Any, BlobId], Row]]] = {
 }
 
 # Every integer that becomes a column must fit SQLite's.
-_INTEGERS: Final = {
-    kind: tuple(field.name for field in msgspec.structs.fields(struct) if field.type in (int, "int"))
+_integers: Final = {
+    kind: attrgetter(*(field.name for field in msgspec.structs.fields(struct) if field.type in (int, "int")))
     for kind, struct in STRUCTS.items()
 }
 
 
 def fits(kind: int, event: Any) -> bool:
     """No integer of it is beyond SQLite's (msgpack's smallest is SQLite's smallest)."""
-    for name in _INTEGERS[kind]:
-        if getattr(event, name) > LARGEST:
-            return False
+    if max(_integers[kind](event)) > LARGEST:
+        return False
     return kind != events.GAP or max(event.operations, default=0) <= LARGEST

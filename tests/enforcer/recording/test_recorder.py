@@ -2,11 +2,15 @@
 from __future__ import annotations
 
 import os
+import pwd
 import random
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 import time
+import traceback
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -58,6 +62,69 @@ def test_taken_is_published_and_files_go_when_their_end_is_synced(scene) -> None
     assert [row[0] for row in scene.rows("SELECT operation FROM intent ORDER BY seq")] == list(range(40))
     scene.stop()
     scene.assert_verified()
+
+
+def test_files_of_one_instance_are_taken_one_after_the_other(scene, monkeypatch) -> None:
+    monkeypatch.setattr(recording_process, "BATCH", 500)
+    writer = scene.writer(segment=3000)
+    for number in range(100):
+        writer.append(*scene.intent(number))
+        writer.flush()
+    assert len(scene.journal_files()) > 5
+    scene.start()
+    scene.turn(100)
+    assert [row[0] for row in scene.rows("SELECT operation FROM intent ORDER BY seq")] == list(range(100))
+    scene.stop()
+    scene.assert_verified()
+
+
+@pytest.mark.lab
+def test_as_the_users_that_the_agent_uses(make_scene) -> None:
+    """The recorder is no member of the enforcer's group, and yet each reads what the other writes."""
+    weir, audit = pwd.getpwnam("weir"), pwd.getpwnam("weir-audit")
+    base = Path(tempfile.mkdtemp(prefix="weir-users.", dir="/var/tmp"))
+    base.chmod(0o755)
+    scene = make_scene(base)
+    for path, gid, mode in ((scene.journal, weir.pw_gid, 0o1770), (scene.recording, audit.pw_gid, 0o2750)):
+        os.chown(path, audit.pw_uid, gid)
+        path.chmod(mode)
+
+    def enforcer() -> None:
+        writer = scene.writer()
+        scene.all_kinds(writer)
+        until(lambda: writer.backlog() == 0)
+        writer.close()
+
+    def taker() -> None:
+        scene.start()
+        until(lambda: scene.turn() or (scene.recorder._sessions.writers and not scene.journal_files()))
+        scene.stop()
+
+    try:
+        children = [start_as(weir, enforcer), start_as(audit, taker)]
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+        assert len(scene.rows("SELECT * FROM session_closed")) == 1
+        scene.assert_verified()
+    finally:
+        shutil.rmtree(base)
+
+
+def start_as(account: pwd.struct_passwd, work) -> int:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.umask(0o027)
+            os.setgroups([])
+            os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+            os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return child
 
 
 def test_blobs_are_there_after_a_restart_and_a_rotation(scene) -> None:
