@@ -364,6 +364,15 @@ class Recorder:
             self._rotate()
         if self._is_due("older", now, CLOSE_OLDER):
             close_older(list_files(self._options.recording)[:-1])
+            self._clear_unnamed()
+
+    def _clear_unnamed(self) -> None:
+        """What a writer made that died before it could give it its name (journal.py)."""
+        before = time.time() - QUIET
+        for path in self._options.journal.glob(".*.journal.new"):
+            with suppress(OSError):
+                if path.lstat().st_mtime < before:
+                    path.unlink()
 
     def _sync(self) -> None:
         self._store.sync()

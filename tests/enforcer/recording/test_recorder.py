@@ -97,7 +97,7 @@ def test_as_the_users_that_the_agent_uses(make_scene) -> None:
 
     def taker() -> None:
         scene.start()
-        until(lambda: scene.turn() or (scene.recorder._sessions.writers and not scene.journal_files()))
+        until(lambda: scene.turn() or (scene.rows("SELECT * FROM session_closed") and not scene.journal_files()))
         scene.stop()
 
     try:
@@ -373,6 +373,16 @@ def test_hostile_journals_stop_nothing(make_scene, tmp_path_factory, pieces) -> 
     finally:
         scene.close()
         shutil.rmtree(scene.base)
+
+
+def test_files_that_never_got_their_name_are_cleared_away(scene) -> None:
+    old, young = (scene.journal / f".enforcer0-{'4' * 16}-{number}.journal.new" for number in (0, 1))
+    for path in (old, young):
+        path.write_bytes(b"")
+    os.utime(old, (1, 1))
+    scene.start()
+    scene.turn()
+    assert (old.exists(), young.exists()) == (False, True)
 
 
 def test_one_recorder_at_a_time(scene) -> None:
