@@ -1,8 +1,0 @@
-#include "common.h"
-#include "newtask.bpf.c"
-#include "connect.bpf.c"
-#include "getpeername.bpf.c"
-#include "sockops.bpf.c"
-#include "datagram.bpf.c"
-#include "sock.bpf.c"
-#include "packets.bpf.c"
