@@ -331,9 +331,14 @@ class Recorder:
             self._store.tell("erase.refused", detail)
             return
         self._commit()
-        erase_everywhere(self._store, list_files(self._options.recording), self._signer, note.digests,
-                         notes.name_user(uid), note.detail.get("reason", ""))
         self._erased.update(note.digests)
+        try:
+            erase_everywhere(self._store, list_files(self._options.recording), self._signer, note.digests,
+                             notes.name_user(uid), detail["reason"])
+        except sqlite3.OperationalError as reason:
+            if self._store.pending:   # not even the event could be written
+                raise
+            self._store.tell("erase.failed", {**detail, "error": str(reason)})
 
     # Committing
 

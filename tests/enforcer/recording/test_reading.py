@@ -350,6 +350,27 @@ def test_erasure_by_a_recorder_that_runs(scene) -> None:
     assert scene.assert_verified().counts["erased"] == 1
 
 
+def test_a_reader_in_the_way_of_an_erasure(told, monkeypatch) -> None:
+    """It fails, says so, and the recorder goes on; asked for again it is done."""
+    monkeypatch.setattr(store, "BUSY", 10)
+    told.recorder._rotate()
+    [gone] = {row[0] for row in told.rows("SELECT digest FROM blob WHERE size > 5000")}
+    reader = sqlite3.connect(told.files()[0], isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM blob").fetchone()
+    note = notes.Note("erase", {"reason": "x"}, (gone,))
+    notes.leave_note(told.recording, note)
+    told.turn()
+    assert "erase.failed" in told.names()
+    reader.execute("COMMIT")
+    reader.close()
+    notes.leave_note(told.recording, note)
+    told.turn()
+    assert erasing.count_left(told.recording, [gone]) == 0
+    told.stop()
+    told.assert_verified()
+
+
 def test_only_the_owner_may_ask_for_an_erasure(told, monkeypatch) -> None:
     notes.leave_note(told.recording, notes.Note("erase", {"reason": "x"}, (b"d" * 32,)))
     monkeypatch.setattr(os, "geteuid", lambda: 4242)
