@@ -179,7 +179,7 @@ class Installed:
     def status(self) -> dict[str, object]:
         done = self.weir("status", "--json")
         try:
-            return dict(json.loads(done.stdout))
+            return {"state": ""} | dict(json.loads(done.stdout))
         except ValueError:
             return {"state": "", "text": done.stdout + done.stderr}
 
