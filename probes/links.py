@@ -88,6 +88,12 @@ def new_pin(bpffs: Path, name: str) -> Path:
     return bpffs / f"fresh_{name}"
 
 
+def pins() -> list[str]:
+    """Every name that may be pinned, links first."""
+    names = [hook.name for hook in HOOKS]
+    return [*(f"fresh_{name}" for name in names), *(f"link_{name}" for name in names), *MAPS]
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[int]:
     """A pinned object.  Raises OSError."""

@@ -10,6 +10,7 @@ atomically; it may be killed at any moment and started again.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import importlib
 import json
 import os
@@ -77,6 +78,13 @@ def load(given: argparse.Namespace) -> list[str]:
     fields = libbpf.tracepoint_fields(given.tracefs, TASK_EVENT)
     if any(fields.get(name) != place for name, place in _NEWTASK.items()):
         raise PlatformError(f"this kernel's {TASK_EVENT} has another layout: {fields}")
+    with directory(given.bpffs) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)      # one at a time: two would both attach what they found missing
+        _put_in_place(given, settings)
+    return [hook.name for hook in HOOKS]
+
+
+def _put_in_place(given: argparse.Namespace, settings: bytes) -> None:
     check_maps(given.bpffs)
     module = _compile(given.bpffs, given.headers)
     programs = {hook.name: _load(module, hook) for hook in HOOKS}
@@ -86,7 +94,6 @@ def load(given: argparse.Namespace) -> list[str]:
         libbpf.update(fd, struct.pack("=I", 0), settings)
     for hook in HOOKS:
         _attach(hook, programs[hook.name], given)
-    return [hook.name for hook in HOOKS]
 
 
 # compile and load
@@ -189,7 +196,7 @@ def _attach(hook: Hook, program: int, given: argparse.Namespace) -> None:
 
 
 def _update(path: Path, program: int, cgroup: Path) -> bool:
-    """Whether the pinned link is this cgroup's, and now runs `program`.  At no moment is there none, or are there two."""
+    """Whether the pinned link is this cgroup's, and now runs `program`.  At no moment there is none, or two."""
     with opened(path) as link:
         if libbpf.link_info(link).cgroup != cgroup.stat().st_ino:
             return False

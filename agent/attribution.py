@@ -1,0 +1,61 @@
+"""Pure: kernel records -> whose connect it was."""
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from typing import Final
+
+from probes import abi
+
+REDIRECT: Final = "redirect"          # known by the firewall's redirect and the socket's cgroup alone
+HOOKS: Final = {abi.HOOK_MARK: "mark", abi.HOOK_CGROUP: "cgroup", abi.HOOK_SOCKET: "socket"}
+VERDICTS: Final = {abi.VERDICT_REDIRECTED: "redirected", abi.VERDICT_DNS: "dns", abi.VERDICT_REFUSED: "refused"}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One connect of a crew."""
+
+    owner: int                        # the task's mark; 0: known by its cgroup only
+    tgid: int                         # initial pid namespace; 0 where only the socket is known
+    cgroup: int                       # id
+    cookie: int                       # of the socket
+    when: int                         # CLOCK_MONOTONIC nanoseconds
+    destination: str                  # as text, v4-mapped as IPv4
+    port: int
+    hook: str                         # "mark", "cgroup", "socket": how it was known; "redirect"
+    verdict: str = "redirected"       # "dns": let through to the resolver; "refused": the listener, dialled by hand
+
+
+def parse_origin(raw: bytes) -> Origin:
+    """Raises ValueError: not a record of this build's."""
+    one = abi.parse(abi.Origin, raw)
+    if one.hook not in HOOKS or one.verdict not in VERDICTS:
+        raise ValueError(f"hook {one.hook}, verdict {one.verdict}")
+    return Origin(one.owner, one.tgid, one.cgroup, one.cookie, one.when, abi.unpacked(bytes(one.destination)), one.port,
+                  HOOKS[one.hook], VERDICTS[one.verdict])
+
+
+@dataclass(frozen=True)
+class Held:
+    """One TCP socket, as sock_diag says."""
+
+    local: bytes                      # 16 bytes, IPv4 as v4-mapped
+    local_port: int
+    remote: bytes
+    remote_port: int
+    cookie: int
+    cgroup: int                       # id; 0: not told
+
+
+def find_redirected(sockets: Sequence[Held], address: bytes, port: int, cgroups: Set[int], now: int) -> Origin | None:
+    """The one crew whose socket this is: `address` and `port` are its own end, `cgroups` the slice and what is in it.
+
+    None also where sockets of several cgroups have that end, or one that is no crew's."""
+    mine = [one for one in sockets if (one.local, one.local_port) == (abi.packed(address), port)]
+    if len({one.cgroup for one in mine}) != 1 or mine[0].cgroup not in cgroups:
+        return None
+    one = mine[0]
+    known = len(mine) == 1            # else the destination is the firewall's to say
+    return Origin(0, 0, one.cgroup, one.cookie if known else 0, now, abi.unpacked(one.remote) if known else "",
+                  one.remote_port if known else 0, REDIRECT)

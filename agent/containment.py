@@ -1,0 +1,310 @@
+"""The block: slice, nftables table and probes as one thing, which outlives this process.
+
+Order: the slice; the rules, which alone drop everything; then the probes.  Nothing of it goes away with this object or
+its process: only `release` takes it away.  Everything here may block.  OSError, LayoutError and PlatformError come
+through.
+"""
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from agent import cgroups, nft, sockdiag
+from agent.attribution import Origin, find_redirected, parse_origin
+from agent.processes import ENVIRONMENT, python_module
+from agent.ruleset import Ruleset, differences
+from probes import abi, libbpf, links
+from probes.links import PlatformError
+
+_TRACEFS: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+_EVENT: Final = Path("events", links.TASK_EVENT, "id")
+_SO_NETNS_COOKIE: Final = 71          # asm-generic/socket.h
+_LOAD: Final = 120.0                  # seconds; the loader takes about one
+
+
+class Containment:
+    """`agent.kernel.Kernel`."""
+
+    def __init__(
+        self, name: str, *, port: int, resolver: tuple[str, int] | None, redirect: bool, run: Path, headers: Path,
+    ) -> None:
+        """`run`: Weir's run directory; `headers`: where a tree of kernel headers may be made.  Touches nothing."""
+        self._slice = cgroups.find_slice(name)
+        self._rules = Ruleset(name, self._slice.nft_path, self._slice.level, port, resolver, redirect)
+        self._run, self._headers = run, headers
+        self._maps: dict[str, int] = {}
+        self._links: dict[str, int] = {}
+        self._ring: libbpf.Ring | None = None
+
+    @property
+    def slice(self) -> Path:
+        return self._slice.path
+
+    @property
+    def bpffs(self) -> Path:
+        return self._run / "bpf"
+
+    @property
+    def owners(self) -> Path:
+        return links.map_pin(self.bpffs, "owners")
+
+    @property
+    def ring_fd(self) -> int:
+        """Readable when there is something to drain.  The same one until `release`."""
+        return self._reader().fd
+
+    # put in place
+
+    def install(self) -> None:
+        """Also over what is there already: then marks, origins and connections stay, and programs are replaced."""
+        self.slice.mkdir(mode=0o755, exist_ok=True)
+        nft.apply_table(self._rules)
+        self._mount_bpffs()
+        gap = any(one.startswith(("hook sockops", "hook connect")) for one in self._missing())
+        self._pin_again()
+        self._load()
+        self._open()
+        if gap:
+            self._forget_connections()
+
+    def adopt(self) -> None:
+        """What is in place, as it is.  Raises PlatformError where something is not."""
+        if found := self.problems():
+            raise PlatformError("; ".join(found))
+        self._open()
+
+    def repair(self) -> None:
+        self.install()
+
+    def _load(self) -> None:
+        resolver = ("--resolver", self._rules.resolver[0], str(self._rules.resolver[1])) if self._rules.resolver else ()
+        with self._tracefs() as tracefs:
+            done = subprocess.run(
+                [*python_module("probes.loader"), "--bpffs", str(self.bpffs), "--tracefs", str(tracefs), "--cgroup",
+                 str(self._slice.root), "--slice", str(self.slice), "--port", str(self._rules.port), "--headers",
+                 str(self._headers), *resolver],
+                capture_output=True, text=True, env=ENVIRONMENT, stdin=subprocess.DEVNULL, timeout=_LOAD, cwd="/")
+        if done.returncode != 0:
+            said = done.stderr.strip().splitlines()
+            raise PlatformError(f"the probes could not be put in place: {said[-1] if said else done.returncode}")
+
+    def _open(self) -> None:
+        """Maps once, so that `ring_fd` stays; links anew, for some may have been replaced."""
+        for name in links.MAPS:
+            if name not in self._maps:
+                self._maps[name] = libbpf.obj_get(links.map_pin(self.bpffs, name))
+        if self._ring is None:
+            self._ring = libbpf.Ring(self._maps["ring"])
+        fresh = {hook.name: libbpf.obj_get(links.link_pin(self.bpffs, hook.name)) for hook in links.HOOKS}
+        before, self._links = self._links, fresh
+        _close(before)
+
+    def _pin_again(self) -> None:
+        """What is held and has lost its pin: else it would be made a second time beside the first."""
+        held = {links.map_pin(self.bpffs, name): fd for name, fd in self._maps.items()}
+        held |= {links.link_pin(self.bpffs, name): fd for name, fd in self._links.items()}
+        for path, fd in held.items():
+            if not path.exists():
+                libbpf.pin(fd, path)
+
+    def _forget_connections(self) -> None:
+        """Connects were not seen for a while: what is known of an address and port may be a former one's."""
+        fd, spec = self._maps["connections"], links.MAPS["connections"]
+        for key in list(libbpf.keys(fd, spec.key_size)):
+            libbpf.delete(fd, key)
+
+    # mounts
+
+    def _mount_bpffs(self) -> None:
+        """In the host's mount namespace: in a private one every pin goes with its last process."""
+        self.bpffs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if _mounted(self.bpffs) != "bpf":
+            _in_host(["mount", "-t", "bpf", "-o", "mode=0700,nosuid,nodev,noexec", "weir", str(self.bpffs)])
+        if _mounted(self.bpffs) != "bpf":
+            raise PlatformError(f"{self.bpffs} was mounted in the host's mount namespace and is not seen in this one")
+
+    @contextmanager
+    def _tracefs(self) -> Iterator[Path]:
+        for place in _TRACEFS:
+            if (place / _EVENT).exists():
+                yield place
+                return
+        own = self._run / "trace"
+        own.mkdir(mode=0o700, exist_ok=True)
+        if _mounted(own) != "tracefs":
+            _run(["mount", "-t", "tracefs", "-o", "nosuid,nodev,noexec", "weir", str(own)])
+        try:
+            yield own
+        finally:
+            _unmount(own)
+
+    # asked while it holds
+
+    def drain(self) -> list[Origin]:
+        """Connects since the last call, in order."""
+        return [parse_origin(raw) for raw in self._reader().drain()]
+
+    def mark(self, pid: int, owner: int) -> None:
+        """`pid` in the initial pid namespace; its children will have the mark, those it already has do not.  Raises
+        ValueError."""
+        if not 0 < pid < abi.PID_MAX or not 0 < owner <= abi.HIGHEST_OWNER:
+            raise ValueError(f"no mark {owner} for process {pid}")
+        libbpf.update(self._map("owners"), struct.pack("=I", pid), struct.pack("=I", owner))
+
+    def owner_of(self, pid: int) -> int:
+        """0: no mark."""
+        raw = libbpf.lookup(self._map("owners"), struct.pack("=I", pid), 4) if 0 < pid < abi.PID_MAX else None
+        return int.from_bytes(raw, "little") if raw else 0
+
+    def is_crew(self, pid: int) -> bool:
+        """By mark or cgroup.  True where it cannot be told: the process is gone, or the map is."""
+        try:
+            return pid <= 0 or self.owner_of(pid) != 0 or cgroups.is_inside(self._slice, cgroups.path_of(pid))
+        except (OSError, PlatformError):
+            return True
+
+    def take(self, netns: int, address: bytes, port: int) -> Origin | None:
+        """Whose connection comes from there; handed out once.  `netns`: SO_NETNS_COOKIE of the accepted socket;
+        `address`: 4 or 16 bytes.  Raises ValueError."""
+        key = abi.render_connection(netns, address, port)
+        raw = libbpf.take(self._map("connections"), key, links.MAPS["connections"].value_size)
+        return parse_origin(raw) if raw else None
+
+    def by_redirect(self, netns: int, address: bytes, port: int) -> Origin | None:
+        """Whose connection that the firewall redirected comes from there: the cgroup, not the process.  Only in the
+        agent's own network namespace."""
+        if netns != _netns_cookie():
+            return None
+        ids = set()
+        for path in cgroups.below(self.slice):
+            with suppress(FileNotFoundError):
+                ids.add(cgroups.cgroup_id(path))
+        return find_redirected(sockdiag.tcp_sockets(port), address, port, ids, time.monotonic_ns())
+
+    def problems(self) -> list[str]:
+        """Everything that is not as it should be, by the kernel's own queries; empty: enforcing."""
+        if not self.slice.is_dir():
+            return [f"the slice {self.slice} is not there"]
+        return [*self._missing(), *self._settings_problems(),
+                *differences(nft.list_table(self._rules.name), self._rules, self._is_slice)]
+
+    def _missing(self) -> list[str]:
+        return links.missing(self.bpffs, self._slice.root, self.slice)
+
+    def _settings_problems(self) -> list[str]:
+        expected = abi.render_settings(cgroups.cgroup_id(self.slice), self._slice.level, self._rules.port,
+                                       self._rules.resolver)
+        try:
+            with links.opened(links.map_pin(self.bpffs, "settings")) as fd:
+                found = libbpf.lookup(fd, bytes(4), len(expected))
+        except OSError as reason:
+            return [f"the probes' settings: {reason.strerror}"]
+        return [] if found == expected else ["the probes work with other settings"]
+
+    def _is_slice(self, text: str) -> bool:
+        """`text`: some path with that inode below /sys/fs/cgroup, or the number."""
+        mine = cgroups.cgroup_id(self.slice)
+        if text.isdigit():
+            return int(text) == mine
+        try:
+            return cgroups.cgroup_id(cgroups.NFT_BASE / text) == mine
+        except OSError:
+            return False
+
+    # taken away
+
+    def release(self) -> None:
+        """Raises PlatformError while the slice holds a process.  Removing the slice comes first and cannot be
+        overtaken: the kernel refuses it where a process is in it, and then nothing was changed."""
+        if cgroups.populated(self.slice):
+            raise PlatformError(f"the slice {self.slice} holds processes: {cgroups.processes(self.slice)[:10]}")
+        if self.slice.exists():
+            cgroups.remove(self.slice)
+        self.close()
+        if _mounted(self.bpffs) == "bpf":
+            for name in links.pins():
+                (self.bpffs / name).unlink(missing_ok=True)
+            _in_host(["umount", str(self.bpffs)])
+        _unmount(self._run / "trace")
+        nft.delete_table(self._rules.name)
+        for one in (self.bpffs, self._run / "trace"):
+            with suppress(FileNotFoundError):
+                one.rmdir()
+
+    def close(self) -> None:
+        """Only what this process holds open: the block stays."""
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
+        _close(self._maps)
+        _close(self._links)
+        self._maps, self._links = {}, {}
+
+    def _reader(self) -> libbpf.Ring:
+        if self._ring is None:
+            raise PlatformError("the probes are not in place")
+        return self._ring
+
+    def _map(self, name: str) -> int:
+        try:
+            return self._maps[name]
+        except KeyError:
+            raise PlatformError("the probes are not in place") from None
+
+
+def _close(descriptors: dict[str, int]) -> None:
+    for fd in descriptors.values():
+        os.close(fd)
+
+
+def _mounted(path: Path) -> str:
+    """Type of the file system that is mounted there in this process' namespace; empty: none."""
+    found = ""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        words = line.split()
+        if words[4] == str(path):     # proc(5): mount point, then up to "-" optional fields
+            found = words[words.index("-") + 1]
+    return found
+
+
+def _in_host(command: list[str]) -> None:
+    host = _host_mounts()
+    if not host.samefile("/proc/self/ns/mnt"):
+        command = ["nsenter", f"--mount={host}", "--", *command]
+    _run(command)
+
+
+def _host_mounts() -> Path:
+    """The host's mount namespace, by init; or by kthreadd, where init has a capability that this process lacks, and so
+    may not be looked at (ptrace(2), access mode checking)."""
+    init, kthreadd = Path("/proc/1/ns/mnt"), Path("/proc/2/ns/mnt")
+    try:
+        init.stat()
+        return init
+    except PermissionError:
+        if Path("/proc/2/comm").read_text() != "kthreadd\n":
+            raise
+        return kthreadd
+
+
+def _unmount(path: Path) -> None:
+    while _mounted(path):
+        _run(["umount", str(path)])
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise PlatformError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
+
+
+def _netns_cookie() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")

@@ -1,0 +1,123 @@
+"""Pure: settings -> the nftables table, in the words in which nft lists it; and whether a listing is that table.
+
+Default drop for packets of sockets that were made in the slice, out and in, IPv4 and IPv6.  A chain of its own, jumped
+to from a base chain, so that everybody else's packets meet one match and no policy.  Dropped, not rejected: the refusal
+comes from connect's hooks; a reset here would have to be let in again, unasked, on the way back.
+
+Text, because nft 1.0.6 knows `socket cgroupv2` in its language but not in its JSON.
+"""
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_PATH: Final = re.compile(r"[A-Za-z0-9_./-]+")
+_CGROUP: Final = re.compile(r'socket cgroupv2 level (\d+) (?:"([^"]*)"|(\d+))')
+_LOOPBACK: Final = (("ip", "127.0.0.1"), ("ip6", "::1"))
+
+
+@dataclass(frozen=True)
+class Ruleset:
+    name: str                         # of the table, family inet
+    path: str                         # of the slice, relative to /sys/fs/cgroup
+    level: int                        # of the slice below the root of cgroup v2
+    port: int                         # of the listeners, on loopback
+    resolver: tuple[str, int] | None
+    redirect: bool                    # TCP that is not rewritten goes to the listener; conntrack then follows everybody
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: nothing but itself gets into the text."""
+        if not _NAME.fullmatch(self.name) or not _PATH.fullmatch(self.path) or self.level < 1:
+            raise ValueError(f"no table {self.name} for {self.path} at level {self.level}")
+        ports = (self.port, self.resolver[1]) if self.resolver else (self.port,)
+        if not all(0 < port < 1 << 16 for port in ports):
+            raise ValueError("a port is none")
+        if self.resolver:
+            ipaddress.ip_address(self.resolver[0])
+
+
+def render_table(rules: Ruleset) -> str:
+    """The whole table."""
+    chains = [*(_nat(rules) if rules.redirect else ()), *_output(rules), *_input(rules)]
+    return "\n".join([f"table inet {rules.name} {{", *chains, "}"]) + "\n"
+
+
+def _match(rules: Ruleset) -> str:
+    return f'socket cgroupv2 level {rules.level} "{rules.path}"'
+
+
+def _chain(name: str, *lines: str) -> Iterator[str]:
+    yield f"\tchain {name} {{"
+    yield from (f"\t\t{line}" for line in lines)
+    yield "\t}"
+
+
+def _ends(rules: Ruleset, way: str, port: str) -> list[str]:
+    """Matches of the only ends there are: `way` is daddr or saddr, `port` dport or sport."""
+    return [f"{family} {way} {address} tcp {port} {rules.port}" for family, address in _LOOPBACK]
+
+
+def _resolver(rules: Ruleset, way: str, port: str, protocols: tuple[str, ...]) -> list[str]:
+    if rules.resolver is None:
+        return []
+    address = ipaddress.ip_address(rules.resolver[0])
+    family = "ip" if address.version == 4 else "ip6"
+    return [f"{family} {way} {address} {protocol} {port} {rules.resolver[1]}" for protocol in protocols]
+
+
+def _accept(matches: list[str]) -> list[str]:
+    return [f"{match} accept" for match in matches]
+
+
+def _nat(rules: Ruleset) -> Iterator[str]:
+    yield from _chain("nat_output", "type nat hook output priority -100; policy accept;",
+                      f"{_match(rules)} meta l4proto tcp jump crew_nat")
+    untouched = _ends(rules, "daddr", "dport") + _resolver(rules, "daddr", "dport", ("tcp",))
+    yield from _chain("crew_nat", *_accept(untouched),
+                      f"meta l4proto tcp counter redirect to :{rules.port}")
+
+
+def _output(rules: Ruleset) -> Iterator[str]:
+    """After the redirect, whose priority is lower."""
+    yield from _chain("filter_output", "type filter hook output priority 0; policy accept;",
+                      f"{_match(rules)} jump crew_output")
+    yield from _chain("crew_output", *_accept(
+        _ends(rules, "daddr", "dport") + _resolver(rules, "daddr", "dport", ("tcp", "udp"))), "counter drop")
+
+
+def _input(rules: Ruleset) -> Iterator[str]:
+    """Answers only: nobody connects to a crew.  Those to a redirected connection come under the name of whom the crew
+    dialled; what they are, conntrack knows."""
+    answers = _ends(rules, "saddr", "sport") + _resolver(rules, "saddr", "sport", ("tcp", "udp"))
+    if rules.redirect:
+        answers += [f"meta l4proto tcp ct direction reply ct status dnat ct reply {family} saddr {address} "
+                    f"ct reply proto-src {rules.port}" for family, address in _LOOPBACK]
+    yield from _chain("filter_input", "type filter hook input priority 0; policy accept;",
+                      f"{_match(rules)} jump crew_input")
+    yield from _chain("crew_input", "tcp flags syn / fin,syn,rst,ack counter drop", *_accept(answers), "counter drop")
+
+
+def differences(listing: str, rules: Ruleset, same: Callable[[str], bool]) -> list[str]:
+    """Why `nft -s -y list table` is not that table; empty where it is.
+
+    A rule holds a cgroup's id, and nft shows some path that has this inode now, or the number: `same(text)` says
+    whether that is the slice."""
+    if not listing:
+        return [f"nftables: table inet {rules.name} is not there"]
+    found = []
+    for level, path, number in _CGROUP.findall(listing):
+        if int(level) != rules.level or not same(path or number):
+            found.append(f"nftables: a rule of {rules.name} matches another cgroup ({path or number})")
+    expected, there = _lines(render_table(rules)), _lines(listing)
+    found += [f"nftables: {rules.name} lacks '{line}'" for line in expected if line not in there]
+    found += [f"nftables: {rules.name} has also '{line}'" for line in there if line not in expected]
+    return found if found or expected == there else [f"nftables: the rules of {rules.name} are in another order"]
+
+
+def _lines(text: str) -> list[str]:
+    bare = (_CGROUP.sub("socket cgroupv2", line.strip()) for line in text.splitlines())
+    return [line for line in bare if line]
