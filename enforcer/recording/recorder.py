@@ -401,13 +401,11 @@ class Recorder:
             name: STOP if file.error else file.taken for name, file in self._files.items()})
         if content == self._published:
             return
-        fresh = self._options.journal / f".{TAKEN}.new"
-        fresh.unlink(missing_ok=True)
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with open(fd, "wb") as file:
-            os.fchmod(fd, 0o644)
-            file.write(content)
-        fresh.rename(self._options.journal / TAKEN)
+        try:
+            _replace(self._options.journal / TAKEN, content)
+        except OSError as reason:     # a full disk: what is published stays behind, which stops the writers
+            LOG.warning("%s cannot be published: %s", TAKEN, reason)
+            return
         self._published = content
 
     def _must_rotate(self) -> bool:
@@ -423,6 +421,16 @@ class Recorder:
         self._store.tell("continued", {"file": self._store.path.name})
         self._commit()
         self._sync()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    with open(fd, "wb") as file:
+        os.fchmod(fd, 0o644)
+        file.write(content)
+    fresh.rename(path)
 
 
 def _kind_of(body: bytes) -> int:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from agent.contract.journal import BLOB, END, EVENT, HEADER, render_record
 from enforcer.recording import recorder as recording_process
+from enforcer.recording import store
 from enforcer.recording.recorder import take_lock
 from enforcer.words import events
 from enforcer.words.errors import RecordingError
@@ -514,3 +515,57 @@ def test_a_full_disk_loses_nothing(scene) -> None:
             process.kill()
             process.communicate()
         subprocess.run(["umount", "-l", str(scene.recording)], check=True)
+
+
+@pytest.mark.lab
+def test_a_full_journal_disk(scene) -> None:
+    """What a flush said is written is recorded once; what it said is not, is at most told as withdrawn."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(scene.journal)], check=True)
+    try:
+        writer, written, failed = scene.writer(segment=100_000), [], []
+        scene.start()
+        for number in range(400):
+            batch = range(number * 10, number * 10 + 10)
+            for one in batch:
+                writer.append(*scene.intent(one, parameters=b"%d" % one * 20))
+            try:
+                writer.flush()
+                written += batch
+            except RecordingError:
+                failed += batch
+                scene.turn(2)         # deletes what has ended
+                writer.sync()         # lets go of deleted files
+                scene.turn()
+        scene.turn(5)
+        scene.stop()
+        assert len(failed) >= 10
+        taken = [row[0] for row in scene.rows("SELECT operation FROM intent ORDER BY seq")]
+        assert [one for one in taken if one not in set(failed)] == written
+        assert len(set(taken)) == len(taken)
+        scene.assert_verified()
+    finally:
+        scene.close()
+        scene.recorder, scene.writers = None, []
+        subprocess.run(["umount", "-l", str(scene.journal)], check=True)
+
+
+def test_a_reader_keeps_an_old_file_open_over_a_rotation(scene, monkeypatch) -> None:
+    monkeypatch.setattr(store, "BUSY", 10)
+    scene.all_kinds(scene.writer())
+    scene.start()
+    scene.turn()
+    reader = sqlite3.connect(scene.files()[0], isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM event").fetchone()
+    scene.recorder._rotate()
+    scene.turn()
+    first = scene.files()[0]
+    assert first.with_name(first.name + "-wal").exists()
+    scene.assert_verified()
+    reader.execute("COMMIT")
+    reader.close()
+    scene.recorder._due["older"] = 0.0
+    scene.turn()
+    assert not first.with_name(first.name + "-wal").exists()
+    scene.stop()
+    scene.assert_verified()
