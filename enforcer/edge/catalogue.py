@@ -138,34 +138,46 @@ class Diary:
         self._edge, self._context, self._database = edge, context, database
         self._user, self._host = credential.user, host
         self._session, self._began = clock.session_name(), clock.monotonic()
+        self._operations = 0
 
     def open(self) -> None:
         """RecordingError where it cannot be recorded: then nothing is read."""
         commit, target = self._edge.commit, self._context.target
         if commit is None:
             raise RecordingError("there is no journal")
-        salt, text = os.urandom(16), f"the catalogue of {self._database}".encode()
+        texts = protocols.find(target.protocol).catalogue_statements()
         commit.append(events.SessionOpened(
             events.SESSION_OPENED, clock.now(), self._began, self._session, target.protocol, target.name,
             self._database, self._user, "weir", (), "weir", os.getuid(), os.getpid(), "", "", (), "", 0,
             f"{self._host} {target.port}",
             "weir", "", f"{self._user}@{upstream.render_address(self._host, target.port)}", "weir", 0,
         ))
+        for number, text in enumerate(texts or (f"the catalogue of {self._database}",), 1):
+            self._intend(number, text.encode(), bool(texts))
+        commit.write_now()
+
+    def _intend(self, number: int, text: bytes, sent: bool) -> None:
+        commit = self._edge.commit
+        assert commit is not None
+        salt = os.urandom(16)
+        forwarded = blake2b(text, digest_size=32, key=self._context.forwarded_key).digest() if sent else b""
         commit.append(events.Intent(
-            events.INTENT, clock.now(), clock.monotonic(), self._session, 1, "weir", "catalogue", PERMIT, b"",
+            events.INTENT, clock.now(), clock.monotonic(), self._session, number, "weir", "catalogue", PERMIT, forwarded,
             blake2b(text, digest_size=32, key=salt).digest(), b"", (), (), (), "", "", False,
         ), ((salt, text),))
-        commit.write_now()
+        self._operations = number
 
     def close(self, status: str) -> None:
         commit = self._edge.commit
         if commit is None:
             return
         took = clock.monotonic() - self._began
-        commit.append(events.Result(
-            events.RESULT, clock.now(), clock.monotonic(), self._session, 1, status, "", "", 0, 0, took, b"", b"", (),
-            b"",
-        ))
+        for number in range(1, self._operations + 1):
+            commit.append(events.Result(
+                events.RESULT, clock.now(), clock.monotonic(), self._session, number, status, "", "", 0, 0, took, b"",
+                b"", (), b"",
+            ))
         commit.append(events.SessionClosed(
-            events.SESSION_CLOSED, clock.now(), clock.monotonic(), self._session, "the catalogue was read", 1, 0, 0,
+            events.SESSION_CLOSED, clock.now(), clock.monotonic(), self._session,
+            "the catalogue was read" if status == "ok" else "the catalogue could not be read", self._operations, 0, 0,
         ))

@@ -33,7 +33,8 @@ class ReadCatalogue(Interface):
 class Protocol:
     """`speaks` says of a stream's first bytes (at least 8, or all there will be) that a client of this protocol sends
     them in plaintext; `tls_request` is what asks a server for TLS, answered by b"S"; `render_cancel` is the message
-    that cancels (process, secret) on a connection of its own."""
+    that cancels (process, secret) on a connection of its own.  `catalogue_statements` gives what `read_catalogue` sends,
+    for the recording."""
 
     name: str
     layer: Callable[[Context], Layer]
@@ -41,6 +42,7 @@ class Protocol:
     tls_request: bytes = b""
     render_cancel: Callable[[int, bytes], bytes] | None = None
     read_catalogue: ReadCatalogue | None = None
+    catalogue_statements: Callable[[], tuple[str, ...]] = tuple
 
 
 def names() -> tuple[str, ...]:

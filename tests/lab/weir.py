@@ -142,6 +142,7 @@ class Installed:
     prefix: Path
     log: Path
     process: subprocess.Popen[bytes]
+    since: int = 0                    # statements in the server's log before this Weir
 
     @property
     def recording(self) -> Path:
@@ -242,10 +243,13 @@ class Installed:
     @contextmanager
     def overseen(self) -> Iterator[None]:
         """The completeness oracle looks at everything that the block did, also where it failed."""
-        since = len(self.lab.database.statements())
         yield
+        self.check()
+
+    def check(self) -> None:
+        """AssertionError where the recording and the server's log disagree on anything since this Weir's start."""
         self.settle()
-        executed = oracle.executed_by_weir(self.lab.database, since)
+        executed = oracle.executed_by_weir(self.lab.database, self.since)
         wrong = oracle.complaints(oracle.read_events(self.recording), executed, self.forwarded_key)
         if wrong:
             raise AssertionError("the recording and the server disagree:\n" + "\n".join(wrong[:20]))
@@ -296,9 +300,9 @@ def weir(lab: Lab, config: Path | None = None, wait: str = "enforcing", **option
     """Weir runs while the block does; what it leaves is removed whatever happens."""
     make_people()
     file = config or configure(lab, **options)  # type: ignore[arg-type]
-    log = lab.scratch / f"weir{lab.number}.log"
+    log, since = lab.scratch / f"weir{lab.number}.log", len(lab.database.statements())
     with server(CREW, [str(prefix() / "bin" / "weir"), "--config", str(file), "agent"], log) as process:
-        made = Installed(lab, file, prefix(), log, process)
+        made = Installed(lab, file, prefix(), log, process, since)
         try:
             if wait:
                 made.wait(wait)

@@ -33,6 +33,12 @@ def _read_catalogue(
     )
 
 
+def _catalogue_statements() -> tuple[str, ...]:
+    from enforcer.protocols.postgresql.catalogue import statements
+
+    return statements()
+
+
 def _speaks(first: bytes) -> bool:
     if len(first) < 8:
         return False
@@ -45,4 +51,4 @@ def _render_cancel(process: int, secret: bytes) -> bytes:
     return struct.pack("!III", 12 + len(secret), 80877102, process & 0xFFFFFFFF) + secret
 
 
-protocol: Final = Protocol("postgresql", _layer, _speaks, SSL_REQUEST, _render_cancel, _read_catalogue)
+protocol: Final = Protocol("postgresql", _layer, _speaks, SSL_REQUEST, _render_cancel, _read_catalogue, _catalogue_statements)

@@ -47,6 +47,17 @@ WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') LIMIT {limit}
 """
 
 
+BEFORE: Final = ("SET search_path = pg_catalog", "START TRANSACTION READ ONLY ISOLATION LEVEL REPEATABLE READ")
+QUERIES: Final = tuple((text.strip().format(limit=limit + 1, first=FIRST_USER_OID), limit) for text, limit in (
+    (_RELATIONS, RELATIONS), (_COLUMNS, COLUMNS), (_SOURCES, COLUMNS), (_CHILDREN, RELATIONS), (_FUNCTIONS, FUNCTIONS)))
+AFTER: Final = "ROLLBACK"
+
+
+def statements() -> tuple[str, ...]:
+    """Everything that a reading sends, for the recording."""
+    return (*BEFORE, *(text for text, _ in QUERIES), AFTER)
+
+
 @dataclass(frozen=True, slots=True)
 class Relation:
     oid: int
@@ -102,19 +113,17 @@ def load_catalogue(
         ssl_context=context, timeout=TIMEOUT, application_name="weir",
     )
     try:
-        connection.run("SET search_path = pg_catalog")
-        connection.run("START TRANSACTION READ ONLY ISOLATION LEVEL REPEATABLE READ")
-        rows = [_ask(connection, text, limit) for text, limit in (
-            (_RELATIONS, RELATIONS), (_COLUMNS, COLUMNS), (_SOURCES, COLUMNS), (_CHILDREN, RELATIONS),
-            (_FUNCTIONS, FUNCTIONS))]
-        connection.run("ROLLBACK")
+        for text in BEFORE:
+            connection.run(text)
+        rows = [_ask(connection, text, limit) for text, limit in QUERIES]
+        connection.run(AFTER)
     finally:
         connection.close()
     return make_catalogue(version, labels, *rows)
 
 
 def _ask(connection: pg8000.native.Connection, text: str, limit: int) -> list[Any]:
-    rows = list(connection.run(text.format(limit=limit + 1, first=FIRST_USER_OID)))
+    rows = list(connection.run(text))
     if len(rows) > limit:
         raise ValueError(f"the catalogue has more than {limit} rows where it may have that many")
     return rows

@@ -188,6 +188,7 @@ class Conversation:
         self._said = b""
         self._last: Operation | None = None    # whose result came last: a deferred error at Sync is its
         self.bytes_in = self.bytes_out = 0
+        self.terminated = False                # the client said goodbye
 
     @property
     def state(self) -> str:
@@ -320,6 +321,7 @@ class Conversation:
         self._up.piece(whole, start, end)
 
     def _terminate(self, whole: bytes, start: int, end: int) -> None:
+        self.terminated = True
         self._up.piece(whole, start, end)
 
     def _function_call(self, whole: bytes, start: int, end: int) -> None:

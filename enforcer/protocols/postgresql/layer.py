@@ -75,6 +75,8 @@ class PostgresqlLayer:
         if event.peer == CLIENT:
             return self._close(None, f"client lost: {event.reason}" if event.reason else "client closed")
         self._server_gone = True
+        if self._conversation is not None and self._conversation.terminated:
+            return self._close(None, "client closed")
         return self._close(Denial(errors.CONNECTION_FAILURE, "the server closed the connection"),
                            f"server lost: {event.reason}" if event.reason else "server closed")
 

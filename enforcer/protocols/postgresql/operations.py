@@ -154,6 +154,7 @@ class Reader:
         self.secret = False
         self.hides_parameters = False
         self._base = (target.name, meaning.database)
+        self._row = ""                         # the one row of pg_settings that the SELECT around reads
 
     def read(self, node: Node) -> Statement:
         kind, fields = next(iter(node.items()))
@@ -230,8 +231,10 @@ class Reader:
         for side in ("larg", "rarg"):
             if side in fields:
                 self._select(fields[side], scope)
-        rest = {k: v for k, v in fields.items() if k not in ("withClause", "intoClause", "lockingClause", "larg", "rarg")}
-        self.look(rest, scope)
+        skipped = ("withClause", "intoClause", "lockingClause", "larg", "rarg")
+        outer, self._row = self._row, _one_setting(fields)
+        self.look({k: v for k, v in fields.items() if k not in skipped}, scope)
+        self._row = outer
 
     def _locked(self, clause: Node, select: Node, scope: frozenset[str]) -> None:
         """SELECT FOR UPDATE locks rows of what it names, or of all that it reads."""
@@ -331,6 +334,8 @@ class Reader:
     def _set_config(self, fields: Node) -> None:
         arguments = fields.get("args", [])
         constant = [a.get("A_Const", {}).get("sval", {}).get("sval") for a in arguments[:2]]
+        if self._row and constant[:1] == [None] and _column(arguments[0]) == "name":
+            constant[0] = self._row            # as pg_dump does: set_config(name, ...) FROM pg_settings WHERE name = ...
         self.found.barrier = True
         if len(constant) == 2 and constant[0] is not None:
             self.setting(constant[0], constant[1] if constant[1] is not None else "?")
@@ -382,8 +387,10 @@ class Reader:
         if what == "VAR_RESET_ALL":
             self.ask("sql:set", "Setting", "all")
         elif what == "VAR_SET_MULTI":
-            self.ask("sql:set", "Setting", name.lower())
-            self.look(fields.get("args"))
+            if name == "TRANSACTION":
+                self.ask("sql:transaction")
+            else:
+                self.ask("sql:set", "Setting", name.lower())
         else:
             self.setting(name, _values(fields.get("args", [])) if what == "VAR_SET_VALUE" else "")
             if what in ("VAR_RESET", "VAR_SET_DEFAULT") and name.lower() in ("client_encoding", "standard_conforming_strings"):
@@ -545,6 +552,21 @@ class Reader:
         labels = tuple(dict.fromkeys(label.label for label in self.target.labels))
         return self.done("ddl", barrier=True, alters_catalogue=True, writes=True, blocked=labels, blocked_reason=(
             f"{kind.removesuffix('Stmt')} is not analysed on a target with labelled columns" if labels else ""))
+
+
+def _column(node: Node) -> str:
+    names = strings(node.get("ColumnRef", {}).get("fields", []))
+    return names[-1] if names else ""
+
+
+def _one_setting(select: Node) -> str:
+    """X, of SELECT ... FROM pg_settings WHERE name = X."""
+    tables = [one.get("RangeVar", {}).get("relname") for one in select.get("fromClause", [])]
+    where = select.get("whereClause", {}).get("A_Expr", {})
+    operator = strings(where.get("name", []))
+    if tables != ["pg_settings"] or operator != ["="] or _column(where.get("lexpr", {})) != "name":
+        return ""
+    return str(where.get("rexpr", {}).get("A_Const", {}).get("sval", {}).get("sval", ""))
 
 
 def _values(arguments: list[Node]) -> str:
