@@ -113,7 +113,7 @@ def render_view(view: View, files: Files, argv0: str, search: str, cwd: str) -> 
     for bind in view.binds:
         _bind(tree, bind)
     start = cwd if tree.kind(cwd) == "directory" else view.home if tree.kind(view.home) else "/"
-    tree.arguments += ["--chdir", start]
+    tree.arguments += ["--remount-ro", "/", "--chdir", start]
     return Rendered(tuple(tree.arguments), _find(tree, argv0, search, start), start)
 
 
@@ -185,6 +185,7 @@ def _base(tree: _Tree) -> None:
     tree.mount("--ro-bind", "/proc/sys", "/proc/sys")
     tree.empty("/dev", "--dev")
     for path in _EMPTY:
+        tree.arguments += ["--perms", "0755" if path == "/run" else "1777"]
         tree.empty(path)
     tree.arguments += ["--symlink", "../run", "/var/run"]
     for path in _PROCESSORS:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -97,10 +98,14 @@ def test_psql(plain: Installed) -> None:
     assert crew.stderr == control.stderr
 
 
+RESTRICT = re.compile(r"^\\(un)?restrict .*$", re.M)
+
+
 def test_pg_dump(plain: Installed) -> None:
     control, crew = both(plain, "pg_dump", "--no-owner", "-t", "products", "-t", "orders")
     assert crew.returncode == 0, crew.stderr
-    assert crew.stdout == control.stdout
+    # \restrict carries a word that pg_dump draws anew each time.
+    assert RESTRICT.sub("", crew.stdout) == RESTRICT.sub("", control.stdout)
 
 
 @pytest.mark.parametrize("mode", ["simple", "extended", "prepared"])

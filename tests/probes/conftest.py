@@ -1,0 +1,70 @@
+"""The block as fixtures: whole, and with either layer taken away."""
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from blockhost import DNS, DNS4, HEADERS, NAME, PORT, SINK, Block, entered, namespaces
+from escape.sink import Sink
+
+from agent import nft
+from agent.containment import Containment
+
+
+@pytest.fixture(scope="module")
+def block() -> Iterator[Block]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    run = Path("/run") / NAME
+    run.mkdir(mode=0o755)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, run)
+        crew, server = stack.enter_context(namespaces())
+        with entered(server):
+            sink = stack.enter_context(Sink(SINK))
+            stack.enter_context(Sink(DNS))
+        stack.enter_context(entered(crew))
+        containment = Containment(NAME, port=PORT, resolver=(DNS4, DNS), redirect=True, run=run, headers=HEADERS)
+        made = Block(containment, run, server, sink)
+        stack.callback(_take_away, made)
+        containment.install()
+        yield made
+
+
+def _take_away(made: Block) -> None:
+    made.end()
+    made.containment.release()
+
+
+@pytest.fixture
+def contained(block: Block) -> Iterator[Block]:
+    """The block, whole before and after each test."""
+    assert block.containment.problems() == []
+    block.containment.drain()
+    yield block
+    block.end()
+    block.containment.repair()
+    block.containment.drain()
+    assert block.containment.problems() == []
+
+
+@pytest.fixture
+def detached(contained: Block) -> Block:
+    """nftables alone: every link is gone."""
+    contained.containment.close()
+    for pin in contained.containment.bpffs.glob("link_*"):
+        pin.unlink()
+    return contained
+
+
+@pytest.fixture
+def without_rules(contained: Block) -> Block:
+    """The probes alone."""
+    nft.delete_table(NAME)
+    return contained
+
+
