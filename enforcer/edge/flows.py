@@ -98,7 +98,11 @@ class Flow:
     async def _dial(self) -> None:
         owner = self._owner
         try:
-            transport, _, _ = await upstream.dial((owner.destination,), owner.port, lambda: self._sides[SERVER])
+            configuration = self._edge.configuration
+            entry = configuration.egress.get(owner.egress) if configuration is not None else None
+            known = entry.addresses if entry is not None else ()
+            choices = upstream.with_other_family(owner.destination, known)
+            transport, _, _ = await upstream.dial(choices, owner.port, lambda: self._sides[SERVER])
         except UpstreamError as error:
             self._end(str(error), True)
             return

@@ -22,8 +22,14 @@ def addresses(target: Target, owner: Owner) -> tuple[str, ...]:
     """Where to dial: the one that the client chose, where it belongs to the target (libpq's host lists choose by
     address); else the target's in order."""
     if owner.destination in target.addresses:
-        return (owner.destination,)
+        return with_other_family(owner.destination, target.addresses)
     return target.addresses
+
+
+def with_other_family(dialled: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The dialled address, then those of the other family: without Weir a client whose IPv6 connect fails tries IPv4,
+    but Weir has taken its connection already."""
+    return (dialled, *(address for address in known if (":" in address) != (":" in dialled)))
 
 
 def render_address(address: str, port: int) -> str:
