@@ -177,5 +177,5 @@ def _look(bpffs: Path, hook: Hook, cgroup: Path, own: frozenset[int]) -> str:
         attached = libbpf.prog_query(target, hook.attach_type)
     if link.program not in attached:
         return "is not among the cgroup's programs"
-    same = [number for number in attached if number != link.program and own & {*libbpf.program_by_id(number).maps}]
-    return f"is attached {len(same) + 1} times" if same else ""
+    ours = [number for number in attached if not own.isdisjoint(libbpf.program_by_id(number).maps)]
+    return f"is attached {len(ours)} times" if len(ours) > 1 else ""

@@ -23,11 +23,12 @@ NAME = f"wt{os.getpid()}"
 PORT = 15997                          # of the listeners
 SINK = 7007                           # at the server
 DNS = 53
-CREW4, SERVER4, DNS4 = "10.79.0.1", "10.79.0.2", "10.79.0.53"
+CREW4, SERVER4, NO_DNS4 = "10.79.0.1", "10.79.0.2", "10.79.0.53"
+DNS4 = SERVER4
 CREW6, SERVER6 = "fd79::1", "fd79::2"
 PYTHON = "/usr/bin/python3"
 TECHNIQUES = Path(__file__).resolve().parent / "escape" / "techniques.py"
-HEADERS = Path("/var/cache/weir-headers")     # links only; kept, for it costs a second to make
+HEADERS = Path("/run") / NAME / "headers"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -54,7 +55,7 @@ def namespaces() -> Iterator[tuple[str, str]]:
     try:
         ip(f"netns add {crew}", f"netns add {server}",
            f"link add eth0 netns {crew} type veth peer name eth0 netns {server}")
-        for netns, four, six in ((crew, [CREW4], CREW6), (server, [SERVER4, DNS4], SERVER6)):
+        for netns, four, six in ((crew, [CREW4], CREW6), (server, [SERVER4, NO_DNS4], SERVER6)):
             with entered(netns):
                 ip("link set lo up", "link set eth0 up", *(f"address add {one}/24 dev eth0" for one in four),
                    f"address add {six}/64 dev eth0 nodad")

@@ -22,7 +22,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 }
 
 /* On the slice: packets of sockets that were made in it, from the network header on, after nftables' redirect.
- * No fragment but a first one, no extension header, no tunnel: nothing of that kind is on the way to a listener. */
+ * No fragment but a first one, no options, no extension header: nothing of that kind is on the way to a listener. */
 int egress(struct __sk_buff *packet)
 {
 	struct settings *s = current_settings();
@@ -34,9 +34,9 @@ int egress(struct __sk_buff *packet)
 	if (packet->protocol == bpf_htons(0x0800)) {            /* RFC 791 3.1 */
 		if (bpf_skb_load_bytes(packet, 0, &first, 1) || bpf_skb_load_bytes(packet, 6, &fragment, 2) ||
 		    bpf_skb_load_bytes(packet, 9, &protocol, 1) || bpf_skb_load_bytes(packet, 16, &to[3], 4) ||
-		    bpf_skb_load_bytes(packet, (first & 15) * 4 + 2, &port, 2))
+		    bpf_skb_load_bytes(packet, 22, &port, 2))
 			return REFUSE;
-		if (fragment & bpf_htons(0x1fff))
+		if (fragment & bpf_htons(0x1fff) || first != 0x45)      /* no options: a source route */
 			return REFUSE;
 	} else if (packet->protocol == bpf_htons(0x86dd)) {     /* RFC 8200 3 */
 		if (bpf_skb_load_bytes(packet, 6, &protocol, 1) || bpf_skb_load_bytes(packet, 24, to, 16) ||

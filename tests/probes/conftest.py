@@ -47,7 +47,8 @@ def contained(block: Block) -> Iterator[Block]:
     block.containment.drain()
     yield block
     block.end()
-    block.containment.repair()
+    if block.containment.problems():
+        block.containment.repair()
     block.containment.drain()
     assert block.containment.problems() == []
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 
 import pytest
-from blockhost import CREW4, CREW6, DNS, DNS4, PORT, SERVER4, SERVER6, SINK, Block, entered, listener
+from blockhost import CREW4, CREW6, DNS, DNS4, NO_DNS4, PORT, SERVER4, SERVER6, SINK, Block, entered, listener
 from lab.hosts import wait_until
 
 from agent.attribution import Origin
@@ -191,7 +191,7 @@ def test_the_resolver_is_reached(contained: Block, kind: int, way: str, how: dic
 
 @pytest.mark.parametrize("way", ["sendto", "connected"])
 def test_another_name_server_is_not(contained: Block, way: str) -> None:
-    said, _ = contained.python(RESOLVE, SERVER4, 2, way).communicate(timeout=20)
+    said, _ = contained.python(RESOLVE, NO_DNS4, 2, way).communicate(timeout=20)
     assert "PermissionError" in said
 
 
