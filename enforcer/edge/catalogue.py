@@ -162,8 +162,8 @@ class Diary:
         salt = os.urandom(16)
         forwarded = blake2b(text, digest_size=32, key=self._context.forwarded_key).digest() if sent else b""
         commit.append(events.Intent(
-            events.INTENT, clock.now(), clock.monotonic(), self._session, number, "weir", "catalogue", PERMIT, forwarded,
-            blake2b(text, digest_size=32, key=salt).digest(), b"", (), (), (), "", "", False,
+            events.INTENT, clock.now(), clock.monotonic(), self._session, number, "weir", "catalogue", PERMIT,
+            forwarded, blake2b(text, digest_size=32, key=salt).digest(), b"", (), (), (), "", "", False,
         ), ((salt, text),))
         self._operations = number
 

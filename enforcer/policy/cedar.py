@@ -102,7 +102,8 @@ def _read(piece: _Piece) -> Policy:
         raise ConfigError(piece.file, piece.line, piece.column, f"{error}: not Cedar's grammar") from None
     found = list(parsed.get("staticPolicies", {}).values())
     if len(found) != 1 or parsed.get("templates"):
-        raise ConfigError(piece.file, piece.line, piece.column, "one policy is wanted here, without ?principal or ?resource")
+        raise ConfigError(
+            piece.file, piece.line, piece.column, "one policy is wanted here, without ?principal or ?resource")
     return _policy(piece, found[0])
 
 
@@ -154,12 +155,12 @@ def _split(file: str, text: str) -> Iterator[_Piece]:
         raise ConfigError(file, 0, 0, f"{len(text)} characters; at most {FILE_LIMIT}")
     begin = -1
     for match in _TOKEN.finditer(text):
-        token = match[0]
-        if token.startswith("//") or token.isspace():
+        word = match[0]
+        if word.startswith("//") or word.isspace():
             continue
         if begin < 0:
             begin = match.start()
-        if token == ";":
+        if word == ";":
             yield _piece(file, text, begin, match.end())
             begin = -1
     if begin >= 0:

@@ -33,8 +33,8 @@ class ReadCatalogue(Interface):
 class Protocol:
     """`speaks` says of a stream's first bytes (at least 8, or all there will be) that a client of this protocol sends
     them in plaintext; `tls_request` is what asks a server for TLS, answered by b"S"; `render_cancel` is the message
-    that cancels (process, secret) on a connection of its own.  `catalogue_statements` gives what `read_catalogue` sends,
-    for the recording."""
+    that cancels (process, secret) on a connection of its own.  `catalogue_statements` gives what `read_catalogue`
+    sends, for the recording."""
 
     name: str
     layer: Callable[[Context], Layer]

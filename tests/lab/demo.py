@@ -128,7 +128,8 @@ def longest(installed: Installed) -> str:
     """The session with the most operations of the crew."""
     done = installed.weir("sessions", "--json", "--recording", str(installed.recording), user=AUDITOR)
     sessions = json.loads(done.stdout)
-    return str(max((one for one in sessions if one["workload"] == "crew"), key=lambda one: one["operations"])["session"])
+    crew = [one for one in sessions if one["workload"] == "crew"]
+    return str(max(crew, key=lambda one: one["operations"])["session"])
 
 
 NEXT = f"""The lab goes away now.  With a database and a model of your own:

@@ -151,7 +151,8 @@ ERRORS = ("ERROR", "FATAL", "PANIC")
 def _logged(row: list[str]) -> LoggedStatement:
     """Columns as in PostgreSQL 15, 20.8.4 (Using CSV-Format Log Output)."""
     source = row[4].rpartition(":")[0] or row[4]
-    return LoggedStatement(int(row[3] or 0), source, row[1], row[2], row[13], row[11] in ERRORS, row[19], row[5], row[22])
+    failed = row[11] in ERRORS
+    return LoggedStatement(int(row[3] or 0), source, row[1], row[2], row[13], failed, row[19], row[5], row[22])
 
 
 def _prepare(directory: Path) -> tuple[certificates.Authority, dict[str, str]]:

@@ -188,7 +188,8 @@ class Installed:
         def ready() -> bool:
             if self.process.poll() is not None:
                 raise RuntimeError(f"the agent ended with {self.process.returncode}:\n{self.tail()}")
-            return self.status()["state"] == state
+            status = self.status()
+            return status["state"] == state and status.get("pid") == self.process.pid
 
         try:
             wait_until(f"weir {state}", ready, seconds)

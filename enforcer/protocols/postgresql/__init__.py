@@ -51,4 +51,5 @@ def _render_cancel(process: int, secret: bytes) -> bytes:
     return struct.pack("!III", 12 + len(secret), 80877102, process & 0xFFFFFFFF) + secret
 
 
-protocol: Final = Protocol("postgresql", _layer, _speaks, SSL_REQUEST, _render_cancel, _read_catalogue, _catalogue_statements)
+protocol: Final = Protocol(
+    "postgresql", _layer, _speaks, SSL_REQUEST, _render_cancel, _read_catalogue, _catalogue_statements)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import pg8000.native
+import pg8000.native  # type: ignore[import-untyped]
 
 from agent.contract.credential import Credential
 from agent.contract.target import ColumnLabel

@@ -2,8 +2,8 @@
 
 On a target with labels a labelled column may only be a bare output of the outermost SELECT (or RETURNING) over ordinary
 tables: there RowDescription names table and column, and the value is masked.  Every other place where a labelled column
-could be meant blocks the statement for whoever may not see that label.  A name is taken for a labelled column whenever it
-could be one: by its last part, by a whole-row reference, by `*`.
+could be meant blocks the statement for whoever may not see that label.  A name is taken for a labelled column whenever
+it could be one: by its last part, by a whole-row reference, by `*`.
 """
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ class Walk:
         for label in labels:
             self._blocked[label.label] = None
             self._reason = self._reason or (
-                f"column {label.schema}.{label.table}.{label.column} is labelled {label.label} and {why}; it may only be "
-                "selected as it is, as a column of its own")
+                f"column {label.schema}.{label.table}.{label.column} is labelled {label.label} and {why}; it may only "
+                "be selected as it is, as a column of its own")
 
     def _relation(self, var: Node, relation: Relation | None, schema: str, name: str) -> None:
         catalogue = self._reader.meaning.catalogue

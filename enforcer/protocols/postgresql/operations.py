@@ -1,8 +1,8 @@
 """Statements -> operations: what policy sees of a text, and whose data may come out of it.  Pure.
 
 `analyse` reads the text with PostgreSQL's own grammar (libpg_query through pglast) and walks the parse tree: every
-relation that is read or written anywhere in it (CTEs, subqueries, MERGE, RETURNING, EXPLAIN, PREPARE) becomes a request,
-every function that is not known to be harmless too.  What is not understood is DDL on the database: denied unless a
+relation that is read or written anywhere in it (CTEs, subqueries, MERGE, RETURNING, EXPLAIN, PREPARE) becomes a
+request, and so does every function that is not known to be harmless too.  What is not understood is DDL on the database: denied unless a
 policy names it.  Labels are lineage.py's.
 """
 from __future__ import annotations
@@ -23,6 +23,7 @@ from enforcer.words.operations import Request
 TEXT_LIMIT: Final = 1 << 20           # bytes of a text that is analysed
 STATEMENTS_LIMIT: Final = 1000
 HIDDEN: Final = "'***'"
+PINNED: Final = ("client_encoding", "standard_conforming_strings")
 
 Node = dict[str, Any]
 
@@ -138,7 +139,8 @@ class Found:
     """What a statement does, collected on the way through its tree."""
 
     requests: dict[Request, None] = field(default_factory=dict)
-    tables: list[tuple[Node, Relation | None, str, str]] = field(default_factory=list)   # RangeVar, relation, schema, name
+    # RangeVar, relation, schema, name
+    tables: list[tuple[Node, Relation | None, str, str]] = field(default_factory=list)
     unknown_functions: list[str] = field(default_factory=list)
     barrier: bool = False
     alters: bool = False
@@ -293,7 +295,8 @@ class Reader:
             action = _MERGE.get(when.get("MergeWhenClause", {}).get("commandType", ""))
             if action:
                 self.table(action, fields["relation"])
-        self.look([fields.get(k) for k in ("sourceRelation", "joinCondition", "mergeWhenClauses", "returningList")], scope)
+        parts = ("sourceRelation", "joinCondition", "mergeWhenClauses", "returningList")
+        self.look([fields.get(k) for k in parts], scope)
 
     def _call(self, fields: Node, scope: frozenset[str]) -> None:
         """A function: harmless, one with an action of its own, or asked for by name."""
@@ -335,7 +338,7 @@ class Reader:
         arguments = fields.get("args", [])
         constant = [a.get("A_Const", {}).get("sval", {}).get("sval") for a in arguments[:2]]
         if self._row and constant[:1] == [None] and _column(arguments[0]) == "name":
-            constant[0] = self._row            # as pg_dump does: set_config(name, ...) FROM pg_settings WHERE name = ...
+            constant[0] = self._row            # pg_dump's: set_config(name, ...) FROM pg_settings WHERE name = ...
         self.found.barrier = True
         if len(constant) == 2 and constant[0] is not None:
             self.setting(constant[0], constant[1] if constant[1] is not None else "?")
@@ -393,7 +396,7 @@ class Reader:
                 self.ask("sql:set", "Setting", name.lower())
         else:
             self.setting(name, _values(fields.get("args", [])) if what == "VAR_SET_VALUE" else "")
-            if what in ("VAR_RESET", "VAR_SET_DEFAULT") and name.lower() in ("client_encoding", "standard_conforming_strings"):
+            if what in ("VAR_RESET", "VAR_SET_DEFAULT") and name.lower() in PINNED:
                 raise Refused(f"{name} is pinned: its default may differ")
         return self.done("reset" if "RESET" in what else "set", barrier=True)
 
@@ -581,7 +584,8 @@ def _values(arguments: list[Node]) -> str:
 
 def _relations_of(fields: Node) -> list[Node]:
     """The relations that a DDL statement names as its object."""
-    found = [fields[name] for name in ("relation", "sequence", "rel", "view", "typevar") if isinstance(fields.get(name), dict)]
+    names = ("relation", "sequence", "rel", "view", "typevar")
+    found = [fields[name] for name in names if isinstance(fields.get(name), dict)]
     into = fields.get("into", {})
     found += [into["rel"]] if "rel" in into else []
     return [one.get("RangeVar", one) for one in found if "relname" in one.get("RangeVar", one)]

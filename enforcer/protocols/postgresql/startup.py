@@ -19,7 +19,7 @@ from agent.contract.credential import Credential
 from enforcer.core.context import Context
 from enforcer.hot.wire import Framing
 from enforcer.protocols.postgresql import errors, settings
-from enforcer.protocols.postgresql.book import Book
+from enforcer.protocols.postgresql.book import Book, Operation, digest
 from enforcer.protocols.postgresql.catalogue import Catalogue
 from enforcer.protocols.postgresql.errors import Denial
 from enforcer.protocols.postgresql.login import Login as Exchange
@@ -81,7 +81,8 @@ class Startup:
         self._framing = Framing(ANSWER_LIMIT, b"", b"RENSKZDT123Cnv")
         self._relayed: list[bytes] = []
         self._backend = (0, b"")
-        self._login = self._asked = None
+        self._login: Operation | None = None
+        self._asked: Operation | None = None
         self._said: bytes | None = None
         self._catalogue: Catalogue | None = None
 
@@ -269,7 +270,7 @@ class Startup:
 
     def _ready(self, body: bytes) -> list[Command]:
         if self._asked is None:
-            self._asked = self._book.say("meaning", ASK_TEXT, self._digest(ASK_TEXT))
+            self._asked = self._book.say("meaning", ASK_TEXT, digest(self._context.forwarded_key, ASK_TEXT))
             return [*self._book.take(), SendData(SERVER, ASK + SYNC),
                     words.LoadCatalogue(self._database, 0)]
         if body != b"I" or self._said is None:
@@ -277,11 +278,6 @@ class Startup:
         self._book.result(self._asked, "ok", "SELECT 1")
         self.phase = "learning"
         return self._finish()
-
-    def _digest(self, text: bytes) -> bytes:
-        from hashlib import blake2b
-
-        return blake2b(text, digest_size=32, key=self._context.forwarded_key).digest()
 
     def _failed(self, body: bytes) -> list[Command]:
         code, _, text = errors.told(body)

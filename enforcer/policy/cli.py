@@ -1,0 +1,111 @@
+"""`weir policy ...`: works on files, without a running agent."""
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from enforcer.policy.cedar import PolicySet, load_policies
+from enforcer.policy.check import check_files
+from enforcer.policy.explain import decide, explain
+from enforcer.policy.tables import failures, parse_table, principal_of
+from enforcer.words.decisions import NAMES
+from enforcer.words.errors import ConfigError
+from enforcer.words.operations import Request
+
+DIRECTORY = "/etc/weir/policies"
+_FILES = click.option("--policies", "directory", default=DIRECTORY, show_default=True,
+                      type=click.Path(path_type=Path), help="Directory of *.cedar files.")
+
+
+@click.group(epilog="Exit codes: 0 as it should be, 1 not, 2 usage.")
+def policy() -> None:
+    """Check, explain and test policies."""
+
+
+def _fail(text: str) -> NoReturn:
+    click.echo(text, err=True)
+    sys.exit(1)
+
+
+def _load(directory: Path) -> PolicySet:
+    try:
+        return load_policies({str(path): path.read_text("utf-8") for path in sorted(directory.glob("*.cedar"))})
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
+        _fail(str(error))
+
+
+@policy.command()
+@_FILES
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False))
+def check(directory: Path, files: tuple[str, ...]) -> None:
+    """Check FILES, or every *.cedar of the directory: grammar, names, holds, schema."""
+    chosen = list(files) or [str(path) for path in sorted(directory.glob("*.cedar"))]
+    found = check_files(chosen)
+    if found:
+        _fail("\n".join(found))
+    click.echo(f"{len(chosen)} files are right")
+
+
+@policy.command("explain")
+@_FILES
+@click.option("--subject", required=True, help='Who asks, as the recording shows it: "local:ada".')
+@click.option("--group", "groups", multiple=True, help="A group that they are in; may be given again.")
+@click.option("--target", required=True)
+@click.option("--database", required=True)
+@click.option("--schema", default="public", show_default=True, help="Where names without a schema lie.")
+@click.option("--json", "as_json", is_flag=True)
+@click.argument("sql")
+def explain_(
+    directory: Path, subject: str, groups: tuple[str, ...], target: str, database: str, schema: str, as_json: bool,
+    sql: str,
+) -> None:
+    """What SQL asks for, what policy answers, and which rules say so.  Names are read without a catalogue."""
+    policies, principal = _load(directory), principal_of(subject, groups)
+    requests, error = _analyse(sql, target, database, schema)
+    if error:
+        _fail(f"refused before policy: {error}")
+    rows = list(explain(policies, principal, requests))
+    whole = decide(policies, principal, requests, ())
+    if as_json:
+        click.echo(json.dumps({"outcome": NAMES[whole.outcome], "reason": whole.reason, "requests": [
+            {"action": r.action, "resource": r.resource, "outcome": r.outcome, "rules": r.rules} for r in rows]}))
+    else:
+        for row in rows:
+            rules = ", ".join(f"{n} ({p})" for n, p in zip(row.rules, row.places, strict=True)) or "no policy"
+            click.echo(f"{row.outcome:7} {row.action} {row.resource}: {rules}")
+        click.echo(f"{NAMES[whole.outcome]}{': ' + whole.reason if whole.reason else ''}")
+    sys.exit(0 if NAMES[whole.outcome] == "permit" else 1)
+
+
+def _analyse(sql: str, target: str, database: str, schema: str) -> tuple[tuple[Request, ...], str]:
+    """By the protocol's own analysis, loaded when it is asked for: policy itself knows no SQL."""
+    import importlib
+
+    contract = importlib.import_module("agent.contract.target")
+    operations = importlib.import_module("enforcer.protocols.postgresql.operations")
+    meaning = operations.Meaning(database, "", ("pg_catalog", schema), None, 0)
+    analysis = operations.analyse(sql, meaning, contract.Target(target, "postgresql", (), 5432, ()), {})
+    return tuple(dict.fromkeys(r for s in analysis.statements for r in s.requests)), analysis.error
+
+
+@policy.command("test")
+@_FILES
+@click.argument("tables", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def test_(directory: Path, tables: tuple[Path, ...]) -> None:
+    """Compare text TABLES of requests with what the policies decide."""
+    policies = _load(directory)
+    wrong = 0
+    try:
+        rows = [row for table in tables for row in parse_table(str(table), table.read_text("utf-8"))]
+    except (ConfigError, UnicodeDecodeError) as error:
+        _fail(str(error))
+    for row, found in failures(policies, iter(rows)):
+        wrong += 1
+        what = f"{row.request.action} {row.request.resource}"
+        click.echo(f"{row.file}:{row.line}: {what}: {found}, expected {row.expected}")
+    click.echo(f"{len(rows) - wrong} of {len(rows)} as expected")
+    sys.exit(1 if wrong else 0)

@@ -1,0 +1,27 @@
+"""Weir is down: nothing opens.  A Weir of its own for each, because it is killed."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from escape.attempts import attempt
+from escape.sink import Sink
+from lab.lab import Lab
+from lab.weir import weir
+
+pytestmark = pytest.mark.lab
+
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.mark.parametrize("victim", ["enforcer", "agent", "all"])
+def test_nothing_opens_while_weir_is_down(the_lab: Lab, sink: Sink, victim: str) -> None:
+    """The block outlives who made it; the listener's port cannot be taken over by a crew."""
+    with weir(the_lab) as installed:
+        the_lab.give(HERE / "techniques.py")
+        with installed.inside() as crew:
+            installed.kill(victim)
+            for technique in ("plain-ipv4", "plain-ipv6", "udp", "double-fork", "leave-cgroup"):
+                token, command = attempt(technique)
+                crew.run_inside(command)
+                assert not sink.saw(token), technique
