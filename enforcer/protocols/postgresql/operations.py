@@ -2,8 +2,8 @@
 
 `analyse` reads the text with PostgreSQL's own grammar (libpg_query through pglast) and walks the parse tree: every
 relation that is read or written anywhere in it (CTEs, subqueries, MERGE, RETURNING, EXPLAIN, PREPARE) becomes a
-request, and so does every function that is not known to be harmless too.  What is not understood is DDL on the database: denied unless a
-policy names it.  Labels are lineage.py's.
+request, and so does every function that is not known to be harmless.  What is not understood is DDL on the database:
+denied unless a policy names it.  Labels are lineage.py's.
 """
 from __future__ import annotations
 
