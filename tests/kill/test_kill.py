@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from lab.hosts import CREW
 from lab.lab import Lab
 from lab.weir import Installed, weir
 
@@ -102,7 +101,7 @@ def test_agent_killed_under_load(the_lab: Lab, victim: str) -> None:
     """A new agent takes over what the dead one left: the block, the marks of living crews, the journal."""
     chance = random.Random(SEED)
     print(f"WEIR_SEED={SEED}")
-    since = len(the_lab.database.statements())
+    rows = len(the_lab.database.log())
     with weir(the_lab) as installed:
         load = Load(installed)
         try:
@@ -115,13 +114,12 @@ def test_agent_killed_under_load(the_lab: Lab, victim: str) -> None:
                 load.goes_on()
         finally:
             load.stop()
-        installed.check(since)
-        assert nobody_went_round(the_lab, since)
+        installed.check()
+    assert nobody_went_round(the_lab, rows)
 
 
 def nobody_went_round(lab: Lab, since: int) -> bool:
-    """Every login from the crew's host was Weir's: the crew knows no password that the server takes."""
-    rows = lab.database.log()
-    return all("crew_svc" in row for row in rows[since:] if row[4].startswith(CREW.ipv4))
+    """The crew's password is not the server's: whoever reached it directly left a failed login in its log."""
+    return not any("authentication failed" in row[13] for row in lab.database.log()[since:])
 
 

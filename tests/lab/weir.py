@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ from lab import hosts, oracle
 from lab.hosts import CREW, DNS, MODEL, RUNTIME, USER, wait_until
 from lab.lab import MODEL_PORT, Lab
 from lab.postgresql import NAME
-from lab.servers import server
+from lab.servers import server, stop
 
 APPROVER = "labdba"                   # member of weir-approvers and, by groups.toml, of `dba`
 AUDITOR = "labaudit"                  # member of weir-audit
@@ -143,6 +143,7 @@ class Installed:
     log: Path
     process: subprocess.Popen[bytes]
     since: int = 0                    # statements in the server's log before this Weir
+    others: list[subprocess.Popen[bytes]] = field(default_factory=list)    # agents that came after a killed one
 
     @property
     def recording(self) -> Path:
@@ -212,6 +213,15 @@ class Installed:
         hosts.end([pids[name] for name in (pids if victim == "all" else [victim])])
         if victim in ("agent", "all"):
             self.process.wait(10)
+
+    def again(self) -> Installed:
+        """Another agent after a killed one."""
+        with open(self.log, "ab") as log:
+            process = subprocess.Popen(
+                CREW.argv(["setpriv", "--pdeathsig", "TERM", "--", *self.argv("agent")]), stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, start_new_session=True, cwd="/")
+        self.others.append(process)
+        return replace(self, process=process)
 
     @contextmanager
     def inside(self) -> Iterator[Inside]:
@@ -310,6 +320,8 @@ def weir(lab: Lab, config: Path | None = None, wait: str = "enforcing", **option
             yield made
         finally:
             made.weir("release", "--kill")
+            for other in made.others:
+                stop(other)
     remove()
 
 

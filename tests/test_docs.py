@@ -1,0 +1,59 @@
+"""Documentation is run: commands exist, configuration and policies parse, tables hold."""
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from agent.cli import weir
+from enforcer.policy.cedar import load_policies
+from enforcer.policy.tables import failures, parse_table
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.S)
+
+
+def blocks(language: str) -> list[str]:
+    return [text for page in PAGES for kind, text in BLOCK.findall(page.read_text()) if kind == language]
+
+
+def commands() -> set[tuple[str, ...]]:
+    """`weir WORD [WORD]` as the pages name them."""
+    found = set()
+    for page in PAGES:
+        said = "\n".join(re.findall(r"`([^`\n]+)`", page.read_text()))
+        for line in re.findall(r"(?:sudo )?\bweir ([a-z][a-z -]*)", said):
+            words = tuple(word for word in line.split() if not word.startswith("-"))
+            found.add(words[:2] if words[0] in ("approvals", "policy") else words[:1])
+    return found
+
+
+@pytest.mark.parametrize("words", sorted(commands()), ids=" ".join)
+def test_commands_exist(words: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(weir, [*words, "--help"])
+    assert done.exit_code == 0, done.output
+
+
+def test_policies_of_the_pages() -> None:
+    policies = load_policies({f"block{n}.cedar": text for n, text in enumerate(blocks("cedar"))})
+    rows = [row for text in blocks("text") if "EXPECTED" in text for row in parse_table("docs", text)]
+    assert rows
+    assert not list(failures(policies, iter(rows)))
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_bootstrap_says_what_it_does() -> None:
+    done = subprocess.run([str(ROOT / "bootstrap"), "help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "demo" in done.stdout
+    assert sys.version_info >= (3, 11)
