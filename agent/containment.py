@@ -86,11 +86,15 @@ class Containment:
     def _load(self) -> None:
         resolver = ("--resolver", self._rules.resolver[0], str(self._rules.resolver[1])) if self._rules.resolver else ()
         with self._tracefs() as tracefs:
-            done = subprocess.run(
-                [*python_module("probes.loader"), "--bpffs", str(self.bpffs), "--tracefs", str(tracefs), "--cgroup",
-                 str(self._slice.root), "--slice", str(self.slice), "--port", str(self._rules.port), "--headers",
-                 str(self._headers), *resolver],
-                capture_output=True, text=True, env=ENVIRONMENT, stdin=subprocess.DEVNULL, timeout=_LOAD, cwd="/")
+            command = [
+                *python_module("probes.loader"), "--bpffs", str(self.bpffs), "--tracefs", str(tracefs), "--cgroup",
+                str(self._slice.root), "--slice", str(self.slice), "--port", str(self._rules.port), "--headers",
+                str(self._headers), *resolver]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=_LOAD, cwd="/",
+                                      stdin=subprocess.DEVNULL)
+            except subprocess.TimeoutExpired:
+                raise PlatformError(f"the probes could not be put in place within {_LOAD:.0f} s") from None
         if done.returncode != 0:
             said = done.stderr.strip().splitlines()
             raise PlatformError(f"the probes could not be put in place: {said[-1] if said else done.returncode}")

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 from blockhost import DNS, DNS4, HEADERS, NAME, PORT, SINK, Block, entered, namespaces
 from escape.sink import Sink
+from lab.hosts import wait_until
 
-from agent import nft
+from agent import cgroups, nft
 from agent.containment import Containment
 
 
@@ -19,6 +21,7 @@ from agent.containment import Containment
 def block() -> Iterator[Block]:
     if os.geteuid() != 0:
         pytest.skip("needs root")
+    _take_away_of_killed_runs()
     run = Path("/run") / NAME
     run.mkdir(mode=0o755)
     with ExitStack() as stack:
@@ -33,6 +36,19 @@ def block() -> Iterator[Block]:
         stack.callback(_take_away, made)
         containment.install()
         yield made
+
+
+def _take_away_of_killed_runs() -> None:
+    for run in Path("/run").glob("wt[0-9]*"):
+        if not Path("/proc", run.name.removeprefix("wt")).exists():
+            left = Containment(run.name, port=PORT, resolver=None, redirect=False, run=run, headers=run)
+            if left.slice.exists():
+                cgroups.kill(left.slice)
+                wait_until("the slice is empty", lambda slice_=left.slice: not cgroups.populated(slice_))
+            left.release()
+            shutil.rmtree(run)
+            for netns in Path("/run/netns").glob(f"{run.name}-*"):
+                subprocess.run(["ip", "netns", "delete", netns.name], check=True)
 
 
 def _take_away(made: Block) -> None:

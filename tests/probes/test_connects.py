@@ -5,6 +5,7 @@ import array
 import os
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 from blockhost import CREW4, CREW6, DNS, DNS4, NO_DNS4, PORT, SERVER4, SERVER6, SINK, Block, entered, listener
@@ -61,6 +62,21 @@ def test_attributed_before_it_is_accepted(
             said, _ = crew.communicate("\n", timeout=10)
     assert said == f"('{to}', 5432)\n" * 2, "the crew sees whom it dialled"
     assert [one for one in contained.containment.drain() if one.port == 5432] == [origin]
+
+
+def test_each_of_many_has_its_answer_when_it_is_accepted(contained: Block) -> None:
+    script = "import socket\nfor _ in range(2000): socket.create_connection(('203.0.113.5', 5432), 5).close()"
+    with listener() as door:
+        crew = contained.python(script, mark=9)
+        unknown = 0
+        for _ in range(2000):
+            accepted, (address, port) = door.accept()
+            with accepted:
+                netns = cookie(accepted)
+            unknown += contained.containment.take(netns, socket.inet_aton(address), port) is None
+        crew.communicate(timeout=30)
+    assert unknown == 0
+    assert len(contained.containment.drain()) == 2000
 
 
 def test_an_ordinary_process_is_left_alone(contained: Block) -> None:
@@ -267,6 +283,24 @@ def test_redirected_by_the_rules_alone(detached: Block) -> None:
                 assert said == f"('{to}', 5432)\n" * 2
 
 
+def test_dropped_by_the_rules_alone_where_they_do_not_redirect(contained: Block) -> None:
+    other = contained.fresh(redirect=False)
+    other.install()
+    assert other.problems() == []
+    assert any(one.startswith("nftables:") for one in contained.containment.problems())
+    other.close()
+    contained.containment.close()
+    for pin in contained.containment.bpffs.glob("link_*"):
+        pin.unlink()
+    script = CONNECT.replace("s.settimeout(5)", "s.settimeout(1)")
+    with listener() as door:
+        said, _ = contained.python(script, SERVER4, SINK).communicate(timeout=20)
+        assert "TimeoutError" in said
+        door.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            door.accept()
+
+
 MARKS = """
 import os, sys, threading
 print(os.getpid(), flush=True)
@@ -298,6 +332,19 @@ def test_the_mark_goes_to_all_descendants(contained: Block) -> None:
     assert not contained.containment.is_crew(os.getpid())
     assert contained.containment.owner_of(os.getpid()) == 0
     crew.communicate("\n", timeout=10)
+
+
+def test_a_pid_that_is_used_again_has_no_mark(contained: Block) -> None:
+    last = int(Path("/proc/loadavg").read_text().split()[-1])
+    stale = range(last + 1, last + 200)
+    for pid in stale:
+        contained.containment.mark(pid, 66)
+    with subprocess.Popen(["/bin/sleep", "60"]) as child:
+        try:
+            assert child.pid in stale
+            assert contained.containment.owner_of(child.pid) == 0
+        finally:
+            child.kill()
 
 
 def test_a_crew_by_its_cgroup_alone(contained: Block) -> None:
