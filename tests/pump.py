@@ -14,13 +14,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from enforcer.protocols.postgresql.catalogue import load_catalogue
-
 from agent.contract.credential import Credential
 from agent.contract.owner import Owner, Process
 from agent.contract.target import Target
 from enforcer.core.context import Context
 from enforcer.core.gate import Gate
+from enforcer.protocols.postgresql.catalogue import load_catalogue
 from enforcer.protocols.postgresql.layer import PostgresqlLayer
 from enforcer.words import commands as words
 from enforcer.words import events, inputs
