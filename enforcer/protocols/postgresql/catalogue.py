@@ -14,6 +14,7 @@ import pg8000.native  # type: ignore[import-untyped]
 
 from agent.contract.credential import Credential
 from agent.contract.target import ColumnLabel
+from enforcer.protocols.postgresql.functions import harmless
 
 RELATIONS: Final = 100_000            # more than that cannot be analysed
 COLUMNS: Final = 1_000_000
@@ -40,16 +41,59 @@ WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.refclassid = 'pg_catal
   AND d.refobjid <> r.ev_class AND r.ev_class >= {first} GROUP BY 1, 2 LIMIT {limit}
 """
 _CHILDREN = "SELECT inhrelid::bigint, inhparent::bigint FROM pg_catalog.pg_inherits LIMIT {limit}"
+# Of an extension: what shares a built-in's name (citext, hstore) is taken for it; the rest are functions like any.
+_MEMBER = "EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = %s AND e.objid = %s AND e.deptype = 'e')"
+# `row`: may be called with one composite value, so `t.name` may mean `name(t)` (documentation 4.2.6, 8.16.5).
 _FUNCTIONS = """
-SELECT DISTINCT n.nspname::text, p.proname::text
+SELECT n.nspname::text, p.proname::text, bool_and({function_member}),
+  bool_or(p.pronargs >= 1 AND p.pronargs - p.pronargdefaults <= 1 AND t.typtype IN ('c', 'p', 'd'))
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') LIMIT {limit}
+  LEFT JOIN pg_catalog.pg_type t ON t.oid = p.proargtypes[0]
+WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') GROUP BY 1, 2 LIMIT {limit}
+"""
+_OPERATORS = """
+SELECT DISTINCT n.nspname::text, o.oprname::text
+FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
+WHERE o.oid >= {first} AND NOT {operator_member} LIMIT {limit}
+"""
+_CASTS = """
+SELECT DISTINCT n.nspname::text, t.typname::text
+FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type t ON t.oid = c.casttarget
+  JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+WHERE c.castfunc >= {first} AND t.oid >= {first}
+  AND NOT {cast_member} LIMIT {limit}
+"""
+# Rules (views have one) that call somebody's own function or operator, or one that takes SQL.
+_OPAQUE = """
+SELECT DISTINCT r.ev_class::bigint
+FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_depend d
+  ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+  LEFT JOIN pg_catalog.pg_proc p ON d.refclassid = 'pg_catalog.pg_proc'::regclass AND p.oid = d.refobjid
+WHERE d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass) AND d.refobjid >= {first}
+  AND (p.proname ~ '^(dblink|crosstab|connectby|xpath_table)'
+    OR NOT {called_member}) LIMIT {limit}
+"""
+_GENERATED = """
+SELECT g.adrelid::bigint, g.adnum::int, d.refobjsubid::int
+FROM pg_catalog.pg_attrdef g JOIN pg_catalog.pg_attribute a ON a.attrelid = g.adrelid AND a.attnum = g.adnum
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = g.oid
+    AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = g.adrelid AND d.refobjsubid <> g.adnum
+WHERE a.attgenerated <> '' AND d.refobjsubid > 0 LIMIT {limit}
 """
 
-
+_MEMBERS: Final = {
+    "function_member": _MEMBER % ("'pg_catalog.pg_proc'::regclass", "p.oid"),
+    "operator_member": _MEMBER % ("'pg_catalog.pg_operator'::regclass", "o.oid"),
+    "cast_member": _MEMBER % ("'pg_catalog.pg_cast'::regclass", "c.oid"),
+    "called_member": _MEMBER % ("d.refclassid", "d.refobjid"),
+}
 BEFORE: Final = ("SET search_path = pg_catalog", "START TRANSACTION READ ONLY ISOLATION LEVEL REPEATABLE READ")
-QUERIES: Final = tuple((text.strip().format(limit=limit + 1, first=FIRST_USER_OID), limit) for text, limit in (
-    (_RELATIONS, RELATIONS), (_COLUMNS, COLUMNS), (_SOURCES, COLUMNS), (_CHILDREN, RELATIONS), (_FUNCTIONS, FUNCTIONS)))
+_BOUNDS: Final = (
+    (_RELATIONS, RELATIONS), (_COLUMNS, COLUMNS), (_SOURCES, COLUMNS), (_CHILDREN, RELATIONS), (_FUNCTIONS, FUNCTIONS),
+    (_OPERATORS, FUNCTIONS), (_CASTS, FUNCTIONS), (_OPAQUE, RELATIONS), (_GENERATED, COLUMNS),
+)
+QUERIES: Final = tuple(
+    (text.strip().format(limit=limit + 1, first=FIRST_USER_OID, **_MEMBERS), limit) for text, limit in _BOUNDS)
 AFTER: Final = "ROLLBACK"
 
 
@@ -66,7 +110,8 @@ class Relation:
     kind: str                         # pg_class.relkind
     columns: dict[str, int] = field(default_factory=dict)      # name -> attribute number
     labels: dict[str, ColumnLabel] = field(default_factory=dict)
-    sources: frozenset[int] = frozenset()                      # of a view: relations that it reads
+    sources: frozenset[int] = frozenset()                      # what a view, or a table's rules, read or write
+    opaque: bool = False                                       # its rules call what cannot be told
 
     @property
     def is_view(self) -> bool:
@@ -81,24 +126,42 @@ class Catalogue:
     by_oid: dict[int, Relation] = field(default_factory=dict, repr=False)
     by_column: dict[tuple[int, int], ColumnLabel] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    operators: frozenset[tuple[str, str]] = frozenset()        # of users: they call functions
+    casts: frozenset[tuple[str, str]] = frozenset()            # types that a user's function casts to
+    row_functions: frozenset[tuple[str, str]] = frozenset()    # that may be called as `row.function`
 
     def column(self, table_oid: int, attribute: int) -> tuple[bool, ColumnLabel | None]:
         """(known, label) of what RowDescription names: 0 is no column of a table."""
-        if table_oid == 0 or table_oid < FIRST_USER_OID:
+        if table_oid < FIRST_USER_OID:
             return True, None
         return table_oid in self.by_oid, self.by_column.get((table_oid, attribute))
 
     def find(self, schema: str, name: str) -> Relation | None:
         return self.relations.get((schema, name))
 
-    def labelled_sources(self, relation: Relation, seen: frozenset[int] = frozenset()) -> dict[str, ColumnLabel]:
-        """Labels of a relation, and of everything that a view reads, however deep."""
+    def labelled_sources(self, relation: Relation) -> dict[str, ColumnLabel]:
+        """Labels of a relation, and of everything that a view or a rule reads, however deep."""
         found = dict(relation.labels)
-        for oid in relation.sources - seen:
+        for source in self._sources(relation):
+            found.update({f"{source.name}.{name}": label for name, label in source.labels.items()})
+        return found
+
+    def is_opaque(self, relation: Relation) -> bool:
+        """It, or a view that it reads, calls a function whose sources cannot be told."""
+        return relation.opaque or any(source.opaque for source in self._sources(relation))
+
+    def _sources(self, relation: Relation) -> list[Relation]:
+        if not relation.sources:
+            return []
+        seen, waiting = {relation.oid}, list(relation.sources)
+        found = []
+        while waiting:
+            oid = waiting.pop()
             source = self.by_oid.get(oid)
-            if source is not None:
-                below = self.labelled_sources(source, seen | relation.sources | {relation.oid})
-                found.update({f"{source.name}.{name}": label for name, label in below.items()})
+            if oid not in seen and source is not None:
+                seen.add(oid)
+                found.append(source)
+                waiting += source.sources
         return found
 
 
@@ -131,25 +194,21 @@ def _ask(connection: pg8000.native.Connection, text: str, limit: int) -> list[An
 
 def make_catalogue(
     version: int, labels: tuple[ColumnLabel, ...], relations: Iterable[Any], columns: Iterable[Any],
-    sources: Iterable[Any], children: Iterable[Any], functions: Iterable[Any],
+    sources: Iterable[Any], children: Iterable[Any], functions: Iterable[Any], operators: Iterable[Any] = (),
+    casts: Iterable[Any] = (), opaque: Iterable[Any] = (), generated: Iterable[Any] = (),
 ) -> Catalogue:
     """Pure: from the rows of the queries above."""
-    named: dict[int, dict[str, int]] = {}
-    for oid, number, name in columns:
-        named.setdefault(oid, {})[name] = number
+    rows, named = list(relations), _columns(columns)
     read: dict[int, set[int]] = {}
     for view, source in sources:
         read.setdefault(view, set()).add(source)
-    wanted: dict[tuple[str, str], dict[str, ColumnLabel]] = {}
-    for label in labels:
-        wanted.setdefault((label.schema, label.table), {})[label.column] = label
-    rows = list(relations)
-    labelled = _inherit({oid: wanted.get((schema, name), {}) for oid, schema, name, _ in rows}, children)
+    labelled = _labels(labels, rows, named, list(children), list(generated))
+    hidden = {oid for (oid,) in opaque}
     made = [
-        Relation(oid, schema, name, kind, named.get(oid, {}), labelled.get(oid, {}), frozenset(read.get(oid, ())))
+        Relation(oid, schema, name, kind, named.get(oid, {}), labelled.get(oid, {}), frozenset(read.get(oid, ())),
+                 oid in hidden)
         for oid, schema, name, kind in rows
     ]
-    by_oid = {relation.oid: relation for relation in made}
     by_column = {
         (relation.oid, relation.columns[column]): label
         for relation in made for column, label in relation.labels.items() if column in relation.columns
@@ -159,19 +218,54 @@ def make_catalogue(
         f"label {label.label}: there is no column {label.schema}.{label.table}.{label.column}" for label in labels
         if label.column not in getattr(present.get((label.schema, label.table)), "columns", {})
     )
-    return Catalogue(version, present, frozenset(map(tuple, functions)), by_oid, by_column, missing)
+    own = [(schema, name, row) for schema, name, member, row in functions if not member or name not in harmless()]
+    return Catalogue(
+        version, present, frozenset((schema, name) for schema, name, _ in own), {one.oid: one for one in made},
+        by_column, missing, frozenset(map(tuple, operators)), frozenset(map(tuple, casts)),
+        frozenset((schema, name) for schema, name, row in own if row),
+    )
 
 
-def _inherit(labels: dict[int, dict[str, ColumnLabel]], children: Iterable[Any]) -> dict[int, dict[str, ColumnLabel]]:
-    """A partition or an inheriting table has its parent's labels."""
-    parents: dict[int, list[int]] = {}
-    for child, parent in children:
-        parents.setdefault(child, []).append(parent)
+def _columns(rows: Iterable[Any]) -> dict[int, dict[str, int]]:
+    named: dict[int, dict[str, int]] = {}
+    for oid, number, name in rows:
+        named.setdefault(oid, {})[name] = number
+    return named
 
-    def of(oid: int, depth: int) -> dict[str, ColumnLabel]:
-        found = dict(labels.get(oid, {}))
-        for parent in parents.get(oid, ()) if depth < 32 else ():
-            found = of(parent, depth + 1) | found
+
+_Labels = dict[int, dict[str, ColumnLabel]]
+
+
+def _labels(
+    labels: tuple[ColumnLabel, ...], rows: list[Any], named: dict[int, dict[str, int]], children: list[Any],
+    generated: list[Any],
+) -> _Labels:
+    """By relation and column.  Rows of a child are seen through its parent, and a parent's label is its children's; a
+    generated column has the labels of what it is made from."""
+    wanted: dict[tuple[str, str], dict[str, ColumnLabel]] = {}
+    for label in labels:
+        wanted.setdefault((label.schema, label.table), {})[label.column] = label
+    found: _Labels = {oid: dict(wanted.get((schema, name), {})) for oid, schema, name, _ in rows}
+    if not wanted:
         return found
+    names = {oid: {number: name for name, number in columns.items()} for oid, columns in named.items()}
+    links = [(a, b) for child, parent in children for a, b in ((child, parent), (parent, child)) if a in found]
+    changed = True
+    while changed:                            # each pass adds a label or is the last
+        changed = False
+        for source, target in links:
+            changed |= _add(found, target, {c: v for c, v in found[source].items() if c in named.get(target, {})})
+        for oid, made, source in generated:
+            known = names.get(oid, {})
+            origin = found.get(oid, {}).get(known.get(source, ""))
+            if origin is not None and made in known:
+                changed |= _add(found, oid, {known[made]: origin})
+    return found
 
-    return {oid: of(oid, 0) if oid in parents else own for oid, own in labels.items()}
+
+def _add(found: _Labels, oid: int, more: dict[str, ColumnLabel]) -> bool:
+    mine = found.get(oid)
+    fresh = {} if mine is None else {column: label for column, label in more.items() if column not in mine}
+    if mine is not None:
+        mine.update(fresh)
+    return bool(fresh)
