@@ -1,0 +1,171 @@
+"""The road, end to end: masks, holds, denials, cancels, streaming, recording, and that the oracle would notice."""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+from clients.test_clients import PYTHON, environment
+from lab import oracle
+from lab.hosts import wait_until
+from lab.lab import Lab
+from lab.weir import APPROVER, AUDITOR, Installed, weir
+
+from enforcer.words import events
+
+pytestmark = pytest.mark.lab
+
+HUGE = int(os.environ.get("WEIR_HUGE", "200000000"))      # bytes of one value; 1000000000 in test-all
+
+
+def psql(installed: Installed, *sql: str, **more: str) -> subprocess.CompletedProcess[str]:
+    words = [word for text in sql for word in ("-c", text)]
+    chosen = environment(installed.lab, "wrong", **more)
+    return installed.crew("psql", "-X", "-A", "-t", "-w", *words, environment=chosen)
+
+
+def test_labelled_columns_are_masked(installed: Installed) -> None:
+    done = psql(installed, "SELECT name, email, api_key FROM customers WHERE id = 1")
+    assert done.stdout == "Ada Lovelace|a***@***.example|[redacted]\n", done.stderr
+    copied = psql(installed, "COPY customers TO STDOUT")
+    assert copied.returncode == 1
+    assert "public.customers.email is labelled pii.email" in copied.stderr
+    assert "ada@" not in copied.stdout
+
+
+@pytest.mark.parametrize("sql", [
+    "SELECT email || '' FROM customers", "SELECT id FROM customers WHERE email LIKE 'ada%'",
+    "SELECT c FROM customers c",
+    "SELECT count(DISTINCT email) FROM customers", "INSERT INTO scratch (note) SELECT email FROM customers",
+])
+def test_what_cannot_be_told_is_refused(installed: Installed, sql: str) -> None:
+    done = psql(installed, sql)
+    assert done.returncode == 1
+    assert "is labelled pii.email" in done.stderr
+
+
+def test_catalogues_work_on_a_labelled_target(installed: Installed) -> None:
+    done = psql(installed, r"\d customers", r"\dt", "SELECT count(*) > 0 FROM information_schema.columns")
+    assert done.returncode == 0, done.stderr
+
+
+def test_secrets_of_the_server_are_not_for_crews(installed: Installed) -> None:
+    for table in ("pg_authid", "pg_shadow", "pg_stats", "pg_statistic"):
+        done = psql(installed, f"SELECT * FROM {table}")
+        assert "base:no-secrets-of-the-server" in done.stderr, table
+
+
+def held(installed: Installed) -> list[dict[str, object]]:
+    said = json.loads(installed.weir("approvals", "list", "--json", user=APPROVER).stdout)
+    return list(said.get("holds", [])) if isinstance(said, dict) else list(said)
+
+
+def ask(installed: Installed, sql: str) -> tuple[threading.Thread, list[subprocess.CompletedProcess[str]]]:
+    """A statement that will be held, asked in the background."""
+    answers: list[subprocess.CompletedProcess[str]] = []
+    thread = threading.Thread(target=lambda: answers.append(psql(installed, sql)))
+    thread.start()
+    wait_until("a hold", lambda: held(installed), 20)
+    return thread, answers
+
+
+@pytest.mark.parametrize(("answer", "code"), [("approve", 0), ("deny", 1)])
+def test_holds_are_answered_by_somebody_else(installed: Installed, answer: str, code: int) -> None:
+    thread, answers = ask(installed, "DELETE FROM orders WHERE id = -1")
+    ticket = str(held(installed)[0]["ticket"])
+    program = str(installed.prefix / "bin" / "weir")
+    crew = installed.crew(program, "--config", str(installed.config), "approvals", "approve", ticket)
+    assert crew.returncode != 0
+    done = installed.weir("approvals", answer, ticket, "--reason", "a reason", user=APPROVER)
+    assert done.returncode == 0, done.stderr
+    thread.join(30)
+    assert answers[0].returncode == code, answers[0].stderr
+    assert ("DELETE 0" in answers[0].stdout) == (answer == "approve")
+    assert ("a reason" in answers[0].stderr) == (answer == "deny")
+
+
+CANCEL = """
+import threading, psycopg2
+connection = psycopg2.connect("")
+threading.Timer(0.5, connection.cancel).start()
+try:
+    connection.cursor().execute("SELECT pg_sleep(20)")
+except psycopg2.errors.QueryCanceled as error:
+    print(error.pgcode)
+"""
+
+
+def test_cancel_reaches_the_right_backend(installed: Installed) -> None:
+    done = installed.crew(PYTHON, "-c", CANCEL, environment=environment(installed.lab, "wrong"), timeout=15)
+    assert done.stdout == "57014\n", done.stderr
+
+
+def test_a_huge_value_streams_through_bounded_memory(installed: Installed) -> None:
+    enforcer = psutil.Process(installed.pids()["enforcer"])
+    before = enforcer.memory_info().rss
+    most = [before]
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            most.append(enforcer.memory_info().rss)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    done = installed.crew("sh", "-c", f'psql -X -A -t -w -c "SELECT repeat(\'x\', {HUGE})" | wc -c',
+                          environment=environment(installed.lab, "wrong"), timeout=300)
+    over.set()
+    thread.join()
+    assert done.stdout.strip() == str(HUGE + 1), done.stderr
+    assert max(most) - before < 64 << 20
+
+
+def test_an_auditor_reads_without_root(installed: Installed, tmp_path: Path) -> None:
+    psql(installed, "SELECT 42 AS answer")
+    installed.settle()
+    directory = ["--recording", str(installed.recording)]
+    sessions = json.loads(installed.weir("sessions", "--json", *directory, user=AUDITOR).stdout)
+    session = next(s["session"] for s in reversed(sessions) if s["workload"] == "crew")
+    replay = installed.weir("replay", session, *directory, user=AUDITOR)
+    assert "SELECT 42 AS answer" in replay.stdout, replay.stderr
+    assert "local:labcrew" in replay.stdout
+    verified = installed.weir("verify", *directory, user=AUDITOR)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert installed.weir("sessions", *directory, user="labcrew").returncode != 0
+    tmp_path.chmod(0o777)
+    for parent in tmp_path.parents[:3]:
+        parent.chmod(0o755)
+    taken = tmp_path / "taken.sqlite"
+    done = installed.weir(
+        "export", "--session", session, "--format", "sqlite", "-o", str(taken), *directory, user=AUDITOR)
+    assert done.returncode == 0, done.stderr
+    alone = installed.prefix / "lib/python3.11/site-packages/enforcer/recording/weir_verify.py"
+    verified = subprocess.run(["/usr/bin/python3", "-I", str(alone), str(taken)], capture_output=True, text=True)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_the_oracle_notices_one_missing_event(the_lab: Lab) -> None:
+    """The mutation: a recording that lacks the intent of one executed statement does not pass."""
+    with weir(the_lab) as made:
+        psql(made, "SELECT 1", "SELECT 2 AS two")
+        made.check()
+        bodies = oracle.read_events(made.recording)
+        executed = oracle.executed_by_weir(the_lab.database, made.since)
+        assert not oracle.complaints(bodies, executed, made.forwarded_key)
+        key = made.forwarded_key
+        gone = oracle.digest(key, "SELECT 2 AS two")
+        fewer = [body for body in bodies if not _is_intent_of(body, gone)]
+        assert len(fewer) == len(bodies) - 1
+        assert any("SELECT 2 AS two" in line for line in oracle.complaints(fewer, executed, key))
+        ghosts = [s for s in executed if "SELECT 2 AS two" not in s.message]
+        assert any("never ran" in line for line in oracle.complaints(bodies, ghosts, key))
+
+
+def _is_intent_of(body: bytes, forwarded: bytes) -> bool:
+    kind = msgspec.msgpack.decode(body)[0]
+    return kind == events.INTENT and msgspec.msgpack.decode(body, type=events.Intent).forwarded == forwarded
