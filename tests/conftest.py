@@ -1,11 +1,40 @@
 """Fixtures that every folder may use: the lab, Weir in it, and the oracle at the end of each test."""
 from __future__ import annotations
 
+import os
+import platform
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from lab.lab import Lab, lab
 from lab.weir import Installed, weir
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--results", type=Path, help="write a summary of this run there (Markdown)")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What test-all leaves under docs/results."""
+    path = config.getoption("--results")
+    if path is None:
+        return
+    stats = terminalreporter.stats
+    folders: dict[str, list[int]] = {}
+    for column, outcome in enumerate(("passed", "failed", "error", "skipped")):
+        for report in stats.get(outcome, ()):
+            parts = Path(report.nodeid.split("::")[0]).parts
+            folders.setdefault("/".join(parts[:2]), [0, 0, 0, 0])[column] += 1
+    rows = "\n".join(f"| {name} | {' | '.join(map(str, counts))} |" for name, counts in sorted(folders.items()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f"# Last results of `./bootstrap test-all`\n\n{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, Linux "
+        f"{platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores; kills "
+        f"{os.environ.get('WEIR_KILLS', '')}, "
+        f"races {os.environ.get('WEIR_RACES', '')}.\n\n| folder | passed | failed | errors | skipped |\n"
+        f"|---|---|---|---|---|\n{rows}\n")
 
 
 @pytest.fixture(scope="session")
