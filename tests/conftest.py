@@ -37,6 +37,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         f"|---|---|---|---|---|\n{rows}\n")
 
 
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """What runs in this process must not leave its umask to the next test."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(scope="session")
 def the_lab() -> Iterator[Lab]:
     """One set of hosts and servers for all lab tests."""

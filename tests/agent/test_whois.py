@@ -104,7 +104,8 @@ async def test_facts_of_a_process() -> None:
 
 
 def wait_for(pid: int, name: str) -> None:
-    while Path(f"/proc/{pid}/comm").read_text().strip() != name:
+    """The name is set early in execve(2), the arguments late."""
+    while Path(f"/proc/{pid}/comm").read_text().strip() != name or not Path(f"/proc/{pid}/cmdline").read_bytes():
         time.sleep(0.001)
 
 

@@ -39,7 +39,7 @@ while True:
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def lab_weir(the_lab: Lab) -> Iterator[Installed]:
     with weir(the_lab) as installed:
         yield installed

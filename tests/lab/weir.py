@@ -198,10 +198,17 @@ class Installed:
             raise TimeoutError(f"{error}; {self.status()}\n{self.tail()}") from None
 
     def pids(self) -> dict[str, int]:
-        """Weir's own processes: agent, enforcer, recorder."""
+        """Weir's own processes: agent, enforcer, recorder; waits for one that is just being started again."""
+        wait_until("enforcer and recorder", lambda: len(self._pids()) == 3, 30)
+        return self._pids()
+
+    def _pids(self) -> dict[str, int]:
         found = {"agent": self.process.pid}
         for child in psutil.Process(self.process.pid).children(recursive=True):
-            line = " ".join(child.cmdline())
+            try:
+                line = " ".join(child.cmdline())
+            except psutil.Error:
+                continue
             for name, module in (("enforcer", "enforcer.app"), ("recorder", "enforcer.recording.recorder")):
                 if module in line:
                     found[name] = child.pid
