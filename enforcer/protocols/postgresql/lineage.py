@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from agent.contract.target import ColumnLabel
 from enforcer.protocols.postgresql.catalogue import SYSTEM, Relation
 
 if TYPE_CHECKING:
     from enforcer.protocols.postgresql.operations import Node, Reader
+
+
+SYSTEM_COLUMNS: Final = frozenset(("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"))
 
 
 @dataclass
@@ -32,29 +35,52 @@ class Scene:
     columns: dict[str, list[ColumnLabel]] = field(default_factory=dict)    # by column name
     rows: dict[str, list[ColumnLabel]] = field(default_factory=dict)       # by table name or alias: whole rows
     every: list[ColumnLabel] = field(default_factory=list)
+    relations: dict[str, list[Relation]] = field(default_factory=dict)     # by table name or alias
 
 
 def trace(reader: Reader, kind: str, fields: Node, outermost: bool) -> Traced:
     """`outermost`: its rows go to the client, described by RowDescription."""
-    labels = reader.target.labels
-    if not labels:
+    if not reader.target.labels:
         return Traced()
-    everything = tuple(dict.fromkeys(label.label for label in labels))
-    if reader.found.unknown_functions:
-        names = ", ".join(sorted(set(reader.found.unknown_functions)))
-        return Traced(blocked=everything, reason=f"what function {names} reads cannot be told, and this target has "
-                      f"labelled columns ({', '.join(everything)})")
-    for _, relation, schema, name in reader.found.tables:
-        if relation is None and schema not in SYSTEM:
-            return Traced(blocked=everything, reason=f"relation {schema}.{name} is not known to Weir, so its sources "
-                          f"cannot be told, and this target has labelled columns ({', '.join(everything)})")
     scene = _scene(reader)
-    if not scene.every:
+    if kind not in ("SelectStmt", "DropStmt"):
+        Literals(reader).run(kind, fields)
+    doubt = _doubt(reader, kind, fields)
+    if doubt:
+        everything = tuple(dict.fromkeys(label.label for label in reader.target.labels))
+        return Traced(blocked=everything, reason=(
+            f"{doubt}, and this target has labelled columns ({', '.join(everything)})"))
+    if not scene.every and not reader.found.changed:
         return Traced()
     return Walk(reader, scene).run(kind, fields, outermost)
 
 
+_NOT_TRACED: Final = {
+    "CreateTrigStmt": "what a trigger does", "RuleStmt": "what a rule does",
+    "CreateFunctionStmt": "what a function reads",
+}
+
+
+def _doubt(reader: Reader, kind: str, fields: Node) -> str:
+    """Why the sources of a statement cannot be told at all, or ""."""
+    found, catalogue = reader.found, reader.meaning.catalogue
+    if found.unknown_functions:
+        return f"what {', '.join(sorted(set(found.unknown_functions)))} reads cannot be told"
+    if kind in _NOT_TRACED:
+        return f"{_NOT_TRACED[kind]} cannot be told"
+    if kind == "RenameStmt" and fields.get("renameType") == "OBJECT_SCHEMA":
+        return "labels are known by the schema's name"
+    for _, relation, schema, name in found.tables:
+        if catalogue is None or (relation is None and schema not in SYSTEM):
+            return f"relation {schema}.{name} is not known to Weir, so its sources cannot be told"
+        if relation is not None and catalogue.is_opaque(relation):
+            return f"what a function in {schema}.{name} reads cannot be told"
+    return ""
+
+
 def _scene(reader: Reader) -> Scene:
+    from enforcer.protocols.postgresql.operations import called
+
     scene, catalogue = Scene(), reader.meaning.catalogue
     for var, relation, _, name in reader.found.tables:
         if relation is None or catalogue is None:
@@ -65,9 +91,66 @@ def _scene(reader: Reader) -> Scene:
         scene.every += labels
         for column, label in relation.labels.items():
             scene.columns.setdefault(column, []).append(label)
-        for called in {name, var.get("alias", {}).get("aliasname", name)}:
-            scene.rows.setdefault(called, []).extend(labels)
+        for one in {name, called(var)}:
+            scene.rows.setdefault(one, []).extend(labels)
+            scene.relations.setdefault(one, []).append(relation)
     return scene
+
+
+class Literals:
+    """Constants and parameters that flow into labelled columns, anywhere in a statement, are not recorded."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def run(self, kind: str, fields: Node) -> None:
+        from enforcer.protocols.postgresql.operations import walk
+
+        for name, below in walk({kind: fields}):
+            if name in ("InsertStmt", "UpdateStmt", "MergeStmt"):
+                self._statement(name, below)
+
+    def _statement(self, kind: str, fields: Node) -> None:
+        catalogue = self._reader.meaning.catalogue
+        found = [one[1] for one in self._reader.found.tables if one[0] is fields["relation"]]
+        relation = found[0] if found else None
+        if relation is None or catalogue is None:
+            hide(self._reader, fields)
+        elif relation.is_view or catalogue.is_opaque(relation):
+            if catalogue.labelled_sources(relation) or catalogue.is_opaque(relation):
+                hide(self._reader, fields)
+        elif relation.labels:
+            self._columns(kind, fields, relation)
+
+    def _columns(self, kind: str, fields: Node, relation: Relation) -> None:
+        for entry in [*fields.get("targetList", []), *fields.get("onConflictClause", {}).get("targetList", [])]:
+            if entry.get("ResTarget", {}).get("name") in relation.labels:
+                hide(self._reader, entry)
+        if kind == "InsertStmt":
+            self._inserted(fields, relation)
+        if kind == "MergeStmt":
+            hide(self._reader, fields)
+
+    def _inserted(self, fields: Node, relation: Relation) -> None:
+        columns = [entry.get("ResTarget", {}).get("name", "") for entry in fields.get("cols", [])]
+        columns = columns or [name for name, _ in sorted(relation.columns.items(), key=lambda one: one[1])]
+        select = fields.get("selectStmt", {}).get("SelectStmt", {})
+        for row in select.get("valuesLists", []):
+            for column, value in zip(columns, row.get("List", {}).get("items", []), strict=False):
+                if column in relation.labels:
+                    hide(self._reader, value)
+        if not select.get("valuesLists") and set(columns) & set(relation.labels):
+            hide(self._reader, select)             # which constant comes to which column is not traced
+
+
+def hide(reader: Reader, node: Any) -> None:
+    from enforcer.protocols.postgresql.operations import walk
+
+    for kind, fields in walk(node):
+        if kind == "A_Const":
+            reader.hidden.add(fields.get("location", 0))
+        elif kind == "ParamRef":
+            reader.hides_parameters = True
 
 
 class Walk:
@@ -80,6 +163,11 @@ class Walk:
     def run(self, kind: str, fields: Node, outermost: bool) -> Traced:
         for var, relation, schema, name in self._reader.found.tables:
             self._relation(var, relation, schema, name)
+        if kind not in ("DropStmt", "CommentStmt"):
+            for relation, schema, name in self._reader.found.changed:
+                if relation is not None and relation.labels:
+                    self.block(relation.labels.values(), f"table {schema}.{name} would be defined anew")
+        self._name_joins(kind, fields)
         if kind == "SelectStmt" and outermost:
             self._select(fields)
         elif kind in ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"):
@@ -89,6 +177,19 @@ class Walk:
         else:
             self._inside(fields)
         return Traced(tuple(self._shows), tuple(self._blocked), self._reason)
+
+    def _name_joins(self, kind: str, fields: Node) -> None:
+        """A join's alias is a row of everything in it; OLD and NEW are rows of the table (RETURNING, PostgreSQL 18)."""
+        from enforcer.protocols.postgresql.operations import walk
+
+        names = {"old", "new"}
+        for name, below in walk({kind: fields}):
+            if name == "JoinExpr":
+                names |= {below.get(alias, {}).get("aliasname", "") for alias in ("alias", "join_using_alias")}
+            elif name == "ReturningOption":
+                names.add(below.get("value", ""))
+        for name in names - {""}:
+            self._scene.rows.setdefault(name, []).extend(self._scene.every)
 
     def block(self, labels: Iterable[ColumnLabel], why: str) -> None:
         for label in labels:
@@ -102,8 +203,8 @@ class Walk:
         if relation is None or catalogue is None:
             return
         labels = catalogue.labelled_sources(relation)
-        if relation.is_view and labels:
-            self.block(labels.values(), f"view {schema}.{name} reads it in a way that cannot be told")
+        if labels and (relation.is_view or relation.sources):
+            self.block(labels.values(), f"{schema}.{name} reads it in a way that cannot be told")
         elif labels and var.get("alias", {}).get("colnames"):
             self.block(labels.values(), "its table's columns are renamed")
 
@@ -115,9 +216,8 @@ class Walk:
             self._inside(fields)
             return
         self._inside([v for k, v in fields.items() if k not in ("targetList", "sortClause", "groupClause")])
-        before = dict(self._shows)
-        aliases = self._outputs(fields.get("targetList", []), self._own_tables(fields.get("fromClause", [])))
-        own = [label for label in self._scene.every if label.label in self._shows and label.label not in before]
+        aliases = self._outputs(fields.get("targetList", []))
+        own = [label for label in self._scene.every if label.label in self._shows]
         if own and "distinctClause" in fields:
             self.block(own, "DISTINCT compares it")
         for clause in ("sortClause", "groupClause"):
@@ -131,6 +231,8 @@ class Walk:
             node = entry.get("SortBy", {}).get("node", entry)
             number = node.get("A_Const", {}).get("ival")
             names = _names(node.get("ColumnRef", {}))
+            if "GroupingSet" in node and own:
+                self.block(own, "the rows may be grouped by it")
             if number is not None:
                 target = targets[number.get("ival", 0) - 1:number.get("ival", 0)]
                 if own and (not target or _has_star(targets)):
@@ -142,7 +244,21 @@ class Walk:
             else:
                 self._inside(node)
 
-    def _outputs(self, targets: list[Node], tables: set[str]) -> dict[str, list[ColumnLabel]]:
+    def _may_be(self, names: list[str]) -> bool:
+        """A column of a labelled table, as far as its qualifier tells.  Subqueries give nothing labelled on."""
+        return len(names) == 1 or names[-2] in self._scene.rows
+
+    def _is_attribute(self, names: list[str]) -> bool:
+        """`x.name` of a labelled row that has no such column is a call: name(x)."""
+        if len(names) < 2 or names[-2] not in self._scene.rows or names[-1] in SYSTEM_COLUMNS:
+            return False
+        relations = self._scene.relations.get(names[-2])
+        if relations:
+            return not all(names[-1] in relation.columns for relation in relations)
+        return not any(
+            relation is not None and names[-1] in relation.columns for _, relation, _, _ in self._reader.found.tables)
+
+    def _outputs(self, targets: list[Node]) -> dict[str, list[ColumnLabel]]:
         """Bare columns are shown; labelled outputs by the name that they are given."""
         aliases: dict[str, list[ColumnLabel]] = {}
         for entry in targets:
@@ -153,9 +269,12 @@ class Walk:
                 continue
             names, star = _names(reference), _is_star(reference)
             if star:
-                labels = [label for name in (names[-1:] or tables) for label in self._scene.rows.get(name, [])]
+                labels = self._scene.rows.get(names[-1], []) if names else self._scene.every
+            elif self._is_attribute(names):
+                self.block(self._scene.rows[names[-2]], f"{names[-2]}.{names[-1]} may take its whole row")
+                continue
             elif names and names[-1] in self._scene.columns:
-                labels = self._scene.columns[names[-1]]
+                labels = self._scene.columns[names[-1]] if self._may_be(names) else []
                 aliases.setdefault(target.get("name") or names[-1], []).extend(labels)
             elif len(names) >= 1 and names[-1] in self._scene.rows:
                 self.block(self._scene.rows[names[-1]], "the whole row is asked for as one value")
@@ -172,6 +291,7 @@ class Walk:
         """Names of the tables whose columns `*` stands for: not those of subqueries, which are looked at themselves."""
         found: set[str] = set()
         for entry in clause if isinstance(clause, list) else [clause]:
+            entry = entry.get("RangeTableSample", {}).get("relation", entry)
             if "RangeVar" in entry:
                 var = entry["RangeVar"]
                 found.add(var.get("alias", {}).get("aliasname", var.get("relname", "")))
@@ -182,54 +302,13 @@ class Walk:
 
     def _change(self, kind: str, fields: Node, outermost: bool) -> None:
         """INSERT, UPDATE, DELETE, MERGE: values may flow in, and come back by RETURNING as bare columns."""
-        self._literals(kind, fields)
         returned = fields.get("returningList") or fields.get("returningClause", {}).get("exprs", [])
-        target = fields["relation"]
-        name = target.get("alias", {}).get("aliasname", target.get("relname", ""))
-        others = self._own_tables(fields.get("fromClause", [])) | self._own_tables(fields.get("usingClause", []))
+        skipped = ("returningList", "returningClause", "relation")
+        self._inside([v for k, v in fields.items() if k not in skipped])
         if outermost:
-            self._outputs(returned, {name} | others)
+            self._outputs(returned)
         else:
             self._inside(returned)
-        self._inside([v for k, v in fields.items() if k not in ("returningList", "returningClause", "relation")])
-
-    def _literals(self, kind: str, fields: Node) -> None:
-        """Constants that flow into labelled columns are not recorded."""
-        found = [one for one in self._reader.found.tables if one[0] is fields["relation"]]
-        relation = found[0][1] if found else None
-        if relation is None or not relation.labels:
-            return
-        for entry in fields.get("targetList", []):
-            if entry.get("ResTarget", {}).get("name") in relation.labels:
-                self.hide(entry)
-        for entry in fields.get("onConflictClause", {}).get("targetList", []):
-            if entry.get("ResTarget", {}).get("name") in relation.labels:
-                self.hide(entry)
-        if kind == "InsertStmt":
-            self._values(fields, relation)
-        if kind == "MergeStmt":
-            self.hide(fields.get("mergeWhenClauses"))
-
-    def _values(self, fields: Node, relation: Relation) -> None:
-        columns = [entry.get("ResTarget", {}).get("name", "") for entry in fields.get("cols", [])]
-        columns = columns or [name for name, _ in sorted(relation.columns.items(), key=lambda one: one[1])]
-        select = fields.get("selectStmt", {}).get("SelectStmt", {})
-        for row in select.get("valuesLists", []):
-            for column, value in zip(columns, row.get("List", {}).get("items", []), strict=False):
-                if column in relation.labels:
-                    self.hide(value)
-        for column, entry in zip(columns, select.get("targetList", []), strict=False):
-            if column in relation.labels:
-                self.hide(entry)
-
-    def hide(self, node: Any) -> None:
-        from enforcer.protocols.postgresql.operations import walk
-
-        for kind, fields in walk(node):
-            if kind == "A_Const":
-                self._reader.hidden.add(fields.get("location", 0))
-            elif kind == "ParamRef":
-                self._reader.hides_parameters = True
 
     def _copy(self, fields: Node) -> None:
         if "relation" in fields and not fields.get("is_from"):
@@ -262,7 +341,7 @@ class Walk:
         before = len(self._blocked)
         self._inside([fields.get("lexpr"), fields.get("rexpr")])
         if len(self._blocked) > before:
-            self.hide(fields)                      # what it is compared with tells of it
+            hide(self._reader, fields)             # what it is compared with tells of it
 
     def _sub_select(self, fields: Node) -> None:
         """Its `*` stands for its own tables' columns."""
@@ -294,7 +373,9 @@ class Walk:
         if _is_star(reference):
             for name in names[-1:] or list(self._scene.rows):
                 self.block(self._scene.rows.get(name, []), "it is used inside of an expression")
-        elif names and names[-1] in self._scene.columns:
+        elif self._is_attribute(names):
+            self.block(self._scene.rows[names[-2]], f"{names[-2]}.{names[-1]} may take its whole row")
+        elif names and names[-1] in self._scene.columns and self._may_be(names):
             self.block(self._scene.columns[names[-1]], "it is used in a condition or an expression")
         elif names and names[-1] in self._scene.rows:
             self.block(self._scene.rows[names[-1]], "its whole row is used as a value")

@@ -8,8 +8,9 @@ denied unless a policy names it.  Labels are lineage.py's.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pglast.parser import ParseError, parse_sql_json, scan
@@ -21,6 +22,7 @@ from enforcer.protocols.postgresql.functions import harmless, is_large_object
 from enforcer.words.operations import Request
 
 TEXT_LIMIT: Final = 1 << 20           # bytes of a text that is analysed
+TREE_LIMIT: Final = 16 << 20          # bytes of a parse tree; reading one takes about a second
 STATEMENTS_LIMIT: Final = 1000
 HIDDEN: Final = "'***'"
 PINNED: Final = ("client_encoding", "standard_conforming_strings")
@@ -67,27 +69,64 @@ def analyse(text: str, meaning: Meaning, target: Target, prepared: Mapping[str, 
     """`prepared` are the session's prepared statements, asked by name when an EXECUTE names one."""
     raw = text.encode()
     if len(raw) > TEXT_LIMIT:
-        return Analysis((), f"a statement of {len(raw)} bytes is longer than {TEXT_LIMIT}", raw[:4096], True, "54000")
+        return _unread(text, target, f"a statement of {len(raw)} bytes is longer than {TEXT_LIMIT}", "54000")
     try:
-        tree = json.loads(parse_sql_json(text))
+        parsed = parse_sql_json(text)
+        if len(parsed) > TREE_LIMIT:
+            return _unread(text, target, "the statement has too many parts", "54001")
+        tree = json.loads(parsed)
     except ParseError as error:
-        return Analysis((), str(error.args[0]), raw)
+        return _unread(text, target, str(error.args[0]), "42601")
     except (ValueError, RecursionError):
-        return Analysis((), "the statement is nested too deeply", raw, code="54001")
+        return _unread(text, target, "the statement is nested too deeply", "54001")
     nodes = [entry["stmt"] for entry in tree.get("stmts", ()) if entry.get("stmt")]
     if len(nodes) > STATEMENTS_LIMIT:
-        return Analysis((), f"{len(nodes)} statements in one string; at most {STATEMENTS_LIMIT}", raw, code="54001")
+        reason = f"{len(nodes)} statements in one string; at most {STATEMENTS_LIMIT}"
+        return _unread(text, target, reason, "54001")
     hidden: set[int] = set()
     try:
-        readers = [Reader(meaning, target, prepared, hidden) for _ in nodes]
-        statements = tuple(reader.read(node) for reader, node in zip(readers, nodes, strict=True))
+        readers, statements = _read(nodes, meaning, target, prepared, hidden)
     except RecursionError:
-        return Analysis((), "the statement is nested too deeply", raw, code="54001")
+        return _unread(text, target, "the statement is nested too deeply", "54001")
     except Refused as refused:
-        return Analysis((), str(refused), raw, code="0A000")
-    passwords = any(reader.secret for reader in readers)
-    parameters = passwords or any(reader.hides_parameters for reader in readers)
-    return Analysis(statements, "", hide(text, hidden, passwords) if hidden or passwords else raw, parameters)
+        return _unread(text, target, str(refused), "0A000")
+    every = any(reader.secret for reader in readers)
+    parameters = every or any(reader.hides_parameters for reader in readers)
+    return Analysis(statements, "", hide(text, hidden, every) if hidden or every else raw, parameters)
+
+
+def _read(
+    nodes: list[Node], meaning: Meaning, target: Target, prepared: Mapping[str, Analysis], hidden: set[int]
+) -> tuple[list[Reader], tuple[Statement, ...]]:
+    """Each statement under the names that those before it in the string leave.  Raises Refused where that cannot be
+    told: the server decides the whole string at once, before any of it has run."""
+    readers, statements = [], []
+    shifted = lost = altered = False
+    for node in nodes:
+        reader = Reader(meaning, target, prepared, hidden, altered)
+        statement = reader.read(node)
+        if lost and (reader.found.resolves or statement.kind in _ANYTHING):
+            raise Refused("what names mean changes in the middle of the string: send the rest in a message of its own")
+        shift = reader.found.shift
+        lost |= shift is UNKNOWN or (shifted and statement.kind in _ENDS)
+        shifted |= shift is not None
+        altered |= statement.alters_catalogue
+        if shift is not None and shift is not UNKNOWN:
+            meaning, lost = replace(meaning, schemas=shift), False
+        readers.append(reader)
+        statements.append(statement)
+    return readers, tuple(statements)
+
+
+def _unread(text: str, target: Target, reason: str, code: str) -> Analysis:
+    """Nothing of it is forwarded.  What might be a password, or a labelled value, is not recorded either."""
+    if not target.labels and not _SECRETIVE.search(text):
+        return Analysis((), reason, text[:TEXT_LIMIT].encode(), code=code)
+    try:
+        recorded = hide(text, set(), True) if len(text) <= TEXT_LIMIT else b"(not recorded: it is too long to be read)"
+    except (ParseError, ValueError):
+        recorded = b"(not recorded: it cannot be read, and may hold what must not be seen)"
+    return Analysis((), reason, recorded, True, code)
 
 
 class Refused(Exception):
@@ -95,15 +134,18 @@ class Refused(Exception):
 
 
 def hide(text: str, places: set[int], every: bool) -> bytes:
-    """The text with the constants that begin at these byte offsets (or all string constants) replaced."""
+    """The text with the constants that begin at these byte offsets (or all constants) replaced."""
     raw = text.encode()
     offsets = _byte_offsets(text)
-    parts, kept = [], 0
+    parts, kept, negative = [], 0, -1
     for token in scan(text):
         start, end = offsets(token.start), offsets(token.end + 1)
-        if start in places or (every and token.name in ("SCONST", "USCONST", "BCONST", "XCONST")):
-            parts += [raw[kept:start], HIDDEN.encode()]
-            kept = end
+        if token.name == "ASCII_45" and start in places:       # a negative number begins with its sign
+            negative = start
+            continue
+        if negative >= 0 or start in places or (every and token.name in _CONSTANTS):
+            parts += [raw[kept:negative if negative >= 0 else start], HIDDEN.encode()]
+            kept, negative = end, -1
     return b"".join([*parts, raw[kept:]])
 
 
@@ -130,6 +172,16 @@ def walk(node: Any) -> Iterator[tuple[str, Node]]:
                 stack.append(below)
 
 
+def called(var: Node) -> str:
+    """What a relation goes by in its statement."""
+    return str(var.get("alias", {}).get("aliasname") or var.get("relname", ""))
+
+
+def refuse_execute(query: Node) -> None:
+    if "ExecuteStmt" in query:
+        raise Refused("EXECUTE inside of EXPLAIN or CREATE TABLE AS is not carried by Weir: use the statement itself")
+
+
 def strings(nodes: list[Node]) -> list[str]:
     return [node["String"].get("sval", "") for node in nodes if "String" in node]
 
@@ -141,7 +193,11 @@ class Found:
     requests: dict[Request, None] = field(default_factory=dict)
     # RangeVar, relation, schema, name
     tables: list[tuple[Node, Relation | None, str, str]] = field(default_factory=list)
+    changed: list[tuple[Relation | None, str, str]] = field(default_factory=list)        # what DDL names as its object
     unknown_functions: list[str] = field(default_factory=list)
+    dotted: list[tuple[str, str]] = field(default_factory=list)     # (x, name) of x.name: a column, or name(x)
+    shift: tuple[str, ...] | None = None       # the search path that it leaves; UNKNOWN where that cannot be told
+    resolves: bool = False                     # holds a name without a schema: the search path says what it means
     barrier: bool = False
     alters: bool = False
     writes: bool = False
@@ -150,7 +206,9 @@ class Found:
 class Reader:
     """Reads one statement."""
 
-    def __init__(self, meaning: Meaning, target: Target, prepared: Mapping[str, Analysis], hidden: set[int]) -> None:
+    def __init__(self, meaning: Meaning, target: Target, prepared: Mapping[str, Analysis], hidden: set[int],
+                 altered: bool = False) -> None:
+        self.altered = altered                 # DDL before it in the same string: names may have moved along the path
         self.meaning, self.target, self.prepared, self.hidden = meaning, target, prepared, hidden
         self.found = Found()
         self.secret = False
@@ -175,6 +233,7 @@ class Reader:
             if schema == "pg_temp":
                 schema = next((s for s in self.meaning.schemas if s.startswith("pg_temp_")), schema)
             return schema, name, catalogue.find(schema, name) if catalogue else None
+        self.found.resolves = True
         for candidate in self.meaning.schemas:
             relation = catalogue.find(candidate, name) if catalogue else None
             if relation is not None:
@@ -188,6 +247,12 @@ class Reader:
         schema, name, relation = self.resolve(var.get("schemaname", ""), var.get("relname", ""))
         self.ask(action, "Table", schema, name)
         self.found.tables.append((var, relation, schema, name))
+        if self.altered and not var.get("schemaname"):
+            for other in self.meaning.schemas:
+                there = self.meaning.catalogue.find(other, name) if self.meaning.catalogue else None
+                if there is not None and other != schema:
+                    self.ask(action, "Table", other, name)
+                    self.found.tables.append((var, there, other, name))
 
     def look(self, node: Any, scope: frozenset[str] = frozenset()) -> None:
         """Everything below that reads, writes or calls.  `scope`: names of CTEs that hide tables."""
@@ -198,6 +263,8 @@ class Reader:
         if not isinstance(node, dict):
             return
         for name, below in node.items():
+            if isinstance(below, dict):
+                self._note(name, below)
             special = _NODES.get(name)
             if special is not None and isinstance(below, dict):
                 special(self, below, scope)
@@ -249,8 +316,9 @@ class Reader:
                 self.table("sql:lock", var)
 
     def _made(self, var: Node) -> None:
-        schema, name, _ = self.resolve(var.get("schemaname", ""), var.get("relname", ""))
+        schema, name, relation = self.resolve(var.get("schemaname", ""), var.get("relname", ""))
         self.ask("sql:ddl", "Table", schema, name)
+        self.found.changed.append((relation, schema, name))
 
     def _insert(self, fields: Node, scope: frozenset[str]) -> None:
         scope = self._with(fields, scope)
@@ -259,6 +327,9 @@ class Reader:
         conflict = fields.get("onConflictClause", {})
         if conflict.get("action") == "ONCONFLICT_UPDATE":
             self.table("sql:update", fields["relation"])
+            if conflict.get("whereClause") or any(kind == "ColumnRef" and strings(ref.get("fields", []))[:1] != [
+                    "excluded"] for kind, ref in walk(conflict.get("targetList", []))):
+                self.table("sql:select", fields["relation"])
         self._returning(fields)
         self.look([fields.get(k) for k in (
             "cols", "selectStmt", "onConflictClause", "returningList", "returningClause")], scope)
@@ -267,7 +338,7 @@ class Reader:
         scope = self._with(fields, scope)
         self.table("sql:update", fields["relation"])
         self.found.writes = True
-        if fields.get("whereClause"):
+        if fields.get("whereClause") or any(kind == "ColumnRef" for kind, _ in walk(fields.get("targetList", []))):
             self.table("sql:select", fields["relation"])
         self._returning(fields)
         self.look([fields.get(k) for k in (
@@ -298,14 +369,68 @@ class Reader:
         parts = ("sourceRelation", "joinCondition", "mergeWhenClauses", "returningList")
         self.look([fields.get(k) for k in parts], scope)
 
-    def _call(self, fields: Node, scope: frozenset[str]) -> None:
-        """A function: harmless, one with an action of its own, or asked for by name."""
-        name = strings(fields.get("funcname", []))
-        self._function(name, fields)
-        self.look({k: v for k, v in fields.items() if k != "funcname"}, scope)
+    def _note(self, kind: str, fields: Node) -> None:
+        """Calls that look like one, and those that do not: operators, casts, attributes of rows."""
+        if kind == "FuncCall":
+            self._function(strings(fields.get("funcname", [])), fields)
+        elif kind in _OPERATORS:
+            self._operator(strings(fields.get(_OPERATORS[kind], [])))
+        elif kind == "TypeCast":
+            self._type(strings(fields.get("typeName", {}).get("names", [])))
+        elif kind == "ColumnRef":
+            names = strings(fields.get("fields", []))
+            self.found.dotted += [(names[-2], names[-1])] if len(names) > 1 else []
+        elif kind == "A_Indirection":
+            self.found.dotted += [("", name) for name in strings(fields.get("indirection", []))]
+        elif kind in _JSON:
+            self._younger(_JSON[kind] or str(fields.get("op", "")).removesuffix("_OP").lower())
+
+    def _younger(self, name: str) -> None:
+        """Syntax of PostgreSQL 16 and later that is an ordinary function's name to an older server."""
+        own = self._own_function("", name)
+        if own:
+            self._unsure(own, name)
+
+    def _operator(self, name: list[str]) -> None:
+        """A user's operator is a call of a user's function."""
+        catalogue = self.meaning.catalogue
+        if catalogue is None or not catalogue.operators or not name:
+            return
+        schema, last = (name[-2] if len(name) > 1 else ""), name[-1]
+        self.found.resolves |= not schema and any(last == known for _, known in catalogue.operators)
+        for place in (schema,) if schema else self.meaning.schemas:
+            if (place, last) in catalogue.operators:
+                self._unsure(place, last)
+
+    def _type(self, name: list[str]) -> None:
+        """A cast to such a type runs a user's function."""
+        catalogue = self.meaning.catalogue
+        if catalogue is None or not catalogue.casts or not name:
+            return
+        schema, last = (name[-2] if len(name) > 1 else ""), name[-1]
+        for place in (schema,) if schema else self.meaning.schemas:
+            if (place, last) in catalogue.casts:
+                self._unsure(place, last)
+
+    def attributes(self) -> None:
+        """`x.name` calls name(x) where x is a row without such a column: PostgreSQL 15 documentation 8.16.5."""
+        catalogue = self.meaning.catalogue
+        dotted, self.found.dotted = self.found.dotted, []
+        if catalogue is None or not catalogue.row_functions:
+            return
+        for qualifier, name in dotted:
+            place = next((one for one in self.meaning.schemas if (one, name) in catalogue.row_functions), "")
+            if place and not self._is_column(qualifier, name):
+                self._unsure(place, name)
+
+    def _is_column(self, qualifier: str, name: str) -> bool:
+        """Of every relation of the statement that goes by this name."""
+        meant = [relation for var, relation, _, _ in self.found.tables if called(var) == qualifier]
+        return bool(meant) and all(relation is not None and name in relation.columns for relation in meant)
 
     def _function(self, name: list[str], fields: Node) -> None:
         schema, last = (name[-2] if len(name) > 1 else ""), name[-1] if name else ""
+        self.found.resolves |= not schema
         own = self._own_function(schema, last)
         if own:
             self._unsure(own, last)
@@ -320,6 +445,7 @@ class Reader:
             self.found.writes = True
         elif last not in harmless():
             self._unsure("pg_catalog", last)
+        self.found.writes |= last == "nextval"
 
     def _own_function(self, schema: str, name: str) -> str:
         """The schema of a user's function that this name may mean."""
@@ -333,13 +459,13 @@ class Reader:
         self.ask("sql:call", "Function", schema, name)
         self.found.unknown_functions.append(name)
         self.found.barrier = self.found.writes = True
+        self.found.shift = UNKNOWN
 
     def _set_config(self, fields: Node) -> None:
         arguments = fields.get("args", [])
         constant = [a.get("A_Const", {}).get("sval", {}).get("sval") for a in arguments[:2]]
         if self._row and constant[:1] == [None] and _column(arguments[0]) == "name":
             constant[0] = self._row            # pg_dump's: set_config(name, ...) FROM pg_settings WHERE name = ...
-        self.found.barrier = True
         if len(constant) == 2 and constant[0] is not None:
             self.setting(constant[0], constant[1] if constant[1] is not None else "?")
         else:
@@ -347,6 +473,8 @@ class Reader:
 
     def setting(self, name: str, value: str) -> None:
         name = name.lower()
+        if settings.has_meaning(name):
+            self.found.barrier, self.found.shift = True, UNKNOWN
         reason = settings.pinned(name, value)
         if reason:
             raise Refused(reason)
@@ -368,6 +496,7 @@ class Reader:
         from enforcer.protocols.postgresql.lineage import trace
 
         self.look({kind: fields})
+        self.attributes()
         name = {"SelectStmt": "select", "InsertStmt": "insert", "UpdateStmt": "update", "DeleteStmt": "delete",
                 "MergeStmt": "merge"}[kind]
         if not self.found.requests:
@@ -386,19 +515,31 @@ class Reader:
         return self.done(name)
 
     def _set(self, kind: str, fields: Node) -> Statement:
-        what, name = fields.get("kind", ""), fields.get("name", "")
+        what, name = fields.get("kind", ""), fields.get("name", "").lower()
         if what == "VAR_RESET_ALL":
             self.ask("sql:set", "Setting", "all")
+            self.found.barrier, self.found.shift = True, UNKNOWN
         elif what == "VAR_SET_MULTI":
-            if name == "TRANSACTION":
-                self.ask("sql:transaction")
-            else:
-                self.ask("sql:set", "Setting", name.lower())
+            self.ask("sql:set", "Setting", name)
+            self.look(fields.get("args"))
         else:
-            self.setting(name, _values(fields.get("args", [])) if what == "VAR_SET_VALUE" else "")
-            if what in ("VAR_RESET", "VAR_SET_DEFAULT") and name.lower() in PINNED:
+            arguments = fields.get("args", [])
+            self.setting(name, _values(arguments) if what == "VAR_SET_VALUE" else "")
+            if what in ("VAR_RESET", "VAR_SET_DEFAULT") and settings.is_pinned(name):
                 raise Refused(f"{name} is pinned: its default may differ")
-        return self.done("reset" if "RESET" in what else "set", barrier=True)
+            if name == "search_path" and what == "VAR_SET_VALUE":
+                self.found.shift = self._path(arguments)
+        return self.done("reset" if "RESET" in what else "set")
+
+    def _path(self, arguments: list[Node]) -> tuple[str, ...]:
+        """The effective search path of SET search_path = these: documentation 20.11.1."""
+        names = [one.get("A_Const", {}).get("sval", {}).get("sval", "") for one in arguments]
+        if not all(names):
+            return UNKNOWN
+        names = [self.meaning.role if name == "$user" else name for name in names]
+        temporary = [one for one in self.meaning.schemas if one.startswith("pg_temp_")]
+        system = [] if "pg_catalog" in names else ["pg_catalog"]
+        return tuple(dict.fromkeys([*temporary, *system, *names]))
 
     def _show(self, kind: str, fields: Node) -> Statement:
         self.ask("sql:transaction")
@@ -418,7 +559,7 @@ class Reader:
 
     def _inside(self, node: Node) -> Analysis:
         """What a statement holds, with its requests as this one's own."""
-        reader = Reader(self.meaning, self.target, self.prepared, self.hidden)
+        reader = Reader(self.meaning, self.target, self.prepared, self.hidden, self.altered)
         statement = reader.read(node)
         self.found.requests.update(dict.fromkeys(statement.requests))
         self.found.barrier |= statement.barrier
@@ -426,7 +567,9 @@ class Reader:
         self.found.writes |= statement.writes
         self.hides_parameters |= reader.hides_parameters
         self.secret |= reader.secret
-        return Analysis((statement,))
+        self.found.shift = self.found.shift if reader.found.shift is None else reader.found.shift
+        self.found.resolves |= reader.found.resolves
+        return Analysis((statement,), hide_parameters=reader.hides_parameters or reader.secret)
 
     def _execute(self, kind: str, fields: Node) -> Statement:
         name = fields.get("name", "")
@@ -441,6 +584,8 @@ class Reader:
             self.found.barrier |= statement.barrier
             self.found.alters |= statement.alters_catalogue
             self.found.writes |= statement.writes
+            if statement.barrier:
+                self.found.shift = UNKNOWN
         if inner.hide_parameters:
             self.secret = True
         first = inner.statements[0] if inner.statements else Statement("other")
@@ -450,6 +595,7 @@ class Reader:
     def _named(self, kind: str, fields: Node) -> Statement:
         self.ask("sql:transaction")
         if kind == "DiscardStmt":
+            self.found.shift = UNKNOWN
             return self.done("discard", barrier=True, alters_catalogue=True)
         name = {"DeallocateStmt": "deallocate", "FetchStmt": "fetch", "ClosePortalStmt": "close"}[kind]
         return self.done(name, name=fields.get("name" if kind == "DeallocateStmt" else "portalname", ""))
@@ -464,12 +610,14 @@ class Reader:
         if "relation" in fields:
             self.table("sql:insert" if into else "sql:select", fields["relation"])
         self.look([fields.get("query"), fields.get("whereClause")])
+        self.attributes()
         self.found.writes |= into
         traced = trace(self, kind, fields, False)
         way = "" if fields.get("filename") else "in" if into else "out"
         return self.done("copy", copy=way, blocked=traced.blocked, blocked_reason=traced.reason)
 
     def _explain(self, kind: str, fields: Node) -> Statement:
+        refuse_execute(fields.get("query", {}))
         inner = self._inside(fields.get("query", {})).statements[0]
         # Planning runs immutable functions; with ANALYZE the statement itself runs.
         return self.done("explain", blocked=inner.blocked, blocked_reason=inner.blocked_reason)
@@ -487,6 +635,8 @@ class Reader:
     def _truncate(self, kind: str, fields: Node) -> Statement:
         for one in fields.get("relations", ()):
             self.table("sql:truncate", one["RangeVar"])
+        if fields.get("behavior") == "DROP_CASCADE":
+            self.ask("sql:truncate")           # whatever refers to it, however far
         return self.done("truncate", writes=True)
 
     def _do(self, kind: str, fields: Node) -> Statement:
@@ -504,6 +654,9 @@ class Reader:
 
     def _anything(self, kind: str) -> Statement:
         """It may do whatever its author could."""
+        self.found.shift = UNKNOWN
+        self.hides_parameters |= bool(self.target.labels)
+        self.secret |= kind == "call" and bool(self.target.labels)
         labels = tuple(dict.fromkeys(label.label for label in self.target.labels))
         return self.done(kind, barrier=True, alters_catalogue=True, writes=True, blocked=labels, blocked_reason=(
             f"what {kind.upper()} reads cannot be told, and this target has labelled columns: {', '.join(labels)}"
@@ -517,23 +670,41 @@ class Reader:
         """CREATE, ALTER, DROP of a relation."""
         from enforcer.protocols.postgresql.lineage import trace
 
+        refuse_execute(fields.get("query", {}))
         for var in _relations_of(fields):
             self._made(var)
         if kind == "DropStmt":
             self._dropped(fields)
-        for part in ("query", "viewQuery"):
-            self.look(fields.get(part))
-        if kind == "ViewStmt":
-            self._made(fields.get("view", {}))
-            self.look(fields.get("query"))
-        if not self.found.requests:
+        self._mentioned(fields)
+        if kind == "CreateTrigStmt":
+            self._function(strings(fields.get("funcname", [])), fields)
+        self.look({k: v for k, v in fields.items() if k != "inhRelations"})
+        self.attributes()
+        cascades = fields.get("behavior") == "DROP_CASCADE" and kind == "DropStmt"
+        if cascades or not any(request.action == "sql:ddl" for request in self.found.requests):
             self.ask("sql:ddl")
-        for name, call in walk(fields):
-            if name == "FuncCall" and kind not in ("CreateTableAsStmt", "ViewStmt"):
-                self._function(strings(call.get("funcname", [])), call)
+        # After these a name that is resolved here may be another thing's.
+        if kind in ("RenameStmt", "AlterObjectSchemaStmt", "CreateSchemaStmt"):
+            self.found.shift = UNKNOWN
         traced = trace(self, kind, fields, False)
         return self.done("ddl", barrier=True, alters_catalogue=True, writes=True, blocked=traced.blocked,
                          blocked_reason=traced.reason)
+
+    def _mentioned(self, fields: Node) -> None:
+        """Tables that a definition refers to: parents, referenced tables, templates."""
+        for kind, below in walk(fields):
+            if kind == "Constraint" and "pktable" in below:
+                self._made(below["pktable"])
+            elif kind == "TableLikeClause":
+                self.table("sql:select", below["relation"])
+            elif kind == "PartitionCmd" and "name" in below:
+                self._made(below["name"])
+        for one in fields.get("inhRelations", ()):
+            self._made(one["RangeVar"])
+        for one in fields.get("cmds", ()):
+            parent = one.get("AlterTableCmd", {}).get("def", {}).get("RangeVar")
+            if parent:
+                self._made(parent)
 
     def _dropped(self, fields: Node) -> None:
         if fields.get("removeType") not in _DROPPED:
@@ -541,17 +712,20 @@ class Reader:
         for one in fields.get("objects", ()):
             name = strings(one.get("List", {}).get("items", []))
             if name:
-                schema, last, _ = self.resolve(name[-2] if len(name) > 1 else "", name[-1])
-                self.ask("sql:ddl", "Table", schema, last)
+                self._made({"schemaname": name[-2] if len(name) > 1 else "", "relname": name[-1]})
 
     def _admin(self, kind: str, fields: Node) -> Statement:
         self.ask("sql:admin")
+        self.found.shift = UNKNOWN
         self.secret = kind in ("CreateRoleStmt", "AlterRoleStmt", "CreateUserMappingStmt", "AlterUserMappingStmt",
-                               "CreateSubscriptionStmt", "AlterSubscriptionStmt")
+                               "CreateSubscriptionStmt", "AlterSubscriptionStmt", "CreateForeignServerStmt",
+                               "AlterForeignServerStmt", "CreateFdwStmt", "AlterFdwStmt")
         return self.done("other", barrier=True, alters_catalogue=True, writes=True)
 
     def _unknown(self, kind: str, fields: Node) -> Statement:
         self.ask("sql:ddl")
+        self.look(fields)
+        self.found.shift = UNKNOWN
         labels = tuple(dict.fromkeys(label.label for label in self.target.labels))
         return self.done("ddl", barrier=True, alters_catalogue=True, writes=True, blocked=labels, blocked_reason=(
             f"{kind.removesuffix('Stmt')} is not analysed on a target with labelled columns" if labels else ""))
@@ -591,12 +765,25 @@ def _relations_of(fields: Node) -> list[Node]:
     return [one.get("RangeVar", one) for one in found if "relname" in one.get("RangeVar", one)]
 
 
+UNKNOWN: Final[tuple[str, ...]] = ("?",)
+_ANYTHING: Final = frozenset(("do", "call", "execute"))
+_ENDS: Final = frozenset(("commit", "rollback", "rollback_to", "release"))
+_CONSTANTS: Final = frozenset(("SCONST", "USCONST", "BCONST", "XCONST", "ICONST", "FCONST"))
+_SECRETIVE: Final = re.compile(r"passw|secret|connection|options|identified", re.IGNORECASE)
+# Node types that name an operator, and in which field.
+_OPERATORS: Final = {"A_Expr": "name", "SubLink": "operName", "SortBy": "useOp"}
+_JSON: Final = {
+    "JsonArrayConstructor": "json_array", "JsonArrayQueryConstructor": "json_array", "JsonArrayAgg": "json_arrayagg",
+    "JsonObjectConstructor": "json_object", "JsonObjectAgg": "json_objectagg", "JsonParseExpr": "json",
+    "JsonScalarExpr": "json_scalar", "JsonSerializeExpr": "json_serialize", "JsonFuncExpr": "",
+    "JsonTable": "json_table", "MergeSupportFunc": "merge_action",
+}
 _MERGE: Final = {"CMD_INSERT": "sql:insert", "CMD_UPDATE": "sql:update", "CMD_DELETE": "sql:delete"}
 _DROPPED: Final = frozenset((
     "OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_SEQUENCE", "OBJECT_INDEX", "OBJECT_FOREIGN_TABLE"))
 _NODES: Final[dict[str, Callable[[Reader, Node, frozenset[str]], None]]] = {
     "RangeVar": Reader._range_var, "SelectStmt": Reader._select, "InsertStmt": Reader._insert,
-    "UpdateStmt": Reader._update, "DeleteStmt": Reader._delete, "MergeStmt": Reader._merge, "FuncCall": Reader._call,
+    "UpdateStmt": Reader._update, "DeleteStmt": Reader._delete, "MergeStmt": Reader._merge,
 }
 _STATEMENTS: Final[dict[str, Callable[[Reader, str, Node], Statement]]] = {
     **dict.fromkeys(("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"), Reader._query),
@@ -618,5 +805,9 @@ _STATEMENTS: Final[dict[str, Callable[[Reader, str, Node], Statement]]] = {
         "DropdbStmt", "AlterDatabaseStmt", "AlterDatabaseSetStmt", "CreateUserMappingStmt", "AlterUserMappingStmt",
         "DropUserMappingStmt", "CreateSubscriptionStmt", "AlterSubscriptionStmt", "DropSubscriptionStmt",
         "CreatePublicationStmt", "AlterPublicationStmt", "CreateTableSpaceStmt", "DropTableSpaceStmt",
-        "AlterDefaultPrivilegesStmt", "ReassignOwnedStmt", "DropOwnedStmt"), Reader._admin),
+        "AlterDefaultPrivilegesStmt", "ReassignOwnedStmt", "DropOwnedStmt", "CreateExtensionStmt", "AlterExtensionStmt",
+        "AlterExtensionContentsStmt", "CreateFdwStmt", "AlterFdwStmt", "CreateForeignServerStmt",
+        "AlterForeignServerStmt", "ImportForeignSchemaStmt", "CreatePLangStmt", "SecLabelStmt", "CreateEventTrigStmt",
+        "AlterEventTrigStmt", "CreateAmStmt", "CreateCastStmt", "CreateTransformStmt", "CreatePolicyStmt",
+        "AlterPolicyStmt"), Reader._admin),
 }

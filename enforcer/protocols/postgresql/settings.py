@@ -16,6 +16,14 @@ STARTUP: Final = frozenset((
     "synchronize_seqscans", "row_security", "idle_session_timeout", "tcp_keepalives_idle", "tcp_keepalives_interval",
     "tcp_keepalives_count", "tcp_user_timeout",
 ))
+# Nothing that they may be set to changes what a later text means.
+_WITHOUT_MEANING: Final = (STARTUP - {"search_path"}) | {
+    "transaction_isolation", "transaction_read_only", "transaction_deferrable", "session characteristics",
+    "transaction_snapshot", "enable_seqscan", "enable_indexscan", "enable_bitmapscan", "enable_hashjoin",
+    "enable_mergejoin", "enable_nestloop", "enable_sort", "xmloption", "quote_all_identifiers", "check_function_bodies",
+    "default_table_access_method", "default_tablespace", "default_toast_compression", "maintenance_work_mem",
+    "restrict_nonsystem_relation_kind", "transaction_timeout", "random_page_cost", "max_parallel_workers_per_gather",
+}
 _PINNED: Final = {
     "client_encoding": frozenset(("utf8", "utf-8", "unicode", "")),
     "standard_conforming_strings": frozenset(("on", "true", "yes", "1", "t", "y")),
@@ -31,6 +39,15 @@ def pinned(name: str, value: str) -> str:
     """Why this setting cannot have this value, or "" where it may."""
     allowed = _PINNED.get(name.lower())
     return "" if allowed is None or value.strip().strip("'\"").lower() in allowed else _WHY[name.lower()]
+
+
+def has_meaning(name: str) -> bool:
+    """Whether what a later text means may depend on it.  Names with a dot are extensions' or a user's own."""
+    return name.lower() not in _WITHOUT_MEANING and "." not in name
+
+
+def is_pinned(name: str) -> bool:
+    return name.lower() in _PINNED
 
 
 def permitted(name: str, value: str) -> str:
