@@ -74,8 +74,8 @@ class Load:
 
     def stop(self) -> None:
         self.process.kill()
-        self._thread.join(10)
         self.process.communicate()
+        self._thread.join(10)
 
 
 @pytest.mark.parametrize("victim", ["enforcer", "recorder"])

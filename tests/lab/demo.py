@@ -78,8 +78,8 @@ def run_crew(installed: Installed) -> int:
     timer.start()
     log = made.scratch / "crew.log"
     assert process.stdout is not None
-    with open(log, "w") as kept:
-        for line in process.stdout:
+    with process.stdout as lines, open(log, "w") as kept:
+        for line in lines:
             kept.write(line)
             match = QUESTION.match(line)
             if match:
