@@ -102,10 +102,12 @@ def _read(
     told: the server decides the whole string at once, before any of it has run."""
     readers, statements = [], []
     shifted = lost = altered = False
+    made: set[str] = set()
     for node in nodes:
-        reader = Reader(meaning, target, prepared, hidden, altered)
+        reader = Reader(meaning, target, prepared, hidden, altered, made)
         statement = reader.read(node)
-        if lost and (reader.found.resolves or statement.kind in _ANYTHING):
+        if (lost and (reader.found.resolves or statement.kind in _ANYTHING)) or (
+                shifted and statement.kind == "execute"):
             raise Refused("what names mean changes in the middle of the string: send the rest in a message of its own")
         shift = reader.found.shift
         lost |= shift is UNKNOWN or (shifted and statement.kind in _ENDS)
@@ -207,8 +209,9 @@ class Reader:
     """Reads one statement."""
 
     def __init__(self, meaning: Meaning, target: Target, prepared: Mapping[str, Analysis], hidden: set[int],
-                 altered: bool = False) -> None:
+                 altered: bool = False, made: set[str] | None = None) -> None:
         self.altered = altered                 # DDL before it in the same string: names may have moved along the path
+        self.made = set() if made is None else made      # functions that were created before it in the same string
         self.meaning, self.target, self.prepared, self.hidden = meaning, target, prepared, hidden
         self.found = Found()
         self.secret = False
@@ -243,15 +246,19 @@ class Reader:
         own = (s for s in self.meaning.schemas if s not in SYSTEM and not s.startswith("pg_"))
         return next(own, "public"), name, None
 
+    def shown(self, schema: str) -> str:
+        """As policies name it: the session's own temporary schema has a number that they cannot know."""
+        return "pg_temp" if schema.startswith("pg_temp_") and schema in self.meaning.schemas else schema
+
     def table(self, action: str, var: Node) -> None:
         schema, name, relation = self.resolve(var.get("schemaname", ""), var.get("relname", ""))
-        self.ask(action, "Table", schema, name)
+        self.ask(action, "Table", self.shown(schema), name)
         self.found.tables.append((var, relation, schema, name))
         if self.altered and not var.get("schemaname"):
             for other in self.meaning.schemas:
                 there = self.meaning.catalogue.find(other, name) if self.meaning.catalogue else None
                 if there is not None and other != schema:
-                    self.ask(action, "Table", other, name)
+                    self.ask(action, "Table", self.shown(other), name)
                     self.found.tables.append((var, there, other, name))
 
     def look(self, node: Any, scope: frozenset[str] = frozenset()) -> None:
@@ -316,8 +323,10 @@ class Reader:
                 self.table("sql:lock", var)
 
     def _made(self, var: Node) -> None:
+        if var.get("relpersistence") == "t" and not var.get("schemaname"):
+            var = var | {"schemaname": "pg_temp"}
         schema, name, relation = self.resolve(var.get("schemaname", ""), var.get("relname", ""))
-        self.ask("sql:ddl", "Table", schema, name)
+        self.ask("sql:ddl", "Table", self.shown(schema), name)
         self.found.changed.append((relation, schema, name))
 
     def _insert(self, fields: Node, scope: frozenset[str]) -> None:
@@ -450,6 +459,8 @@ class Reader:
     def _own_function(self, schema: str, name: str) -> str:
         """The schema of a user's function that this name may mean."""
         catalogue = self.meaning.catalogue
+        if name in self.made and schema not in SYSTEM:
+            return schema or next((one for one in self.meaning.schemas if one not in SYSTEM), "public")
         if catalogue is None or not catalogue.functions:
             return ""
         places = (schema,) if schema else self.meaning.schemas
@@ -520,7 +531,10 @@ class Reader:
             self.ask("sql:set", "Setting", "all")
             self.found.barrier, self.found.shift = True, UNKNOWN
         elif what == "VAR_SET_MULTI":
-            self.ask("sql:set", "Setting", name)
+            if name == "transaction":
+                self.ask("sql:transaction")
+            else:
+                self.ask("sql:set", "Setting", name.replace("transaction snapshot", "transaction_snapshot"))
             self.look(fields.get("args"))
         else:
             arguments = fields.get("args", [])
@@ -559,7 +573,7 @@ class Reader:
 
     def _inside(self, node: Node) -> Analysis:
         """What a statement holds, with its requests as this one's own."""
-        reader = Reader(self.meaning, self.target, self.prepared, self.hidden, self.altered)
+        reader = Reader(self.meaning, self.target, self.prepared, self.hidden, self.altered, self.made)
         statement = reader.read(node)
         self.found.requests.update(dict.fromkeys(statement.requests))
         self.found.barrier |= statement.barrier
@@ -675,6 +689,7 @@ class Reader:
             self._made(var)
         if kind == "DropStmt":
             self._dropped(fields)
+        self._renamed(kind, fields)
         self._mentioned(fields)
         if kind == "CreateTrigStmt":
             self._function(strings(fields.get("funcname", [])), fields)
@@ -686,9 +701,20 @@ class Reader:
         # After these a name that is resolved here may be another thing's.
         if kind in ("RenameStmt", "AlterObjectSchemaStmt", "CreateSchemaStmt"):
             self.found.shift = UNKNOWN
+        if kind == "CreateFunctionStmt":
+            self.made.update(strings(fields.get("funcname", []))[-1:])
         traced = trace(self, kind, fields, False)
         return self.done("ddl", barrier=True, alters_catalogue=True, writes=True, blocked=traced.blocked,
                          blocked_reason=traced.reason)
+
+    def _renamed(self, kind: str, fields: Node) -> None:
+        """A relation's new name is asked for as well: policies go by names."""
+        var = fields.get("relation", {})
+        if kind == "RenameStmt" and fields.get("renameType") in _DROPPED:
+            schema, _, _ = self.resolve(var.get("schemaname", ""), var.get("relname", ""))
+            self.ask("sql:ddl", "Table", self.shown(schema), fields.get("newname", ""))
+        elif kind == "AlterObjectSchemaStmt" and var:
+            self.ask("sql:ddl", "Table", fields.get("newschema", ""), var.get("relname", ""))
 
     def _mentioned(self, fields: Node) -> None:
         """Tables that a definition refers to: parents, referenced tables, templates."""
@@ -716,7 +742,8 @@ class Reader:
 
     def _admin(self, kind: str, fields: Node) -> Statement:
         self.ask("sql:admin")
-        self.found.shift = UNKNOWN
+        if kind in ("CreateExtensionStmt", "AlterExtensionStmt", "CreateCastStmt", "ImportForeignSchemaStmt"):
+            self.found.shift = UNKNOWN         # they make functions, operators and relations that are not known here
         self.secret = kind in ("CreateRoleStmt", "AlterRoleStmt", "CreateUserMappingStmt", "AlterUserMappingStmt",
                                "CreateSubscriptionStmt", "AlterSubscriptionStmt", "CreateForeignServerStmt",
                                "AlterForeignServerStmt", "CreateFdwStmt", "AlterFdwStmt")
@@ -725,7 +752,8 @@ class Reader:
     def _unknown(self, kind: str, fields: Node) -> Statement:
         self.ask("sql:ddl")
         self.look(fields)
-        self.found.shift = UNKNOWN
+        if kind == "DefineStmt":
+            self.found.shift = UNKNOWN         # it may make an operator
         labels = tuple(dict.fromkeys(label.label for label in self.target.labels))
         return self.done("ddl", barrier=True, alters_catalogue=True, writes=True, blocked=labels, blocked_reason=(
             f"{kind.removesuffix('Stmt')} is not analysed on a target with labelled columns" if labels else ""))
