@@ -159,6 +159,7 @@ class Walk:
         self._shows: dict[str, None] = {}
         self._blocked: dict[str, None] = {}
         self._reason = ""
+        self._blocks = 0                       # how often something was blocked
 
     def run(self, kind: str, fields: Node, outermost: bool) -> Traced:
         for var, relation, schema, name in self._reader.found.tables:
@@ -168,6 +169,7 @@ class Walk:
                 if relation is not None and relation.labels:
                     self.block(relation.labels.values(), f"table {schema}.{name} would be defined anew")
         self._name_joins(kind, fields)
+        self._conflicts(kind, fields)
         if kind == "SelectStmt" and outermost:
             self._select(fields)
         elif kind in ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"):
@@ -191,8 +193,24 @@ class Walk:
         for name in names - {""}:
             self._scene.rows.setdefault(name, []).extend(self._scene.every)
 
+    def _conflicts(self, kind: str, fields: Node) -> None:
+        """ON CONFLICT tells whether a value is there already."""
+        from enforcer.protocols.postgresql.operations import walk
+
+        for name, below in walk({kind: fields}):
+            if name != "InsertStmt" or "onConflictClause" not in below:
+                continue
+            columns = [entry.get("ResTarget", {}).get("name", "") for entry in below.get("cols", [])]
+            named = [entry.get("IndexElem", {}).get("name", "")
+                     for entry in below["onConflictClause"].get("infer", {}).get("indexElems", [])]
+            for relation in (one[1] for one in self._reader.found.tables if one[0] is below["relation"]):
+                labels = {} if relation is None else relation.labels
+                chosen = named if named and all(named) else columns or labels
+                self.block([label for column, label in labels.items() if column in chosen], "ON CONFLICT looks for it")
+
     def block(self, labels: Iterable[ColumnLabel], why: str) -> None:
         for label in labels:
+            self._blocks += 1
             self._blocked[label.label] = None
             self._reason = self._reason or (
                 f"column {label.schema}.{label.table}.{label.column} is labelled {label.label} and {why}; it may only "
@@ -338,9 +356,9 @@ class Walk:
                     self._inside(below)
 
     def _expression(self, fields: Node) -> None:
-        before = len(self._blocked)
+        before = self._blocks
         self._inside([fields.get("lexpr"), fields.get("rexpr")])
-        if len(self._blocked) > before:
+        if self._blocks > before:
             hide(self._reader, fields)             # what it is compared with tells of it
 
     def _sub_select(self, fields: Node) -> None:

@@ -24,6 +24,7 @@ from enforcer.words.operations import Request
 TEXT_LIMIT: Final = 1 << 20           # bytes of a text that is analysed
 TREE_LIMIT: Final = 16 << 20          # bytes of a parse tree; reading one takes about a second
 STATEMENTS_LIMIT: Final = 1000
+BEGINNING: Final = 4096               # bytes that are recorded of a text that is too long
 HIDDEN: Final = "'***'"
 PINNED: Final = ("client_encoding", "standard_conforming_strings")
 
@@ -123,7 +124,8 @@ def _read(
 def _unread(text: str, target: Target, reason: str, code: str) -> Analysis:
     """Nothing of it is forwarded.  What might be a password, or a labelled value, is not recorded either."""
     if not target.labels and not _SECRETIVE.search(text):
-        return Analysis((), reason, text[:TEXT_LIMIT].encode(), code=code)
+        raw = text.encode()
+        return Analysis((), reason, raw if len(raw) <= TEXT_LIMIT else raw[:BEGINNING], code=code)
     try:
         recorded = hide(text, set(), True) if len(text) <= TEXT_LIMIT else b"(not recorded: it is too long to be read)"
     except (ParseError, ValueError):
@@ -254,12 +256,20 @@ class Reader:
         schema, name, relation = self.resolve(var.get("schemaname", ""), var.get("relname", ""))
         self.ask(action, "Table", self.shown(schema), name)
         self.found.tables.append((var, relation, schema, name))
+        if action != "sql:select" and self._is_settings(schema, name, relation):
+            self._unsure("pg_catalog", "set_config")       # its rule calls it: documentation 54.24
         if self.altered and not var.get("schemaname"):
             for other in self.meaning.schemas:
                 there = self.meaning.catalogue.find(other, name) if self.meaning.catalogue else None
                 if there is not None and other != schema:
                     self.ask(action, "Table", self.shown(other), name)
                     self.found.tables.append((var, there, other, name))
+
+    def _is_settings(self, schema: str, name: str, relation: Relation | None) -> bool:
+        """pg_settings, or a view through which it can be written."""
+        if relation is None or self.meaning.catalogue is None or not relation.sources:
+            return (schema, name) == ("pg_catalog", "pg_settings")
+        return self.meaning.catalogue.reads(relation, "pg_catalog", "pg_settings")
 
     def look(self, node: Any, scope: frozenset[str] = frozenset()) -> None:
         """Everything below that reads, writes or calls.  `scope`: names of CTEs that hide tables."""
@@ -439,6 +449,8 @@ class Reader:
 
     def _function(self, name: list[str], fields: Node) -> None:
         schema, last = (name[-2] if len(name) > 1 else ""), name[-1] if name else ""
+        if (schema, last) == ("pg_catalog", "json_object"):
+            schema = ""                        # syntax since PostgreSQL 16; an ordinary name to an older server
         self.found.resolves |= not schema
         own = self._own_function(schema, last)
         if own:
@@ -475,7 +487,7 @@ class Reader:
     def _set_config(self, fields: Node) -> None:
         arguments = fields.get("args", [])
         constant = [a.get("A_Const", {}).get("sval", {}).get("sval") for a in arguments[:2]]
-        if self._row and constant[:1] == [None] and _column(arguments[0]) == "name":
+        if self._row and constant[:1] == [None] and _is_column(arguments[0], "name"):
             constant[0] = self._row            # pg_dump's: set_config(name, ...) FROM pg_settings WHERE name = ...
         if len(constant) == 2 and constant[0] is not None:
             self.setting(constant[0], constant[1] if constant[1] is not None else "?")
@@ -691,6 +703,8 @@ class Reader:
             self._dropped(fields)
         self._renamed(kind, fields)
         self._mentioned(fields)
+        if any("GrantStmt" in element for element in fields.get("schemaElts", [])):
+            self.ask("sql:admin")
         if kind == "CreateTrigStmt":
             self._function(strings(fields.get("funcname", [])), fields)
         self.look({k: v for k, v in fields.items() if k != "inhRelations"})
@@ -759,17 +773,18 @@ class Reader:
             f"{kind.removesuffix('Stmt')} is not analysed on a target with labelled columns" if labels else ""))
 
 
-def _column(node: Node) -> str:
-    names = strings(node.get("ColumnRef", {}).get("fields", []))
-    return names[-1] if names else ""
+def _is_column(node: Node, name: str) -> bool:
+    """This name alone: a qualifier might lead outside."""
+    return strings(node.get("ColumnRef", {}).get("fields", [])) == [name]
 
 
 def _one_setting(select: Node) -> str:
     """X, of SELECT ... FROM pg_settings WHERE name = X."""
-    tables = [one.get("RangeVar", {}).get("relname") for one in select.get("fromClause", [])]
+    tables = [(one.get("RangeVar", {}).get("schemaname", "pg_catalog"), one.get("RangeVar", {}).get("relname"))
+              for one in select.get("fromClause", [])]
     where = select.get("whereClause", {}).get("A_Expr", {})
     operator = strings(where.get("name", []))
-    if tables != ["pg_settings"] or operator != ["="] or _column(where.get("lexpr", {})) != "name":
+    if tables != [("pg_catalog", "pg_settings")] or operator != ["="] or not _is_column(where.get("lexpr", {}), "name"):
         return ""
     return str(where.get("rexpr", {}).get("A_Const", {}).get("sval", {}).get("sval", ""))
 
