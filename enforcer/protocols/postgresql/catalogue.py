@@ -56,12 +56,20 @@ SELECT DISTINCT n.nspname::text, o.oprname::text
 FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
 WHERE o.oid >= {first} AND NOT {operator_member} LIMIT {limit}
 """
+# Types to which a cast runs a user's function: casts, and domains with such a check.
 _CASTS = """
 SELECT DISTINCT n.nspname::text, t.typname::text
 FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type t ON t.oid = c.casttarget
   JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 WHERE c.castfunc >= {first} AND t.oid >= {first}
-  AND NOT {cast_member} LIMIT {limit}
+  AND NOT {cast_member}
+UNION
+SELECT n.nspname::text, t.typname::text
+FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_type t ON t.oid = k.contypid
+  JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = k.oid
+WHERE d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass) AND d.refobjid >= {first}
+  AND NOT {called_member} LIMIT {limit}
 """
 # Rules (views have one) that call somebody's own function or operator, or one that takes SQL.
 _OPAQUE = """
@@ -149,6 +157,10 @@ class Catalogue:
     def is_opaque(self, relation: Relation) -> bool:
         """It, or a view that it reads, calls a function whose sources cannot be told."""
         return relation.opaque or any(source.opaque for source in self._sources(relation))
+
+    def reads(self, relation: Relation, schema: str, name: str) -> bool:
+        """A view, however deep, or a relation with rules."""
+        return any((source.schema, source.name) == (schema, name) for source in self._sources(relation))
 
     def _sources(self, relation: Relation) -> list[Relation]:
         if not relation.sources:

@@ -349,6 +349,8 @@ class Reader:
             if conflict.get("whereClause") or any(kind == "ColumnRef" and strings(ref.get("fields", []))[:1] != [
                     "excluded"] for kind, ref in walk(conflict.get("targetList", []))):
                 self.table("sql:select", fields["relation"])
+        if "infer" in conflict:                # asks whether such a row is there (INSERT, On conflict: privileges)
+            self.table("sql:select", fields["relation"])
         self._returning(fields)
         self.look([fields.get(k) for k in (
             "cols", "selectStmt", "onConflictClause", "returningList", "returningClause")], scope)
@@ -394,7 +396,7 @@ class Reader:
             self._function(strings(fields.get("funcname", [])), fields)
         elif kind in _OPERATORS:
             self._operator(strings(fields.get(_OPERATORS[kind], [])))
-        elif kind == "TypeCast":
+        elif kind in _TYPED:
             self._type(strings(fields.get("typeName", {}).get("names", [])))
         elif kind == "ColumnRef":
             names = strings(fields.get("fields", []))
@@ -635,6 +637,8 @@ class Reader:
             self.found.writes = True
         if "relation" in fields:
             self.table("sql:insert" if into else "sql:select", fields["relation"])
+            if fields.get("whereClause"):
+                self.table("sql:select", fields["relation"])
         self.look([fields.get("query"), fields.get("whereClause")])
         self.attributes()
         self.found.writes |= into
@@ -815,6 +819,7 @@ _CONSTANTS: Final = frozenset(("SCONST", "USCONST", "BCONST", "XCONST", "ICONST"
 _SECRETIVE: Final = re.compile(r"passw|secret|connection|options|identified", re.IGNORECASE)
 # Node types that name an operator, and in which field.
 _OPERATORS: Final = {"A_Expr": "name", "SubLink": "operName", "SortBy": "useOp"}
+_TYPED: Final = ("TypeCast", "ColumnDef", "RangeTableFuncCol", "XmlSerialize")
 _JSON: Final = {
     "JsonArrayConstructor": "json_array", "JsonArrayQueryConstructor": "json_array", "JsonArrayAgg": "json_arrayagg",
     "JsonObjectConstructor": "json_object", "JsonObjectAgg": "json_objectagg", "JsonParseExpr": "json",
