@@ -32,7 +32,10 @@ _WHY: Final = {
     "client_encoding": "Weir reads statements as UTF8: set client_encoding to UTF8",
     "standard_conforming_strings": "Weir reads statements with standard_conforming_strings = on",
 }
-_OPTION: Final = re.compile(r"(?:-c\s*|--)([A-Za-z_][A-Za-z0-9_.]*)=((?:\\.|[^\s\\])*)\Z")
+_NESTED: Final = "options inside of options are not carried by Weir"
+_OPTION: Final = re.compile(r"(?:-c\s*|--)([A-Za-z_][A-Za-z0-9_.-]*)=((?:\\.|[^\s\\])*)\Z", re.ASCII)
+# As the server splits them: pg_split_opts of postinit.c, isspace of the C locale.
+_SPACES: Final = re.compile(r"(?<!\\)[ \t\n\v\f\r]+")
 
 
 def pinned(name: str, value: str) -> str:
@@ -60,7 +63,7 @@ def permitted(name: str, value: str) -> str:
 
 
 def _options(text: str) -> str:
-    words = [word for word in re.split(r"(?<!\\)\s+", text.strip()) if word]
+    words = [word for word in _SPACES.split(text) if word]
     at = 0
     while at < len(words):
         word = words[at]
@@ -70,7 +73,8 @@ def _options(text: str) -> str:
         match = _OPTION.match(word)
         if match is None:
             return f'startup option "{word}" is not carried by Weir: give -c name=value'
-        reason = permitted(match[1].replace("-", "_"), match[2].replace("\\", ""))
+        name = match[1].replace("-", "_").lower()          # ParseLongOption of guc.c
+        reason = permitted(name, match[2].replace("\\", "")) if name != "options" else _NESTED
         if reason:
             return reason
         at += 1
