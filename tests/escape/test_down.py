@@ -12,6 +12,8 @@ from lab.weir import weir
 pytestmark = pytest.mark.lab
 
 HERE = Path(__file__).resolve().parent
+TRIED = ("plain-ipv4", "plain-ipv6", "v4-mapped", "fast-open-sendto", "io-uring-connect", "udp", "double-fork",
+         "new-session", "leave-cgroup", "by-the-listener", "bind-the-listener")
 
 
 @pytest.mark.parametrize("victim", ["enforcer", "agent", "all"])
@@ -21,7 +23,8 @@ def test_nothing_opens_while_weir_is_down(the_lab: Lab, sink: Sink, victim: str)
         the_lab.give(HERE / "techniques.py")
         with installed.inside() as crew:
             installed.kill(victim)
-            for technique in ("plain-ipv4", "plain-ipv6", "udp", "double-fork", "leave-cgroup"):
+            for technique in TRIED:
                 token, command = attempt(technique)
-                crew.run_inside(command)
+                code, out, _ = crew.run_inside(command)
                 assert not sink.saw(token), technique
+                assert code != 0, f"{technique}: {out}"
