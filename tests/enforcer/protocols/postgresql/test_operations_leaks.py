@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pump import SYNC, Pump, TableGate, bind, execute, parse, query
+from pump import SYNC, Pump, TableGate, bind, describe, execute, parse, query, values
 
 from agent.contract.target import ColumnLabel
 
 LABELS = (
-    ColumnLabel("pii.email", "vault", "people", "email", "redact"),
+    ColumnLabel("pii.email", "vault", "people", "email", "constant:***"),
     ColumnLabel("pii.salary", "vault", "people", "salary", "null"),
-    ColumnLabel("secret", "vault", "keys", "secret", "redact"),
-    ColumnLabel("pii.part", "vault", "parts_one", "mail", "redact"),
+    ColumnLabel("secret", "vault", "keys", "secret", "constant:***"),
+    ColumnLabel("pii.part", "vault", "parts_one", "mail", "constant:***"),
 )
 SETUP = """
 CREATE SCHEMA vault AUTHORIZATION app;
@@ -81,3 +81,28 @@ def test_nothing_labelled_comes_out(pump: Pump, text: str, how: str) -> None:
         assert not pump.closed, pump.closed
     pump.talk(query("ROLLBACK"))
     assert not [marker for marker in MARKERS if marker in got], got
+
+
+SERVED = [line.rsplit(" | ", 1) for line in Path(__file__).with_name("served.test").read_text("utf-8").splitlines()
+          if line and not line.startswith("#")]
+
+
+def shown(value: bytes | None) -> str:
+    return "-" if value is None else value.decode()
+
+
+@pytest.mark.parametrize(("text", "rows"), SERVED)
+@pytest.mark.parametrize("how", ["simple", "extended", "described"])
+def test_what_is_served_is_masked_and_nothing_more(pump: Pump, text: str, rows: str, how: str) -> None:
+    pump.talk(query("BEGIN"))
+    messages = []
+    for statement in text.split(" ;; "):
+        if how == "simple":
+            messages = pump.talk(query(statement))
+        else:
+            more = [describe("P")] if how == "described" else []
+            messages = pump.talk(parse(statement), bind(), *more, execute(), SYNC)
+    pump.talk(query("ROLLBACK"))
+    pump.talk(query("DEALLOCATE ALL"))
+    assert not [body for kind, body in messages if kind == b"E"]
+    assert ";".join(",".join(map(shown, values(body))) for kind, body in messages if kind == b"D") == rows
