@@ -90,22 +90,25 @@ def now() -> int:
 
 
 async def test_facts_of_a_process() -> None:
-    with subprocess.Popen(["/usr/bin/sleep", "100", "", "ä\n", "x" * 10_000]) as process:
+    sleep = "import time; time.sleep(100)"
+    with subprocess.Popen(["/usr/bin/python3", "-c", sleep, "", "ä\n", "x" * 10_000]) as process:
         try:
-            await asyncio.to_thread(wait_for, process.pid, "sleep")
+            await asyncio.to_thread(wait_for, process.pid, "python3")
             found = await read_process(process.pid, now(), Hashes())
         finally:
             process.kill()
-    assert found.exe == os.path.realpath("/usr/bin/sleep")
-    assert found.exe_sha256 == hashlib.sha256(Path("/usr/bin/sleep").read_bytes()).hexdigest()
-    assert found.argv[:4] == ("/usr/bin/sleep", "100", "", "ä\n")
+    assert found.exe == os.path.realpath("/usr/bin/python3")
+    assert found.exe_sha256 == hashlib.sha256(Path("/usr/bin/python3").read_bytes()).hexdigest()
+    assert found.argv[:5] == ("/usr/bin/python3", "-c", sleep, "", "ä\n")
     assert sum(map(len, found.argv)) == facts.CHARACTERS
     assert 0 < found.started <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def wait_for(pid: int, name: str) -> None:
     """The name is set early in execve(2), the arguments late."""
+    end = time.monotonic() + 10
     while Path(f"/proc/{pid}/comm").read_text().strip() != name or not Path(f"/proc/{pid}/cmdline").read_bytes():
+        assert time.monotonic() < end, f"no {name} in process {pid}"
         time.sleep(0.001)
 
 
