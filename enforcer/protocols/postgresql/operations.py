@@ -281,11 +281,14 @@ class Reader:
             return
         for name, below in node.items():
             if isinstance(below, dict):
-                self._note(name, below)
-            special = _NODES.get(name)
-            if special is not None and isinstance(below, dict):
-                special(self, below, scope)
-            else:
+                if name in _NOTED:
+                    self._note(name, below)
+                special = _NODES.get(name)
+                if special is not None:
+                    special(self, below, scope)
+                else:
+                    self.look(below, scope)
+            elif isinstance(below, list):
                 self.look(below, scope)
 
     def _range_var(self, var: Node, scope: frozenset[str]) -> None:
@@ -826,6 +829,7 @@ _JSON: Final = {
     "JsonScalarExpr": "json_scalar", "JsonSerializeExpr": "json_serialize", "JsonFuncExpr": "",
     "JsonTable": "json_table", "MergeSupportFunc": "merge_action",
 }
+_NOTED: Final = frozenset(("FuncCall", "ColumnRef", "A_Indirection", *_OPERATORS, *_TYPED, *_JSON))
 _MERGE: Final = {"CMD_INSERT": "sql:insert", "CMD_UPDATE": "sql:update", "CMD_DELETE": "sql:delete"}
 _DROPPED: Final = frozenset((
     "OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_SEQUENCE", "OBJECT_INDEX", "OBJECT_FOREIGN_TABLE"))
