@@ -12,7 +12,7 @@ import cedarpy
 
 from enforcer.policy.cedar import PolicySet
 from enforcer.policy.model import (
-    KINDS,
+    DEPTHS,
     PARENTS,
     Entity,
     action_entities,
@@ -38,7 +38,7 @@ class Ruling:
 
 
 def rule(policies: PolicySet, principal: Principal, request: Request, approved: bool) -> Ruling:
-    if request.action not in PARENTS or request.kind not in KINDS or not any(request.path):
+    if request.action not in PARENTS or len(request.path) != DEPTHS.get(request.kind) or not all(request.path):
         return Ruling(DENY, ("unknown-resource",))
     entities = [*principal_entities(principal), *action_entities(request.action), *resource_entities(request)]
     ask = {"principal": principal_uid(principal), "action": {"type": "Action", "id": request.action},

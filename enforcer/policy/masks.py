@@ -6,17 +6,19 @@ value becomes NULL: never the value itself.
 from __future__ import annotations
 
 import hmac
+import secrets
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Final
 
 # pg_type.dat: bytea, char, name, text, json, xml, bpchar, varchar, unknown
 TEXTS: Final = frozenset((18, 19, 25, 142, 1042, 1043, 705))
+_LIMITS: Final = {18: 1, 19: 63}       # bytes of "char" and name (NAMEDATALEN - 1)
 REDACTED: Final = "[redacted]"
 HASH: Final = 16                      # hex digits shown
 CITEXT_FROM: Final = 16384            # types of extensions and users: text-like in the text format only
 
-_key = bytes(32)
+_key = secrets.token_bytes(32)         # until one is set: nobody can know it, values of one process look equal
 
 
 def set_key(key: bytes) -> None:
@@ -29,6 +31,7 @@ def mask_value(mask: str, type_oid: int, format: int, value: bytes) -> bytes | N
     """The value as shown; None is NULL.  `format` 0 is text, 1 binary (the same bytes for text-like types)."""
     if type_oid not in TEXTS:
         return None
+    limit = _LIMITS.get(type_oid)
     name, _, argument = mask.partition(":")
     work = _MASKS.get(name)
     if work is None:
@@ -37,16 +40,18 @@ def mask_value(mask: str, type_oid: int, format: int, value: bytes) -> bytes | N
         shown = work(value.decode("utf-8"), argument)
     except UnicodeDecodeError:
         return None
-    return None if shown is None else shown.encode("utf-8")
+    data = None if shown is None else shown.encode("utf-8")
+    return None if data is None or (limit is not None and len(data) > limit) else data
 
 
 def _partial(value: str, _: str) -> str:
-    """The first letter and, of an address, the domain's end: a***@***.example."""
+    """The first letter and, of an address, the domain's end: a***@***.example.  Short parts are not shown at all."""
     local, at, domain = value.rpartition("@")
-    if at and local and domain:
-        end = domain.rpartition(".")[2]
-        return f"{local[0]}***@***.{end}"
-    return f"{value[0]}***" if len(value) > 3 else "***"
+    if not at:
+        return f"{value[0]}***" if len(value) > 3 else "***"
+    first = local[0] if len(local) > 1 else ""
+    host, dot, end = domain.rpartition(".")
+    return f"{first}***@***.{end}" if host and dot else f"{first}***@***"
 
 
 def _hash(value: str, _: str) -> str:

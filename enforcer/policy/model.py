@@ -33,6 +33,7 @@ PARENTS: Final = (
     | dict.fromkeys(_WRITES, "sql:write")
 )
 KINDS: Final = frozenset(_CHAIN)
+DEPTHS: Final = {kind: len(chain) for kind, chain in _CHAIN.items()}      # parts of a path
 
 
 def uid(kind: str, path: tuple[str, ...]) -> Entity:
