@@ -300,3 +300,14 @@ def test_what_changes_how_text_is_read_does_not_pass(port: int, name: str) -> No
     assert shape(weir.talk(query(name)))[0].startswith("E ")
     assert name.encode() not in weir.to_server
     weir.close()
+
+
+def test_a_column_renamed_in_this_transaction_stays_masked(port: int) -> None:
+    """The catalogue knows the column by its number; without a Describe of the client's Weir asks for itself."""
+    weir = Pump(port, "app", "shop", TableGate(), labels=LABELS)
+    weir.talk(query("BEGIN"))
+    weir.talk(query("ALTER TABLE people RENAME COLUMN email TO nobody"))
+    got = weir.talk(parse("SELECT id, nobody FROM people ORDER BY id"), bind(), execute(), SYNC)
+    assert not [line for line in shape(got) if "ada@" in line]
+    weir.talk(query("ROLLBACK"))
+    weir.close()
