@@ -10,7 +10,8 @@ from enforcer.policy.masks import TEXTS, mask_value
 TYPES = {
     "bool": 16, "bytea": 17, "char": 18, "name": 19, "int8": 20, "int2": 21, "int4": 23, "text": 25, "oid": 26,
     "json": 114, "xml": 142, "float4": 700, "float8": 701, "unknown": 705, "inet": 869, "bpchar": 1042, "varchar": 1043,
-    "date": 1082, "time": 1083, "timestamp": 1114, "timestamptz": 1184, "interval": 1186, "bit": 1560, "numeric": 1700, "uuid": 2950,
+    "date": 1082, "time": 1083, "timestamp": 1114, "timestamptz": 1184,
+    "interval": 1186, "bit": 1560, "numeric": 1700, "uuid": 2950,
     "jsonb": 3802, "text[]": 1009, "int4[]": 1007, "record": 2249, "citext": 16999, "enum": 17000,
 }
 MASKS = ("redact", "partial", "hash", "null", "constant:hidden", "constant:", "", "nonsense", "Redact")
