@@ -722,11 +722,23 @@ class Reader:
         # After these a name that is resolved here may be another thing's.
         if kind in ("RenameStmt", "AlterObjectSchemaStmt", "CreateSchemaStmt"):
             self.found.shift = UNKNOWN
+        self._code(kind, fields)
         if kind == "CreateFunctionStmt":
             self.made.update(strings(fields.get("funcname", []))[-1:])
         traced = trace(self, kind, fields, False)
         return self.done("ddl", barrier=True, alters_catalogue=True, writes=True, blocked=traced.blocked,
                          blocked_reason=traced.reason)
+
+    def _code(self, kind: str, fields: Node) -> None:
+        """Until the transaction ends nobody can tell that a name means code that was made or renamed in it: so whoever
+        makes it must be permitted to call it."""
+        if kind == "CreateFunctionStmt":
+            name = strings(fields.get("funcname", []))
+            own = next((one for one in self.meaning.schemas if one not in SYSTEM), "public")
+            self.ask("sql:call", "Function", name[-2] if len(name) > 1 else own, name[-1] if name else "")
+        elif fields.get("renameType" if kind == "RenameStmt" else "objectType") in _CODE and kind in (
+                "RenameStmt", "AlterObjectSchemaStmt"):
+            self.ask("sql:admin")
 
     def _renamed(self, kind: str, fields: Node) -> None:
         """A relation's new name is asked for as well: policies go by names."""
@@ -761,6 +773,16 @@ class Reader:
             if name:
                 self._made({"schemaname": name[-2] if len(name) > 1 else "", "relname": name[-1]})
 
+    def _vacuum(self, kind: str, fields: Node) -> Statement:
+        """VACUUM and ANALYZE, of tables or of the whole database."""
+        for one in fields.get("rels", ()):
+            var = one.get("VacuumRelation", {}).get("relation", {})
+            schema, name, _ = self.resolve(var.get("schemaname", ""), var.get("relname", ""))
+            self.ask("sql:admin", "Table", self.shown(schema), name)
+        if not self.found.requests:
+            self.ask("sql:admin")
+        return self.done("other", writes=True)
+
     def _admin(self, kind: str, fields: Node) -> Statement:
         self.ask("sql:admin")
         if kind in ("CreateExtensionStmt", "AlterExtensionStmt", "CreateCastStmt", "ImportForeignSchemaStmt"):
@@ -775,6 +797,8 @@ class Reader:
         self.look(fields)
         if kind == "DefineStmt":
             self.found.shift = UNKNOWN         # it may make an operator
+            if fields.get("kind") in _CODE:
+                self.ask("sql:admin")
         labels = tuple(dict.fromkeys(label.label for label in self.target.labels))
         return self.done("ddl", barrier=True, alters_catalogue=True, writes=True, blocked=labels, blocked_reason=(
             f"{kind.removesuffix('Stmt')} is not analysed on a target with labelled columns" if labels else ""))
@@ -822,6 +846,8 @@ _CONSTANTS: Final = frozenset(("SCONST", "USCONST", "BCONST", "XCONST", "ICONST"
 _SECRETIVE: Final = re.compile(r"passw|secret|connection|options|identified", re.IGNORECASE)
 # Node types that name an operator, and in which field.
 _OPERATORS: Final = {"A_Expr": "name", "SubLink": "operName", "SortBy": "useOp"}
+_CODE: Final = frozenset((
+    "OBJECT_FUNCTION", "OBJECT_PROCEDURE", "OBJECT_ROUTINE", "OBJECT_AGGREGATE", "OBJECT_OPERATOR", "OBJECT_TYPE"))
 _TYPED: Final = ("TypeCast", "ColumnDef", "RangeTableFuncCol", "XmlSerialize")
 _JSON: Final = {
     "JsonArrayConstructor": "json_array", "JsonArrayQueryConstructor": "json_array", "JsonArrayAgg": "json_arrayagg",
@@ -845,7 +871,7 @@ _STATEMENTS: Final[dict[str, Callable[[Reader, str, Node], Statement]]] = {
     "CopyStmt": Reader._copy, "ExplainStmt": Reader._explain, "LockStmt": Reader._lock,
     **dict.fromkeys(("ListenStmt", "UnlistenStmt", "NotifyStmt"), Reader._notify),
     "TruncateStmt": Reader._truncate, "DoStmt": Reader._do, "CallStmt": Reader._procedure,
-    "ConstraintsSetStmt": Reader._constraints,
+    "ConstraintsSetStmt": Reader._constraints, "VacuumStmt": Reader._vacuum,
     **dict.fromkeys((
         "CreateStmt", "AlterTableStmt", "DropStmt", "IndexStmt", "ViewStmt", "CreateTableAsStmt", "CreateSeqStmt",
         "AlterSeqStmt", "RenameStmt", "RefreshMatViewStmt", "CreateSchemaStmt", "AlterObjectSchemaStmt", "RuleStmt",
@@ -853,7 +879,7 @@ _STATEMENTS: Final[dict[str, Callable[[Reader, str, Node], Statement]]] = {
         Reader._ddl),
     **dict.fromkeys((
         "GrantStmt", "GrantRoleStmt", "CreateRoleStmt", "AlterRoleStmt", "AlterRoleSetStmt", "DropRoleStmt",
-        "AlterSystemStmt", "VacuumStmt", "ClusterStmt", "ReindexStmt", "CheckPointStmt", "LoadStmt", "CreatedbStmt",
+        "AlterSystemStmt", "ClusterStmt", "ReindexStmt", "CheckPointStmt", "LoadStmt", "CreatedbStmt",
         "DropdbStmt", "AlterDatabaseStmt", "AlterDatabaseSetStmt", "CreateUserMappingStmt", "AlterUserMappingStmt",
         "DropUserMappingStmt", "CreateSubscriptionStmt", "AlterSubscriptionStmt", "DropSubscriptionStmt",
         "CreatePublicationStmt", "AlterPublicationStmt", "CreateTableSpaceStmt", "DropTableSpaceStmt",
