@@ -40,6 +40,7 @@ class Meaning:
     schemas: tuple[str, ...]          # effective search path, pg_catalog and the temporary schema included
     catalogue: Catalogue | None
     version: int
+    altered: bool = False             # DDL of this transaction, which the catalogue does not know: names may have moved
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def _read(
     """Each statement under the names that those before it in the string leave.  Raises Refused where that cannot be
     told: the server decides the whole string at once, before any of it has run."""
     readers, statements = [], []
-    shifted = lost = altered = False
+    shifted = lost = False
+    altered = meaning.altered
     made: set[str] = set()
     for node in nodes:
         reader = Reader(meaning, target, prepared, hidden, altered, made)
@@ -645,6 +647,8 @@ class Reader:
         self.look([fields.get("query"), fields.get("whereClause")])
         self.attributes()
         self.found.writes |= into
+        if not self.found.requests:
+            self.ask("sql:transaction")        # COPY (SELECT 1): touches nothing
         traced = trace(self, kind, fields, False)
         way = "" if fields.get("filename") else "in" if into else "out"
         return self.done("copy", copy=way, blocked=traced.blocked, blocked_reason=traced.reason)
