@@ -101,6 +101,7 @@ class _Runner:
             raise ValueError("the agent answered out of turn")
         if self._tty:
             self._take_terminal()
+        self._take_answer()               # a short command's end may have come with its beginning
         while self._answer is None:
             self._once(wakeup)
         return self._end()
@@ -157,6 +158,9 @@ class _Runner:
         if not self._frames.receive():
             self._answer = Failed(OWN_ERROR, "the launcher has ended, and the command with it")
             return
+        self._take_answer()
+
+    def _take_answer(self) -> None:
         if (body := self._frames.take()) is not None:
             self._answer = parse_to_runner(body)
 
