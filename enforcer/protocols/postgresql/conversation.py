@@ -8,6 +8,8 @@ in order.  Messages between two Syncs (or a simple Query alone) are a *batch*.
   the server would (55.2.3).
 - A name that an earlier, unconfirmed batch defined is not used before the server has answered: the client's messages
   wait (`_Wait`).  Within a batch this is not needed: whoever uses a name fails with its definition.
+- A hold's answer belongs to the very message that was held, to its parameters, requests and holds; when its batch fails
+  meanwhile, the hold is cancelled.
 - *Meaning barrier*: after a statement that may change what text means, the next one is judged only when the server
   has answered and Weir has asked what names mean now.
 - A denial is an Execute of a portal that cannot exist: the server itself fails at that place; its error is rewritten.
@@ -35,6 +37,7 @@ from enforcer.protocols.postgresql.judge import Judge, Names, Prepared, Studied,
 from enforcer.protocols.postgresql.messages import (
     DENIAL,
     FLUSH,
+    NO_PORTAL,
     SYNC,
     Bind,
     Field,
@@ -56,11 +59,24 @@ TEXT_LIMIT: Final = 16 << 20          # bytes of one Query or Parse
 MESSAGE_LIMIT: Final = 64 << 20       # bytes of one Bind; of one masked row or other message of the server
 INBOX_LIMIT: Final = 1 << 20          # bytes of the client that wait before it is not read any more
 EXPECTED_LIMIT: Final = 4096          # messages that may be unanswered
+OVERHEAD: Final = 128                 # bytes that a waiting message takes besides its own
 NAMES_LIMIT: Final = 10_000           # prepared statements and portals of a session
 NAME_LIMIT: Final = 63                # bytes: PostgreSQL cuts longer ones (NAMEDATALEN)
 VALUE_LIMIT: Final = 64 << 10         # bytes of one parameter as recorded
+VALUES_LIMIT: Final = 4 << 20         # bytes of all of them; after that a parameter is recorded by its size
 SHOWN_LIMIT: Final = 64 << 10         # characters of a statement as approvers see it
 UNKNOWN: Final = Decision(DENY, ("unknown-name",))
+UNSUPPORTED: Final = Decision(DENY, ("unsupported",))
+RESERVED: Final = frozenset((NO_PORTAL, meaning.NAME))      # names that are Weir's own
+# Kinds whose names are looked up when they are bound, or that name nothing.
+_BOUND: Final = frozenset((
+    "select", "insert", "update", "delete", "merge", "begin", "commit", "rollback", "rollback_to", "savepoint",
+    "release", "set", "reset", "show", "listen", "notify", "unlisten", "deallocate", "discard", "close"))
+_CONTROL: Final = frozenset(("begin", "commit", "rollback", "rollback_to", "savepoint", "release"))
+_ENDING: Final = frozenset(("commit", "rollback", "rollback_to", "release"))
+# Kinds that never have rows.
+_SILENT: Final = _CONTROL | {"set", "reset", "listen", "notify", "unlisten", "prepare", "declare", "deallocate",
+                             "discard", "close", "ddl", "copy", "lock", "truncate", "do"}
 T = TypeVar("T")
 
 _Q, _P, _B, _D, _E, _C, _S, _H, _X, _F = b"QPBDECSHXF"
@@ -82,22 +98,29 @@ class Fatal(Exception):
 class Definition:
     """A name of the session: a prepared statement or portal; None where it was closed."""
 
-    __slots__ = ("batch", "confirmed", "previous", "value")
+    __slots__ = ("batch", "confirmed", "name", "names", "previous", "value")
 
-    def __init__(self, value: Prepared | Portal | None, batch: int, previous: Definition | None) -> None:
-        self.value, self.batch, self.previous, self.confirmed = value, batch, previous, False
+    def __init__(self, value: Prepared | Portal | None, batch: int, names: _Definitions, name: bytes) -> None:
+        self.value, self.batch, self.names, self.name = value, batch, names, name
+        self.previous, self.confirmed = names.get(name), False
 
 
 class Portal:
-    __slots__ = ("bind", "fields", "masks", "parameters", "prepared", "recorded", "ticket", "verdict")
+    __slots__ = ("bind", "described", "masks", "names", "parameters", "prepared", "recorded", "ticket", "verdict")
 
     def __init__(self, prepared: Prepared, verdict: Verdict, bind: Bind | None) -> None:
         self.prepared, self.verdict, self.bind = prepared, verdict, bind
         self.parameters = b""
         self.ticket = ""                       # of the approval that it was bound under
         self.recorded = False                  # an intent covers its Bind
-        self.fields: tuple[Field, ...] | None = None
         self.masks: list[Mask | None] | None = None
+        self.described = 0                     # version of the policies that `masks` are of
+        self.names: list[tuple[_Definitions, bytes, object]] = []      # what it was judged with
+
+    @property
+    def by_sql(self) -> bool:
+        """It runs what DECLARE or PREPARE holds: its text is that of the whole string, which has run already."""
+        return self.bind is None or bool(self.prepared.name)
 
 
 class Expectation:
@@ -165,7 +188,7 @@ class Conversation:
         self._statements: _Definitions = {}
         self._portals: _Definitions = {}
         self._names = Names(self._judge, self._find_prepared)
-        self._undo: list[tuple[_Definitions, bytes, Definition]] = []
+        self._undo: list[Definition] = []
         self._status = "I"                     # of the transaction, as ReadyForQuery says: I | T | E
         self._batch = 1
         self._open = 0                         # messages of this batch that the server has got
@@ -183,9 +206,11 @@ class Conversation:
         self._up, self._down = Outgoing(), Outgoing()
         self._orders: list[Command] = []
         self._held: Operation | None = None
+        self._held_as: object = None           # what the answer of the hold is for
         self._approved = ""                    # ticket under which the message at the head of the inbox goes on
         self._refused: Denial | None = None    # or the reason why it does not
         self._said = b""
+        self._late = b""                       # a notice that waits for the end of a message to the client
         self._last: Operation | None = None    # whose result came last: a deferred error at Sync is its
         self.bytes_in = self.bytes_out = 0
         self.terminated = False                # the client said goodbye
@@ -216,6 +241,9 @@ class Conversation:
         data = self._up.take()
         if data:
             commands.append(SendData(SERVER, data))
+        if self._late and not self._server.owed:
+            self._down.add(self._late)
+            self._late = b""
         data = self._down.take()
         if data:
             self.bytes_out += len(data)
@@ -228,6 +256,8 @@ class Conversation:
     def _from_client(self, data: bytes) -> None:
         whole, places = self._client.feed(data)
         for i in range(0, len(places), 4):
+            if self.terminated:
+                return
             kind, start, end = places[i], places[i + 1], places[i + 2]
             if not self._blocked:
                 try:
@@ -241,7 +271,7 @@ class Conversation:
 
     def _stash(self, kind: int, message: bytes, count: int) -> None:
         self._inbox.append((kind, message, count))
-        self._inbox_bytes += len(message)
+        self._inbox_bytes += len(message) + OVERHEAD
         if self._inbox_bytes > INBOX_LIMIT and not self._paused:
             self._paused = True
             self._orders.append(words.PauseReading(CLIENT))
@@ -261,8 +291,9 @@ class Conversation:
             except _Wait as wait:
                 self._block(str(wait))
                 continue
+            self._approved, self._refused = "", None
             self._inbox.popleft()
-            self._inbox_bytes -= len(message)
+            self._inbox_bytes -= len(message) + OVERHEAD
 
     def _unblocked(self) -> bool:
         if self._blocked == "answers":
@@ -286,10 +317,12 @@ class Conversation:
             self._copy(kind, whole, start, end, count)
         elif self._copying is not None and kind in b"SH":
             pass                               # ignored by the server during COPY (55.2.7)
-        elif self._copying is not None:
+        elif self._copying is not None and kind != _X:
             raise RemoteProtocolError(f"unexpected message type {chr(kind)!r} during COPY from stdin")
         elif self._skip and kind not in b"SX":
             pass
+        elif len(self._expected) > EXPECTED_LIMIT and kind not in b"HX":
+            raise _Wait("answers")
         else:
             ask = _MESSAGES.get(kind)
             if ask is None:
@@ -304,6 +337,10 @@ class Conversation:
             self._book.deliver(operation, whole[start:end], count)
         else:
             self._copying = None
+            head = self._expected[0]
+            statements = head.verdict.studied.analysis.statements if head.verdict is not None else ()
+            if head.kind == _Q and any(one.copy == "in" for one in statements[head.index + 1:]):
+                self._blocked = "copy"         # the string goes on with another one
         self._up.piece(whole, start, end)
 
     def _sync(self, whole: bytes, start: int, end: int) -> None:
@@ -340,9 +377,13 @@ class Conversation:
         """May text be judged now?  Else the message waits, and what it waits for is under way."""
         if self._refused is not None:
             return
-        if self._barriers or len(self._expected) > EXPECTED_LIMIT:
+        if self._barriers:
             raise _Wait("answers")
-        if self._catalogue_stale and self._status == "I" and not self._expected:
+        if self._dirty and any(one.kind in b"SQ" for one in self._expected):
+            raise _Wait("answers")             # the transaction may end there, and what it set with it
+        if self._catalogue_stale and self._status == "I":
+            if self._expected:
+                raise _Wait("answers")
             self._catalogue_stale = False
             catalogue = self._judge.meaning.catalogue
             self._orders.append(words.LoadCatalogue(
@@ -377,12 +418,14 @@ class Conversation:
             raise _Wait("answers")
 
     def _query(self, whole: bytes, start: int, end: int) -> None:
-        if end - start > TEXT_LIMIT or whole[end - 1] != 0:
+        if end - start > TEXT_LIMIT:
             raise _too_long("Query", end - start)
+        if whole.find(b"\0", start + 5, end) != end - 1:
+            raise RemoteProtocolError("invalid message format: Query")
         self._settle_open()
         self._ready()
         text = whole[start + 5:end - 1]
-        verdict = self._verdict(text)
+        verdict = self._whole_string(self._verdict(text))
         ticket = self._pass("query", verdict, b"", True)
         if ticket is None:
             return
@@ -402,7 +445,40 @@ class Conversation:
 
     def _verdict(self, text: bytes) -> Verdict:
         verdict = self._judge.verdict(text, self._names)
+        if verdict.studied.names:
+            return self._new_names(verdict)
         return self._own_names(verdict) if not verdict.studied.lasting else verdict
+
+    def _new_names(self, verdict: Verdict) -> Verdict:
+        """What prepares or declares: not a name of Weir's own, and a name once in a string."""
+        made = [one.name for one in verdict.studied.analysis.statements if one.kind in ("prepare", "declare")]
+        if any(name.encode() in RESERVED for name in made):
+            return replace(verdict, decision=UNSUPPORTED, problem=Denial("42602", "this name is Weir's own"))
+        if len(made) != len(set(made)):
+            return replace(verdict, decision=UNSUPPORTED, problem=Denial(
+                errors.FEATURE_NOT_SUPPORTED, "Weir does not carry strings that prepare or declare a name twice"))
+        return self._own_names(verdict) if not verdict.studied.lasting else verdict
+
+    def _whole_string(self, verdict: Verdict) -> Verdict:
+        """What the transaction has set ends with it: the rest of the string would mean something else then."""
+        studied = verdict.studied
+        if not (self._dirty and studied.ends):
+            return verdict
+        kinds = [one.kind for one in studied.analysis.statements]
+        first = next((at for at, kind in enumerate(kinds) if kind in _ENDING), len(kinds))
+        if all(kind in _CONTROL for kind in kinds[first:]):
+            return verdict
+        return replace(verdict, decision=UNSUPPORTED, problem=Denial(
+            errors.FEATURE_NOT_SUPPORTED, "what names mean changes in the middle of the string",
+            hint="Send what follows the end of the transaction in a message of its own."))
+
+    def _judged_with(self, studied: Studied) -> list[tuple[_Definitions, bytes, object]]:
+        """The session's names that a text was judged with."""
+        if studied.lasting:
+            return []
+        named = [(self._statements if one.kind == "execute" else self._portals, one.name.encode())
+                 for one in studied.analysis.statements if one.kind in ("execute", "fetch")]
+        return [(names, name, self._find(names, name)) for names, name in named]
 
     def _own_names(self, verdict: Verdict) -> Verdict:
         """What runs or reads something that this session has named is judged with what it stands for."""
@@ -438,19 +514,22 @@ class Conversation:
     def _define(
         self, names: _Definitions, name: bytes, value: Prepared | Portal | None, expectation: Expectation
     ) -> None:
-        definition = Definition(value, self._batch, names.get(name))
+        definition = Definition(value, self._batch, names, name)
         names[name] = definition
         expectation.definition = definition
-        self._undo.append((names, name, definition))
+        if len(self._undo) > 4 * EXPECTED_LIMIT:
+            self._undo = [one for one in self._undo if not one.confirmed]
+        self._undo.append(definition)
 
     def _undo_batch(self, batch: int) -> None:
-        for names, name, definition in reversed(self._undo):
+        for definition in reversed(self._undo):
+            names, name = definition.names, definition.name
             if definition.batch == batch and not definition.confirmed and names.get(name) is definition:
                 if definition.previous is None:
                     del names[name]
                 else:
                     names[name] = definition.previous
-        self._undo = [one for one in self._undo if one[2].batch != batch]
+        self._undo = [one for one in self._undo if one.batch != batch]
 
     def _pass(self, verb: str, verdict: Verdict, parameters: bytes, simple: bool) -> str | None:
         """The ticket ("" for none needed) under which this may go, or None: it was refused in place.  Waits for
@@ -461,7 +540,7 @@ class Conversation:
             self._deny(refused, verb, simple, verdict)
             return None
         problem = verdict.problem
-        if ticket:
+        if ticket and problem is None and self._held_as == _binding(verb, verdict, parameters):
             verdict = self._judge.decide(verdict.studied, True)
         decision = verdict.decision
         if decision.outcome == PERMIT:
@@ -505,6 +584,7 @@ class Conversation:
     def _hold(self, verb: str, verdict: Verdict, parameters: bytes) -> None:
         studied, decision = verdict.studied, verdict.decision
         self._held = self._intent(verb, verdict, parameters, "", HOLD)
+        self._held_as = _binding(verb, verdict, parameters)
         shown = studied.blob[2].decode("utf-8", "replace")
         values = unpack_parameters(parameters)
         self._orders.append(words.Hold(
@@ -527,7 +607,7 @@ class Conversation:
         (name, text), _ = parse_strings(whole[start + 5:end], 2)
         self._check_name(name)
         self._find(self._statements, name)
-        if self._barriers or len(self._expected) > EXPECTED_LIMIT:
+        if self._barriers:
             raise _Wait("answers")
         verdict = self._judge.verdict(text, self._names)
         if verdict.problem is not None:
@@ -545,7 +625,7 @@ class Conversation:
     def _check_name(name: bytes) -> None:
         if len(name) > NAME_LIMIT:
             raise Fatal(Denial("42622", f"a name of {len(name)} bytes is longer than {NAME_LIMIT}"))
-        if name == meaning.NAME:
+        if name in RESERVED:
             raise Fatal(Denial("42602", "this name is Weir's own"))
 
     def _bind(self, whole: bytes, start: int, end: int) -> None:
@@ -566,7 +646,7 @@ class Conversation:
             self._deny(Denial(errors.LIMIT_EXCEEDED, "too many portals in one session"), "bind", False)
             return
         portal = Portal(prepared, self._judge.decide(verdict.studied, True) if ticket else verdict, bind)
-        portal.parameters, portal.ticket = parameters, ticket
+        portal.parameters, portal.ticket, portal.names = parameters, ticket, self._judged_with(verdict.studied)
         expectation = self._expect(_B)
         self._define(self._portals, bind.portal, portal, expectation)
         self._unbound.append((expectation, portal))
@@ -595,6 +675,10 @@ class Conversation:
         if not isinstance(portal, Portal):
             self._deny(_no_portal(name), "execute", False)
             return
+        if portal.bind is not None and not self._still_means(portal):
+            self._deny(Denial(errors.FEATURE_NOT_SUPPORTED, "what names mean has changed since the portal was bound",
+                              hint="Bind it again."), "execute", False, portal.verdict, portal.parameters)
+            return
         if portal.verdict.gate != self._context.gate.version:
             portal.verdict = self._judge.decide(portal.verdict.studied, bool(portal.ticket))
         verdict = portal.verdict
@@ -604,7 +688,8 @@ class Conversation:
         operation = self._intent("execute", verdict, portal.parameters, ticket or portal.ticket)
         portal.recorded = True
         studied = verdict.studied
-        if self._labelled and studied.returns and portal.masks is None:
+        if self._labelled and (portal.masks is None or portal.described != verdict.gate) and (
+                portal.by_sql or any(one.kind not in _SILENT for one in studied.analysis.statements)):
             self._up.add(render_describe_portal(name))
             hidden = self._expect(_D)
             hidden.hidden, hidden.portal = True, portal
@@ -615,6 +700,15 @@ class Conversation:
         self._up.piece(whole, start, end)
         if studied.copies_in:
             self._blocked = "copy"
+
+    def _still_means(self, portal: Portal) -> bool:
+        """A utility statement looks its names up when it is executed."""
+        studied = portal.verdict.studied
+        if all(one.kind in _BOUND for one in studied.analysis.statements):
+            return True
+        self._ready()
+        return portal.verdict.meaning == self._judge.meaning.version and all(
+            self._find(names, name) is value for names, name, value in portal.names)
 
     def _close(self, whole: bytes, start: int, end: int) -> None:
         kind, name = _named(whole, start, end)
@@ -658,6 +752,8 @@ class Conversation:
             self._said = whole[start + 5:end]
             return
         masks = head.portal.masks if head.portal is not None else head.masks
+        if masks is None and self._labelled:
+            raise RemoteProtocolError("the server sent rows that it did not describe")
         if not masks:
             self._book.deliver(operation, whole[start:end], count)
             self._down.piece(whole, start, end)
@@ -686,7 +782,7 @@ class Conversation:
             verdict = head.verdict if head.portal is None else head.portal.verdict
             masks = self._masks(parse_row_description(whole[start + 5:end]), verdict) if self._labelled else []
             if head.portal is not None:
-                head.portal.masks = masks
+                head.portal.masks, head.portal.described = masks, head.portal.verdict.gate
             else:
                 head.masks = masks
         if head.kind == _D:
@@ -700,17 +796,27 @@ class Conversation:
         if catalogue is None or verdict is None:
             raise RemoteProtocolError("the sources of a result on a target with labels cannot be told")
         masks: list[Mask | None] = []
+        unknown = False
         for field in fields:
-            _, label = catalogue.column(field.table, field.attribute)
+            known, label = catalogue.column(field.table, field.attribute)
+            if not known:
+                unknown = True
+                masks.append(_nothing)
+                continue
             seen = label is None or label.label in verdict.decision.unmasked
             masks.append(None if seen or label is None else partial(mask_value, label.mask, field.type, field.format))
+        if unknown:
+            self._catalogue_stale = True
+            self._late += render_error(
+                "WARNING", "01000", "values of a table that Weir does not know yet are shown as NULL",
+                hint="It was made after Weir read the catalogue, which it does anew now: ask again.", kind=b"N")
         return masks if any(masks) else []
 
     def _no_data(self, whole: bytes, start: int, end: int, count: int) -> None:
         head = self._head(b"D", 0x6E)
         self._expected.popleft()
         if head.portal is not None:
-            head.portal.masks = []
+            head.portal.masks, head.portal.described = [], head.portal.verdict.gate
         if not head.hidden:
             self._down.piece(whole, start, end)
 
@@ -722,8 +828,11 @@ class Conversation:
         """ParseComplete, BindComplete, CloseComplete."""
         head = self._head({0x31: b"P", 0x32: b"B", 0x33: b"C"}[whole[start]], whole[start])
         self._expected.popleft()
-        if head.definition is not None:
-            head.definition.confirmed, head.definition.previous = True, None
+        definition = head.definition
+        if definition is not None:
+            definition.confirmed, definition.previous = True, None
+            if definition.value is None and definition.names.get(definition.name) is definition:
+                del definition.names[definition.name]
         if head.operation is not None:
             self._book.result(head.operation, "ok")
         if not head.hidden:
@@ -757,7 +866,8 @@ class Conversation:
             statements = head.verdict.studied.analysis.statements if head.verdict is not None else ()
             last = head.kind == _E or head.index + 1 >= len(statements)
             self._book.result(operation, status, tag, last=last)
-            if head.index < len(statements):
+            before = head.portal is not None and head.portal.by_sql           # its text has run before
+            if head.index < len(statements) and not before:
                 self._effects(head, statements[head.index], tag)
             head.index += 1
             head.masks = None
@@ -775,7 +885,9 @@ class Conversation:
         studied = expectation.verdict.studied if expectation.verdict is not None else None
         if studied is not None and (studied.barrier or studied.ends):
             self._stale = self._dirty = True
-            self._catalogue_dirty = self._catalogue_dirty or studied.alters
+            if studied.alters:
+                self._catalogue_dirty = True
+                self._judge.learn(meaning.alter_meaning(self._shared, self._judge.meaning))
 
     def _effects(self, head: Expectation, statement: Statement, tag: str) -> None:
         """What a statement did to the names of this session."""
@@ -790,8 +902,9 @@ class Conversation:
         elif statement.kind in ("deallocate", "discard"):
             if name:
                 self._statements.pop(name, None)
-            elif tag in ("DISCARD ALL", "DEALLOCATE ALL", "DEALLOCATE"):
-                self._statements.clear()
+            elif tag in ("DISCARD ALL", "DEALLOCATE ALL"):
+                for one in [one for one in self._statements if one]:
+                    del self._statements[one]
             if tag == "DISCARD ALL":
                 self._portals.clear()
         elif statement.kind == "close":
@@ -799,14 +912,17 @@ class Conversation:
 
     @staticmethod
     def _confirmed(names: _Definitions, name: bytes, value: Prepared | Portal, batch: int) -> None:
-        names[name] = Definition(value, batch, None)
-        names[name].confirmed = True
+        made = names[name] = Definition(value, batch, names, name)
+        made.confirmed, made.previous = True, None
+        while len(names) > NAMES_LIMIT:        # the oldest is forgotten: nobody may use it any more
+            del names[next(iter(names))]
 
     def _learn(self) -> None:
         answer = meaning.parse_row(self._said)
         old = self._judge.meaning
-        self._judge.learn(intern_meaning(
-            self._shared, Meaning(answer.database, answer.role, answer.schemas, old.catalogue, 0)))
+        learned = intern_meaning(
+            self._shared, Meaning(answer.database, answer.role, answer.schemas, old.catalogue, 0))
+        self._judge.learn(meaning.alter_meaning(self._shared, learned) if self._catalogue_dirty else learned)
         there = answer.prepared or {}
         for name, definition in list(self._statements.items()):
             value = definition.value
@@ -855,6 +971,8 @@ class Conversation:
             self._down.piece(whole, start, end)
         if head is None or severity in ("FATAL", "PANIC"):
             return
+        if head.hidden and head.portal is None:
+            self._stale = True                 # the question was not answered: it is asked again
         self._server.streamed = b"Dd"
         if head.kind in b"QS":
             self._copying = None
@@ -883,10 +1001,18 @@ class Conversation:
         self._undo_batch(batch)
         if not self._expected:
             self._skip = True
+            self._give_up("its batch failed")
+
+    def _give_up(self, reason: str) -> None:
+        """What is held will not be run."""
+        if self._held is not None:
+            self._orders.append(words.CancelHold(self._held.number, reason))
+            self._book.result(self._held, "cancelled")
+            self._held, self._blocked = None, ""
 
     def _ready_for_query(self, whole: bytes, start: int, end: int, count: int) -> None:
         head = self._head(b"QS", 0x5A)
-        if end - start != 6:
+        if end - start != 6 or whole[start + 5] not in b"ITE":
             raise RemoteProtocolError("the server sent a malformed ReadyForQuery")
         self._expected.popleft()
         self._status = chr(whole[start + 5])
@@ -895,7 +1021,7 @@ class Conversation:
                 self._book.result(head.operation, "ok")
             self._settled(head)
         if self._undo:
-            self._undo = [one for one in self._undo if one[2].batch > head.batch]
+            self._undo = [one for one in self._undo if one.batch > head.batch]
         if self._status == "I":
             self._transaction_over(head.batch)
         if not head.hidden:
@@ -916,7 +1042,7 @@ class Conversation:
 
     def handle(self, event: inputs.Input) -> list[Command]:
         if isinstance(event, inputs.HoldOpened) and self._held is not None and self._held.number == event.operation:
-            self._down.add(render_error(
+            self._late += (render_error(
                 "NOTICE", "01000", f"held for approval: ticket {event.ticket}",
                 hint=f"An approver answers with: weir approvals approve {event.ticket}", kind=b"N"))
         elif isinstance(event, inputs.HoldAnswered) and self._held is not None and (
@@ -958,12 +1084,18 @@ class Conversation:
 
     def abandon(self, reason: str) -> list[Command]:
         """A side is gone, or the session ends: what was held is given up, what was forwarded stays open."""
-        commands: list[Command] = []
-        if self._held is not None:
-            commands.append(words.CancelHold(self._held.number, reason))
-            self._book.result(self._held, "cancelled")
-            self._held = None
-        return commands
+        self._give_up(reason)
+        return [one for one in self._orders if isinstance(one, words.CancelHold)]
+
+
+def _binding(verb: str, verdict: Verdict, parameters: bytes) -> object:
+    """What an approval is bound to: the same text, parameters, requests, and terms under which it was asked."""
+    studied = verdict.studied
+    return verb, studied.forwarded, parameters, studied.named, verdict.decision.holds
+
+
+def _nothing(value: bytes) -> None:
+    """The mask of what is not known: NULL, in every type and format."""
 
 
 def join_studied(studied: Studied, more: list[Studied]) -> Studied:
@@ -994,11 +1126,13 @@ def _recorded(bind: Bind, verdict: Verdict) -> bytes:
         return b""
     if verdict.studied.analysis.hide_parameters:
         return pack_parameters([None if value is None else "***" for value in bind.values])
-    formats = bind.formats
-    return pack_parameters([
-        _value(value, formats[i] if i < len(formats) and len(formats) > 1 else formats[0] if formats else 0)
-        for i, value in enumerate(bind.values)
-    ])
+    formats, room = bind.formats, VALUES_LIMIT
+    shown: list[str | None] = []
+    for i, value in enumerate(bind.values):
+        form = formats[i] if i < len(formats) and len(formats) > 1 else formats[0] if formats else 0
+        shown.append(_value(value, form) if room > 0 or value is None else f"... ({len(value)} bytes)")
+        room -= len(shown[-1] or "")
+    return pack_parameters(shown)
 
 
 def _value(value: bytes | None, form: int) -> str | None:

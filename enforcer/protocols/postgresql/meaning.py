@@ -5,6 +5,7 @@ Names in it are qualified, so that nothing the session sets can change it.  Sour
 """
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -28,6 +29,7 @@ ASK: Final = b"".join((
     render(b"C", b"S" + NAME + b"\0"),
 ))
 ANSWERS: Final = 5                    # messages that are answered
+VERSIONS: Final = 4096                # altered meanings kept for a target
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
@@ -45,6 +47,21 @@ def parse_row(body: bytes) -> Answer:
         return msgspec.json.decode(body[6:], type=Answer)
     except msgspec.MsgspecError:
         raise RemoteProtocolError("the server's answer about names is malformed") from None
+
+
+def alter_meaning(shared: dict[object, object], known: Meaning) -> Meaning:
+    """The same names while the transaction has DDL that the catalogue does not know; a version of its own."""
+    if known.altered:
+        return known
+    versions: dict[int, int] = shared.setdefault("altered", {})  # type: ignore[assignment]
+    number = versions.get(known.version)
+    if number is None:
+        count = shared.get("meaning", 0)
+        number = shared["meaning"] = (count if isinstance(count, int) else 0) + 1
+        if len(versions) >= VERSIONS:
+            versions.clear()
+        versions[known.version] = number
+    return replace(known, version=number, altered=True)
 
 
 def parse_answer(body: bytes, catalogue: Catalogue | None) -> Meaning:
