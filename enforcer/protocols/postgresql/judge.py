@@ -127,9 +127,10 @@ class Judge:
     def decide(self, studied: Studied, approved: bool) -> Verdict:
         gate, meaning = self._context.gate, self.meaning.version
         if studied.analysis.error:
-            reason = studied.analysis.error
+            code, reason = studied.analysis.code, studied.analysis.error
+            detail = "Weir forwards only what PostgreSQL's own grammar reads." if code == SYNTAX_ERROR else ""
             return Verdict(studied, Decision(DENY, ("unparsed",), reason), meaning, gate.version, Denial(
-                SYNTAX_ERROR, reason, "Weir forwards only what PostgreSQL's own grammar reads."))
+                code, reason, detail))
         if not studied.analysis.statements:
             return Verdict(studied, NOTHING_ASKED, meaning, gate.version)
         labels = tuple(dict.fromkeys((*studied.shows, *studied.blocked)))
