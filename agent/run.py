@@ -10,7 +10,6 @@ import os
 import select
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Final
@@ -62,7 +61,8 @@ def _open_missing(fd: int) -> None:
 
 
 def _fail(text: str, code: int = OWN_ERROR) -> int:
-    sys.stderr.write(f"weir: {text}\n")
+    with suppress(OSError):           # descriptor 2 may be what was refused
+        os.write(2, f"weir: {text}\n".encode())
     return code
 
 
