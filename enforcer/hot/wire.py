@@ -31,7 +31,7 @@ class Framing:
         self.owed: int = 0
         self.owing: int = 0
         self.error: str = ""
-        self._parts: list[bytes] = []
+        self._kept: bytearray = bytearray()    # one growing buffer: a list of tiny pieces would take many times as much
         self._have: int = 0
         self._need: int = HEADER
 
@@ -48,7 +48,7 @@ class Framing:
         if self._need > self.limit:
             self.error = f"a message of kind {self.owing} is longer than {self.limit} bytes"
         self.owed = 0
-        self._parts = [data[start:]]
+        self._kept = bytearray(data[start:])
         self._have = len(data) - start
 
     def feed(self, data: bytes) -> tuple[bytes, list[int]]:
@@ -56,12 +56,12 @@ class Framing:
         if self.error:
             return data, places
         if self._have > 0:
-            self._parts.append(data)
+            self._kept += data
             self._have += len(data)
             if self._have < self._need:
                 return b"", places
-            data = b"".join(self._parts)
-            self._parts = []
+            data = bytes(self._kept)
+            self._kept = bytearray()
             self._have = 0
         self._need = HEADER
         at: int = 0
@@ -111,6 +111,6 @@ class Framing:
         if self._need > self.limit or (size - at >= HEADER and self._need == HEADER):
             self.error = f"a message of kind {data[at]} is longer than {self.limit} bytes"
         elif at < size:
-            self._parts = [data[at:]]
+            self._kept = bytearray(data[at:])
             self._have = size - at
         return data, places

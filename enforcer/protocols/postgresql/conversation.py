@@ -189,6 +189,7 @@ class Conversation:
         self._portals: _Definitions = {}
         self._names = Names(self._judge, self._find_prepared)
         self._undo: list[Definition] = []
+        self._transient: set[bytes] = set()    # names of portals that end with the transaction
         self._status = "I"                     # of the transaction, as ReadyForQuery says: I | T | E
         self._batch = 1
         self._open = 0                         # messages of this batch that the server has got
@@ -646,6 +647,7 @@ class Conversation:
             self._deny(Denial(errors.LIMIT_EXCEEDED, "too many portals in one session"), "bind", False)
             return
         portal = Portal(prepared, self._judge.decide(verdict.studied, True) if ticket else verdict, bind)
+        self._transient.add(bind.portal)
         portal.parameters, portal.ticket, portal.names = parameters, ticket, self._judged_with(verdict.studied)
         expectation = self._expect(_B)
         self._define(self._portals, bind.portal, portal, expectation)
@@ -1028,11 +1030,13 @@ class Conversation:
             self._down.piece(whole, start, end)
 
     def _transaction_over(self, batch: int) -> None:
-        if self._portals:
-            for name, definition in list(self._portals.items()):
-                held = isinstance(definition.value, Portal) and definition.value.bind is None
-                if definition.batch <= batch and not held:
-                    del self._portals[name]
+        for name in list(self._transient):
+            definition = self._portals.get(name)
+            if definition is None or (isinstance(definition.value, Portal) and definition.value.bind is None):
+                self._transient.discard(name)
+            elif definition.batch <= batch:
+                del self._portals[name]
+                self._transient.discard(name)
         if self._dirty:
             self._stale, self._dirty = True, False
         if self._catalogue_dirty:

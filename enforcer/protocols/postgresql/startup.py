@@ -43,7 +43,9 @@ from enforcer.words.errors import AuthenticationError, RemoteProtocolError
 from enforcer.words.operations import Request
 
 EARLY_LIMIT: Final = 64 << 10         # bytes that a client may send before it is answered
+READ: Final = 1 << 20                 # bytes that may be under way when reading is paused
 ANSWER_LIMIT: Final = 1 << 20         # bytes of one message of the server during login
+RELAYED_LIMIT: Final = 64 << 10       # bytes of the server's parameters
 KEY: Final = 4                        # bytes of Weir's own cancel secret, protocol 3.0
 _HANDSHAKE_RECORD: Final = 0x16       # RFC 8446 5.1: a client that begins with TLS
 _NO: Final = frozenset(("", "0", "off", "false", "no", "f", "n"))
@@ -89,10 +91,14 @@ class Startup:
     # The client
 
     def from_client(self, data: bytes) -> list[Command]:
+        if self.phase == "tls":
+            raise RemoteProtocolError("received unencrypted data after an encryption request")
         self._client += data
         if self.phase != "first":
             if len(self._client) <= EARLY_LIMIT:
                 return []
+            if len(self._client) > 2 * EARLY_LIMIT + READ:
+                raise RemoteProtocolError("too much was sent before the login's answer")
             return [words.PauseReading(CLIENT)]
         if self._client[0] == _HANDSHAKE_RECORD and not self._client_tls:
             raise RemoteProtocolError("direct TLS is not spoken here: leave sslnegotiation at \"postgres\"")
@@ -223,6 +229,8 @@ class Startup:
         whole, places = self._framing.feed(data)
         commands: list[Command] = []
         for i in range(0, len(places), 4):
+            if places[i] == 0x5A and (i + 4 < len(places) or self._framing.waiting):
+                raise RemoteProtocolError("the server spoke out of turn")
             body = whole[places[i + 1] + 5:places[i + 2]]
             commands += self._message(places[i], body)
         if self._framing.error:
@@ -258,6 +266,8 @@ class Startup:
             if reason:
                 raise Refusal(Denial(errors.FEATURE_NOT_SUPPORTED, reason))
             self._relayed.append(render(b"S", body))
+            if sum(map(len, self._relayed)) > RELAYED_LIMIT:
+                raise RemoteProtocolError("the server has too many parameters")
         elif kind == 0x4B and len(body) >= 8:     # K: BackendKeyData
             self._backend = (struct.unpack_from("!I", body)[0], body[4:])
         elif kind == 0x5A:                        # Z: ReadyForQuery
@@ -270,6 +280,8 @@ class Startup:
 
     def _ready(self, body: bytes) -> list[Command]:
         if self._asked is None:
+            if body != b"I":
+                raise RemoteProtocolError("the server begins in a transaction")
             self._asked = self._book.say("meaning", ASK_TEXT, digest(self._context.forwarded_key, ASK_TEXT))
             return [*self._book.take(), SendData(SERVER, ASK + SYNC),
                     words.LoadCatalogue(self._database, 0)]
@@ -340,6 +352,9 @@ def pinned(body: bytes) -> str:
     name, _, value = body.rstrip(b"\0").partition(b"\0")
     if name == b"client_encoding" and value.upper() != b"UTF8":
         return f"client_encoding is {value.decode('utf-8', 'replace')}: Weir reads statements as UTF8 only"
+    if name == b"server_encoding" and value not in (b"UTF8", b"SQL_ASCII"):
+        # Such a server cuts names at other places and folds other letters than Weir does.
+        return f"the database's encoding is {value.decode('utf-8', 'replace')}: Weir reads names in UTF8 only"
     if name == b"standard_conforming_strings" and value != b"on":
         return "standard_conforming_strings is off: Weir reads statements with standard strings only"
     return ""
