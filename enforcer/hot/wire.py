@@ -96,7 +96,7 @@ class Framing:
                 self.owing = kind
                 self.tail = at
                 end = size
-            if not flows and length > self.limit:
+            if not flows and 1 + length > self.limit:
                 break
             if kind == last:
                 places[-2] = end
