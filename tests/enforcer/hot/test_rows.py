@@ -18,7 +18,8 @@ def row(values: Values) -> bytes:
     return b"D" + struct.pack("!I", len(body) + 4) + body
 
 
-MASKS: list[Mask | None] = [None, lambda value: b"hidden", lambda value: None, lambda value: b"", lambda value: value * 3]
+MASKS: list[Mask | None] = [
+    None, lambda value: b"hidden", lambda value: None, lambda value: b"", lambda value: value * 3]
 
 
 @st.composite

@@ -10,11 +10,11 @@ from dataclasses import replace
 import msgspec
 import pytest
 from pump import FLUSH, SYNC, Pump, TableGate, bind, close, describe, execute, parse, query, render, shape, split
+from scripted import ASKED, LOGIN, PEOPLE, Scripted, open_intents, row
 
 from agent.contract.journal import BODY_LIMIT
 from agent.contract.target import ColumnLabel
 from enforcer.protocols.postgresql import conversation
-from enforcer.protocols.postgresql.catalogue import make_catalogue
 from enforcer.protocols.postgresql.layer import PostgresqlLayer
 from enforcer.words import commands as words
 from enforcer.words import events, inputs
@@ -51,52 +51,6 @@ def ask(session: Pump, *texts: str) -> list[str]:
 
 def rows(messages: list[tuple[bytes, bytes]]) -> bytes:
     return b"".join(body for kind, body in messages if kind == b"D")
-
-
-PEOPLE = 20_000
-ASKED = b'["shop", "app", ["pg_catalog", "public"], null]'
-
-
-def row(*values: bytes) -> bytes:
-    body = len(values).to_bytes(2, "big") + b"".join(len(one).to_bytes(4, "big") + one for one in values)
-    return render(b"D", body)
-
-
-LOGIN = (
-    render(b"R", b"\0\0\0\0") + render(b"S", b"client_encoding\0UTF8\0") + render(b"K", b"\0\0\0\x07key!") +
-    render(b"Z", b"I"),
-    render(b"1") + render(b"2") + row(ASKED) + render(b"C", b"SELECT 1\0") + render(b"3") * 2 + render(b"Z", b"I"),
-)
-
-
-class Scripted(Pump):
-    """A session whose server is the test's: it says what the test says, after a login as it should be."""
-
-    script: tuple[bytes, ...] = LOGIN
-
-    def __init__(self, gate: TableGate | None = None, labels: tuple[ColumnLabel, ...] = (), **more: object) -> None:
-        self.left = list(self.script)
-        super().__init__(0, "app", "shop", gate or TableGate(), labels=labels, **more)  # type: ignore[arg-type]
-        self.client = self.to_server = b""
-
-    def step(self, seconds: float = 20) -> None:
-        self.hear(self.left.pop(0))
-
-    def hear(self, data: bytes) -> None:
-        for at in range(0, len(data), self.cut):
-            self.receive(SERVER, data[at:at + self.cut])
-
-    def do(self, commands: list[words.Command]) -> None:
-        for command in commands:
-            if isinstance(command, words.OpenConnection):
-                self.tell(inputs.Connected("127.0.0.1:1"))
-            else:
-                super().do([command])
-
-    def catalogue(self, database: str, version: int) -> object:
-        return make_catalogue(
-            version, self.target.labels, [(PEOPLE, "public", "people", "r"), (PEOPLE + 1, "public", "t", "r")],
-            [(PEOPLE, 1, "id"), (PEOPLE, 2, "name"), (PEOPLE, 3, "email"), (PEOPLE + 1, 1, "id")], [], [], [])
 
 
 def approve(session: Pump, state: str = "approved") -> None:
@@ -623,15 +577,7 @@ def test_every_message_of_the_server_in_every_state(state: str) -> None:
             if session.closed:
                 assert session.layer.receive(SERVER, query("x")) == []
                 assert len(session.events(events.SessionClosed)) == 1
-                assert not _open_intents(session)
-
-
-def _open_intents(session: Pump) -> set[int]:
-    """Permitted intents without a result or gap."""
-    done = {event.operation for event in session.events(events.Result)}  # type: ignore[attr-defined]
-    for gap in session.events(events.Gap):
-        done |= set(gap.operations)  # type: ignore[attr-defined]
-    return {event.operation for event in session.events(events.Intent)} - done  # type: ignore[attr-defined]
+                assert not open_intents(session)
 
 
 @pytest.mark.parametrize("length", [0, 3, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x40000001])
@@ -641,7 +587,7 @@ def test_lengths_that_lie(kind: bytes, length: int) -> None:
     session.send(query("SELECT 1"))
     session.hear(kind + length.to_bytes(4, "big") + b"x" * 20)
     assert session.closed
-    assert not _open_intents(session)
+    assert not open_intents(session)
 
 
 def test_a_large_message_is_refused_before_it_is_kept() -> None:
@@ -702,7 +648,7 @@ def test_a_login_that_is_not_one(script: tuple[bytes, ...]) -> None:
     assert session.hello[-1][0] == b"E"
     assert b"Z" not in [kind for kind, _ in session.hello]
     assert len(session.events(events.Refused)) == 1
-    assert not _open_intents(session)
+    assert not open_intents(session)
 
 
 # ---- 4. hostile client
@@ -889,4 +835,4 @@ def test_half_a_message_at_the_end(cut: int) -> None:
     session.send(query("SELECT 1")[:cut])
     session.tell(inputs.ConnectionLost(CLIENT))
     assert session.to_server == render(b"X")
-    assert not _open_intents(session)
+    assert not open_intents(session)
