@@ -18,6 +18,7 @@ import resource
 import signal
 import sys
 import time
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ from enforcer.edge.channel import Channel, open_channel
 from enforcer.edge.commit import GroupCommit
 from enforcer.edge.edge import Configuration, Edge
 from enforcer.edge.listener import listen
+from enforcer.policy import masks
 from enforcer.policy.cedar import load_policies
 from enforcer.recording.journal import JournalWriter
 from enforcer.words.errors import ConfigError, PlatformError, RecordingError
@@ -90,6 +92,8 @@ class Enforcer:
             {target.name: target for target in message.targets}, {entry.name: entry for entry in message.egress}, gate,
             message.forwarded_key, message.max_sessions, message.durable,
         )
+        # Equal values look equal under the `hash` mask for as long as this installation lives.
+        masks.set_key(blake2b(b"masks", digest_size=32, key=message.forwarded_key).digest())
         LOG.info("configured: %d targets, %d egress entries", len(message.targets), len(message.egress))
         gc.freeze()                   # what is loaded stays: the collector need not walk it again and again
         return ""

@@ -27,6 +27,7 @@ from enforcer.words.errors import RecordingError, UpstreamError
 LOG = logging.getLogger("weir.catalogue")
 
 MOST: Final = 256                     # catalogues kept
+AGE: Final = 60.0                     # seconds after which a kept one is not given to a new session any more
 LIMIT: Final = 30.0                   # seconds that one reading may take
 
 Answer = tuple[object, str]
@@ -36,6 +37,7 @@ Answer = tuple[object, str]
 class _Kept:
     target: Target
     catalogue: object
+    read: float                       # the loop's time
 
 
 class Catalogues:
@@ -53,7 +55,8 @@ class Catalogues:
         """(catalogue, "") or (None, why not)."""
         key = (context.target.name, database)
         kept = self._kept.get(key)
-        if not stale and kept is not None and kept.target == context.target:
+        fresh = kept is not None and self._edge.loop.time() - kept.read < AGE
+        if not stale and fresh and kept is not None and kept.target == context.target:
             return kept.catalogue, ""
         running = self._running.get(key)
         if running is None:
@@ -102,7 +105,7 @@ class Catalogues:
             return None, f"the catalogue of {database} could not be read: {type(error).__name__}"
         while len(self._kept) >= MOST:
             del self._kept[next(iter(self._kept))]
-        self._kept[(context.target.name, database)] = _Kept(context.target, found)
+        self._kept[(context.target.name, database)] = _Kept(context.target, found, self._edge.loop.time())
         return found, ""
 
     async def _read(self, context: Context, database: str, credential: Credential, version: int) -> object:

@@ -142,7 +142,9 @@ class Catalogue:
         """(known, label) of what RowDescription names: 0 is no column of a table."""
         if table_oid < FIRST_USER_OID:
             return True, None
-        return table_oid in self.by_oid, self.by_column.get((table_oid, attribute))
+        relation = self.by_oid.get(table_oid)
+        known = relation is not None and (attribute <= 0 or attribute in relation.columns.values())
+        return known, self.by_column.get((table_oid, attribute))
 
     def find(self, schema: str, name: str) -> Relation | None:
         return self.relations.get((schema, name))

@@ -964,7 +964,8 @@ class Conversation:
         code, severity, text = errors.told(body)
         head = self._expected[0] if self._expected else None
         if head is not None and head.denial is not None and code == errors.NO_PORTAL:
-            self._down.add((ABORTED if self._status == "E" else head.denial).render())
+            aborted = self._status == "E" and head.denial.code != errors.SYNTAX_ERROR      # it is read first
+            self._down.add((ABORTED if aborted else head.denial).render())
         elif head is not None and head.hidden and self._own_batch():
             self._refused = Denial(code, text)
         elif self._labelled:

@@ -311,3 +311,19 @@ def test_a_column_renamed_in_this_transaction_stays_masked(port: int) -> None:
     assert not [line for line in shape(got) if "ada@" in line]
     weir.talk(query("ROLLBACK"))
     weir.close()
+
+
+def test_a_column_that_came_after_the_catalogue_is_not_shown(port: int) -> None:
+    """Somebody else drops a labelled column and adds one of the same name: its number is not known, so it is NULL."""
+    weir = Pump(port, "app", "shop", TableGate(), labels=(ColumnLabel("pii.note", "public", "reborn", "note"),))
+    other = Direct(port, "app", "shop")
+    other.talk(query("CREATE TABLE reborn (id int, note text)"))
+    weir.close()
+    weir = Pump(port, "app", "shop", TableGate(), labels=(ColumnLabel("pii.note", "public", "reborn", "note"),))
+    other.talk(query("ALTER TABLE reborn DROP COLUMN note; ALTER TABLE reborn ADD COLUMN note text DEFAULT 'secret'"))
+    other.talk(query("INSERT INTO reborn (id) VALUES (1)"))
+    assert "D 1,NULL" in shape(weir.talk(query("SELECT id, note FROM reborn")))
+    assert "D 1,[redacted]" in shape(weir.talk(query("SELECT id, note FROM reborn")))
+    other.talk(query("DROP TABLE reborn"))
+    other.close()
+    weir.close()
