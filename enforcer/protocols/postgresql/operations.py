@@ -7,12 +7,12 @@ denied unless a policy names it.  Labels are lineage.py's.
 """
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import msgspec
 from pglast.parser import ParseError, parse_sql_json, scan
 
 from agent.contract.target import Target
@@ -76,10 +76,10 @@ def analyse(text: str, meaning: Meaning, target: Target, prepared: Mapping[str, 
         parsed = parse_sql_json(text)
         if len(parsed) > TREE_LIMIT:
             return _unread(text, target, "the statement has too many parts", "54001")
-        tree = json.loads(parsed)
+        tree = msgspec.json.decode(parsed)
     except ParseError as error:
         return _unread(text, target, str(error.args[0]), "42601")
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, msgspec.DecodeError):
         return _unread(text, target, "the statement is nested too deeply", "54001")
     nodes = [entry["stmt"] for entry in tree.get("stmts", ()) if entry.get("stmt")]
     if len(nodes) > STATEMENTS_LIMIT:
