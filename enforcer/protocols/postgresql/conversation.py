@@ -488,7 +488,7 @@ class Conversation:
         for statement in studied.analysis.statements:
             name = statement.name.encode()
             if statement.kind == "execute" and self._find_prepared(statement.name) is None:
-                return replace(verdict, decision=UNKNOWN, problem=_no_statement(name))
+                return replace(verdict, decision=UNKNOWN, problem=replace(_no_statement(name), early=False))
             if statement.kind == "fetch":
                 portal = self._find(self._portals, name)
                 if not isinstance(portal, Portal):
@@ -908,9 +908,14 @@ class Conversation:
                 for one in [one for one in self._statements if one]:
                     del self._statements[one]
             if tag == "DISCARD ALL":
-                self._portals.clear()
+                self._close_all(head.portal)
         elif statement.kind == "close":
-            self._portals.pop(name, None) if name else self._portals.clear()
+            self._portals.pop(name, None) if name else self._close_all(head.portal)
+
+    def _close_all(self, running: Portal | None) -> None:
+        """All portals but the one that says so."""
+        for name in [name for name, one in self._portals.items() if one.value is not running or running is None]:
+            del self._portals[name]
 
     @staticmethod
     def _confirmed(names: _Definitions, name: bytes, value: Prepared | Portal, batch: int) -> None:
@@ -964,7 +969,7 @@ class Conversation:
         code, severity, text = errors.told(body)
         head = self._expected[0] if self._expected else None
         if head is not None and head.denial is not None and code == errors.NO_PORTAL:
-            aborted = self._status == "E" and head.denial.code != errors.SYNTAX_ERROR      # it is read first
+            aborted = self._status == "E" and not (head.denial.early or head.denial.code == errors.SYNTAX_ERROR)
             self._down.add((ABORTED if aborted else head.denial).render())
         elif head is not None and head.hidden and self._own_batch():
             self._refused = Denial(code, text)
@@ -1155,11 +1160,11 @@ def _too_long(what: str, size: int) -> Fatal:
 def _no_statement(name: bytes) -> Denial:
     shown = name.decode("utf-8", "replace")
     return Denial(errors.NO_STATEMENT, f'prepared statement "{shown}" does not exist' if name else
-                  "unnamed prepared statement does not exist")
+                  "unnamed prepared statement does not exist", early=True)
 
 
 def _no_portal(name: bytes) -> Denial:
-    return Denial(errors.NO_PORTAL, f'portal "{name.decode("utf-8", "replace")}" does not exist')
+    return Denial(errors.NO_PORTAL, f'portal "{name.decode("utf-8", "replace")}" does not exist', early=True)
 
 
 _MESSAGES: Final[dict[int, Callable[[Conversation, bytes, int, int], None]]] = {

@@ -36,6 +36,7 @@ class Denial:
     message: str
     detail: str = ""
     hint: str = ""
+    early: bool = False               # the server finds it before it minds that the transaction is aborted
 
     def render(self, severity: str = "ERROR") -> bytes:
         return render_error(severity, self.code, self.message, self.detail, self.hint)
