@@ -706,7 +706,10 @@ class Conversation:
     def _still_means(self, portal: Portal) -> bool:
         """A utility statement looks its names up when it is executed."""
         studied = portal.verdict.studied
-        if all(one.kind in _BOUND for one in studied.analysis.statements):
+        for one in studied.analysis.statements:
+            if one.kind not in _BOUND:
+                break
+        else:
             return True
         self._ready()
         return portal.verdict.meaning == self._judge.meaning.version and all(
