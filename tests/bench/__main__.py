@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from bench.figures import Run, parse_log, parse_pgbench, table
 from clients.conftest import PGBENCH
 from lab.hosts import OTHER
@@ -96,11 +97,10 @@ def ways(made: Lab, installed: Installed, process: subprocess.Popen[bytes]) -> l
     pooled = base(made, "any", OTHER.ipv4, 6432, "require")
     crew = base(made, "wrong")
     own = installed.pids()
-    inner = [int(pid) for pid in subprocess.run(
-        ["pgrep", "-x", "pgbouncer"], capture_output=True, text=True).stdout.split()]
+    inner = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
     return [
         Way("direct", lambda argv: made.control(argv, direct, 300), lambda: [], direct),
-        Way("pgbouncer", lambda argv: made.control(argv, pooled, 300), lambda: inner or [process.pid], pooled),
+        Way("pgbouncer", lambda argv: made.control(argv, pooled, 300), lambda: [process.pid, *inner], pooled),
         Way("weir", lambda argv: installed.crew(*argv, environment=crew, timeout=300),
             lambda: [own["enforcer"], own["recorder"]], crew),
     ]

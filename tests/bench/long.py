@@ -93,6 +93,7 @@ def main(arguments: Sequence[str]) -> int:
             + f"\n`weir verify` afterwards: exit {verified.returncode}, {verified.stdout.strip().splitlines()[-1]}\n")
     print(text)
     if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(text)
     return verified.returncode
 
