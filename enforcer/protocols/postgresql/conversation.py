@@ -30,16 +30,16 @@ from enforcer.hot.rows import Mask, rewrite
 from enforcer.hot.wire import Framing
 from enforcer.policy.masks import mask_value
 from enforcer.protocols.postgresql import errors, meaning
-from enforcer.protocols.postgresql.book import Book, Operation, digest, pack_parameters, unpack_parameters
+from enforcer.protocols.postgresql.book import Book, Operation, digest, unpack_parameters
 from enforcer.protocols.postgresql.catalogue import Catalogue
 from enforcer.protocols.postgresql.errors import ABORTED, Denial
+from enforcer.protocols.postgresql.expected import Definition, Definitions, Expectation, Portal
 from enforcer.protocols.postgresql.judge import Judge, Names, Prepared, Studied, Verdict, intern_meaning
 from enforcer.protocols.postgresql.messages import (
     DENIAL,
     FLUSH,
     NO_PORTAL,
     SYNC,
-    Bind,
     Field,
     parse_bind,
     parse_row_description,
@@ -48,6 +48,8 @@ from enforcer.protocols.postgresql.messages import (
     render_error,
 )
 from enforcer.protocols.postgresql.operations import Meaning, Statement
+from enforcer.protocols.postgresql.outgoing import Outgoing
+from enforcer.protocols.postgresql.parameters import render_parameters
 from enforcer.protocols.postgresql.startup import pinned
 from enforcer.words import commands as words
 from enforcer.words import inputs
@@ -62,8 +64,6 @@ EXPECTED_LIMIT: Final = 4096          # messages that may be unanswered
 OVERHEAD: Final = 128                 # bytes that a waiting message takes besides its own
 NAMES_LIMIT: Final = 10_000           # prepared statements and portals of a session
 NAME_LIMIT: Final = 63                # bytes: PostgreSQL cuts longer ones (NAMEDATALEN)
-VALUE_LIMIT: Final = 64 << 10         # bytes of one parameter as recorded
-VALUES_LIMIT: Final = 4 << 20         # bytes of all of them; after that a parameter is recorded by its size
 SHOWN_LIMIT: Final = 64 << 10         # characters of a statement as approvers see it
 UNKNOWN: Final = Decision(DENY, ("unknown-name",))
 UNSUPPORTED: Final = Decision(DENY, ("unsupported",))
@@ -95,86 +95,6 @@ class Fatal(Exception):
         self.denial = denial
 
 
-class Definition:
-    """A name of the session: a prepared statement or portal; None where it was closed."""
-
-    __slots__ = ("batch", "confirmed", "name", "names", "previous", "value")
-
-    def __init__(self, value: Prepared | Portal | None, batch: int, names: _Definitions, name: bytes) -> None:
-        self.value, self.batch, self.names, self.name = value, batch, names, name
-        self.previous, self.confirmed = names.get(name), False
-
-
-class Portal:
-    __slots__ = ("bind", "described", "masks", "names", "parameters", "prepared", "recorded", "ticket", "verdict")
-
-    def __init__(self, prepared: Prepared, verdict: Verdict, bind: Bind | None) -> None:
-        self.prepared, self.verdict, self.bind = prepared, verdict, bind
-        self.parameters = b""
-        self.ticket = ""                       # of the approval that it was bound under
-        self.recorded = False                  # an intent covers its Bind
-        self.masks: list[Mask | None] | None = None
-        self.described = 0                     # version of the policies that `masks` are of
-        self.names: list[tuple[_Definitions, bytes, object]] = []      # what it was judged with
-
-    @property
-    def by_sql(self) -> bool:
-        """It runs what DECLARE or PREPARE holds: its text is that of the whole string, which has run already."""
-        return self.bind is None or bool(self.prepared.name)
-
-
-class Expectation:
-    __slots__ = (
-        "barrier", "batch", "definition", "denial", "hidden", "index", "kind", "masks", "operation", "portal",
-        "verdict",
-    )
-
-    def __init__(self, kind: int, batch: int) -> None:
-        self.kind, self.batch = kind, batch
-        self.operation: Operation | None = None
-        self.verdict: Verdict | None = None
-        self.definition: Definition | None = None
-        self.portal: Portal | None = None
-        self.denial: Denial | None = None
-        self.masks: list[Mask | None] | None = None
-        self.hidden = self.barrier = False
-        self.index = 0                         # statements of a Query that are complete
-
-
-class Outgoing:
-    """Bytes for one peer; neighbouring pieces of one buffer stay one piece, and a whole buffer itself."""
-
-    __slots__ = ("_buffer", "_end", "_parts", "_start")
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._buffer, self._start, self._end = b"", 0, 0
-
-    def piece(self, buffer: bytes, start: int, end: int) -> None:
-        if buffer is self._buffer and start == self._end:
-            self._end = end
-        else:
-            self._close()
-            self._buffer, self._start, self._end = buffer, start, end
-
-    def add(self, data: bytes) -> None:
-        self._close()
-        self._parts.append(data)
-
-    def _close(self) -> None:
-        if self._end > self._start:
-            self._parts.append(self._buffer[self._start:self._end])
-        self._buffer, self._start, self._end = b"", 0, 0
-
-    def take(self) -> bytes:
-        self._close()
-        parts, self._parts = self._parts, []
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-_Definitions = dict[bytes, Definition]
-
-
 class Conversation:
     def __init__(self, context: Context, book: Book, first: Meaning) -> None:
         self._context, self._book = context, book
@@ -185,8 +105,8 @@ class Conversation:
         self._client, self._server = Framing(MESSAGE_LIMIT, b"d", b"QPBDECSHXFdcfp"), Framing(
             MESSAGE_LIMIT, b"Dd", bytes(_ANSWERS) + b"DVKRWv")
         self._expected: deque[Expectation] = deque()
-        self._statements: _Definitions = {}
-        self._portals: _Definitions = {}
+        self._statements: Definitions = {}
+        self._portals: Definitions = {}
         self._names = Names(self._judge, self._find_prepared)
         self._undo: list[Definition] = []
         self._transient: set[bytes] = set()    # names of portals that end with the transaction
@@ -473,7 +393,7 @@ class Conversation:
             errors.FEATURE_NOT_SUPPORTED, "what names mean changes in the middle of the string",
             hint="Send what follows the end of the transaction in a message of its own."))
 
-    def _judged_with(self, studied: Studied) -> list[tuple[_Definitions, bytes, object]]:
+    def _judged_with(self, studied: Studied) -> list[tuple[Definitions, bytes, object]]:
         """The session's names that a text was judged with."""
         if studied.lasting:
             return []
@@ -503,7 +423,7 @@ class Conversation:
         found = self._find(self._statements, name.encode())
         return found if isinstance(found, Prepared) else None
 
-    def _find(self, names: _Definitions, name: bytes) -> Prepared | Portal | None:
+    def _find(self, names: Definitions, name: bytes) -> Prepared | Portal | None:
         """What a name stands for.  Waits where an earlier batch defined it and the server has not answered."""
         definition = names.get(name)
         if definition is None:
@@ -513,7 +433,7 @@ class Conversation:
         return definition.value
 
     def _define(
-        self, names: _Definitions, name: bytes, value: Prepared | Portal | None, expectation: Expectation
+        self, names: Definitions, name: bytes, value: Prepared | Portal | None, expectation: Expectation
     ) -> None:
         definition = Definition(value, self._batch, names, name)
         names[name] = definition
@@ -639,7 +559,7 @@ class Conversation:
             self._deny(_no_statement(bind.statement), "bind", False)
             return
         verdict = self._verdict(prepared.text)
-        parameters = _recorded(bind, verdict)
+        parameters = render_parameters(bind, verdict)
         ticket = self._pass("bind", verdict, parameters, False)
         if ticket is None:
             return
@@ -921,7 +841,7 @@ class Conversation:
             del self._portals[name]
 
     @staticmethod
-    def _confirmed(names: _Definitions, name: bytes, value: Prepared | Portal, batch: int) -> None:
+    def _confirmed(names: Definitions, name: bytes, value: Prepared | Portal, batch: int) -> None:
         made = names[name] = Definition(value, batch, names, name)
         made.confirmed, made.previous = True, None
         while len(names) > NAMES_LIMIT:        # the oldest is forgotten: nobody may use it any more
@@ -1132,28 +1052,6 @@ def _named(whole: bytes, start: int, end: int) -> tuple[bytes, bytes]:
     if kind not in (b"S", b"P") or at != end - start - 6:
         raise RemoteProtocolError("invalid message format: Describe or Close")
     return kind, name
-
-
-def _recorded(bind: Bind, verdict: Verdict) -> bytes:
-    if not bind.values:
-        return b""
-    if verdict.studied.analysis.hide_parameters:
-        return pack_parameters([None if value is None else "***" for value in bind.values])
-    formats, room = bind.formats, VALUES_LIMIT
-    shown: list[str | None] = []
-    for i, value in enumerate(bind.values):
-        form = formats[i] if i < len(formats) and len(formats) > 1 else formats[0] if formats else 0
-        shown.append(_value(value, form) if room > 0 or value is None else f"... ({len(value)} bytes)")
-        room -= len(shown[-1] or "")
-    return pack_parameters(shown)
-
-
-def _value(value: bytes | None, form: int) -> str | None:
-    if value is None:
-        return None
-    shown = value[:VALUE_LIMIT]
-    text = "\\x" + shown.hex() if form else shown.decode("utf-8", "replace")
-    return text if len(value) <= VALUE_LIMIT else f"{text}... ({len(value)} bytes)"
 
 
 def _too_long(what: str, size: int) -> Fatal:

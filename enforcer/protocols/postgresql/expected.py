@@ -1,0 +1,57 @@
+"""What a session has named, and what it expects of the server: data of the conversation."""
+from __future__ import annotations
+
+from enforcer.hot.rows import Mask
+from enforcer.protocols.postgresql.book import Operation
+from enforcer.protocols.postgresql.errors import Denial
+from enforcer.protocols.postgresql.judge import Prepared, Verdict
+from enforcer.protocols.postgresql.messages import Bind
+
+
+class Definition:
+    """A name of the session: a prepared statement or portal; None where it was closed."""
+
+    __slots__ = ("batch", "confirmed", "name", "names", "previous", "value")
+
+    def __init__(self, value: Prepared | Portal | None, batch: int, names: Definitions, name: bytes) -> None:
+        self.value, self.batch, self.names, self.name = value, batch, names, name
+        self.previous, self.confirmed = names.get(name), False
+
+
+class Portal:
+    __slots__ = ("bind", "described", "masks", "names", "parameters", "prepared", "recorded", "ticket", "verdict")
+
+    def __init__(self, prepared: Prepared, verdict: Verdict, bind: Bind | None) -> None:
+        self.prepared, self.verdict, self.bind = prepared, verdict, bind
+        self.parameters = b""
+        self.ticket = ""                       # of the approval that it was bound under
+        self.recorded = False                  # an intent covers its Bind
+        self.masks: list[Mask | None] | None = None
+        self.described = 0                     # version of the policies that `masks` are of
+        self.names: list[tuple[Definitions, bytes, object]] = []      # what it was judged with
+
+    @property
+    def by_sql(self) -> bool:
+        """It runs what DECLARE or PREPARE holds: its text is that of the whole string, which has run already."""
+        return self.bind is None or bool(self.prepared.name)
+
+
+class Expectation:
+    __slots__ = (
+        "barrier", "batch", "definition", "denial", "hidden", "index", "kind", "masks", "operation", "portal",
+        "verdict",
+    )
+
+    def __init__(self, kind: int, batch: int) -> None:
+        self.kind, self.batch = kind, batch
+        self.operation: Operation | None = None
+        self.verdict: Verdict | None = None
+        self.definition: Definition | None = None
+        self.portal: Portal | None = None
+        self.denial: Denial | None = None
+        self.masks: list[Mask | None] | None = None
+        self.hidden = self.barrier = False
+        self.index = 0                         # statements of a Query that are complete
+
+
+Definitions = dict[bytes, Definition]
