@@ -1,16 +1,22 @@
 """Judgement of statements: text -> analysis -> decision, each cached on everything that it depends on.
 
 Analyses depend on the text and its meaning (database, role, search path, catalogue) and are shared by all sessions of a
-target; verdicts depend on the principal and the policies as well and are kept by the session.  Never by a fingerprint.
+target; verdicts depend on the principal and the policies as well and are kept by the session.  A text that is new is
+looked up by its shape (hot/shape.py): the parse tree without constants that no analysis looks at, where none is hidden.
+Never by a fingerprint.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Final
 
+import msgspec
+from pglast.parser import ParseError, parse_sql_json
+
 from enforcer.core.context import Context
+from enforcer.hot.shape import strip
 from enforcer.protocols.postgresql.book import DIGEST, SALT, digest
 from enforcer.protocols.postgresql.errors import SYNTAX_ERROR, Denial
 from enforcer.protocols.postgresql.operations import Analysis, Meaning, analyse
@@ -20,6 +26,7 @@ from enforcer.words.operations import Request
 SHARED: Final = 4096                  # analyses kept for a target
 OWN: Final = 512                      # verdicts kept by a session
 SHORT: Final = 16 << 10               # bytes of text; a longer one is not kept
+SHAPED: Final = 4 << 10               # bytes of text; a longer one is looked up by its text only
 NOTHING_ASKED: Final = Decision(PERMIT, ("empty",))
 # What these mean depends on what the session has prepared or declared.
 _OWN_NAMES: Final = frozenset(("execute", "fetch"))
@@ -29,6 +36,10 @@ _SILENT: Final = frozenset((
     "close", "copy", "listen", "unlisten", "notify", "lock", "truncate", "discard", "ddl", "do",
 ))
 _ENDING: Final = frozenset(("commit", "rollback", "rollback_to", "release"))
+_SHAPED: Final = (b"select", b"insert", b"update", b"delete")
+_FREE: Final = frozenset(("sql:select", "sql:insert", "sql:update", "sql:delete", "sql:transaction"))
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,7 @@ class Judge:
         self._context = context
         shared = {} if context.shared is None else context.shared
         self._shared: dict[object, Studied] = shared.setdefault("studied", {})  # type: ignore[assignment]
+        self._shapes: dict[object, Studied] = shared.setdefault("shapes", {})  # type: ignore[assignment]
         self._own: dict[bytes, Verdict] = {}
         self.meaning = Meaning("", "", (), None, 0)
 
@@ -92,12 +104,30 @@ class Judge:
         kept = self._shared.get(key)
         if kept is not None:
             return kept
-        studied = self._study(text, names)
+        studied = self._by_shape(text, names)
         if studied.lasting and len(text) <= SHORT:
-            if len(self._shared) >= SHARED:
-                self._shared.clear()
-            self._shared[key] = studied
+            _keep(self._shared, key, studied)
         return studied
+
+    def _by_shape(self, text: bytes, names: Mapping[str, Analysis]) -> Studied:
+        shape = make_shape(text)
+        if shape is None:
+            return self._study(text, names)
+        key = (shape, self.meaning.version)
+        kept = self._shapes.get(key)
+        if kept is not None:
+            return self._alike(kept, text)
+        studied = self._study(text, names)
+        if is_free(studied):
+            _keep(self._shapes, key, studied)
+        return studied
+
+    def _alike(self, kept: Studied, text: bytes) -> Studied:
+        """What `_study` would say of another text of this shape."""
+        salt = self._context.random(SALT)
+        return replace(
+            kept, text=text, analysis=replace(kept.analysis, recorded=text), blob=(digest(salt, text), salt, text),
+            forwarded=digest(self._context.forwarded_key, text))
 
     def _study(self, text: bytes, names: Mapping[str, Analysis]) -> Studied:
         analysis = self._analyse(text, names)
@@ -138,6 +168,32 @@ class Judge:
         if decision.outcome != DENY and any(label in decision.masked for label in studied.blocked):
             decision = Decision(DENY, ("strict-masking",), blocked_reason(studied, decision.masked))
         return Verdict(studied, decision, meaning, gate.version)
+
+
+def _keep(kept: dict[object, Studied], key: object, studied: Studied) -> None:
+    if len(kept) >= SHARED:
+        kept.clear()
+    kept[key] = studied
+
+
+def make_shape(text: bytes) -> bytes | None:
+    """The canonical bytes of a short statement's shape, or None where it has none."""
+    if len(text) > SHAPED or text[:6].lower() not in _SHAPED:
+        return None
+    try:
+        tree = _decode(parse_sql_json(text.decode()))
+    except (ParseError, ValueError, RecursionError, msgspec.DecodeError):
+        return None
+    return _encode(tree) if strip(tree) else None
+
+
+def is_free(studied: Studied) -> bool:
+    """Nothing in the analysis can come from a constant that a shape leaves out."""
+    analysis = studied.analysis
+    return not (
+        analysis.error or analysis.hides or analysis.hide_parameters or studied.barrier or studied.alters
+        or studied.names or studied.ends or not studied.lasting or analysis.recorded != studied.text
+        or any(request.action not in _FREE for request in studied.requests))
 
 
 def blocked_reason(studied: Studied, masked: tuple[str, ...]) -> str:

@@ -65,6 +65,7 @@ class Analysis:
     recorded: bytes = b""             # the text as recorded: what flows into labelled columns, and passwords, hidden
     hide_parameters: bool = False
     code: str = "42601"               # SQLSTATE of `error`
+    hides: bool = False               # `recorded` was made by hiding, also where that left it as it was
 
 
 def analyse(text: str, meaning: Meaning, target: Target, prepared: Mapping[str, Analysis]) -> Analysis:
@@ -94,7 +95,8 @@ def analyse(text: str, meaning: Meaning, target: Target, prepared: Mapping[str, 
         return _unread(text, target, str(refused), "0A000")
     every = any(reader.secret for reader in readers)
     parameters = every or any(reader.hides_parameters for reader in readers)
-    return Analysis(statements, "", hide(text, hidden, every) if hidden or every else raw, parameters)
+    hides = bool(hidden) or every
+    return Analysis(statements, "", hide(text, hidden, every) if hides else raw, parameters, hides=hides)
 
 
 def _read(

@@ -1,7 +1,8 @@
-"""Framing and rows compiled by mypyc give what the interpreted ones give: the same bytes, errors and bounds."""
+"""Framing, rows and shapes compiled by mypyc give what the interpreted ones give: the same bytes, errors and bounds."""
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import random
 import shutil
@@ -12,6 +13,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from pglast.parser import parse_sql_json
+
+from enforcer.hot import shape
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ROOT / "enforcer/hot"
@@ -28,7 +32,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModuleType]:
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=place, check=True, capture_output=True,
         env={**os.environ, "WEIR_COMPILE": "1", "CFLAGS": "-O0"})
     modules = {}
-    for name in ("wire", "rows"):
+    for name in ("wire", "rows", "shape"):
         (library,) = (place / "enforcer/hot").glob(f"{name}.*.so")
         modules[name] = _load(library, f"enforcer.hot.{name}", place)
     return modules
@@ -115,3 +119,12 @@ def test_rows(compiled: dict[str, ModuleType]) -> None:
             data[chance.randrange(len(data))] = chance.randrange(256)
         arguments = (bytes(data), 0, len(data), chosen)
         assert rows.rewrite(*arguments) == compiled["rows"].rewrite(*arguments)
+
+
+def test_shapes(compiled: dict[str, ModuleType]) -> None:
+    for text in ("SELECT a FROM t WHERE id = 5 LIMIT 1", "UPDATE t SET n = n + 5", "SELECT f(1)",
+                 "SELECT " + "- " * 200 + "a", "INSERT INTO t VALUES (1 + 1, 'x')", "SET ROLE a",
+                 "SELECT 1; SELECT 2", "SELECT count(*) FROM t, u"):
+        one, other = (json.loads(parse_sql_json(text)) for _ in range(2))
+        assert compiled["shape"].strip(one) == shape.strip(other)
+        assert one == other
