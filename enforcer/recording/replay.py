@@ -4,6 +4,7 @@ What is shown was written by crews and servers: control characters are made visi
 """
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -11,10 +12,12 @@ from typing import Any, Final
 import msgspec
 from rich.text import Text
 
+from enforcer.recording.payload import parse_payload
 from enforcer.recording.read import KIND_NAMES, Entry, Session, read_parameters
 from enforcer.words import decisions, events
 
 WIDE: Final = 2000                    # characters of one text that are shown
+ROWS: Final = 10                      # of an answer that are shown
 _STYLES: Final = {decisions.PERMIT: "green", decisions.DENY: "bold red", decisions.HOLD: "yellow"}
 _STATUS: Final = {"ok": "green", "error": "red", "denied": "bold red"}
 SECOND: Final = 10**9
@@ -102,9 +105,16 @@ def _result(entry: Entry) -> Text:
         said = "(erased)" if entry.error is None else plain(entry.error.decode(errors="replace"))
         text.append(f"\n{'':15}{said}", "red")
     for one in entry.payload:
-        said = "(erased)" if one is None else plain(one.decode(errors="replace"), 300)
-        text.append(f"\n{'':15}payload {said}", "dim")
+        for line in ["(erased)"] if one is None else _rows(one):
+            text.append(f"\n{'':15}{line}", "cyan" if one is not None else "dim")
     return text
+
+
+def _rows(payload: bytes) -> list[str]:
+    """What the client got, as it got it: the first rows."""
+    rows = list(itertools.islice(parse_payload(payload), ROWS + 1))
+    lines = [plain(" | ".join("NULL" if value is None else value for value in row), 200) for row in rows[:ROWS]]
+    return lines + (["..."] if len(rows) > ROWS else [])
 
 
 def _hold(entry: Entry) -> Text:
@@ -138,7 +148,7 @@ def entry_json(entry: Entry) -> dict[str, Any]:
         shown["parameters_digest"] = entry.event.parameters.hex()
         shown["decision"] = decisions.NAMES.get(entry.event.decision, entry.event.decision)
     elif entry.kind == events.RESULT:
-        shown["payload"] = [_content(b"x", one) for one in entry.payload]
+        shown["payload"] = [None if one is None else list(parse_payload(one)) for one in entry.payload]
         shown["error"] = _content(entry.event.error, entry.error)
     return shown
 

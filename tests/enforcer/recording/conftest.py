@@ -24,6 +24,7 @@ from enforcer.words import events
 
 ROOT = Path(__file__).resolve().parents[3]
 SALT = b"s" * 16
+DELIVERED = b"D\0\0\0\x0d\0\1\0\0\0\3row"       # one DataRow of one column
 
 
 def digest(content: bytes, salt: bytes = SALT) -> bytes:
@@ -125,7 +126,7 @@ class Scene:
         bound = b"\1" * 32
         writer.append(self.opened(session))
         writer.append(*self.intent(1, session, b"SELECT 'it''s ' || chr(0x1b)", b"\x92\xa1x\xc0"))
-        writer.append(*self.result(1, session, b"row" * 1000))
+        writer.append(*self.result(1, session, DELIVERED * 214))
         writer.append(*self.intent(2, session, b"DELETE FROM t" + b" " * 5000, decision=3, ticket="T1",
                                    rules=("a", "b")))
         writer.append(events.HoldChanged(5, self.at, 1, session, 2, "T1", "pending", "", "", self.at, bound))

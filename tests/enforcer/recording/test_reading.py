@@ -68,7 +68,7 @@ def test_a_replay_obeys_nothing_that_was_recorded(told) -> None:
 def test_replay(told) -> None:
     shown = run("replay", "S1", "--recording", told.recording).stdout
     for piece in ("opened local:zoë", "permit", "hold pending T1", "rechte nicht da", "asks sql:select public.orders",
-                  "masked pii.email", "gap", "closed", "payload rowrow", "with 'x', null"):
+                  "masked pii.email", "gap", "closed", "\n               row\n", "with 'x', null"):
         assert piece in shown, piece
     found = json.loads(run("replay", "S2", "--json", "--recording", told.recording).stdout)
     assert [one["type"] for one in found] == [
