@@ -197,6 +197,8 @@ def check_secret(file: Path) -> str:
 def wrong_secret(status: os.stat_result) -> str:
     if not stat.S_ISREG(status.st_mode):
         return "is not a file"
+    if not status.st_size:
+        return "is empty"
     if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o077:
         return f"others than root can read it: {_ownership(status)}; chown root and chmod 0600 would be right"
     return ""

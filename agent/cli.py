@@ -157,23 +157,30 @@ def reload(file: str, as_json: bool) -> None:
 @_JSON
 @click.pass_obj
 def check(file: str, as_json: bool) -> None:
-    """Check weir.toml, groups.toml and policies: every error with file, line, field and what would be right."""
+    """Check weir.toml, groups.toml and policies: every error with file, line, field and what would be right.
+
+    Notes say what is allowed but hardly meant, and what is still to be filled in."""
+    from agent import advice
     from agent.check import check_policies, load_config
     from agent.fields import ConfigError
 
+    notes: list[str] = []
     try:
         config = load_config(file)
         problems = check_policies(config)
+        notes = [*map(str, advice.notes(config)), *advice.missing(config)]
     except ConfigError as wrong:
         problems = wrong.problems
     if as_json:
-        screen.print_json({"right": not problems, "problems": problems})
-    elif problems:
-        for problem in problems:
-            click.echo(screen.safe(str(problem)))
-    else:
-        click.echo(f"{config.file}: right ({len(config.targets)} targets, {len(config.workloads)} workloads, "
-                   f"{len(config.policies)} policy files)")
+        screen.print_json({"right": not problems, "problems": problems, "notes": notes})
+        sys.exit(FAILED if problems else 0)
+    for text in map(str, problems):
+        click.echo(screen.safe(text))
+    if not problems:
+        click.echo(f"{config.file}: right ({_count(len(config.targets), 'target')}, "
+                   f"{_count(len(config.workloads), 'workload')}, {_count(len(config.policies), 'policy file')})")
+    for text in notes:
+        click.echo(f"note: {screen.safe(text)}")
     sys.exit(FAILED if problems else 0)
 
 
@@ -285,7 +292,7 @@ def _ask(
     try:
         answer = ask(control_path(file), message, until_end=until_end)
     except NotRunning as reason:
-        _fail(str(reason), NOT_RUNNING, as_json)
+        _fail(f"{reason}; start it with: sudo weir agent", NOT_RUNNING, as_json)
     except AskingError as reason:
         _fail(str(reason), FAILED, as_json)
     if not isinstance(answer, wanted):
@@ -297,6 +304,10 @@ def _text(answer: control.Reply) -> str:
     if isinstance(answer, control.Refused | control.Failed):
         return answer.text
     return answer.error if isinstance(answer, control.Answered) else "the agent answered something else"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _done(error: str, as_json: bool, text: str) -> None:

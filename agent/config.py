@@ -281,7 +281,8 @@ def _syntax(file: str, text: str) -> Problem:
     """tomllib says "... (at line 3, column 7)" or "(at end of document)"."""
     message, _, place = text.partition(" (at ")
     digits = place.removeprefix("line ").partition(",")[0]
-    return Problem(file, int(digits) if digits.isdigit() else 0, "", f"not TOML: {message[:1].lower()}{message[1:]}")
+    return Problem(file, int(digits) if digits.isdigit() else 0, "", f"not TOML: {message[:1].lower()}{message[1:]}"
+                   + (" at the end of the file" if place.startswith("end") else ""))
 
 
 def _check_names(report: Report) -> None:

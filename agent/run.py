@@ -47,7 +47,7 @@ def run(control: str, workload: str, user: str, argv: Sequence[str]) -> int:
         with ExitStack() as stack:
             return _Runner(stack, control, workload, user, argv).run()
     except (FileNotFoundError, ConnectionRefusedError):
-        return _fail(f"the agent is not running (no answer at {control})")
+        return _fail(f"the agent is not running (no answer at {control}); nothing was started")
     except (OSError, FrameError, ValueError, msgspec.DecodeError) as reason:
         return _fail(str(reason))
 

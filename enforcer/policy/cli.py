@@ -16,9 +16,16 @@ from enforcer.words.decisions import NAMES
 from enforcer.words.errors import ConfigError
 from enforcer.words.operations import Request
 
-DIRECTORY = "/etc/weir/policies"
-_FILES = click.option("--policies", "directory", default=DIRECTORY, show_default=True,
-                      type=click.Path(path_type=Path), help="Directory of *.cedar files.")
+CONFIG = "/etc/weir/weir.toml"
+
+
+def _directory(context: click.Context, _: click.Parameter, value: Path | None) -> Path:
+    """Beside the configuration that `weir` was given."""
+    return value or Path(context.obj or CONFIG).parent / "policies"
+
+
+_FILES = click.option("--policies", "directory", callback=_directory, type=click.Path(path_type=Path),
+                      help="Directory of *.cedar files.  Default: policies, beside weir.toml.")
 
 
 @click.group(epilog="Exit codes: 0 as it should be, 1 not, 2 usage.")
@@ -33,9 +40,17 @@ def _fail(text: str) -> NoReturn:
 
 def _load(directory: Path) -> PolicySet:
     try:
-        return load_policies({str(path): path.read_text("utf-8") for path in sorted(directory.glob("*.cedar"))})
+        return load_policies({str(path): path.read_text("utf-8") for path in _files(directory)})
     except (ConfigError, OSError, UnicodeDecodeError) as error:
         _fail(str(error))
+
+
+def _files(directory: Path) -> list[Path]:
+    """Of the directory; what is not there, or may not be looked into, is never taken for "no policy"."""
+    try:
+        return sorted(path for path in directory.iterdir() if path.suffix == ".cedar" and path.name[0] != ".")
+    except OSError as error:
+        _fail(f"{directory}: {error.strerror}; --policies names another directory")
 
 
 @policy.command()
@@ -43,11 +58,14 @@ def _load(directory: Path) -> PolicySet:
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False))
 def check(directory: Path, files: tuple[str, ...]) -> None:
     """Check FILES, or every *.cedar of the directory: grammar, names, holds, schema."""
-    chosen = list(files) or [str(path) for path in sorted(directory.glob("*.cedar"))]
+    chosen = list(files) or [str(path) for path in _files(directory)]
     found = check_files(chosen)
     if found:
         _fail("\n".join(found))
-    click.echo(f"{len(chosen)} files are right")
+    if not chosen:
+        click.echo(f"{directory} holds no *.cedar file: nothing is permitted")
+        return
+    click.echo(f"{len(chosen)} {'file is' if len(chosen) == 1 else 'files are'} right")
 
 
 @policy.command("explain")

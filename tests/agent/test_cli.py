@@ -42,7 +42,9 @@ def file(tmp_path: Path) -> Path:
 def test_no_agent(file: Path, arguments: tuple[str, ...]) -> None:
     done = weir("--config", str(file), *arguments)
     assert (done.returncode, done.stdout) == (3, "")
-    assert re.fullmatch(r"weir: the agent is not running \(no answer at .*/run/w/control.sock\)\n", done.stderr)
+    assert re.fullmatch(
+        r"weir: the agent is not running \(no answer at .*/run/w/control.sock\); start it with: sudo weir agent\n",
+        done.stderr)
     done = weir("--config", str(file), *arguments, "--json")
     assert done.returncode == 3
     assert "not running" in json.loads(done.stdout)["error"]
@@ -75,13 +77,28 @@ def test_check(file: Path) -> None:
     done = weir("--config", str(file), "check")
     assert (done.returncode, done.stderr) == (0, "")
     assert "right (0 targets" in done.stdout
-    assert json.loads(weir("--config", str(file), "check", "--json").stdout) == {"right": True, "problems": []}
+    assert "note: no [[target]]: name your database" in done.stdout
+    answer = json.loads(weir("--config", str(file), "check", "--json").stdout)
+    assert (answer["right"], answer["problems"], len(answer["notes"])) == (True, [], 5)
     file.write_text(file.read_text() + "[enforcer]\nport = 1\n")
     done = weir("--config", str(file), "check")
     assert done.returncode == 1
     assert f"{file}:8: enforcer.port: 1 is none" in done.stdout
     [problem] = json.loads(weir("--config", str(file), "check", "--json").stdout)["problems"]
     assert (problem["line"], problem["field"]) == (8, "enforcer.port")
+
+
+def test_policies_lie_beside_the_configuration(file: Path) -> None:
+    done = weir("--config", str(file), "policy", "check")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{file.parent}/policies: No such file or directory" in done.stderr
+    (file.parent / "policies").mkdir()
+    assert "nothing is permitted" in weir("--config", str(file), "policy", "check").stdout
+    (file.parent / "policies/a.cedar").write_text('@id("a") permit (principal, action, resource);')
+    assert weir("--config", str(file), "policy", "check").stdout == "1 file is right\n"
+    explain = ("policy", "explain", "--subject", "local:a", "--target", "t", "--database", "d", "DELETE FROM x")
+    assert weir("--config", str(file), *explain).returncode == 0
+    assert weir("--config", str(file.parent / "none/weir.toml"), *explain).returncode == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be refused as somebody else")
