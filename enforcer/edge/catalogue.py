@@ -103,6 +103,8 @@ class Catalogues:
         except Exception as error:
             LOG.error("a catalogue of target %s could not be read: %s", context.target.name, type(error).__name__)
             return None, f"the catalogue of {database} could not be read: {type(error).__name__}"
+        for warning in getattr(found, "warnings", ()):
+            LOG.warning("target %s, database %s: %s", context.target.name, database, warning)
         while len(self._kept) >= MOST:
             del self._kept[next(iter(self._kept))]
         self._kept[(context.target.name, database)] = _Kept(context.target, found, self._edge.loop.time())

@@ -16,7 +16,6 @@ TEXTS: Final = frozenset((18, 19, 25, 142, 1042, 1043, 705))
 _LIMITS: Final = {18: 1, 19: 63}       # bytes of "char" and name (NAMEDATALEN - 1)
 REDACTED: Final = "[redacted]"
 HASH: Final = 16                      # hex digits shown
-CITEXT_FROM: Final = 16384            # types of extensions and users: text-like in the text format only
 
 _key = secrets.token_bytes(32)         # until one is set: nobody can know it, values of one process look equal
 

@@ -31,10 +31,6 @@ NOTHING_ASKED: Final = Decision(PERMIT, ("empty",))
 # What these mean depends on what the session has prepared or declared.
 _OWN_NAMES: Final = frozenset(("execute", "fetch"))
 _NAMING: Final = frozenset(("prepare", "deallocate", "declare", "close", "discard"))
-_SILENT: Final = frozenset((
-    "begin", "commit", "rollback", "savepoint", "release", "rollback_to", "set", "reset", "deallocate",
-    "close", "copy", "listen", "unlisten", "notify", "lock", "truncate", "discard", "ddl", "do",
-))
 _ENDING: Final = frozenset(("commit", "rollback", "rollback_to", "release"))
 _SHAPED: Final = (b"select", b"insert", b"update", b"delete")
 _FREE: Final = frozenset(("sql:select", "sql:insert", "sql:update", "sql:delete", "sql:transaction"))
@@ -61,7 +57,6 @@ class Studied:
     names: bool                                # prepares, declares, closes: names of the session
     ends: bool                                 # a transaction or a savepoint
     copies_in: bool
-    returns: bool                              # may have rows: on a target with labels their sources are asked for
     reasons: tuple[tuple[tuple[str, ...], str], ...]     # (labels blocked, why)
 
 
@@ -144,7 +139,6 @@ class Judge:
             any(s.writes for s in statements), any(s.barrier or s.alters_catalogue for s in statements),
             any(s.alters_catalogue for s in statements), any(s.kind in _NAMING for s in statements),
             any(s.kind in _ENDING for s in statements), any(s.copy == "in" for s in statements),
-            any(s.kind not in _SILENT for s in statements),
             tuple((s.blocked, s.blocked_reason) for s in statements if s.blocked),
         )
 

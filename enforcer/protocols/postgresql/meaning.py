@@ -28,7 +28,6 @@ ASK: Final = b"".join((
     render(b"C", b"P" + NAME + b"\0"),
     render(b"C", b"S" + NAME + b"\0"),
 ))
-ANSWERS: Final = 5                    # messages that are answered
 VERSIONS: Final = 4096                # altered meanings kept for a target
 
 

@@ -43,10 +43,6 @@ def _text(value: str) -> bytes:
     return value.replace("\0", "").encode("utf-8", "replace") + b"\0"
 
 
-def render_query(text: bytes) -> bytes:
-    return render(b"Q", text + b"\0")
-
-
 def render_execute(portal: bytes) -> bytes:
     return render(b"E", portal + b"\0" + b"\0\0\0\0")
 

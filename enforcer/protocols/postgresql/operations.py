@@ -26,7 +26,6 @@ TREE_LIMIT: Final = 16 << 20          # bytes of a parse tree; reading one takes
 STATEMENTS_LIMIT: Final = 1000
 BEGINNING: Final = 4096               # bytes that are recorded of a text that is too long
 HIDDEN: Final = "'***'"
-PINNED: Final = ("client_encoding", "standard_conforming_strings")
 
 Node = dict[str, Any]
 
