@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from bench.figures import Run, parse_log, parse_pgbench, table
+from bench.figures import Run, against_targets, parse_log, parse_pgbench, table
 from clients.conftest import PGBENCH
 from lab.hosts import OTHER
 from lab.lab import Lab, lab
@@ -143,7 +143,7 @@ def measure(title: str, rounds: int, every: list[Way], one: Callable[[Way], Run]
         found.append({way.name: row[way.name] for way in every})
         print(f"  {title}: round {number + 1} of {rounds}: "
               + ", ".join(f"{name} {run.rate:.0f}" for name, run in found[-1].items()), flush=True)
-    return table(title, found)
+    return table(title, found) + against_targets(title, found)
 
 
 def session(made: Lab, payload: str, quick: bool) -> str:

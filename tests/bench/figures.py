@@ -1,10 +1,14 @@
 """What a benchmark says: numbers out of pgbench's text, ratios within a round, their median and spread.  Pure."""
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from dataclasses import dataclass
 
+THROUGHPUT = 0.6                      # of PgBouncer's statements a second, at 8 clients
+LATENCY_TIMES = 2.5                   # times the microseconds that PgBouncer adds to p50, at 8 clients
+MASKED_BULK = 0.5                     # of the rows a second of going directly
 TPS = re.compile(r"^tps = ([\d.]+)", re.M)
 LATENCY = re.compile(r"^latency average = ([\d.]+) ms", re.M)
 DONE = re.compile(r"^number of transactions actually processed: (\d+)", re.M)
@@ -61,6 +65,24 @@ def table(title: str, rounds: list[dict[str, Run]]) -> str:
         "|---|---|---|---|---|---|---|\n"
     )
     return head + "".join(_row(rounds, way) for way in rounds[0])
+
+
+def against_targets(title: str, rounds: list[dict[str, Run]]) -> str:
+    """A line beside the table for what has a target: is it met?  "" for the rest."""
+    if ", 8 clients" in title:
+        ratio, pooled = ratios(rounds, "weir", "pgbouncer").median, added(rounds, "pgbouncer")
+        times = added(rounds, "weir") / pooled if pooled > 0 else math.inf
+        return (f"\nThroughput {ratio:.2f} of PgBouncer's, target {THROUGHPUT:.2f}: {_met(ratio >= THROUGHPUT)}.  "
+                f"Added p50 {times:.1f} times PgBouncer's, target at most {LATENCY_TIMES}: "
+                f"{_met(times <= LATENCY_TIMES)}.\n")
+    if "a masked column" in title:
+        ratio = ratios(rounds, "weir", "direct").median
+        return f"\n{ratio:.2f} of going directly, target {MASKED_BULK:.2f}: {_met(ratio >= MASKED_BULK)}.\n"
+    return ""
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "**not met**"
 
 
 def _row(rounds: list[dict[str, Run]], way: str) -> str:

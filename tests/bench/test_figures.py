@@ -35,3 +35,19 @@ def test_ratios_pair_within_a_round() -> None:
 
 def test_the_log_gives_the_median() -> None:
     assert figures.parse_log("0 1 100 0 1 2\n0 2 300 0 1 2\n0 3 200 0 1 2\n") == 200
+
+
+def test_targets_are_said_beside_what_has_one() -> None:
+    rounds = [{"direct": figures.Run(100, 10, 0), "pgbouncer": figures.Run(50, 20, 5), "weir": figures.Run(35, 30, 9)}]
+    said = figures.against_targets("select-only, simple, 8 clients", rounds)
+    assert "0.70 of PgBouncer's, target 0.60: met" in said
+    assert "2.0 times PgBouncer's, target at most 2.5: met" in said
+    said = figures.against_targets("rows, a masked column", rounds)
+    assert "0.35 of going directly, target 0.50: **not met**" in said
+    assert not figures.against_targets("select-only, simple, 64 clients", rounds)
+    assert not figures.against_targets("rows, no masked column", rounds)
+
+
+def test_where_pgbouncer_adds_nothing_any_addition_is_too_much() -> None:
+    rounds = [{"direct": figures.Run(100, 10, 0), "pgbouncer": figures.Run(50, 10, 5), "weir": figures.Run(35, 30, 9)}]
+    assert "inf times PgBouncer's, target at most 2.5: **not met**" in figures.against_targets("x, 8 clients", rounds)
