@@ -1,6 +1,7 @@
 """The caller's side of the control socket, for everything but `weir run` (agent/run.py)."""
 from __future__ import annotations
 
+import re
 import socket
 import tomllib
 from pathlib import Path
@@ -32,7 +33,9 @@ def control_path(file: str) -> Path:
         config, _ = parse_config(text, file)
         if config is not None:
             return config.control
-        runtime = tomllib.loads(text).get("runtime", {})
+        # A mistake further down must not lead to another Weir: `weir reload` is there to be told of it.
+        own = re.search(r"(?ms)^\[runtime\].*?(?=^\[|\Z)", text)
+        runtime = tomllib.loads(own.group() if own else "").get("runtime", {})
         run = runtime.get("run") or f"/run/{runtime.get('name', 'weir')}"
         return Path(run, DEFAULT.name)
     except (OSError, ValueError, AttributeError, TypeError):

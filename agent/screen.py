@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import msgspec
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from agent.contract.control import ServiceView, Status, TargetView
@@ -141,11 +140,13 @@ def render_holds(holds: Sequence[HoldView]) -> RenderableType:
 def render_sessions(sessions: Sequence[SessionView]) -> RenderableType:
     if not sessions:
         return Text("no session is open")
-    table = Table(box=None, pad_edge=False)
-    for name in ("session", "who", "workload", "target", "database", "operations", "state", "since"):
-        table.add_column(name, overflow="fold")
-    for one in sessions:
-        table.add_row(*(Text(safe(value)) for value in (
-            one.session, one.subject, f"{one.workload} ({one.pid})", one.target, one.database, str(one.operations),
-            one.state, ago(one.since))))
-    return table
+    lines = [("SESSION", "WHO", "WORKLOAD", "PID", "DATABASE", "OPERATIONS", "STATE", "SINCE")]
+    lines += [
+        (safe(one.session), safe(one.subject), safe(one.workload), str(one.pid),
+         f"{safe(one.target)}/{safe(one.database)}", str(one.operations), safe(one.state), ago(one.since))
+        for one in sessions]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return Text("\n").join(
+        Text("  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip(),
+             "bold" if line is lines[0] else "")
+        for line in lines)

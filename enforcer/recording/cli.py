@@ -19,11 +19,9 @@ from typing import IO, Any, Final, TypeVar
 import click
 import msgspec
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from enforcer.recording import erasing, export, notes, replay
-from enforcer.recording.read import Reader, Session, open_recording
+from enforcer.recording.read import Reader, open_recording
 from enforcer.recording.verify import read_key, verify
 from enforcer.recording.weir_verify import Unreadable, parse_expected, render_report, report_json
 from enforcer.words.errors import RecordingError
@@ -56,12 +54,33 @@ _JSON: Final = click.option("--json", "as_json", is_flag=True, help="JSON instea
 @contextmanager
 def _reading(directory: Path, name: str, detail: dict[str, str]) -> Iterator[Reader]:
     """Open it, leave the note, or end with what is wrong."""
+    _look(directory)
     try:
         with open_recording(directory) as reader:
             notes.leave_note(directory, notes.Note(name, detail))
             yield reader
     except (RecordingError, sqlite3.Error, PermissionError) as reason:
         raise click.ClickException(str(reason)) from reason
+
+
+def _look(path: Path) -> None:
+    """End where there is nothing to read, or not for this user."""
+    if wrong := _unreadable(path):
+        raise click.ClickException(f"{path}: {wrong}")
+
+
+_FORBIDDEN: Final = "Permission denied; members of the auditors' group (weir-audit) may read it"
+
+
+def _unreadable(path: Path) -> str:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return ("there is no recording; it begins when the agent first starts.  --recording names another directory, "
+                "--config (before the command) another Weir")
+    except OSError as reason:
+        return _FORBIDDEN if isinstance(reason, PermissionError) else reason.strerror or str(reason)
+    return "" if os.access(path, os.R_OK) else _FORBIDDEN
 
 
 @click.group()
@@ -80,24 +99,11 @@ def sessions(directory: Path, as_json: bool, last: int) -> None:
     if as_json:
         click.echo(msgspec.json.encode([replay.session_json(one) for one in found]).decode())
         return
-    _console().print(_table(found))
-
-
-def _table(found: list[Session]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("SESSION", "OPENED", "SECONDS", "WHO", "WORKLOAD", "TARGET", "DATABASE", "OPERATIONS", "DENIED",
-                 "HELD", "OUT", "END"):
-        numbers = name in ("SECONDS", "OPERATIONS", "DENIED", "HELD", "OUT")
-        table.add_column(name, justify="right" if numbers else "left", no_wrap=name in ("SESSION", "OPENED"))
-    for one in found:
-        cells = (
-            replay.plain(one.session), replay.local_time(one.opened),
-            f"{max(0, one.closed - one.opened) / NANO:.1f}" if one.closed else "open", replay.plain(one.subject, 60),
-            replay.plain(one.workload, 60), replay.plain(one.target, 60), replay.plain(one.database, 60),
-            str(one.operations), str(one.denied), str(one.held), replay.size(one.bytes_out),
-            replay.plain(one.reason, 80))
-        table.add_row(*map(Text, cells))
-    return table
+    if not found:
+        click.echo("no session is recorded yet", err=True)
+        return
+    for line in replay.render_sessions(found):
+        _console().print(line, soft_wrap=True)
 
 
 @group.command("replay")
@@ -134,6 +140,8 @@ def search(words: tuple[str, ...], directory: Path, as_json: bool, last: int) ->
         click.echo(msgspec.json.encode([replay.entry_json(one) for one in found]).decode())
         return
     console = _console()
+    if not found:
+        click.echo("nothing holds every one of these words", err=True)
     for one in reversed(found):
         console.print(replay.render_found(one), soft_wrap=True)
 
@@ -195,6 +203,10 @@ def verify_files(
 
     weir_verify.py, beside this command's code, does the same with nothing but Python."""
     places = paths or (directory,)
+    for one in places:
+        if wrong := _unreadable(one):
+            click.echo(f"Error: {one}: {wrong}", err=True)
+            context.exit(2)
     beside = (places[0] if places[0].is_dir() else places[0].parent) / "signing.pub"
     try:
         given = [read_key(one) for one in keys or ((beside,) if beside.exists() else ())]

@@ -5,7 +5,7 @@ What is shown was written by crews and servers: control characters are made visi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -42,6 +42,30 @@ def utc_time(nanoseconds: int) -> str:
 
 def size(count: int) -> str:
     return f"{count} B" if count < 10_000 else f"{count / 1000:.0f} kB" if count < 10**7 else f"{count / 10**6:.0f} MB"
+
+
+def render_sessions(sessions: Sequence[Session]) -> Iterator[Text]:
+    """A line each, columns below one another.  A narrow terminal cuts nothing: a name in pieces is of no use."""
+    lines = [_HEADS, *map(_cells, sessions)]
+    widths = [max(len(line[number]) for line in lines) for number in range(len(_HEADS))]
+    for line in lines:
+        cells = [cell.rjust(width) if head in _NUMBERS else cell.ljust(width)
+                 for head, cell, width in zip(_HEADS, line, widths, strict=True)]
+        yield Text("  ".join(cells).rstrip(), "bold" if line is _HEADS else "")
+
+
+_HEADS: Final = (
+    "SESSION", "OPENED", "SECONDS", "WHO", "WORKLOAD", "DATABASE", "OPERATIONS", "DENIED", "HELD", "OUT", "END")
+_NUMBERS: Final = ("SECONDS", "OPERATIONS", "DENIED", "HELD", "OUT")
+
+
+def _cells(one: Session) -> tuple[str, ...]:
+    """Operations of the crew; Weir's own are in the replay."""
+    return (
+        plain(one.session, 60), local_time(one.opened),
+        f"{max(0, one.closed - one.opened) / SECOND:.1f}" if one.closed else "open", plain(one.subject, 60),
+        plain(one.workload, 60), f"{plain(one.target, 60)}/{plain(one.database, 60)}", str(one.operations),
+        str(one.denied), str(one.held), size(one.bytes_out), plain(one.reason, 80))
 
 
 def render_transcript(entries: Iterator[Entry]) -> Iterator[tuple[int, Text]]:
@@ -97,10 +121,11 @@ def _intent(entry: Entry) -> Text:
 
 def _result(entry: Entry) -> Text:
     e = entry.event
+    said = "".join(f" {plain(one)}" for one in (e.tag, e.sqlstate) if one)
+    delivered = f"{e.rows} {'row' if e.rows == 1 else 'rows'}, {size(e.bytes)}, " if e.rows or e.bytes else ""
     text = Text.assemble(
-        (f"{e.operation:>4} ", "dim"), (plain(e.status), _STATUS.get(e.status, "yellow")),
-        f" {plain(' '.join(one for one in (e.tag, e.sqlstate) if one))}",
-        (f" {e.rows} rows, {size(e.bytes)}, {e.duration / 10**6:.1f} ms", "dim"))
+        (f"{e.operation:>4} ", "dim"), (plain(e.status), _STATUS.get(e.status, "yellow")), said,
+        (f"  {delivered}{e.duration / 10**6:.1f} ms", "dim"))
     if e.error:
         said = "(erased)" if entry.error is None else plain(entry.error.decode(errors="replace"))
         text.append(f"\n{'':15}{said}", "red")

@@ -88,6 +88,13 @@ def test_check(file: Path) -> None:
     assert (problem["line"], problem["field"]) == (8, "enforcer.port")
 
 
+def test_a_broken_file_leads_to_the_same_agent(file: Path) -> None:
+    file.write_text(file.read_text() + "[enforcer]\nport = [\n")
+    done = weir("--config", str(file), "reload")
+    assert done.returncode == 3
+    assert "/run/w/control.sock" in done.stderr
+
+
 def test_policies_lie_beside_the_configuration(file: Path) -> None:
     done = weir("--config", str(file), "policy", "check")
     assert (done.returncode, done.stdout) == (1, "")
@@ -138,6 +145,13 @@ def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 # what a person sees
+
+
+def test_open_sessions_are_lines_and_obey_nobody() -> None:
+    one = SessionView("01M85G0N8VN1E5GK7T2YHTAZ88", 1, "local:ada\x1b", "crew", 7, "shop", "shop", 3, "idle")
+    head, line = shown(screen.render_sessions([one])).splitlines()
+    assert head.split()[0] == "SESSION"
+    assert "01M85G0N8VN1E5GK7T2YHTAZ88  local:ada\\x1b  crew      7    shop/shop" in line
 
 
 def shown(what: object, colour: bool = False) -> str:

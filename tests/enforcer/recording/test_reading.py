@@ -51,6 +51,24 @@ def test_sessions(told) -> None:
     assert "local:zoë" in run("sessions", "--recording", told.recording).stdout
 
 
+def test_sessions_are_whole_on_any_terminal(told, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    head, first, _ = run("sessions", "--recording", told.recording).stdout.splitlines()
+    assert head.split() == ["SESSION", "OPENED", "SECONDS", "WHO", "WORKLOAD", "DATABASE", "OPERATIONS", "DENIED",
+                            "HELD", "OUT", "END"]
+    assert "local:zoë" in first
+
+
+def test_nothing_is_said_to_be_nothing(told, scene, tmp_path: Path) -> None:
+    assert "no session is recorded yet" not in run("sessions", "--recording", told.recording).output
+    assert run("search", "nothinglikethis", "--recording", told.recording).output == (
+        "nothing holds every one of these words\n")
+    for command in (("sessions",), ("replay", "S1"), ("search", "x")):
+        said = run(*command, "--recording", tmp_path / "nowhere", code=1).output
+        assert "there is no recording; it begins when the agent first starts" in said
+    assert "there is no recording" in run("verify", tmp_path / "nowhere", code=2).output
+
+
 def test_a_replay_obeys_nothing_that_was_recorded(told) -> None:
     writer = told.writers[0]
     writer.append(told.opened("S3", application="\x1b[2J", subject="local:[red]x[/red]"))
