@@ -10,6 +10,7 @@ THROUGHPUT = 0.6                      # of PgBouncer's statements a second, at 8
 LATENCY_TIMES = 2.5                   # times the microseconds that PgBouncer adds to p50, at 8 clients
 MASKED_BULK = 0.5                     # of the rows a second of going directly
 TPS = re.compile(r"^tps = ([\d.]+)", re.M)
+TIMING = re.compile(r"^Time: ([\d.]+) ms", re.M)
 LATENCY = re.compile(r"^latency average = ([\d.]+) ms", re.M)
 DONE = re.compile(r"^number of transactions actually processed: (\d+)", re.M)
 FAILED = re.compile(r"^number of failed transactions: (\d+)", re.M)
@@ -45,6 +46,14 @@ def parse_pgbench(text: str) -> tuple[float, int]:
 def parse_log(text: str) -> float:
     """Median latency in microseconds from pgbench's per-transaction log (-l): the third column is microseconds."""
     return statistics.median(int(line.split()[2]) for line in text.splitlines())
+
+
+def parse_timing(text: str, times: int) -> float:
+    """Median microseconds of psql's `Time:` lines; ValueError where there are not `times` of them."""
+    found = [float(one) * 1000 for one in TIMING.findall(text)]
+    if len(found) != times:
+        raise ValueError(f"{len(found)} of {times} reads were timed: {text[-400:]}")
+    return statistics.median(found)
 
 
 def ratios(rounds: list[dict[str, Run]], way: str, base: str) -> Spread:

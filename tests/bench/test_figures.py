@@ -51,3 +51,9 @@ def test_targets_are_said_beside_what_has_one() -> None:
 def test_where_pgbouncer_adds_nothing_any_addition_is_too_much() -> None:
     rounds = [{"direct": figures.Run(100, 10, 0), "pgbouncer": figures.Run(50, 10, 5), "weir": figures.Run(35, 30, 9)}]
     assert "inf times PgBouncer's, target at most 2.5: **not met**" in figures.against_targets("x, 8 clients", rounds)
+
+
+def test_psqls_clock() -> None:
+    assert figures.parse_timing("Time: 3.5 ms\nTime: 1.5 ms\nTime: 61001.000 ms (01:01.001)\n", 3) == 3500
+    with pytest.raises(ValueError, match="1 of 2"):
+        figures.parse_timing("Time: 3.5 ms\n", 2)
