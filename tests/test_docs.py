@@ -52,6 +52,23 @@ def test_links_lead_somewhere() -> None:
             assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+def test_files_of_the_clone_that_pages_name_are_there() -> None:
+    for page in PAGES:
+        for path in re.findall(r"(?<![\w./])(?:packaging|agent|enforcer|probes)/[\w./-]*\w", page.read_text()):
+            assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def test_what_the_readme_says_to_edit_is_in_the_default_files() -> None:
+    said, default = PAGES[0].read_text(), ROOT / "packaging/default"
+    own = said[said.index("## Your own database"):said.index("## What works")]
+    text = (default / "weir.toml").read_text()
+    tables = set(re.findall(r"\[\[[a-z.]+\]\]", own))
+    assert tables >= {"[[target]]", "[[target.credential]]", "[[egress]]", "[[workload]]"}
+    assert all(f"#{table}\n" in text for table in tables)
+    for path in re.findall(r"/etc/weir/([\w/]+\.(?:toml|cedar))", own):
+        assert (default / path).exists(), path
+
+
 def test_bootstrap_says_what_it_does() -> None:
     done = subprocess.run([str(ROOT / "bootstrap"), "help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
