@@ -6,10 +6,11 @@ empty, and of Weir nothing is there.  Over files that clients read for trust, ot
 A view is rendered after the launcher has become the workload's user: `Files` answers with that user's rights, so
 nobody can make root read a file or walk a link for him.
 
-Theory of operation.  `_Tree` keeps the mounts in the order in which they are made, each a pair of a target and the host
-path that shows there (None: nothing of the host).  A later one covers an earlier one.  Every target is first resolved
-as a process *inside* would resolve it, because bubblewrap cannot mount over a link: a link is followed as long as it is
-visible, and where it leads out of what is visible, that is the place for the mount.
+Theory of operation.  `_Tree` keeps the mounts in the order in which they are made, each with its target and the host
+path that shows there (None: nothing of the host).  A later one covers an earlier one: so first the directories, then
+those that are rebuilt to make room for a file, then the files, and what is Weir's is covered last.  Every target is
+first resolved as a process *inside* would resolve it, because bubblewrap cannot mount over a link: a link is followed
+as long as it is visible, and where it leads out of what is visible, that is the place for the mount.
 """
 from __future__ import annotations
 
@@ -109,9 +110,13 @@ def render_view(view: View, files: Files, argv0: str, search: str, cwd: str) -> 
     tree = _Tree(files)
     _base(tree)
     _directories(tree, view)
-    _hide(tree, view)
-    for bind in view.binds:
+    binds = [bind for bind in view.binds if not _hidden(tree, view, bind.target)]
+    _make_room(tree, binds)
+    for bind in binds:
         _bind(tree, bind)
+    _hide(tree, view)
+    for directory in tree.closed:
+        tree.arguments += ["--remount-ro", directory]
     start = cwd if tree.kind(cwd) == "directory" else view.home if tree.kind(view.home) else "/"
     tree.arguments += ["--remount-ro", "/", "--chdir", start]
     return Rendered(tuple(tree.arguments), _find(tree, argv0, search, start), start)
@@ -121,26 +126,41 @@ def _within(path: str, top: str) -> bool:
     return path == top or path.startswith(top.rstrip("/") + "/")
 
 
+@dataclass(frozen=True)
+class _Mount:
+    target: str
+    source: str | None
+    writable: bool = False
+
+
 class _Tree:
     def __init__(self, files: Files) -> None:
         self.files = files
-        self.mounts: list[tuple[str, str | None]] = []
+        self.mounts: list[_Mount] = []
         self.arguments: list[Argument] = []
+        self.closed: list[str] = []   # rebuilt directories that become read-only when everything is in them
 
     def mount(self, option: str, source: str, target: str) -> None:
         self.arguments += [option, source, target]
-        self.mounts.append((target, source))
+        self.mounts.append(_Mount(target, source, option == "--bind"))
+
+    def symlink(self, to: str, target: str, source: str) -> None:
+        self.arguments += ["--symlink", to, target]
+        self.mounts.append(_Mount(target, source))
 
     def empty(self, target: str, option: str = "--tmpfs") -> None:
         self.arguments += [option, target]
-        self.mounts.append((target, None))
+        self.mounts.append(_Mount(target, None))
+
+    def covering(self, path: str) -> _Mount | None:
+        return next((mount for mount in reversed(self.mounts) if _within(path, mount.target)), None)
 
     def host(self, path: str) -> str | None:
         """The host's name of what shows at this path, links not followed; None where nothing of the host does."""
-        for target, source in reversed(self.mounts):
-            if _within(path, target):
-                return None if source is None else posixpath.normpath(source + path[len(target):])
-        return None
+        mount = self.covering(path)
+        if mount is None or mount.source is None:
+            return None
+        return posixpath.normpath(mount.source + path[len(mount.target):])
 
     def resolve(self, path: str) -> str:
         """Where a process inside arrives; the rest of the name where it leaves what is visible."""
@@ -169,15 +189,14 @@ class _Tree:
         host = self.host(arrived)
         if host is not None:
             return self.files.kind(host)
-        return "directory" if any(_within(target, arrived) for target, _ in self.mounts) else ""
+        return "directory" if any(_within(mount.target, arrived) for mount in self.mounts) else ""
 
 
 def _base(tree: _Tree) -> None:
     for path in _SYSTEM:
         kind = tree.files.kind(path)
         if kind == "link":
-            tree.arguments += ["--symlink", tree.files.link(path), path]
-            tree.mounts.append((path, path))
+            tree.symlink(tree.files.link(path), path, path)
         elif kind == "directory":
             tree.mount("--ro-bind", path, path)
     tree.empty("/proc", "--proc")
@@ -200,7 +219,7 @@ def _directories(tree: _Tree, view: View) -> None:
         tree.empty(view.home)
     for path in sorted(wanted, key=lambda path: (path.count("/"), path)):
         real = tree.files.real(path)
-        if not tree.files.kind(real) or any(_within(real, tree.files.real(hidden)) for hidden in view.hidden):
+        if not tree.files.kind(real) or _hidden(tree, view, path):
             continue
         # getcwd(2) gives the real name, configurations the other one.
         for target in dict.fromkeys((real, tree.resolve(path))):
@@ -208,12 +227,16 @@ def _directories(tree: _Tree, view: View) -> None:
                 tree.mount(wanted[path], real, target)
 
 
+def _hidden(tree: _Tree, view: View, path: str) -> bool:
+    return any(_within(tree.files.real(path), tree.files.real(hidden)) for hidden in view.hidden)
+
+
 def _hide(tree: _Tree, view: View) -> None:
     for hidden in view.hidden:
         real = tree.files.real(hidden)
-        for target, source in list(tree.mounts):
-            if source is not None and _within(real, source) and tree.files.kind(source) == "directory":
-                _cover(tree, posixpath.normpath(target + real[len(source):]), real)
+        for mount in list(tree.mounts):
+            if mount.source is not None and _within(real, mount.source):
+                _cover(tree, posixpath.normpath(mount.target + real[len(mount.source):]), real)
 
 
 def _cover(tree: _Tree, target: str, real: str) -> None:
@@ -224,7 +247,7 @@ def _cover(tree: _Tree, target: str, real: str) -> None:
         tree.arguments += ["--remount-ro", target]
     else:
         tree.arguments += ["--ro-bind", "/dev/null", target]
-        tree.mounts.append((target, None))
+        tree.mounts.append(_Mount(target, None))
 
 
 def _bind(tree: _Tree, bind: Bind) -> None:
@@ -234,13 +257,13 @@ def _bind(tree: _Tree, bind: Bind) -> None:
     kind = tree.files.kind(real)
     if kind not in ("", "file") or (not kind and bind.absent == "skip"):
         return
-    if not kind and shown is not None and not _rebuild(tree, posixpath.dirname(target)):
-        return
+    if not kind and shown is not None:
+        return                        # no room could be made
     if not bind.append:
         tree.mount("--ro-bind", bind.source, target)
     elif (content := _appended(tree.files, real if kind else "", bind.source)) is not None:
         tree.arguments += ["--ro-bind-data", Data(content), target]
-        tree.mounts.append((target, None))
+        tree.mounts.append(_Mount(target, None))
 
 
 def _appended(files: Files, own: str, added: str) -> bytes | None:
@@ -251,21 +274,35 @@ def _appended(files: Files, own: str, added: str) -> bytes | None:
     return before + (b"" if not before or before.endswith(b"\n") else b"\n") + after
 
 
-def _rebuild(tree: _Tree, directory: str) -> bool:
+def _make_room(tree: _Tree, binds: list[Bind]) -> None:
+    """Before any file is bound, for a rebuilt directory covers what was in it; parents first, for the same reason."""
+    targets = {tree.resolve(bind.target) for bind in binds if bind.absent == "make"}
+    absent = (target for target in targets if (host := tree.host(target)) and not tree.files.kind(host))
+    for directory in sorted({posixpath.dirname(target) for target in absent}, key=lambda path: (path.count("/"), path)):
+        _rebuild(tree, directory)
+
+
+def _rebuild(tree: _Tree, directory: str) -> None:
     """A tmpfs over the directory with what is in it bound back: a mount over a file that is not there would leave an
     empty one on the host, which for a client outside Weir means something."""
-    host = tree.host(directory)
-    if host is None or tree.files.kind(host) != "directory" or (names := tree.files.names(host)) is None:
-        return False
+    host, covering = tree.host(directory), tree.covering(directory)
+    inner = [mount for mount in tree.mounts if mount.target != directory and _within(mount.target, directory)]
+    if host is None or covering is None or tree.files.kind(host) != "directory":
+        return
+    if (names := tree.files.names(host)) is None or any(mount.source is None for mount in inner):
+        return
     tree.empty(directory)
+    if not covering.writable:
+        tree.closed.append(directory)
     for name in names:
         inside, outside = posixpath.join(directory, name), posixpath.join(host, name)
         if tree.files.kind(outside) == "link":
-            tree.arguments += ["--symlink", tree.files.link(outside), inside]
-            tree.mounts.append((inside, outside))
+            tree.symlink(tree.files.link(outside), inside, outside)
         else:
-            tree.mount("--bind", outside, inside)
-    return True
+            tree.mount("--bind" if covering.writable else "--ro-bind", outside, inside)
+    for mount in inner:
+        if mount.source is not None:
+            tree.mount("--bind" if mount.writable else "--ro-bind", mount.source, mount.target)
 
 
 def _find(tree: _Tree, name: str, search: str, cwd: str) -> Command | NoCommand:

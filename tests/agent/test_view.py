@@ -314,6 +314,47 @@ def test_in_an_empty_place_of_the_view_nothing_needs_rebuilding() -> None:
     assert at(found, "/run") == [("--tmpfs", "/run")]
 
 
+def test_rebuilding_shows_nothing_of_weirs() -> None:
+    """Where /etc has no hosts file, /etc is rebuilt, and /etc/weir is in it."""
+    made = view(binds=(Bind("/run/weir/hosts", "/etc/hosts", absent="make"),))
+    table = {path: entry for path, entry in SYSTEM.items() if path != "/etc/hosts"}
+    found = render_view(made, Table(table, PROGRAMS), "true", "/usr/bin", HOME)
+    options = mounts(found)
+    assert at(found, "/etc/hosts") == [("--ro-bind", "/run/weir/hosts", "/etc/hosts")]
+    assert at(found, "/etc/weir")[-1] == ("--tmpfs", "/etc/weir")
+    assert options.index(("--ro-bind", "/etc/ssl", "/etc/ssl")) > options.index(("--tmpfs", "/etc"))
+    # What was read-only still is: the entries, and the directory that holds them.
+    assert not [option for option in options if option[0] == "--bind" and str(option[2]).startswith("/etc")]
+    assert options.index(("--remount-ro", "/etc")) > options.index(("--tmpfs", "/etc/weir"))
+
+
+def test_rebuilding_in_a_read_only_home_makes_nothing_writable() -> None:
+    directory = posixpath.dirname(ROOT_CRT)
+    made = view(writable=(directory + "/mine",), readable=(HOME,), binds=(Bind(AUTHORITIES, ROOT_CRT, True, "make"),))
+    found = rendered(made, {directory + "/postgresql.key": b"", directory + "/mine": None})
+    key = directory + "/postgresql.key"
+    assert at(found, key) == [("--ro-bind", key, key)]
+    assert at(found, directory + "/mine")[-1] == ("--bind", directory + "/mine", directory + "/mine")
+    assert ("--remount-ro", directory) in mounts(found)
+
+
+def test_rebuilding_keeps_the_files_that_were_added_to() -> None:
+    own = HOME + "/.postgresql/own.crt"
+    made = view(binds=(Bind(AUTHORITIES, own, True), Bind(AUTHORITIES, ROOT_CRT, True, "make")))
+    found = rendered(made, {own: ROOTS})
+    assert at(found, own)[-1] == ("--ro-bind-data", Data(ROOTS + ADDED), own)
+    assert at(found, ROOT_CRT) == [("--ro-bind-data", Data(ADDED), ROOT_CRT)]
+
+
+@pytest.mark.parametrize("absent", ["skip", "make"])
+@pytest.mark.parametrize("path", ["/etc/weir/own.pem", "/var/lib/weir/ca.pem", "/srv/link.pem"])
+def test_a_caller_cannot_name_a_file_of_weirs(path: str, absent: str) -> None:
+    """SSL_CERT_FILE=/etc/weir/..., or a link to it: content would show that the view hides."""
+    found = rendered(bound(path, absent=absent), {
+        "/etc/weir/own.pem": ROOTS, "/var/lib/weir/ca.pem": ROOTS, "/srv/link.pem": "-> ../etc/weir/own.pem"})
+    assert not [option for option in mounts(found) if isinstance(option[1], Data)]
+
+
 # the command and where it starts
 
 
