@@ -66,15 +66,46 @@ class Caller:
 def read_caller(connection: socket.socket) -> Caller:
     """By the kernel's word.  A caller that has gone leaves the launcher's own limits."""
     pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    names = (name for name in dir(resource) if name.startswith("RLIMIT_"))
     try:
-        numbers = {getattr(resource, name) for name in names}
-        limits = tuple((number, resource.prlimit(pid, number)) for number in numbers)
+        with open(f"/proc/{pid}/limits") as file:
+            limits = parse_limits(file.read())
         with open(f"/proc/{pid}/status") as file:
             umask = next((int(line.split()[1], 8) for line in file if line.startswith("Umask:")), 0o022)
     except (OSError, ValueError):
         return Caller(pid, (), 0o022)
     return Caller(pid, limits, umask & 0o777)
+
+
+# proc(5), /proc/PID/limits; prlimit(2) of another user's process would need CAP_SYS_RESOURCE, which not every root has.
+_LIMITS: Final = {
+    "Max cpu time": resource.RLIMIT_CPU, "Max file size": resource.RLIMIT_FSIZE,
+    "Max data size": resource.RLIMIT_DATA, "Max stack size": resource.RLIMIT_STACK,
+    "Max core file size": resource.RLIMIT_CORE, "Max resident set": resource.RLIMIT_RSS,
+    "Max processes": resource.RLIMIT_NPROC, "Max open files": resource.RLIMIT_NOFILE,
+    "Max locked memory": resource.RLIMIT_MEMLOCK, "Max address space": resource.RLIMIT_AS,
+    "Max pending signals": resource.RLIMIT_SIGPENDING, "Max msgqueue size": resource.RLIMIT_MSGQUEUE,
+    "Max nice priority": resource.RLIMIT_NICE, "Max realtime priority": resource.RLIMIT_RTPRIO,
+    "Max realtime timeout": resource.RLIMIT_RTTIME,
+}
+
+
+def parse_limits(text: str) -> tuple[tuple[int, tuple[int, int]], ...]:
+    """Soft and hard by number.  Raises ValueError where a column is no number."""
+    found = []
+    for line in text.splitlines()[1:]:
+        if (number := _LIMITS.get(line[:25].strip())) is not None:
+            soft, hard = (resource.RLIM_INFINITY if word == "unlimited" else int(word)
+                          for word in line[25:].split()[:2])
+            found.append((number, (soft, hard)))
+    return tuple(found)
+
+
+def lower(bounds: tuple[int, int], most: int) -> tuple[int, int]:
+    """Soft and hard limit, neither above `most`."""
+    if most == resource.RLIM_INFINITY:
+        return bounds
+    soft, hard = (most if limit == resource.RLIM_INFINITY else min(limit, most) for limit in bounds)
+    return soft, hard
 
 
 def check_descriptor(fd: int, name: int) -> None:
@@ -130,7 +161,10 @@ def _into_cgroup(path: str) -> None:
 def _limits(caller: Caller) -> None:
     """The agent's own (a service's) are not the user's."""
     for number, bounds in caller.limits:
-        resource.setrlimit(number, bounds)
+        try:
+            resource.setrlimit(number, bounds)
+        except ValueError:            # without CAP_SYS_RESOURCE no hard limit is raised: what there is, then
+            resource.setrlimit(number, lower(bounds, resource.getrlimit(number)[1]))
     os.umask(caller.umask)
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("0")

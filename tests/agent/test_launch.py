@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -111,11 +112,14 @@ def test_arguments_and_variables_are_bytes(host: Host) -> None:
 
 
 def _limit() -> None:
-    import resource
-
     os.umask(0o027)
     resource.setrlimit(resource.RLIMIT_NOFILE, (123, 456))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def test_limits_and_umask_are_the_callers(host: Host) -> None:
+    _, out, _ = host.run("sh", "-c", "umask; ulimit -Sn; ulimit -Hn; ulimit -c", preexec_fn=_limit)
+    assert out.split() == [b"0027", b"123", b"456", b"0"]
 
 
 def test_nothing_but_descriptors_0_to_2(host: Host) -> None:
