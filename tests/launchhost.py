@@ -67,6 +67,13 @@ class Host:
             if what in event:
                 return event[what]
 
+    def ended(self, number: int) -> int:
+        """The exit code that the agent was told of this command."""
+        while (event := self.expect("ended"))[0] != number:
+            pass
+        code: int = event[1]
+        return code
+
     def forget(self) -> None:
         with suppress(queue.Empty):
             while True:
@@ -117,6 +124,7 @@ class Terminal:
     """weir run as the test's user on a pseudo terminal, seen from the person's side."""
 
     def __init__(self, host: Host, *argv: str, rows: int = 33, columns: int = 111, **keywords: Any) -> None:
+        host.forget()
         self.master, slave = os.openpty()
         self.resize(rows, columns)
         os.fchown(slave, UID, -1)
