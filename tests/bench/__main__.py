@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 from bench.figures import Run, against_targets, parse_log, parse_pgbench, parse_timing, table
 from clients.conftest import PGBENCH
+from clients.test_clients import environment
 from lab.hosts import OTHER
 from lab.lab import Lab, lab
 from lab.postgresql import NAME
@@ -86,16 +87,11 @@ def bouncer(made: Lab) -> Iterator[subprocess.Popen[bytes]]:
         yield process
 
 
-def base(made: Lab, password: str, host: str = NAME, port: int = 5432, mode: str = "verify-full") -> dict[str, str]:
-    return {"PGHOST": host, "PGPORT": str(port), "PGDATABASE": "shop", "PGUSER": "crew_svc", "PGPASSWORD": password,
-            "PGSSLMODE": mode, "PGSSLROOTCERT": str(made.home / "db-ca.pem")}
-
-
 def ways(made: Lab, installed: Installed, process: subprocess.Popen[bytes]) -> list[Way]:
     real = made.database.passwords["crew_svc"]
-    direct = base(made, real)
-    pooled = base(made, "any", OTHER.ipv4, 6432, "require")
-    crew = base(made, "wrong")
+    direct = environment(made, real)
+    pooled = environment(made, "any", PGHOST=OTHER.ipv4, PGPORT="6432", PGSSLMODE="require")
+    crew = environment(made, "wrong")
     own = installed.pids()
     inner = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
     return [

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
-from bench.__main__ import base
-from clients.test_clients import PYTHON
+from clients.test_clients import PYTHON, environment
 from lab.lab import lab
 from lab.weir import Installed, weir
 
@@ -56,7 +55,7 @@ def watch(installed: Installed, script: str, argument: int) -> list[tuple[str, d
     seen = [("start", rss(installed))]
     process = subprocess.Popen(
         installed.crew_argv(PYTHON, "-c", script, str(argument)), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True, cwd=installed.lab.home, env=installed.lab.client_environment(base(installed.lab, "wrong")))
+        text=True, cwd=installed.lab.home, env=installed.lab.client_environment(environment(installed.lab, "wrong")))
     assert process.stdout is not None
     for line in process.stdout:
         seen.append((line.strip(), rss(installed)))

@@ -21,16 +21,24 @@ def server(
     environment: dict[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """`command` on `host` while the block runs, output to `log`.  It gets `ending` when the block or the lab ends."""
-    as_user = ["--reuid", user, "--regid", user, "--init-groups"] if user else []
-    argv = host.argv(["setpriv", *as_user, "--pdeathsig", ending, "--", *command])
-    with open(log, "ab") as file:
-        process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True, cwd="/",
-        )
+    process = start(host, command, log, user, ending, environment)
     try:
         yield process
     finally:
         stop(process, ending)
+
+
+def start(
+    host: Host, command: Sequence[str], log: Path, user: str = "", ending: str = "TERM",
+    environment: dict[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """The same for whoever stops it himself."""
+    as_user = ["--reuid", user, "--regid", user, "--init-groups"] if user else []
+    argv = host.argv(["setpriv", *as_user, "--pdeathsig", ending, "--", *command])
+    with open(log, "ab") as file:
+        return subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True, cwd="/",
+        )
 
 
 def stop(process: subprocess.Popen[bytes], ending: str = "TERM") -> None:

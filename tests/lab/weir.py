@@ -17,7 +17,7 @@ from lab import hosts, oracle
 from lab.hosts import CREW, DNS, MODEL, RUNTIME, USER, wait_until
 from lab.lab import MODEL_PORT, Lab
 from lab.postgresql import NAME
-from lab.servers import server, stop
+from lab.servers import server, start, stop
 
 APPROVER = "labdba"                   # member of weir-approvers and, by groups.toml, of `dba`
 AUDITOR = "labaudit"                  # member of weir-audit
@@ -223,10 +223,7 @@ class Installed:
 
     def again(self) -> Installed:
         """Another agent after a killed one."""
-        with open(self.log, "ab") as log:
-            process = subprocess.Popen(
-                CREW.argv(["setpriv", "--pdeathsig", "TERM", "--", *self.argv("agent")]), stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True, cwd="/")
+        process = start(CREW, self.argv("agent"), self.log)
         self.others.append(process)
         return replace(self, process=process)
 
@@ -329,12 +326,7 @@ def weir(lab: Lab, config: Path | None = None, wait: str = "enforcing", **option
             made.weir("release", "--kill")
             for other in made.others:
                 stop(other)
-    remove()
-
-
-def remove() -> None:
-    """What is left of Weir when its agent could not release."""
-    hosts.remove_runtime()
+    hosts.remove_runtime()            # what is left of Weir when its agent could not release
 
 
 __all__ = ["APPROVER", "AUDITOR", "MODEL", "POLICY", "WORKLOAD", "Installed", "configure", "weir"]

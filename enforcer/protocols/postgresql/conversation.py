@@ -34,7 +34,7 @@ from enforcer.protocols.postgresql.book import Book, Operation, digest, unpack_p
 from enforcer.protocols.postgresql.catalogue import Catalogue
 from enforcer.protocols.postgresql.errors import ABORTED, Denial
 from enforcer.protocols.postgresql.expected import Definition, Definitions, Expectation, Portal
-from enforcer.protocols.postgresql.judge import Judge, Names, Prepared, Studied, Verdict, intern_meaning
+from enforcer.protocols.postgresql.judge import ENDING, Judge, Names, Prepared, Studied, Verdict
 from enforcer.protocols.postgresql.messages import (
     DENIAL,
     FLUSH,
@@ -73,7 +73,6 @@ _BOUND: Final = frozenset((
     "select", "insert", "update", "delete", "merge", "begin", "commit", "rollback", "rollback_to", "savepoint",
     "release", "set", "reset", "show", "listen", "notify", "unlisten", "deallocate", "discard", "close"))
 _CONTROL: Final = frozenset(("begin", "commit", "rollback", "rollback_to", "savepoint", "release"))
-_ENDING: Final = frozenset(("commit", "rollback", "rollback_to", "release"))
 # Kinds that never have rows.
 _SILENT: Final = _CONTROL | {"set", "reset", "listen", "notify", "unlisten", "prepare", "declare", "deallocate",
                              "discard", "close", "ddl", "copy", "lock", "truncate", "do"}
@@ -100,7 +99,7 @@ class Conversation:
         self._context, self._book = context, book
         self._judge = Judge(context)
         self._shared: dict[object, object] = {} if context.shared is None else context.shared
-        self._judge.learn(intern_meaning(self._shared, first))
+        self._judge.learn(meaning.intern_meaning(self._shared, first))
         self._labelled = bool(context.target.labels)
         self._client, self._server = Framing(MESSAGE_LIMIT, b"d", b"QPBDECSHXFdcfp"), Framing(
             MESSAGE_LIMIT, b"Dd", bytes(_ANSWERS) + b"DVKRWv")
@@ -217,9 +216,7 @@ class Conversation:
             self._inbox_bytes -= len(message) + OVERHEAD
 
     def _unblocked(self) -> bool:
-        if self._blocked == "answers":
-            return not self._expected
-        if self._blocked == "meaning":
+        if self._blocked in ("answers", "meaning"):
             return not self._expected
         if self._blocked == "copy":
             return self._copying is not None or not self._expected
@@ -294,6 +291,11 @@ class Conversation:
         self._expected.append(expectation)
         return expectation
 
+    def _forward(self, whole: bytes, start: int, end: int) -> None:
+        """A message of the extended protocol goes on; what was flushed before does not cover it."""
+        self._open, self._flushed = self._open + 1, False
+        self._up.piece(whole, start, end)
+
     def _ready(self) -> None:
         """May text be judged now?  Else the message waits, and what it waits for is under way."""
         if self._refused is not None:
@@ -317,7 +319,7 @@ class Conversation:
             raise _Wait("meaning")
 
     def _ask_meaning(self) -> None:
-        asked = self._book.say("meaning", meaning.ASK_TEXT, self._digest(meaning.ASK_TEXT))
+        asked = self._book.say("meaning", meaning.ASK_TEXT, digest(self._context.forwarded_key, meaning.ASK_TEXT))
         for kind in b"PBECC":
             expectation = self._expect(kind)
             expectation.hidden = True
@@ -329,9 +331,6 @@ class Conversation:
             self._up.add(meaning.ASK + SYNC)
             self._expect(_S).hidden = True
         self._stale, self._said = False, b""
-
-    def _digest(self, text: bytes) -> bytes:
-        return digest(self._context.forwarded_key, text)
 
     def _settle_open(self) -> None:
         """Before what is not of the extended protocol: an open batch has been answered."""
@@ -366,18 +365,9 @@ class Conversation:
 
     def _verdict(self, text: bytes) -> Verdict:
         verdict = self._judge.verdict(text, self._names)
-        if verdict.studied.names:
-            return self._new_names(verdict)
-        return self._own_names(verdict) if not verdict.studied.lasting else verdict
-
-    def _new_names(self, verdict: Verdict) -> Verdict:
-        """What prepares or declares: not a name of Weir's own, and a name once in a string."""
-        made = [one.name for one in verdict.studied.analysis.statements if one.kind in ("prepare", "declare")]
-        if any(name.encode() in RESERVED for name in made):
-            return replace(verdict, decision=UNSUPPORTED, problem=Denial("42602", "this name is Weir's own"))
-        if len(made) != len(set(made)):
-            return replace(verdict, decision=UNSUPPORTED, problem=Denial(
-                errors.FEATURE_NOT_SUPPORTED, "Weir does not carry strings that prepare or declare a name twice"))
+        problem = _bad_names(verdict.studied) if verdict.studied.names else None
+        if problem is not None:
+            return replace(verdict, decision=UNSUPPORTED, problem=problem)
         return self._own_names(verdict) if not verdict.studied.lasting else verdict
 
     def _whole_string(self, verdict: Verdict) -> Verdict:
@@ -386,7 +376,7 @@ class Conversation:
         if not (self._dirty and studied.ends):
             return verdict
         kinds = [one.kind for one in studied.analysis.statements]
-        first = next((at for at, kind in enumerate(kinds) if kind in _ENDING), len(kinds))
+        first = next((at for at, kind in enumerate(kinds) if kind in ENDING), len(kinds))
         if all(kind in _CONTROL for kind in kinds[first:]):
             return verdict
         return replace(verdict, decision=UNSUPPORTED, problem=Denial(
@@ -539,8 +529,7 @@ class Conversation:
             return
         expectation = self._expect(_P)
         self._define(self._statements, name, Prepared(text), expectation)
-        self._open, self._flushed = self._open + 1, False
-        self._up.piece(whole, start, end)
+        self._forward(whole, start, end)
 
     @staticmethod
     def _check_name(name: bytes) -> None:
@@ -572,8 +561,7 @@ class Conversation:
         expectation = self._expect(_B)
         self._define(self._portals, bind.portal, portal, expectation)
         self._unbound.append((expectation, portal))
-        self._open, self._flushed = self._open + 1, False
-        self._up.piece(whole, start, end)
+        self._forward(whole, start, end)
 
     def _describe(self, whole: bytes, start: int, end: int) -> None:
         kind, name = _named(whole, start, end)
@@ -584,8 +572,7 @@ class Conversation:
         expectation = self._expect(_D)
         if isinstance(found, Portal):
             expectation.portal = found
-        self._open, self._flushed = self._open + 1, False
-        self._up.piece(whole, start, end)
+        self._forward(whole, start, end)
 
     def _execute(self, whole: bytes, start: int, end: int) -> None:
         (name,), at = parse_strings(whole[start + 5:end], 1)
@@ -618,8 +605,7 @@ class Conversation:
         expectation = self._expect(_E)
         expectation.operation, expectation.verdict, expectation.portal = operation, verdict, portal
         self._set_barrier(expectation, verdict)
-        self._open, self._flushed = self._open + 1, False
-        self._up.piece(whole, start, end)
+        self._forward(whole, start, end)
         if studied.copies_in:
             self._blocked = "copy"
 
@@ -640,8 +626,7 @@ class Conversation:
         names = self._portals if kind == b"P" else self._statements
         self._find(names, name)
         self._define(names, name, None, self._expect(_C))
-        self._open, self._flushed = self._open + 1, False
-        self._up.piece(whole, start, end)
+        self._forward(whole, start, end)
 
     # ---- the server's messages
 
@@ -850,7 +835,7 @@ class Conversation:
     def _learn(self) -> None:
         answer = meaning.parse_row(self._said)
         old = self._judge.meaning
-        learned = intern_meaning(
+        learned = meaning.intern_meaning(
             self._shared, Meaning(answer.database, answer.role, answer.schemas, old.catalogue, 0))
         self._judge.learn(meaning.alter_meaning(self._shared, learned) if self._catalogue_dirty else learned)
         there = answer.prepared or {}
@@ -1012,7 +997,7 @@ class Conversation:
         if not isinstance(event.catalogue, Catalogue):
             raise Fatal(Denial(errors.IO_ERROR, event.reason or "the catalogue could not be read"))
         old = self._judge.meaning
-        self._judge.learn(intern_meaning(
+        self._judge.learn(meaning.intern_meaning(
             self._shared, Meaning(old.database, old.role, old.schemas, event.catalogue, 0)))
 
     def abandon(self, reason: str) -> list[Command]:
@@ -1025,6 +1010,16 @@ def _binding(verb: str, verdict: Verdict, parameters: bytes) -> object:
     """What an approval is bound to: the same text, parameters, requests, and terms under which it was asked."""
     studied = verdict.studied
     return verb, studied.forwarded, parameters, studied.named, verdict.decision.holds
+
+
+def _bad_names(studied: Studied) -> Denial | None:
+    """Of what prepares or declares: a name of Weir's own, or a name twice in a string."""
+    made = [one.name for one in studied.analysis.statements if one.kind in ("prepare", "declare")]
+    if any(name.encode() in RESERVED for name in made):
+        return Denial("42602", "this name is Weir's own")
+    if len(made) != len(set(made)):
+        return Denial(errors.FEATURE_NOT_SUPPORTED, "Weir does not carry strings that prepare or declare a name twice")
+    return None
 
 
 def _nothing(value: bytes) -> None:

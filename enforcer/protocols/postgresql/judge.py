@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -17,7 +16,7 @@ from pglast.parser import ParseError, parse_sql_json
 
 from enforcer.core.context import Context
 from enforcer.hot.shape import strip
-from enforcer.protocols.postgresql.book import DIGEST, SALT, digest
+from enforcer.protocols.postgresql.book import SALT, digest
 from enforcer.protocols.postgresql.errors import SYNTAX_ERROR, Denial
 from enforcer.protocols.postgresql.operations import Analysis, Meaning, analyse
 from enforcer.words.decisions import DENY, PERMIT, Decision
@@ -31,7 +30,7 @@ NOTHING_ASKED: Final = Decision(PERMIT, ("empty",))
 # What these mean depends on what the session has prepared or declared.
 _OWN_NAMES: Final = frozenset(("execute", "fetch"))
 _NAMING: Final = frozenset(("prepare", "deallocate", "declare", "close", "discard"))
-_ENDING: Final = frozenset(("commit", "rollback", "rollback_to", "release"))
+ENDING: Final = frozenset(("commit", "rollback", "rollback_to", "release"))
 _SHAPED: Final = (b"select", b"insert", b"update", b"delete")
 _FREE: Final = frozenset(("sql:select", "sql:insert", "sql:update", "sql:delete", "sql:transaction"))
 _decode = msgspec.json.Decoder().decode
@@ -134,11 +133,11 @@ class Judge:
             tuple(dict.fromkeys(label for s in statements for label in s.shows)),
             tuple(dict.fromkeys(label for s in statements for label in s.blocked)),
             (digest(salt, analysis.recorded), salt, analysis.recorded),
-            blake2b(text, digest_size=DIGEST, key=self._context.forwarded_key).digest(),
+            digest(self._context.forwarded_key, text),
             not any(s.kind in _OWN_NAMES for s in statements),
             any(s.writes for s in statements), any(s.barrier or s.alters_catalogue for s in statements),
             any(s.alters_catalogue for s in statements), any(s.kind in _NAMING for s in statements),
-            any(s.kind in _ENDING for s in statements), any(s.copy == "in" for s in statements),
+            any(s.kind in ENDING for s in statements), any(s.copy == "in" for s in statements),
             tuple((s.blocked, s.blocked_reason) for s in statements if s.blocked),
         )
 
@@ -225,18 +224,3 @@ class Names(Mapping[str, Analysis]):
 
     def __len__(self) -> int:
         return 0
-
-
-def intern_meaning(shared: dict[object, object], meaning: Meaning) -> Meaning:
-    """Equal meanings have equal versions, for all sessions of a target; a version is never used for another."""
-    known: dict[object, int] = shared.setdefault("meanings", {})  # type: ignore[assignment]
-    catalogue = meaning.catalogue.version if meaning.catalogue is not None else 0
-    key = (meaning.database, meaning.role, meaning.schemas, catalogue)
-    number = known.get(key)
-    if number is None:
-        count = shared.get("meaning", 0)
-        number = shared["meaning"] = (count if isinstance(count, int) else 0) + 1
-        if len(known) >= SHARED:
-            known.clear()
-        known[key] = number
-    return Meaning(meaning.database, meaning.role, meaning.schemas, meaning.catalogue, number)

@@ -28,7 +28,7 @@ ASK: Final = b"".join((
     render(b"C", b"P" + NAME + b"\0"),
     render(b"C", b"S" + NAME + b"\0"),
 ))
-VERSIONS: Final = 4096                # altered meanings kept for a target
+VERSIONS: Final = 4096                # of meanings, plain and altered, kept for a target
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
@@ -48,19 +48,32 @@ def parse_row(body: bytes) -> Answer:
         raise RemoteProtocolError("the server's answer about names is malformed") from None
 
 
+def intern_meaning(shared: dict[object, object], meaning: Meaning) -> Meaning:
+    """Equal meanings have equal versions, for all sessions of a target; a version is never used for another."""
+    catalogue = meaning.catalogue.version if meaning.catalogue is not None else 0
+    key = (meaning.database, meaning.role, meaning.schemas, catalogue)
+    return Meaning(
+        meaning.database, meaning.role, meaning.schemas, meaning.catalogue, _version(shared, "meanings", key))
+
+
 def alter_meaning(shared: dict[object, object], known: Meaning) -> Meaning:
     """The same names while the transaction has DDL that the catalogue does not know; a version of its own."""
     if known.altered:
         return known
-    versions: dict[int, int] = shared.setdefault("altered", {})  # type: ignore[assignment]
-    number = versions.get(known.version)
+    return replace(known, version=_version(shared, "altered", known.version), altered=True)
+
+
+def _version(shared: dict[object, object], kept: str, key: object) -> int:
+    """The version that this key has among the `kept` ones, or the next of all."""
+    versions: dict[object, int] = shared.setdefault(kept, {})  # type: ignore[assignment]
+    number = versions.get(key)
     if number is None:
         count = shared.get("meaning", 0)
         number = shared["meaning"] = (count if isinstance(count, int) else 0) + 1
         if len(versions) >= VERSIONS:
             versions.clear()
-        versions[known.version] = number
-    return replace(known, version=number, altered=True)
+        versions[key] = number
+    return number
 
 
 def parse_answer(body: bytes, catalogue: Catalogue | None) -> Meaning:
