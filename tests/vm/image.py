@@ -1,0 +1,75 @@
+"""The root file system of a fresh Debian 12 server, built once by mmdebstrap from Debian's own packages.
+
+Nothing of the host that builds it is in it: what a host needs to reach package registries is given to the running
+machine (host.py), so that this may be kept and used for many runs.
+"""
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+NAME: Final = "debian-12"
+USER: Final = "admin"
+# Beside Debian's own "important" set, what its installer puts on a server, and git for the clone.
+PACKAGES: Final = (
+    "linux-image-amd64", "systemd-sysv", "systemd-timesyncd", "dbus", "libpam-systemd", "openssh-server", "sudo", "git",
+    "ca-certificates", "python3", "curl", "ifupdown", "isc-dhcp-client")
+HOOKS: Final = (
+    'printf "auto lo\\niface lo inet loopback\\nallow-hotplug ens3\\niface ens3 inet dhcp\\n" '
+    '>"$1/etc/network/interfaces"',
+    'printf "/dev/vda / ext4 defaults 0 1\\n" >"$1/etc/fstab"',
+    'echo weir-vm >"$1/etc/hostname"',
+    'printf "127.0.0.1 localhost\\n127.0.1.1 weir-vm\\n::1 localhost\\n" >"$1/etc/hosts"',
+    f'chroot "$1" useradd -m -s /bin/bash -G sudo {USER}',
+    f'echo "{USER} ALL=(ALL) NOPASSWD: ALL" >"$1/etc/sudoers.d/{USER}"; chmod 440 "$1/etc/sudoers.d/{USER}"',
+    'printf "UseDNS no\\n" >"$1/etc/ssh/sshd_config.d/vm.conf"',
+    'chroot "$1" systemctl enable ssh')
+SIZE: Final = "24G"                   # sparse
+BUILD_SECONDS: Final = 1200
+
+
+class ImageError(Exception):
+    """The root file system cannot be built; the message says why."""
+
+
+def sources() -> list[str]:
+    """Where this host takes Debian's packages from, if it is a Debian 12; else mmdebstrap's own choice."""
+    release = Path("/etc/os-release").read_text()
+    for path in (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list")):
+        if "VERSION_CODENAME=bookworm" in release and path.exists() and "bookworm" in path.read_text():
+            return [str(path)]
+    return []
+
+
+def build(directory: Path, options: list[str]) -> Path:
+    """The folder with `root.img`, `vmlinuz` and `initrd`, built where it is not there yet.  `options`: of apt."""
+    recipe = repr((PACKAGES, HOOKS, SIZE, sources())).encode()
+    made = directory / f"{NAME}-{hashlib.sha256(recipe).hexdigest()[:12]}"
+    if made.exists():
+        return made
+    for tool in ("mmdebstrap", "mkfs.ext4", "qemu-system-x86_64", "qemu-img"):
+        if shutil.which(tool) is None:
+            raise ImageError(f"{tool} is missing: apt-get install mmdebstrap e2fsprogs qemu-system-x86 qemu-utils")
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=directory) as temporary:
+        root, parts = Path(temporary, "root"), Path(temporary, "parts")
+        parts.mkdir()
+        _run(["mmdebstrap", "--quiet", "--variant=important", f"--include={','.join(PACKAGES)}",
+              *(f"--aptopt={line}" for line in options), *(f"--customize-hook={hook}" for hook in HOOKS),
+              "bookworm", str(root), *sources()])
+        for name, pattern in (("vmlinuz", "vmlinuz-*"), ("initrd", "initrd.img-*")):
+            (found,) = (root / "boot").glob(pattern)
+            shutil.copy(found, parts / name)
+        _run(["mkfs.ext4", "-q", "-d", str(root), str(parts / "root.img"), SIZE])
+        parts.rename(made)
+    return made
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_SECONDS)
+    if done.returncode:
+        raise ImageError(f"{command[0]}: {done.stderr[-2000:]}")

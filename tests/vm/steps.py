@@ -1,0 +1,42 @@
+"""What is shown on the machine, in order.  Every step is a shell command of the machine's user, in the clone."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+PYTEST: Final = "sudo /opt/weir/dev/bin/python -m pytest -q -p no:cacheprovider"
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    command: str
+    seconds: float                    # bound
+    needed: bool = False              # without it the rest shows nothing
+
+
+def pytest(name: str, what: str, minutes: float) -> Step:
+    return Step(name, f"{PYTEST} {what}", minutes * 60)
+
+
+STEPS: Final = (
+    Step("install", "sudo ./bootstrap install", 1800, needed=True),
+    Step("demo", "sudo ./bootstrap demo", 2400, needed=True),
+    Step("install again changes nothing", "sudo ./bootstrap install", 300),
+    pytest("fresh machine", "tests/vm/checks.py", 20),
+    pytest("probes", "tests/probes", 20),
+    pytest("escapes", "tests/escape", 30),
+    pytest("agent", "tests/agent", 40),
+    pytest("road", "tests/road --deselect tests/road/test_demo.py::test_the_demo", 20),
+    pytest("enforcer", "tests/enforcer -x", 60),
+)
+
+FACTS: Final = {
+    "kernel": "uname -rv",
+    "Debian": "cat /etc/debian_version",
+    "PID 1": "ps -o comm= -p 1; systemctl --version | head -1",
+    "cgroups": "stat -fc %T /sys/fs/cgroup; findmnt -no OPTIONS /sys/fs/cgroup",
+    "security modules": "cat /sys/kernel/security/lsm",
+    "name resolution": "grep -v '^#' /etc/resolv.conf; ls -l /etc/resolv.conf",
+    "processors and memory": "nproc; free -m | awk '/^Mem/ {print $2 \" MiB\"}'",
+}

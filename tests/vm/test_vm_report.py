@@ -1,0 +1,46 @@
+"""What needs no machine: what of this host is given to the guest, and how a run is told."""
+from __future__ import annotations
+
+import pytest
+
+from vm import host
+from vm.__main__ import Run, outcome, render
+from vm.machine import Done
+from vm.steps import STEPS
+
+
+@pytest.mark.parametrize(("text", "seen"), [
+    ("http://127.0.0.1:3128", "http://10.0.2.2:3128"),
+    ("https://user@localhost/simple", "https://user@10.0.2.2/simple"),
+    ('Acquire::http::Proxy "http://[::1]:8000";', 'Acquire::http::Proxy "http://10.0.2.2:8000";'),
+    ("http://localhost.example:80", "http://localhost.example:80"),
+    ("https://registry.example/127.0.0.1x", "https://registry.example/127.0.0.1x"),
+])
+def test_this_hosts_loopback_has_another_address_in_the_guest(text: str, seen: str) -> None:
+    assert host.seen_by_guest(text) == seen
+
+
+def test_only_what_reaches_registries_is_given() -> None:
+    variables = {"HTTPS_PROXY": "http://127.0.0.1:1", "PIP_INDEX_URL": "https://index.example/", "HOME": "/root",
+                 "AWS_SECRET_ACCESS_KEY": "secret", "PIP_FIND_LINKS": "/here/only"}
+    assert host.environment(variables) == {"HTTPS_PROXY": "http://10.0.2.2:1", "PIP_INDEX_URL": "https://index.example/"}
+
+
+@pytest.mark.parametrize(("done", "said"), [
+    (Done(0, "..\n\x1b[32m2 passed\x1b[0m, 1 skipped in 3.10s\n", 4.0), "passed: 2 passed, 1 skipped"),
+    (Done(1, "==== 1 failed, 2 passed in 70.10s (0:01:10) ====", 71.0), "failed (1): 1 failed, 2 passed"),
+    (Done(124, "..", 60.0), "out of time"),
+    (Done(0, "", 1.0), "passed"),
+])
+def test_an_outcome_in_words(done: Done, said: str) -> None:
+    assert outcome(done) == said
+
+
+def test_what_did_not_pass_is_named() -> None:
+    run = Run("abc1234", 37.0, {"kernel": "6.1"}, [(STEPS[0], Done(0, "", 5.0)), (
+        STEPS[-1], Done(1, "FAILED tests/x.py::test_y - assert 0\n1 failed in 1.0s", 2.0))])
+    assert run.failed
+    text = render(run)
+    assert "| kernel | 6.1 |" in text
+    assert f"| {STEPS[0].name} | passed | 5 s |" in text
+    assert "FAILED tests/x.py::test_y - assert 0" in text
