@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from agent.arguments import mask_text
 from agent.channel import ChannelError
 from agent.contract import control, messages
 from agent.contract.control import Answered, Failed, Message, Refused
@@ -72,7 +73,7 @@ class Launches:
             return Failed(launch.code, launch.text)
         account = named or caller
         start = Start(owner, launch.workload, launch.uid, account.name, _unix_groups(launch.gid, launch.groups),
-                      launch.cgroup, time.time_ns(), command=plain(os.fsdecode(launch.argv[0])))
+                      launch.cgroup, time.time_ns(), command=plain(mask_text(os.fsdecode(launch.argv[0]))))
         agent.owners.put(start)
         self._running.add(owner)
         try:

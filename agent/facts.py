@@ -11,11 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from agent.arguments import MASK, mask_arguments
 from agent.contract.owner import Process
 from agent.journal import plain
 
 ARGUMENTS: Final = 64
 CHARACTERS: Final = 4096              # of all arguments
+CMDLINE: Final = 1 << 16              # bytes that are read
 HASHED: Final = 2 << 30               # bytes of an executable that is hashed
 PATIENCE: Final = 2.0                 # seconds that an answer waits for a hash; it goes on and the next one has it
 CACHED: Final = 4096                  # hashes
@@ -89,7 +91,7 @@ async def read_process(pid: int, when: int, hashes: Hashes, proc: Path = Path("/
     if started == 0 or started - _TICK > when + _suspended():
         return Process(pid)
     exe, fd = _executable(directory)
-    argv = parse_argv(_read(directory / "cmdline", 1 << 16))
+    argv = parse_argv(_read(directory / "cmdline", CMDLINE))
     digest = await hashes.of(fd) if fd >= 0 else ""
     if read_started(directory) != started:
         # It ended while it was looked at: what was opened was its own, but what was read as text may be another's.
@@ -108,11 +110,14 @@ def read_started(directory: Path) -> int:
 
 
 def parse_argv(cmdline: bytes) -> tuple[str, ...]:
-    """proc(5), cmdline: bounded, the last argument cut where it is too long."""
+    """proc(5), cmdline: secrets masked, then bounded, the last argument cut where it is too long."""
+    arguments = [one.decode(errors="backslashreplace") for one in cmdline.removesuffix(b"\0").split(b"\0")]
+    if len(cmdline) >= CMDLINE:       # cut off while it was read: where a secret in the last one ends is not known
+        arguments[-1] = MASK
     found: list[str] = []
     left = CHARACTERS
-    for argument in cmdline.removesuffix(b"\0").split(b"\0")[:ARGUMENTS] if cmdline else ():
-        text = plain(argument.decode(errors="backslashreplace"))[:left]
+    for argument in mask_arguments(arguments[:ARGUMENTS]) if cmdline else ():
+        text = plain(argument)[:left]
         found.append(text)
         left -= len(text)
         if left <= 0:
