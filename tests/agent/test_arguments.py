@@ -125,7 +125,8 @@ def test_secrets_are_masked_before_anything_is_cut() -> None:
 
 HOSTILE = [
     "password", "pass", "token ", "password=", "password='", "\"password\":", "password\\", "--password ",
-    "-----BEGIN ", "-----BEGIN PRIVATE KEY-----", "://", "a://b:c@", "://a:", "@", "@:", "bearer ", "authorization:", "\\", "'", "\"",
+    "-----BEGIN ", "-----BEGIN PRIVATE KEY-----", "://", "a://b:c@", "a://:", "@", "@:", "bearer ", "authorization:",
+    "'", "\\", '"',
     " ", "\t", "a", "-", "--no-", "-p", "mysql ", "1", "pass1", "?password=", "&token=", "=", ":", "sshpass -p ",
     " host", " ssla", "password\"'`", "api-", "\u00e4", "password  ",
 ]
