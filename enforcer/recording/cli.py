@@ -21,9 +21,9 @@ import msgspec
 from rich.console import Console
 
 from enforcer.recording import erasing, export, notes, replay
-from enforcer.recording.read import Reader, open_recording
+from enforcer.recording.read import FORBIDDEN, Reader, open_recording
 from enforcer.recording.verify import read_key, verify
-from enforcer.recording.weir_verify import Unreadable, parse_expected, render_report, report_json
+from enforcer.recording.weir_verify import Unreadable, parse_expected, render_report, report_json, unfit
 from enforcer.words.errors import RecordingError
 
 DEFAULT: Final = Path("/var/lib/weir/recording")
@@ -45,42 +45,49 @@ def _recording(command: Command) -> Command:
     return click.option(
         "--recording", "directory", type=click.Path(path_type=Path, readable=False),
         callback=lambda context, _, value: value or _default(context),
-        help="Directory of the recording.  Default: where weir.toml says, /var/lib/weir/recording.")(command)
+        help="Directory of the recording, or one file of it.  Default: where weir.toml says, /var/lib/weir/recording.",
+    )(command)
 
 
 _JSON: Final = click.option("--json", "as_json", is_flag=True, help="JSON instead of text; times in UTC.")
 
 
+_EXIT: Final = "Exit codes: 0 done, 1 refused or failed, 2 usage."
+_BROKEN: Final = (ValueError, TypeError, LookupError, msgspec.MsgspecError)     # rows that no recorder has written
+
+
+class _NotReadable(click.ClickException):
+    """Of `verify`, whose 1 says "not verified"."""
+
+    exit_code = 2
+
+
 @contextmanager
-def _reading(directory: Path, name: str, detail: dict[str, str]) -> Iterator[Reader]:
+def _reading(place: Path, name: str, detail: dict[str, str]) -> Iterator[Reader]:
     """Open it, leave the note, or end with what is wrong."""
-    _look(directory)
+    if wrong := _unreadable(place):
+        raise click.ClickException(f"{place}: {wrong}")
     try:
-        with open_recording(directory) as reader:
-            notes.leave_note(directory, notes.Note(name, detail))
+        with open_recording(place) as reader:
+            # One file of a live recording is no way round the note.
+            notes.leave_note(place if place.is_dir() else place.resolve().parent, notes.Note(name, detail))
             yield reader
-    except (RecordingError, sqlite3.Error, PermissionError) as reason:
+    except (RecordingError, PermissionError) as reason:
         raise click.ClickException(str(reason)) from reason
-
-
-def _look(path: Path) -> None:
-    """End where there is nothing to read, or not for this user."""
-    if wrong := _unreadable(path):
-        raise click.ClickException(f"{path}: {wrong}")
-
-
-_FORBIDDEN: Final = "Permission denied; members of the auditors' group (weir-audit) may read it"
+    except (sqlite3.Error, *_BROKEN) as reason:
+        raise click.ClickException(f"{place}: cannot be read to its end: {reason}; run `weir verify`") from reason
 
 
 def _unreadable(path: Path) -> str:
+    """Why there is nothing to read, or not for this user."""
     try:
         path.stat()
     except FileNotFoundError:
         return ("there is no recording; it begins when the agent first starts.  --recording names another directory, "
                 "--config (before the command) another Weir")
     except OSError as reason:
-        return _FORBIDDEN if isinstance(reason, PermissionError) else reason.strerror or str(reason)
-    return "" if os.access(path, os.R_OK) else _FORBIDDEN
+        return FORBIDDEN if isinstance(reason, PermissionError) else reason.strerror or str(reason)
+    return "" if os.access(path, os.R_OK) else FORBIDDEN
 
 
 @click.group()
@@ -88,31 +95,33 @@ def group() -> None:
     """Reading the recording."""
 
 
-@group.command()
+@group.command(epilog=_EXIT)
 @_recording
 @_JSON
 @click.option("--last", default=50, show_default=True, help="How many, the newest; 0: all.")
 def sessions(directory: Path, as_json: bool, last: int) -> None:
-    """Sessions that were recorded, the newest last."""
+    """Sessions that were recorded, the newest last; operations are the crew's, without Weir's own."""
     with _reading(directory, "read", {"what": "sessions"}) as reader:
         found = reader.sessions()[-last:] if last > 0 else reader.sessions()
-    if as_json:
-        click.echo(msgspec.json.encode([replay.session_json(one) for one in found]).decode())
-        return
-    if not found:
-        click.echo("no session is recorded yet", err=True)
-        return
-    for line in replay.render_sessions(found):
-        _console().print(line, soft_wrap=True)
+        if as_json:
+            click.echo(msgspec.json.encode([replay.session_json(one) for one in found]).decode())
+            return
+        if not found:
+            click.echo("no session is recorded yet", err=True)
+            return
+        for line in replay.render_sessions(found):
+            _console().print(line, soft_wrap=True)
 
 
-@group.command("replay")
+@group.command("replay", epilog=_EXIT)
 @click.argument("session")
 @_recording
 @_JSON
 @click.option("--speed", type=click.FloatRange(min=0), default=0.0,
               help="Show it as it went: 1 as fast as it was, 10 ten times faster.  Default: all at once.")
-def replay_session(session: str, directory: Path, as_json: bool, speed: float) -> None:
+@click.option("--all", "everything", is_flag=True, help="Also what Weir sent only so that the server itself fails "
+              "where it denied something.  --json has it always.")
+def replay_session(session: str, directory: Path, as_json: bool, speed: float, everything: bool) -> None:
     """A session as it went.  SESSION may be the beginning of its name."""
     with _reading(directory, "read", {"what": "session", "session": session}) as reader:
         entries = reader.entries(reader.find_session(session))
@@ -120,14 +129,14 @@ def replay_session(session: str, directory: Path, as_json: bool, speed: float) -
             click.echo(msgspec.json.encode([replay.entry_json(entry) for entry in entries]).decode())
             return
         console, shown = _console(), 0
-        for after, text in replay.render_transcript(entries):
+        for after, text in replay.render_transcript(entries, everything):
             if speed:
                 time.sleep(min(LONGEST_PAUSE, max(0, after - shown) / NANO / speed))
                 shown = after
             console.print(text, soft_wrap=True)
 
 
-@group.command()
+@group.command(epilog=_EXIT)
 @click.argument("words", nargs=-1, required=True)
 @_recording
 @_JSON
@@ -136,17 +145,16 @@ def search(words: tuple[str, ...], directory: Path, as_json: bool, last: int) ->
     """Operations and refusals that hold every word: in the statement, what it asks for, rules or reasons."""
     with _reading(directory, "read", {"what": "search", "words": " ".join(words)[:1000]}) as reader:
         found = reader.search(words, last)
-    if as_json:
-        click.echo(msgspec.json.encode([replay.entry_json(one) for one in found]).decode())
-        return
-    console = _console()
-    if not found:
-        click.echo("nothing holds every one of these words", err=True)
-    for one in reversed(found):
-        console.print(replay.render_found(one), soft_wrap=True)
+        if as_json:
+            click.echo(msgspec.json.encode([replay.entry_json(one) for one in found]).decode())
+            return
+        if not found:
+            click.echo("nothing holds every one of these words", err=True)
+        for one in reversed(found):
+            _console().print(replay.render_found(one), soft_wrap=True)
 
 
-@group.command("export")
+@group.command("export", epilog=_EXIT)
 @_recording
 @click.option("--session", "chosen", multiple=True, help="Its name, or the beginning; more than once for several.")
 @click.option("--format", "form", type=click.Choice(["sqlite", "ndjson", "csv"]), default="sqlite", show_default=True)
@@ -156,22 +164,23 @@ def export_sessions(directory: Path, chosen: tuple[str, ...], form: str, output:
     """Take sessions away: as a SQLite file that verifies by itself, or as NDJSON or CSV."""
     if form == "sqlite" and not chosen:
         raise click.UsageError("which sessions?  (--session; for everything, take the recording's own files)")
+    if form == "sqlite" and str(output) == "-":
+        raise click.UsageError("a SQLite file cannot go to standard output: -o FILE, or --format ndjson or csv")
     detail = {"what": form, "sessions": ",".join(chosen)[:1000] or "all"}
     with _reading(directory, "exported", detail) as reader:
-        names = [reader.find_session(one) for one in chosen]
+        names = list(dict.fromkeys(reader.find_session(one) for one in chosen))
         if form == "sqlite":
             count = export.write_sqlite(reader, names, output)
         else:
             with _output(output) as out:
                 count = _write(reader, names, form, out)
-    click.echo(f"{count} events: {output}" if form != "csv" else f"{count} operations: {output}", err=True)
+    click.echo(f"{count} {'lines' if form == 'csv' else 'events'}: {output}", err=True)
 
 
 def _write(reader: Reader, names: list[str], form: str, out: IO[str]) -> int:
-    write = export.write_ndjson if form == "ndjson" else export.write_csv
-    if not names:
-        return write(reader.entries(), out)
-    return write((entry for name in names for entry in reader.entries(name)), out)
+    if form == "ndjson":
+        return export.write_ndjson(reader.entries(*names), out)
+    return export.write_csv(reader.operations(*names), out)
 
 
 @contextmanager
@@ -181,13 +190,13 @@ def _output(path: Path) -> Iterator[IO[str]]:
         return
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "w", encoding="utf-8", newline="") as out:
+            yield out
     except OSError as reason:
         raise click.ClickException(f"{path}: {reason.strerror}") from reason
-    with open(fd, "w", encoding="utf-8", newline="") as out:
-        yield out
 
 
-@group.command("verify")
+@group.command("verify", epilog="Exit codes: 0 verified, 1 not verified, 2 usage, or what cannot be read.")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path, readable=False))
 @_recording
 @_JSON
@@ -204,23 +213,21 @@ def verify_files(
     weir_verify.py, beside this command's code, does the same with nothing but Python."""
     places = paths or (directory,)
     for one in places:
-        if wrong := _unreadable(one):
-            click.echo(f"Error: {one}: {wrong}", err=True)
-            context.exit(2)
+        if wrong := unfit(one) if paths and not one.is_dir() else _unreadable(one):
+            raise _NotReadable(f"{one}: {wrong}")
     beside = (places[0] if places[0].is_dir() else places[0].parent) / "signing.pub"
     try:
         given = [read_key(one) for one in keys or ((beside,) if beside.exists() else ())]
         report = verify(places, given, [parse_expected(one) for one in expect])
     except (Unreadable, RecordingError, OSError, ValueError) as reason:
-        click.echo(f"Error: {reason}", err=True)
-        context.exit(2)
+        raise _NotReadable(str(reason)) from reason
     if not keys and given:
         report.note(f"the key was taken from {beside}: --key with one that you kept elsewhere says more")
     click.echo(msgspec.json.encode(report_json(report)).decode() if as_json else render_report(report))
     context.exit(1 if report.problems else 0)
 
 
-@group.command()
+@group.command(epilog=_EXIT)
 @_recording
 @click.option("--session", "session", default="", help="Everything of this session ...")
 @click.option("--operation", type=int, default=0, help="... or only of one operation.")
@@ -233,6 +240,8 @@ def erase(directory: Path, session: str, operation: int, digests: tuple[str, ...
     other events share are erased for them as well."""
     if bool(session) == bool(digests):
         raise click.UsageError("either --session or --digest")
+    if directory.is_file():
+        raise click.ClickException(f"{directory}: texts are erased from a whole recording: name its directory")
     try:
         wanted = {bytes.fromhex(one) for one in digests}
         if any(len(one) != 32 for one in wanted):

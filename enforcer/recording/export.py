@@ -2,7 +2,7 @@
 
 SQLite: a file of the same form (`file.number` 0) that still verifies.  It spans whole checkpoints; events that were not
 asked for keep their leaf and nothing else, so that chain and signatures hold, and say nothing.
-NDJSON: an event a line.  CSV: an operation a line.
+NDJSON: an event a line.  CSV: an operation a line.  Both in the order of the chain.
 """
 # ruff: noqa: S608 (the only names in the statements are of schema.SPOKEN)
 from __future__ import annotations
@@ -24,7 +24,7 @@ from enforcer.recording.replay import entry_json, utc_time
 from enforcer.words import decisions, events
 from enforcer.words.errors import RecordingError
 
-COLUMNS: Final = (
+COLUMNS: Final = (                  # docs/recording.md: stable, new ones come at the end
     "seq", "time", "session", "operation", "actor", "verb", "decision", "text", "parameters", "requests", "rules",
     "masks", "reason", "status", "tag", "sqlstate", "rows", "bytes", "milliseconds", "error")
 LATE: Final = 50_000                  # events within which the recorder says that blobs were missing
@@ -41,25 +41,23 @@ def write_ndjson(entries: Iterable[Entry], out: IO[str]) -> int:
     return count
 
 
-def write_csv(entries: Iterable[Entry], out: IO[str]) -> int:
-    """One line a result, or an intent without one.  How many."""
+def write_csv(operations: Iterable[tuple[Entry, list[Entry]]], out: IO[str]) -> int:
+    """A line an operation, in the order given; one a result where it has several.  How many lines."""
     writer = csv.writer(out)
     writer.writerow(COLUMNS)
-    waiting: dict[tuple[str, int], list[Any]] = {}
     count = 0
-    for entry in entries:
-        e = entry.event
-        if entry.kind == events.INTENT:
-            waiting[e.session, e.operation] = _intent_cells(entry)
-        elif entry.kind == events.RESULT:
-            unknown = [entry.seq, utc_time(e.at), e.session, e.operation, *[""] * 9]
-            cells = waiting.pop((e.session, e.operation), unknown)
-            error = (entry.error or b"").decode(errors="replace")
-            writer.writerow([*cells, e.status, e.tag, e.sqlstate, e.rows, e.bytes, e.duration / 10**6, error])
+    for intent, results in operations:
+        cells = _intent_cells(intent)
+        for after in [_result_cells(one) for one in results] or [[""] * 7]:
+            writer.writerow([*cells, *after])
             count += 1
-    for cells in waiting.values():
-        writer.writerow([*cells, *[""] * 7])
-    return count + len(waiting)
+    return count
+
+
+def _result_cells(entry: Entry) -> list[Any]:
+    e = entry.event
+    error = (entry.error or b"").decode(errors="replace")
+    return [e.status, e.tag, e.sqlstate, e.rows, e.bytes, e.duration / 10**6, error]
 
 
 def _intent_cells(entry: Entry) -> list[Any]:
@@ -74,11 +72,14 @@ def _intent_cells(entry: Entry) -> list[Any]:
 
 def write_sqlite(reader: Reader, sessions: Iterable[str], path: Path) -> int:
     """The sessions' events, in a file that verifies.  How many.  RecordingError where there are none, or `path` is
-    there already."""
+    there already or cannot be made."""
     chosen = _choose(reader, sessions)
     if not chosen:
         raise RecordingError("there is nothing to export")
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as reason:
+        raise RecordingError(f"{path}: {reason.strerror}") from reason
     db = sqlite3.connect(path, isolation_level=None)
     try:
         db.execute("BEGIN")

@@ -18,6 +18,7 @@ import msgspec
 
 from enforcer.recording import schema
 from enforcer.recording.store import list_files, read_blob
+from enforcer.recording.weir_verify import explain, unfit
 from enforcer.words import events
 from enforcer.words.errors import RecordingError
 
@@ -26,6 +27,7 @@ _OF_A_SESSION: Final = tuple(
     table for kind, (table, _) in schema.SPOKEN.items() if "session" in schema.STRUCTS[kind].__struct_fields__)
 _DECODERS: Final = {kind: msgspec.msgpack.Decoder(struct).decode for kind, struct in schema.STRUCTS.items()}
 _ERASED: Final = None
+FORBIDDEN: Final = "Permission denied; members of the auditors' group (weir-audit) may read it"
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -80,6 +82,8 @@ def forwarded_digest(key: bytes, statement: bytes) -> bytes:
 
 def open_file(path: Path) -> sqlite3.Connection:
     """For reading only.  Raises RecordingError."""
+    if wrong := unfit(path):
+        raise RecordingError(f"{path}: {wrong}")
     wal = Path(f"{path}-wal")
     # Without -wal, and without the right to make one, only "immutable" opens a file whose header still says WAL.
     for options in ("mode=ro", "mode=ro&immutable=1"):
@@ -95,8 +99,8 @@ def open_file(path: Path) -> sqlite3.Connection:
             return db
         except sqlite3.DatabaseError as reason:
             db.close()
-            wrong = reason
-    raise RecordingError(f"{path}: {wrong}")
+            told = explain(reason)
+    raise RecordingError(f"{path}: {told}")
 
 
 class Reader:
@@ -148,15 +152,27 @@ class Reader:
             return beginning if beginning in found else found.pop()
         raise RecordingError(f"{len(found) or 'no'} session{'s begin' if found else ' begins'} with {beginning!r}")
 
-    def entries(self, session: str | None = None) -> Iterator[Entry]:
-        """Events of one session, or all of them, in their order."""
+    def entries(self, *sessions: str) -> Iterator[Entry]:
+        """Events of these sessions, or of all where none is named, in the order of the chain."""
         statement = "SELECT seq, kind, body FROM event WHERE body IS NOT NULL"
-        if session is not None:
-            parts = " UNION ALL ".join(f"SELECT seq FROM {table} WHERE session = :s" for table in _OF_A_SESSION)
+        if sessions:
+            parts = " UNION ALL ".join(f"SELECT seq FROM {table} WHERE {_among(sessions)}" for table in _OF_A_SESSION)
             statement += f" AND seq IN ({parts})"
         for db in self.dbs:
-            for seq, kind, body in db.execute(statement + " ORDER BY seq", {"s": session}):
+            for seq, kind, body in db.execute(statement + " ORDER BY seq", sessions):
                 yield make_entry(db, seq, kind, body)
+
+    def operations(self, *sessions: str) -> Iterator[tuple[Entry, list[Entry]]]:
+        """Each intent with its results, in the order of the chain; of these sessions, or of all."""
+        last = {row[0]: number for number, db in enumerate(self.dbs)
+                for row in db.execute("SELECT session FROM session_closed")}
+        statement = ("SELECT e.seq, e.kind, e.body FROM intent i JOIN event e ON e.seq = i.seq WHERE e.body IS NOT NULL"
+                     + (f" AND i.{_among(sessions)}" if sessions else "") + " ORDER BY i.seq")
+        for number, db in enumerate(self.dbs):
+            for seq, kind, body in db.execute(statement, sessions):
+                entry = make_entry(db, seq, kind, body)
+                until = max(number, last.get(entry.event.session, len(self.dbs) - 1))
+                yield entry, [one for later in self.dbs[number:until + 1] for one in _results(later, entry.event)]
 
     def search(self, words: Iterable[str], limit: int = 1000) -> list[Entry]:
         """Intents whose text, requests, rules or reason hold every word, and refusals; the newest first."""
@@ -196,14 +212,16 @@ _NOTHING_YET: Final = {
     "closed": 0, "operations": 0, "denied": 0, "held": 0, "bytes_in": 0, "bytes_out": 0, "reason": ""}
 
 
-def open_recording(directory: Path) -> Reader:
-    """Raises RecordingError."""
+def open_recording(place: Path) -> Reader:
+    """A recording's directory, or one file of it (an export).  Raises RecordingError."""
     try:
-        files = list_files(directory)
+        files = list_files(place) if place.is_dir() else [place]
+    except PermissionError as reason:
+        raise RecordingError(f"{place}: {FORBIDDEN}") from reason
     except OSError as reason:
-        raise RecordingError(f"{directory}: {reason.strerror}; members of the auditors' group may read it") from reason
+        raise RecordingError(f"{place}: {reason.strerror}") from reason
     if not files:
-        raise RecordingError(f"{directory} holds no recording")
+        raise RecordingError(f"{place}: holds no recording (recording-*.sqlite)")
     return Reader(files)
 
 
@@ -248,6 +266,17 @@ def read_parameters(content: bytes | None) -> list[str | None]:
     with suppress(msgspec.MsgspecError):
         return msgspec.msgpack.decode(content, type=list[str | None])
     return [repr(content)]
+
+
+def _among(sessions: tuple[str, ...]) -> str:
+    """Numbered parameters, so that a statement may ask for the same sessions several times."""
+    return f"session IN ({', '.join(f'?{number}' for number in range(1, len(sessions) + 1))})"
+
+
+def _results(db: sqlite3.Connection, intent: Any) -> list[Entry]:
+    rows = db.execute("SELECT e.seq, e.kind, e.body FROM result r JOIN event e ON e.seq = r.seq WHERE r.session = ? "
+                      "AND r.operation = ? AND e.body IS NOT NULL ORDER BY r.seq", (intent.session, intent.operation))
+    return [make_entry(db, *row) for row in rows.fetchall()]
 
 
 def _dicts(db: sqlite3.Connection, statement: str) -> Iterator[dict[str, Any]]:

@@ -68,15 +68,37 @@ def _cells(one: Session) -> tuple[str, ...]:
         str(one.denied), str(one.held), size(one.bytes_out), plain(one.reason, 80))
 
 
-def render_transcript(entries: Iterator[Entry]) -> Iterator[tuple[int, Text]]:
-    """(nanoseconds since the session began, lines) of each event."""
+def render_transcript(entries: Iterator[Entry], everything: bool = False) -> Iterator[tuple[int, Text]]:
+    """(nanoseconds since the session began, lines) of each event.  What Weir sends only so that the server itself fails
+    where an operation was denied is left out, unless `everything`: the denial stands above it."""
     began = None
+    counts = dict.fromkeys(("operations", "denied", "held", "own"), 0)
+    denials: set[int] = set()
     for entry in entries:
-        began = entry.event.at if began is None else began
-        after = max(0, entry.event.at - began)
-        shown = _SHOWN.get(entry.kind)
+        e = entry.event
+        began = e.at if began is None else began
+        after = max(0, e.at - began)
+        if entry.kind == events.INTENT:
+            _count(counts, e)
+            if (e.actor, e.verb) == ("weir", "denial") and not everything:
+                denials.add(e.operation)
+        if entry.kind in (events.INTENT, events.RESULT) and e.operation in denials:
+            continue
+        shown = _closed(entry, counts, everything) if entry.kind == events.SESSION_CLOSED else _render(entry)
         if shown is not None:
-            yield after, Text.assemble((f"{after / SECOND:>9.3f} ", "dim"), shown(entry))
+            yield after, Text.assemble((f"{after / SECOND:>9.3f} ", "dim"), shown)
+
+
+def _count(counts: dict[str, int], intent: Any) -> None:
+    """As `Reader.sessions` does."""
+    counts["own" if intent.actor == "weir" else "operations"] += 1
+    counts["denied"] += intent.decision == decisions.DENY
+    counts["held"] += intent.decision == decisions.HOLD
+
+
+def _render(entry: Entry) -> Text | None:
+    shown = _SHOWN.get(entry.kind)
+    return None if shown is None else shown(entry)
 
 
 def _opened(entry: Entry) -> Text:
@@ -91,11 +113,12 @@ def _opened(entry: Entry) -> Text:
     return text
 
 
-def _closed(entry: Entry) -> Text:
+def _closed(entry: Entry, counts: dict[str, int], everything: bool) -> Text:
     e = entry.event
+    number, own = counts["operations"], f" and {counts['own']} of Weir's own" if everything else ""
     return Text.assemble(
-        ("closed ", "bold"), f"{plain(e.reason)}; {e.operations} operations, {size(e.bytes_in)} in, "
-        f"{size(e.bytes_out)} out")
+        ("closed ", "bold"), f"{plain(e.reason)}; {number} operation{'' if number == 1 else 's'}{own}, "
+        f"{counts['denied']} denied, {counts['held']} held, {size(e.bytes_in)} in, {size(e.bytes_out)} out")
 
 
 def _intent(entry: Entry) -> Text:
@@ -156,7 +179,7 @@ def _gap(entry: Entry) -> Text:
 
 
 _SHOWN: Final = {
-    events.SESSION_OPENED: _opened, events.SESSION_CLOSED: _closed, events.INTENT: _intent, events.RESULT: _result,
+    events.SESSION_OPENED: _opened, events.INTENT: _intent, events.RESULT: _result,
     events.HOLD: _hold, events.GAP: _gap,
 }
 

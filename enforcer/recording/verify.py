@@ -19,5 +19,7 @@ def read_key(path: Path) -> bytes:
     """Raises RecordingError."""
     try:
         return parse_key(path.read_bytes())
-    except (OSError, ValueError) as reason:
+    except OSError as reason:
+        raise RecordingError(f"{path}: {reason.strerror}") from reason
+    except ValueError as reason:
         raise RecordingError(f"{path}: {reason}") from reason

@@ -21,6 +21,7 @@ import json
 import re
 import shutil
 import sqlite3
+import stat
 import struct
 import subprocess
 import sys
@@ -356,21 +357,47 @@ def _run_zstd(program: str, body: bytes, size: int) -> bytes:
 # Files
 
 
+def unfit(path: Path) -> str:
+    """Why this cannot be a recording's file, before SQLite opens it; empty where it may be one."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            return "is a directory, not a file" if stat.S_ISDIR(mode) else "is not a regular file"
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except FileNotFoundError:
+        return "there is no such file or directory"
+    except OSError as reason:
+        return reason.strerror or str(reason)
+    if not head:
+        return "is empty, and so no recording"
+    # SQLite's file format, 1.3
+    return "" if head == b"SQLite format 3\0" else "is no recording: not an SQLite file"
+
+
+def explain(reason: sqlite3.Error) -> str:
+    """What SQLite says of a file that it cannot read, in terms of recordings."""
+    return "is no recording, but some other SQLite file" if "no such table" in str(reason) or "no such column" in str(
+        reason) else f"cannot be read: {reason}"
+
+
 class Recording:
     """One file, read in one transaction: what is appended meanwhile is not seen."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
+        if wrong := unfit(path):
+            raise Unreadable(f"{path}: {wrong}")
         try:
             row = self._open("mode=ro")
         except sqlite3.Error as reason:
             # Without -wal, and without the right to make one, only "immutable" opens a file whose header says WAL.
             if Path(f"{path}-wal").exists():
-                raise Unreadable(f"{path}: {reason}") from None
+                raise Unreadable(f"{path}: {explain(reason)}") from None
             try:
                 row = self._open("mode=ro&immutable=1")
             except sqlite3.Error:
-                raise Unreadable(f"{path}: {reason}") from None
+                raise Unreadable(f"{path}: {explain(reason)}") from None
         if row is None or row[0] != FORMAT or not (
                 all(isinstance(row[at], bytes) for at in (1, 4, 6)) and all(isinstance(row[at], int) for at in (2, 3))):
             raise Unreadable(f"{path}: not a recording of format {FORMAT}")
@@ -686,10 +713,13 @@ def render_checkpoint(recording: bytes, seq_from: Any, seq_to: Any, before: byte
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:
-    """A directory stands for the recording files in it."""
+    """A directory stands for the recording files in it.  Raises Unreadable where it holds none."""
     found: list[Path] = []
     for path in paths:
-        found += sorted(path.glob("recording-*.sqlite")) if path.is_dir() else [path]
+        inside = sorted(path.glob("recording-*.sqlite")) if path.is_dir() else [path]
+        if not inside:
+            raise Unreadable(f"{path}: holds no recording (recording-*.sqlite)")
+        found += inside
     return found
 
 
@@ -713,8 +743,8 @@ def verify_files(
 def parse_expected(text: str) -> tuple[int, bytes]:
     """SEQ:HEAD.  Raises ValueError."""
     seq, _, head = text.partition(":")
-    if len(head) != 64:
-        raise ValueError(f"{text}: not SEQ:HEAD, with the head in 64 hex digits")
+    if not re.fullmatch("[0-9]{1,18}", seq) or not re.fullmatch("[0-9a-fA-F]{64}", head):
+        raise ValueError(f"{text}: not SEQ:HEAD, an event's number and its head in 64 hex digits")
     return int(seq), bytes.fromhex(head)
 
 

@@ -66,7 +66,7 @@ def test_nothing_is_said_to_be_nothing(told, scene, tmp_path: Path) -> None:
     for command in (("sessions",), ("replay", "S1"), ("search", "x")):
         said = run(*command, "--recording", tmp_path / "nowhere", code=1).output
         assert "there is no recording; it begins when the agent first starts" in said
-    assert "there is no recording" in run("verify", tmp_path / "nowhere", code=2).output
+    assert "there is no recording" in run("verify", "--recording", tmp_path / "nowhere", code=2).output
 
 
 def test_a_replay_obeys_nothing_that_was_recorded(told) -> None:
@@ -403,8 +403,8 @@ def test_only_the_owner_may_ask_for_an_erasure(told, monkeypatch) -> None:
 def test_what_is_no_recording(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="holds no recording"):
         open_recording(tmp_path)
-    with pytest.raises(RecordingError, match="No such file"):
+    with pytest.raises(RecordingError, match="there is no such file"):
         open_recording(tmp_path / "nowhere")
     (tmp_path / "recording-20260101T000000Z-1.sqlite").write_bytes(b"garbage" * 500)
-    with pytest.raises(RecordingError, match="not a database"):
+    with pytest.raises(RecordingError, match="not an SQLite file"):
         open_recording(tmp_path)

@@ -1,0 +1,123 @@
+"""What a person is shown of a session, what a spreadsheet gets, and that both count the same."""
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from enforcer.recording import export
+from enforcer.recording.cli import group
+from enforcer.words import events
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(group, [str(one) for one in arguments])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.stdout
+
+
+@pytest.fixture
+def denied(scene):
+    """Weir's login, a read, a denial with what makes the server fail, and a read."""
+    writer = scene.writer()
+    writer.append(scene.opened("S1"))
+    writer.append(*scene.intent(1, text=b"svc at shop", actor="weir", verb="login"))
+    writer.append(*scene.result(1))
+    writer.append(*scene.intent(2, text=b"SELECT 'first'"))
+    writer.append(*scene.result(2))
+    writer.append(*scene.intent(3, text=b"DROP TABLE t", decision=2, reason="not yours"))
+    writer.append(*scene.result(3, error=b"not yours"))
+    writer.append(*scene.intent(4, text=b"Execute of a portal that cannot exist", actor="weir", verb="denial"))
+    writer.append(*scene.result(4, error=b"portal does not exist"))
+    writer.append(*scene.intent(5, text=b"SELECT 'last'"))
+    writer.append(*scene.result(5))
+    writer.append(scene.closed("S1", operations=5))
+    writer.flush()
+    scene.start()
+    scene.turn(2)
+    return scene
+
+
+def test_what_weir_sends_to_make_the_server_fail_is_left_out(denied) -> None:
+    shown = run("replay", "S1", "--recording", denied.recording)
+    assert "portal" not in shown
+    assert "not yours" in shown
+    assert "weir login svc at shop" in shown
+    everything = run("replay", "S1", "--all", "--recording", denied.recording)
+    assert "weir denial Execute of a portal that cannot exist" in everything
+    assert "portal does not exist" in everything
+    assert len(json.loads(run("replay", "S1", "--json", "--recording", denied.recording))) == 12
+
+
+def test_sessions_and_replay_count_the_same(denied) -> None:
+    [one] = json.loads(run("sessions", "--json", "--recording", denied.recording))
+    assert (one["operations"], one["denied"], one["held"]) == (3, 1, 0)
+    [closed] = re.findall("closed .*", run("replay", "S1", "--recording", denied.recording))
+    assert "; 3 operations, 1 denied, 0 held, 10 B in, 20 B out" in closed
+    [closed] = re.findall("closed .*", run("replay", "S1", "--all", "--recording", denied.recording))
+    assert "; 3 operations and 2 of Weir's own, 1 denied, 0 held, " in closed
+
+
+def read_csv(scene, *more: object) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(
+        run("export", "--format", "csv", "-o", "-", *more, "--recording", scene.recording), newline="")))
+
+
+def test_csv_is_in_the_order_of_the_chain(scene) -> None:
+    """Whatever order results came in, over files, and of several sessions."""
+    writer = scene.writer()
+    for name in ("S1", "S2"):
+        writer.append(scene.opened(name))
+    writer.append(*scene.intent(1, "S1", b"SELECT 'slow'"))
+    writer.append(*scene.intent(1, "S2", b"SELECT 'never answered'"))
+    writer.append(*scene.intent(2, "S1", b"SELECT 1; SELECT 2"))
+    writer.append(*scene.result(2, "S1", tag="SELECT 1"))
+    writer.append(*scene.result(2, "S1", tag="SELECT 2"))
+    writer.flush()
+    scene.start()
+    scene.turn(2)
+    scene.recorder._rotate()
+    writer.append(*scene.result(1, "S1", tag="SELECT 9"))
+    writer.append(*scene.intent(2, "S2", b"SELECT 'later'"))
+    writer.append(*scene.result(2, "S2", tag="SELECT 3"))
+    writer.append(scene.closed("S1"))
+    writer.flush()
+    scene.turn(2)
+    wanted = [("S1", "1", "SELECT 9"), ("S2", "1", ""), ("S1", "2", "SELECT 1"), ("S1", "2", "SELECT 2"),
+              ("S2", "2", "SELECT 3")]
+    for more in ((), ("--session", "S2", "--session", "S1", "--session", "S2")):
+        rows = read_csv(scene, *more)
+        assert [(row["session"], row["operation"], row["tag"]) for row in rows] == wanted
+        numbers = [int(row["seq"]) for row in rows]
+        assert numbers == sorted(numbers)
+    lines = run("export", "--format", "ndjson", "-o", "-", "--session", "S2", "--session", "S1", "--recording",
+                scene.recording).splitlines()
+    numbers = [json.loads(line)["seq"] for line in lines]
+    assert numbers == sorted(set(numbers))
+    assert [row["session"] for row in read_csv(scene, "--session", "S2")] == ["S2", "S2"]
+
+
+def test_columns_of_the_csv_are_documented(denied) -> None:
+    section = (DOCS / "recording.md").read_text().partition("## Exports")[2]
+    [block] = re.findall(r"\n\n((?: {4}.*\n)+)", section.partition("\n## ")[0])
+    assert tuple(block.split()) == export.COLUMNS
+    assert tuple(read_csv(denied)[0]) == export.COLUMNS
+
+
+def test_operations_that_were_interrupted_have_a_line(scene) -> None:
+    writer = scene.writer()
+    writer.append(scene.opened("S1"))
+    writer.append(*scene.intent(1, text=b"SELECT 'cut off'"))
+    writer.append(events.Gap(6, scene.at, 1, "S1", (1,), "gone"))
+    writer.flush()
+    scene.start()
+    scene.turn(2)
+    [row] = read_csv(scene)
+    assert (row["text"], row["status"], row["decision"]) == ("SELECT 'cut off'", "", "permit")
