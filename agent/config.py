@@ -21,7 +21,6 @@ from agent.fields import (
     parse_section,
     parse_tables,
     render_path,
-    unknown,
 )
 from agent.positions import Path as Place
 from agent.positions import locate
@@ -249,6 +248,7 @@ TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
 SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, RECORDING)
 MANY: Final = (EGRESS, WORKLOAD, TARGET)
 SECTIONS: Final = (*SINGLE, *MANY)
+_HOMES: Final = kinds.places(SECTIONS)
 
 
 def parse_config(text: str, file: str) -> tuple[Config | None, Report]:
@@ -257,11 +257,8 @@ def parse_config(text: str, file: str) -> tuple[Config | None, Report]:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as wrong:
         return None, Report(file, {}, [_syntax(file, str(wrong))])
-    report = Report(file, locate(text))
-    names = [section.name for section in SECTIONS]
-    for name in raw:
-        if name not in names:
-            report.add((name,), unknown(name, names))
+    report = Report(file, locate(text), homes=_HOMES)
+    kinds.check_names(raw, {section.name: section.written() for section in SECTIONS}, (), report)
     values: dict[str, Any] = {
         section.name: parse_section(section, raw.get(section.name, {}), (section.name,), report) for section in SINGLE}
     for section in MANY:
@@ -375,9 +372,7 @@ def parse_groups(text: str, file: str) -> tuple[dict[str, tuple[str, ...]], Repo
     except tomllib.TOMLDecodeError as wrong:
         return {}, Report(file, {}, [_syntax(file, str(wrong))])
     report = Report(file, locate(text))
-    for name in raw:
-        if name != "groups":
-            report.add((name,), unknown(name, ["groups"]))
+    kinds.check_names(raw, {"groups": "[groups]"}, (), report)
     tables = raw.get("groups", {})
     if not isinstance(tables, dict):
         report.add(("groups",), "is a table: write [groups] and the groups below")

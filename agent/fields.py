@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -79,6 +79,11 @@ class Section:
     children: tuple[Section, ...] = ()
     attribute: str = ""               # of the enclosing struct, for the tuple of a section that may stand often
 
+    def written(self, path: Path = ()) -> str:
+        """As it stands in a file, below the tables that `path` leads through."""
+        name = ".".join([*(part for part in path if isinstance(part, str)), self.name])
+        return f"[[{name}]]" if self.many else f"[{name}]"
+
 
 @dataclass
 class Report:
@@ -88,6 +93,7 @@ class Report:
     lines: dict[Path, int]
     problems: list[Problem] = field(default_factory=list)
     made: dict[Path, Any] = field(default_factory=dict)         # every table that is right by itself
+    homes: Mapping[str, str] = field(default_factory=dict)      # name -> where it would be right, as `places` says
 
     def entries(self, *names: str) -> list[tuple[Path, Any]]:
         """Tables of the array of this name; of every one that encloses it: entries("target", "credential")."""
@@ -108,14 +114,11 @@ def render_path(path: Path) -> str:
 def parse_section(section: Section, raw: Any, path: Path, report: Report) -> Any:
     """A struct, or None where something is wrong with it."""
     if not isinstance(raw, dict):
-        wanted = f"[[{section.name}]]" if section.many else f"[{section.name}]"
-        report.add(path, f"is a table: write {wanted} and its fields below")
+        report.add(path, f"is a table: write {section.written(_enclosing(path))} and its fields below")
         return None
     before = len(report.problems)
-    names = [one.name for one in section.fields] + [one.name for one in section.children]
-    for name in raw:
-        if name not in names:
-            report.add((*path, name), unknown(name, names))
+    names = {one.name: one.name for one in section.fields} | {one.name: one.written(path) for one in section.children}
+    check_names(raw, names, path, report)
     values = {one.attribute or one.name: _field(one, raw, path, report) for one in section.fields}
     for child in section.children:
         values[child.attribute or child.name] = parse_tables(child, raw, path, report)
@@ -129,7 +132,7 @@ def parse_tables(section: Section, raw: Mapping[str, Any], path: Path, report: R
     """Every [[name]] that is right."""
     tables = raw.get(section.name, [])
     if not isinstance(tables, list):
-        report.add((*path, section.name), f"may stand often: write [[{section.name}]]")
+        report.add((*path, section.name), f"may stand often: write {section.written(path)}")
         return ()
     if len(tables) > LIST_LIMIT:
         report.add((*path, section.name), f"stands {len(tables)} times, {LIST_LIMIT} is the most")
@@ -151,9 +154,39 @@ def _field(one: Field, raw: Mapping[str, Any], path: Path, report: Report) -> An
         return None
 
 
-def unknown(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, 1, 0.6)
-    return f"is not known; did you mean {near[0]}?" if near else f"is not known; there are: {', '.join(names)}"
+def _enclosing(path: Path) -> Path:
+    """Of a table's path, that of the table around it."""
+    return path[:-2] if path and isinstance(path[-1], int) else path[:-1]
+
+
+def check_names(raw: Mapping[str, Any], names: Mapping[str, str], path: Path, report: Report) -> None:
+    """Names that are not there.  `names`: each as it is written."""
+    for name in raw:
+        if name not in names:
+            report.add((*path, name), _unknown(name, names, report.homes.get(name, "")))
+
+
+def _unknown(name: str, names: Mapping[str, str], home: str) -> str:
+    for alike in (0.8, 0.6):
+        if near := difflib.get_close_matches(name.lower(), names, 1, alike):
+            return f"is not known; did you mean {names[near[0]]}?"
+        if home:
+            return f"is not known here; it is {home}"
+    return f"is not known; there are: {', '.join(names.values())}"
+
+
+def places(sections: Iterable[Section], path: Path = ()) -> dict[str, str]:
+    """Where each field and each inner table stands: for who wrote it elsewhere."""
+    found: dict[str, list[str]] = {}
+    homes: dict[str, str] = {}
+    for section in sections:
+        for one in section.fields:
+            found.setdefault(one.name, []).append(section.written(path))
+        for child in section.children:
+            homes[child.name] = f"written {child.written((*path, section.name))}"
+            for one in child.fields:
+                found.setdefault(one.name, []).append(child.written((*path, section.name)))
+    return {name: f"a field of {' or '.join(where)}" for name, where in found.items()} | homes
 
 
 # kinds

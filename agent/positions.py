@@ -25,11 +25,16 @@ def locate(text: str) -> dict[Path, int]:
 
 
 def line_of(lines: dict[Path, int], path: Path) -> int:
-    """Of the longest part of the path that stands in the text; 0 where none does."""
+    """Of the longest part of the path that stands in the text, or of the first that stands below it (an array of tables
+    has no line but its tables'); 0 where none does."""
     for length in range(len(path), 0, -1):
-        if line := lines.get(path[:length]):
+        if line := lines.get(path[:length]) or _first_below(lines, path[:length]):
             return line
     return 0
+
+
+def _first_below(lines: dict[Path, int], path: Path) -> int:
+    return min((line for place, line in lines.items() if place[:len(path)] == path), default=0)
 
 
 class _Scan:

@@ -117,7 +117,7 @@ users = []
         ("16", "workload[1].users"), ("10", "target[1].protocol"), ("9", "target[1].hosts"), ("11", "target[1].port"),
         ("12", "target[1].credential[1]"),
     ]
-    assert "did you mean egress?" in found[0]
+    assert "did you mean [[egress]]?" in found[0]
     assert "did you mean name?" in found[1]
     assert "a whole number from 1024 to 65535 would be right" in found[2]
     assert "did you mean postgresql?" in found[5]
@@ -139,6 +139,29 @@ CREDENTIAL = '[[target.credential]]\nuser = "u"\npassword_file = "/etc/p"\n'
     ("runtime = 3", "write [runtime]"),
     ("[target]\nname = 'a'", "write [[target]]"),
     ("[enforcer]\ndurable = 'writs'", "did you mean writes?"),
+    # names that are not known: the line of the first, and how it would be written
+    ("[[targets]]\nname = 'a'", "weir.toml:1: targets: is not known; did you mean [[target]]?"),
+    ("\n\n[[Workloads]]\n[[Workloads]]", "weir.toml:3: Workloads: is not known; did you mean [[workload]]?"),
+    ("[TARGET]\nname = 'a'", "weir.toml:1: TARGET: is not known; did you mean [[target]]?"),
+    ("\n[enforcers]", "weir.toml:2: enforcers: is not known; did you mean [enforcer]?"),
+    ("[weir]", "weir.toml:1: weir: is not known; there are: [runtime], [enforcer]"),
+    ("targets = 3", "weir.toml:1: targets: is not known; did you mean [[target]]?"),
+    ("\ntargets.name = 'x'", "weir.toml:2: targets: is not known; did you mean [[target]]?"),
+    ("port = 1", "weir.toml:1: port: is not known here; it is a field of [enforcer] or [[target]]"),
+    ("[[credential]]\nuser = 'u'", "weir.toml:1: credential: is not known here; it is written [[target.credential]]"),
+    ("[runtime]\n[runtime.label]", "weir.toml:2: runtime.label: is not known here; it is written [[target.label]]"),
+    (TARGET + "[[target.credentials]]", "weir.toml:6: target[1].credentials: is not known; did you mean [[target.cred"),
+    (TARGET + "[[target.labels]]", "weir.toml:6: target[1].labels: is not known; did you mean [[target.label]]?"),
+    (TARGET + "credential = 3", "weir.toml:6: target[1].credential: may stand often: write [[target.credential]]"),
+    (TARGET + "credential = [3]", "weir.toml:6: target[1].credential[1]: is a table: write [[target.credential]] and"),
+    (TARGET + CREDENTIAL + "pasword_file = '/x'", ":9: target[1].credential[1].pasword_file: is not known; did you me"),
+    (TARGET + CREDENTIAL + "hosts = ['x']", ":9: target[1].credential[1].hosts: is not known here; it is a field of [["),
+    (TARGET + CREDENTIAL + "[[target.label]]\nLabel = 'x'", ":10: target[1].label[1].Label: is not known; did you me"),
+    ("[enforcer]\nmax-sessions = 1", "weir.toml:2: enforcer.max-sessions: is not known; did you mean max_sessions?"),
+    ("[enforcer]\nport.x = 1", "weir.toml:2: enforcer.port: {'x': 1} is none"),
+    ("[[workload]]\nuser = ['x']", "weir.toml:2: workload[1].user: is not known; did you mean users?"),
+    ("[[egress]]\nhosts = ['x']", "weir.toml:2: egress[1].hosts: is not known here; it is a field of [[target]]"),
+    ("[[runtime]]", "weir.toml:1: runtime: is a table: write [runtime]"),
     ("[dns]\nresolver = 'dns.example'", "dns.resolver: 'dns.example' is not an address"),
     ("[dns]\nresolver = '10.0.0.1:99999'", "99999 is none"),
     ("[nftables]\nredirect = 1", "1 is neither true nor false"),
