@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import logging
 import os
 import resource
 import select
@@ -35,10 +36,13 @@ import msgspec
 from agent import launch as channel
 from agent import terminal
 from agent.contract import control
+from agent.contract.logs import log_to_stderr
 from agent.frames import FrameError, Frames, send, send_some
 from agent.launch import Ended, Launch, Launched
 from agent.sandbox import NotStarted, check_descriptor, enter, read_caller
 from agent.seccomp import render_filter
+
+LOG = logging.getLogger("weir.launcher")
 
 GRACE: Final = 5.0                    # seconds between SIGHUP and SIGKILL after the caller has gone
 LEFTOVER: Final = 10.0                # seconds that killed processes may take to go before the end is told without them
@@ -336,7 +340,7 @@ class Launcher:
             return
         except (OSError, FrameError) as reason:
             # Nothing that follows could be told apart: as if the agent had gone.
-            _log(f"the channel ends: {reason}")
+            LOG.error("the channel ends: %s", reason)
             there = False
         if not there:
             self._close()
@@ -353,11 +357,11 @@ class Launcher:
         except OSError:
             for fd in fds:
                 os.close(fd)
-            return _log("a launch without a connection")
+            return LOG.error("a launch without a connection")
         try:
             self._launch(channel.parse_launch(body), client, fds[1:])
         except msgspec.DecodeError as reason:
-            _log(f"a malformed launch: {reason}")
+            LOG.error("a malformed launch: %s", reason)
             client.close()
         finally:
             for fd in fds[1:]:
@@ -366,7 +370,7 @@ class Launcher:
     def _launch(self, launch: Launch, client: socket.socket, stdio: list[int]) -> None:
         if launch.number in self._commands:
             client.close()
-            return _log(f"number {launch.number} is taken")
+            return LOG.error("number %d is taken", launch.number)
         command = self._commands[launch.number] = Command(self._loop, launch, client, self._tell)
         try:
             channel.check_launch(launch)
@@ -389,7 +393,7 @@ class Launcher:
             send(self._sock, channel.render_frame(message))
             self._sock.setblocking(False)
         except OSError as reason:
-            _log(f"the agent does not take what it is told: {reason}")
+            LOG.error("the agent does not take what it is told: %s", reason)
             self._close()
 
 
@@ -415,10 +419,6 @@ def no_owners(pid: int, owner: int) -> None:
         raise NotStarted(125, "the launcher was started without the owner map")
 
 
-def _log(text: str) -> None:
-    print(f"weir-launcher: {text}", file=sys.stderr, flush=True)
-
-
 def _prepare() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_NAME, b"weir-launcher", 0, 0, 0)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -439,6 +439,7 @@ def main(arguments: list[str]) -> int:
     os.set_inheritable(given.channel, False)
     os.closerange(given.channel + 1, 1 << 16)
     _prepare()
+    log_to_stderr()
     mark = open_owners(given.owners) if given.owners else no_owners
     Launcher(socket.socket(fileno=given.channel), mark, render_filter()).run()
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import logging
 import os
 import pwd
 import resource
@@ -18,6 +19,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
+
+from agent.contract.logs import log_to_stderr
+
+LOG = logging.getLogger("weir.processes")
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 _FROM_HERE: Final = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module(sys.argv.pop(1), {}, " \
@@ -117,7 +122,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         become(given.user, given.cgroup, keep, given.dies_with_parent, given.command)
     except (OSError, KeyError) as reason:
-        print(f"weir: {given.command[0]} could not be started as {given.user}: {reason}", file=sys.stderr)
+        log_to_stderr()
+        LOG.error("%s could not be started as %s: %s", given.command[0], given.user, reason)
     return 125
 
 

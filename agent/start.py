@@ -7,11 +7,11 @@ import importlib
 import logging
 import os
 import resource
-import sys
 from typing import Final
 
 from agent.check import load_config
 from agent.config import Config
+from agent.contract.logs import log_to_stderr
 from agent.fields import ConfigError
 from agent.journal import Journal, JournalError
 from agent.kernel import Kernel
@@ -27,7 +27,7 @@ _PR_SET_DUMPABLE: Final = 4           # linux/prctl.h
 
 def start_agent(file: str) -> int:
     """The life of `weir agent`; its exit code."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="weir-agent: %(message)s", force=True)
+    log_to_stderr()
     if os.geteuid() != 0:
         return _fail("the agent must run as root")
     try:
@@ -109,5 +109,6 @@ def _release(config: Config, kill: bool) -> str:
 
 
 def _fail(text: str) -> int:
-    print(f"weir-agent: {text}", file=sys.stderr)
+    for line in text.splitlines():
+        LOG.error("%s", line)
     return 1

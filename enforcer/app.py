@@ -11,19 +11,18 @@ import argparse
 import asyncio
 import ctypes
 import gc
-import json
 import logging
 import os
 import resource
 import signal
 import sys
-import time
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
 import uvloop
 
+from agent.contract.logs import log_to_stderr
 from agent.contract.messages import Configure
 from enforcer import protocols
 from enforcer.approval.holds import Holds
@@ -181,25 +180,6 @@ def harden() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-class Lines(logging.Formatter):
-    """One JSON object a line; of an exception only its type, for its text may hold what peers sent."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
-            "level": record.levelname.lower(), "part": record.name, "message": record.getMessage(),
-        }
-        if record.exc_info and record.exc_info[0]:
-            line["error"] = record.exc_info[0].__name__
-        return json.dumps(line, ensure_ascii=False)
-
-
-def log_to_stderr() -> None:
-    lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(Lines())
-    logging.basicConfig(level=logging.INFO, handlers=[lines], force=True)
 
 
 def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

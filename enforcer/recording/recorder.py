@@ -33,6 +33,7 @@ from typing import Any, Final
 import msgspec
 
 from agent.contract.journal import BLOB, END, EVENT
+from agent.contract.logs import log_to_stderr
 from enforcer.hot.chain import make_digest
 from enforcer.recording import notes, schema
 from enforcer.recording.erasure import erase_everywhere, read_erased
@@ -480,7 +481,7 @@ def parse_options(arguments: list[str] | None = None) -> Options:
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
+    log_to_stderr()
     options = parse_options()
     os.umask(0o027)
     try:

@@ -155,7 +155,7 @@ CREDENTIAL = '[[target.credential]]\nuser = "u"\npassword_file = "/etc/p"\n'
     (TARGET + "credential = 3", "weir.toml:6: target[1].credential: may stand often: write [[target.credential]]"),
     (TARGET + "credential = [3]", "weir.toml:6: target[1].credential[1]: is a table: write [[target.credential]] and"),
     (TARGET + CREDENTIAL + "pasword_file = '/x'", ":9: target[1].credential[1].pasword_file: is not known; did you me"),
-    (TARGET + CREDENTIAL + "hosts = ['x']", ":9: target[1].credential[1].hosts: is not known here; it is a field of [["),
+    (TARGET + CREDENTIAL + "hosts = ['x']", ":9: target[1].credential[1].hosts: is not known here; it is a field of "),
     (TARGET + CREDENTIAL + "[[target.label]]\nLabel = 'x'", ":10: target[1].label[1].Label: is not known; did you me"),
     ("[enforcer]\nmax-sessions = 1", "weir.toml:2: enforcer.max-sessions: is not known; did you mean max_sessions?"),
     ("[enforcer]\nport.x = 1", "weir.toml:2: enforcer.port: {'x': 1} is none"),
