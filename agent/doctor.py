@@ -39,7 +39,7 @@ def examine(config: Config | None) -> tuple[Finding, ...]:
         ("bcc", bcc), ("headers", headers), ("libbpf", lambda: library("libbpf.so.1", "libbpf1")),
         ("nftables", nftables),
         ("bubblewrap", lambda: program("bwrap", "bubblewrap")),
-        ("libseccomp", lambda: library("libseccomp.so.2", "libseccomp2")),
+        ("libseccomp", libseccomp),
         ("user namespaces", user_namespaces), ("ipv6", ipv6), ("clock", clock), ("disk", lambda: disk(config)),
         ("users", lambda: users(config)), ("other tools", other_tools),
     ]
@@ -128,6 +128,12 @@ def nftables() -> Finding:
     if found.state != OK:
         return found
     return program("nft", "nftables")
+
+
+def libseccomp() -> Finding:
+    if importlib.util.find_spec("seccomp") is None:
+        return Finding("", FAIL, "this Python does not find seccomp", "apt-get install python3-seccomp")
+    return library("libseccomp.so.2", "libseccomp2")
 
 
 def user_namespaces() -> Finding:
