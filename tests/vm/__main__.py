@@ -81,7 +81,8 @@ def outcome(done: Done) -> str:
     return f"{ended}: {found[-1]}" if found else ended
 
 
-def go(steps: Sequence[Step], *, hold: bool, kvm: bool) -> Run:
+def go(steps: Sequence[Step], *, hold: bool, kvm: bool, results: Path | None) -> Run:
+    """`results` is written after each step: a run that is cut short has said something."""
     say("image")
     built = image.build(WORK, host.apt_options())
     with machine(built, WORK, kvm=kvm) as guest:
@@ -94,6 +95,8 @@ def go(steps: Sequence[Step], *, hold: bool, kvm: bool) -> Run:
             say(f"{name}: {run.facts[name]}")
         for step in steps:
             run.steps.append((step, show(step, guest)))
+            if results:
+                results.write_text(render(run))
             if step.needed and run.steps[-1][1].status:
                 break
         if hold:
@@ -122,12 +125,10 @@ def main(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
     try:
         run = go([step for step in STEPS if not given.only or step.name in given.only],
-                 hold=given.hold, kvm=given.kvm)
+                 hold=given.hold, kvm=given.kvm, results=given.results)
     except (MachineError, image.ImageError) as reason:
         print(f"test-vm: {reason}", file=sys.stderr)
         return 2
-    if given.results:
-        given.results.write_text(render(run))
     return 1 if run.failed else 0
 
 
