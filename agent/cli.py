@@ -2,6 +2,8 @@
 
 Exit codes: 0 done; 1 refused, failed or (status, check, doctor) not as it should be; 2 usage; 3 the agent is not
 running.  `weir run` gives the command's own, 125 where it is Weir that failed or refused, 126 and 127 as a shell's.
+What is wrong goes to standard error, each line as `weir: ...`; with --json to standard output as {"error": ...}, except
+where the command line itself is wrong.
 """
 from __future__ import annotations
 
@@ -9,10 +11,11 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
+from click.exceptions import NoArgsIsHelpError
 from rich.text import Text
 
 from agent import screen
@@ -20,7 +23,8 @@ from agent.asking import AskingError, NotRunning, ask, control_path
 from agent.config import DEFAULT_FILE
 from agent.contract import control
 
-FAILED, NOT_RUNNING = 1, 3
+FAILED, USAGE, NOT_RUNNING = 1, 2, 3
+AS_JSON: Final = "weir.json"          # key of click's `meta`, said again where the option is
 Wanted = TypeVar("Wanted")
 EXIT_CODES: Final = "Exit codes: 0 done, 1 refused or failed, 2 usage, 3 the agent is not running."
 WATCHING: Final = 1.0                 # seconds between looks at what waits
@@ -33,13 +37,48 @@ _ELSEWHERE: Final = {
 
 
 class Commands(click.Group):
-    """Ours, and those that are loaded when they are asked for."""
+    """Ours, and those that are loaded when they are asked for.  Whatever is wrong is said as `weir: ...`."""
+
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, complete_var: str | None = None,
+        standalone_mode: bool = True, **extra: Any,
+    ) -> Any:
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        try:
+            code = super().main(args, "weir", complete_var, standalone_mode=False, **extra)
+        except NoArgsIsHelpError as wrong:
+            click.echo(wrong.format_message(), err=True)
+            sys.exit(USAGE)
+        except click.UsageError as wrong:
+            _fail(f"{wrong.format_message()}\n{_usage(wrong)}", USAGE)
+        except click.ClickException as wrong:
+            _fail(wrong.format_message(), wrong.exit_code)
+        except click.Abort:
+            _fail("interrupted")
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Commands of the enforcer's side leave in `meta` whether JSON was asked for."""
+        try:
+            return super().invoke(context)
+        except click.ClickException as wrong:
+            if isinstance(wrong, click.UsageError) or not context.meta.get(AS_JSON):
+                raise
+            _fail(wrong.format_message(), wrong.exit_code, as_json=True)
 
     def list_commands(self, context: click.Context) -> list[str]:
         return [*self.commands, *_ELSEWHERE]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         return _elsewhere(name) if name in _ELSEWHERE else super().get_command(context, name)
+
+
+def _usage(wrong: click.UsageError) -> str:
+    if wrong.ctx is None:
+        return "weir --help says what there is"
+    path = wrong.ctx.command_path
+    return f"usage: {path} {' '.join(wrong.ctx.command.collect_usage_pieces(wrong.ctx))}; {path} --help says more"
 
 
 def _elsewhere(name: str) -> click.Command | None:
@@ -53,9 +92,20 @@ def _elsewhere(name: str) -> click.Command | None:
     return group.commands.get(name) if name != attribute else group  # type: ignore[no-any-return]
 
 
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        metadata = importlib.import_module("importlib.metadata")
+        try:
+            click.echo(f"weir {metadata.version('weir')}")
+        except metadata.PackageNotFoundError:
+            click.echo("weir, not installed: run from its source")
+        context.exit()
+
+
 @click.group(cls=Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", "file", default=DEFAULT_FILE, show_default=True, help="Configuration file.")
-@click.version_option(package_name="weir", message="weir %(version)s")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version,
+              help="Show the version and exit.")
 @click.pass_context
 def weir(context: click.Context, file: str) -> None:
     """Weir: every connection of a crew goes through one enforcer, or nowhere."""
@@ -68,7 +118,8 @@ _JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON do
 # the agent itself
 
 
-@weir.command(epilog="Exit codes: 0 stopped in order, 1 could not start or could not go on; the block stays in both.")
+@weir.command(epilog="Exit codes: 0 stopped in order, 1 could not start or could not go on (the block stays in both), "
+                     "2 usage.")
 @click.pass_obj
 def agent(file: str) -> None:
     """Run the agent in the foreground, as root, until `weir stop` or SIGTERM; SIGHUP reloads."""
@@ -88,7 +139,7 @@ def _isolated(file: str) -> None:
 
 
 @weir.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-              epilog="Exit codes: the command's own; 125 Weir failed or refused; 126, 127 as a shell's.")
+              epilog="Exit codes: the command's own; 125 Weir failed or refused; 126, 127 as a shell's; 2 usage.")
 @click.option("--workload", required=True, help="A [[workload]] of the configuration.")
 @click.option("--user", default="", help="Run as this user; only root may name another, and must.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -100,7 +151,7 @@ def run(file: str, workload: str, user: str, command: tuple[str, ...]) -> None:
     sys.exit(start(str(control_path(file)), workload, user, command))
 
 
-@weir.command(epilog="Exit codes: 0 enforcing, 1 running but not enforcing, 3 not running.")
+@weir.command(epilog="Exit codes: 0 enforcing, 1 running but not enforcing, 2 usage, 3 not running.")
 @click.option("--sessions", is_flag=True, help="Open sessions too (root and auditors).")
 @_JSON
 @click.pass_obj
@@ -153,7 +204,7 @@ def reload(file: str, as_json: bool) -> None:
     _done(_ask(file, control.Reload(), control.Answered, as_json).error, as_json, "the new configuration is in force")
 
 
-@weir.command(epilog="Exit codes: 0 nothing is wrong, 1 something is.")
+@weir.command(epilog="Exit codes: 0 nothing is wrong, 1 something is, 2 usage.")
 @_JSON
 @click.pass_obj
 def check(file: str, as_json: bool) -> None:
@@ -184,7 +235,7 @@ def check(file: str, as_json: bool) -> None:
     sys.exit(FAILED if problems else 0)
 
 
-@weir.command(epilog="Exit codes: 0 nothing is missing, 1 something is.")
+@weir.command(epilog="Exit codes: 0 nothing is missing, 1 something is, 2 usage.")
 @_JSON
 @click.pass_obj
 def doctor(file: str, as_json: bool) -> None:
@@ -323,7 +374,8 @@ def _fail(text: str, code: int = FAILED, as_json: bool = False) -> NoReturn:
     if as_json:
         screen.print_json({"error": text})
     else:
-        click.echo(f"weir: {screen.safe(text, lines=True)}", err=True)
+        for line in text.splitlines():
+            click.echo(f"weir: {screen.safe(line)}", err=True)
     sys.exit(code)
 
 

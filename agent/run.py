@@ -62,7 +62,7 @@ def _open_missing(fd: int) -> None:
 
 def _fail(text: str, code: int = OWN_ERROR) -> int:
     with suppress(OSError):           # descriptor 2 may be what was refused
-        os.write(2, f"weir: {text}\n".encode())
+        os.write(2, "".join(f"weir: {line}\n" for line in text.splitlines()).encode())
     return code
 
 

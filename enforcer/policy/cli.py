@@ -34,8 +34,13 @@ def policy() -> None:
 
 
 def _fail(text: str) -> NoReturn:
-    click.echo(text, err=True)
-    sys.exit(1)
+    raise click.ClickException(text)
+
+
+def _note_json(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    """For `weir` (agent/cli.py), which says what is wrong: as JSON too."""
+    context.meta["weir.json"] = value
+    return value
 
 
 def _load(directory: Path) -> PolicySet:
@@ -75,7 +80,7 @@ def check(directory: Path, files: tuple[str, ...]) -> None:
 @click.option("--target", required=True)
 @click.option("--database", required=True)
 @click.option("--schema", default="public", show_default=True, help="Where names without a schema lie.")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, callback=_note_json, help="One JSON document instead of text.")
 @click.argument("sql")
 def explain_(
     directory: Path, subject: str, groups: tuple[str, ...], target: str, database: str, schema: str, as_json: bool,

@@ -49,7 +49,14 @@ def _recording(command: Command) -> Command:
     )(command)
 
 
-_JSON: Final = click.option("--json", "as_json", is_flag=True, help="JSON instead of text; times in UTC.")
+def _note_json(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    """For `weir` (agent/cli.py), which says what is wrong: as JSON too."""
+    context.meta["weir.json"] = value
+    return value
+
+
+_JSON: Final = click.option("--json", "as_json", is_flag=True, callback=_note_json,
+                            help="JSON instead of text; times in UTC.")
 
 
 _EXIT: Final = "Exit codes: 0 done, 1 refused or failed, 2 usage."

@@ -70,7 +70,7 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
         assert re.search(rf"(?m)^  {name} ", said), name
     assert "Exit codes" in said
     assert "125" in weir("run", "--help").stdout
-    assert "3 not running" in weir("status", "--help").stdout
+    assert "3 not running" in " ".join(weir("status", "--help").stdout.split())
 
 
 def test_check(file: Path) -> None:
@@ -198,6 +198,20 @@ def test_status_says_what_is_the_matter() -> None:
     assert "because enforcer: x" in shown(screen.render_status(broken))
     assert "not working: exit code 1, started again 3 times" in shown(screen.render_status(broken))
     assert "\x1b[1;31m" in shown(screen.render_status(status(state="degraded")), colour=True)
+
+
+def test_an_agents_answers_obey_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    hold = HoldView("t", 0, time.time_ns() + 10**12, "a", "b", 1, "c", "d", "e", "f", "g", (), (), (), False, "h")
+    for what in (screen.render_status(status(state="degraded")), screen.render_holds([hold])):
+        for name, coloured in (("NOTHING", True), ("NO_COLOR", False)):
+            monkeypatch.setenv(name, "1")
+            console = screen.console()
+            with console.capture() as capture:
+                console.print(what)
+            assert ("\x1b[1;31m" in capture.get()) == (coloured and "degraded" in capture.get())
+        monkeypatch.delenv("NO_COLOR")
 
 
 def test_answers_of_any_size_have_a_frame() -> None:
