@@ -1,6 +1,9 @@
 """No secret of a command line gets as far as attribution, and what an auditor needs does."""
 from __future__ import annotations
 
+import subprocess
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,3 +148,14 @@ def test_work_is_bounded(head: str, piece: str) -> None:
 @given(st.lists(st.text(alphabet="pas:/@=-'\"\\ &?{}x", max_size=30), max_size=4))
 def test_any_arguments_have_an_answer(arguments: list[str]) -> None:
     assert len(mask_arguments(arguments)) == len(arguments)
+
+
+async def test_a_running_process_is_seen_without_its_secrets() -> None:
+    arguments = ["/usr/bin/python3", "-c", "import sys; print(); sys.stdin.read()", "postgresql://ada:hunter2@db/shop",
+                 "--token", "hunter2", "host=db password='hunter 2' user=ada"]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()     # it runs, and its arguments are its own
+        found = await facts.read_process(process.pid, time.clock_gettime_ns(time.CLOCK_MONOTONIC), facts.Hashes())
+        process.communicate()
+    assert found.argv[3:] == ("postgresql://ada:***@db/shop", "--token", "***", "host=db password=*** user=ada")
