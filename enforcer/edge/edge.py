@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from dataclasses import dataclass, field
 from typing import Protocol as Interface
 
@@ -17,6 +16,7 @@ from enforcer.core.gate import Gate
 from enforcer.edge import clock
 from enforcer.edge.cancel import Cancels
 from enforcer.edge.commit import GroupCommit
+from enforcer.edge.salts import Salts
 from enforcer.edge.tls import Contexts
 from enforcer.words import events
 from enforcer.words.errors import RecordingError
@@ -89,6 +89,7 @@ class Edge:
     counters: dict[str, int] = field(default_factory=dict)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     pressed: bool = False
+    salts: Salts = field(default_factory=Salts)
 
     def count(self, name: str) -> None:
         self.counters[name] = self.counters.get(name, 0) + 1
@@ -123,7 +124,7 @@ class Edge:
             raise RecordingError("not configured")
         return Context(
             session=clock.session_name(), principal=Principal(owner.subject, owner.groups, owner), target=target,
-            gate=configuration.gate, now=clock.now, monotonic=clock.monotonic, random=os.urandom,
+            gate=configuration.gate, now=clock.now, monotonic=clock.monotonic, random=self.salts.take,
             forwarded_key=configuration.forwarded_key, durable=configuration.durable,
             shared=self._caches(target),
         )

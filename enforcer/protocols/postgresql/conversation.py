@@ -25,6 +25,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
+from msgspec import structs
+
 from enforcer.core.context import Context
 from enforcer.hot.rows import Mask, rewrite
 from enforcer.hot.wire import Framing
@@ -67,6 +69,8 @@ NAME_LIMIT: Final = 63                # bytes: PostgreSQL cuts longer ones (NAME
 SHOWN_LIMIT: Final = 64 << 10         # characters of a statement as approvers see it
 UNKNOWN: Final = Decision(DENY, ("unknown-name",))
 UNSUPPORTED: Final = Decision(DENY, ("unsupported",))
+DESCRIBED: Final = 64                 # descriptions of rows whose masks are remembered, each of at most
+DESCRIPTION: Final = 4 << 10          # bytes
 RESERVED: Final = frozenset((NO_PORTAL, meaning.NAME))      # names that are Weir's own
 # Kinds whose names are looked up when they are bound, or that name nothing.
 _BOUND: Final = frozenset((
@@ -131,6 +135,7 @@ class Conversation:
         self._refused: Denial | None = None    # or the reason why it does not
         self._said = b""
         self._late = b""                       # a notice that waits for the end of a message to the client
+        self._described: dict[tuple[bytes, int, tuple[str, ...]], list[Mask | None]] = {}
         self._last: Operation | None = None    # whose result came last: a deferred error at Sync is its
         self.bytes_in = self.bytes_out = 0
         self.terminated = False                # the client said goodbye
@@ -367,7 +372,7 @@ class Conversation:
         verdict = self._judge.verdict(text, self._names)
         problem = _bad_names(verdict.studied) if verdict.studied.names else None
         if problem is not None:
-            return replace(verdict, decision=UNSUPPORTED, problem=problem)
+            return structs.replace(verdict, decision=UNSUPPORTED, problem=problem)
         return self._own_names(verdict) if not verdict.studied.lasting else verdict
 
     def _whole_string(self, verdict: Verdict) -> Verdict:
@@ -379,7 +384,7 @@ class Conversation:
         first = next((at for at, kind in enumerate(kinds) if kind in ENDING), len(kinds))
         if all(kind in _CONTROL for kind in kinds[first:]):
             return verdict
-        return replace(verdict, decision=UNSUPPORTED, problem=Denial(
+        return structs.replace(verdict, decision=UNSUPPORTED, problem=Denial(
             errors.FEATURE_NOT_SUPPORTED, "what names mean changes in the middle of the string",
             hint="Send what follows the end of the transaction in a message of its own."))
 
@@ -398,11 +403,11 @@ class Conversation:
         for statement in studied.analysis.statements:
             name = statement.name.encode()
             if statement.kind == "execute" and self._find_prepared(statement.name) is None:
-                return replace(verdict, decision=UNKNOWN, problem=replace(_no_statement(name), early=False))
+                return structs.replace(verdict, decision=UNKNOWN, problem=replace(_no_statement(name), early=False))
             if statement.kind == "fetch":
                 portal = self._find(self._portals, name)
                 if not isinstance(portal, Portal):
-                    return replace(verdict, decision=UNKNOWN, problem=Denial(
+                    return structs.replace(verdict, decision=UNKNOWN, problem=Denial(
                         errors.NO_PORTAL, f'cursor "{statement.name}" does not exist'))
                 more.append(portal.verdict.studied)
         if not more:
@@ -571,7 +576,7 @@ class Conversation:
             return
         expectation = self._expect(_D)
         if isinstance(found, Portal):
-            expectation.portal = found
+            expectation.portal, found.asked = found, (self._batch, found.verdict.gate)
         self._forward(whole, start, end)
 
     def _execute(self, whole: bytes, start: int, end: int) -> None:
@@ -597,8 +602,7 @@ class Conversation:
         operation = self._intent("execute", verdict, portal.parameters, ticket or portal.ticket)
         portal.recorded = True
         studied = verdict.studied
-        if self._labelled and (portal.masks is None or portal.described != verdict.gate) and (
-                portal.by_sql or any(one.kind not in _SILENT for one in studied.analysis.statements)):
+        if self._labelled and self._unknown_rows(portal):
             self._up.add(render_describe_portal(name))
             hidden = self._expect(_D)
             hidden.hidden, hidden.portal = True, portal
@@ -608,6 +612,19 @@ class Conversation:
         self._forward(whole, start, end)
         if studied.copies_in:
             self._blocked = "copy"
+
+    def _unknown_rows(self, portal: Portal) -> bool:
+        """Must Weir ask what the rows are?  Not where the client has just done so: where its Describe fails, the
+        server leaves the Execute of the same batch out as well.  What a cursor or a prepared statement of SQL gives
+        may change on the way (FetchPortalTargetList looks its name up)."""
+        verdict = portal.verdict
+        if portal.masks is not None and portal.described == verdict.gate:
+            return False
+        if portal.by_sql:
+            return True
+        if portal.asked == (self._batch, verdict.gate) and verdict.studied.lasting:
+            return False
+        return any(one.kind not in _SILENT for one in verdict.studied.analysis.statements)
 
     def _still_means(self, portal: Portal) -> bool:
         """A utility statement looks its names up when it is executed."""
@@ -690,7 +707,7 @@ class Conversation:
         head = self._head(b"QD", 0x54)
         if head.kind == _Q or head.portal is not None:
             verdict = head.verdict if head.portal is None else head.portal.verdict
-            masks = self._masks(parse_row_description(whole[start + 5:end]), verdict) if self._labelled else []
+            masks = self._masks(whole[start + 5:end], verdict) if self._labelled else []
             if head.portal is not None:
                 head.portal.masks, head.portal.described = masks, head.portal.verdict.gate
             else:
@@ -700,11 +717,26 @@ class Conversation:
         if not head.hidden:
             self._down.piece(whole, start, end)
 
-    def _masks(self, fields: tuple[Field, ...], verdict: Verdict | None) -> list[Mask | None]:
-        """For each column what its values become; empty where all stay."""
+    def _masks(self, description: bytes, verdict: Verdict | None) -> list[Mask | None]:
+        """For each column of a RowDescription what its values become; empty where all stay."""
         catalogue = self._judge.meaning.catalogue
         if catalogue is None or verdict is None:
             raise RemoteProtocolError("the sources of a result on a target with labels cannot be told")
+        key = (description, catalogue.version, verdict.decision.unmasked)
+        kept = self._described.get(key)
+        if kept is not None:
+            return kept
+        masks, unknown = self._make_masks(parse_row_description(description), catalogue, verdict)
+        if not unknown and len(description) <= DESCRIPTION:
+            if len(self._described) >= DESCRIBED:
+                self._described.clear()
+            self._described[key] = masks
+        return masks
+
+    def _make_masks(
+        self, fields: tuple[Field, ...], catalogue: Catalogue, verdict: Verdict
+    ) -> tuple[list[Mask | None], bool]:
+        """And whether a table is not known."""
         masks: list[Mask | None] = []
         unknown = False
         for field in fields:
@@ -720,7 +752,7 @@ class Conversation:
             self._late += render_error(
                 "WARNING", "01000", "values of a table that Weir does not know yet are shown as NULL",
                 hint="It was made after Weir read the catalogue, which it does anew now: ask again.", kind=b"N")
-        return masks if any(masks) else []
+        return masks if any(masks) else [], unknown
 
     def _no_data(self, whole: bytes, start: int, end: int, count: int) -> None:
         head = self._head(b"D", 0x6E)
@@ -1029,7 +1061,7 @@ def _nothing(value: bytes) -> None:
 def join_studied(studied: Studied, more: list[Studied]) -> Studied:
     """`studied` with what it stands for."""
     every = [studied, *more]
-    return replace(
+    return structs.replace(
         studied, requests=_union(one.requests for one in every), named=_union(one.named for one in every),
         shows=_union(one.shows for one in every), blocked=_union(one.blocked for one in every),
         writes=any(one.writes for one in every), reasons=_union(one.reasons for one in every),

@@ -19,7 +19,9 @@ class Definition:
 
 
 class Portal:
-    __slots__ = ("bind", "described", "masks", "names", "parameters", "prepared", "recorded", "ticket", "verdict")
+    __slots__ = (
+        "asked", "bind", "described", "masks", "names", "parameters", "prepared", "recorded", "ticket", "verdict",
+    )
 
     def __init__(self, prepared: Prepared, verdict: Verdict, bind: Bind | None) -> None:
         self.prepared, self.verdict, self.bind = prepared, verdict, bind
@@ -28,6 +30,7 @@ class Portal:
         self.recorded = False                  # an intent covers its Bind
         self.masks: list[Mask | None] | None = None
         self.described = 0                     # version of the policies that `masks` are of
+        self.asked = (0, 0)                    # batch and policies of the last Describe that was forwarded
         self.names: list[tuple[Definitions, bytes, object]] = []      # what it was judged with
 
     @property

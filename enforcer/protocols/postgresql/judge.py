@@ -4,11 +4,16 @@ Analyses depend on the text and its meaning (database, role, search path, catalo
 target; verdicts depend on the principal and the policies as well and are kept by the session.  A text that is new is
 looked up by its shape (hot/shape.py): the parse tree without constants that no analysis looks at, where none is hidden.
 Never by a fingerprint.
+
+Where all numbers of a plain text are such constants, its *skeleton* (the text with 0 for each of them) stands for the
+shape, and the next text of it is not even parsed: another number of the same token class at the same place gives the
+same tree but for its value.  That all are is seen by other numbers in all those places, which must give the same shape.
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -31,14 +36,16 @@ NOTHING_ASKED: Final = Decision(PERMIT, ("empty",))
 _OWN_NAMES: Final = frozenset(("execute", "fetch"))
 _NAMING: Final = frozenset(("prepare", "deallocate", "declare", "close", "discard"))
 ENDING: Final = frozenset(("commit", "rollback", "rollback_to", "release"))
+# No quotes, comments, parameters or backslashes; so a number between these stands alone and is an ICONST (4.1.2.6).
+_PLAIN: Final = re.compile(rb"[A-Za-z0-9_ \t\r\n,.=<>()*;+-]*")
+_NUMBER: Final = re.compile(rb"(?<![A-Za-z0-9_.])[0-9]{1,9}(?![A-Za-z0-9_.])")
 _SHAPED: Final = (b"select", b"insert", b"update", b"delete")
 _FREE: Final = frozenset(("sql:select", "sql:insert", "sql:update", "sql:delete", "sql:transaction"))
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Studied:
+class Studied(msgspec.Struct, frozen=True, eq=False):
     """A text, analysed, with what the recording holds of it."""
 
     text: bytes
@@ -59,8 +66,7 @@ class Studied:
     reasons: tuple[tuple[tuple[str, ...], str], ...]     # (labels blocked, why)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, eq=False):
     studied: Studied
     decision: Decision
     meaning: int
@@ -74,7 +80,9 @@ class Judge:
         shared = {} if context.shared is None else context.shared
         self._shared: dict[object, Studied] = shared.setdefault("studied", {})  # type: ignore[assignment]
         self._shapes: dict[object, Studied] = shared.setdefault("shapes", {})  # type: ignore[assignment]
+        self._skeletons: dict[object, Studied] = shared.setdefault("skeletons", {})  # type: ignore[assignment]
         self._own: dict[bytes, Verdict] = {}
+        self._last: tuple[Studied, int, Decision] | None = None    # what was decided last, and under which policies
         self.meaning = Meaning("", "", (), None, 0)
 
     def learn(self, meaning: Meaning) -> None:
@@ -104,24 +112,34 @@ class Judge:
         return studied
 
     def _by_shape(self, text: bytes, names: Mapping[str, Analysis]) -> Studied:
+        skeleton = make_skeleton(text)
+        bare = (skeleton, self.meaning.version)
+        kept = self._skeletons.get(bare) if skeleton is not None else None
+        if kept is not None:
+            return self._alike(kept, text)
         shape = make_shape(text)
         if shape is None:
             return self._study(text, names)
         key = (shape, self.meaning.version)
         kept = self._shapes.get(key)
-        if kept is not None:
-            return self._alike(kept, text)
-        studied = self._study(text, names)
-        if is_free(studied):
+        if kept is None:
+            studied = kept = self._study(text, names)
+            if not is_free(studied):
+                return studied
             _keep(self._shapes, key, studied)
+        else:
+            studied = self._alike(kept, text)
+        if skeleton is not None and make_shape(change_numbers(text)) == shape:
+            _keep(self._skeletons, bare, kept)
         return studied
 
     def _alike(self, kept: Studied, text: bytes) -> Studied:
         """What `_study` would say of another text of this shape."""
         salt = self._context.random(SALT)
-        return replace(
-            kept, text=text, analysis=replace(kept.analysis, recorded=text), blob=(digest(salt, text), salt, text),
-            forwarded=digest(self._context.forwarded_key, text))
+        return Studied(
+            text, kept.analysis, kept.requests, kept.named, kept.shows, kept.blocked, (digest(salt, text), salt, text),
+            digest(self._context.forwarded_key, text), kept.lasting, kept.writes, kept.barrier, kept.alters, kept.names,
+            kept.ends, kept.copies_in, kept.reasons)
 
     def _study(self, text: bytes, names: Mapping[str, Analysis]) -> Studied:
         analysis = self._analyse(text, names)
@@ -156,10 +174,15 @@ class Judge:
                 code, reason, detail))
         if not studied.analysis.statements:
             return Verdict(studied, NOTHING_ASKED, meaning, gate.version)
+        last = self._last
+        if last is not None and not approved and last[1] == gate.version and _asks_the_same(last[0], studied):
+            return Verdict(studied, last[2], meaning, gate.version)
         labels = tuple(dict.fromkeys((*studied.shows, *studied.blocked)))
         decision = gate.decide(self._context.principal, studied.requests, labels, approved)
         if decision.outcome != DENY and any(label in decision.masked for label in studied.blocked):
             decision = Decision(DENY, ("strict-masking",), blocked_reason(studied, decision.masked))
+        if not approved:
+            self._last = (studied, gate.version, decision)
         return Verdict(studied, decision, meaning, gate.version)
 
 
@@ -167,6 +190,25 @@ def _keep(kept: dict[object, Studied], key: object, studied: Studied) -> None:
     if len(kept) >= SHARED:
         kept.clear()
     kept[key] = studied
+
+
+def _asks_the_same(one: Studied, other: Studied) -> bool:
+    """Of one shape: the very same objects, not equal ones."""
+    return (one.requests is other.requests and one.shows is other.shows and one.blocked is other.blocked
+            and one.reasons is other.reasons)
+
+
+def make_skeleton(text: bytes) -> bytes | None:
+    """A short plain text with 0 in place of each number of up to nine digits, or None where there is none."""
+    if len(text) > SHAPED or text[:6].lower() not in _SHAPED or not _PLAIN.fullmatch(text) or b"--" in text:
+        return None
+    skeleton, count = _NUMBER.subn(b"0", text)
+    return skeleton if count else None
+
+
+def change_numbers(text: bytes) -> bytes:
+    """Every number that a skeleton leaves out is another one."""
+    return _NUMBER.sub(lambda found: b"%d" % (int(found[0]) % 99_999_999 + 1), text)
 
 
 def make_shape(text: bytes) -> bytes | None:

@@ -16,7 +16,15 @@ from agent.contract.owner import Owner
 from agent.contract.target import ColumnLabel, Target
 from enforcer.core.context import Context
 from enforcer.protocols.postgresql.catalogue import make_catalogue
-from enforcer.protocols.postgresql.judge import SHAPED, Judge, Studied, is_free, make_shape
+from enforcer.protocols.postgresql.judge import (
+    SHAPED,
+    Judge,
+    Studied,
+    change_numbers,
+    is_free,
+    make_shape,
+    make_skeleton,
+)
 from enforcer.protocols.postgresql.operations import Meaning
 from enforcer.words.operations import Principal
 
@@ -66,7 +74,9 @@ def variations(text: str) -> Iterator[str]:
 
 def told(studied: Studied) -> tuple[object, ...]:
     """Everything but the salt and what follows from it."""
-    return (*(getattr(studied, name) for name in Studied.__slots__ if name != "blob"), studied.blob[2])
+    analysis = studied.analysis
+    return (*(getattr(studied, name) for name in Studied.__struct_fields__ if name not in ("blob", "analysis")),
+            studied.blob[2], *(getattr(analysis, name) for name in analysis.__dataclass_fields__ if name != "recorded"))
 
 
 @pytest.mark.parametrize("labels", [(), LABELS], ids=["plain", "labels"])
@@ -77,17 +87,80 @@ def test_by_shape_is_as_by_itself(labels: tuple[ColumnLabel, ...]) -> None:
         raw = text.encode()
         shape = make_shape(raw)
         hits += (shape, 1) in shaped._shapes and (raw, 1) not in shaped._shared
-        alone._shapes.clear()
-        alone._shared.clear()
+        for kept in (alone._shapes, alone._shared, alone._skeletons):
+            kept.clear()
         assert told(shaped.study(raw, {})) == told(alone.study(raw, {})), text
     assert hits > 40                           # else this shows nothing
+
+
+@pytest.mark.parametrize("labels", [(), LABELS], ids=["plain", "labels"])
+def test_by_skeleton_is_as_by_itself(labels: tuple[ColumnLabel, ...]) -> None:
+    """Every number of every plain text, also where it may not vary, is varied after the text itself was studied."""
+    shaped, alone = judge(labels), judge(labels)
+    hits = 0
+    for text in dict.fromkeys((*corpus(), *PLAIN)):
+        for one in variations(text):
+            raw = one.encode()
+            skeleton = make_skeleton(raw)
+            hits += skeleton is not None and (skeleton, 1) in shaped._skeletons
+            for kept in (alone._shapes, alone._shared, alone._skeletons):
+                kept.clear()
+            assert told(shaped.study(raw, {})) == told(alone.study(raw, {})), one
+    assert hits > 50                           # else this shows nothing
+
+
+PLAIN = (
+    "SELECT id FROM t WHERE id = 1", "SELECT id FROM t WHERE id = -1 AND id < 5", "SELECT id FROM t LIMIT 1",
+    "SELECT id, note FROM t WHERE id = 1 ORDER BY 1", "SELECT id, note FROM t GROUP BY 1, 2",
+    "SELECT email FROM people WHERE id = 3", "SELECT id FROM t WHERE id = 1 LIMIT 1 OFFSET 2",
+    "UPDATE t SET id = id + 1 WHERE id = 2", "DELETE FROM t WHERE id = 1", "INSERT INTO t (id) VALUES (1)",
+    "INSERT INTO t (id) SELECT id + 1 FROM t WHERE id = 2", "SELECT count(*) FROM t WHERE id > 1",
+    "SELECT id FROM t WHERE id IN (1, 2)", "SELECT id FROM t WHERE id BETWEEN 1 AND 2", "SELECT 1 + 1", "SELECT 1",
+    "SELECT id FROM t WHERE id = 1;", "SELECT id FROM t WHERE id = 1; DELETE FROM t WHERE id = 1",
+    "SELECT CURRENT_TIME(3) FROM t WHERE id = 1", "SELECT id FROM t FETCH FIRST 1 ROWS ONLY",
+    "UPDATE people SET email = id + 1 WHERE id = 1", "SELECT id FROM people WHERE email = 1",
+    "SELECT sum(id) FROM t WHERE id = 1", "SELECT id FROM t WHERE id = 1.5 AND id = 2",
+    "SELECT a1 FROM t1 WHERE id = 1",
+)
+
+
+@pytest.mark.parametrize(("text", "skeleton"), [
+    ("SELECT a FROM t WHERE id = 5", "SELECT a FROM t WHERE id = 0"),
+    ("SELECT a FROM t_20240101 WHERE id=5+70000", "SELECT a FROM t_20240101 WHERE id=0+0"),
+    ("select 123456789", "select 0"), ("select 1234567890", None), ("SELECT 1a, a1, 1.5, .5, 5., 1e5, 0x1F", None),
+    ("SELECT 'a' = 5", None), ("SELECT \"a\" = 5", None), ("SELECT $1 = 5", None), ("SELECT 5 -- 6", None),
+    ("SELECT 5 /* 6 */", None), ("SELECT $$6$$", None), ("SELECT \\5", None), ("SELECT ü = 5", None),
+    ("SELECT a", None),    ("EXECUTE a(5)", None), ("SET x = 5", None), ("SELECT 5 & 6", None), ("SELECT 5::int", None),
+])
+def test_skeletons(text: str, skeleton: str | None) -> None:
+    assert make_skeleton(text.encode()) == (None if skeleton is None else skeleton.encode())
+
+
+@pytest.mark.parametrize("text", ["0", "7", "99999998", "99999999", "999999999", "000000000", "SELECT 1 + 2, a3, 4.5"])
+def test_every_number_changes(text: str) -> None:
+    changed = change_numbers(text.encode())
+    assert make_skeleton(b"select " + changed) == make_skeleton(b"select " + text.encode())
+    assert all(one != other for one, other in zip(
+        (t for t in changed.split() if t.isdigit()), (t for t in text.encode().split() if t.isdigit()), strict=True))
+
+
+@pytest.mark.parametrize("text", [
+    "SELECT id FROM t LIMIT 1", "SELECT id, note FROM t WHERE id = 1 ORDER BY 1", "SELECT 1",
+    "INSERT INTO t VALUES (1)", "SELECT id FROM t WHERE id = 1 LIMIT 5", "SELECT id FROM t WHERE id IN (1, 2)",
+    "SELECT CURRENT_TIME(3) FROM t",
+    "UPDATE people SET email = id + 1 WHERE id = 1",
+])
+def test_a_number_that_matters_leaves_no_skeleton(text: str) -> None:
+    made = judge()
+    made.study(text.encode(), {})
+    assert not made._skeletons
 
 
 def test_a_text_of_a_known_shape_is_recorded_as_itself() -> None:
     made = judge(())
     one, other = made.study(b"SELECT id FROM t WHERE id = 1", {}), made.study(b"SELECT id FROM t WHERE id = 2", {})
     assert len(made._shapes) == 1
-    assert other.text == other.blob[2] == other.analysis.recorded == b"SELECT id FROM t WHERE id = 2"
+    assert other.text == other.blob[2] == b"SELECT id FROM t WHERE id = 2"
     assert other.forwarded != one.forwarded
     assert other.blob[:2] != one.blob[:2]
 
@@ -128,4 +201,5 @@ def test_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(100):
         made.study(b"SELECT id FROM t_%d WHERE id = 1" % number, {})
     assert len(made._shapes) <= 10
+    assert len(made._skeletons) <= 10
     assert len(made._shared) <= 10

@@ -217,6 +217,7 @@ def test_what_comes_during_a_hold_waits_its_turn(port: int) -> None:
 
 
 LABELS = (ColumnLabel("pii.email", "public", "people", "email", "constant:hidden"),)
+PEOPLE = "SELECT id, email FROM people ORDER BY id"
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -299,6 +300,32 @@ def test_what_changes_how_text_is_read_does_not_pass(port: int, name: str) -> No
     weir.to_server = b""
     assert shape(weir.talk(query(name)))[0].startswith("E ")
     assert name.encode() not in weir.to_server
+    weir.close()
+
+
+@pytest.mark.parametrize(("ask", "times"), [
+    ((describe("P"),), 1), ((), 1), ((describe("S"),), 2), ((describe("P"), FLUSH), 1), ((describe("P", "other"),), 2),
+])
+def test_rows_are_described_once_where_the_client_has_asked(port: int, ask: tuple[bytes, ...], times: int) -> None:
+    """Describes that the server gets for one Execute, the client's own and Weir's."""
+    weir = Pump(port, "app", "shop", TableGate(), labels=LABELS)
+    begun = len(weir.to_server)
+    got = weir.talk(parse(PEOPLE), bind(), bind(portal="other"), *ask, execute(), SYNC)
+    assert [line for line in shape(got) if line.startswith("D ")] == ["D 1,hidden", "D 2,NULL"]
+    assert [kind for kind, _ in pump.split(weir.to_server[begun:])].count(b"D") == times
+    weir.close()
+
+
+def test_a_describe_of_a_batch_that_failed_tells_nothing(port: int) -> None:
+    """Its portal is from before the savepoint, so it lives on: its rows are asked for when it is executed."""
+    weir = Pump(port, "app", "shop", TableGate(), labels=LABELS)
+    weir.talk(query("BEGIN"))
+    weir.talk(parse(PEOPLE), bind(portal="p"), SYNC)
+    weir.talk(query("SAVEPOINT s"))
+    assert shape(weir.talk(execute("none"), describe("P", "p"), SYNC)) == ["E 34000", "Z E"]
+    weir.talk(query("ROLLBACK TO s"))
+    got = weir.talk(execute("p"), SYNC)
+    assert [line for line in shape(got) if line.startswith("D ")] == ["D 1,hidden", "D 2,NULL"]
     weir.close()
 
 
