@@ -35,6 +35,10 @@ class Launch(Message, frozen=True):
     view: View
 
 
+class Ready(Message, frozen=True):
+    """The launcher's first word: everything that it needs is there."""
+
+
 class Launched(Message, frozen=True):
     number: int
     pid: int                          # bubblewrap's outer process: its end is the command's
@@ -48,7 +52,7 @@ class Ended(Message, frozen=True):
     text: str = ""
 
 
-FromLauncher = Launched | Ended
+FromLauncher = Ready | Launched | Ended
 
 _encoder = msgspec.msgpack.Encoder()
 _launch = msgspec.msgpack.Decoder(Launch)

@@ -38,7 +38,7 @@ from agent import terminal
 from agent.contract import control
 from agent.contract.logs import log_to_stderr
 from agent.frames import FrameError, Frames, send, send_some
-from agent.launch import Ended, Launch, Launched
+from agent.launch import Ended, Launch, Launched, Ready
 from agent.sandbox import NotStarted, check_descriptor, enter, read_caller
 from agent.seccomp import render_filter
 
@@ -328,6 +328,7 @@ class Launcher:
         """Until the channel is closed and the last command has ended."""
         self._sock.setblocking(False)
         self._loop.watch(self._sock.fileno(), self._on_channel)
+        self._tell(Ready())
         while self._open or self._commands:
             self._loop.once()
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import msgspec
 
 from agent.frames import FrameError, Frames, send_some
-from agent.launch import LIMIT, Ended, Launch, Launched, parse_from_launcher, render_frame
+from agent.launch import LIMIT, Ended, Launch, Launched, Ready, parse_from_launcher, render_frame
 
 # The launcher must be this very code, wherever it was imported from; -I takes neither the environment nor the working
 # directory.
 _START = ("import sys; sys.path.insert(0, sys.argv.pop(1)); from agent.launcher import main; "
           "sys.exit(main(sys.argv[1:]))")
 _CHANNEL = 3                          # the descriptor's number in the launcher
+_READY = 30.0                         # seconds that it may take to say so
 
 
 class LauncherDoor:
@@ -29,6 +30,7 @@ class LauncherDoor:
         self._exits, self._lost = exits, lost
         self._sock: socket.socket | None = None
         self._pid = 0
+        self._ready: asyncio.Future[None]
         self._waiting: dict[int, asyncio.Future[Launched | Ended]] = {}
         self._running: set[int] = set()
         self._sending = asyncio.Lock()
@@ -41,7 +43,7 @@ class LauncherDoor:
 
     async def start(self, owners: str = "") -> None:
         """`owners`: path of the pinned owner map; without it only launches of owner 0 are taken.  Also to start it
-        again after `lost`."""
+        again after `lost`.  Raises OSError where it cannot be started, or ends before it is ready."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         root = str(Path(__file__).resolve().parents[1])
         argv = [sys.executable, "-I", "-c", _START, root, "--channel", str(_CHANNEL)]
@@ -59,6 +61,13 @@ class LauncherDoor:
         loop.add_reader(ours.fileno(), self._on_readable)
         pidfd = os.pidfd_open(self._pid)
         loop.add_reader(pidfd, self._on_process, pidfd, self._pid)
+        self._ready = loop.create_future()
+        try:
+            async with asyncio.timeout(_READY):
+                await self._ready
+        except TimeoutError:
+            self.close()
+            raise OSError(f"it was not ready within {_READY:.0f} s") from None
 
     def _on_process(self, pidfd: int, pid: int) -> None:
         asyncio.get_running_loop().remove_reader(pidfd)
@@ -93,6 +102,7 @@ class LauncherDoor:
             self._sock = None
             self._give_up("the agent stops")
             self._ended.set()
+            self._failed("the agent stops")
 
     async def ended(self) -> None:
         await self._ended.wait()
@@ -130,7 +140,11 @@ class LauncherDoor:
         if not there:
             self._on_lost()
 
-    def _on_message(self, message: Launched | Ended) -> None:
+    def _on_message(self, message: Ready | Launched | Ended) -> None:
+        if isinstance(message, Ready):
+            if not self._ready.done():
+                self._ready.set_result(None)
+            return
         if (answer := self._waiting.get(message.number)) and not answer.done():
             answer.set_result(message)
         if isinstance(message, Launched):
@@ -148,11 +162,19 @@ class LauncherDoor:
         self._sock = None
         self._give_up("the launcher has ended")
         self._ended.set()
-        self._lost()
+        if not self._failed("it ended before it was ready"):
+            self._lost()
+
+    def _failed(self, text: str) -> bool:
+        """Whether somebody waits in `start`, who is told."""
+        if self._ready.done():
+            return False
+        self._ready.set_exception(OSError(text))
+        return True
 
     def _give_up(self, text: str) -> None:
         running, self._running = self._running, set()
-        for number in sorted(running):
+        for number in sorted(running | set(self._waiting)):
             self._exits(Ended(number, 125, text))
         for number, answer in self._waiting.items():
             if not answer.done():

@@ -107,6 +107,8 @@ class Agent:
         self.launcher = LauncherDoor(lambda ended: self.launches.ended(ended), self._launcher_lost)
         self.launches = Launches(self)
         await self._start_launcher()
+        if self.health.launcher:
+            self._spawn(self._restart_launcher())
         self.resolver = Resolver(config.dns.resolver, self._reconfigure.set)
         await self.resolver.set_names(_names(config))
         self.places, self.trust = await asyncio.to_thread(self._prepare, config)
@@ -359,7 +361,7 @@ class Agent:
         while self.health.launcher:
             await asyncio.sleep(RETRY)
             await self._start_launcher()
-        self.news()
+            self.news()
 
     # names and configuration
 
