@@ -23,7 +23,7 @@ from typing import Final
 from agent.processes import ENVIRONMENT, python_module
 
 NOBODY: Final = 65534
-TIMEOUT: Final = 10.0                 # seconds for the whole probe
+TIMEOUT: Final = 30.0                 # seconds for the whole probe, on a slow and loaded host
 _ATTEMPT: Final = 0.3                 # seconds for one connect
 _PLACES: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 

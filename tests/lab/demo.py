@@ -20,7 +20,7 @@ from lab.weir import APPROVER, AUDITOR, Installed, weir
 HERE = Path(__file__).resolve().parent
 COLOUR = (sys.stdout.isatty() and "NO_COLOR" not in os.environ) or os.environ.get("FORCE_COLOR") == "1"
 TITLE, QUIET, GOOD, WARN, END = ("\033[1;36m", "\033[2m", "\033[32m", "\033[33m", "\033[0m") if COLOUR else [""] * 5
-CREW_TIMEOUT = 240.0                  # seconds
+CREW_TIMEOUT = 900.0                  # seconds, on an emulated processor too
 QUESTION = re.compile(r"^CREW (.*)")
 
 

@@ -23,7 +23,7 @@ APPROVER = "labdba"                   # member of weir-approvers and, by groups.
 AUDITOR = "labaudit"                  # member of weir-audit
 WORKLOAD = "crew"
 PORT = 15432
-STARTED = 90.0                        # seconds: the loader compiles
+STARTED = 300.0                       # seconds: the loader compiles, on an emulated processor too
 
 CONFIG = """
 [runtime]
