@@ -8,11 +8,13 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from typing import Final
 
 # pg_type.dat: bytea, char, name, text, json, xml, bpchar, varchar, unknown
 TEXTS: Final = frozenset((18, 19, 25, 142, 1042, 1043, 705))
+_TEXT: Final = 25
 _LIMITS: Final = {18: 1, 19: 63}       # bytes of "char" and name (NAMEDATALEN - 1)
 REDACTED: Final = "[redacted]"
 HASH: Final = 16                      # hex digits shown
@@ -41,6 +43,25 @@ def mask_value(mask: str, type_oid: int, format: int, value: bytes) -> bytes | N
         return None
     data = None if shown is None else shown.encode("utf-8")
     return None if data is None or (limit is not None and len(data) > limit) else data
+
+
+def make_mask(mask: str, type_oid: int, format: int) -> Callable[[bytes], bytes | None]:
+    """`mask_value` for a column: what is the same for all its values is done once."""
+    if mask == "partial" and type_oid in TEXTS and type_oid not in _LIMITS:
+        return mask_partial
+    return partial(mask_value, mask, type_oid, format)
+
+
+def mask_partial(value: bytes) -> bytes | None:
+    """The mask `partial` of a text, without decoding what is ASCII."""
+    if not value.isascii():
+        return mask_value("partial", _TEXT, 0, value)
+    at = value.rfind(b"@")
+    if at < 0:
+        return value[:1] + b"***" if len(value) > 3 else b"***"
+    first = value[:1] if at > 1 else b""
+    dot = value.rfind(b".", at + 1)
+    return first + b"***@***" + value[dot:] if dot > at + 1 else first + b"***@***"
 
 
 def _partial(value: str, _: str) -> str:

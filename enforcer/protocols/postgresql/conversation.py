@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
 from typing import Final, TypeVar
 
 from msgspec import structs
@@ -30,7 +29,7 @@ from msgspec import structs
 from enforcer.core.context import Context
 from enforcer.hot.rows import Mask, rewrite
 from enforcer.hot.wire import Framing
-from enforcer.policy.masks import mask_value
+from enforcer.policy.masks import make_mask
 from enforcer.protocols.postgresql import errors, meaning
 from enforcer.protocols.postgresql.book import Book, Operation, digest, unpack_parameters
 from enforcer.protocols.postgresql.catalogue import Catalogue
@@ -746,7 +745,7 @@ class Conversation:
                 masks.append(_nothing)
                 continue
             seen = label is None or label.label in verdict.decision.unmasked
-            masks.append(None if seen or label is None else partial(mask_value, label.mask, field.type, field.format))
+            masks.append(None if seen or label is None else make_mask(label.mask, field.type, field.format))
         if unknown:
             self._catalogue_stale = True
             self._late += render_error(

@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from enforcer.policy import masks
-from enforcer.policy.masks import TEXTS, mask_value
+from enforcer.policy.masks import TEXTS, make_mask, mask_value
 
 # pg_type.dat
 TYPES = {
@@ -72,3 +74,10 @@ def test_without_a_key_of_its_own_an_installation_is_not_guessable() -> None:
     """A key that everybody knows would let a guess be tried."""
     assert len(masks._key) >= 16
     assert masks._key != bytes(len(masks._key))
+
+
+@given(st.one_of(st.binary(max_size=40), st.text("ab@.ü\0", max_size=12).map(str.encode), st.emails().map(str.encode)),
+       st.sampled_from(("partial", "redact", "hash", "null", "constant:x", "unknown", "partial:")),
+       st.sampled_from((25, 1043, 18, 19, 23, 17)), st.sampled_from((0, 1)))
+def test_the_mask_of_a_column_is_that_of_its_values(value: bytes, mask: str, kind: int, form: int) -> None:
+    assert make_mask(mask, kind, form)(value) == mask_value(mask, kind, form, value)
