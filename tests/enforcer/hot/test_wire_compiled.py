@@ -28,6 +28,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModuleType]:
     shutil.copytree(SOURCES, place / "enforcer/hot", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     (place / "enforcer/__init__.py").touch()
     shutil.copy(ROOT / "setup.py", place)
+    named = ", ".join(f'"enforcer/hot/{name}.py"' for name in ("chain", "rows", "shape", "wire"))
+    (place / "pyproject.toml").write_text(f"[tool.weir]\ncompiled = [{named}]\n", "utf-8")
     subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=place, check=True, capture_output=True,
         env={**os.environ, "WEIR_COMPILE": "1", "CFLAGS": "-O0"})
