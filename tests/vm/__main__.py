@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -123,6 +124,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--kvm", action="store_true", help="by KVM; without it the processor is emulated")
     parser.add_argument("--results", type=Path, help="write what came out there (Markdown)")
     given = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))   # so that the machine and its disk go
     try:
         run = go([step for step in STEPS if not given.only or step.name in given.only],
                  hold=given.hold, kvm=given.kvm, results=given.results)
