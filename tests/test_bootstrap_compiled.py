@@ -41,7 +41,7 @@ def test_what_compiled_modules_are_made_of_is_compiled_again(clone: Path, name: 
     assert fingerprint(clone) != before
 
 
-@pytest.mark.parametrize("name", ["agent/cli.py", ""])
+@pytest.mark.parametrize("name", ["agent/cli.py", "agent/supervisor.py"])
 def test_what_they_never_import_is_only_copied(clone: Path, name: str) -> None:
     before = fingerprint(clone)
     with (clone / name).open("a") as file:
