@@ -37,6 +37,7 @@ class JournalFile:
             raise ValueError(f"{name} is no name of a journal file")
         self.name, self.path = name, directory / name
         self.writer, self.instance, self.number = found[1], found[2], int(found[3])
+        self.key = f"{self.writer}-{self.instance}"
         self.taken = taken
         self.ended = False            # END was read, or nothing more will come
         self.error = ""               # why the rest cannot be read
@@ -51,11 +52,6 @@ class JournalFile:
             raise ValueError(f"{name} is not a regular file")
         self.owner = state.st_uid
 
-    @property
-    def key(self) -> str:
-        """Writer and instance."""
-        return f"{self.writer}-{self.instance}"
-
     def size(self) -> int:
         return os.fstat(self._fd).st_size
 
@@ -67,46 +63,44 @@ class JournalFile:
         at, end = self.taken, min(self.size(), self.taken + limit)
         while at < end and not self.ended and not self.error:
             data = os.pread(self._fd, CHUNK, at)
-            used = 0
-            for record in self._parse(data, at):
-                used = record[2] - at
-                yield record
-            if used == 0:
-                large = self._large(data, at)
-                if large is None:
-                    return
-                used = large[2] - at
-                yield large
-            at += used
+            found = self._parse(data, at) or self._large(data, at)
+            if not found:
+                return
+            yield from found
+            at = found[-1][2]
 
-    def _parse(self, data: bytes, base: int) -> Iterator[Record]:
-        at, last, header = 0, len(data) - HEADER.size, HEADER.size
-        unpack = HEADER.unpack_from
-        while at <= last:
+    def _parse(self, data: bytes, base: int) -> list[Record]:
+        """The whole records at its beginning: a list, since a generator's turn costs as much as a record's checksum."""
+        found: list[Record] = []
+        at, whole, header = 0, len(data), HEADER.size
+        unpack, add = HEADER.unpack_from, found.append
+        while at + header <= whole:
             kind, size, crc = unpack(data, at)
-            after = at + header + size
+            begin = at + header
+            after = begin + size
             if size > BODY_LIMIT:
                 self._doubt(base + at, f"a record of {size} bytes")
-                return
-            if after > len(data):
-                return
-            body = data[at + header:after]
+                break
+            if after > whole:
+                break
+            body = data[begin:after]
             if crc32(body, crc32(data[at:at + 5])) != crc:
                 self._doubt(base + at, "a wrong checksum")
-                return
+                break
             self._doubts = 0
-            yield kind, body, base + after
+            add((kind, body, base + after))
             at = after
+        return found
 
-    def _large(self, data: bytes, at: int) -> Record | None:
-        """The one record at `at` that did not fit a chunk; None where it is not whole or not right."""
+    def _large(self, data: bytes, at: int) -> list[Record]:
+        """The one record at `at` that did not fit a chunk; none where it is not whole or not right."""
         if self.error or len(data) < HEADER.size:
-            return None
+            return []
         _, size, _ = HEADER.unpack_from(data)
         whole = HEADER.size + size
         if size > BODY_LIMIT or whole <= CHUNK or self.size() < at + whole:
-            return None
-        return next(self._parse(os.pread(self._fd, whole, at), at), None)
+            return []
+        return self._parse(os.pread(self._fd, whole, at), at)
 
     def _doubt(self, at: int, what: str) -> None:
         self._doubts += 1

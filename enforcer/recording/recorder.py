@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import gc
 import logging
 import os
 import signal
@@ -47,9 +48,11 @@ from enforcer.words.errors import RecordingError
 
 LOG = logging.getLogger("weir.recorder")
 
+_render: Final = msgspec.msgpack.Encoder().encode      # as events.render_event, without a call in between
+
 BATCH: Final = 2 << 20                # bytes of journal, of one file, that one transaction takes
 PENDING: Final = 4 << 20              # bytes in memory before a transaction is committed
-BUSY_PAUSE: Final = 0.008             # seconds between turns under load: what came meanwhile is one transaction
+BUSY_PAUSE: Final = 0.025             # seconds between turns under load: what came meanwhile is one transaction
 IDLE_PAUSE: Final = 0.02
 LOOK: Final = 0.1                     # seconds between looks for new files and notes
 SYNC: Final = 0.1                     # seconds between syncs
@@ -62,6 +65,11 @@ WAIT: Final = 10.0                    # seconds for another recorder to end
 STOP: Final = -(1 << 40)              # in place of the bytes taken: more waits than any bound allows
 DAY: Final = 86_400 * 10**9
 LOCK: Final = "recorder.lock"
+GARBAGE: Final = (50_000, 20, 20)     # gc thresholds: rows of a batch are many objects, none of them in a cycle
+
+NOTHING: Final[frozenset[int]] = frozenset()
+HOST_ONLY: Final = frozenset((events.HOST,))
+ENFORCER_ONLY: Final = frozenset(range(events.SESSION_OPENED, events.FLOW_CLOSED + 1))
 
 
 @dataclass(frozen=True)
@@ -147,10 +155,10 @@ class Recorder:
         return took
 
     def _take(self, file: JournalFile) -> bool:
-        before, blob = file.taken, partial(self._blob, file)
+        before, blob, kinds = file.taken, partial(self._blob, file), _may_write(file)
         for kind, body, after in file.records(BATCH):
             if kind == EVENT:
-                self._take_event(file, body, blob)
+                self._take_event(file, body, blob, kinds)
             elif kind == BLOB and len(body) >= SALT:
                 digest = make_digest(body[:SALT], body[SALT:])
                 if digest not in file.blobs and digest not in self._erased:
@@ -177,15 +185,15 @@ class Recorder:
         file.forget_blobs()
         self._ended.append(file)
 
-    def _take_event(self, file: JournalFile, body: bytes, blob: schema.BlobId) -> None:
+    def _take_event(self, file: JournalFile, body: bytes, blob: schema.BlobId, kinds: frozenset[int]) -> None:
         kind = _kind_of(body)
-        if not _may_write(file, kind):
+        if kind not in kinds:
             return self._malformed(file, body, f"an event of kind {kind}")
         try:
             event = self._decode[kind](body)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return self._malformed(file, body, "an event that cannot be read")
-        if events.render_event(event) != body or not schema.fits(kind, event):
+        if _render(event) != body or not schema.fits(kind, event):
             return self._malformed(file, body, "an event in another form")
         self._store.add(kind, event, body, blob)
         self._sessions.see(file.key, kind, event)
@@ -436,18 +444,21 @@ def _replace(path: Path, content: bytes) -> None:
 
 def _kind_of(body: bytes) -> int:
     """msgpack: fixarray and a positive fixint, or array 16 and the same."""
-    if len(body) > 1 and body[0] & 0xF0 == 0x90:
-        return body[1]
-    if len(body) > 3 and body[0] == 0xDC:
-        return body[3]
+    size = len(body)
+    if size > 1:
+        first = body[0]
+        if first & 0xF0 == 0x90:
+            return body[1]
+        if first == 0xDC and size > 3:
+            return body[3]
     return -1
 
 
-def _may_write(file: JournalFile, kind: int) -> bool:
+def _may_write(file: JournalFile) -> frozenset[int]:
     """The agent's events come from root's files only, everything of sessions and flows from an enforcer's."""
-    if kind == events.HOST:
-        return file.writer.startswith("agent") and file.owner in (0, os.geteuid())
-    return events.SESSION_OPENED <= kind <= events.FLOW_CLOSED and file.writer.startswith(LOCKING)
+    if file.writer.startswith(LOCKING):
+        return ENFORCER_ONLY
+    return HOST_ONLY if file.writer.startswith("agent") and file.owner in (0, os.geteuid()) else NOTHING
 
 
 def _order(name: str) -> tuple[str, int]:
@@ -484,6 +495,8 @@ def main() -> int:
     log_to_stderr()
     options = parse_options()
     os.umask(0o027)
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
     try:
         lock = take_lock(options.recording)
         recorder = Recorder(options, load_signer(options.recording))
