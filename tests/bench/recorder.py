@@ -1,8 +1,9 @@
 """Microseconds of processor time that the recorder takes for a statement (intent and result), and the rate.
 
-    PYTHONPATH=.:tests python -m bench.recorder [STATEMENTS]     500000 are a million events
+    PYTHONPATH=.:tests python -m bench.recorder [STATEMENTS [RATE]]     500000 are a million events
 
-The journal is written first, so that nothing else takes the processor; then the recorder takes it all.
+The journal is written first, so that nothing else takes the processor; then the recorder takes it all.  With a RATE
+(statements per second) the recorder follows a writer at that pace, as it does while crews work: small transactions.
 """
 from __future__ import annotations
 
@@ -23,23 +24,28 @@ from enforcer.words import events
 TEXT = b"SELECT abalance FROM pgbench_accounts WHERE aid = $1;"
 SALT = b"t" * 16
 EVERY = 50                            # statements in one write
+SESSIONS = [letter * 26 for letter in "ABCDEFGH"]
 
 
-def write(directory: Path, statements: int) -> float:
+def write(directory: Path, statements: int, rate: float = 0.0) -> float:
     """A pgbench-like load into the journal; processor microseconds of append and flush, a statement."""
+    start = time.monotonic()
     writer = JournalWriter(directory, "enforcer0", os.urandom(8).hex(), limit=1 << 40, reserve=0)
     began, forwarded, text = time.process_time(), make_digest(b"k" * 32, TEXT), make_digest(SALT, TEXT)
     for number in range(1, statements + 1):
+        session = SESSIONS[number % len(SESSIONS)]
         salt, parameters = os.urandom(16), msgspec.msgpack.encode([str(number)])
         writer.append(events.Intent(
-            events.INTENT, time.time_ns(), number, "S" * 26, number, "crew", "execute", 1, forwarded, text,
+            events.INTENT, time.time_ns(), number, session, number, "crew", "execute", 1, forwarded, text,
             make_digest(salt, parameters), (("sql:select", "public.pgbench_accounts"),), ("base:read",), (), "", "",
             False), ((SALT, TEXT), (salt, parameters)))
         writer.append(events.Result(
-            events.RESULT, time.time_ns(), number, "S" * 26, number, "ok", "SELECT 1", "", 1, 30, 1000, text, salt, (),
+            events.RESULT, time.time_ns(), number, session, number, "ok", "SELECT 1", "", 1, 30, 1000, text, salt, (),
             b""))
         if number % EVERY == 0:
             writer.flush()
+            if rate:
+                time.sleep(max(0.0, start + number / rate - time.monotonic()))
     writer.flush()
     took = time.process_time() - began
     writer.close()
@@ -48,14 +54,18 @@ def write(directory: Path, statements: int) -> float:
 
 def main() -> None:
     statements = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    rate = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     with tempfile.TemporaryDirectory(dir="/var/tmp") as base:
         journal, recording = Path(base, "journal"), Path(base, "recording")
         journal.mkdir()
         recording.mkdir()
-        print(f"journal: {write(journal, statements):.1f} us a statement, digests included")
+        if not rate:
+            print(f"journal: {write(journal, statements):.1f} us a statement, digests included")
         began = time.monotonic()
         process = subprocess.Popen([sys.executable, "-m", "enforcer.recording.recorder", "--journal", str(journal),
                                     "--recording", str(recording)])
+        if rate:
+            print(f"journal: {write(journal, statements, rate):.1f} us a statement, digests included")
         while any(journal.glob("*.journal")):
             time.sleep(0.02)
         took = time.monotonic() - began
