@@ -781,8 +781,9 @@ class Conversation:
 
     def _command_complete(self, whole: bytes, start: int, end: int, count: int) -> None:
         head, operation = self._running(0x43)
-        # Of an empty body too: compiled by mypyc, a slice that ends before it begins is a SystemError.
-        tag = whole[start + 5:max(start + 5, end - 1)].decode("utf-8", "replace")
+        if end - start < 6:
+            raise RemoteProtocolError("the server sent a malformed CommandComplete")
+        tag = whole[start + 5:end - 1].decode("utf-8", "replace")
         self._end_statement(head, operation, "ok", tag)
         if not head.hidden:
             self._down.piece(whole, start, end)
@@ -1074,8 +1075,10 @@ def _union(groups: Iterable[tuple[T, ...]]) -> tuple[T, ...]:
 
 def _named(whole: bytes, start: int, end: int) -> tuple[bytes, bytes]:
     """Describe and Close: b"S" or b"P", and the name."""
+    if end - start < 7:                        # mypyc's slices must not end before they begin
+        raise RemoteProtocolError("invalid message format: Describe or Close")
     kind = whole[start + 5:start + 6]
-    (name,), at = parse_strings(whole[start + 6:max(start + 6, end)], 1)
+    (name,), at = parse_strings(whole[start + 6:end], 1)
     if kind not in (b"S", b"P") or at != end - start - 6:
         raise RemoteProtocolError("invalid message format: Describe or Close")
     return kind, name
