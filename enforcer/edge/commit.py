@@ -60,7 +60,7 @@ class GroupCommit:
         self._unsynced: list[Waiting] = []
         self._wanted = 0              # count that somebody wants on the disk
         self._syncing = False
-        self._thread = ThreadPoolExecutor(1, "fdatasync")
+        self._syncer = ThreadPoolExecutor(1, "fdatasync")
         self._since: float | None = None
         self._timer = loop.call_later(CHECK, self._look)
 
@@ -116,7 +116,7 @@ class GroupCommit:
         try:
             while min(self._wanted, self.flushed) > self.synced and not self.failure:
                 reached = self.flushed
-                await self._loop.run_in_executor(self._thread, self._journal.sync)
+                await self._loop.run_in_executor(self._syncer, self._journal.sync)
                 self.synced = reached
                 waiting, self._unsynced = self._unsynced, []
                 self._unsynced += [one for one in waiting if not one.committed()]
@@ -162,6 +162,6 @@ class GroupCommit:
         self._timer.cancel()
         if self._lazy is not None:
             self._lazy.cancel()
-        self._thread.shutdown(wait=True)
+        self._syncer.shutdown(wait=True)
         self._journal.flush()
         self._journal.close()

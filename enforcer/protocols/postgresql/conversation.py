@@ -35,7 +35,7 @@ from enforcer.protocols.postgresql.book import Book, Operation, digest, unpack_p
 from enforcer.protocols.postgresql.catalogue import Catalogue
 from enforcer.protocols.postgresql.errors import ABORTED, Denial
 from enforcer.protocols.postgresql.expected import Definition, Definitions, Expectation, Portal
-from enforcer.protocols.postgresql.judge import ENDING, Judge, Names, Prepared, Studied, Verdict
+from enforcer.protocols.postgresql.judge import ENDING, Judge, Names, Prepared
 from enforcer.protocols.postgresql.messages import (
     DENIAL,
     FLUSH,
@@ -52,6 +52,7 @@ from enforcer.protocols.postgresql.operations import Meaning, Statement
 from enforcer.protocols.postgresql.outgoing import Outgoing
 from enforcer.protocols.postgresql.parameters import render_parameters
 from enforcer.protocols.postgresql.startup import pinned
+from enforcer.protocols.postgresql.studied import Studied, Verdict
 from enforcer.words import commands as words
 from enforcer.words import inputs
 from enforcer.words.commands import CLIENT, SERVER, Command, SendData

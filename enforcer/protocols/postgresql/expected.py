@@ -4,8 +4,9 @@ from __future__ import annotations
 from enforcer.hot.rows import Mask
 from enforcer.protocols.postgresql.book import Operation
 from enforcer.protocols.postgresql.errors import Denial
-from enforcer.protocols.postgresql.judge import Prepared, Verdict
+from enforcer.protocols.postgresql.judge import Prepared
 from enforcer.protocols.postgresql.messages import Bind
+from enforcer.protocols.postgresql.studied import Verdict
 
 
 class Definition:

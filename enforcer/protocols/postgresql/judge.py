@@ -24,8 +24,8 @@ from enforcer.hot.shape import strip
 from enforcer.protocols.postgresql.book import SALT, digest
 from enforcer.protocols.postgresql.errors import SYNTAX_ERROR, Denial
 from enforcer.protocols.postgresql.operations import Analysis, Meaning, analyse
+from enforcer.protocols.postgresql.studied import Studied, Verdict
 from enforcer.words.decisions import DENY, PERMIT, Decision
-from enforcer.words.operations import Request
 
 SHARED: Final = 4096                  # analyses kept for a target
 OWN: Final = 512                      # verdicts kept by a session
@@ -43,35 +43,6 @@ _SHAPED: Final = (b"select", b"insert", b"update", b"delete")
 _FREE: Final = frozenset(("sql:select", "sql:insert", "sql:update", "sql:delete", "sql:transaction"))
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
-
-
-class Studied(msgspec.Struct, frozen=True, eq=False):
-    """A text, analysed, with what the recording holds of it."""
-
-    text: bytes
-    analysis: Analysis
-    requests: tuple[Request, ...]
-    named: tuple[tuple[str, str], ...]
-    shows: tuple[str, ...]
-    blocked: tuple[str, ...]
-    blob: tuple[bytes, bytes, bytes]           # digest, salt, content of the recorded text
-    forwarded: bytes
-    lasting: bool                              # may be kept: means the same in every session of this meaning
-    writes: bool
-    barrier: bool                              # may change what text means
-    alters: bool                               # changes the catalogue
-    names: bool                                # prepares, declares, closes: names of the session
-    ends: bool                                 # a transaction or a savepoint
-    copies_in: bool
-    reasons: tuple[tuple[tuple[str, ...], str], ...]     # (labels blocked, why)
-
-
-class Verdict(msgspec.Struct, frozen=True, eq=False):
-    studied: Studied
-    decision: Decision
-    meaning: int
-    gate: int
-    problem: Denial | None = None              # refused by its text, whatever policies say
 
 
 class Judge:

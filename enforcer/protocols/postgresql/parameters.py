@@ -4,8 +4,8 @@ from __future__ import annotations
 from typing import Final
 
 from enforcer.protocols.postgresql.book import pack_parameters
-from enforcer.protocols.postgresql.judge import Verdict
 from enforcer.protocols.postgresql.messages import Bind
+from enforcer.protocols.postgresql.studied import Verdict
 
 VALUE_LIMIT: Final = 64 << 10         # bytes of one parameter as recorded
 VALUES_LIMIT: Final = 4 << 20         # bytes of all of them; after that a parameter is recorded by its size

@@ -19,13 +19,13 @@ from enforcer.protocols.postgresql.catalogue import make_catalogue
 from enforcer.protocols.postgresql.judge import (
     SHAPED,
     Judge,
-    Studied,
     change_numbers,
     is_free,
     make_shape,
     make_skeleton,
 )
 from enforcer.protocols.postgresql.operations import Meaning
+from enforcer.protocols.postgresql.studied import Studied
 from enforcer.words.operations import Principal
 
 LABELS = (ColumnLabel("pii.email", "public", "people", "email"), ColumnLabel("secret", "public", "keys", "key"))
