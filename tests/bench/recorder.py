@@ -4,6 +4,8 @@
 
 The journal is written first, so that nothing else takes the processor; then the recorder takes it all.  With a RATE
 (statements per second) the recorder follows a writer at that pace, as it does while crews work: small transactions.
+The recorder's start is in the figure: take the one of a few statements away.  Compiling recording's modules with mypyc
+gave about 4 percent in all: what is left is SQLite, BLAKE2 and msgspec.
 """
 from __future__ import annotations
 
