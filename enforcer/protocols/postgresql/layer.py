@@ -102,6 +102,8 @@ class PostgresqlLayer:
         elif self._startup.phase not in ("first", "tls", "cancel") or last_words is not None:
             self._book.gap(reason)
             self._book.records.append(Record(self._startup.refused(reason, rules)))
+            if self._startup.opened:
+                self._book.closed(reason, 0, 0)
         commands = [*self._book.take(), *commands]
         if last_words is not None and self._startup.phase not in ("tls", "cancel"):
             commands.append(SendData(CLIENT, last_words.render("FATAL")))

@@ -66,6 +66,7 @@ class Startup:
         self._context, self._book = context, book
         self.phase = "first"
         self.done = False
+        self.opened = False           # on record
         self.early = b""
         self.meaning: Meaning | None = None
         self.status = b"I"
@@ -282,6 +283,9 @@ class Startup:
         if self._asked is None:
             if body != b"I":
                 raise RemoteProtocolError("the server begins in a transaction")
+            # Before the first statement: what the server's log says of this backend must find its session.
+            self._book.records.append(Record(self._opened()))
+            self.opened = True
             self._asked = self._book.say("meaning", ASK_TEXT, digest(self._context.forwarded_key, ASK_TEXT))
             return [*self._book.take(), SendData(SERVER, ASK + SYNC),
                     words.LoadCatalogue(self._database, 0)]
@@ -308,7 +312,6 @@ class Startup:
         self.done = True
         self.early = bytes(self._client)
         process, secret = struct.unpack("!I", self._context.random(4))[0] & 0x7FFFFFFF, self._context.random(KEY)
-        self._book.records.append(Record(self._opened()))
         hello = b"".join((
             self._negotiation(), render(b"R", bytes(4)), *self._relayed,
             render(b"K", struct.pack("!I", process) + secret), render(b"Z", b"I"),
