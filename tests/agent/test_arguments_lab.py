@@ -31,7 +31,8 @@ def test_a_password_on_a_command_line_is_nowhere(installed: Installed) -> None:
     installed.settle()
     shown = [installed.weir(*command, user=user).stdout for command, user in (
         (("sessions", "--json"), AUDITOR), (("status", "--sessions"), ""), (("status", "--json"), ""))]
-    sessions = [one["session"] for one in json.loads(shown[0])][-4:]
+    crews = [one["session"] for one in json.loads(shown[0]) if one["workload"] != "weir"]   # its reads of the catalogue
+    sessions = crews[-4:]
     replays = [installed.weir("replay", one, user=AUDITOR).stdout for one in sessions]
     assert sum("***" in one for one in replays) >= 3, replays
     assert not [one for one in (*shown, *replays) if SECRET in one]
