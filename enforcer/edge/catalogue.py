@@ -165,11 +165,12 @@ class Diary:
         commit = self._edge.commit
         assert commit is not None
         salt = os.urandom(16)
+        named = blake2b(text, digest_size=32, key=salt).digest()
         forwarded = blake2b(text, digest_size=32, key=self._context.forwarded_key).digest() if sent else b""
         commit.append(events.Intent(
             events.INTENT, clock.now(), clock.monotonic(), self._session, number, "weir", "catalogue", PERMIT,
-            forwarded, blake2b(text, digest_size=32, key=salt).digest(), b"", (), (), (), "", "", False,
-        ), ((salt, text),))
+            forwarded, named, b"", (), (), (), "", "", False,
+        ), ((named, salt, text),))
         self._operations = number
 
     def close(self, status: str) -> None:

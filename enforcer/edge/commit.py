@@ -23,7 +23,7 @@ LAZY: Final = 0.02                    # seconds that a result may wait for compa
 CHECK: Final = 0.25                   # seconds between looks at disk and backlog
 PATIENCE: Final = 10.0                # seconds of pressure before the journal counts as failed
 
-Blobs = tuple[tuple[bytes, bytes], ...]
+Blobs = tuple[tuple[bytes, bytes, bytes], ...]
 
 
 class Journal(Protocol):

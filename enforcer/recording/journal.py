@@ -29,7 +29,6 @@ from zlib import crc32
 import msgspec
 
 from agent.contract.journal import BLOB, BODY_LIMIT, END, EVENT, HEADER, render_record
-from enforcer.hot.chain import make_digest
 from enforcer.words.errors import RecordingError
 from enforcer.words.events import render_event
 
@@ -43,7 +42,7 @@ TAKEN_LIMIT: Final = 1 << 20          # bytes of the recorder's file
 MODE: Final = 0o644
 NAME: Final = re.compile(r"([a-z]{1,16}[0-9]{0,3})-([0-9a-f]{16})-([0-9]{1,9})\.journal")
 
-Blobs = tuple[tuple[bytes, bytes], ...]
+Blobs = tuple[tuple[bytes, bytes, bytes], ...]        # digest, salt, content
 _KIND_AND_SIZE: Final = struct.Struct("<BI")
 
 
@@ -72,7 +71,9 @@ class JournalWriter:
         self._open()
 
     def append(self, event: msgspec.Struct, blobs: Blobs = ()) -> None:
-        """Into memory only.  RecordingError where a record is over the journal's limit: nothing of it is kept."""
+        """Into memory only.  RecordingError where a record is over the journal's limit: nothing of it is kept.
+
+        A blob's digest is its caller's word: the recorder, who trusts no writer, makes it again."""
         body = render_event(event)
         if len(body) > BODY_LIMIT:
             raise RecordingError(f"an event of {len(body)} bytes, limit {BODY_LIMIT}")
@@ -82,11 +83,10 @@ class JournalWriter:
         self._pending += (HEADER.pack(EVENT, len(body), crc32(body, crc32(head))), body)
 
     def _append_blobs(self, blobs: Blobs) -> None:
-        for salt, content in blobs:
+        for _, salt, content in blobs:
             if len(salt) != SALT or len(content) > BODY_LIMIT - SALT:
                 raise RecordingError(f"a blob of {len(content)} bytes with {len(salt)} bytes of salt")
-        for salt, content in blobs:
-            digest = make_digest(salt, content)
+        for digest, salt, content in blobs:
             if digest in self._known:
                 continue
             if len(self._known) >= KNOWN:

@@ -29,7 +29,7 @@ class Record(Command, frozen=True):
     server after it waits for the journal's write; `durable` also for fdatasync."""
 
     event: msgspec.Struct
-    blobs: tuple[tuple[bytes, bytes], ...] = ()    # (salt, content)
+    blobs: tuple[tuple[bytes, bytes, bytes], ...] = ()    # (digest, salt, content): see enforcer.hot.chain
     barrier: bool = False
     durable: bool = False
 

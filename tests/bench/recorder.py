@@ -37,10 +37,11 @@ def write(directory: Path, statements: int, rate: float = 0.0) -> float:
     for number in range(1, statements + 1):
         session = SESSIONS[number % len(SESSIONS)]
         salt, parameters = os.urandom(16), msgspec.msgpack.encode([str(number)])
+        named = make_digest(salt, parameters)
         writer.append(events.Intent(
             events.INTENT, time.time_ns(), number, session, number, "crew", "execute", 1, forwarded, text,
-            make_digest(salt, parameters), (("sql:select", "public.pgbench_accounts"),), ("base:read",), (), "", "",
-            False), ((SALT, TEXT), (salt, parameters)))
+            named, (("sql:select", "public.pgbench_accounts"),), ("base:read",), (), "", "",
+            False), ((text, SALT, TEXT), (named, salt, parameters)))
         writer.append(events.Result(
             events.RESULT, time.time_ns(), number, session, number, "ok", "SELECT 1", "", 1, 30, 1000, text, salt, (),
             b""))

@@ -58,12 +58,12 @@ class Book:
         """`text` is (digest, salt, content) of the recorded text, `parameters` the packed ones."""
         self.operations += 1
         began = self._monotonic()
-        blobs: tuple[tuple[bytes, bytes], ...] = ((text[1], text[2]),) if text[0] else ()
+        blobs: tuple[tuple[bytes, bytes, bytes], ...] = (text,) if text[0] else ()
         named = NOTHING
         if parameters:
             salt = self._context.random(SALT)
             named = digest(salt, parameters)
-            blobs += ((salt, parameters),)
+            blobs += ((named, salt, parameters),)
         durable = (durable or self._all_durable) and not self._none_durable
         self.records.append(Record(events.Intent(
             events.INTENT, self._now(), began, self._session, self.operations, actor, verb, decision, forwarded,
@@ -98,21 +98,22 @@ class Book:
     ) -> None:
         """`last` False: more results of the same operation follow (a string of several statements)."""
         now = self._monotonic()
-        blobs: list[tuple[bytes, bytes]] = []
+        blobs: list[tuple[bytes, bytes, bytes]] = []
+        response = operation.hash.digest() if operation.hash else NOTHING
         payload: tuple[bytes, ...] = ()
         if operation.kept:
             content = b"".join(operation.kept)
-            blobs.append((operation.salt, content))
-            payload = (digest(operation.salt, content),)
+            whole = operation.kept_bytes == operation.bytes      # then it was hashed as it came
+            payload = (response if whole else digest(operation.salt, content),)
+            blobs.append((payload[0], operation.salt, content))
         trouble = NOTHING
         if error:
             salt, content = self._context.random(SALT), error.encode()
-            blobs.append((salt, content))
             trouble = digest(salt, content)
+            blobs.append((trouble, salt, content))
         self.records.append(Record(events.Result(
             events.RESULT, self._now(), now, self._session, operation.number, status, tag, sqlstate, operation.rows,
-            operation.bytes, now - operation.began, operation.hash.digest() if operation.hash else NOTHING,
-            operation.salt, payload, trouble,
+            operation.bytes, now - operation.began, response, operation.salt, payload, trouble,
         ), tuple(blobs)))
         if last:
             self.open.pop(operation.number, None)

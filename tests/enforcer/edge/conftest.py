@@ -154,7 +154,7 @@ class FileJournal:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def append(self, event, blobs=()) -> None:
-        for salt, content in blobs:
+        for _, salt, content in blobs:
             self._pending.append(render_record(BLOB, salt + content))
         self._pending.append(render_record(EVENT, render_event(event)))
 

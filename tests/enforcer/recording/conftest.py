@@ -91,11 +91,11 @@ class Scene:
         return events.SessionOpened(**{**values, **more})
 
     def intent(self, number: int, session: str = "S1", text: bytes = b"SELECT 1", parameters: bytes = b"", **more
-               ) -> tuple[events.Intent, tuple[tuple[bytes, bytes], ...]]:
+               ) -> tuple[events.Intent, tuple[tuple[bytes, bytes, bytes], ...]]:
         self.at += 1000
-        blobs: tuple[tuple[bytes, bytes], ...] = ((SALT, text),)
+        blobs: tuple[tuple[bytes, bytes, bytes], ...] = ((digest(text), SALT, text),)
         if parameters:
-            blobs += ((b"p" * 16, parameters),)
+            blobs += ((digest(parameters, b"p" * 16), b"p" * 16, parameters),)
         values = {
             "kind": events.INTENT, "at": self.at, "monotonic": 6, "session": session, "operation": number,
             "actor": "crew", "verb": "query", "decision": 1, "forwarded": digest(text, b"f" * 32), "text": digest(text),
@@ -105,9 +105,9 @@ class Scene:
         return events.Intent(**{**values, **more}), blobs
 
     def result(self, number: int, session: str = "S1", payload: bytes = b"", error: bytes = b"", **more
-               ) -> tuple[events.Result, tuple[tuple[bytes, bytes], ...]]:
+               ) -> tuple[events.Result, tuple[tuple[bytes, bytes, bytes], ...]]:
         self.at += 1000
-        blobs = tuple((SALT, one) for one in (payload, error) if one)
+        blobs = tuple((digest(one), SALT, one) for one in (payload, error) if one)
         values = {
             "kind": events.RESULT, "at": self.at, "monotonic": 7, "session": session, "operation": number,
             "status": "error" if error else "ok", "tag": "SELECT 1", "sqlstate": "42501" if error else "", "rows": 1,

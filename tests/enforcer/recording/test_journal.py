@@ -46,13 +46,17 @@ def files(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.journal"))
 
 
+def blob(salt: bytes, content: bytes) -> tuple[bytes, bytes, bytes]:
+    return make_digest(salt, content), salt, content
+
+
 def test_what_is_flushed_is_framed(tmp_path: Path) -> None:
     writer = make(tmp_path)
     salt, text = b"s" * 16, b"SELECT 1"
-    writer.append(closed(1), ((salt, text),))
+    writer.append(closed(1), (blob(salt, text),))
     assert records(files(tmp_path)[0]) == []
     writer.flush()
-    writer.append(closed(2), ((salt, text),))
+    writer.append(closed(2), (blob(salt, text),))
     writer.flush()
     writer.sync()
     writer.close()
@@ -66,7 +70,7 @@ def test_the_next_file_is_there_before_the_end_of_the_last_and_holds_its_blobs(t
     writer = make(tmp_path, segment=200)
     salt, text = b"s" * 16, b"SELECT 1"
     for number in range(20):
-        writer.append(closed(number), ((salt, text),))
+        writer.append(closed(number), (blob(salt, text),))
         writer.flush()
     names = sorted(tmp_path.glob("*.journal"), key=lambda path: int(path.stem.split("-")[2]))
     found = [records(path) for path in names]
@@ -110,12 +114,12 @@ def test_a_failed_write_is_cut_off_and_forgotten(tmp_path: Path, monkeypatch: py
         return real(fd, bytes(data)[:-7])
 
     monkeypatch.setattr(journal.os, "write", full)
-    writer.append(closed(2), ((salt, text),))
+    writer.append(closed(2), (blob(salt, text),))
     with pytest.raises(RecordingError, match="No space"):
         writer.flush()
     monkeypatch.undo()
     writer.flush()
-    writer.append(closed(3), ((salt, text),))
+    writer.append(closed(3), (blob(salt, text),))
     writer.flush()
     writer.sync()
     first, second = (records(path) for path in files(tmp_path))
@@ -174,12 +178,12 @@ def test_backlog_and_bounds(tmp_path: Path) -> None:
 def test_what_is_too_large_is_refused_whole(tmp_path: Path) -> None:
     writer = make(tmp_path)
     with pytest.raises(RecordingError):
-        writer.append(closed(1), ((b"s" * 16, b"a"), (b"s" * 15, b"b")))
+        writer.append(closed(1), (blob(b"s" * 16, b"a"), blob(b"s" * 15, b"b")))
     with pytest.raises(RecordingError):
-        writer.append(closed(1), ((b"s" * 16, b"x" * (32 << 20)),))
+        writer.append(closed(1), (blob(b"s" * 16, b"x" * (32 << 20)),))
     writer.flush()
     assert records(files(tmp_path)[0]) == []
-    writer.append(closed(1), ((b"s" * 16, b"a"),))
+    writer.append(closed(1), (blob(b"s" * 16, b"a"),))
     writer.flush()
     assert records(files(tmp_path)[0])[0] == (BLOB, b"s" * 16 + b"a")
     assert make_digest(b"s" * 16, b"a")

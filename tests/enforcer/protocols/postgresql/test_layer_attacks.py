@@ -826,7 +826,7 @@ def test_parameters_are_recorded_within_the_journals_limit(weir: Open) -> None:
     text = "SELECT " + " + ".join(f"length(${n + 1}::text)" for n in range(len(values)))
     got = session.talk(parse(text), bind(*values), execute(), SYNC)
     assert "C SELECT 1" in shape(got)
-    assert max(len(content) for record in session.records for _, content in record.blobs) < BODY_LIMIT // 6
+    assert max(len(content) for record in session.records for *_, content in record.blobs) < BODY_LIMIT // 6
 
 
 @pytest.mark.parametrize("cut", [1, 4, 5, 6, 13])
