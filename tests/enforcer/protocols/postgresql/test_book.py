@@ -13,7 +13,7 @@ DELIVERED = b"".join(row(b"%d" % number) for number in range(100, 120))
 READY = render(b"Z", b"I")
 
 
-@pytest.mark.parametrize(("limit", "kept"), ((1 << 20, len(DELIVERED)), (len(DELIVERED), len(DELIVERED)), (50, 50)))
+@pytest.mark.parametrize(("limit", "kept"), [(1 << 20, len(DELIVERED)), (len(DELIVERED), len(DELIVERED)), (50, 50)])
 def test_rows_whole_and_cut(limit: int, kept: int) -> None:
     session = Scripted(payload="rows", payload_limit=limit)
     session.records.clear()
