@@ -26,7 +26,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from sources import copy_sources
+
 UID = 64201
 CGROUPS = next((path for path in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
                 if (path / "cgroup.procs").exists() and (path / "cgroup.controllers").exists()), Path("/nowhere"))
@@ -38,18 +39,19 @@ class Host:
     def __init__(self, base: Path, name: str, **workload: Any) -> None:
         self.base, self.slice = base, CGROUPS / f"{name}.slice"
         self.home, self.control = base / "home", base / "run" / "control.sock"
+        self.code = copy_sources(base / "code")
         for part in ("run", "state", "etc", "home"):
             (base / part).mkdir(mode=0o755)
         os.chown(self.home, UID, UID)
         (base / "etc" / "weir.toml").write_text("secret = true\n")
         self.slice.mkdir(exist_ok=True)
         settings = {"base": str(base), "slice": str(self.slice), "home": str(self.home), "users": ["tester"],
-                    "directories": ["~"], "read_only": [str(ROOT), sys.prefix], "targets": [], "resolver": "10.77.0.53",
-                    **workload}
+                    "directories": ["~"], "read_only": [str(self.code), sys.prefix], "targets": [],
+                    "resolver": "10.77.0.53", **workload}
         (base / "settings.json").write_text(json.dumps(settings))
         self.process = subprocess.Popen(
             [sys.executable, __file__, str(base / "settings.json")], stdout=subprocess.PIPE, text=True,
-            env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]})
+            env={"PYTHONPATH": f"{self.code}:{Path(__file__).parent}", "PATH": os.environ["PATH"]})
         self.happened: queue.Queue[dict[str, Any]] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -85,7 +87,7 @@ class Host:
 
     def environment(self, **more: str) -> dict[str, str]:
         return {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(self.home), "LANG": "C.UTF-8",
-                "PYTHONPATH": str(ROOT), **more}
+                "PYTHONPATH": str(self.code), **more}
 
     def start(self, *argv: str, root: bool = False, user: str = "", workload: str = "crew", cwd: Path | None = None,
               env: dict[str, str] | None = None, **keywords: Any) -> subprocess.Popen[bytes]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from sources import copy_sources
 
 from agent import doctor, screen
 from agent.contract import control
@@ -110,11 +111,13 @@ def test_policies_lie_beside_the_configuration(file: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be refused as somebody else")
 def test_only_root_runs_the_agent_and_releases(file: Path) -> None:
-    file.parent.chmod(0o755)
+    for path in file.parents[:3]:
+        path.chmod(0o755)
+    code = copy_sources(file.parent / "code")
     for arguments, wanted in ((("agent",), "must run as root"), (("release",), "only root may release")):
         done = subprocess.run(
             [sys.executable, "-m", "agent.cli", "--config", str(file), *arguments], capture_output=True, text=True,
-            cwd=ROOT, user=65534, group=65534, extra_groups=[], env={"PATH": "/usr/bin"})
+            cwd=code, user=65534, group=65534, extra_groups=[], env={"PATH": "/usr/bin"})
         assert done.returncode == 1
         assert wanted in done.stderr
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launchhost import ROOT, UID, Host
+from launchhost import UID, Host
 
 pytestmark = pytest.mark.kernel
 
@@ -422,4 +422,4 @@ def test_many_at_once(host: Host) -> None:
 
 
 def test_the_source_is_not_writable(host: Host) -> None:
-    assert host.run("touch", str(ROOT / "x"))[0] == 1
+    assert host.run("touch", str(host.code / "x"))[0] == 1

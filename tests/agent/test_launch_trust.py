@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launchhost import ROOT, UID, Host
+from launchhost import UID, Host
 
 pytestmark = pytest.mark.kernel
 
@@ -154,7 +154,8 @@ def test_a_read_only_home_stays_read_only_where_it_is_rebuilt(tmp_path: Path) ->
     for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
         path.chmod(0o755)
     made = Host(tmp_path, f"weirtest-readonly{os.getpid()}", directories=[],
-                targets=[{"name": "shop", "hosts": [NAME]}], read_only=[str(tmp_path / "home"), str(ROOT), sys.prefix])
+                targets=[{"name": "shop", "hosts": [NAME]}],
+                read_only=[str(tmp_path / "home"), str(tmp_path / "code"), sys.prefix])
     try:
         directory = made.home / ".postgresql"
         directory.mkdir()

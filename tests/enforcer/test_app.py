@@ -10,16 +10,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sources import copy_sources
 
 from agent.contract import messages
 from agent.contract.journal import END, HEADER
 from agent.contract.owner import Owner, Process
 from agent.contract.target import Egress, Target
 
-ROOT = Path(__file__).resolve().parents[2]
 UID = 65534
 OTHER = ["setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups"]
 BARE = [*OTHER, "--inh-caps", "-all", "--bounding-set", "-all"]
@@ -33,9 +34,7 @@ def sources() -> Iterator[Path]:
     """The two packages where another user can read them."""
     directory = Path(tempfile.mkdtemp(prefix="weir-app-"))
     directory.chmod(0o755)
-    for package in ("agent", "enforcer"):
-        shutil.copytree(ROOT / package, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
-    yield directory
+    yield copy_sources(directory / "code")
     shutil.rmtree(directory)
 
 
@@ -214,10 +213,10 @@ async def test_what_is_wrong_with_a_configuration(agent: Agent) -> None:
 
 async def test_before_it_is_configured_everybody_is_refused(agent: Agent) -> None:
     await agent.ask(messages.Ping(1))
-    reader, writer = await asyncio.open_connection("127.0.0.1", agent.port)
-    with pytest.raises(ConnectionResetError):
-        await reader.read()
-    writer.close()
+    with pytest.raises(ConnectionResetError):          # at the first read, or while connect() is still being looked at
+        reader, writer = await asyncio.open_connection("127.0.0.1", agent.port)
+        with closing(writer):
+            await reader.read()
 
 
 async def test_without_its_agent_it_ends(agent: Agent) -> None:

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from sources import copy_sources
+
 CGROUPS = next(path for path in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"), Path("/"))
                if (path / "cgroup.controllers").exists() or path == Path("/"))
 PORT = 15999
@@ -53,8 +54,7 @@ class Host:
         self.name = name
         self.base = Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/var/tmp"))
         self.base.chmod(0o755)
-        for part in ("agent", "enforcer"):      # unprivileged users may not be able to read this clone
-            shutil.copytree(ROOT / part, self.base / "code" / part, ignore=shutil.ignore_patterns("__pycache__"))
+        copy_sources(self.base / "code")
         for name, place in (("containment", "agent/containment.py"), ("enforcer", "enforcer/app.py"),
                             ("recorder", "enforcer/recording/recorder.py")):
             shutil.copyfile(Path(__file__).with_name(f"{name}.py"), self.base / "code" / place)

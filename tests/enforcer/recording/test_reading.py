@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from sources import copy_sources
 
 from enforcer.recording import erasing, notes, store
 from enforcer.recording.cli import group
@@ -153,8 +154,8 @@ group({arguments!r})
 """
 
 
-def as_auditor(gid: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    program = AS_AUDITOR.format(gid=gid, path=sys.path, arguments=[str(one) for one in arguments])
+def as_auditor(gid: int, code: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    program = AS_AUDITOR.format(gid=gid, path=[str(code), *sys.path], arguments=[str(one) for one in arguments])
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
 
 
@@ -178,6 +179,7 @@ def test_an_auditor_without_root(make_scene, state: str) -> None:
     base = Path(subprocess.run(["mktemp", "-d", "/var/tmp/weir-read.XXXXXX"], capture_output=True, text=True,
                                check=True).stdout.strip())
     base.chmod(0o755)
+    code = copy_sources(base / "code")
     scene = make_scene(base)
     os.chown(scene.recording, audit.pw_uid, audit.pw_gid)
     scene.recording.chmod(0o2750)
@@ -199,16 +201,17 @@ def test_an_auditor_without_root(make_scene, state: str) -> None:
             os.seteuid(0)
             os.setegid(0)
         assert bool(list(scene.recording.glob("*-wal"))) == (state in ("running", "killed"))
-        done = as_auditor(audit.pw_gid, "sessions", "--json", "--recording", scene.recording)
+        done = as_auditor(audit.pw_gid, code, "sessions", "--json", "--recording", scene.recording)
         assert done.returncode == 0, done.stderr
         assert [one["session"] for one in json.loads(done.stdout)] == ["S1"]
-        checked = as_auditor(audit.pw_gid, "verify", "--recording", scene.recording)
+        checked = as_auditor(audit.pw_gid, code, "verify", "--recording", scene.recording)
         assert checked.returncode == 0, checked.stdout + checked.stderr
         [note] = (scene.recording / "reads").iterdir()
         assert note.stat().st_uid == 65534
-        refused = as_auditor(audit.pw_gid, "erase", "--session", "S1", "--reason", "x", "--recording", scene.recording)
+        refused = as_auditor(
+            audit.pw_gid, code, "erase", "--session", "S1", "--reason", "x", "--recording", scene.recording)
         assert "only root" in refused.stderr
-        stranger = as_auditor(65534, "sessions", "--recording", scene.recording)
+        stranger = as_auditor(65534, code, "sessions", "--recording", scene.recording)
         assert stranger.returncode == 1
         assert "Permission denied" in stranger.stderr
         assert stat.S_IMODE((scene.recording / "signing.key").stat().st_mode) == 0o600
