@@ -26,7 +26,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sources import copy_sources
+from sources import copy_sources, open_way
 
 UID = 64201
 CGROUPS = next((path for path in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
@@ -39,6 +39,7 @@ class Host:
     def __init__(self, base: Path, name: str, **workload: Any) -> None:
         self.base, self.slice = base, CGROUPS / f"{name}.slice"
         self.home, self.control = base / "home", base / "run" / "control.sock"
+        open_way(base)
         self.code = copy_sources(base / "code")
         for part in ("run", "state", "etc", "home"):
             (base / part).mkdir(mode=0o755)
@@ -51,7 +52,7 @@ class Host:
         (base / "settings.json").write_text(json.dumps(settings))
         self.process = subprocess.Popen(
             [sys.executable, __file__, str(base / "settings.json")], stdout=subprocess.PIPE, text=True,
-            env={"PYTHONPATH": f"{self.code}:{Path(__file__).parent}", "PATH": os.environ["PATH"]})
+            env={"PYTHONPATH": str(self.code), "PATH": os.environ["PATH"]})
         self.happened: queue.Queue[dict[str, Any]] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -1,4 +1,4 @@
-"""Weir's packages where any user can read them: a clone may lie where only root can, in root's home for one."""
+"""What other users are given to read: a clone may lie where only root can, in root's home for one."""
 from __future__ import annotations
 
 import shutil
@@ -7,8 +7,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def open_way(path: Path) -> None:
+    """Anybody may come to this directory of pytest's: it and the two above it, which are pytest's as well."""
+    for one in (path, *path.parents[:2]):
+        one.chmod(0o755)
+
+
 def copy_sources(to: Path) -> Path:
-    """`to`, made, with what belongs on a PYTHONPATH."""
+    """`to`, made, with Weir's packages: what belongs on a PYTHONPATH."""
     to.mkdir(mode=0o755)
     for package in ("agent", "enforcer"):
         shutil.copytree(ROOT / package, to / package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -152,8 +152,8 @@ def test_any_arguments_have_an_answer(arguments: list[str]) -> None:
 
 
 async def test_a_running_process_is_seen_without_its_secrets() -> None:
-    arguments = ["/usr/bin/python3", "-c", "import sys; print(flush=True); sys.stdin.read()", "postgresql://ada:hunter2@db/shop",
-                 "--token", "hunter2", "host=db password='hunter 2' user=ada"]
+    arguments = ["/usr/bin/python3", "-c", "import sys; print(flush=True); sys.stdin.read()",
+                 "postgresql://ada:hunter2@db/shop", "--token", "hunter2", "host=db password='hunter 2' user=ada"]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()     # it runs, and its arguments are its own

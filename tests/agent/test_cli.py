@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from sources import copy_sources
+from sources import copy_sources, open_way
 
 from agent import doctor, screen
 from agent.contract import control
@@ -111,8 +111,7 @@ def test_policies_lie_beside_the_configuration(file: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be refused as somebody else")
 def test_only_root_runs_the_agent_and_releases(file: Path) -> None:
-    for path in file.parents[:3]:
-        path.chmod(0o755)
+    open_way(file.parent)
     code = copy_sources(file.parent / "code")
     for arguments, wanted in ((("agent",), "must run as root"), (("release",), "only root may release")):
         done = subprocess.run(

@@ -19,8 +19,6 @@ pytestmark = pytest.mark.kernel
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     base = tmp_path_factory.mktemp("launch")
-    for path in (base, base.parent, base.parent.parent):
-        path.chmod(0o755)
     made = Host(base, f"weirtest-launch{os.getpid()}")
     yield made
     made.close()
@@ -206,8 +204,6 @@ def test_weirs_files_are_not_there(host: Host) -> None:
 
 
 def test_weirs_files_are_covered_where_their_parent_is_shown(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        path.chmod(0o755)
     made = Host(tmp_path, f"weirtest-cover{os.getpid()}", directories=["~", str(tmp_path)])
     try:
         code, out, _ = made.run("sh", "-c", "find $1/etc $1/run $1/state; touch $1/etc/x", "sh", str(tmp_path))
@@ -376,8 +372,6 @@ def test_garbage_from_a_caller_ends_its_command(host: Host) -> None:
 
 
 def test_the_agent_dies_and_commands_are_served_to_their_end(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        path.chmod(0o755)
     made = Host(tmp_path, f"weirtest-agent{os.getpid()}")
     try:
         with made.start("sh", "-c", "echo ready; trap 'exit 5' TERM; while :; do sleep 0.05; done") as process:
@@ -398,8 +392,6 @@ def test_the_agent_dies_and_commands_are_served_to_their_end(tmp_path: Path) -> 
 
 
 def test_the_launcher_dies_and_its_commands_with_it(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        path.chmod(0o755)
     made = Host(tmp_path, f"weirtest-dead{os.getpid()}")
     try:
         with made.start("sh", "-c", "echo ready; sleep 1000") as process:

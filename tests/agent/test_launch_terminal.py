@@ -15,8 +15,6 @@ pytestmark = pytest.mark.kernel
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     base = tmp_path_factory.mktemp("terminal")
-    for path in (base, base.parent, base.parent.parent):
-        path.chmod(0o755)
     made = Host(base, f"weirtest-terminal{os.getpid()}")
     yield made
     made.close()

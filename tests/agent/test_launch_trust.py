@@ -49,8 +49,6 @@ class Server:
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     base = tmp_path_factory.mktemp("trust")
-    for path in (base, base.parent, base.parent.parent):
-        path.chmod(0o755)
     targets = [{"name": "shop", "hosts": [NAME], "files": ["~/own.pem"]}]
     made = Host(base, f"weirtest-trust{os.getpid()}", targets=targets)
     yield made
@@ -151,8 +149,6 @@ def test_openssls_clients_find_the_bundle(host: Host, server: Server) -> None:
 
 
 def test_a_read_only_home_stays_read_only_where_it_is_rebuilt(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        path.chmod(0o755)
     made = Host(tmp_path, f"weirtest-readonly{os.getpid()}", directories=[],
                 targets=[{"name": "shop", "hosts": [NAME]}],
                 read_only=[str(tmp_path / "home"), str(tmp_path / "code"), sys.prefix])
@@ -170,8 +166,6 @@ def test_a_read_only_home_stays_read_only_where_it_is_rebuilt(tmp_path: Path) ->
 
 
 def test_a_callers_variable_does_not_open_what_is_hidden(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        path.chmod(0o755)
     made = Host(tmp_path, f"weirtest-hidden{os.getpid()}", directories=["~", str(tmp_path)],
                 targets=[{"name": "shop", "hosts": [NAME]}])
     try:

@@ -12,6 +12,7 @@ import pytest
 from clients.test_clients import PYTHON, environment
 from lab.hosts import wait_until
 from lab.weir import APPROVER, AUDITOR, Installed
+from sources import open_way
 
 pytestmark = pytest.mark.lab
 
@@ -132,9 +133,8 @@ def test_an_auditor_reads_without_root(installed: Installed, tmp_path: Path) -> 
     verified = installed.weir("verify", *directory, user=AUDITOR)
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert installed.weir("sessions", *directory, user="labcrew").returncode != 0
+    open_way(tmp_path)
     tmp_path.chmod(0o777)
-    for parent in tmp_path.parents[:3]:
-        parent.chmod(0o755)
     taken = tmp_path / "taken.sqlite"
     done = installed.weir(
         "export", "--session", session, "--format", "sqlite", "-o", str(taken), *directory, user=AUDITOR)
