@@ -11,7 +11,6 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Final
 
 from agent.contract.credential import Credential
@@ -20,6 +19,7 @@ from enforcer import protocols
 from enforcer.core.context import Context
 from enforcer.edge import clock, upstream
 from enforcer.edge.edge import Edge
+from enforcer.hot.chain import make_digest
 from enforcer.words import events
 from enforcer.words.decisions import PERMIT
 from enforcer.words.errors import RecordingError, UpstreamError
@@ -165,8 +165,8 @@ class Diary:
         commit = self._edge.commit
         assert commit is not None
         salt = os.urandom(16)
-        named = blake2b(text, digest_size=32, key=salt).digest()
-        forwarded = blake2b(text, digest_size=32, key=self._context.forwarded_key).digest() if sent else b""
+        named = make_digest(salt, text)
+        forwarded = make_digest(self._context.forwarded_key, text) if sent else b""
         commit.append(events.Intent(
             events.INTENT, clock.now(), clock.monotonic(), self._session, number, "weir", "catalogue", PERMIT,
             forwarded, named, b"", (), (), (), "", "", False,

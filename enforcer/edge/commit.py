@@ -18,18 +18,18 @@ from typing import Final, Protocol
 import msgspec
 
 from enforcer.words.errors import RecordingError
+from enforcer.words.events import Blob
 
 LAZY: Final = 0.02                    # seconds that a result may wait for company
 CHECK: Final = 0.25                   # seconds between looks at disk and backlog
 PATIENCE: Final = 10.0                # seconds of pressure before the journal counts as failed
 
-Blobs = tuple[tuple[bytes, bytes, bytes], ...]
 
 
 class Journal(Protocol):
     """What is wanted of enforcer.recording.journal.JournalWriter."""
 
-    def append(self, event: msgspec.Struct, blobs: Blobs = ()) -> None: ...
+    def append(self, event: msgspec.Struct, blobs: tuple[Blob, ...] = ()) -> None: ...
     def flush(self) -> None: ...
     def sync(self) -> None: ...
     def check(self) -> None: ...
@@ -64,7 +64,7 @@ class GroupCommit:
         self._since: float | None = None
         self._timer = loop.call_later(CHECK, self._look)
 
-    def append(self, event: msgspec.Struct, blobs: Blobs = ()) -> int:
+    def append(self, event: msgspec.Struct, blobs: tuple[Blob, ...] = ()) -> int:
         """Gives the count that a barrier must wait for.  RecordingError where the event cannot be written at all."""
         self._journal.append(event, blobs)
         self.appended += 1

@@ -30,7 +30,7 @@ import msgspec
 
 from agent.contract.journal import BLOB, BODY_LIMIT, END, EVENT, HEADER, render_record
 from enforcer.words.errors import RecordingError
-from enforcer.words.events import render_event
+from enforcer.words.events import Blob, render_event
 
 SEGMENT: Final = 16 << 20             # bytes after which the next file begins
 SALT: Final = 16                      # bytes
@@ -42,7 +42,6 @@ TAKEN_LIMIT: Final = 1 << 20          # bytes of the recorder's file
 MODE: Final = 0o644
 NAME: Final = re.compile(r"([a-z]{1,16}[0-9]{0,3})-([0-9a-f]{16})-([0-9]{1,9})\.journal")
 
-Blobs = tuple[tuple[bytes, bytes, bytes], ...]        # digest, salt, content
 _KIND_AND_SIZE: Final = struct.Struct("<BI")
 
 
@@ -70,7 +69,7 @@ class JournalWriter:
             raise RecordingError(f"{self._name()} is no name of a journal file")
         self._open()
 
-    def append(self, event: msgspec.Struct, blobs: Blobs = ()) -> None:
+    def append(self, event: msgspec.Struct, blobs: tuple[Blob, ...] = ()) -> None:
         """Into memory only.  RecordingError where a record is over the journal's limit: nothing of it is kept.
 
         A blob's digest is its caller's word: the recorder, who trusts no writer, makes it again."""
@@ -82,7 +81,7 @@ class JournalWriter:
         head = _KIND_AND_SIZE.pack(EVENT, len(body))
         self._pending += (HEADER.pack(EVENT, len(body), crc32(body, crc32(head))), body)
 
-    def _append_blobs(self, blobs: Blobs) -> None:
+    def _append_blobs(self, blobs: tuple[Blob, ...]) -> None:
         for _, salt, content in blobs:
             if len(salt) != SALT or len(content) > BODY_LIMIT - SALT:
                 raise RecordingError(f"a blob of {len(content)} bytes with {len(salt)} bytes of salt")

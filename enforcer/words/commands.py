@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from enforcer.words.decisions import HoldTerms
+from enforcer.words.events import Blob
 
 CLIENT: Final = 0
 SERVER: Final = 1
@@ -29,7 +30,7 @@ class Record(Command, frozen=True):
     server after it waits for the journal's write; `durable` also for fdatasync."""
 
     event: msgspec.Struct
-    blobs: tuple[tuple[bytes, bytes, bytes], ...] = ()    # (digest, salt, content): see enforcer.hot.chain
+    blobs: tuple[Blob, ...] = ()
     barrier: bool = False
     durable: bool = False
 

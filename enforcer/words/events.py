@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 Octets = bytes                       # a struct below has a field of that name
+Blob = tuple[bytes, bytes, bytes]    # digest (enforcer.hot.chain.make_digest), salt, content: what an event names
 
 SESSION_OPENED: Final = 1
 SESSION_CLOSED: Final = 2

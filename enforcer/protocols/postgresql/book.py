@@ -11,18 +11,14 @@ from typing import Final
 import msgspec
 
 from enforcer.core.context import Context
+from enforcer.hot.chain import DIGEST, make_digest
 from enforcer.words import events
 from enforcer.words.commands import Command, Record
 from enforcer.words.decisions import PERMIT
 
 SALT: Final = 16
-DIGEST: Final = 32
 NOTHING: Final = b""
 _pack = msgspec.msgpack.Encoder().encode
-
-
-def digest(salt: bytes, content: bytes) -> bytes:
-    return blake2b(content, digest_size=DIGEST, key=salt).digest()
 
 
 class Operation:
@@ -58,11 +54,11 @@ class Book:
         """`text` is (digest, salt, content) of the recorded text, `parameters` the packed ones."""
         self.operations += 1
         began = self._monotonic()
-        blobs: tuple[tuple[bytes, bytes, bytes], ...] = (text,) if text[0] else ()
+        blobs: tuple[events.Blob, ...] = (text,) if text[0] else ()
         named = NOTHING
         if parameters:
             salt = self._context.random(SALT)
-            named = digest(salt, parameters)
+            named = make_digest(salt, parameters)
             blobs += ((named, salt, parameters),)
         durable = (durable or self._all_durable) and not self._none_durable
         self.records.append(Record(events.Intent(
@@ -77,7 +73,7 @@ class Book:
     def say(self, verb: str, text: bytes, forwarded: bytes = NOTHING) -> Operation:
         """An intent of Weir's own."""
         salt = self._context.random(SALT)
-        return self.intent(verb, PERMIT, actor="weir", forwarded=forwarded, text=(digest(salt, text), salt, text))
+        return self.intent(verb, PERMIT, actor="weir", forwarded=forwarded, text=(make_digest(salt, text), salt, text))
 
     def deliver(self, operation: Operation, data: bytes, rows: int) -> None:
         if operation.hash is None:
@@ -98,18 +94,18 @@ class Book:
     ) -> None:
         """`last` False: more results of the same operation follow (a string of several statements)."""
         now = self._monotonic()
-        blobs: list[tuple[bytes, bytes, bytes]] = []
+        blobs: list[events.Blob] = []
         response = operation.hash.digest() if operation.hash else NOTHING
         payload: tuple[bytes, ...] = ()
         if operation.kept:
             content = b"".join(operation.kept)
             whole = operation.kept_bytes == operation.bytes      # then it was hashed as it came
-            payload = (response if whole else digest(operation.salt, content),)
+            payload = (response if whole else make_digest(operation.salt, content),)
             blobs.append((payload[0], operation.salt, content))
         trouble = NOTHING
         if error:
             salt, content = self._context.random(SALT), error.encode()
-            trouble = digest(salt, content)
+            trouble = make_digest(salt, content)
             blobs.append((trouble, salt, content))
         self.records.append(Record(events.Result(
             events.RESULT, self._now(), now, self._session, operation.number, status, tag, sqlstate, operation.rows,

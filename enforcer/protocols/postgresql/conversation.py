@@ -27,11 +27,12 @@ from typing import Final, TypeVar
 from msgspec import structs
 
 from enforcer.core.context import Context
+from enforcer.hot.chain import make_digest
 from enforcer.hot.rows import Mask, rewrite
 from enforcer.hot.wire import Framing
 from enforcer.policy.masks import make_mask
 from enforcer.protocols.postgresql import errors, meaning
-from enforcer.protocols.postgresql.book import Book, Operation, digest, unpack_parameters
+from enforcer.protocols.postgresql.book import Book, Operation, unpack_parameters
 from enforcer.protocols.postgresql.catalogue import Catalogue
 from enforcer.protocols.postgresql.errors import ABORTED, Denial
 from enforcer.protocols.postgresql.expected import Definition, Definitions, Expectation, Portal
@@ -324,7 +325,7 @@ class Conversation:
             raise _Wait("meaning")
 
     def _ask_meaning(self) -> None:
-        asked = self._book.say("meaning", meaning.ASK_TEXT, digest(self._context.forwarded_key, meaning.ASK_TEXT))
+        asked = self._book.say("meaning", meaning.ASK_TEXT, make_digest(self._context.forwarded_key, meaning.ASK_TEXT))
         for kind in b"PBECC":
             expectation = self._expect(kind)
             expectation.hidden = True
@@ -506,7 +507,7 @@ class Conversation:
         self._orders.append(words.Hold(
             self._held.number, decision.holds, ", ".join(f"{action} {resource}" for action, resource in studied.named),
             shown[:SHOWN_LIMIT], tuple("NULL" if value is None else value for value in values), decision.rules,
-            digest(self._context.forwarded_key, studied.forwarded + parameters), self._judge.meaning.database,
+            make_digest(self._context.forwarded_key, studied.forwarded + parameters), self._judge.meaning.database,
         ))
 
     def _set_barrier(self, expectation: Expectation, verdict: Verdict) -> None:

@@ -20,8 +20,9 @@ import msgspec
 from pglast.parser import ParseError, parse_sql_json
 
 from enforcer.core.context import Context
+from enforcer.hot.chain import make_digest
 from enforcer.hot.shape import strip
-from enforcer.protocols.postgresql.book import SALT, digest
+from enforcer.protocols.postgresql.book import SALT
 from enforcer.protocols.postgresql.errors import SYNTAX_ERROR, Denial
 from enforcer.protocols.postgresql.operations import Analysis, Meaning, analyse
 from enforcer.protocols.postgresql.studied import Studied, Verdict
@@ -108,9 +109,9 @@ class Judge:
         """What `_study` would say of another text of this shape."""
         salt = self._context.random(SALT)
         return Studied(
-            text, kept.analysis, kept.requests, kept.named, kept.shows, kept.blocked, (digest(salt, text), salt, text),
-            digest(self._context.forwarded_key, text), kept.lasting, kept.writes, kept.barrier, kept.alters, kept.names,
-            kept.ends, kept.copies_in, kept.reasons)
+            text, kept.analysis, kept.requests, kept.named, kept.shows, kept.blocked,
+            (make_digest(salt, text), salt, text), make_digest(self._context.forwarded_key, text), kept.lasting,
+            kept.writes, kept.barrier, kept.alters, kept.names, kept.ends, kept.copies_in, kept.reasons)
 
     def _study(self, text: bytes, names: Mapping[str, Analysis]) -> Studied:
         analysis = self._analyse(text, names)
@@ -121,8 +122,8 @@ class Judge:
             text, analysis, requests, tuple((request.action, request.resource) for request in requests),
             tuple(dict.fromkeys(label for s in statements for label in s.shows)),
             tuple(dict.fromkeys(label for s in statements for label in s.blocked)),
-            (digest(salt, analysis.recorded), salt, analysis.recorded),
-            digest(self._context.forwarded_key, text),
+            (make_digest(salt, analysis.recorded), salt, analysis.recorded),
+            make_digest(self._context.forwarded_key, text),
             not any(s.kind in _OWN_NAMES for s in statements),
             any(s.writes for s in statements), any(s.barrier or s.alters_catalogue for s in statements),
             any(s.alters_catalogue for s in statements), any(s.kind in _NAMING for s in statements),

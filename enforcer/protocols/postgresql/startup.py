@@ -17,9 +17,10 @@ import msgspec
 
 from agent.contract.credential import Credential
 from enforcer.core.context import Context
+from enforcer.hot.chain import make_digest
 from enforcer.hot.wire import Framing
 from enforcer.protocols.postgresql import errors, settings
-from enforcer.protocols.postgresql.book import Book, Operation, digest
+from enforcer.protocols.postgresql.book import Book, Operation
 from enforcer.protocols.postgresql.catalogue import Catalogue
 from enforcer.protocols.postgresql.errors import Denial
 from enforcer.protocols.postgresql.login import Login as Exchange
@@ -286,7 +287,7 @@ class Startup:
             # Before the first statement: what the server's log says of this backend must find its session.
             self._book.records.append(Record(self._opened()))
             self.opened = True
-            self._asked = self._book.say("meaning", ASK_TEXT, digest(self._context.forwarded_key, ASK_TEXT))
+            self._asked = self._book.say("meaning", ASK_TEXT, make_digest(self._context.forwarded_key, ASK_TEXT))
             return [*self._book.take(), SendData(SERVER, ASK + SYNC),
                     words.LoadCatalogue(self._database, 0)]
         if body != b"I" or self._said is None:

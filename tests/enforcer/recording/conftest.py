@@ -91,9 +91,9 @@ class Scene:
         return events.SessionOpened(**{**values, **more})
 
     def intent(self, number: int, session: str = "S1", text: bytes = b"SELECT 1", parameters: bytes = b"", **more
-               ) -> tuple[events.Intent, tuple[tuple[bytes, bytes, bytes], ...]]:
+               ) -> tuple[events.Intent, tuple[events.Blob, ...]]:
         self.at += 1000
-        blobs: tuple[tuple[bytes, bytes, bytes], ...] = ((digest(text), SALT, text),)
+        blobs: tuple[events.Blob, ...] = ((digest(text), SALT, text),)
         if parameters:
             blobs += ((digest(parameters, b"p" * 16), b"p" * 16, parameters),)
         values = {
@@ -105,7 +105,7 @@ class Scene:
         return events.Intent(**{**values, **more}), blobs
 
     def result(self, number: int, session: str = "S1", payload: bytes = b"", error: bytes = b"", **more
-               ) -> tuple[events.Result, tuple[tuple[bytes, bytes, bytes], ...]]:
+               ) -> tuple[events.Result, tuple[events.Blob, ...]]:
         self.at += 1000
         blobs = tuple((digest(one), SALT, one) for one in (payload, error) if one)
         values = {

@@ -46,7 +46,7 @@ def files(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.journal"))
 
 
-def blob(salt: bytes, content: bytes) -> tuple[bytes, bytes, bytes]:
+def blob(salt: bytes, content: bytes) -> events.Blob:
     return make_digest(salt, content), salt, content
 
 

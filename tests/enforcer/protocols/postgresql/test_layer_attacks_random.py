@@ -26,7 +26,7 @@ from pump import (
 from pump import split as messages_of
 from scripted import open_intents
 
-from enforcer.protocols.postgresql.book import digest
+from enforcer.hot.chain import make_digest
 from enforcer.protocols.postgresql.meaning import ASK, ASK_TEXT
 from enforcer.protocols.postgresql.messages import DENIAL
 from enforcer.words import commands as words
@@ -135,7 +135,7 @@ class Watched(Pump):
         assert self.denied <= count["denial"]
         assert self.asked < sum(one.verb == "meaning" for one in intents)         # the first one at login
         forwarded = {one.forwarded for one in intents}
-        assert all(digest(KEY, body[:-1]) in forwarded for kind, body in self.sent if kind == b"Q")
+        assert all(make_digest(KEY, body[:-1]) in forwarded for kind, body in self.sent if kind == b"Q")
 
 
 @pytest.mark.parametrize("seed", range(80))
