@@ -1,6 +1,6 @@
 """Starting Weir's own Python processes: which command, and the way down from root before it is executed.
 
-    python -I -m agent.processes --user weir [--cgroup DIR] [--keep FD,FD] [--dies-with-parent] -- COMMAND ...
+    python -I -m agent.processes --user weir [--cgroup DIR] [--keep FD,FD] [--dies-with-parent] [--nice N] -- COMMAND
 
 enters the cgroup, becomes the user with no capability and no way to get one, closes every other descriptor and becomes
 COMMAND.  It is a process of its own because between fork and exec of a process with threads only C may run.
@@ -17,6 +17,7 @@ import signal
 import site
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -45,9 +46,10 @@ def python_module(module: str) -> list[str]:
 
 def unprivileged(
     command: Sequence[str], user: str, *, cgroup: Path | None = None, keep: Sequence[int] = (),
-    dies_with_parent: bool = False,
+    dies_with_parent: bool = False, nice: int = 0,
 ) -> list[str]:
-    """The command line that brings `command` down to `user`.  `keep` are descriptors, inherited by the same numbers."""
+    """The command line that brings `command` down to `user`.  `keep` are descriptors, inherited by the same numbers;
+    `nice` is as setpriority(2) has it, a wish: without CAP_SYS_NICE the command runs as the others do."""
     options = ["--user", user]
     if cgroup is not None:
         options += ["--cgroup", str(cgroup)]
@@ -55,10 +57,14 @@ def unprivileged(
         options += ["--keep", ",".join(map(str, keep))]
     if dies_with_parent:
         options.append("--dies-with-parent")
+    if nice:
+        options += ["--nice", str(nice)]
     return [*python_module("agent.processes"), *options, "--", *command]
 
 
-def become(user: str, cgroup: str, keep: Sequence[int], dies_with_parent: bool, command: Sequence[str]) -> NoReturn:
+def become(
+    user: str, cgroup: str, keep: Sequence[int], dies_with_parent: bool, nice: int, command: Sequence[str],
+) -> NoReturn:
     account = pwd.getpwnam(user)
     if account.pw_uid == 0 or account.pw_gid == 0:
         raise PermissionError(f"{user} is root")
@@ -68,6 +74,9 @@ def become(user: str, cgroup: str, keep: Sequence[int], dies_with_parent: bool, 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, DESCRIPTORS),) * 2)
+    if nice:
+        with suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
     os.umask(0o027)
     os.chdir("/")
     for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGHUP):
@@ -116,11 +125,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--cgroup", default="")
     parser.add_argument("--keep", default="")
     parser.add_argument("--dies-with-parent", action="store_true")
+    parser.add_argument("--nice", type=int, default=0)
     parser.add_argument("command", nargs="+")
     given = parser.parse_args(arguments)
     keep = [int(fd) for fd in given.keep.split(",") if fd]
     try:
-        become(given.user, given.cgroup, keep, given.dies_with_parent, given.command)
+        become(given.user, given.cgroup, keep, given.dies_with_parent, given.nice, given.command)
     except (OSError, KeyError) as reason:
         log_to_stderr()
         LOG.error("%s could not be started as %s: %s", given.command[0], given.user, reason)

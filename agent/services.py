@@ -25,6 +25,7 @@ PING_EVERY: Final = 1.0               # seconds
 HANG: Final = 5.0                     # seconds without an answer: killed
 CONFIGURE: Final = 60.0               # seconds that policies may take to load
 DRAIN: Final = 15.0                   # seconds that a service may take to end in order
+AHEAD: Final = -5                     # nice of the enforcer: busy crews must not slow the path that all of them share
 
 
 Tell = Callable[[str, dict[str, object]], None]
@@ -95,10 +96,13 @@ class Service:
             wait = FIRST_WAIT if time.monotonic() - began > PROVEN else min(wait * 2, LONGEST_WAIT)
             await asyncio.sleep(wait)
 
-    async def _spawn(self, command: Sequence[str], keep: Sequence[int] = (), dies_with_parent: bool = False) -> None:
+    async def _spawn(
+        self, command: Sequence[str], keep: Sequence[int] = (), dies_with_parent: bool = False, nice: int = 0,
+    ) -> None:
         end_all(self._cgroup)
         self._cgroup.mkdir(parents=True, exist_ok=True)
-        down = unprivileged(command, self._user, cgroup=self._cgroup, keep=keep, dies_with_parent=dies_with_parent)
+        down = unprivileged(
+            command, self._user, cgroup=self._cgroup, keep=keep, dies_with_parent=dies_with_parent, nice=nice)
         self._process = await asyncio.create_subprocess_exec(
             *down, stdin=asyncio.subprocess.DEVNULL, pass_fds=tuple(keep), env=ENVIRONMENT, cwd="/")
         self._since, self._starts = time.time_ns(), self._starts + 1
@@ -185,7 +189,7 @@ class Enforcer(Service):
             with theirs:
                 command = [*python_module("enforcer.app"), "--channel", str(theirs.fileno()), "--listeners",
                            ",".join(map(str, self._listeners))]
-                await self._spawn(command, (theirs.fileno(), *self._listeners))
+                await self._spawn(command, (theirs.fileno(), *self._listeners), nice=AHEAD)
             self._channel = await EnforcerChannel.open(ours, self._answer)
             return await self._serve(self._channel)
         finally:

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from standin.host import CGROUPS, CONFIG, PORT, Host
 
+from agent.services import AHEAD
+
 pytestmark = pytest.mark.kernel
 
 CONNECT = """
@@ -140,7 +142,7 @@ def test_what_a_launch_leaves_in_the_recording(steady: Host) -> None:
 
 def test_the_enforcer_holds_nothing(steady: Host) -> None:
     status = steady.status()
-    for service, user in (("enforcer", "weir"), ("recorder", "weir-audit")):
+    for service, user, nice in (("enforcer", "weir", AHEAD), ("recorder", "weir-audit", 0)):
         pid = status[service]["pid"]
         proc = Path("/proc", str(pid))
         facts = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines() if ":\t" in line)
@@ -149,6 +151,7 @@ def test_the_enforcer_holds_nothing(steady: Host) -> None:
         assert facts["Groups"].split() in ([], [facts["Gid"].split()[0]])
         assert {facts[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
         assert facts["NoNewPrivs"] == "1"
+        assert os.getpriority(os.PRIO_PROCESS, pid) == nice
         assert f"/{steady.name}.weir/{service}\n" in (proc / "cgroup").read_text()
         assert "Max core file size        0                    0" in (proc / "limits").read_text()
         assert "hunter2" not in (proc / "environ").read_bytes().decode()

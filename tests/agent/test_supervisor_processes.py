@@ -15,7 +15,7 @@ import pytest
 from agent import selfprobe
 from agent.layout import cgroup_root
 from agent.processes import python_module, unprivileged
-from agent.services import end_all, wait_empty
+from agent.services import AHEAD, end_all, wait_empty
 
 pytestmark = pytest.mark.kernel
 
@@ -130,3 +130,9 @@ def test_decoys_are_nobodys_ports() -> None:
         decoys = selfprobe.Decoys(stack)
         assert len(decoys.ports()) == 4
         assert decoys.reached() == []
+
+
+def test_the_enforcer_goes_before_the_crews() -> None:
+    code = "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"
+    assert int(down("/usr/bin/python3", "-I", "-c", code).stdout) == os.getpriority(os.PRIO_PROCESS, 0)
+    assert int(down("/usr/bin/python3", "-I", "-c", code, nice=AHEAD).stdout) == AHEAD
