@@ -46,6 +46,24 @@ ABORTED: Final = Denial(
     IN_FAILED_TRANSACTION, "current transaction is aborted, commands ignored until end of transaction block")
 
 
+class Fatal(Exception):
+    """The session ends with these words."""
+
+    def __init__(self, denial: Denial) -> None:
+        super().__init__(denial.message)
+        self.denial = denial
+
+
+def no_statement(name: bytes) -> Denial:
+    shown = name.decode("utf-8", "replace")
+    return Denial(NO_STATEMENT, f'prepared statement "{shown}" does not exist' if name else
+                  "unnamed prepared statement does not exist", early=True)
+
+
+def no_portal(name: bytes) -> Denial:
+    return Denial(NO_PORTAL, f'portal "{name.decode("utf-8", "replace")}" does not exist', early=True)
+
+
 def denied(decision: Decision, session: str, operation: int) -> Denial:
     """A policy's no."""
     rules = ", ".join(decision.rules) or "none permits it"

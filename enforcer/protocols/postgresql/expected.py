@@ -1,12 +1,23 @@
 """What a session has named, and what it expects of the server: data of the conversation."""
 from __future__ import annotations
 
+from typing import Final
+
 from enforcer.hot.rows import Mask
 from enforcer.protocols.postgresql.book import Operation
 from enforcer.protocols.postgresql.errors import Denial
 from enforcer.protocols.postgresql.judge import Prepared
 from enforcer.protocols.postgresql.messages import Bind
 from enforcer.protocols.postgresql.studied import Verdict
+
+# Types of the client's messages, which say what an expectation is of (55.7).
+Q: Final = 0x51                       # Query
+P: Final = 0x50                       # Parse
+B: Final = 0x42                       # Bind
+D: Final = 0x44                       # Describe
+E: Final = 0x45                       # Execute
+C: Final = 0x43                       # Close
+S: Final = 0x53                       # Sync
 
 
 class Definition:

@@ -4,8 +4,8 @@ from __future__ import annotations
 from enforcer.core.context import Context
 from enforcer.protocols.postgresql import errors
 from enforcer.protocols.postgresql.book import Book
-from enforcer.protocols.postgresql.conversation import Conversation, Fatal
-from enforcer.protocols.postgresql.errors import Denial
+from enforcer.protocols.postgresql.conversation import Conversation
+from enforcer.protocols.postgresql.errors import Denial, Fatal
 from enforcer.protocols.postgresql.messages import TERMINATE
 from enforcer.protocols.postgresql.startup import Refusal, Startup
 from enforcer.words import inputs

@@ -267,7 +267,7 @@ def test_a_huge_row_streams(port: int) -> None:
         total += len(weir.client)
         over = weir.client.endswith(pump.render(b"Z", b"I"))
         weir.client = b""
-        assert weir.layer._conversation._server.waiting < 1 << 17  # type: ignore[union-attr]
+        assert weir.layer._conversation._answers.framing.waiting < 1 << 17  # type: ignore[union-attr]
         if over:
             break
     assert total > 40_000_000

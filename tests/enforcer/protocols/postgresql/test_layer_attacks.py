@@ -14,7 +14,7 @@ from scripted import ASKED, LOGIN, PEOPLE, Scripted, open_intents, row
 
 from agent.contract.journal import BODY_LIMIT
 from agent.contract.target import ColumnLabel
-from enforcer.protocols.postgresql import conversation
+from enforcer.protocols.postgresql import names
 from enforcer.protocols.postgresql.layer import PostgresqlLayer
 from enforcer.words import commands as words
 from enforcer.words import events, inputs
@@ -486,7 +486,7 @@ def test_rows_without_a_description_are_not_shown() -> None:
         session.send(asked)
         if asked[:1] == b"P":
             session.hear(render(b"1") + render(b"2"))
-            session.layer._conversation._expected.popleft()  # type: ignore[union-attr]  # as if not described
+            session.layer._conversation._state.expected.popleft()  # type: ignore[union-attr]  # as if not described
         session.hear(row(b"x"))
         assert session.closed
         assert b"D" not in [kind for kind, _ in split(session.client)]
@@ -733,9 +733,10 @@ def held(session: Pump) -> int:
     """Roughly the bytes that a conversation keeps."""
     talk = session.layer._conversation
     assert talk is not None
-    return sum((len(talk._expected) * 200, len(talk._undo) * 200, len(talk._statements) * 400, len(talk._portals) * 400,
-                sum(len(message) + 150 for _, message, _ in talk._inbox), talk._client.waiting, talk._server.waiting,
-                len(talk._book.open) * 300))
+    state, mine = talk._state, talk._state.names
+    return sum((len(state.expected) * 200, len(mine._undo) * 200, len(mine.statements) * 400, len(mine.portals) * 400,
+                sum(len(message) + 150 for _, message, _ in talk._inbox), talk._client.waiting,
+                talk._answers.framing.waiting, len(state.book.open) * 300))
 
 
 @pytest.mark.parametrize("message", [
@@ -785,14 +786,14 @@ def test_ten_thousand_names(weir: Open) -> None:
 
 
 def test_names_of_sql_are_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversation, "NAMES_LIMIT", 100)
+    monkeypatch.setattr(names, "LIMIT", 100)
     session = Scripted()
     for n in range(150):
         session.send(query(f"DECLARE c{n} CURSOR WITH HOLD FOR SELECT 1"))
         session.hear(render(b"C", b"DECLARE CURSOR\0") + render(b"Z", b"I"))
         session.client = session.to_server = b""
         session.records.clear()
-    assert len(session.layer._conversation._portals) <= 100  # type: ignore[union-attr]
+    assert len(session.layer._conversation._state.names.portals) <= 100  # type: ignore[union-attr]
     session.send(query("FETCH 1 FROM c1"))
     assert b"FETCH" not in session.to_server
 

@@ -66,7 +66,7 @@ def test_a_view_of_the_settings_is_really_written_through(port: int) -> None:
     weir.talk(query("CREATE VIEW through AS SELECT name, setting FROM pg_settings"))
     weir.talk(query("UPDATE through SET setting = 'other' WHERE name = 'search_path'"))
     assert "D other" in shape(weir.talk(query("SHOW search_path")))
-    assert weir.layer._conversation._judge.meaning.schemas == ("pg_catalog", "other")  # type: ignore[union-attr]
+    assert weir.layer._conversation._state.judge.meaning.schemas == ("pg_catalog", "other")  # type: ignore[union-attr]
     weir.talk(query("DROP VIEW public.through"))
     weir.close()
 
