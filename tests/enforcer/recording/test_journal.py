@@ -186,7 +186,6 @@ def test_what_is_too_large_is_refused_whole(tmp_path: Path) -> None:
     writer.append(closed(1), (blob(b"s" * 16, b"a"),))
     writer.flush()
     assert records(files(tmp_path)[0])[0] == (BLOB, b"s" * 16 + b"a")
-    assert make_digest(b"s" * 16, b"a")
     writer.close()
 
 
