@@ -154,7 +154,7 @@ class JournalFile:
         try:
             record = next(self.records(CHUNK), None)
             return int(msgspec.msgpack.decode(record[1])[2]) if record and record[0] == EVENT else 0
-        except (msgspec.MsgspecError, ValueError, TypeError, IndexError):
+        except (msgspec.MsgspecError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
             return 0
         finally:
             self.taken = saved

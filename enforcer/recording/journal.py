@@ -73,6 +73,8 @@ class JournalWriter:
         """Into memory only.  RecordingError where a record is over the journal's limit: nothing of it is kept.
 
         A blob's digest is its caller's word: the recorder, who trusts no writer, makes it again."""
+        if self._suspect and self._fd >= 0 and not self._pending:
+            self._rotate()            # before anything is appended that names blobs of this file
         body = render_event(event)
         if len(body) > BODY_LIMIT:
             raise RecordingError(f"an event of {len(body)} bytes, limit {BODY_LIMIT}")
@@ -100,9 +102,13 @@ class JournalWriter:
         data = b"".join(self._pending)
         self._pending.clear()
         if self._fd < 0:
+            self._known.clear()       # should it fail, what is in `data` is not written
             self._open()
         elif self._suspect:
+            number = self._number
             self._rotate()
+            if self._number != number:             # a sync failed after append(): blobs may lie in the file before
+                raise RecordingError(f"{self._directory}: a file could not be synced, another was begun")
         self._write(data)
         if self._size > self._segment:
             self._rotate()

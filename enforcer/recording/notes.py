@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ MODE: Final = 0o3730
 LIMIT: Final = 256 << 10              # bytes of one note
 AT_ONCE: Final = 100                  # notes a turn
 _NAME: Final = re.compile(r"note-[0-9a-f]{32}")
+_KEPT: Final = re.compile(r"\.?note-[0-9a-f]{32}|\.bad-[0-9a-f]{16}")     # notes, half notes, what cannot be removed
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -63,16 +65,15 @@ def take_notes(recording: Path) -> Iterator[tuple[Path, Note | None, int]]:
     when the note is in the recording."""
     spool = recording / READS
     with os.scandir(spool) as entries:
-        names = [entry.name for entry, _ in zip(entries, range(AT_ONCE), strict=False)]
-    for name in sorted(names):
-        if _NAME.fullmatch(name):
-            try:
-                note, uid = _read(spool / name)
-            except OSError:
-                note, uid = None, -1
-            yield spool / name, note, uid
-        elif not _NAME.fullmatch(name.removeprefix(".")):
-            remove(spool / name)
+        names = [entry.name for entry in entries]
+    for name in islice((one for one in names if _NAME.fullmatch(one)), AT_ONCE):
+        try:
+            note, uid = _read(spool / name)
+        except OSError:
+            note, uid = None, -1
+        yield spool / name, note, uid
+    for name in islice((one for one in names if not _KEPT.fullmatch(one)), AT_ONCE):
+        remove(spool / name)
 
 
 def _read(path: Path) -> tuple[Note | None, int]:

@@ -226,7 +226,9 @@ class Recorder:
     def _look(self, now: float) -> None:
         """New files, files whose writer is gone, instances that are gone, notes."""
         with os.scandir(self._options.journal) as entries:
-            names = sorted((entry.name for entry in entries if NAME.fullmatch(entry.name)), key=_order)
+            found = [entry for entry in entries if NAME.fullmatch(entry.name)]
+        own = {entry.name for entry in found if entry.name.startswith("agent") and _is_own(entry)}
+        names = sorted((entry.name for entry in found), key=lambda name: (name not in own, _order(name)))
         for name in names[:MOST_FILES]:
             if name not in self._files:
                 self._follow(name)
@@ -383,7 +385,7 @@ class Recorder:
     def _clear_unnamed(self) -> None:
         """What a writer made that died before it could give it its name (journal.py)."""
         before = time.time() - QUIET
-        for path in self._options.journal.glob(".*.journal.new"):
+        for path in (*self._options.journal.glob(".*.journal.new"), *self._options.journal.glob(f".{TAKEN}-*.new")):
             with suppress(OSError):
                 if path.lstat().st_mtime < before:
                     path.unlink()
@@ -393,11 +395,7 @@ class Recorder:
         self._dirty = False
         ended, self._ended = self._ended, []
         for file in ended:
-            with suppress(FileNotFoundError):
-                if file.error:        # kept for who wants to look
-                    os.rename(file.path, file.path.with_name(f".{file.name}.bad"))
-                else:
-                    os.unlink(file.path)
+            _put_away(file)
             self._files.pop(file.name).close()
             self._grown.pop(file.name, None)
             self._positions.pop(file.name, None)
@@ -432,14 +430,32 @@ class Recorder:
         self._sync()
 
 
+def _put_away(file: JournalFile) -> None:
+    """Deleted; kept for who wants to look where it could not be read.  Its writer may have put anything in its place,
+    or in the way.  Raises OSError where it stays: it must not be taken again."""
+    if not file.error:
+        with suppress(FileNotFoundError, IsADirectoryError):   # a directory is no file of a journal
+            os.unlink(file.path)
+        return
+    try:
+        os.rename(file.path, file.path.with_name(f".{file.name}.bad"))
+    except FileNotFoundError:
+        pass
+    except OSError:
+        os.rename(file.path, file.path.with_name(f".{file.name}.{os.urandom(8).hex()}.bad"))
+
+
 def _replace(path: Path, content: bytes) -> None:
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
+    fresh = path.with_name(f".{path.name}-{os.urandom(8).hex()}.new")      # nobody can lay anything in its way
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    with open(fd, "wb") as file:
-        os.fchmod(fd, 0o644)
-        file.write(content)
-    fresh.rename(path)
+    try:
+        with open(fd, "wb") as file:
+            os.fchmod(fd, 0o644)
+            file.write(content)
+        fresh.rename(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def _kind_of(body: bytes) -> int:
@@ -459,6 +475,14 @@ def _may_write(file: JournalFile) -> frozenset[int]:
     if file.writer.startswith(LOCKING):
         return ENFORCER_ONLY
     return HOST_ONLY if file.writer.startswith("agent") and file.owner in (0, os.geteuid()) else NOTHING
+
+
+def _is_own(entry: os.DirEntry[str]) -> bool:
+    """Of root or of the recorder's user: such a file is followed however many others there are."""
+    try:
+        return entry.stat(follow_symlinks=False).st_uid in (0, os.geteuid())
+    except OSError:
+        return False
 
 
 def _order(name: str) -> tuple[str, int]:

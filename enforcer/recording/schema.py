@@ -8,7 +8,6 @@ parameters, errors and payload become ids of `blob` rows.  Columns are only ever
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
@@ -172,14 +171,21 @@ STRUCTS: Final[dict[int, type[msgspec.Struct]]] = {
 _encode_json = msgspec.json.Encoder().encode
 
 
-@lru_cache(4096)
-def _pairs(value: tuple[tuple[str, str], ...]) -> str:
-    return _encode_json(value).decode()
+# Lists that come again and again, as JSON.  Both bounds: what a list holds is a crew's to choose.
+_KNOWN: Final = 4096
+_SHORT: Final = 512                   # characters
+_known: dict[tuple[Any, ...], str] = {}
 
 
-@lru_cache(4096)
-def _words(value: tuple[str, ...]) -> str:
-    return _encode_json(value).decode()
+def _list(value: tuple[Any, ...]) -> str:
+    found = _known.get(value)
+    if found is None:
+        found = _encode_json(value).decode()
+        if len(found) <= _SHORT:
+            if len(_known) >= _KNOWN:
+                _known.clear()
+            _known[value] = found
+    return found
 
 
 def _detail(value: dict[str, str]) -> str:
@@ -188,8 +194,8 @@ def _detail(value: dict[str, str]) -> str:
 
 def _opened(seq: int, e: Any, blob: BlobId) -> Row:
     return (
-        seq, e.at, e.session, e.protocol, e.target, e.database, e.role, e.subject, _words(e.groups), e.workload, e.uid,
-        e.pid, e.exe, e.exe_sha256, _words(e.argv), e.cgroup, e.cookie, e.destination, e.attribution, e.client_tls,
+        seq, e.at, e.session, e.protocol, e.target, e.database, e.role, e.subject, _list(e.groups), e.workload, e.uid,
+        e.pid, e.exe, e.exe_sha256, _list(e.argv), e.cgroup, e.cookie, e.destination, e.attribution, e.client_tls,
         e.upstream, e.application, e.backend,
     )
 
@@ -201,8 +207,8 @@ def _closed(seq: int, e: Any, blob: BlobId) -> Row:
 def _intent(seq: int, e: Any, blob: BlobId) -> Row:
     return (
         seq, e.at, e.session, e.operation, e.actor, e.verb, e.decision, e.forwarded or None,
-        blob(e.text) if e.text else None, blob(e.parameters) if e.parameters else None, _pairs(e.requests),
-        _words(e.rules), _words(e.masks), e.reason, e.ticket, e.durable,
+        blob(e.text) if e.text else None, blob(e.parameters) if e.parameters else None, _list(e.requests),
+        _list(e.rules), _list(e.masks), e.reason, e.ticket, e.durable,
     )
 
 
@@ -223,11 +229,11 @@ def _gap(seq: int, e: Any, blob: BlobId) -> Row:
 
 
 def _refused(seq: int, e: Any, blob: BlobId) -> Row:
-    return seq, e.at, e.workload, e.subject, e.pid, e.exe, e.destination, e.target, e.reason, _words(e.rules)
+    return seq, e.at, e.workload, e.subject, e.pid, e.exe, e.destination, e.target, e.reason, _list(e.rules)
 
 
 def _flow_opened(seq: int, e: Any, blob: BlobId) -> Row:
-    return (seq, e.at, e.flow, e.egress, e.subject, e.workload, e.pid, e.exe, e.exe_sha256, _words(e.argv),
+    return (seq, e.at, e.flow, e.egress, e.subject, e.workload, e.pid, e.exe, e.exe_sha256, _list(e.argv),
             e.destination, e.attribution)
 
 

@@ -5,7 +5,8 @@
 
 What it proves: nobody changed, removed, added or moved an event; the rows with plain columns say what the events say;
 texts, parameters and payload are what the events were made with; every signature is of the key that was given; the
-files follow one another.  What it cannot know: events that were cut off together with everything signed after them.
+files follow one another.  What it cannot know: events that were cut off together with everything signed after them;
+and who wrote the events after the last checkpoint ("not signed"): anybody may have, in place of others.
 Who keeps a checkpoint elsewhere asks for it with --expect (number and head of an event, from table `checkpoint`).
 
 Without --key the key that the files themselves name is used: then whoever made the files anew is not noticed.
@@ -328,8 +329,8 @@ def parse_key(text: bytes) -> bytes:
 
 def find_zstd() -> Callable[[bytes, int], bytes] | None:
     try:
-        import zstandard
-        return lambda body, size: zstandard.ZstdDecompressor().decompress(body, max_output_size=size)
+        import zstandard  # noqa: F401
+        return _run_zstandard
     except ImportError:
         pass
     try:
@@ -341,6 +342,14 @@ def find_zstd() -> Callable[[bytes, int], bytes] | None:
     if program is None:
         return None
     return lambda body, size: _run_zstd(str(program), body, size)
+
+
+def _run_zstandard(body: bytes, size: int) -> bytes:
+    import zstandard
+    # max_output_size holds only for frames that do not say their size.
+    if zstandard.frame_content_size(body) not in (-1, size):
+        raise ValueError("it is of another size")
+    return zstandard.ZstdDecompressor().decompress(body, max_output_size=size)
 
 
 def _run_zstd(program: str, body: bytes, size: int) -> bytes:
@@ -430,6 +439,8 @@ class Verification:
         self._expect: dict[int, bytes] = dict(expect)
         self._check = check
         self._zstd = find_zstd()
+        # Of one checkpoint's interval, or of the unsigned tail: there the recorder says what was missing, and what
+        # nobody signed excuses nothing that was signed.
         self._missing: dict[bytes, str] = {}           # digest -> where it is named
         self._excused: set[bytes] = set()              # by the recorder's own events
         self._seq, self._head = 0, b""
@@ -475,9 +486,6 @@ class Verification:
 
     def _finish(self, last: Recording | None) -> None:
         say = self.report
-        for found, where in self._missing.items():
-            if found not in self._excused:
-                say.problem(f"{where}: its blob {found.hex()[:16]} is not there")
         for seq in self._expect:
             say.problem(f"event {seq}, which you expect, is not there")
         if last is not None and last.closed is not None and last.number:
@@ -486,6 +494,13 @@ class Verification:
             say.note(f"{say.counts['unopened']} compressed blobs were not opened: Python's zstandard or the program "
                      "zstd is needed")
         say.head = (self._seq, self._head.hex())
+
+    def _settle_missing(self) -> None:
+        for found, where in self._missing.items():
+            if found not in self._excused:
+                self.report.problem(f"{where}: its blob {found.hex()[:16]} is not there")
+        self._missing.clear()
+        self._excused.clear()
 
     def _keys_of(self, file: Recording) -> list[bytes]:
         return self._keys or [file.public]
@@ -508,7 +523,8 @@ class Verification:
 
     def _verify_schema(self, file: Recording) -> None:
         found = {name: digest(sql.encode()).hex()[:16] for name, sql in
-                 file.rows("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'")}
+                 file.rows("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL "
+                           "AND substr(name, 1, 7) <> 'sqlite_'")}
         for name in sorted(set(SCHEMA) | set(found)):
             if name not in SCHEMA:
                 self.report.note(f"{file.name}: {name} was added")
@@ -536,11 +552,13 @@ class Verification:
                 say.problem(f"event {seq}: the head that you expect is another")
             while point is not None and point[0] <= seq:
                 self._verify_checkpoint(file, point, seq, begin, leaves)
+                self._settle_missing()
                 begin, leaves, point = self._head, [], next(checkpoints, None)
         if point is not None:
             say.problem(f"{file.name}: a checkpoint signs event {point[0]}, which is not there")
         tables.finish()
-        say.counts["unsigned"] = len(leaves)
+        self._settle_missing()
+        say.counts["unsigned"] += len(leaves)
         if leaves:
             text = f"{file.name}: the last {len(leaves)} events are not signed"
             if file.closed is not None:
@@ -592,7 +610,7 @@ class Verification:
     def _same(self, file: Recording, where: str, how: str, value: Any, column: Any) -> bool:
         if how in ("j", "h"):
             wanted = [one.hex() for one in value] if how == "h" else value
-            return isinstance(column, str) and json.loads(column) == wanted
+            return isinstance(column, str) and _same_json(column, wanted)
         if how == "b":
             return bool(column == (value or None))
         if how == "B":
@@ -676,6 +694,17 @@ class Verification:
             self.report.problem(where + " is gone, and the erasure that should say so is not signed")
 
 
+def _same_json(column: str, wanted: Any) -> bool:
+    """Of the same types too, and no key twice: who reads with SQLite's functions would get the first."""
+    said = json.loads(column, object_pairs_hook=_unique)
+    return json.dumps(said, sort_keys=True) == json.dumps(wanted, sort_keys=True)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Any:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else None
+
+
 class _Tables:
     """The rows of every table with plain columns, in the order of the events."""
 
@@ -756,8 +785,9 @@ def render_report(report: Report) -> str:
     lines += ["note: " + one for one in report.notes]
     lines.append(
         f"{'NOT VERIFIED' if report.problems else 'verified'}: {counts['events']} events in {counts['files']} files, "
-        f"{counts['omitted']} left out, {counts['checkpoints']} checkpoints, {counts['blobs']} blobs of which "
-        f"{counts['erased']} were erased; event {report.head[0]} has head {report.head[1]}")
+        f"{counts['unsigned']} not signed, {counts['omitted']} left out, {counts['checkpoints']} checkpoints, "
+        f"{counts['blobs']} blobs of which {counts['erased']} were erased; event {report.head[0]} has head "
+        f"{report.head[1]}")
     return "\n".join(lines)
 
 

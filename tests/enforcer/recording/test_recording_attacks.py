@@ -1,0 +1,347 @@
+"""What an attacker can do to the path journal -> recorder -> SQLite -> verifier: as the enforcer's user, who may put
+anything into the journal's directory, as an auditor who edits a file, as one who leaves notes."""
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import tracemalloc
+from pathlib import Path
+
+import msgspec
+import pytest
+import zstandard
+
+from agent.contract.journal import BLOB, EVENT, render_record
+from enforcer.hot.chain import Chain, make_digest
+from enforcer.recording import journal as journal_module
+from enforcer.recording import notes, schema, weir_verify
+from enforcer.recording import recorder as recording_process
+from enforcer.recording.intake import JournalFile
+from enforcer.recording.journal import JournalWriter
+from enforcer.words import events
+
+SALT = b"s" * 16
+
+
+# The file, edited
+
+
+def edit(path: Path, *statements: str) -> None:
+    db = sqlite3.connect(path)
+    for statement in statements:
+        db.execute(statement)
+    db.commit()
+    db.close()
+
+
+def append_forged(path: Path, event: events.RecorderEvent) -> None:
+    """An event after the last signed one, as anybody can make it: chain, row and state are right."""
+    db = sqlite3.connect(path)
+    seq, head = db.execute("SELECT seq, head FROM state").fetchone()
+    chain, body = Chain(seq, head), events.render_event(event)
+    chain.add(body)
+    db.execute("INSERT INTO event (seq, kind, body) VALUES (?, ?, ?)", (seq + 1, event.kind, body))
+    db.execute(schema.INSERT[event.kind], schema.derive[event.kind](seq + 1, event, lambda _: None))
+    db.execute("UPDATE state SET seq = ?, head = ?", (seq + 1, chain.head))
+    db.execute("UPDATE file SET closed = NULL")
+    db.commit()
+    db.close()
+
+
+def tell(scene, *operations: int) -> Path:
+    scene.start()
+    writer = scene.writer()
+    writer.append(scene.opened())
+    for number in operations:
+        writer.append(*scene.intent(number, text=b"SELECT secret FROM t -- %d" % number))
+    writer.flush()
+    scene.host_event()
+    scene.turn(2)
+    scene.stop()
+    scene.assert_verified()
+    return scene.files()[0]
+
+
+def test_an_unsigned_excuse_does_not_take_a_signed_statements_text_away(scene) -> None:
+    path = tell(scene, 1)
+    gone = make_digest(SALT, b"SELECT secret FROM t -- 1")
+    edit(path, "UPDATE intent SET text = NULL", "DELETE FROM blob")
+    append_forged(path, events.RecorderEvent(30, 1, 1, "journal.blobs-missing", {"digests": gone.hex(), "file": "x"}))
+    assert any("is not there" in one for one in scene.verify().problems)
+
+
+@pytest.mark.parametrize("edited", [
+    """'{"a":"other",' || substr(detail, 2)""", """'{"b":"other","a":"1","b":"2"}'"""])
+def test_a_key_twice_in_a_json_column(scene, edited: str) -> None:
+    path = tell(scene, 1)
+    edit(path, f"UPDATE host_event SET detail = {edited}")
+    assert any("says something else" in one for one in scene.verify().problems)
+
+
+@pytest.mark.parametrize("edited", ["[3.0]", "[3e0]"])
+def test_another_type_in_a_json_column(scene, edited: str) -> None:
+    writer = scene.writer()
+    writer.append(events.Gap(6, 1, 1, "S", (3,), "x"))
+    writer.flush()
+    scene.start()
+    scene.turn()
+    scene.stop()
+    edit(scene.files()[0], f"UPDATE gap SET operations = '{edited}'")
+    assert any("says something else" in one for one in scene.verify().problems)
+
+
+def compress_lying(scene, packed: bytes) -> None:
+    path = tell(scene, 1)
+    db = sqlite3.connect(path)
+    db.execute("UPDATE blob SET encoding = 1, body = ?", (packed,))
+    db.commit()
+    db.close()
+
+
+def test_a_blob_that_swells(scene) -> None:
+    """256 MiB of zeros in place of 25 bytes."""
+    compressor = zstandard.ZstdCompressor().compressobj(size=1 << 28)
+    packed = b"".join([*(compressor.compress(bytes(1 << 20)) for _ in range(1 << 8)), compressor.flush()])
+    compress_lying(scene, packed)
+    tracemalloc.start()
+    try:
+        problems = scene.verify().problems
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert problems
+    assert most < 1 << 26
+
+
+def test_bytes_after_a_compressed_blob(scene) -> None:
+    text = b"SELECT secret FROM t -- 1"
+    compress_lying(scene, zstandard.ZstdCompressor().compress(text))
+    assert scene.verify().problems == []
+    edit(scene.files()[0], "UPDATE blob SET body = body || x'68696464656e'")
+    assert scene.verify().problems
+
+
+def test_a_trigger_under_a_name_like_sqlites(scene) -> None:
+    path = tell(scene, 1)
+    edit(path, "CREATE TRIGGER sqliteX AFTER INSERT ON intent BEGIN DELETE FROM intent WHERE seq = new.seq; END")
+    assert any("sqliteX" in one for one in (*scene.verify().notes, *scene.verify().problems))
+
+
+def test_a_tail_that_nobody_signed_is_not_called_verified(scene) -> None:
+    path = tell(scene, 1)
+    append_forged(path, events.RecorderEvent(30, 1, 1, "recorder.started", {}))
+    last = weir_verify.render_report(scene.verify()).splitlines()[-1]
+    assert "1 not signed" in last
+
+
+# The journal's writer, on a disk that fails
+
+
+def make(directory: Path) -> JournalWriter:
+    return JournalWriter(directory, "enforcer0", "0123456789abcdef", limit=1 << 20, reserve=0)
+
+
+def named_and_held(directory: Path) -> tuple[set[bytes], set[bytes]]:
+    """Digests of texts that a file's events name and that it holds, over all files."""
+    named, held = set(), set()
+    for path in directory.glob("*.journal"):
+        file = JournalFile(directory, path.name, 0)
+        for kind, body, _ in file.records(1 << 20):
+            if kind == EVENT:
+                named.add((path.name, msgspec.msgpack.decode(body)[9]))
+            elif kind == BLOB:
+                held.add((path.name, make_digest(body[:16], body[16:])))
+        file.close()
+    return named, held
+
+
+def test_texts_of_a_write_that_found_no_file_come_again(scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = make(scene.journal)
+    event, blobs = scene.intent(1)
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(journal_module.os, "write", full)
+    monkeypatch.setattr(journal_module.os, "open", full)
+    for _ in range(2):                # the first is cut off and leaves the file, the second finds no other
+        writer.append(event, blobs)
+        with pytest.raises(journal_module.RecordingError, match="No space"):
+            writer.flush()
+    monkeypatch.undo()
+    writer.append(event, blobs)
+    writer.flush()
+    writer.close()
+    named, held = named_and_held(scene.journal)
+    assert named
+    assert named <= held
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_texts_lie_in_the_file_that_is_begun_after_a_failed_sync(
+        scene, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    """`late`: the sync fails, in its thread, between append and flush."""
+    writer = make(scene.journal)
+    event, blobs = scene.intent(1)
+    writer.append(event, blobs)
+    writer.flush()
+
+    def broken(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def fail() -> None:
+        monkeypatch.setattr(journal_module.os, "fdatasync", broken)
+        with pytest.raises(journal_module.RecordingError, match="Input/output"):
+            writer.sync()
+        monkeypatch.undo()
+
+    if late:
+        writer.append(event, blobs)
+        fail()
+        with pytest.raises(journal_module.RecordingError, match="another was begun"):
+            writer.flush()
+    else:
+        fail()
+    writer.append(event, blobs)
+    writer.flush()
+    writer.close()
+    named, held = named_and_held(scene.journal)
+    assert len({name for name, _ in named}) == 2
+    assert named <= held
+
+
+def test_a_failed_write_and_then_a_failed_sync(scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = make(scene.journal)
+    event, blobs = scene.intent(1)
+
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(journal_module.os, "write", broken)
+    monkeypatch.setattr(journal_module.os, "fdatasync", broken)
+    writer.append(event, blobs)
+    for step in (writer.flush, writer.sync):
+        with pytest.raises(journal_module.RecordingError, match="Input/output"):
+            step()
+    monkeypatch.undo()
+    writer.append(event, blobs)
+    writer.flush()
+    writer.close()
+    named, held = named_and_held(scene.journal)
+    assert named
+    assert named <= held
+
+
+# The journal's directory, written to by the enforcer's user
+
+
+@pytest.mark.parametrize("event", [
+    b"\x93\x14\x01\xcb\x7f\xf0\0\0\0\0\0\0", b"\x80", b"\x91" * 5000 + b"\x00", b"\x93\x14\x01\xcb\x7f\xf8\0\0\0\0\0\0",
+    b"\x93\x14\x01\xa1x", b"\x90", b"\xc0"])
+def test_a_strange_file_of_no_enforcer_stops_nothing(scene, monkeypatch: pytest.MonkeyPatch, event: bytes) -> None:
+    monkeypatch.setattr(recording_process, "QUIET", -1.0)
+    for digit in "12":
+        (scene.journal / f"agent-{digit * 16}-0.journal").write_bytes(render_record(EVENT, event))
+    scene.start()
+    scene.turn(4)
+    scene.stop()
+    scene.assert_verified()
+
+
+def test_a_thousand_files_do_not_keep_the_agents_out(scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording_process, "MOST_FILES", 5)
+    for number in range(9):
+        path = scene.journal / f"{'agent' if os.geteuid() == 0 else 'aa'}-{number:016x}-0.journal"
+        path.write_bytes(b"")
+        if os.geteuid() == 0:
+            os.chown(path, 12345, 12345)
+    scene.start()
+    scene.turn()
+    scene.host_event("agent.said")
+    scene.turn(2)
+    assert scene.rows("SELECT name FROM host_event") == [("agent.said",)]
+    scene.stop()
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_an_ended_file_that_became_a_directory(scene, bad: bool) -> None:
+    writer = scene.writer()
+    writer.append(scene.closed())
+    if bad:
+        writer._pending.append(b"\x01\xff\xff\xff\xff" + b"x" * 20)
+    writer.flush()
+    name = scene.journal_files()[0]
+    scene.start()
+    if bad:
+        (scene.journal / f".{name}.bad").mkdir()
+        (scene.journal / f".{name}.bad" / "x").write_bytes(b"")
+        scene.turn(45)
+        assert "journal.corrupt" in scene.names()
+        os.close(writer._fd)
+        writer._fd = -1
+        scene.turn(2)
+    else:
+        writer.close()
+        scene.recorder._look(0.0)
+        scene.recorder._take_all()
+        scene.recorder._commit()
+        (scene.journal / name).unlink()
+        (scene.journal / name).mkdir()
+        scene.turn(3)
+    writer = scene.writer()
+    writer.append(scene.closed("after"))
+    writer.flush()
+    scene.turn(2)
+    assert scene.rows("SELECT session FROM session_closed ORDER BY seq") == [("S1",), ("after",)]
+    scene.stop()
+    scene.assert_verified()
+
+
+def test_what_was_taken_is_published_whatever_lies_in_the_way(scene) -> None:
+    (scene.journal / ".taken.new").mkdir()
+    (scene.journal / ".taken.new" / "x").write_bytes(b"")
+    scene.start()
+    scene.turn()
+    assert scene.taken() == {}
+    scene.stop()
+
+
+def test_large_lists_are_not_remembered(scene) -> None:
+    """A crew names what it likes in a statement: thousands of resources, others every time."""
+    scene.start()
+    writer = scene.writer()
+    tracemalloc.start()
+    try:
+        for number in range(150):
+            named = tuple(("sql:select", f"public.{'x' * 50}_{number}_{one}") for one in range(2000))
+            writer.append(*scene.intent(number, requests=named, rules=("deny",)))
+            writer.flush()
+            scene.turn()
+            if number == 20:
+                before = tracemalloc.get_traced_memory()[0]
+        assert tracemalloc.get_traced_memory()[0] - before < 8 << 20
+    finally:
+        tracemalloc.stop()
+    scene.stop()
+
+
+# Notes
+
+
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_leftovers_in_the_spool_keep_no_note_back(scene, what: str) -> None:
+    scene.start()
+    spool = scene.recording / "reads"
+    for number in range(notes.AT_ONCE * 2):
+        if what == "file":
+            (spool / f".note-{number:032x}").write_bytes(b"")
+        else:
+            (spool / f"d{number}").mkdir()
+            (spool / f"d{number}" / "x").write_bytes(b"")
+    scene.turn(4)
+    for number in range(5):
+        notes.leave_note(scene.recording, notes.Note("read", {"what": str(number)}))
+    scene.turn(3)
+    assert scene.names().count("read") == 5
+    scene.stop()
