@@ -177,7 +177,10 @@ def export_sessions(directory: Path, chosen: tuple[str, ...], form: str, output:
     with _reading(directory, "exported", detail) as reader:
         names = list(dict.fromkeys(reader.find_session(one) for one in chosen))
         if form == "sqlite":
-            count = export.write_sqlite(reader, names, output)
+            count, unsigned = export.write_sqlite(reader, names, output)
+            if unsigned:
+                click.echo(f"the last {unsigned} events are not signed yet, nor will they be in this file: after the "
+                           "next checkpoint an export of the same verifies whole", err=True)
         else:
             with _output(output) as out:
                 count = _write(reader, names, form, out)
@@ -203,7 +206,8 @@ def _output(path: Path) -> Iterator[IO[str]]:
         raise click.ClickException(f"{path}: {reason.strerror}") from reason
 
 
-@group.command("verify", epilog="Exit codes: 0 verified, 1 not verified, 2 usage, or what cannot be read.")
+@group.command("verify", epilog="Exit codes: 0 verified, 1 not verified, 2 usage, or what cannot be read, "
+               "3 verified as far as it is signed, and events older than an hour are not.")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path, readable=False))
 @_recording
 @_JSON
@@ -231,7 +235,7 @@ def verify_files(
     if not keys and given:
         report.note(f"the key was taken from {beside}: --key with one that you kept elsewhere says more")
     click.echo(msgspec.json.encode(report_json(report)).decode() if as_json else render_report(report))
-    context.exit(1 if report.problems else 0)
+    context.exit(report.code)
 
 
 @group.command(epilog=_EXIT)

@@ -70,8 +70,9 @@ def _intent_cells(entry: Entry) -> list[Any]:
         e.reason]
 
 
-def write_sqlite(reader: Reader, sessions: Iterable[str], path: Path) -> int:
-    """The sessions' events, in a file that verifies.  How many.  RecordingError where there are none, or `path` is
+def write_sqlite(reader: Reader, sessions: Iterable[str], path: Path) -> tuple[int, int]:
+    """The sessions' events, in a file that verifies.  How many, and how many events at its end nobody has signed yet,
+    those that were left out among them.  RecordingError where there are none, or `path` is
     there already or cannot be made."""
     chosen = _choose(reader, sessions)
     if not chosen:
@@ -85,7 +86,7 @@ def write_sqlite(reader: Reader, sessions: Iterable[str], path: Path) -> int:
         db.execute("BEGIN")
         for statement in schema.SCHEMA:
             db.execute(statement)
-        _Export(reader, db, chosen).run()
+        unsigned = _Export(reader, db, chosen).run()
         db.execute("COMMIT")
         db.execute(f"PRAGMA application_id={schema.APPLICATION}")
         db.execute(f"PRAGMA user_version={schema.FORMAT}")
@@ -94,7 +95,7 @@ def write_sqlite(reader: Reader, sessions: Iterable[str], path: Path) -> int:
         path.unlink()
         raise
     db.close()
-    return len(chosen)
+    return len(chosen), unsigned
 
 
 def _choose(reader: Reader, sessions: Iterable[str]) -> set[int]:
@@ -133,7 +134,8 @@ class _Export:
             "SELECT min(seq_to) FROM checkpoint WHERE seq_to >= ?", (high,)) if row[0] is not None]
         return int(min(ends)) if ends else int(self._reader.dbs[-1].execute("SELECT max(seq) FROM event").fetchone()[0])
 
-    def run(self) -> None:
+    def run(self) -> int:
+        """How many events at the end are not signed."""
         recording, public = self._reader.dbs[0].execute("SELECT recording, public_key FROM file").fetchone()
         self._out.execute("INSERT INTO file VALUES (1, ?, ?, 0, ?, ?, ?, NULL, ?)", (
             schema.FORMAT, recording, self._chain.sequence, self._chain.head, time.time_ns(), public))
@@ -145,6 +147,8 @@ class _Export:
             for row in self._checkpoints(db):
                 self._out.execute("INSERT INTO checkpoint VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         self._out.execute("INSERT INTO state VALUES (1, ?, ?)", (self._chain.sequence, self._chain.head))
+        signed, = self._out.execute("SELECT max(seq_to) FROM checkpoint").fetchone()
+        return self._last - (signed or self._first - 1)
 
     def _checkpoints(self, db: sqlite3.Connection) -> Iterator[Any]:
         return db.execute("SELECT * FROM checkpoint WHERE seq_to BETWEEN ? AND ?", (self._first, self._last))

@@ -11,7 +11,8 @@ Who keeps a checkpoint elsewhere asks for it with --expect (number and head of a
 
 Without --key the key that the files themselves name is used: then whoever made the files anew is not noticed.
 
-Exit codes: 0 verified, 1 not, 2 usage or a file that cannot be read.  How the chain is made: docs/recording.md.
+Exit codes: 0 verified, 1 not, 2 usage or a file that cannot be read, 3 verified as far as it is signed, and events
+older than the last hour are not.  How the chain is made: docs/recording.md.
 """
 # ruff: noqa: B905, S608 (zip has no strict= in Python 3.9; the table names in statements are of COLUMNS)
 from __future__ import annotations
@@ -26,6 +27,7 @@ import stat
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b, sha512
 from pathlib import Path
@@ -35,6 +37,8 @@ from urllib.parse import quote
 FORMAT = 1
 MOST_PROBLEMS = 200                   # that are told; more are counted
 LARGEST_BLOB = 32 << 20
+UNSIGNED = 70 * 60                    # seconds; [recording] checkpoint is an hour at most
+NAME = re.compile(r"recording-[0-9]{8}T[0-9]{6}Z-([0-9]+)\.sqlite")
 RECORDER, ERASURE = 30, 31
 
 # Table of each kind of event, and from which field of the event each column after seq comes.  Suffixes: j as JSON,
@@ -118,6 +122,12 @@ class Report:
         self.counts: dict[str, int] = dict.fromkeys(
             ("files", "events", "omitted", "blobs", "erased", "unopened", "checkpoints", "unsigned"), 0)
         self.head: tuple[int, str] = (0, "")
+        self.overdue = False          # events should have been signed long ago, or say nothing of when they were made
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return 1 if self.problems else 3 if self.overdue else 0
 
     def problem(self, text: str) -> None:
         if len(self.problems) < MOST_PROBLEMS:
@@ -444,6 +454,7 @@ class Verification:
         self._missing: dict[bytes, str] = {}           # digest -> where it is named
         self._excused: set[bytes] = set()              # by the recorder's own events
         self._seq, self._head = 0, b""
+        self._oldest = self._newest = time.time_ns()   # of the events since the last checkpoint
 
     def run(self, files: Sequence[Recording]) -> Report:
         previous: Recording | None = None
@@ -461,6 +472,11 @@ class Verification:
 
     def _link(self, previous: Recording | None, file: Recording) -> None:
         say = self.report
+        named = NAME.fullmatch(file.name)
+        if file.number == 0 and file.name.startswith("recording-"):
+            say.problem(f"{file.name} is named as a recording's file, and says that it is an export")
+        elif named and file.number != int(named.group(1)):
+            say.problem(f"{file.name} says that it is number {file.number}")
         if previous is None or file.number == 0:
             if file.number == 0:
                 say.note(f"{file.name} is an export: a part of a recording")
@@ -553,6 +569,7 @@ class Verification:
             while point is not None and point[0] <= seq:
                 self._verify_checkpoint(file, point, seq, begin, leaves)
                 self._settle_missing()
+                self._oldest = self._newest = time.time_ns()
                 begin, leaves, point = self._head, [], next(checkpoints, None)
         if point is not None:
             say.problem(f"{file.name}: a checkpoint signs event {point[0]}, which is not there")
@@ -561,8 +578,12 @@ class Verification:
         say.counts["unsigned"] += len(leaves)
         if leaves:
             text = f"{file.name}: the last {len(leaves)} events are not signed"
+            now, most = time.time_ns(), UNSIGNED * 10**9
             if file.closed is not None:
                 say.problem(text)
+            elif self._oldest < now - most or self._newest > now + most:
+                say.overdue = True
+                say.note(text + ": anybody may have written them, in place of others")
             else:
                 say.note(text + " yet")
 
@@ -575,6 +596,7 @@ class Verification:
             if kind is not None or not isinstance(leaf, bytes) or len(leaf) != 32:
                 say.problem(where + ": a left-out event keeps its leaf and nothing else")
                 return b"?" * 32
+            self._oldest = 0          # it does not say when it was made
             return leaf
         if not isinstance(body, bytes):
             say.problem(where + ": its bytes are none")
@@ -591,6 +613,7 @@ class Verification:
             return made
         if kind != event[0]:
             say.problem(where + ": its kind was changed")
+        self._oldest, self._newest = min(self._oldest, event[1]), max(self._newest, event[1])
         self._verify_row(file, tables, where, seq, event)
         self._verify_special(file, where, event)
         return made
@@ -783,8 +806,9 @@ def render_report(report: Report) -> str:
     if report.more:
         lines.append(f"not verified: {report.more} more")
     lines += ["note: " + one for one in report.notes]
+    verdict = {0: "verified", 1: "NOT VERIFIED", 3: "verified as far as it is signed"}[report.code]
     lines.append(
-        f"{'NOT VERIFIED' if report.problems else 'verified'}: {counts['events']} events in {counts['files']} files, "
+        f"{verdict}: {counts['events']} events in {counts['files']} files, "
         f"{counts['unsigned']} not signed, {counts['omitted']} left out, {counts['checkpoints']} checkpoints, "
         f"{counts['blobs']} blobs of which {counts['erased']} were erased; event {report.head[0]} has head "
         f"{report.head[1]}")
@@ -792,7 +816,7 @@ def render_report(report: Report) -> str:
 
 
 def report_json(report: Report) -> dict[str, Any]:
-    return {"verified": not report.problems, "problems": report.problems, "more": report.more, "notes": report.notes,
+    return {"verified": report.code == 0, "problems": report.problems, "more": report.more, "notes": report.notes,
             "counts": report.counts, "seq": report.head[0], "head": report.head[1]}
 
 
@@ -811,7 +835,7 @@ def main() -> int:
         print(f"weir_verify: {reason}", file=sys.stderr)
         return 2
     print(json.dumps(report_json(report)) if given.json else render_report(report))
-    return 1 if report.problems else 0
+    return report.code
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
@@ -42,7 +43,7 @@ class Scene:
         self.recording.mkdir()
         self.writers: list[JournalWriter] = []
         self.recorder: Recorder | None = None
-        self.at = 1_800_000_000 * 10**9
+        self.at = time.time_ns()
 
     def writer(self, **options) -> JournalWriter:
         self.writers.append(JournalWriter(

@@ -260,10 +260,16 @@ def test_an_export_verifies_and_holds_nothing_else(told, tmp_path: Path) -> None
 
 def test_an_export_of_what_is_not_signed_yet(told, tmp_path: Path) -> None:
     out = tmp_path / "s1.sqlite"
-    run("export", "--session", "S1", "-o", out, "--recording", told.recording)
+    said = run("export", "--session", "S1", "-o", out, "--recording", told.recording).output
+    assert "events are not signed yet" in said
     report = told.verify(out)
-    assert report.problems == []
-    assert any("not signed yet" in one for one in report.notes)
+    assert (report.problems, report.code) == ([], 3)
+    assert f"the last {report.counts['unsigned']} events" in said
+    told.recorder._store.checkpoint()
+    told.recorder._commit()
+    said = run("export", "--session", "S1", "-o", tmp_path / "later.sqlite", "--recording", told.recording).output
+    assert "not signed" not in said
+    assert told.verify(tmp_path / "later.sqlite").code == 0
 
 
 def test_ndjson_and_csv(told, tmp_path: Path) -> None:

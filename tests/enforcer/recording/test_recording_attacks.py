@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import zstandard
 
 from agent.contract.journal import BLOB, EVENT, render_record
-from enforcer.hot.chain import Chain, make_digest
+from enforcer.hot.chain import Chain, make_digest, make_leaf
 from enforcer.recording import journal as journal_module
 from enforcer.recording import notes, schema, weir_verify
 from enforcer.recording import recorder as recording_process
@@ -133,6 +134,67 @@ def test_a_tail_that_nobody_signed_is_not_called_verified(scene) -> None:
     append_forged(path, events.RecorderEvent(30, 1, 1, "recorder.started", {}))
     last = weir_verify.render_report(scene.verify()).splitlines()[-1]
     assert "1 not signed" in last
+
+
+def sign_nothing(path: Path, event_at: int) -> None:
+    """Without the key: every checkpoint away, every statement another, the chain made anew."""
+    db = sqlite3.connect(path)
+    db.execute("DELETE FROM checkpoint")
+    db.execute("UPDATE file SET closed = NULL")
+    seq, head = db.execute("SELECT seq_before, head_before FROM file").fetchone()
+    chain = Chain(seq, head)
+    for seq, kind, body in db.execute("SELECT seq, kind, body FROM event ORDER BY seq").fetchall():
+        values = msgspec.msgpack.decode(body)
+        values[1] = event_at
+        body = msgspec.msgpack.encode(values)
+        chain.add(body)
+        db.execute("UPDATE event SET body = ? WHERE seq = ?", (body, seq))
+        db.execute(f"UPDATE {schema.SPOKEN[kind][0]} SET at = ? WHERE seq = ?", (event_at, seq))
+    db.execute("UPDATE state SET seq = ?, head = ?", (chain.sequence, chain.head))
+    db.commit()
+    db.close()
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_file_that_nobody_signed_is_not_verified(scene, hours: int) -> None:
+    sign_nothing(tell(scene, 1, 2), time.time_ns() + hours * 3600 * 10**9)
+    report = scene.verify()
+    assert (report.problems, report.code) == ([], 3)
+    assert "verified as far as it is signed: " in weir_verify.render_report(report)
+    assert weir_verify.report_json(report)["verified"] is False
+
+
+def test_what_was_written_just_now_may_lack_its_signature(scene) -> None:
+    sign_nothing(tell(scene, 1, 2), time.time_ns())
+    report = scene.verify()
+    assert (report.problems, report.code) == ([], 0)
+    assert any("not signed yet" in one for one in report.notes)
+
+
+def leave_out(path: Path, table: str) -> None:
+    """What an export does with an event that was not asked for."""
+    db = sqlite3.connect(path)
+    (seq, body), = db.execute(f"SELECT seq, body FROM event JOIN {table} USING (seq)").fetchall()
+    db.execute("UPDATE event SET kind = NULL, body = NULL, leaf = ? WHERE seq = ?", (make_leaf(seq, body), seq))
+    db.execute(f"DELETE FROM {table}")
+    db.execute("UPDATE file SET number = 0")
+    db.commit()
+    db.close()
+
+
+@pytest.mark.parametrize("name", ["recording-20261124T000000Z-1.sqlite", "recording-x.sqlite"])
+def test_a_recordings_file_is_no_export(scene, name: str) -> None:
+    path = tell(scene, 1)
+    path = path.rename(path.with_name(name))
+    leave_out(path, "intent")
+    assert any("says that it is an export" in one for one in scene.verify().problems)
+    assert weir_verify.verify_files([path.rename(path.with_name("taken.sqlite"))]).code == 0
+
+
+def test_a_file_under_another_files_name(scene) -> None:
+    path = tell(scene, 1)
+    path.rename(path.with_name("recording-20261124T000000Z-7.sqlite"))
+    assert any("says that it is number 1" in one for one in scene.verify().problems)
 
 
 # The journal's writer, on a disk that fails
