@@ -136,9 +136,23 @@ def test_an_auditor_reads_without_root(installed: Installed, tmp_path: Path) -> 
     open_way(tmp_path)
     tmp_path.chmod(0o777)
     taken = tmp_path / "taken.sqlite"
-    done = installed.weir(
-        "export", "--session", session, "--format", "sqlite", "-o", str(taken), *directory, user=AUDITOR)
-    assert done.returncode == 0, done.stderr
+
+    def signed() -> bool:
+        taken.unlink(missing_ok=True)
+        done = installed.weir(
+            "export", "--session", session, "--format", "sqlite", "-o", str(taken), *directory, user=AUDITOR)
+        assert done.returncode == 0, done.stderr
+        return "not signed yet" not in done.stderr
+
+    wait_until("a checkpoint over the session", signed, 30)
     alone = installed.prefix / "lib/python3.11/site-packages/enforcer/recording/weir_verify.py"
     verified = subprocess.run(["/usr/bin/python3", "-I", str(alone), str(taken)], capture_output=True, text=True)
     assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_the_command_imports_nothing_that_its_caller_names(installed: Installed, tmp_path: Path) -> None:
+    (tmp_path / "agent").mkdir()
+    (tmp_path / "agent" / "__init__.py").write_text("raise SystemExit('from elsewhere')")
+    done = subprocess.run([installed.prefix / "bin" / "weir", "--version"], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
