@@ -117,7 +117,7 @@ def read_taken(directory: Path) -> dict[str, int]:
     try:
         with open(directory / TAKEN, "rb") as file:
             return msgspec.msgpack.decode(file.read(TAKEN_LIMIT), type=dict[str, int])
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError):     # msgspec's own are ValueErrors, as is text that is no UTF-8
         return {}
 
 

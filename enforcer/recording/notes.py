@@ -84,7 +84,7 @@ def _read(path: Path) -> tuple[Note | None, int]:
             return None, state.st_uid
         try:
             return msgspec.msgpack.decode(os.read(fd, LIMIT), type=Note), state.st_uid
-        except msgspec.MsgspecError:
+        except (ValueError, RecursionError):       # msgspec's own, bytes that are no UTF-8, depth
             return None, state.st_uid
     finally:
         os.close(fd)

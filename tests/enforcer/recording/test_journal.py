@@ -164,10 +164,11 @@ def test_backlog_and_bounds(tmp_path: Path) -> None:
     now[0] += 1
     writer.check()
     assert writer.backlog() == 50
-    (tmp_path / "taken").write_bytes(b"\xff garbage")
-    now[0] += 1
-    with pytest.raises(RecordingError):
-        writer.check()
+    for garbage in (b"\xff garbage", b"\x81\xa1\xff\x01"):      # the second: text that is no UTF-8
+        (tmp_path / "taken").write_bytes(garbage)
+        now[0] += 1
+        with pytest.raises(RecordingError):
+            writer.check()
     greedy = JournalWriter(tmp_path, "enforcer1", INSTANCE, limit=100, reserve=1 << 60)
     with pytest.raises(RecordingError, match="reserve"):
         greedy.check()

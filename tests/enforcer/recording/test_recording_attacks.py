@@ -407,3 +407,15 @@ def test_leftovers_in_the_spool_keep_no_note_back(scene, what: str) -> None:
     scene.turn(3)
     assert scene.names().count("read") == 5
     scene.stop()
+
+
+@pytest.mark.parametrize("note", [
+    b"\x83\xa4name\xa1\xff\xa6detail\x80\xa7digests\x90", b"\x81\xa6detail\x81\xa1\xff\xa1a",
+    b"\x81\xa1x" + b"\x91" * 100_000 + b"\xc0", b"\xc1", b""])
+def test_a_strange_note_stops_nothing(scene, note: bytes) -> None:
+    scene.start()
+    (scene.recording / "reads" / f"note-{'0' * 32}").write_bytes(note)
+    scene.turn()
+    assert scene.names().count("note.malformed") == 1
+    assert list((scene.recording / "reads").iterdir()) == []
+    scene.stop()
