@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import subprocess
+import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -92,6 +94,19 @@ def test_another_type_in_a_json_column(scene, edited: str) -> None:
     assert any("says something else" in one for one in scene.verify().problems)
 
 
+@pytest.mark.parametrize("edited", ["[1.0]", "[true]", '["1"]', '{"1":"forged"}', '{"1":2,"1":1}'])
+def test_another_type_among_a_payloads_ids(scene, edited: str) -> None:
+    writer = scene.writer()
+    writer.append(*scene.result(1, payload=b"delivered"))
+    writer.flush()
+    scene.start()
+    scene.turn()
+    scene.stop()
+    assert scene.rows("SELECT payload FROM result") == [("[1]",)]
+    edit(scene.files()[0], f"UPDATE result SET payload = '{edited}'")
+    assert any("says something else" in one for one in scene.verify().problems)
+
+
 def compress_lying(scene, packed: bytes) -> None:
     path = tell(scene, 1)
     db = sqlite3.connect(path)
@@ -127,6 +142,54 @@ def test_a_trigger_under_a_name_like_sqlites(scene) -> None:
     path = tell(scene, 1)
     edit(path, "CREATE TRIGGER sqliteX AFTER INSERT ON intent BEGIN DELETE FROM intent WHERE seq = new.seq; END")
     assert any("sqliteX" in one for one in (*scene.verify().notes, *scene.verify().problems))
+
+
+def test_a_trigger_under_a_tables_name(scene) -> None:
+    """Triggers have names of their own; whose row lies before the table's is read first."""
+    path = tell(scene, 1)
+    edit(path, "CREATE TRIGGER intent AFTER INSERT ON state BEGIN DELETE FROM intent; END", "PRAGMA writable_schema=ON",
+         "UPDATE sqlite_master SET rowid = -1 WHERE type = 'trigger'",
+         "UPDATE sqlite_master SET rowid = -2 WHERE name = 'state'")
+    report = scene.verify()
+    assert any("intent" in one for one in (*report.notes, *report.problems))
+
+
+def test_a_trigger_under_a_name_of_sqlites_own(scene) -> None:
+    path = tell(scene, 1)
+    edit(path, "CREATE TRIGGER x AFTER INSERT ON intent BEGIN DELETE FROM intent; END", "PRAGMA writable_schema=ON",
+         "UPDATE sqlite_master SET name = 'sqlite_x', sql = replace(sql, 'TRIGGER x', 'TRIGGER sqlite_x') "
+         "WHERE type = 'trigger'")
+    report = scene.verify()
+    assert any("sqlite_x" in one for one in (*report.notes, *report.problems))
+
+
+@pytest.mark.parametrize("table", ["blob", "event", "file", "intent"])
+def test_a_view_in_a_tables_place_is_not_read(scene, table: str) -> None:
+    """It may go on for ever."""
+    path = tell(scene, 1)
+    columns = [row[1] for row in scene.rows(f"PRAGMA table_info({table})")]
+    endless = ("WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT "
+               + ", ".join(f"x AS {one}" for one in columns) + " FROM n WHERE x < 0")
+    edit(path, f"ALTER TABLE {table} RENAME TO hidden", f"CREATE VIEW {table} AS {endless}")
+    done = subprocess.run([sys.executable, weir_verify.__file__, path], capture_output=True, text=True, timeout=20,
+                          check=False)
+    assert done.returncode in (1, 2), done
+
+
+def test_what_a_file_calls_its_tables_does_not_steer_the_terminal(scene) -> None:
+    path = tell(scene, 1)
+    edit(path, "UPDATE event SET seq = 99 WHERE seq = 1",
+         'CREATE VIEW "a\x1b[2J\x9b2J\nverified: all of it\x1b[8m" AS SELECT 1')
+    path = path.rename(path.with_name("recording-\x1b[8m.sqlite"))
+    report = scene.verify()
+    shown = weir_verify.render_report(report)
+    assert "NOT VERIFIED" in shown
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert not any(line.startswith("verified") for line in shown.split("\n"))
+    path.write_bytes(b"SQLite format 3\0" + b"\0" * 100)
+    done = subprocess.run([sys.executable, weir_verify.__file__, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().isprintable()
 
 
 def test_a_tail_that_nobody_signed_is_not_called_verified(scene) -> None:
