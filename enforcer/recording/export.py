@@ -72,8 +72,10 @@ def _intent_cells(entry: Entry) -> list[Any]:
 
 def write_sqlite(reader: Reader, sessions: Iterable[str], path: Path) -> tuple[int, int]:
     """The sessions' events, in a file that verifies.  How many, and how many events at its end nobody has signed yet,
-    those that were left out among them.  RecordingError where there are none, or `path` is
-    there already or cannot be made."""
+    those that were left out among them.  RecordingError where there are none, or `path` is there already, cannot be
+    made or is named as a recording's own file, which no export is."""
+    if path.name.startswith("recording-"):
+        raise RecordingError(f"{path.name} is how a recording's own files are named: give the export another name")
     chosen = _choose(reader, sessions)
     if not chosen:
         raise RecordingError("there is nothing to export")

@@ -272,6 +272,14 @@ def test_an_export_of_what_is_not_signed_yet(told, tmp_path: Path) -> None:
     assert told.verify(tmp_path / "later.sqlite").code == 0
 
 
+def test_an_export_does_not_take_the_name_of_a_recordings_file(told, tmp_path: Path) -> None:
+    """`weir verify` would say that it poses as one."""
+    out = tmp_path / "recording-s1.sqlite"
+    done = run("export", "--session", "S1", "-o", out, "--recording", told.recording, code=1)
+    assert "another name" in done.output
+    assert not out.exists()
+
+
 def test_ndjson_and_csv(told, tmp_path: Path) -> None:
     run("export", "--format", "ndjson", "-o", tmp_path / "all.ndjson", "--recording", told.recording)
     lines = [json.loads(line) for line in (tmp_path / "all.ndjson").read_text().rstrip("\n").split("\n")]
