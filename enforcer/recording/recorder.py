@@ -16,6 +16,7 @@ Exit: 0 after SIGTERM, 1 where it cannot go on.
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import gc
 import logging
@@ -246,6 +247,9 @@ class Recorder:
             file = JournalFile(self._options.journal, name, taken)
         except (OSError, ValueError) as reason:
             LOG.warning("%s is not taken: %s", name, reason)
+            if isinstance(reason, ValueError) or reason.errno in (errno.ELOOP, errno.ENXIO):
+                with suppress(OSError):            # no file at all: it must not keep a file's place
+                    _put_aside(self._options.journal / name)
             return
         self._files[name] = file
         if ended:                     # a crash came between the commit and the deletion
@@ -275,14 +279,14 @@ class Recorder:
         if known is None or known[0] != size:
             self._grown[file.name] = (size, now)
             return False
-        return now - known[1] > QUIET and self._is_superseded(file)
+        return now - known[1] > QUIET and (not _may_write(file) or self._is_superseded(file))
 
     def _is_superseded(self, file: JournalFile) -> bool:
         """Another instance began later, by both clocks; or this one was written before the host booted."""
         began = file.first_monotonic()
         if began > time.clock_gettime_ns(time.CLOCK_BOOTTIME):
             return True
-        return any(other.writer == file.writer and other.instance != file.instance
+        return any(other.writer == file.writer and _may_write(other) and other.instance != file.instance
                    and other.modified() > file.modified() and other.first_monotonic() > began
                    for other in self._files.values())
 
@@ -442,7 +446,11 @@ def _put_away(file: JournalFile) -> None:
     except FileNotFoundError:
         pass
     except OSError:
-        os.rename(file.path, file.path.with_name(f".{file.name}.{os.urandom(8).hex()}.bad"))
+        _put_aside(file.path)
+
+
+def _put_aside(path: Path) -> None:
+    os.rename(path, path.with_name(f".{path.name}.{os.urandom(8).hex()}.bad"))
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -386,6 +387,41 @@ def test_a_thousand_files_do_not_keep_the_agents_out(scene, monkeypatch: pytest.
     scene.host_event("agent.said")
     scene.turn(2)
     assert scene.rows("SELECT name FROM host_event") == [("agent.said",)]
+    scene.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away: run it as root")
+@pytest.mark.parametrize("writer", ["agent", "aa"])
+def test_files_of_nobody_who_may_write_go(scene, monkeypatch: pytest.MonkeyPatch, writer: str) -> None:
+    """Each looks as if another of their kind had come later: they are not compared with one another, which would take
+    longer the more there are."""
+    monkeypatch.setattr(recording_process, "QUIET", -1.0)
+    asked = []
+    monkeypatch.setattr(JournalFile, "first_monotonic", lambda file: asked.append(file.name) or 0)
+    for number in range(5):
+        path = scene.journal / f"{writer}-{number:016x}-0.journal"
+        path.write_bytes(b"")
+        os.chown(path, 12345, 12345)
+    scene.start()
+    scene.turn(3)
+    assert (scene.journal_files(), asked) == ([], [])
+    scene.stop()
+
+
+def test_what_is_no_file_keeps_no_place(scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording_process, "MOST_FILES", 3)
+    names = iter(f"aa-{number:016x}-0.journal" for number in range(9))
+    for make in (lambda path: path.mkdir(), lambda path: path.symlink_to("/etc/passwd"), os.mkfifo):
+        for _ in range(3):
+            make(scene.journal / next(names))
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(scene.journal / f"aa-{'f' * 16}-0.journal"))
+    scene.start()
+    writer = scene.writer()
+    writer.append(scene.closed())
+    writer.flush()
+    scene.turn(6)
+    assert scene.rows("SELECT session FROM session_closed") == [("S1",)]
     scene.stop()
 
 
