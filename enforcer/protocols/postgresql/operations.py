@@ -95,7 +95,11 @@ def analyse(text: str, meaning: Meaning, target: Target, prepared: Mapping[str, 
     every = any(reader.secret for reader in readers)
     parameters = every or any(reader.hides_parameters for reader in readers)
     hides = bool(hidden) or every
-    return Analysis(statements, "", hide(text, hidden, every) if hides else raw, parameters, hides=hides)
+    recorded = hide(text, hidden, every) if hides else raw
+    if not every and any(one.barrier or one.alters_catalogue for one in statements):
+        shown = _PASSWORD.sub(rb"\1***", recorded)         # in settings, options, code: its rest tells what was done
+        hides, recorded = hides or shown != recorded, shown
+    return Analysis(statements, "", recorded, parameters, hides=hides)
 
 
 def _read(
@@ -133,6 +137,9 @@ def _unread(text: str, target: Target, reason: str, code: str) -> Analysis:
         recorded = hide(text, set(), True) if len(text) <= TEXT_LIMIT else b"(not recorded: it is too long to be read)"
     except (ParseError, ValueError):
         recorded = b"(not recorded: it cannot be read, and may hold what must not be seen)"
+    said, quoted, near = reason.partition(" at or near ")
+    if quoted and near.strip('"').encode() not in recorded:        # the reason is recorded as well
+        reason = said
     return Analysis((), reason, recorded, True, code)
 
 
@@ -141,16 +148,24 @@ class Refused(Exception):
 
 
 def hide(text: str, places: set[int], every: bool) -> bytes:
-    """The text with the constants that begin at these byte offsets (or all constants) replaced."""
+    """The text with the constants that begin at these byte offsets replaced; `every`: with all constants and comments,
+    and what stands for a password without quotes or in the wrong ones."""
     raw = text.encode()
     offsets = _byte_offsets(text)
     parts, kept, negative = [], 0, -1
+    before, bare = "", -1             # the token before; where a password without quotes has come to
     for token in scan(text):
         start, end = offsets(token.start), offsets(token.end + 1)
+        if every and (start == bare or (before == "PASSWORD" and token.name in ("IDENT", "UIDENT"))):
+            if start != bare:
+                parts += [raw[kept:start], HIDDEN.encode()]
+            kept = bare = end
+            continue
+        before = token.name
         if token.name == "ASCII_45" and start in places:       # a negative number begins with its sign
             negative = start
             continue
-        if negative >= 0 or start in places or (every and token.name in _CONSTANTS):
+        if negative >= 0 or start in places or (every and token.name in _TELLING):
             parts += [raw[kept:negative if negative >= 0 else start], HIDDEN.encode()]
             kept, negative = end, -1
     return b"".join([*parts, raw[kept:]])
@@ -847,7 +862,13 @@ def _relations_of(fields: Node) -> list[Node]:
 UNKNOWN: Final[tuple[str, ...]] = ("?",)
 _ANYTHING: Final = frozenset(("do", "call", "execute"))
 _ENDS: Final = frozenset(("commit", "rollback", "rollback_to", "release"))
-_CONSTANTS: Final = frozenset(("SCONST", "USCONST", "BCONST", "XCONST", "ICONST", "FCONST"))
+_TELLING: Final = frozenset((
+    "SCONST", "USCONST", "BCONST", "XCONST", "ICONST", "FCONST", "SQL_COMMENT", "C_COMMENT"))
+# PASSWORD 'x', password=x, my.password = "x", PASSWORD ''x'' within a string, PASSWORD $$x$$, //user:x@host.
+_PASSWORD: Final = re.compile(
+    rb"""(passw(?:or)?d"?\s*(?::?=\s*|to\s+)?(?:e|u&)?|://[^\s/:@']{0,100}:(?=[^\s/@']{1,200}@))"""
+    rb"""(?:''[^']*''|'(?:[^'\\]|\\.|'')*'|"[^"]*"|\$\w{0,20}\$[^$]*\$\w{0,20}\$|(?<=[=:])[^\s'";,@]+)""",
+    re.IGNORECASE | re.DOTALL)
 _SECRETIVE: Final = re.compile(r"passw|secret|connection|options|identified", re.IGNORECASE)
 # Node types that name an operator, and in which field.
 _OPERATORS: Final = {"A_Expr": "name", "SubLink": "operName", "SortBy": "useOp"}
