@@ -18,16 +18,18 @@ from enforcer.words.decisions import PERMIT
 
 SALT: Final = 16
 NOTHING: Final = b""
+HIDDEN: Final = "(not recorded: it may quote what must not be seen)"
 _pack = msgspec.msgpack.Encoder().encode
 
 
 class Operation:
     """One operation that was forwarded, until its result."""
 
-    __slots__ = ("began", "bytes", "hash", "kept", "kept_bytes", "number", "rows", "salt")
+    __slots__ = ("began", "bytes", "hash", "hides", "kept", "kept_bytes", "number", "rows", "salt")
 
     def __init__(self, number: int, began: int) -> None:
         self.number, self.began = number, began
+        self.hides = False                     # its text or parameters hold what is not recorded
         self.rows = self.bytes = self.kept_bytes = 0
         self.salt = NOTHING
         self.hash: blake2b | None = None
@@ -75,14 +77,14 @@ class Book:
         salt = self._context.random(SALT)
         return self.intent(verb, PERMIT, actor="weir", forwarded=forwarded, text=(make_digest(salt, text), salt, text))
 
-    def deliver(self, operation: Operation, data: bytes, rows: int) -> None:
+    def deliver(self, operation: Operation, data: bytes, rows: int, hides: bool = False) -> None:
         if operation.hash is None:
             operation.salt = self._context.random(SALT)
             operation.hash = blake2b(digest_size=DIGEST, key=operation.salt)
         operation.hash.update(data)
         operation.rows += rows
         operation.bytes += len(data)
-        if self._payload:
+        if self._payload and not hides:
             room = self._context.target.payload_limit - operation.kept_bytes
             if room > 0:
                 operation.kept.append(data[:room])
@@ -104,6 +106,8 @@ class Book:
             blobs.append((payload[0], operation.salt, content))
         trouble = NOTHING
         if error:
+            if operation.hides and status == "error":          # the server's words may quote it
+                error = HIDDEN
             salt, content = self._context.random(SALT), error.encode()
             trouble = make_digest(salt, content)
             blobs.append((trouble, salt, content))

@@ -98,7 +98,8 @@ def _scene(reader: Reader) -> Scene:
 
 
 class Literals:
-    """Constants and parameters that flow into labelled columns, anywhere in a statement, are not recorded."""
+    """Constants, parameters and data of COPY that flow into labelled columns, anywhere in a statement, are not
+    recorded."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -109,6 +110,8 @@ class Literals:
         for name, below in walk({kind: fields}):
             if name in ("InsertStmt", "UpdateStmt", "MergeStmt"):
                 self._statement(name, below)
+        if kind == "CopyStmt" and fields.get("is_from"):
+            self._copied(fields)
 
     def _statement(self, kind: str, fields: Node) -> None:
         catalogue = self._reader.meaning.catalogue
@@ -121,6 +124,12 @@ class Literals:
                 hide(self._reader, fields)
         elif relation.labels:
             self._columns(kind, fields, relation)
+
+    def _copied(self, fields: Node) -> None:
+        relation = next((one[1] for one in self._reader.found.tables if one[0] is fields["relation"]), None)
+        named = {one["String"].get("sval", "") for one in fields.get("attlist", [])}
+        if relation is None or relation.is_view or (set(relation.labels) & named if named else relation.labels):
+            self._reader.hides_parameters = True
 
     def _columns(self, kind: str, fields: Node, relation: Relation) -> None:
         for entry in [*fields.get("targetList", []), *fields.get("onConflictClause", {}).get("targetList", [])]:

@@ -113,11 +113,13 @@ class Passage:
 
     def intent(self, verb: str, verdict: Verdict, parameters: bytes, ticket: str, decision: int = PERMIT) -> Operation:
         studied, found = verdict.studied, verdict.decision
-        return self._state.book.intent(
+        operation = self._state.book.intent(
             verb, decision, forwarded=studied.forwarded if decision == PERMIT else b"", text=studied.blob,
             parameters=parameters, requests=studied.named, rules=found.rules, masks=found.masked,
             reason=found.reason if decision == DENY else "", ticket=ticket, durable=studied.writes or bool(ticket),
         )
+        operation.hides = studied.analysis.hides or studied.analysis.hide_parameters
+        return operation
 
     def deny(
         self, denial: Denial, verb: str, simple: bool, verdict: Verdict | None = None, parameters: bytes = b""

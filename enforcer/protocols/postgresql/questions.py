@@ -80,7 +80,7 @@ class Questions:
         if operation is None:
             return                             # after an error the server would ignore it (55.2.7)
         if kind == _COPY_DATA:
-            state.book.deliver(operation, whole[start:end], count)
+            state.book.deliver(operation, whole[start:end], count, operation.hides)
         else:
             state.copying = None
             head = state.expected[0]

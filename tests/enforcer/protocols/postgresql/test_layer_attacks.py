@@ -383,6 +383,31 @@ def test_two_copies_in_one_string(weir: Open) -> None:
     ask(session, "ROLLBACK")
 
 
+BORN = (ColumnLabel("pii.email", "public", "people", "email"), ColumnLabel("pii.born", "public", "people", "born"))
+
+
+@pytest.mark.parametrize("messages", [
+    [query("INSERT INTO people (id, born) VALUES (91, '18151210 hush')")],
+    [parse("INSERT INTO people (id, born) VALUES (91, $1::text::date)"), bind("18151210 hush"), execute(), SYNC],
+    [query("COPY people (id, email) FROM STDIN"), render(b"d", b"91\thush\n"), render(b"f", b"no\0")],
+    [query("COPY people (id, born) FROM STDIN"), render(b"d", b"91\thush\n"), render(b"c")],
+    [query("COPY people FROM STDIN"), render(b"d", b"91\tx\thush\t\\N\n"), render(b"f", b"no\0")]])
+def test_what_flows_into_a_labelled_column_is_in_no_blob(weir: Open, messages: list[bytes]) -> None:
+    """Nor in what the server says of it, nor in the payload of a COPY."""
+    session = weir(labels=BORN, payload="rows")
+    session.talk(*messages)
+    assert any(one.status == "error" and one.error for one in session.events(events.Result))
+    assert not any(b"hush" in content for record in session.records for _, _, content in record.blobs)
+
+
+def test_what_flows_into_no_labelled_column_is_recorded(weir: Open) -> None:
+    session = weir(labels=BORN, payload="rows")
+    session.talk(query("COPY people (id, name) FROM STDIN"), render(b"d", b"no number\tshown\n"), render(b"c"))
+    contents = [content for record in session.records for _, _, content in record.blobs]
+    assert render(b"d", b"no number\tshown\n") in contents
+    assert any(b"no number" in one and b"invalid input" in one for one in contents)
+
+
 def test_goodbye_during_copy(weir: Open) -> None:
     session = weir()
     session.send(query("COPY t (id, note) FROM STDIN"))
