@@ -235,6 +235,58 @@ def test_what_was_written_just_now_may_lack_its_signature(scene) -> None:
     assert any("not signed yet" in one for one in report.notes)
 
 
+def sign(scene) -> None:
+    scene.recorder._store.checkpoint()
+    scene.recorder._commit()
+
+
+def test_old_events_that_are_signed_do_not_make_new_ones_overdue(scene) -> None:
+    scene.start()
+    scene.at -= 3 * 3600 * 10**9
+    writer = scene.writer()
+    for _ in range(2):
+        writer.append(*scene.intent(1))
+        writer.flush()
+        scene.turn()
+        sign(scene)
+        scene.at = time.time_ns()
+    writer.append(*scene.intent(2))
+    writer.flush()
+    scene.turn()
+    report = scene.verify()
+    assert (report.problems, report.code, report.counts["unsigned"]) == ([], 0, 1)
+
+
+def test_a_text_that_nothing_excuses_is_missed_in_the_unsigned_tail_too(scene) -> None:
+    scene.start()
+    sign(scene)
+    writer = scene.writer()
+    writer.append(*scene.intent(1))
+    writer.flush()
+    scene.turn()
+    edit(scene.files()[0], "UPDATE intent SET text = NULL")
+    assert any("is not there" in one for one in scene.verify().problems)
+
+
+def test_an_excuse_is_good_until_the_next_checkpoint(scene) -> None:
+    """What was lost once came again, and somebody took it away."""
+    scene.start()
+    writer = scene.writer()
+    event, blobs = scene.intent(1)
+    writer.append(event)
+    writer.flush()
+    scene.turn()
+    assert "journal.blobs-missing" in scene.names()
+    sign(scene)
+    writer.append(event, blobs)
+    writer.flush()
+    scene.turn()
+    scene.stop()
+    scene.assert_verified()
+    edit(scene.files()[0], "UPDATE intent SET text = NULL", "DELETE FROM blob")
+    assert any("is not there" in one for one in scene.verify().problems)
+
+
 def leave_out(path: Path, table: str) -> None:
     """What an export does with an event that was not asked for."""
     db = sqlite3.connect(path)
