@@ -27,6 +27,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b, sha512
@@ -371,13 +372,13 @@ def _run_zstandard(body: bytes, size: int) -> bytes:
 
 
 def _run_zstd(program: str, body: bytes, size: int) -> bytes:
-    with subprocess.Popen([program, "-dcq"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(body)     # at most what a blob may hold: zstd takes it while it waits for us to read
-        process.stdin.close()
-        content = process.stdout.read(size + 1)
-        process.stdout.close()
+    with tempfile.TemporaryFile() as packed:      # no pipe: zstd would wait for us to read while we wait for it
+        packed.write(body)
+        packed.seek(0)
+        with subprocess.Popen([program, "-dcq"], stdin=packed, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            content = process.stdout.read(size + 1)
+            process.stdout.close()
     return content
 
 

@@ -2,12 +2,15 @@
 anything into the journal's directory, as an auditor who edits a file, as one who leaves notes."""
 from __future__ import annotations
 
+import base64
 import errno
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from pathlib import Path
@@ -129,6 +132,19 @@ def test_a_blob_that_swells(scene) -> None:
         tracemalloc.stop()
     assert problems
     assert most < 1 << 26
+
+
+@pytest.mark.skipif(not shutil.which("zstd"), reason="needs the program zstd: apt-get install zstd")
+@pytest.mark.parametrize("size", [3 << 20, 1 << 28])
+def test_a_large_blob_by_the_program_zstd(size: int) -> None:
+    """One larger than a pipe, and one that swells: more than it says is not read."""
+    content = base64.b64encode(os.urandom(size)) if size < 1 << 22 else bytes(size)
+    packed, most = zstandard.ZstdCompressor().compress(content), min(len(content), 1 << 22)
+    made = []
+    asking = threading.Thread(target=lambda: made.append(weir_verify._run_zstd("zstd", packed, most)), daemon=True)
+    asking.start()
+    asking.join(20)
+    assert made == [content[:most + 1]]
 
 
 def test_bytes_after_a_compressed_blob(scene) -> None:
