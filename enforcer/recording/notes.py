@@ -10,6 +10,7 @@ import os
 import pwd
 import re
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -25,7 +26,9 @@ MODE: Final = 0o3730
 LIMIT: Final = 256 << 10              # bytes of one note
 AT_ONCE: Final = 100                  # notes a turn
 _NAME: Final = re.compile(r"note-[0-9a-f]{32}")
-_KEPT: Final = re.compile(r"\.?note-[0-9a-f]{32}|\.bad-[0-9a-f]{16}")     # notes, half notes, what cannot be removed
+_HALF: Final = re.compile(r"\.note-[0-9a-f]{32}")
+_BAD: Final = re.compile(r"\.bad-[0-9a-f]{16}")          # what cannot be removed
+HALF: Final = 60.0                    # seconds after which nobody finishes a half note
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -72,8 +75,17 @@ def take_notes(recording: Path) -> Iterator[tuple[Path, Note | None, int]]:
         except OSError:
             note, uid = None, -1
         yield spool / name, note, uid
-    for name in islice((one for one in names if not _KEPT.fullmatch(one)), AT_ONCE):
-        remove(spool / name)
+    for name in islice((one for one in names if not (_NAME.fullmatch(one) or _BAD.fullmatch(one))), AT_ONCE):
+        if not _HALF.fullmatch(name) or _is_left(spool / name):
+            remove(spool / name)
+
+
+def _is_left(path: Path) -> bool:
+    """Who made it died before it could give it its name.  Unlike other times, nobody sets ctime."""
+    try:
+        return time.time() - path.lstat().st_ctime > HALF
+    except OSError:
+        return False
 
 
 def _read(path: Path) -> tuple[Note | None, int]:

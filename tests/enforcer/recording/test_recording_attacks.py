@@ -536,6 +536,24 @@ def test_what_was_taken_is_published_whatever_lies_in_the_way(scene) -> None:
     scene.stop()
 
 
+def test_what_could_not_be_published_goes(scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    (scene.journal / "taken").mkdir()
+    (scene.journal / f".taken-{'0' * 16}.new").write_bytes(b"")
+    monkeypatch.setattr(recording_process, "QUIET", -1.0)
+    scene.start()
+    scene.turn()
+    assert sorted(one.name for one in scene.journal.iterdir()) == ["taken"]
+    scene.stop()
+
+
+def test_so_many_lists_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "_KNOWN", 10)
+    schema._known.clear()
+    for number in range(100):
+        assert schema._list((str(number),)) == f'["{number}"]'
+        assert len(schema._known) <= 10
+
+
 def test_large_lists_are_not_remembered(scene) -> None:
     """A crew names what it likes in a statement: thousands of resources, others every time."""
     scene.start()
@@ -585,4 +603,16 @@ def test_a_strange_note_stops_nothing(scene, note: bytes) -> None:
     scene.turn()
     assert scene.names().count("note.malformed") == 1
     assert list((scene.recording / "reads").iterdir()) == []
+    scene.stop()
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_half_notes_are_kept_until_nobody_finishes_them(scene, monkeypatch: pytest.MonkeyPatch, left: bool) -> None:
+    monkeypatch.setattr(notes, "HALF", -1.0 if left else 60.0)
+    scene.start()
+    half = scene.recording / "reads" / f".note-{'0' * 32}"
+    half.write_bytes(b"")
+    os.utime(half, (1 << 33, 1 << 33))
+    scene.turn()
+    assert half.exists() != left
     scene.stop()
