@@ -60,7 +60,8 @@ _JSON: Final = click.option("--json", "as_json", is_flag=True, callback=_note_js
 
 
 _EXIT: Final = "Exit codes: 0 done, 1 refused or failed, 2 usage."
-_BROKEN: Final = (ValueError, TypeError, LookupError, msgspec.MsgspecError)     # rows that no recorder has written
+# Rows that no recorder has written.
+_BROKEN: Final = (ValueError, TypeError, LookupError, ArithmeticError, msgspec.MsgspecError)
 
 
 class _NotReadable(click.ClickException):

@@ -272,6 +272,20 @@ def test_an_export_of_what_is_not_signed_yet(told, tmp_path: Path) -> None:
     assert told.verify(tmp_path / "later.sqlite").code == 0
 
 
+@pytest.mark.parametrize("at", ["1e300", "-1e300", "1e18"])
+def test_times_that_no_recorder_has_written(told, at: str) -> None:
+    told.stop()
+    path = told.files()[0]
+    db = sqlite3.connect(path)
+    db.execute(f"UPDATE session_opened SET at = {at}")
+    db.commit()
+    db.close()
+    if at == "1e18":
+        run("sessions", "--recording", path)
+    else:
+        assert "run `weir verify`" in run("sessions", "--recording", path, code=1).output
+
+
 def test_an_export_does_not_take_the_name_of_a_recordings_file(told, tmp_path: Path) -> None:
     """`weir verify` would say that it poses as one."""
     out = tmp_path / "recording-s1.sqlite"
