@@ -84,10 +84,11 @@ def open_file(path: Path) -> sqlite3.Connection:
     """For reading only.  Raises RecordingError."""
     if wrong := unfit(path):
         raise RecordingError(f"{path}: {wrong}")
-    wal = Path(f"{path}-wal")
-    # Without -wal, and without the right to make one, only "immutable" opens a file whose header still says WAL.
+    beside = [Path(f"{path}-wal"), Path(f"{path}-journal")]
+    # Without -wal, and without the right to make one, only "immutable" opens a file whose header still says WAL.  It
+    # passes over a -journal, which who may write would roll the file back by.
     for options in ("mode=ro", "mode=ro&immutable=1"):
-        if "immutable" in options and wal.exists():
+        if "immutable" in options and any(one.exists() for one in beside):
             break
         db = sqlite3.connect(f"file:{quote(str(path))}?{options}", uri=True, isolation_level=None)
         try:

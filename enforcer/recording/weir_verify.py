@@ -419,8 +419,9 @@ class Recording:
         try:
             row = self._open("mode=ro")
         except sqlite3.Error as reason:
-            # Without -wal, and without the right to make one, only "immutable" opens a file whose header says WAL.
-            if Path(f"{path}-wal").exists():
+            # Without -wal, and without the right to make one, only "immutable" opens a file whose header says WAL.  It
+            # passes over a -journal, which who may write would roll the file back by.
+            if Path(f"{path}-wal").exists() or Path(f"{path}-journal").exists():
                 raise Unreadable(f"{path}: {explain(reason)}") from None
             try:
                 row = self._open("mode=ro&immutable=1")

@@ -27,6 +27,7 @@ from enforcer.recording import recorder as recording_process
 from enforcer.recording.intake import JournalFile
 from enforcer.recording.journal import JournalWriter
 from enforcer.words import events
+from enforcer.words.errors import RecordingError
 
 SALT = b"s" * 16
 
@@ -301,6 +302,34 @@ def test_an_excuse_is_good_until_the_next_checkpoint(scene) -> None:
     scene.assert_verified()
     edit(scene.files()[0], "UPDATE intent SET text = NULL", "DELETE FROM blob")
     assert any("is not there" in one for one in scene.verify().problems)
+
+
+@pytest.mark.parametrize("reads", ["verify", "sessions"])
+def test_a_journal_beside_a_file_is_not_passed_over(scene, reads: str) -> None:
+    """The file is as it was signed, and SQLite would roll it back to what the journal says as soon as anybody opens it
+    who may write."""
+    path, forged = tell(scene, 1), "SELECT reason FROM intent"
+    journal = path.with_name(f"{path.name}-journal")
+    edit(path, "UPDATE intent SET reason = 'forged'")
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA cache_size = 1")
+    db.execute("BEGIN")
+    db.execute("UPDATE intent SET reason = ''")
+    db.execute("CREATE TABLE spill AS SELECT randomblob(100000)")
+    db.execute("DROP TABLE spill")
+    left = journal.read_bytes()
+    db.execute("COMMIT")
+    db.close()
+    journal.write_bytes(left)
+    if reads == "verify":
+        with pytest.raises(weir_verify.Unreadable):
+            scene.verify()
+    else:
+        with pytest.raises(RecordingError):
+            scene.reader().sessions()
+    db = sqlite3.connect(path)
+    assert db.execute(forged).fetchall() == [("forged",)]
+    db.close()
 
 
 def leave_out(path: Path, table: str) -> None:
