@@ -123,7 +123,7 @@ class JournalFile:
 
     def know_blob(self, digest: bytes, number: int) -> None:
         if len(self.blobs) >= MOST_BLOBS:
-            self.blobs.clear()
+            self.forget_blobs()       # they are found again in the file
         self.blobs[digest] = number
 
     def find_blob(self, digest: bytes) -> bytes | None:

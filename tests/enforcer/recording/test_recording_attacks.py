@@ -22,7 +22,7 @@ import zstandard
 from agent.contract.journal import BLOB, EVENT, render_record
 from enforcer.hot.chain import Chain, make_digest, make_leaf
 from enforcer.recording import journal as journal_module
-from enforcer.recording import notes, schema, weir_verify
+from enforcer.recording import intake, notes, schema, weir_verify
 from enforcer.recording import recorder as recording_process
 from enforcer.recording.intake import JournalFile
 from enforcer.recording.journal import JournalWriter
@@ -581,6 +581,19 @@ def test_so_many_lists_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(100):
         assert schema._list((str(number),)) == f'["{number}"]'
         assert len(schema._known) <= 10
+
+
+def test_a_blob_that_is_no_longer_remembered_is_found_again(scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "MOST_BLOBS", 2)
+    scene.start()
+    writer = scene.writer()
+    for number in (1, 2, 3, 1):
+        writer.append(*scene.intent(number, text=b"SELECT %d" % number))
+    writer.flush()
+    scene.turn()
+    assert "journal.blobs-missing" not in scene.names()
+    scene.stop()
+    scene.assert_verified()
 
 
 def test_large_lists_are_not_remembered(scene) -> None:
