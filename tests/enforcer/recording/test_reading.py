@@ -270,6 +270,12 @@ def test_an_export_of_what_is_not_signed_yet(told, tmp_path: Path) -> None:
     said = run("export", "--session", "S1", "-o", tmp_path / "later.sqlite", "--recording", told.recording).output
     assert "not signed" not in said
     assert told.verify(tmp_path / "later.sqlite").code == 0
+    writer = told.writer()
+    writer.append(told.opened("S9"))
+    writer.flush()
+    told.turn()
+    said = run("export", "--session", "S9", "-o", tmp_path / "s9.sqlite", "--recording", told.recording).output
+    assert f"the last {told.verify(tmp_path / 's9.sqlite').counts['unsigned']} events" in said
 
 
 @pytest.mark.parametrize("at", ["1e300", "-1e300", "1e18"])
