@@ -281,19 +281,16 @@ def erase_in(path: Path, erasure: Erasure) -> int:
 def _erase(db: sqlite3.Connection, digests: tuple[bytes, ...], statement: bytes) -> int:
     """secure_delete overwrites what lay in the pages, VACUUM the free ones, TRUNCATE the WAL."""
     db.execute("PRAGMA secure_delete=ON")
-    found = 0
-    with _Transaction(db):
-        for digest in digests:
-            changed = db.execute(
-                "UPDATE blob SET salt = NULL, body = NULL, size = 0, encoding = 0 "
-                "WHERE digest = ? AND body IS NOT NULL", (digest,)).rowcount
-            found += changed
-            if changed:
-                db.execute("INSERT OR REPLACE INTO erased VALUES (?, ?)", (digest, statement))
+    wanted = frozenset(digests)
+    with _Transaction(db):            # one pass: there is no index of digests
+        found = [row for row in db.execute("SELECT id, digest FROM blob WHERE body IS NOT NULL") if row[1] in wanted]
+        for number, digest in found:
+            db.execute("UPDATE blob SET salt = NULL, body = NULL, size = 0, encoding = 0 WHERE id = ?", (number,))
+            db.execute("INSERT OR REPLACE INTO erased VALUES (?, ?)", (digest, statement))
     if found:
         db.execute("VACUUM")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return found
+    return len(found)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -21,8 +21,8 @@ import zstandard
 
 from agent.contract.journal import BLOB, EVENT, render_record
 from enforcer.hot.chain import Chain, make_digest, make_leaf
+from enforcer.recording import intake, notes, schema, store, weir_verify
 from enforcer.recording import journal as journal_module
-from enforcer.recording import intake, notes, schema, weir_verify
 from enforcer.recording import recorder as recording_process
 from enforcer.recording.intake import JournalFile
 from enforcer.recording.journal import JournalWriter
@@ -658,3 +658,17 @@ def test_half_notes_are_kept_until_nobody_finishes_them(scene, monkeypatch: pyte
     scene.turn()
     assert half.exists() != left
     scene.stop()
+
+
+def test_many_texts_are_erased_in_one_pass_over_the_blobs(scene) -> None:
+    """The recorder takes nothing meanwhile, and its bound stops the crews."""
+    scene.start()
+    db = scene.recorder._store._db
+    digests = [number.to_bytes(32, "big") for number in range(3000)]
+    db.executemany("INSERT INTO blob VALUES (?, ?, ?, 0, 1, ?)",
+                   ((number + 1000, digest, SALT, b"x") for number, digest in enumerate(digests)))
+    steps = []
+    db.set_progress_handler(lambda: steps.append(1), 1000)
+    assert store._erase(db, tuple(digests[:1000]), b"") == 1000
+    assert len(steps) < 1000
+    assert db.execute("SELECT count(*) FROM blob WHERE body IS NOT NULL").fetchone() == (2000,)
