@@ -115,7 +115,7 @@ def _read(
         reader = Reader(meaning, target, prepared, hidden, altered, made)
         statement = reader.read(node)
         if (lost and (reader.found.resolves or statement.kind in _ANYTHING)) or (
-                shifted and statement.kind == "execute"):
+                shifted and statement.kind in _LATER):
             raise Refused("what names mean changes in the middle of the string: send the rest in a message of its own")
         shift = reader.found.shift
         lost |= shift is UNKNOWN or (shifted and statement.kind in _ENDS)
@@ -861,6 +861,7 @@ def _relations_of(fields: Node) -> list[Node]:
 
 UNKNOWN: Final[tuple[str, ...]] = ("?",)
 _ANYTHING: Final = frozenset(("do", "call", "execute"))
+_LATER: Final = frozenset(("prepare", "execute"))      # PREPARE's text is read again for each EXECUTE of it
 _ENDS: Final = frozenset(("commit", "rollback", "rollback_to", "release"))
 _TELLING: Final = frozenset((
     "SCONST", "USCONST", "BCONST", "XCONST", "ICONST", "FCONST", "SQL_COMMENT", "C_COMMENT"))

@@ -28,6 +28,9 @@ SHOWN_LIMIT: Final = 64 << 10         # characters of a statement as approvers s
 UNKNOWN: Final = Decision(DENY, ("unknown-name",))
 UNSUPPORTED: Final = Decision(DENY, ("unsupported",))
 RESERVED: Final = frozenset((NO_PORTAL, meaning.NAME))      # names that are Weir's own
+MOVED: Final = Denial(
+    errors.FEATURE_NOT_SUPPORTED, "what names mean changes in the middle of the string",
+    hint="Send what follows the end of the transaction, or of the cursor's FETCH, in a message of its own.")
 CONTROL: Final = frozenset(("begin", "commit", "rollback", "rollback_to", "savepoint", "release"))
 T = TypeVar("T")
 
@@ -57,9 +60,7 @@ class Passage:
         first = next((at for at, kind in enumerate(kinds) if kind in ENDING), len(kinds))
         if all(kind in CONTROL for kind in kinds[first:]):
             return verdict
-        return structs.replace(verdict, decision=UNSUPPORTED, problem=Denial(
-            errors.FEATURE_NOT_SUPPORTED, "what names mean changes in the middle of the string",
-            hint="Send what follows the end of the transaction in a message of its own."))
+        return structs.replace(verdict, decision=UNSUPPORTED, problem=MOVED)
 
     def judged_with(self, studied: Studied) -> list[tuple[Definitions, bytes, object]]:
         """The session's names that a text was judged with."""
@@ -87,6 +88,8 @@ class Passage:
                 more.append(portal.verdict.studied)
         if not more:
             return verdict
+        if any(one.barrier for one in more) and len(studied.analysis.statements) > 1:
+            return structs.replace(verdict, decision=UNSUPPORTED, problem=MOVED)
         return self._state.judge.decide(join_studied(studied, more), False)
 
     def admit(self, verb: str, verdict: Verdict, parameters: bytes, simple: bool) -> str | None:
@@ -179,7 +182,8 @@ def join_studied(studied: Studied, more: list[Studied]) -> Studied:
     return structs.replace(
         studied, requests=_union(one.requests for one in every), named=_union(one.named for one in every),
         shows=_union(one.shows for one in every), blocked=_union(one.blocked for one in every),
-        writes=any(one.writes for one in every), reasons=_union(one.reasons for one in every),
+        writes=any(one.writes for one in every), barrier=any(one.barrier for one in every),
+        reasons=_union(one.reasons for one in every),
     )
 
 
