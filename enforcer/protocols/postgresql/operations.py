@@ -120,7 +120,7 @@ def _read(
         shift = reader.found.shift
         lost |= shift is UNKNOWN or (shifted and statement.kind in _ENDS)
         shifted |= shift is not None
-        altered |= statement.alters_catalogue
+        altered |= statement.alters_catalogue or reader.found.doubtful
         if shift is not None and shift is not UNKNOWN:
             meaning, lost = replace(meaning, schemas=shift), False
         readers.append(reader)
@@ -219,6 +219,7 @@ class Found:
     unknown_functions: list[str] = field(default_factory=list)
     dotted: list[tuple[str, str]] = field(default_factory=list)     # (x, name) of x.name: a column, or name(x)
     shift: tuple[str, ...] | None = None       # the search path that it leaves; UNKNOWN where that cannot be told
+    doubtful: bool = False                     # of that path's schemas some may not be looked into, or in another place
     resolves: bool = False                     # holds a name without a schema: the search path says what it means
     barrier: bool = False
     alters: bool = False
@@ -263,25 +264,30 @@ class Reader:
                 return candidate, name, relation
         if catalogue is None and name.startswith("pg_"):
             return "pg_catalog", name, None
-        own = (s for s in self.meaning.schemas if s not in SYSTEM and not s.startswith("pg_"))
-        return next(own, "public"), name, None
+        return self._own_schema(), name, None
+
+    def _own_schema(self) -> str:
+        return next((s for s in self.meaning.schemas if s not in SYSTEM and not s.startswith("pg_")), "public")
 
     def shown(self, schema: str) -> str:
         """As policies name it: the session's own temporary schema has a number that they cannot know."""
         return "pg_temp" if schema.startswith("pg_temp_") and schema in self.meaning.schemas else schema
 
+    def places(self, var: Node) -> list[tuple[str, str, Relation | None]]:
+        """What a name means, and what else it may mean after DDL that the catalogue does not know."""
+        first, name, relation = self.resolve(var.get("schemaname", ""), var.get("relname", ""))
+        found = [(first, name, relation)]
+        if self.altered and not var.get("schemaname") and self.meaning.catalogue is not None:
+            there = [(one, self.meaning.catalogue.find(one, name)) for one in self.meaning.schemas if one != first]
+            found += [(schema, name, other) for schema, other in there if other is not None]
+        return found
+
     def table(self, action: str, var: Node) -> None:
-        schema, name, relation = self.resolve(var.get("schemaname", ""), var.get("relname", ""))
-        self.ask(action, "Table", self.shown(schema), name)
-        self.found.tables.append((var, relation, schema, name))
-        if action != "sql:select" and self._is_settings(schema, name, relation):
-            self._unsure("pg_catalog", "set_config")       # its rule calls it: documentation 54.24
-        if self.altered and not var.get("schemaname"):
-            for other in self.meaning.schemas:
-                there = self.meaning.catalogue.find(other, name) if self.meaning.catalogue else None
-                if there is not None and other != schema:
-                    self.ask(action, "Table", self.shown(other), name)
-                    self.found.tables.append((var, there, other, name))
+        for schema, name, relation in self.places(var):
+            self.ask(action, "Table", self.shown(schema), name)
+            self.found.tables.append((var, relation, schema, name))
+            if action != "sql:select" and self._is_settings(schema, name, relation):
+                self._unsure("pg_catalog", "set_config")       # its rule calls it: documentation 54.24
 
     def _is_settings(self, schema: str, name: str, relation: Relation | None) -> bool:
         """pg_settings, or a view through which it can be written."""
@@ -332,7 +338,7 @@ class Reader:
         if "intoClause" in fields:
             into = fields["intoClause"]
             self.found.alters = self.found.barrier = self.found.writes = True
-            self._made(into.get("rel", {}))
+            self._made(into.get("rel", {}), True)
         for clause in fields.get("lockingClause", ()):
             self._locked(clause["LockingClause"], fields, scope)
         for side in ("larg", "rarg"):
@@ -353,12 +359,16 @@ class Reader:
                     var.get("schemaname") or var.get("relname") not in scope):
                 self.table("sql:lock", var)
 
-    def _made(self, var: Node) -> None:
+    def _made(self, var: Node, new: bool = False) -> None:
+        """`new`: it is made where the path begins, whatever else has its name."""
         if var.get("relpersistence") == "t" and not var.get("schemaname"):
             var = var | {"schemaname": "pg_temp"}
-        schema, name, relation = self.resolve(var.get("schemaname", ""), var.get("relname", ""))
-        self.ask("sql:ddl", "Table", self.shown(schema), name)
-        self.found.changed.append((relation, schema, name))
+        places = self.places(var)
+        if new and not var.get("schemaname"):
+            places.append((self._own_schema(), var.get("relname", ""), None))
+        for schema, name, relation in places:
+            self.ask("sql:ddl", "Table", self.shown(schema), name)
+            self.found.changed.append((relation, schema, name))
 
     def _insert(self, fields: Node, scope: frozenset[str]) -> None:
         scope = self._with(fields, scope)
@@ -578,10 +588,13 @@ class Reader:
                 raise Refused(f"{name} is pinned: its default may differ")
             if name == "search_path" and what == "VAR_SET_VALUE":
                 self.found.shift = self._path(arguments)
+                known = {one for one in self.meaning.schemas if not one.startswith("pg_temp")}
+                self.found.doubtful = not known >= set(self.found.shift)
         return self.done("reset" if "RESET" in what else "set")
 
     def _path(self, arguments: list[Node]) -> tuple[str, ...]:
-        """The effective search path of SET search_path = these: documentation 20.11.1."""
+        """The effective search path of SET search_path = these: documentation 20.11.1.  Schemas without USAGE, and
+        those that are not there, are passed over; pg_temp stands where it is named."""
         names = [one.get("A_Const", {}).get("sval", {}).get("sval", "") for one in arguments]
         if not all(names):
             return UNKNOWN
@@ -725,7 +738,7 @@ class Reader:
 
         refuse_execute(fields.get("query", {}))
         for var in _relations_of(fields):
-            self._made(var)
+            self._made(var, kind in _CREATES)
         if kind == "DropStmt":
             self._dropped(fields)
         self._renamed(kind, fields)
@@ -764,8 +777,8 @@ class Reader:
         """A relation's new name is asked for as well: policies go by names."""
         var = fields.get("relation", {})
         if kind == "RenameStmt" and fields.get("renameType") in _DROPPED:
-            schema, _, _ = self.resolve(var.get("schemaname", ""), var.get("relname", ""))
-            self.ask("sql:ddl", "Table", self.shown(schema), fields.get("newname", ""))
+            for schema, _, _ in self.places(var):
+                self.ask("sql:ddl", "Table", self.shown(schema), fields.get("newname", ""))
         elif kind == "AlterObjectSchemaStmt" and var:
             self.ask("sql:ddl", "Table", fields.get("newschema", ""), var.get("relname", ""))
 
@@ -797,8 +810,8 @@ class Reader:
         """VACUUM and ANALYZE, of tables or of the whole database."""
         for one in fields.get("rels", ()):
             var = one.get("VacuumRelation", {}).get("relation", {})
-            schema, name, _ = self.resolve(var.get("schemaname", ""), var.get("relname", ""))
-            self.ask("sql:admin", "Table", self.shown(schema), name)
+            for schema, name, _ in self.places(var):
+                self.ask("sql:admin", "Table", self.shown(schema), name)
         if not self.found.requests:
             self.ask("sql:admin")
         return self.done("other", writes=True)
@@ -875,6 +888,7 @@ _SECRETIVE: Final = re.compile(r"passw|secret|connection|options|identified", re
 _OPERATORS: Final = {"A_Expr": "name", "SubLink": "operName", "SortBy": "useOp"}
 _CODE: Final = frozenset((
     "OBJECT_FUNCTION", "OBJECT_PROCEDURE", "OBJECT_ROUTINE", "OBJECT_AGGREGATE", "OBJECT_OPERATOR", "OBJECT_TYPE"))
+_CREATES: Final = frozenset(("CreateStmt", "ViewStmt", "CreateTableAsStmt", "CreateSeqStmt"))
 _TYPED: Final = ("TypeCast", "ColumnDef", "RangeTableFuncCol", "XmlSerialize")
 _JSON: Final = {
     "JsonArrayConstructor": "json_array", "JsonArrayQueryConstructor": "json_array", "JsonArrayAgg": "json_arrayagg",

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from pump import SYNC, Direct, Pump, TableGate, bind, close, describe, execute, parse, query, shape
+from pump import SYNC, Direct, Pump, TableGate, bind, execute, parse, query, shape
 
 from agent.contract.target import ColumnLabel
 from enforcer.words.decisions import DENY, Decision
@@ -89,3 +89,43 @@ def test_a_prepare_behind_a_path_of_its_own_string(weir: Open) -> None:
     session = weir()
     ask(session, "SET search_path = other; PREPARE q AS SELECT key FROM secret", "SET search_path = public")
     assert not shows(ask(session, "EXECUTE q"))
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_temporary_schema_where_the_path_says(weir: Open, own: bool) -> None:
+    session = weir()
+    ask(session, "CREATE TEMP TABLE secret (id int, key text)")
+    name = ask(session, "SELECT pg_my_temp_schema()::regnamespace")[1].split()[-1] if own else "pg_temp"
+    assert not shows(ask(session, f"SET search_path = public, {name}; SELECT key FROM secret"))
+
+
+def test_a_schema_that_may_not_be_used_is_not_on_the_path(port: int, weir: Open) -> None:
+    owner = Direct(port, "postgres", "shop")
+    owner.talk(query("CREATE SCHEMA closed; CREATE TABLE closed.secret (id int, key text)"))
+    session = weir()
+    try:
+        assert not shows(ask(session, "SET search_path = closed, public; SELECT key FROM secret"))
+    finally:
+        owner.talk(query("DROP SCHEMA closed CASCADE"))
+        owner.close()
+
+
+@pytest.mark.parametrize("text", [
+    "DROP TABLE secret", "ALTER TABLE secret ADD COLUMN more text", "CREATE INDEX ON secret (id)",
+    "ALTER TABLE secret RENAME TO open", "TRUNCATE secret", "LOCK secret"])
+def test_a_table_behind_a_shadow_that_is_dropped(weir: Open, text: str) -> None:
+    session = weir()
+    ask(session, "CREATE TEMP TABLE secret (id int, key text)", "BEGIN", "DROP TABLE pg_temp.secret")
+    assert ask(session, text) == ["E 42501", "Z E"]
+    ask(session, "ROLLBACK")
+    assert ask(session, f"BEGIN; DROP TABLE pg_temp.secret; {text}; ROLLBACK") == ["E 42501", "Z I"]
+
+
+@pytest.mark.parametrize("text", [
+    "CREATE TABLE big (x int)", "CREATE VIEW big AS SELECT 1 AS x", "SELECT 1 AS x INTO big", "CREATE SEQUENCE big",
+    "CREATE TABLE big AS SELECT 1 AS x"])
+def test_a_table_is_made_in_the_first_schema_of_the_path(weir: Open, text: str) -> None:
+    """Not where another of its name is."""
+    session = weir(Forbids("other.big"))
+    ask(session, "SET search_path = other, public")
+    assert ask(session, text) == ["E 42501", "Z I"]
