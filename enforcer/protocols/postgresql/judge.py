@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
+from msgspec import structs
 from pglast.parser import ParseError, parse_sql_json
 
 from enforcer.core.context import Context
@@ -24,7 +25,7 @@ from enforcer.hot.chain import make_digest
 from enforcer.hot.shape import strip
 from enforcer.protocols.postgresql.book import SALT
 from enforcer.protocols.postgresql.errors import SYNTAX_ERROR, Denial
-from enforcer.protocols.postgresql.operations import Analysis, Meaning, analyse
+from enforcer.protocols.postgresql.operations import Analysis, Meaning, Statement, analyse
 from enforcer.protocols.postgresql.studied import Studied, Verdict
 from enforcer.words.decisions import DENY, PERMIT, Decision
 
@@ -207,12 +208,31 @@ def blocked_reason(studied: Studied, masked: tuple[str, ...]) -> str:
     return next(why for labels, why in studied.reasons if any(label in masked for label in labels))
 
 
+def only(studied: Studied, one: Statement) -> Studied:
+    """Of one of its statements, or of what that runs."""
+    return structs.replace(
+        studied, requests=one.requests, named=tuple((request.action, request.resource) for request in one.requests),
+        shows=one.shows, blocked=one.blocked, reasons=((one.blocked, one.blocked_reason),) if one.blocked else (),
+        writes=one.writes, barrier=one.barrier)
+
+
+def covers(one: Studied, other: Studied) -> bool:
+    """Who is asked for `one` is asked for all of `other`."""
+    return one is other or (
+        set(one.requests) >= set(other.requests) and set(one.shows) >= set(other.shows)
+        and set(one.blocked) >= set(other.blocked))
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A prepared statement or a portal, by the text that made it; `name` where that was SQL (PREPARE, DECLARE)."""
+    """A prepared statement or a portal, by the text that made it; `name` where that was SQL (PREPARE, DECLARE).
+
+    `seen` is what its names meant when the server may have looked them up, by the search path of then (() for any): the
+    server keeps that as long as the path is the same, also where a new table stands before the old (plancache.c)."""
 
     text: bytes
     name: str = ""
+    seen: dict[tuple[str, ...], tuple[Studied, ...]] = field(default_factory=dict, compare=False)
 
 
 class Names(Mapping[str, Analysis]):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from enforcer.protocols.postgresql.expected import Definition, Definitions, Portal
-from enforcer.protocols.postgresql.judge import Prepared
+from enforcer.protocols.postgresql.judge import Prepared, only
 from enforcer.protocols.postgresql.operations import Statement
 from enforcer.protocols.postgresql.studied import Verdict
 
@@ -99,6 +99,7 @@ class SessionNames:
         name = statement.name.encode()
         prepared = Prepared(verdict.studied.text, statement.name)
         if statement.kind == "prepare":
+            prepared.seen[()] = (only(verdict.studied, statement),)
             self._confirmed(self.statements, name, prepared, batch)
         elif statement.kind == "declare":
             self._confirmed(self.portals, name, Portal(prepared, verdict, None), batch)

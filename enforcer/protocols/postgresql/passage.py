@@ -16,7 +16,7 @@ from enforcer.protocols.postgresql import errors, meaning
 from enforcer.protocols.postgresql.book import Operation, unpack_parameters
 from enforcer.protocols.postgresql.errors import Denial
 from enforcer.protocols.postgresql.expected import Definitions, E, Portal, S
-from enforcer.protocols.postgresql.judge import ENDING, Names
+from enforcer.protocols.postgresql.judge import ENDING, Names, Prepared, covers, only
 from enforcer.protocols.postgresql.messages import DENIAL, NO_PORTAL, SYNC
 from enforcer.protocols.postgresql.names import Wait
 from enforcer.protocols.postgresql.state import State
@@ -31,6 +31,7 @@ RESERVED: Final = frozenset((NO_PORTAL, meaning.NAME))      # names that are Wei
 MOVED: Final = Denial(
     errors.FEATURE_NOT_SUPPORTED, "what names mean changes in the middle of the string",
     hint="Send what follows the end of the transaction, or of the cursor's FETCH, in a message of its own.")
+PATHS: Final = 8                      # search paths that a prepared statement's meanings are kept apart by
 CONTROL: Final = frozenset(("begin", "commit", "rollback", "rollback_to", "savepoint", "release"))
 T = TypeVar("T")
 
@@ -77,9 +78,14 @@ class Passage:
         more: list[Studied] = []
         for statement in studied.analysis.statements:
             name = statement.name.encode()
-            if statement.kind == "execute" and self._names.find_prepared(statement.name) is None:
-                return structs.replace(
-                    verdict, decision=UNKNOWN, problem=replace(errors.no_statement(name), early=False))
+            if statement.kind == "execute":
+                prepared = self._names.find_prepared(statement.name)
+                if prepared is None:
+                    return structs.replace(
+                        verdict, decision=UNKNOWN, problem=replace(errors.no_statement(name), early=False))
+                for inner in self.prepared[statement.name].statements:
+                    self.note(prepared, only(studied, inner))
+                more += self._kept(prepared, studied)
             if statement.kind == "fetch":
                 portal = self._names.find(self._names.portals, name)
                 if not isinstance(portal, Portal):
@@ -91,6 +97,26 @@ class Passage:
         if any(one.barrier for one in more) and len(studied.analysis.statements) > 1:
             return structs.replace(verdict, decision=UNSUPPORTED, problem=MOVED)
         return self._state.judge.decide(join_studied(studied, more), False)
+
+    def note(self, prepared: Prepared, studied: Studied) -> None:
+        """The server may look its names up now."""
+        path = self._state.judge.meaning.schemas
+        path = path if path in prepared.seen or len(prepared.seen) < PATHS else ()
+        seen = prepared.seen.get(path, ())
+        if studied.lasting and not any(covers(one, studied) for one in seen):
+            prepared.seen[path] = (*seen, studied)
+
+    def _kept(self, prepared: Prepared, studied: Studied) -> list[Studied]:
+        """What it may still mean to the server besides."""
+        seen = prepared.seen.get((), ()) + prepared.seen.get(self._state.judge.meaning.schemas, ())
+        return [one for one in seen if not covers(studied, one)]
+
+    def bound(self, prepared: Prepared, verdict: Verdict) -> Verdict:
+        """Judged with all that the server may take the statement for."""
+        more = self._kept(prepared, verdict.studied)
+        if not more or verdict.problem is not None:
+            return verdict
+        return self._state.judge.decide(join_studied(verdict.studied, more), False)
 
     def admit(self, verb: str, verdict: Verdict, parameters: bytes, simple: bool) -> str | None:
         """The ticket ("" for none needed) under which this may go, or None: it was refused in place.  Waits for

@@ -195,8 +195,8 @@ class Questions:
         (name, text), _ = parse_strings(whole[start + 5:end], 2)
         self._check_name(name)
         self._names.find(self._names.statements, name)
-        if state.barriers:
-            raise Wait("answers")
+        if not self._knows("parse"):
+            return
         verdict = state.judge.verdict(text, self._passage.prepared)
         if verdict.problem is not None:
             self._passage.deny(verdict.problem, "parse", False, verdict)
@@ -205,9 +205,19 @@ class Questions:
             self._passage.deny(
                 Denial(errors.LIMIT_EXCEEDED, "too many prepared statements in one session"), "parse", False)
             return
+        prepared = Prepared(text)
+        self._passage.note(prepared, verdict.studied)
         expectation = state.expect(P)
-        expectation.definition = self._names.define(self._names.statements, name, Prepared(text))
+        expectation.definition = self._names.define(self._names.statements, name, prepared)
         self._forward(whole, start, end)
+
+    def _knows(self, verb: str) -> bool:
+        """Is it known what names mean?  Else the message waits, or was refused: the question failed."""
+        self._ready()
+        refused, self._state.refused = self._state.refused, None
+        if refused is not None:
+            self._passage.deny(refused, verb, False)
+        return refused is None
 
     @staticmethod
     def _check_name(name: bytes) -> None:
@@ -225,7 +235,8 @@ class Questions:
         if not isinstance(prepared, Prepared):
             self._passage.deny(errors.no_statement(bind.statement), "bind", False)
             return
-        verdict = self._passage.verdict(prepared.text)
+        found = self._passage.verdict(prepared.text)
+        verdict = self._passage.bound(prepared, found)
         parameters = render_parameters(bind, verdict)
         ticket = self._passage.admit("bind", verdict, parameters, False)
         if ticket is None:
@@ -235,6 +246,7 @@ class Questions:
             return
         portal = Portal(prepared, self._state.judge.decide(verdict.studied, True) if ticket else verdict, bind)
         portal.parameters, portal.ticket, portal.names = parameters, ticket, self._passage.judged_with(verdict.studied)
+        self._passage.note(prepared, found.studied)
         expectation = self._state.expect(B)
         expectation.definition = self._names.define(self._names.portals, bind.portal, portal)
         self._unbound.append((expectation, portal))
@@ -246,6 +258,10 @@ class Questions:
         if found is None:
             self._passage.deny(errors.no_portal(name) if kind == b"P" else errors.no_statement(name), "describe", False)
             return
+        if isinstance(found, Prepared):        # described by what its names mean now
+            if not self._knows("describe"):
+                return
+            self._passage.note(found, self._state.judge.study(found.text, self._passage.prepared))
         expectation = self._state.expect(D)
         if isinstance(found, Portal):
             expectation.portal, found.asked = found, (self._names.batch, found.verdict.gate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from pump import SYNC, Direct, Pump, TableGate, bind, execute, parse, query, shape
+from pump import SYNC, Direct, Pump, TableGate, bind, describe, execute, parse, query, shape
 
 from agent.contract.target import ColumnLabel
 from enforcer.words.decisions import DENY, Decision
@@ -129,3 +129,58 @@ def test_a_table_is_made_in_the_first_schema_of_the_path(weir: Open, text: str) 
     session = weir(Forbids("other.big"))
     ask(session, "SET search_path = other, public")
     assert ask(session, text) == ["E 42501", "Z I"]
+
+
+def test_a_shadow_made_after_the_statement_was_parsed(weir: Open) -> None:
+    session = weir()
+    ask(session, "CREATE TEMP TABLE z ()")
+    session.talk(parse("SELECT key FROM secret", "s"), SYNC)
+    ask(session, "CREATE TEMP TABLE secret (id int, key text)")
+    assert not shows(shape(session.talk(bind(name="s"), execute(), SYNC)))
+
+
+def test_a_shadow_over_labelled_columns(weir: Open) -> None:
+    session = weir(labels=LABELS)
+    ask(session, "CREATE TEMP TABLE z ()")
+    session.talk(parse("SELECT upper(email) FROM people", "s"), SYNC)
+    ask(session, "CREATE TEMP TABLE people (id int, email text)")
+    assert not shows(shape(session.talk(bind(name="s"), execute(), SYNC)))
+
+
+@pytest.mark.parametrize("look", ["parse", "describe", "bind"])
+def test_what_the_server_looked_up_between_two_shadows(weir: Open, look: str) -> None:
+    """Also where Weir has not asked yet what names mean: the first shadow is gone."""
+    gate = Forbids("other.secret" if look == "bind" else "public.secret")
+    session = weir(gate)
+    ask(session, "CREATE TEMP TABLE secret (id int, key text)")
+    if look != "parse":
+        session.talk(parse("SELECT key FROM secret", "s"), SYNC)
+    ask(session, "DROP TABLE pg_temp.secret")
+    if look == "parse":
+        session.talk(parse("SELECT key FROM secret", "s"), SYNC)
+    else:
+        session.talk(*([describe("S", "s")] if look == "describe" else [bind(name="s")]), SYNC)
+    ask(session, "CREATE TEMP TABLE secret (id int, key text)")
+    gate.forbidden, gate.version = "public.secret", 2
+    assert not shows(shape(session.talk(bind(name="s"), execute(), SYNC)))
+    assert not shows(ask(session, "EXECUTE s"))
+
+
+def test_a_shadow_made_after_prepare(weir: Open) -> None:
+    gate = Forbids("other.secret")
+    session = weir(gate)
+    ask(session, "CREATE TEMP TABLE z ()", "PREPARE q AS SELECT key FROM secret")
+    ask(session, "CREATE TEMP TABLE secret (id int, key text)")
+    gate.forbidden, gate.version = "public.secret", 2
+    assert not shows(ask(session, "EXECUTE q"))
+    assert not shows(shape(session.talk(bind(name="q"), execute(), SYNC)))
+
+
+def test_a_statement_follows_the_path(weir: Open) -> None:
+    """The server looks its names up again, and so does Weir: what was forbidden there is nothing here."""
+    session = weir()
+    ask(session, "SET search_path = public")
+    session.talk(parse("SELECT key FROM secret", "s"), SYNC)
+    assert shape(session.talk(bind(name="s"), execute(), SYNC)) == ["E 42501", "Z I"]
+    ask(session, "SET search_path = other")
+    assert shape(session.talk(bind(name="s"), execute(), SYNC)) == ["2", "C SELECT 0", "Z I"]
