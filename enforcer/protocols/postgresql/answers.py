@@ -17,7 +17,7 @@ from enforcer.protocols.postgresql import errors, meaning
 from enforcer.protocols.postgresql.book import Operation
 from enforcer.protocols.postgresql.errors import ABORTED, Denial, Fatal
 from enforcer.protocols.postgresql.expected import D, E, Expectation, Q, S
-from enforcer.protocols.postgresql.messages import render_error
+from enforcer.protocols.postgresql.messages import render, render_error
 from enforcer.protocols.postgresql.operations import Meaning
 from enforcer.protocols.postgresql.row_masks import RowMasks
 from enforcer.protocols.postgresql.startup import pinned
@@ -235,12 +235,14 @@ class Answers:
                 raise Fatal(Denial(errors.FEATURE_NOT_SUPPORTED, reason))
         if whole[start] == 0x4E and state.labelled:
             state.down.add(errors.render_scrubbed(b"N", whole[start + 5:end]))
+        elif whole[start] == 0x41 and state.labelled:
+            state.down.add(errors.render_unsaid(whole[start + 5:end]))
         else:
             state.down.piece(whole, start, end)
 
     def _failed(self, whole: bytes, start: int, end: int, count: int) -> None:
         state = self._state
-        body = whole[start + 5:end]
+        body = errors.scrub(whole[start + 5:end]) if state.labelled else whole[start + 5:end]
         code, severity, text = errors.told(body)
         head = state.expected[0] if state.expected else None
         if head is not None and head.denial is not None and code == errors.NO_PORTAL:
@@ -249,7 +251,7 @@ class Answers:
         elif head is not None and head.hidden and self._own_batch():
             state.refused = Denial(code, text)
         elif state.labelled:
-            state.down.add(errors.render_scrubbed(b"E", body))
+            state.down.add(render(b"E", body))
         else:
             state.down.piece(whole, start, end)
         if head is None or severity in ("FATAL", "PANIC"):

@@ -21,6 +21,9 @@ COLUMNS: Final = 1_000_000
 FUNCTIONS: Final = 200_000
 SYSTEM: Final = frozenset(("pg_catalog", "information_schema"))
 FIRST_USER_OID: Final = 16384         # FirstNormalObjectId, access/transam.h
+# They hold samples of everybody's rows (documentation 53.51, 54.27).
+SAMPLES: Final = frozenset(("pg_catalog", name) for name in (
+    "pg_statistic", "pg_stats", "pg_statistic_ext_data", "pg_stats_ext", "pg_stats_ext_exprs"))
 TIMEOUT: Final = 20                   # seconds for each answer
 
 _RELATIONS = """
@@ -119,7 +122,7 @@ class Relation:
     columns: dict[str, int] = field(default_factory=dict)      # name -> attribute number
     labels: dict[str, ColumnLabel] = field(default_factory=dict)
     sources: frozenset[int] = frozenset()                      # what a view, or a table's rules, read or write
-    opaque: bool = False                                       # its rules call what cannot be told
+    opaque: bool = False                                       # samples of rows, or its rules call what cannot be told
 
     @property
     def is_view(self) -> bool:
@@ -157,7 +160,7 @@ class Catalogue:
         return found
 
     def is_opaque(self, relation: Relation) -> bool:
-        """It, or a view that it reads, calls a function whose sources cannot be told."""
+        """It, or a view that it reads, samples rows or calls a function whose sources cannot be told."""
         return relation.opaque or any(source.opaque for source in self._sources(relation))
 
     def reads(self, relation: Relation, schema: str, name: str) -> bool:
@@ -220,7 +223,7 @@ def make_catalogue(
     hidden = {oid for (oid,) in opaque}
     made = [
         Relation(oid, schema, name, kind, named.get(oid, {}), labelled.get(oid, {}), frozenset(read.get(oid, ())),
-                 oid in hidden)
+                 oid in hidden or (schema, name) in SAMPLES)
         for oid, schema, name, kind in rows
     ]
     by_column = {

@@ -4,6 +4,7 @@ Source: PostgreSQL 15 documentation, 55.8 Error and Notice Message Fields; Appen
 """
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +29,11 @@ LIMIT_EXCEEDED: Final = "54000"
 
 # Fields that may quote values of rows: detail, where, internal query, its position.
 _TELLING: Final = b"DWqp"
+# Fields that a function's RAISE may fill besides the message: hint, names of things.
+_SPOKEN: Final = b"Hstcdn"
+# Contexts of the server's own; what else has one was said inside of a function, in its words.
+_CONTEXT: Final = re.compile(rb"W(COPY |JSON data, line |while )[^\n]*")
+_UNSHOWN: Final = b"MWeir does not show what functions say on a target with labelled columns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +81,12 @@ def denied(decision: Decision, session: str, operation: int) -> Denial:
 
 
 def scrub(body: bytes) -> bytes:
-    """ErrorResponse or NoticeResponse without the fields that may quote labelled values."""
-    return b"\0".join(piece for piece in body.split(b"\0") if piece and piece[0] not in _TELLING) + b"\0\0"
+    """ErrorResponse or NoticeResponse without the fields that may quote labelled values, and without the words of
+    functions (a trigger's RAISE), which may be anything."""
+    pieces = [piece for piece in body.split(b"\0") if piece]
+    if any(piece[0] == 0x57 and not _CONTEXT.fullmatch(piece) for piece in pieces):
+        pieces = [_UNSHOWN if piece[0] == 0x4D else piece for piece in pieces if piece[0] not in _SPOKEN]
+    return b"\0".join(piece for piece in pieces if piece[0] not in _TELLING) + b"\0\0"
 
 
 def told(body: bytes) -> tuple[str, str, str]:
@@ -87,3 +97,8 @@ def told(body: bytes) -> tuple[str, str, str]:
 
 def render_scrubbed(kind: bytes, body: bytes) -> bytes:
     return render(kind, scrub(body))
+
+
+def render_unsaid(body: bytes) -> bytes:
+    """NotificationResponse without its payload (55.7: process, channel, payload)."""
+    return render(b"A", body[:4] + body[4:].split(b"\0")[0] + b"\0\0")

@@ -74,7 +74,7 @@ def _doubt(reader: Reader, kind: str, fields: Node) -> str:
         if catalogue is None or (relation is None and schema not in SYSTEM):
             return f"relation {schema}.{name} is not known to Weir, so its sources cannot be told"
         if relation is not None and catalogue.is_opaque(relation):
-            return f"what a function in {schema}.{name} reads cannot be told"
+            return f"what a function or a sample in {schema}.{name} reads cannot be told"
     return ""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pump import SYNC, Pump, TableGate, bind, describe, execute, parse, query, values
+from pump import SYNC, Pump, TableGate, bind, describe, execute, fields, parse, query, values
 
 from agent.contract.target import ColumnLabel
 
@@ -39,10 +39,23 @@ CREATE VIEW operated AS SELECT 1 @@@ 2 AS got;
 CREATE TYPE mood AS (a text);
 CREATE FUNCTION moody(int) RETURNS mood LANGUAGE sql STABLE AS 'SELECT ROW(max(email))::vault.mood FROM vault.people';
 CREATE CAST (int AS mood) WITH FUNCTION moody(int);
+CREATE VIEW sampled AS SELECT tablename, most_common_vals::text AS common, histogram_bounds::text FROM pg_stats;
+CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  RAISE NOTICE 'it was %', OLD.email USING HINT = OLD.email, TABLE = OLD.email;
+  PERFORM pg_notify('told', OLD.email);
+  IF NEW.name = 'boom' THEN
+    RAISE EXCEPTION 'it was %', OLD.email USING HINT = OLD.email, COLUMN = OLD.email, CONSTRAINT = OLD.email,
+      DATATYPE = OLD.email, SCHEMA = OLD.email, DETAIL = OLD.email;
+  END IF;
+  IF NEW.name = 'cast' THEN NEW.id := OLD.email; END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER told BEFORE UPDATE ON people FOR EACH ROW EXECUTE FUNCTION tell();
 INSERT INTO people VALUES (1, 'Ada', 'ZQMARKERA@x', 987651), (2, 'Bob', 'ZQMARKERB@x', 987652);
 INSERT INTO keys VALUES (1, 1, 'ZQMARKERK');
 INSERT INTO plain VALUES (1, 'plain@x', 'a note');
 INSERT INTO parts VALUES (1, 'ZQMARKERP');
+ANALYZE people;
 """
 MARKERS = (b"zqmarker", b"98765")
 LINES = Path(__file__).with_name("leaks.test").read_text("utf-8").splitlines()
@@ -81,6 +94,22 @@ def test_nothing_labelled_comes_out(pump: Pump, text: str, how: str) -> None:
         assert not pump.closed, pump.closed
     pump.talk(query("ROLLBACK"))
     assert not [marker for marker in MARKERS if marker in got], got
+
+
+def test_what_a_trigger_says_is_not_heard(pump: Pump) -> None:
+    """Neither in notices and errors, whose code stays, nor in notifications, whose channel stays."""
+    before = len(pump.records)
+    pump.talk(query("LISTEN told"))
+    got = pump.talk(query("UPDATE people SET name = 'Ada' WHERE id = 1"))
+    assert [fields(body)["C"] for kind, body in got if kind == b"N"] == ["00000"]
+    assert [body[4:] for kind, body in got if kind == b"A"] == [b"told\0\0"]
+    got += pump.talk(query("UPDATE people SET name = 'boom' WHERE id = 1"))
+    assert [fields(body)["C"] for kind, body in got if kind == b"E"] == ["P0001"]
+    assert not [marker for marker in MARKERS for _, body in got if marker in body.lower()]
+    kept = b"".join(content for record in pump.records[before:] for *_, content in record.blobs).lower()
+    assert not [marker for marker in MARKERS if marker in kept]
+    assert "abc" in str(pump.talk(query("SELECT 'abc'::int")))       # the server's own words stay
+    pump.talk(query("UNLISTEN *"))
 
 
 SERVED = [line.rsplit(" | ", 1) for line in Path(__file__).with_name("served.test").read_text("utf-8").splitlines()
