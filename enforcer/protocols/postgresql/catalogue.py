@@ -24,6 +24,7 @@ FIRST_USER_OID: Final = 16384         # FirstNormalObjectId, access/transam.h
 # They hold samples of everybody's rows (documentation 53.51, 54.27).
 SAMPLES: Final = frozenset(("pg_catalog", name) for name in (
     "pg_statistic", "pg_stats", "pg_statistic_ext_data", "pg_stats_ext", "pg_stats_ext_exprs"))
+TABLEOID: Final = -6                  # attribute number, access/sysattr.h
 TIMEOUT: Final = 20                   # seconds for each answer
 
 _RELATIONS = """
@@ -59,20 +60,28 @@ SELECT DISTINCT n.nspname::text, o.oprname::text
 FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
 WHERE o.oid >= {first} AND NOT {operator_member} LIMIT {limit}
 """
-# Types to which a cast runs a user's function: casts, and domains with such a check.
+# Types to which a cast runs a user's function: casts, domains with such a check, and what is made of such types.
 _CASTS = """
-SELECT DISTINCT n.nspname::text, t.typname::text
-FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type t ON t.oid = c.casttarget
-  JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-WHERE c.castfunc >= {first} AND t.oid >= {first}
-  AND NOT {cast_member}
-UNION
-SELECT n.nspname::text, t.typname::text
-FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_type t ON t.oid = k.contypid
-  JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = k.oid
-WHERE d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass) AND d.refobjid >= {first}
-  AND NOT {called_member} LIMIT {limit}
+WITH RECURSIVE parts (made, part) AS (
+  SELECT t.oid, t.typbasetype FROM pg_catalog.pg_type t WHERE t.typbasetype >= {first}
+  UNION ALL SELECT t.oid, t.typelem FROM pg_catalog.pg_type t WHERE t.typelem >= {first}
+  UNION ALL SELECT r.rngtypid, r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngsubtype >= {first}
+  UNION ALL SELECT r.rngmultitypid, r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngsubtype >= {first}
+  UNION ALL SELECT c.reltype, a.atttypid FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+  WHERE a.atttypid >= {first} AND NOT a.attisdropped AND c.reltype <> 0
+), called AS (
+  SELECT t.oid FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type t ON t.oid = c.casttarget
+  WHERE c.castfunc >= {first} AND t.oid >= {first} AND NOT {cast_member}
+  UNION
+  SELECT k.contypid FROM pg_catalog.pg_constraint k
+    JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = k.oid
+  WHERE k.contypid <> 0 AND d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass)
+    AND d.refobjid >= {first} AND NOT {called_member}
+  UNION
+  SELECT parts.made FROM called JOIN parts ON parts.part = called.oid
+)
+SELECT DISTINCT n.nspname::text, t.typname::text, t.oid::bigint FROM called e JOIN pg_catalog.pg_type t ON t.oid = e.oid
+  JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace LIMIT {limit}
 """
 # Rules (views have one) that call somebody's own function or operator, or one that takes SQL.
 _OPAQUE = """
@@ -82,7 +91,13 @@ FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_depend d
   LEFT JOIN pg_catalog.pg_proc p ON d.refclassid = 'pg_catalog.pg_proc'::regclass AND p.oid = d.refobjid
 WHERE d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass) AND d.refobjid >= {first}
   AND (p.proname ~ '^(dblink|crosstab|connectby|xpath_table)'
-    OR NOT {called_member}) LIMIT {limit}
+    OR NOT {called_member})
+UNION
+SELECT r.ev_class::bigint FROM pg_catalog.pg_rewrite r
+WHERE r.ev_class >= {first} AND r.ev_action::text ~ (
+  SELECT ':funcid (' || pg_catalog.string_agg(p.oid::text, '|') || ') ' FROM pg_catalog.pg_proc p
+  WHERE p.oid < {first} AND p.proname ~ '(_to_xml|^ts_stat$|^ts_rewrite$|^pg_read_|^currtid)')
+LIMIT {limit}
 """
 _GENERATED = """
 SELECT g.adrelid::bigint, g.adnum::int, d.refobjsubid::int
@@ -90,6 +105,11 @@ FROM pg_catalog.pg_attrdef g JOIN pg_catalog.pg_attribute a ON a.attrelid = g.ad
   JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = g.oid
     AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = g.adrelid AND d.refobjsubid <> g.adnum
 WHERE a.attgenerated <> '' AND d.refobjsubid > 0 LIMIT {limit}
+"""
+# What tables are partitioned by; 0 is an expression.
+_KEYS = """
+SELECT p.partrelid::bigint, k::int
+FROM pg_catalog.pg_partitioned_table p, pg_catalog.unnest(p.partattrs) AS k LIMIT {limit}
 """
 
 _MEMBERS: Final = {
@@ -102,6 +122,7 @@ BEFORE: Final = ("SET search_path = pg_catalog", "START TRANSACTION READ ONLY IS
 _BOUNDS: Final = (
     (_RELATIONS, RELATIONS), (_COLUMNS, COLUMNS), (_SOURCES, COLUMNS), (_CHILDREN, RELATIONS), (_FUNCTIONS, FUNCTIONS),
     (_OPERATORS, FUNCTIONS), (_CASTS, FUNCTIONS), (_OPAQUE, RELATIONS), (_GENERATED, COLUMNS),
+    (_KEYS, COLUMNS),
 )
 QUERIES: Final = tuple(
     (text.strip().format(limit=limit + 1, first=FIRST_USER_OID, **_MEMBERS), limit) for text, limit in _BOUNDS)
@@ -124,6 +145,8 @@ class Relation:
     sources: frozenset[int] = frozenset()                      # what a view, or a table's rules, read or write
     opaque: bool = False                                       # samples of rows, or its rules call what cannot be told
 
+    told: bool = False                                         # being in it tells the value of a labelled column
+
     @property
     def is_view(self) -> bool:
         return self.kind in ("v", "m")
@@ -140,6 +163,7 @@ class Catalogue:
     operators: frozenset[tuple[str, str]] = frozenset()        # of users: they call functions
     casts: frozenset[tuple[str, str]] = frozenset()            # types that a user's function casts to
     row_functions: frozenset[tuple[str, str]] = frozenset()    # that may be called as `row.function`
+    cast_oids: frozenset[int] = frozenset()                    # of `casts`
 
     def column(self, table_oid: int, attribute: int) -> tuple[bool, ColumnLabel | None]:
         """(known, label) of what RowDescription names: 0 is no column of a table."""
@@ -212,34 +236,39 @@ def _ask(connection: pg8000.native.Connection, text: str, limit: int) -> list[An
 def make_catalogue(
     version: int, labels: tuple[ColumnLabel, ...], relations: Iterable[Any], columns: Iterable[Any],
     sources: Iterable[Any], children: Iterable[Any], functions: Iterable[Any], operators: Iterable[Any] = (),
-    casts: Iterable[Any] = (), opaque: Iterable[Any] = (), generated: Iterable[Any] = (),
+    casts: Iterable[Any] = (), opaque: Iterable[Any] = (), generated: Iterable[Any] = (), keys: Iterable[Any] = (),
 ) -> Catalogue:
     """Pure: from the rows of the queries above."""
     rows, named = list(relations), _columns(columns)
     read: dict[int, set[int]] = {}
     for view, source in sources:
         read.setdefault(view, set()).add(source)
-    labelled = _labels(labels, rows, named, list(children), list(generated))
+    links = list(children)
+    labelled = _labels(labels, rows, named, links, list(generated))
+    told = _tell(labelled, named, links, keys)
     hidden = {oid for (oid,) in opaque}
     made = [
         Relation(oid, schema, name, kind, named.get(oid, {}), labelled.get(oid, {}), frozenset(read.get(oid, ())),
-                 oid in hidden or (schema, name) in SAMPLES)
+                 oid in hidden or (schema, name) in SAMPLES, oid in told)
         for oid, schema, name, kind in rows
     ]
     by_column = {
-        (relation.oid, relation.columns[column]): label
-        for relation in made for column, label in relation.labels.items() if column in relation.columns
+        (relation.oid, relation.columns.get(column, TABLEOID)): label
+        for relation in made for column, label in relation.labels.items()
+        if column in relation.columns or column == "tableoid"
     }
     present = {(relation.schema, relation.name): relation for relation in made}
     missing = tuple(
         f"label {label.label}: there is no column {label.schema}.{label.table}.{label.column}" for label in labels
         if label.column not in getattr(present.get((label.schema, label.table)), "columns", {})
     )
+    cast = list(casts)
     own = [(schema, name, row) for schema, name, member, row in functions if not member or name not in harmless()]
     return Catalogue(
         version, present, frozenset((schema, name) for schema, name, _ in own), {one.oid: one for one in made},
-        by_column, missing, frozenset(map(tuple, operators)), frozenset(map(tuple, casts)),
+        by_column, missing, frozenset(map(tuple, operators)), frozenset((one[0], one[1]) for one in cast),
         frozenset((schema, name) for schema, name, row in own if row),
+        frozenset(oid for one in cast for oid in one[2:]),
     )
 
 
@@ -278,6 +307,26 @@ def _labels(
             if origin is not None and made in known:
                 changed |= _add(found, oid, {known[made]: origin})
     return found
+
+
+def _tell(found: _Labels, named: dict[int, dict[str, int]], children: list[Any], keys: Iterable[Any]) -> set[int]:
+    """Partitions by a labelled column: whose rows are in which of them is labelled as well (`tableoid`)."""
+    names = {oid: {number: name for name, number in columns.items()} for oid, columns in named.items()}
+    told: dict[int, ColumnLabel] = {}
+    for oid, key in keys:
+        mine = found.get(oid, {})
+        label = mine.get(names.get(oid, {}).get(key, "")) if key else next(iter(mine.values()), None)
+        if label is not None:
+            told[oid] = mine["tableoid"] = label
+    partitions: set[int] = set()
+    waiting = list(told)
+    while waiting:
+        parent = waiting.pop()
+        for child in (child for child, above in children if above == parent and child not in partitions):
+            partitions.add(child)
+            found.get(child, {}).setdefault("tableoid", found[parent]["tableoid"])
+            waiting.append(child)
+    return partitions
 
 
 def _add(found: _Labels, oid: int, more: dict[str, ColumnLabel]) -> bool:

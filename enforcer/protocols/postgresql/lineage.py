@@ -232,6 +232,8 @@ class Walk:
         labels = catalogue.labelled_sources(relation)
         if labels and (relation.is_view or relation.sources):
             self.block(labels.values(), f"{schema}.{name} reads it in a way that cannot be told")
+        elif relation.told:
+            self.block(labels.values(), f"{schema}.{name} holds the rows of some of its values")
         elif labels and var.get("alias", {}).get("colnames"):
             self.block(labels.values(), "its table's columns are renamed")
 

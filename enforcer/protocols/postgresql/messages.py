@@ -94,6 +94,18 @@ def parse_row_description(body: bytes) -> tuple[Field, ...]:
     return tuple(fields)
 
 
+def parse_types(body: bytes) -> tuple[int, ...]:
+    """Parameter types that end a Parse."""
+    try:
+        (count,) = struct.unpack_from(">H", body)
+        types = struct.unpack_from(f">{count}I", body, 2)
+    except struct.error:
+        raise RemoteProtocolError("Parse is cut short") from None
+    if len(body) != 2 + 4 * count:
+        raise RemoteProtocolError("Parse has bytes left over")
+    return types
+
+
 class Bind(NamedTuple):
     portal: bytes
     statement: bytes

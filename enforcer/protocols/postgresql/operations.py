@@ -52,6 +52,7 @@ class Statement:
     barrier: bool = False             # may change what later text means
     alters_catalogue: bool = False
     writes: bool = False
+    early: bool = False               # reading it may run a user's function
     copy: str = ""                    # "in" | "out"
     name: str = ""                    # of PREPARE, EXECUTE, DEALLOCATE, DECLARE, FETCH, CLOSE; "" is ALL
     inner: Analysis | None = None     # what PREPARE and DECLARE hold
@@ -224,6 +225,7 @@ class Found:
     barrier: bool = False
     alters: bool = False
     writes: bool = False
+    early: bool = False
 
 
 class Reader:
@@ -462,6 +464,7 @@ class Reader:
         schema, last = (name[-2] if len(name) > 1 else ""), name[-1]
         for place in (schema,) if schema else self.meaning.schemas:
             if (place, last) in catalogue.casts:
+                self.found.early = True        # of a literal: as soon as it is parsed
                 self._unsure(place, last)
 
     def attributes(self) -> None:
@@ -545,7 +548,7 @@ class Reader:
         found = self.found
         chosen: dict[str, Any] = {
             "requests": tuple(found.requests), "barrier": found.barrier, "alters_catalogue": found.alters,
-            "writes": found.writes} | more
+            "writes": found.writes, "early": found.early} | more
         return Statement(kind, **chosen)
 
     def _query(self, kind: str, fields: Node) -> Statement:
@@ -608,6 +611,10 @@ class Reader:
         return self.done("show")
 
     def _prepare(self, kind: str, fields: Node) -> Statement:
+        for one in fields.get("argtypes", ()):
+            self._type(strings(one.get("TypeName", {}).get("names", [])))
+        if self.found.early:
+            raise Refused(CASTING)
         inner = self._inside(fields.get("query", {}))
         first = inner.statements[0]
         return self.done("prepare", name=fields.get("name", ""), inner=inner, shows=first.shows, blocked=first.blocked,
@@ -624,9 +631,11 @@ class Reader:
         reader = Reader(self.meaning, self.target, self.prepared, self.hidden, self.altered, self.made)
         statement = reader.read(node)
         self.found.requests.update(dict.fromkeys(statement.requests))
+        self.found.tables += reader.found.tables
         self.found.barrier |= statement.barrier
         self.found.alters |= statement.alters_catalogue
         self.found.writes |= statement.writes
+        self.found.early |= statement.early
         self.hides_parameters |= reader.hides_parameters
         self.secret |= reader.secret
         self.found.shift = self.found.shift if reader.found.shift is None else reader.found.shift
@@ -685,8 +694,13 @@ class Reader:
     def _explain(self, kind: str, fields: Node) -> Statement:
         refuse_execute(fields.get("query", {}))
         inner = self._inside(fields.get("query", {})).statements[0]
-        # Planning runs immutable functions; with ANALYZE the statement itself runs.
-        return self.done("explain", blocked=inner.blocked, blocked_reason=inner.blocked_reason)
+        # Planning runs immutable functions; with ANALYZE the statement itself runs.  A plan tells how wide the values
+        # of a column are, and how many rows are in which partition.
+        told = [relation.labels["tableoid"].label for _, relation, _, _ in self.found.tables
+                if relation is not None and "tableoid" in relation.labels]
+        labels = tuple(dict.fromkeys((*inner.blocked, *inner.shows, *told)))
+        return self.done("explain", blocked=labels, blocked_reason=inner.blocked_reason or (
+            f"a plan tells of labelled columns: {', '.join(labels)}" if labels else ""))
 
     def _notify(self, kind: str, fields: Node) -> Statement:
         name = {"ListenStmt": "listen", "UnlistenStmt": "unlisten", "NotifyStmt": "notify"}[kind]
@@ -872,6 +886,7 @@ def _relations_of(fields: Node) -> list[Node]:
     return [one.get("RangeVar", one) for one in found if "relname" in one.get("RangeVar", one)]
 
 
+CASTING: Final = "parameters of a type whose values run a function are not carried by Weir: use a cast"
 UNKNOWN: Final[tuple[str, ...]] = ("?",)
 _ANYTHING: Final = frozenset(("do", "call", "execute"))
 _LATER: Final = frozenset(("prepare", "execute"))      # PREPARE's text is read again for each EXECUTE of it

@@ -16,9 +16,17 @@ from enforcer.protocols.postgresql import errors, meaning
 from enforcer.protocols.postgresql.errors import Denial, Fatal
 from enforcer.protocols.postgresql.expected import B, C, D, E, Expectation, P, Portal, Q, S
 from enforcer.protocols.postgresql.judge import Prepared
-from enforcer.protocols.postgresql.messages import FLUSH, SYNC, parse_bind, parse_strings, render_describe_portal
+from enforcer.protocols.postgresql.messages import (
+    FLUSH,
+    SYNC,
+    parse_bind,
+    parse_strings,
+    parse_types,
+    render_describe_portal,
+)
 from enforcer.protocols.postgresql.names import LIMIT as NAMES_LIMIT
 from enforcer.protocols.postgresql.names import Wait
+from enforcer.protocols.postgresql.operations import CASTING
 from enforcer.protocols.postgresql.parameters import render_parameters
 from enforcer.protocols.postgresql.passage import CONTROL, RESERVED, Passage
 from enforcer.protocols.postgresql.state import State
@@ -192,7 +200,8 @@ class Questions:
         state = self._state
         if end - start > TEXT_LIMIT:
             raise _too_long("Parse", end - start)
-        (name, text), _ = parse_strings(whole[start + 5:end], 2)
+        (name, text), at = parse_strings(whole[start + 5:end], 2)
+        types = parse_types(whole[start + 5 + at:end])
         self._check_name(name)
         self._names.find(self._names.statements, name)
         if not self._knows("parse"):
@@ -200,6 +209,13 @@ class Questions:
         verdict = state.judge.verdict(text, self._passage.prepared)
         if verdict.problem is not None:
             self._passage.deny(verdict.problem, "parse", False, verdict)
+            return
+        catalogue = state.judge.meaning.catalogue
+        if catalogue is not None and not catalogue.cast_oids.isdisjoint(types):
+            self._passage.deny(Denial(errors.FEATURE_NOT_SUPPORTED, CASTING), "parse", False, verdict)
+            return
+        if any(one.early for one in verdict.studied.analysis.statements) and (
+                self._passage.admit("parse", verdict, b"", False) is None):
             return
         if len(self._names.statements) > NAMES_LIMIT:
             self._passage.deny(

@@ -25,12 +25,16 @@ INSERT INTO people VALUES (1, 'Ada', '{0}', '1990-01-01', 2, {2}), (2, 'Bob', '{
 INSERT INTO cards VALUES (1, '{0}'), (2, '{1}');
 INSERT INTO log VALUES (1, '{0}'), (2, '{1}');
 INSERT INTO heir VALUES (1, '{0}', 1), (2, '{1}', 2);
+INSERT INTO led VALUES (1, '{0}'), (2, '{1}');
+INSERT INTO shaped VALUES (1, '{0}'), (2, '{1}');
 REFRESH MATERIALIZED VIEW m_people;
+ANALYZE people;
 """
 VALUES = {"twin_a": ("ada@x", "bob@y", 41, 42), "twin_b": ("zoe@longer.example", "amy", 7, 7)}
 LABELS = tuple(ColumnLabel(f"pii.{table}.{column}", "public", table, column, mask) for table, column, mask in (
     ("people", "email", "constant:hidden"), ("people", "age", "redact"), ("cards", "number", "redact"),
-    ("log_1", "who", "redact"), ("heir", "hush", "redact")))
+    ("log_1", "who", "redact"), ("heir", "hush", "redact"),
+    ("led", "place", "redact"), ("shaped", "place", "redact")))
 TEXTS = [line for line in (HERE / "twins.test").read_text("utf-8").splitlines() if line and line[0] != "#"]
 TABLE = [line.rsplit("|", 3)[0].strip() for line in (HERE / "operations.table").read_text("utf-8").splitlines()
          if line.strip() and line[0] != "#" and "|" in line]
@@ -82,6 +86,15 @@ def answer(weir: Pump, text: str, how: str) -> list[tuple[bytes, bytes]]:
 def test_twins_answer_alike(pumps: list[Pump], text: str, how: str) -> None:
     first, second = (answer(weir, text, how) for weir in pumps)
     assert first == second
+
+
+@pytest.mark.parametrize("name", ["dom", "dom2", "_dom", "comp"])
+def test_parameters_whose_type_runs_a_function(pumps: list[Pump], name: str) -> None:
+    for weir in pumps:
+        (_, (_, row), *_) = weir.talk(query(f"SELECT '{name}'::regtype::oid"))
+        typed = render(b"P", b"\0SELECT $1\0\0\1" + int(row[6:]).to_bytes(4, "big"))
+        got = weir.talk(typed, bind("{1}" if name[0] == "_" else "(1)" if name == "comp" else "1"), execute(), SYNC)
+        assert [fields(body)["C"] for kind, body in got if kind == b"E"] == ["0A000"]
 
 
 def test_twins_differ_without_weir(twins: int) -> None:
