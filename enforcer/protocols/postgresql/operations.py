@@ -24,6 +24,7 @@ from enforcer.words.operations import Request
 TEXT_LIMIT: Final = 1 << 20           # bytes of a text that is analysed
 TREE_LIMIT: Final = 16 << 20          # bytes of a parse tree; reading one takes about a second
 STATEMENTS_LIMIT: Final = 1000
+NAME_LIMIT: Final = 64                # bytes of a name: NAMEDATALEN
 BEGINNING: Final = 4096               # bytes that are recorded of a text that is too long
 HIDDEN: Final = "'***'"
 
@@ -427,8 +428,9 @@ class Reader:
         """Calls that look like one, and those that do not: operators, casts, attributes of rows."""
         if kind == "FuncCall":
             self._function(strings(fields.get("funcname", [])), fields)
-        elif kind in _OPERATORS:
-            self._operator(strings(fields.get(_OPERATORS[kind], [])))
+        elif kind in _OPERATORS or kind in ("CaseExpr", "JoinExpr"):
+            for name in _operators(kind, fields):
+                self._operator(name)
         elif kind in _TYPED:
             self._type(strings(fields.get("typeName", {}).get("names", [])))
         elif kind == "ColumnRef":
@@ -599,8 +601,8 @@ class Reader:
         """The effective search path of SET search_path = these: documentation 20.11.1.  Schemas without USAGE, and
         those that are not there, are passed over; pg_temp stands where it is named."""
         names = [one.get("A_Const", {}).get("sval", {}).get("sval", "") for one in arguments]
-        if not all(names):
-            return UNKNOWN
+        if not all(0 < len(name.encode()) < NAME_LIMIT for name in names):
+            return UNKNOWN                     # a longer one is cut
         names = [self.meaning.role if name == "$user" else name for name in names]
         temporary = [one for one in self.meaning.schemas if one.startswith("pg_temp_")]
         system = [] if "pg_catalog" in names else ["pg_catalog"]
@@ -851,6 +853,17 @@ class Reader:
             f"{kind.removesuffix('Stmt')} is not analysed on a target with labelled columns" if labels else ""))
 
 
+def _operators(kind: str, fields: Node) -> list[list[str]]:
+    """Operators that a node calls, those that it does not name included (parse_expr.c, parse_clause.c)."""
+    if "BETWEEN" in fields.get("kind", ""):
+        return [["<"], ["<="], [">"], [">="]]
+    named = strings(fields.get(_OPERATORS.get(kind, ""), []))
+    equal = (
+        (kind == "CaseExpr" and "arg" in fields) or (kind == "SubLink" and fields.get("subLinkType") == "ANY_SUBLINK")
+        or (kind == "JoinExpr" and bool(fields.get("usingClause") or fields.get("isNatural"))))
+    return [named] if named else [["="]] if equal else []
+
+
 def _is_column(node: Node, name: str) -> bool:
     """This name alone: a qualifier might lead outside."""
     return strings(node.get("ColumnRef", {}).get("fields", [])) == [name]
@@ -911,7 +924,8 @@ _JSON: Final = {
     "JsonScalarExpr": "json_scalar", "JsonSerializeExpr": "json_serialize", "JsonFuncExpr": "",
     "JsonTable": "json_table", "MergeSupportFunc": "merge_action",
 }
-_NOTED: Final = frozenset(("FuncCall", "ColumnRef", "A_Indirection", *_OPERATORS, *_TYPED, *_JSON))
+_NOTED: Final = frozenset((
+    "CaseExpr", "JoinExpr", "FuncCall", "ColumnRef", "A_Indirection", *_OPERATORS, *_TYPED, *_JSON))
 _MERGE: Final = {"CMD_INSERT": "sql:insert", "CMD_UPDATE": "sql:update", "CMD_DELETE": "sql:delete"}
 _DROPPED: Final = frozenset((
     "OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_SEQUENCE", "OBJECT_INDEX", "OBJECT_FOREIGN_TABLE"))

@@ -52,6 +52,25 @@ def shown(request: Request) -> str:
     return f"{request.action} {last}".strip()
 
 
+@pytest.mark.parametrize(("operator", "text"), [
+    (">=", "SELECT id FROM t WHERE id BETWEEN 1 AND 2"), ("<", "SELECT id FROM t WHERE id NOT BETWEEN 1 AND 2"),
+    ("<=", "SELECT id FROM t WHERE id BETWEEN SYMMETRIC 1 AND 2"), ("=", "SELECT CASE id WHEN 1 THEN 2 END FROM t"),
+    ("=", "SELECT id FROM t WHERE id IN (SELECT 1)"), ("=", "SELECT id FROM t WHERE id NOT IN (SELECT 1)"),
+    ("=", "SELECT id FROM t JOIN keys USING (id)"), ("=", "SELECT id FROM t NATURAL JOIN keys"),
+    ("=", "SELECT NULLIF(id, 1) FROM t"), ("=", "SELECT id FROM t WHERE id IS DISTINCT FROM 1"),
+    ("~~", "SELECT id FROM t WHERE note LIKE 'a'"), ("~", "SELECT id FROM t WHERE note SIMILAR TO 'a'"),
+    ("=", "SELECT id FROM t WHERE (id, id) = (1, 2)"), ("=", "SELECT id FROM t WHERE id IN (1, 2)"),
+])
+def test_operators_that_are_not_named(operator: str, text: str) -> None:
+    """A user's is called where the syntax means one of its name."""
+    for known in (operator, "@@@"):
+        mine = make_catalogue(1, (), RELATIONS, [], [], [], [], [("public", known)])
+        found = analyse(text, Meaning("shop", "app", ("pg_catalog", "public"), mine, 1),
+                        Target("db", "postgresql", ("h",), 5432, ()), {})
+        called = any(request.action == "sql:call" for one in found.statements for request in one.requests)
+        assert called == (known == operator)
+
+
 def line(statement: Statement) -> str:
     parts = [f"{statement.kind}: {', '.join(map(shown, statement.requests))}"]
     parts += [f"{what} {' '.join(labels)}" for what, labels in (
