@@ -114,9 +114,13 @@ class Literals:
             self._copied(fields)
 
     def _statement(self, kind: str, fields: Node) -> None:
-        catalogue = self._reader.meaning.catalogue
         found = [one[1] for one in self._reader.found.tables if one[0] is fields["relation"]]
-        relation = found[0] if found else None
+        for oid in dict.fromkeys(relation.oid if relation else 0 for relation in found) or (0,):
+            self._into(kind, fields, oid)
+
+    def _into(self, kind: str, fields: Node, oid: int) -> None:
+        catalogue = self._reader.meaning.catalogue
+        relation = None if catalogue is None else catalogue.by_oid.get(oid)
         if relation is None or catalogue is None:
             hide(self._reader, fields)
         elif relation.is_view or catalogue.is_opaque(relation):

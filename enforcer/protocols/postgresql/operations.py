@@ -277,13 +277,21 @@ class Reader:
         return "pg_temp" if schema.startswith("pg_temp_") and schema in self.meaning.schemas else schema
 
     def places(self, var: Node) -> list[tuple[str, str, Relation | None]]:
-        """What a name means, and what else it may mean after DDL that the catalogue does not know."""
+        """What a name means, and what it means once that is gone: another session may drop it between the decision and
+        the server's look (RangeVarGetRelid looks again after a wait for a lock).  Nobody else drops the temporary."""
         first, name, relation = self.resolve(var.get("schemaname", ""), var.get("relname", ""))
         found = [(first, name, relation)]
-        if self.altered and not var.get("schemaname") and self.meaning.catalogue is not None:
-            there = [(one, self.meaning.catalogue.find(one, name)) for one in self.meaning.schemas if one != first]
-            found += [(schema, name, other) for schema, other in there if other is not None]
+        if var.get("schemaname") or self.meaning.catalogue is None or (self._stays(first) and not self.altered):
+            return found
+        for schema in self.meaning.schemas:
+            other = self.meaning.catalogue.find(schema, name) if schema != first else None
+            if other is not None:
+                found.append((schema, name, other))
         return found
+
+    @staticmethod
+    def _stays(schema: str) -> bool:
+        return schema in SYSTEM or schema.startswith("pg_temp")
 
     def table(self, action: str, var: Node) -> None:
         for schema, name, relation in self.places(var):

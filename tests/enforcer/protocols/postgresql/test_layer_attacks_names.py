@@ -184,3 +184,23 @@ def test_a_statement_follows_the_path(weir: Open) -> None:
     assert shape(session.talk(bind(name="s"), execute(), SYNC)) == ["E 42501", "Z I"]
     ask(session, "SET search_path = other")
     assert shape(session.talk(bind(name="s"), execute(), SYNC)) == ["2", "C SELECT 0", "Z I"]
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_table_that_another_session_drops(port: int, weir: Open, labelled: bool, waits: bool) -> None:
+    """The catalogue still has it, and the server until the other commits: then the next along the path is read."""
+    name, text = ("people", "SELECT upper(email) FROM people") if labelled else ("secret", "SELECT key FROM secret")
+    other = Direct(port, "app", "shop")
+    session = weir(None, LABELS if labelled else ())
+    ask(session, "SET search_path = other, public")
+    try:
+        other.talk(query("BEGIN"), query(f"DROP TABLE other.{name}"), ready=2)
+        if not waits:
+            other.talk(query("COMMIT"))
+        session.send(query(text))
+        other.talk(query("COMMIT"))
+        assert not shows(shape(session.until_ready()))
+    finally:
+        other.talk(query(f"CREATE TABLE IF NOT EXISTS other.{name} (id int, key text, email text)"))
+        other.close()
