@@ -1,7 +1,8 @@
 """Built-in functions: which are harmless, and what the others are to policy.
 
 functions.txt is every name of PostgreSQL 15's pg_catalog but those that read or write files, signal other sessions, run
-SQL that they are given, change settings, sequences or large objects, or show other sessions (tests make it anew).
+SQL that they are given or the functions of a type, change settings, sequences or large objects, or show other sessions
+(tests make it anew).
 """
 from __future__ import annotations
 

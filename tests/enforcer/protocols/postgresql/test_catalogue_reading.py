@@ -142,6 +142,7 @@ REFUSED = re.compile(r"""(
   | pg_get_replication.* | pg_get_wal.* | pg_stat_get_wal.* | pg_stat_get_subscription.* | pg_stat_get_replication.*
   | pg_stat_get_progress_info | pg_control_.* | pg_import_system_collations | pg_nextoid | pg_cursor | pg_mcv_list_items
   | gin_clean_pending_list | brin_.*summar.* | fmgr_.* | shell_.* | plpgsql_.* | currtid.* | amvalidate
+  | (array|domain|multirange|range|record)_(in|recv)                      # a domain's check, of a type by its number
   | pg_get_multixact.* | pg_stat_have_stats | pg_sequence_last_value | pg_stop_making_pinned_objects
 )""", re.VERBOSE)
 UNLOCKING = {"pg_advisory_unlock", "pg_advisory_unlock_all", "pg_advisory_unlock_shared"}      # of the session's own
