@@ -80,11 +80,12 @@ class Passage:
             name = statement.name.encode()
             if statement.kind == "execute":
                 prepared = self._names.find_prepared(statement.name)
-                if prepared is None:
+                inner = self.prepared.get(statement.name)      # None too where its text cannot be read any more
+                if prepared is None or inner is None:
                     return structs.replace(
                         verdict, decision=UNKNOWN, problem=replace(errors.no_statement(name), early=False))
-                for inner in self.prepared[statement.name].statements:
-                    self.note(prepared, only(studied, inner))
+                for one in inner.statements:
+                    self.note(prepared, only(studied, one))
                 more += self._kept(prepared, studied)
             if statement.kind == "fetch":
                 portal = self._names.find(self._names.portals, name)

@@ -204,3 +204,17 @@ def test_a_table_that_another_session_drops(port: int, weir: Open, labelled: boo
     finally:
         other.talk(query(f"CREATE TABLE IF NOT EXISTS other.{name} (id int, key text, email text)"))
         other.close()
+
+
+def test_a_prepare_whose_string_cannot_be_read_any_more(weir: Open) -> None:
+    """It is read again for EXECUTE; where that fails, nothing is known of what it runs."""
+    session = weir()
+    ask(session, "CREATE TEMP TABLE secret (id int, key text)")
+    ask(session, "SELECT lower('A'); PREPARE q AS SELECT key FROM secret")
+    ask(session, "CREATE FUNCTION pg_temp.lower(int) RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    ask(session, "DROP TABLE pg_temp.secret")
+    got = ask(session, "EXECUTE q")
+    assert not shows(got)
+    assert not session.closed
+    assert not shows(shape(session.talk(bind(name="q"), execute(), SYNC)))
+    assert not shows(shape(session.talk(parse("EXECUTE q"), bind(), execute(), SYNC)))
