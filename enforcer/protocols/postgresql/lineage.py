@@ -175,6 +175,8 @@ class Walk:
         self._blocks = 0                       # how often something was blocked
 
     def run(self, kind: str, fields: Node, outermost: bool) -> Traced:
+        from enforcer.protocols.postgresql.operations import walk
+
         for var, relation, schema, name in self._reader.found.tables:
             self._relation(var, relation, schema, name)
         if kind not in ("DropStmt", "CommentStmt"):
@@ -183,6 +185,8 @@ class Walk:
                     self.block(relation.labels.values(), f"table {schema}.{name} would be defined anew")
         self._name_joins(kind, fields)
         self._conflicts(kind, fields)
+        if any(name == "CurrentOfExpr" for name, _ in walk({kind: fields})):
+            self.block(self._scene.every, "the cursor's rows may come in its order")
         if kind == "SelectStmt" and outermost:
             self._select(fields)
         elif kind in ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"):
