@@ -10,6 +10,7 @@ from typing import Final
 
 from enforcer.protocols.postgresql.messages import parse_error, render, render_error
 from enforcer.words.decisions import Decision
+from enforcer.words.errors import RemoteProtocolError
 
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 SYNTAX_ERROR: Final = "42601"
@@ -101,4 +102,6 @@ def render_scrubbed(kind: bytes, body: bytes) -> bytes:
 
 def render_unsaid(body: bytes) -> bytes:
     """NotificationResponse without its payload (55.7: process, channel, payload)."""
+    if len(body) < 6:
+        raise RemoteProtocolError("the server sent a malformed NotificationResponse")
     return render(b"A", body[:4] + body[4:].split(b"\0")[0] + b"\0\0")
