@@ -105,7 +105,7 @@ class Passage:
         path = path if path in prepared.seen or len(prepared.seen) < PATHS else ()
         seen = prepared.seen.get(path, ())
         if studied.lasting and not any(covers(one, studied) for one in seen):
-            prepared.seen[path] = (*seen, studied)
+            prepared.seen[path] = (join_studied(seen[0], [studied]),) if seen else (studied,)
 
     def _kept(self, prepared: Prepared, studied: Studied) -> list[Studied]:
         """What it may still mean to the server besides."""
