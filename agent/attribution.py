@@ -9,7 +9,8 @@ from probes import abi
 
 REDIRECT: Final = "redirect"          # known by the firewall's redirect and the socket's cgroup alone
 HOOKS: Final = {abi.HOOK_MARK: "mark", abi.HOOK_CGROUP: "cgroup", abi.HOOK_SOCKET: "socket"}
-VERDICTS: Final = {abi.VERDICT_REDIRECTED: "redirected", abi.VERDICT_DNS: "dns", abi.VERDICT_REFUSED: "refused"}
+VERDICTS: Final = {abi.VERDICT_REDIRECTED: "redirected", abi.VERDICT_DNS: "dns", abi.VERDICT_REFUSED: "refused",
+                   abi.VERDICT_LOCAL: "local"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Origin:
     destination: str                  # as text, v4-mapped as IPv4
     port: int
     hook: str                         # "mark", "cgroup", "socket": how it was known; "redirect"
-    verdict: str = "redirected"       # "dns": let through to the resolver; "refused": the listener, dialled by hand
+    verdict: str = "redirected"       # "dns": let through to the resolver; "refused": the listener, dialled by
+                                      # hand; "local": to a listener of the same workload
 
 
 def parse_origin(raw: bytes) -> Origin:

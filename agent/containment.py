@@ -6,12 +6,13 @@ through.
 """
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -42,6 +43,7 @@ class Containment:
         self._maps: dict[str, int] = {}
         self._links: dict[str, int] = {}
         self._ring: libbpf.Ring | None = None
+        self._places: frozenset[bytes] | None = None
 
     @property
     def slice(self) -> Path:
@@ -71,6 +73,8 @@ class Containment:
         self._pin_again()
         self._load()
         self._open()
+        if self._places is not None:
+            self._write_places(self._places)
         if gap:
             self._forget_connections()
 
@@ -117,6 +121,23 @@ class Containment:
         for path, fd in held.items():
             if not path.exists():
                 libbpf.pin(fd, path)
+
+    def register(self, places: Iterable[tuple[str, int]]) -> None:
+        """Addresses and ports of targets and egress entries: those on loopback never count as a workload's own.
+        Raises ValueError where there are too many."""
+        local = [(address, port) for address, port in places if ipaddress.ip_address(address).is_loopback]
+        if len(local) > links.PLACES:
+            raise ValueError(f"{len(local)} registered places on loopback, {links.PLACES} is the most")
+        self._places = frozenset(abi.render_place(address, port) for address, port in local)
+        self._write_places(self._places)
+
+    def _write_places(self, places: frozenset[bytes]) -> None:
+        fd = self._map("places")
+        there = frozenset(libbpf.keys(fd, links.MAPS["places"].key_size))
+        for gone in there - places:                # first, for there is room for as many as may be, and no more
+            libbpf.delete(fd, gone)
+        for one in places - there:
+            libbpf.update(fd, one, b"\1")
 
     def _forget_connections(self) -> None:
         """Connects were not seen for a while: what is known of an address and port may be a former one's."""

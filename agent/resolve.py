@@ -100,6 +100,9 @@ class Places:
     def find(self, address: str, port: int) -> Place:
         return self._places.get((address, port), Place())
 
+    def all(self) -> Iterable[tuple[str, int]]:
+        return self._places.keys()
+
     def conflicts(self) -> list[str]:
         return sorted({place.conflict for place in self._places.values() if place.conflict})
 

@@ -1,8 +1,8 @@
 """Pure: settings -> the nftables table, in the words in which nft lists it; and whether a listing is that table.
 
 Default drop for packets of sockets that were made in the slice, out and in, IPv4 and IPv6.  A chain of its own, jumped
-to from a base chain, so that everybody else's packets meet one match and no policy.  Dropped, not rejected: the refusal
-comes from connect's hooks; a reset here would have to be let in again, unasked, on the way back.
+to from a base chain, so that everybody else's packets meet a match or two and no policy.  Dropped, not rejected: the
+refusal comes from connect's hooks; a reset here would have to be let in again, unasked, on the way back.
 
 Text, because nft 1.0.6 knows `socket cgroupv2` in its language but not in its JSON.
 """
@@ -14,10 +14,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from probes.abi import LOCAL_MARK
+
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _PATH: Final = re.compile(r"[A-Za-z0-9_./-]+")
 _CGROUP: Final = re.compile(r'socket cgroupv2 level (\d+) (?:"([^"]*)"|(\d+))')
 _LOOPBACK: Final = (("ip", "127.0.0.1"), ("ip6", "::1"))
+_LOCAL: Final = (("ip", "127.0.0.0/8"), ("ip6", "::1"))
+_MARKED: Final = f"meta mark {LOCAL_MARK:#x}"
+_OPENS: Final = "syn / syn,ack"       # RFC 9293 3.1: SYN without ACK
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def _accept(matches: list[str]) -> list[str]:
 def _nat(rules: Ruleset) -> Iterator[str]:
     yield from _chain("nat_output", "type nat hook output priority -100; policy accept;",
                       f"{_match(rules)} meta l4proto tcp jump crew_nat")
-    untouched = _ends(rules, "daddr", "dport") + _resolver(rules, "daddr", "dport", ("tcp",))
+    untouched = _ends(rules, "daddr", "dport") + _resolver(rules, "daddr", "dport", ("tcp",)) + _opened("daddr")
     yield from _chain("crew_nat", *_accept(untouched),
                       f"meta l4proto tcp counter redirect to :{rules.port}")
 
@@ -86,19 +91,32 @@ def _output(rules: Ruleset) -> Iterator[str]:
     yield from _chain("filter_output", "type filter hook output priority 0; policy accept;",
                       f"{_match(rules)} jump crew_output")
     yield from _chain("crew_output", *_accept(
-        _ends(rules, "daddr", "dport") + _resolver(rules, "daddr", "dport", ("tcp", "udp"))), "counter drop")
+        _ends(rules, "daddr", "dport") + _resolver(rules, "daddr", "dport", ("tcp", "udp"))
+        + _opened("daddr") + _answers()), "counter drop")
 
 
 def _input(rules: Ruleset) -> Iterator[str]:
-    """Answers only: nobody connects to a crew.  Those to a redirected connection come under the name of whom the crew
-    dialled; what they are, conntrack knows."""
+    """Answers only: nobody connects to a crew but itself.  Those to a redirected connection come under the name of whom
+    the crew dialled; what they are, conntrack knows.  Where a workload's listener gave way to somebody else's after its
+    connect was let through, the packet that opens is dropped."""
     answers = _ends(rules, "saddr", "sport") + _resolver(rules, "saddr", "sport", ("tcp", "udp"))
     if rules.redirect:
         answers += [f"meta l4proto tcp ct direction reply ct status dnat ct reply {family} saddr {address} "
                     f"ct reply proto-src {rules.port}" for family, address in _LOOPBACK]
     yield from _chain("filter_input", "type filter hook input priority 0; policy accept;",
-                      f"{_match(rules)} jump crew_input")
-    yield from _chain("crew_input", "tcp flags syn / fin,syn,rst,ack counter drop", *_accept(answers), "counter drop")
+                      f"{_match(rules)} jump crew_input", f"{_MARKED} tcp flags {_OPENS} counter drop")
+    yield from _chain("crew_input", *_accept(_opened("saddr")), f"tcp flags {_OPENS} counter drop",
+                      *_accept(answers + _answers()), "counter drop")
+
+
+def _opened(way: str) -> list[str]:
+    """Within a workload, on loopback: the side that opened, as the probes found."""
+    return [f"{_MARKED} {family} {way} {network} meta l4proto tcp" for family, network in _LOCAL]
+
+
+def _answers() -> list[str]:
+    """And the other one, which cannot open anything by it."""
+    return [f"{family} saddr {network} {family} daddr {network} tcp flags != {_OPENS}" for family, network in _LOCAL]
 
 
 def differences(listing: str, rules: Ruleset, same: Callable[[str], bool]) -> list[str]:

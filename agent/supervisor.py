@@ -111,7 +111,8 @@ class Agent:
             self._spawn(self._restart_launcher())
         self.resolver = Resolver(config.dns.resolver, self._reconfigure.set)
         await self.resolver.set_names(_names(config))
-        self.places, self.trust = await asyncio.to_thread(self._prepare, config)
+        places, self.trust = await asyncio.to_thread(self._prepare, config)
+        self._take_places(places)
         await self._end_predecessors()
         self.listeners = open_listeners(config.enforcer.port)
         self._start_services()
@@ -376,6 +377,11 @@ class Agent:
             write_public(self.resolv, resolv_conf(config.dns.resolver[0]).encode())
         return places, trust
 
+    def _take_places(self, places: Places) -> None:
+        """Raises ValueError, OSError."""
+        self.kernel.register(places.all())
+        self.places = places
+
     @property
     def resolv(self) -> Path:
         """What shows as /etc/resolv.conf in a workload's view."""
@@ -388,7 +394,8 @@ class Agent:
             self._reconfigure.clear()
             async with self._reloading:
                 try:
-                    self.places, self.trust = await asyncio.to_thread(self._prepare, self.config)
+                    places, self.trust = await asyncio.to_thread(self._prepare, self.config)
+                    self._take_places(places)
                     error = await self.enforcer.configure()
                 except ChannelError:
                     continue          # the next enforcer is configured with what is known then
@@ -416,10 +423,12 @@ class Agent:
             places, trust = await asyncio.to_thread(self._prepare, config)
             accounts = find_accounts(config)
             error = await self._offer(config, places, trust)
+            if not error:
+                self._take_places(places)
         except (ValueError, OSError, LayoutError) as reason:
             error = str(reason)
         if not error:
-            self.config, self.places, self.trust, self.accounts = config, places, trust, accounts
+            self.config, self.trust, self.accounts = config, trust, accounts
         await self.resolver.set_names(_names(self.config))
         return error
 

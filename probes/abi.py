@@ -6,7 +6,8 @@ import ipaddress
 from typing import Final, TypeVar
 
 HOOK_MARK, HOOK_CGROUP, HOOK_SOCKET = 1, 2, 3
-VERDICT_REDIRECTED, VERDICT_DNS, VERDICT_REFUSED = 1, 2, 3
+VERDICT_REDIRECTED, VERDICT_DNS, VERDICT_REFUSED, VERDICT_LOCAL = 1, 2, 3, 4
+LOCAL_MARK: Final = 0x57656972
 
 PID_MAX: Final = 1 << 22              # PID_MAX_LIMIT of 64-bit kernels, linux/threads.h: no pid is past the array
 RING_BYTES: Final = 1 << 20
@@ -32,12 +33,16 @@ class Connection(ctypes.Structure):
         ("pad", ctypes.c_uint8 * 6))
 
 
+class Place(ctypes.Structure):
+    _fields_ = (("address", ctypes.c_uint8 * 16), ("port", ctypes.c_uint16), ("pad", ctypes.c_uint8 * 6))
+
+
 class Maker(ctypes.Structure):
     _fields_ = (("cgroup", ctypes.c_uint64), ("owner", ctypes.c_uint32), ("inside", ctypes.c_uint32))
 
 
 STRUCTS: Final[dict[str, type[ctypes.Structure]]] = {
-    "settings": Settings, "origin": Origin, "connection": Connection, "maker": Maker}
+    "settings": Settings, "origin": Origin, "connection": Connection, "place": Place, "maker": Maker}
 
 _S = TypeVar("_S", bound=ctypes.Structure)
 
@@ -73,3 +78,7 @@ def render_settings(slice_id: int, level: int, listener: int, resolver: tuple[st
 
 def render_connection(netns: int, address: bytes, port: int) -> bytes:
     return bytes(Connection(netns, (ctypes.c_uint8 * 16).from_buffer_copy(packed(address)), port))
+
+
+def render_place(address: str, port: int) -> bytes:
+    return bytes(Place((ctypes.c_uint8 * 16).from_buffer_copy(packed(address)), port))

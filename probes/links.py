@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TASK_EVENT: Final = "task/task_newtask"
 ROOT, SLICE, TASKS = "root", "slice", "tasks"
+PLACES: Final = 4096                  # registered addresses and ports on loopback
 
 
 class PlatformError(RuntimeError):
@@ -50,6 +51,7 @@ HOOKS: Final = (
     Hook("connect4", libbpf.CGROUP_SOCK_ADDR, libbpf.CGROUP_INET4_CONNECT, ROOT),
     Hook("connect6", libbpf.CGROUP_SOCK_ADDR, libbpf.CGROUP_INET6_CONNECT, ROOT),
     Hook("egress", libbpf.CGROUP_SKB, libbpf.CGROUP_INET_EGRESS, SLICE),
+    Hook("ingress", libbpf.CGROUP_SKB, libbpf.CGROUP_INET_INGRESS, SLICE),
 )
 
 
@@ -65,6 +67,7 @@ MAPS: Final[Mapping[str, Map]] = {
     "settings": Map(libbpf.ARRAY, 4, ctypes.sizeof(abi.Settings), 1),
     "owners": Map(libbpf.ARRAY, 4, 4, abi.PID_MAX),
     "connections": Map(libbpf.LRU_HASH, ctypes.sizeof(abi.Connection), ctypes.sizeof(abi.Origin), 65536),
+    "places": Map(libbpf.HASH, ctypes.sizeof(abi.Place), 1, PLACES),
     "origins": Map(libbpf.SK_STORAGE, 4, ctypes.sizeof(abi.Origin), 0),
     "makers": Map(libbpf.SK_STORAGE, 4, ctypes.sizeof(abi.Maker), 0),
     "ring": Map(libbpf.RINGBUF, 0, 0, abi.RING_BYTES),

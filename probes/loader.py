@@ -42,7 +42,7 @@ from probes.links import (
 )
 
 SOURCES: Final = Path(__file__).resolve().parent / "bpf"
-FILES: Final = ("maps", "task", "socket", "connect", "packet")        # one translation unit, in this order
+FILES: Final = ("maps", "task", "socket", "local", "connect", "packet")        # one translation unit, in this order
 _NEWTASK: Final = {"pid": (8, 4), "clone_flags": (32, 8)}             # as task.bpf.c has them
 _PATH: Final = re.compile(r"[A-Za-z0-9_./-]+")
 

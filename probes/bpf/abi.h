@@ -8,6 +8,11 @@
 #define VERDICT_REDIRECTED 1
 #define VERDICT_DNS 2           /* let through to the resolver */
 #define VERDICT_REFUSED 3
+#define VERDICT_LOCAL 4         /* to a listener of the same workload, on loopback */
+
+/* Of sockets, and so of packets, whose connect was found to go to a listener of the same workload.  nftables lets such
+ * packets pass between loopback addresses and nowhere else; a crew cannot set a mark (CAP_NET_ADMIN). */
+#define LOCAL_MARK 0x57656972
 
 struct settings {               /* array of one */
 	u64 slice;              /* id of the crews' cgroup: its directory's inode */
@@ -33,6 +38,12 @@ struct origin {                 /* one connect: kept with its socket, joined to 
 
 struct connection {             /* what the accepting side sees of its peer */
 	u64 netns;              /* SO_NETNS_COOKIE */
+	u8 address[16];
+	u16 port;
+	u8 pad[6];
+};
+
+struct place {                  /* on loopback, of a target or an egress entry: never a workload's own */
 	u8 address[16];
 	u16 port;
 	u8 pad[6];

@@ -1,32 +1,27 @@
 /* A crew's connect is recorded, then rewritten to the listener; what cannot be recorded is refused. */
 
-/* Written whole or not at all; false: refuse. */
-static __always_inline bool record(struct origin *origin)
-{
-	struct origin *line = ring.ringbuf_reserve(sizeof(*origin));
-	if (!line)
-		return false;
-	*line = *origin;
-	ring.ringbuf_submit(line, 0);
-	return true;
-}
-
-static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, struct settings *s, struct origin *origin, int family)
+static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, struct settings *s, struct crew *crew, struct origin *origin, int family)
 {
 	u32 *to = (u32 *)origin->destination;
 	/* Whatever an earlier connect of this socket left no longer holds. */
 	origins.sk_storage_delete(ctx->sk);
+	if (ctx->sk->mark == LOCAL_MARK && !set_mark(ctx, 0))
+		return REFUSE;
 	if (is_resolver(s, to, origin->port)) {
 		origin->verdict = VERDICT_DNS;
 		return record(origin) ? PASS : REFUSE;
 	}
-	bool local = is_mapped(to) ? (to[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000)
-				   : to[0] == 0 && to[1] == 0 && to[2] == 0;    /* ::1, and :: which means it */
-	if (origin->port == s->listener && (local || (is_mapped(to) && to[3] == 0))) {
+	u32 place[4] = { to[0], to[1], to[2], to[3] };
+	if (is_mapped(to) ? to[3] == 0 : to[0] == 0 && to[1] == 0 && to[2] == 0 && to[3] == 0)
+		place[3] = is_mapped(to) ? LOOPBACK4 : bpf_htonl(1);    /* no address means this host's */
+	if (origin->port == s->listener && is_loopback(place)) {
 		origin->verdict = VERDICT_REFUSED;              /* the listener is not dialled by hand */
 		record(origin);
 		return REFUSE;
 	}
+	int local = connect_local(ctx, crew, origin, place);
+	if (local >= 0)
+		return local;
 	origin->verdict = VERDICT_REDIRECTED;
 	if (!origins.sk_storage_get(ctx->sk, origin, BPF_SK_STORAGE_GET_F_CREATE))
 		return REFUSE;
@@ -74,7 +69,7 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, int family)
 		to[3] = ctx->user_ip6[3];
 	}
 	if (ctx->protocol == IPPROTO_TCP)
-		return connect_tcp(ctx, s, &origin, family);
+		return connect_tcp(ctx, s, &crew, &origin, family);
 	if (ctx->protocol != IPPROTO_UDP)
 		return REFUSE;
 	/* It sends nothing, and getaddrinfo does it.  What is sent later without an address passes no hook of sendmsg:

@@ -10,6 +10,8 @@ BPF_TABLE_PINNED("array", u32, struct settings, settings, 1, PIN "settings");
 BPF_TABLE_PINNED("array", u32, u32, owners, PID_MAX, PIN "owners");
 BPF_TABLE_PINNED("lru_hash", struct connection, struct origin, connections, 65536, PIN "connections");
 
+BPF_TABLE_PINNED("hash", struct place, u8, places, 4096, PIN "places");
+
 struct origins_table_t {
 	int key;
 	struct origin leaf;
@@ -74,4 +76,11 @@ static __always_inline bool is_resolver(struct settings *s, u32 *address, u16 po
 static __always_inline bool is_mapped(u32 *address)
 {
 	return address[0] == 0 && address[1] == 0 && address[2] == MAPPED;
+}
+
+/* 127.0.0.0/8, ::1. */
+static __always_inline bool is_loopback(u32 *address)
+{
+	return is_mapped(address) ? (address[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000)
+				  : address[0] == 0 && address[1] == 0 && address[2] == 0 && address[3] == bpf_htonl(1);
 }

@@ -1,4 +1,4 @@
-/* UDP goes to the resolver alone; and the last net below all other hooks. */
+/* UDP goes to the resolver alone; and the last nets below all other hooks. */
 static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, u32 *to)
 {
 	struct settings *s = current_settings();
@@ -21,36 +21,77 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	return on_sendmsg(ctx, to);
 }
 
-/* On the slice: packets of sockets that were made in it, from the network header on, after nftables' redirect.
- * No fragment but a first one, no options, no extension header: nothing of that kind is on the way to a listener. */
+struct seen {
+	u32 from[4], to[4];
+	u16 from_port, to_port;
+	u8 protocol;
+	bool opens;                                             /* TCP: SYN without ACK, RFC 9293 3.1 */
+};
+
+/* From the network header on.  False for what is neither TCP nor UDP, and for everything that is on the way to no
+ * listener: a fragment but the first, options (a source route), an extension header. */
+static __always_inline bool look(struct __sk_buff *packet, struct seen *seen)
+{
+	u16 fragment = 0;
+	u8 first = 0, flags = 0;
+	u32 ports = 40;
+	if (packet->protocol == bpf_htons(0x0800)) {            /* RFC 791 3.1 */
+		ports = 20;
+		seen->from[2] = seen->to[2] = MAPPED;
+		if (bpf_skb_load_bytes(packet, 0, &first, 1) || bpf_skb_load_bytes(packet, 6, &fragment, 2) ||
+		    bpf_skb_load_bytes(packet, 9, &seen->protocol, 1) ||
+		    bpf_skb_load_bytes(packet, 12, &seen->from[3], 4) || bpf_skb_load_bytes(packet, 16, &seen->to[3], 4))
+			return false;
+		if (fragment & bpf_htons(0x1fff) || first != 0x45)
+			return false;
+	} else if (packet->protocol == bpf_htons(0x86dd)) {     /* RFC 8200 3 */
+		if (bpf_skb_load_bytes(packet, 6, &seen->protocol, 1) ||
+		    bpf_skb_load_bytes(packet, 8, seen->from, 16) || bpf_skb_load_bytes(packet, 24, seen->to, 16))
+			return false;
+	} else {
+		return false;
+	}
+	if (seen->protocol != IPPROTO_TCP && seen->protocol != IPPROTO_UDP)
+		return false;
+	if (bpf_skb_load_bytes(packet, ports, &seen->from_port, 2) ||
+	    bpf_skb_load_bytes(packet, ports + 2, &seen->to_port, 2))
+		return false;
+	seen->from_port = bpf_ntohs(seen->from_port);
+	seen->to_port = bpf_ntohs(seen->to_port);
+	if (seen->protocol == IPPROTO_TCP) {
+		if (bpf_skb_load_bytes(packet, ports + 13, &flags, 1))
+			return false;
+		seen->opens = (flags & 0x12) == 0x02;
+	}
+	return true;
+}
+
+/* On the slice: packets of sockets that were made in it, after nftables' redirect. */
 int egress(struct __sk_buff *packet)
 {
 	struct settings *s = current_settings();
-	if (!s)
+	struct seen seen = {};
+	if (!s || !look(packet, &seen))
 		return REFUSE;
-	u32 to[4] = { 0, 0, MAPPED, 0 };
-	u16 port = 0, fragment = 0;
-	u8 first = 0, protocol = 0;
-	if (packet->protocol == bpf_htons(0x0800)) {            /* RFC 791 3.1 */
-		if (bpf_skb_load_bytes(packet, 0, &first, 1) || bpf_skb_load_bytes(packet, 6, &fragment, 2) ||
-		    bpf_skb_load_bytes(packet, 9, &protocol, 1) || bpf_skb_load_bytes(packet, 16, &to[3], 4) ||
-		    bpf_skb_load_bytes(packet, 22, &port, 2))
-			return REFUSE;
-		if (fragment & bpf_htons(0x1fff) || first != 0x45)      /* no options: a source route */
-			return REFUSE;
-	} else if (packet->protocol == bpf_htons(0x86dd)) {     /* RFC 8200 3 */
-		if (bpf_skb_load_bytes(packet, 6, &protocol, 1) || bpf_skb_load_bytes(packet, 24, to, 16) ||
-		    bpf_skb_load_bytes(packet, 42, &port, 2))
-			return REFUSE;
-	} else {
-		return REFUSE;
-	}
-	port = bpf_ntohs(port);
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
-		return REFUSE;
-	if (is_resolver(s, to, port))
+	if (is_resolver(s, seen.to, seen.to_port))
 		return PASS;
-	bool local = is_mapped(to) ? to[3] == LOOPBACK4
-				   : to[0] == 0 && to[1] == 0 && to[2] == 0 && to[3] == bpf_htonl(1);
-	return protocol == IPPROTO_TCP && local && port == s->listener ? PASS : REFUSE;
+	if (seen.protocol != IPPROTO_TCP || !is_loopback(seen.to))
+		return REFUSE;
+	if (seen.to_port == s->listener)
+		return seen.to[3] == (is_mapped(seen.to) ? LOOPBACK4 : bpf_htonl(1)) ? PASS : REFUSE;
+	/* Within a workload: connect has marked who opens; who answers cannot begin anything. */
+	return packet->mark == LOCAL_MARK || (is_loopback(seen.from) && !seen.opens) ? PASS : REFUSE;
+}
+
+/* On the slice: nobody connects to a crew but itself.  Answers to a redirected connection come under the name of whom
+ * the crew dialled, so of what opens nothing TCP itself knows what it belongs to. */
+int ingress(struct __sk_buff *packet)
+{
+	struct settings *s = current_settings();
+	struct seen seen = {};
+	if (!s || !look(packet, &seen))
+		return REFUSE;
+	if (seen.protocol == IPPROTO_UDP)
+		return is_resolver(s, seen.from, seen.from_port) ? PASS : REFUSE;
+	return !seen.opens || (packet->mark == LOCAL_MARK && is_loopback(seen.from)) ? PASS : REFUSE;
 }

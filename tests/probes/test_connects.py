@@ -47,6 +47,7 @@ def whose(block: Block, accepted: socket.socket) -> Origin | None:
 @pytest.mark.parametrize("how", [{"mark": 9}, {}, {"mark": 9, "leave": True}], ids=["mark", "cgroup", "left"])
 def test_attributed_before_it_is_accepted(
     contained: Block, to: str, source: str, family: socket.AddressFamily, how: dict[str, int]) -> None:
+    contained.containment.register([("127.0.0.1", 5432), ("::1", 5432)])
     with listener(family) as door:
         crew = contained.python(CONNECT, to, 5432, *([source] if source else []), **how)
         accepted, _ = door.accept()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,9 @@ class Containment:
 
     def is_crew(self, pid: int) -> bool:
         return f"/{self.name}.slice" in Path(f"/proc/{pid}/cgroup").read_text()
+
+    def register(self, places: Iterable[tuple[str, int]]) -> None:
+        pass
 
     def take(self, netns: int, address: bytes, port: int) -> Origin | None:
         return None
