@@ -77,6 +77,7 @@ def gate() -> CedarGate:
     ((), table("sql:select", "pg_class", "public"), DENY, ()),
     ((), table("sql:select", "tables", "information_schema"), PERMIT, ("base:information-schema",)),
     ((), Request("sql:set", "Setting", ("shop", "shop", "search_path")), PERMIT, ("base:settings",)),
+    ((), Request("sql:set", "Setting", ("shop", "shop", "enable_indexscan")), DENY, ()),
     ((), Request("sql:set", "Setting", ("shop", "shop", "session_replication_role")), DENY, ()),
     (("data",), Request("sql:set-role", "Role", ("shop", "postgres")), DENY, ()),
     (("data",), Request("sql:call", "Function", (*PUBLIC, "f")), DENY, ()),
