@@ -16,6 +16,7 @@ dev:
 
 bench:
 	PYTHONPATH=tests:. $(PYTHON) -m bench
+	PYTHONPATH=tests:. $(PYTHON) -m bench.connects
 
 # Lock files anew: needs uv (pip install uv) on PATH.
 lock:
