@@ -1,7 +1,7 @@
 """The agent's own journal: what happened on the host.  Framing and file names: agent/contract/journal.py.
 
-One writer, append-only.  A record that could not be written whole is cut off again, and JournalError says that nothing
-was recorded; the next attempt may succeed.
+One writer, append-only.  What could not be written whole is cut off again, and JournalError says that nothing was
+recorded; the next attempt goes into another file, for the recorder may have read a part of it.
 """
 from __future__ import annotations
 
@@ -88,10 +88,9 @@ class Journal:
             while rest:
                 rest = rest[os.write(self._fd, rest):]
         except OSError as reason:
-            try:
+            with suppress(OSError):   # else the torn end stays, and the recorder says so
                 os.ftruncate(self._fd, self._size)
-            except OSError:
-                self._abandon()       # the torn end stays, the recorder says so; what follows is in another file
+            self._abandon()
             raise JournalError(f"{self._directory}: {reason.strerror}") from reason
         self._size += len(data)
 

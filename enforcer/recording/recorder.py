@@ -275,6 +275,9 @@ class Recorder:
     def _is_abandoned(self, file: JournalFile, size: int, now: float) -> bool:
         if file.writer.startswith(LOCKING):
             return file.is_abandoned()
+        if _may_write(file) and any(other.key == file.key and other.number > file.number and _may_write(other)
+                                    for other in self._files.values()):
+            return True               # its one writer went on in another file
         known = self._grown.get(file.name)
         if known is None or known[0] != size:
             self._grown[file.name] = (size, now)

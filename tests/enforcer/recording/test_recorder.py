@@ -1,6 +1,7 @@
 """The recorder over real journal files."""
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import random
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.contract.journal import BLOB, END, EVENT, HEADER, render_record
+from agent.journal import Journal, JournalError, make_event
 from enforcer.recording import recorder as recording_process
 from enforcer.recording import store
 from enforcer.recording.recorder import take_lock
@@ -546,6 +548,38 @@ def test_a_full_journal_disk(scene) -> None:
     finally:
         scene.close()
         scene.recorder, scene.writers = None, []
+        subprocess.run(["umount", "-l", str(scene.journal)], check=True)
+
+
+@pytest.mark.lab
+def test_a_full_journal_disk_of_the_agents(scene) -> None:
+    """A record of a write that failed may have been read: what follows is in another file, and nothing waits for it."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(scene.journal)], check=True)
+    journal, written, failed = Journal(scene.journal, os.getgid()), [], 0
+    try:
+        scene.start()
+        for number in range(400):
+            lines = [make_event("connect", "crew", {"number": number, "pad": "x" * 200}) for _ in range(10)]
+            try:
+                journal.record_all(lines)
+                written.append(number)
+            except JournalError:
+                failed += 1
+                scene.turn(3)
+        journal.close()
+        scene.turn(5)
+        scene.stop()
+        taken = [int(json.loads(row[0])["number"]) for row in scene.rows(
+            "SELECT detail FROM host_event WHERE name = 'connect' ORDER BY seq")]
+        assert failed >= 3
+        assert [number for number in dict.fromkeys(taken) if number in written] == written
+        assert all(taken.count(number) == 10 for number in written)
+        assert not list(scene.journal.glob("agent-*"))
+        scene.assert_verified()
+    finally:
+        journal.close()
+        scene.close()
+        scene.recorder = None
         subprocess.run(["umount", "-l", str(scene.journal)], check=True)
 
 
