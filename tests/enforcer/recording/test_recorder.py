@@ -555,7 +555,7 @@ def test_a_full_journal_disk(scene) -> None:
 def test_a_full_journal_disk_of_the_agents(scene) -> None:
     """A record of a write that failed may have been read: what follows is in another file, and nothing waits for it."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(scene.journal)], check=True)
-    journal, written, failed = Journal(scene.journal, os.getgid()), [], 0
+    journal, written, failed, files = Journal(scene.journal, os.getgid()), [], 0, set()
     try:
         scene.start()
         for number in range(400):
@@ -563,6 +563,7 @@ def test_a_full_journal_disk_of_the_agents(scene) -> None:
             try:
                 journal.record_all(lines)
                 written.append(number)
+                files |= set(scene.journal.glob("agent-*"))
             except JournalError:
                 failed += 1
                 scene.turn(3)
@@ -572,6 +573,7 @@ def test_a_full_journal_disk_of_the_agents(scene) -> None:
         taken = [int(json.loads(row[0])["number"]) for row in scene.rows(
             "SELECT detail FROM host_event WHERE name = 'connect' ORDER BY seq")]
         assert failed >= 3
+        assert len(files) >= 3
         assert [number for number in dict.fromkeys(taken) if number in written] == written
         assert all(taken.count(number) == 10 for number in written)
         assert not list(scene.journal.glob("agent-*"))
