@@ -16,7 +16,7 @@ from enforcer.hot.wire import Framing
 from enforcer.protocols.postgresql import errors, meaning
 from enforcer.protocols.postgresql.book import Operation
 from enforcer.protocols.postgresql.errors import ABORTED, Denial, Fatal
-from enforcer.protocols.postgresql.expected import D, E, Expectation, Q, S
+from enforcer.protocols.postgresql.expected import D, E, Expectation, Q, S, failed_with
 from enforcer.protocols.postgresql.messages import render, render_error
 from enforcer.protocols.postgresql.operations import Meaning
 from enforcer.protocols.postgresql.row_masks import RowMasks
@@ -275,15 +275,16 @@ class Answers:
     def _drop_batch(self, head: Expectation, code: str, text: str) -> None:
         """An error of the extended protocol: nothing of its batch follows but the Sync's answer (55.2.3)."""
         state = self._state
-        batch, status = head.batch, "error"
+        batch, told = head.batch, False
         state.copying = None
         while state.expected and state.expected[0].kind != S:
             gone = state.expected.popleft()
             if gone.operation is not None:
-                state.book.result(gone.operation, status, "", code if status == "error" else "",
-                                  text if status == "error" else "")
+                failed = not told and failed_with(head, gone)
+                told |= failed
+                state.book.result(gone.operation, "error" if failed else "skipped", "", code if failed else "",
+                                  text if failed else "")
             self._settled(gone)
-            status = "skipped"
         self._names.undo(batch)
         if not state.expected:
             state.skip = True

@@ -68,5 +68,21 @@ class Expectation:
         self.hidden = self.barrier = False
         self.index = 0                         # statements of a Query that are complete
 
+    @property
+    def about(self) -> Portal | None:
+        """What it binds, describes or executes."""
+        if self.portal is not None:
+            return self.portal
+        value = self.definition.value if self.definition is not None else None
+        return value if isinstance(value, Portal) else None
+
+
+def failed_with(head: Expectation, other: Expectation) -> bool:
+    """Is the error of `head` that of `other`, which waits for it: an Execute of what could not be parsed or bound?"""
+    portal = other.about
+    if head is other or portal is None:
+        return head is other
+    return head.about is portal or (head.definition is not None and head.definition.value is portal.prepared)
+
 
 Definitions = dict[bytes, Definition]

@@ -177,6 +177,28 @@ def test_intents_stand_before_their_bytes(port: int) -> None:
     weir.close()
 
 
+@pytest.mark.parametrize(("asked", "told"), [
+    ([parse("SELECT note FROM t WHERE id = $1", "s"), bind("none", name="s"), execute()], [("error", "22P02")]),
+    ([parse("SELECT no_such FROM t", "s"), bind(name="s"), execute()], [("error", "42703")]),
+    ([parse("SELECT no_such FROM t", "s"), bind(name="s")], [("error", "42703")]),
+    ([parse("SELECT 1 / (id - id) FROM t WHERE id = $1", "s"), bind("1", name="s"), execute()], [("error", "22012")]),
+    ([parse("SELECT no_such FROM t", "s"), bind(name="fine"), execute()], [("skipped", "")]),
+    ([bind("none", name="given"), execute(), bind("1", name="given"), execute()],
+     [("error", "22P02"), ("skipped", "")]),
+    ([bind("1", name="given"), execute(), bind("none", name="given"), execute()], [("ok", ""), ("error", "22P02")]),
+])
+def test_an_error_is_on_record_with_what_it_kept_from_running(
+    port: int, asked: list[bytes], told: list[tuple[str, str]]) -> None:
+    weir = Pump(port, "app", "shop", TableGate())
+    weir.talk(parse("SELECT 1", "fine"), parse("SELECT note FROM t WHERE id = $1", "given"), SYNC)
+    weir.talk(*asked, SYNC)
+    crew = {e.operation for e in weir.intents()}
+    results = [e for e in weir.events(events.Result) if isinstance(e, events.Result) and e.operation in crew]
+    assert [(r.status, r.sqlstate) for r in results] == told
+    assert all(r.error for r in results if r.status == "error")
+    weir.close()
+
+
 def test_a_bind_alone_has_an_intent(port: int) -> None:
     weir = Pump(port, "app", "shop", TableGate())
     weir.talk(parse("SELECT 1"), bind(), SYNC)
