@@ -115,7 +115,7 @@ def _read(
     made: set[str] = set()
     for node in nodes:
         reader = Reader(meaning, target, prepared, hidden, altered, made)
-        statement = reader.read(node)
+        statement = read(reader, node)
         if (lost and (reader.found.resolves or statement.kind in _ANYTHING)) or (
                 shifted and statement.kind in _LATER):
             raise Refused("what names mean changes in the middle of the string: send the rest in a message of its own")
@@ -230,7 +230,7 @@ class Found:
 
 
 class Reader:
-    """Reads one statement."""
+    """One statement that is read: what its names mean, and what has been found in it."""
 
     def __init__(self, meaning: Meaning, target: Target, prepared: Mapping[str, Analysis], hidden: set[int],
                  altered: bool = False, made: set[str] | None = None) -> None:
@@ -241,13 +241,7 @@ class Reader:
         self.secret = False
         self.hides_parameters = False
         self._base = (target.name, meaning.database)
-        self._row = ""                         # the one row of pg_settings that the SELECT around reads
-
-    def read(self, node: Node) -> Statement:
-        kind, fields = next(iter(node.items()))
-        return _STATEMENTS.get(kind, Reader._unknown)(self, kind, fields)
-
-    # ---- collecting
+        self.row = ""                          # the one row of pg_settings that the SELECT around reads
 
     def ask(self, action: str, kind: str = "Database", *path: str) -> None:
         base: tuple[str, ...] = self._base if kind != "Role" else (self.target.name,)
@@ -298,7 +292,7 @@ class Reader:
             self.ask(action, "Table", self.shown(schema), name)
             self.found.tables.append((var, relation, schema, name))
             if action != "sql:select" and self._is_settings(schema, name, relation):
-                self._unsure("pg_catalog", "set_config")       # its rule calls it: documentation 54.24
+                self.unsure("pg_catalog", "set_config")       # its rule calls it: documentation 54.24
 
     def _is_settings(self, schema: str, name: str, relation: Relation | None) -> bool:
         """pg_settings, or a view through which it can be written."""
@@ -306,71 +300,7 @@ class Reader:
             return (schema, name) == ("pg_catalog", "pg_settings")
         return self.meaning.catalogue.reads(relation, "pg_catalog", "pg_settings")
 
-    def look(self, node: Any, scope: frozenset[str] = frozenset()) -> None:
-        """Everything below that reads, writes or calls.  `scope`: names of CTEs that hide tables."""
-        if isinstance(node, list):
-            for one in node:
-                self.look(one, scope)
-            return
-        if not isinstance(node, dict):
-            return
-        for name, below in node.items():
-            if isinstance(below, dict):
-                if name in _NOTED:
-                    self._note(name, below)
-                special = _NODES.get(name)
-                if special is not None:
-                    special(self, below, scope)
-                else:
-                    self.look(below, scope)
-            elif isinstance(below, list):
-                self.look(below, scope)
-
-    def _range_var(self, var: Node, scope: frozenset[str]) -> None:
-        if not var.get("schemaname") and var.get("relname") in scope:
-            return
-        self.table("sql:select", var)
-
-    def _with(self, fields: Node, scope: frozenset[str]) -> frozenset[str]:
-        """Looks into the CTEs; gives the scope with their names.  A CTE that is not recursive does not see itself."""
-        clause = fields.get("withClause")
-        if not clause:
-            return scope
-        named = [cte["CommonTableExpr"] for cte in clause.get("ctes", ()) if "CommonTableExpr" in cte]
-        if clause.get("recursive"):
-            scope |= {cte.get("ctename", "") for cte in named}
-        for cte in named:
-            self.look(cte.get("ctequery"), scope)
-            scope |= {cte.get("ctename", "")}
-        return scope
-
-    def _select(self, fields: Node, scope: frozenset[str]) -> None:
-        scope = self._with(fields, scope)
-        if "intoClause" in fields:
-            into = fields["intoClause"]
-            self.found.alters = self.found.barrier = self.found.writes = True
-            self._made(into.get("rel", {}), True)
-        for clause in fields.get("lockingClause", ()):
-            self._locked(clause["LockingClause"], fields, scope)
-        for side in ("larg", "rarg"):
-            if side in fields:
-                self._select(fields[side], scope)
-        skipped = ("withClause", "intoClause", "lockingClause", "larg", "rarg")
-        outer, self._row = self._row, _one_setting(fields)
-        self.look({k: v for k, v in fields.items() if k not in skipped}, scope)
-        self._row = outer
-
-    def _locked(self, clause: Node, select: Node, scope: frozenset[str]) -> None:
-        """SELECT FOR UPDATE locks rows of what it names, or of all that it reads."""
-        self.found.writes = True
-        named = {one["RangeVar"].get("relname") for one in clause.get("lockedRels", ()) if "RangeVar" in one}
-        for kind, var in walk(select.get("fromClause", [])):
-            alias = var.get("alias", {}).get("aliasname", var.get("relname"))
-            if kind == "RangeVar" and (not named or alias in named) and (
-                    var.get("schemaname") or var.get("relname") not in scope):
-                self.table("sql:lock", var)
-
-    def _made(self, var: Node, new: bool = False) -> None:
+    def change(self, var: Node, new: bool = False) -> None:
         """`new`: it is made where the path begins, whatever else has its name."""
         if var.get("relpersistence") == "t" and not var.get("schemaname"):
             var = var | {"schemaname": "pg_temp"}
@@ -381,164 +311,11 @@ class Reader:
             self.ask("sql:ddl", "Table", self.shown(schema), name)
             self.found.changed.append((relation, schema, name))
 
-    def _insert(self, fields: Node, scope: frozenset[str]) -> None:
-        scope = self._with(fields, scope)
-        self.table("sql:insert", fields["relation"])
-        self.found.writes = True
-        conflict = fields.get("onConflictClause", {})
-        if conflict.get("action") == "ONCONFLICT_UPDATE":
-            self.table("sql:update", fields["relation"])
-            if conflict.get("whereClause") or any(kind == "ColumnRef" and strings(ref.get("fields", []))[:1] != [
-                    "excluded"] for kind, ref in walk(conflict.get("targetList", []))):
-                self.table("sql:select", fields["relation"])
-        if "infer" in conflict:                # asks whether such a row is there (INSERT, On conflict: privileges)
-            self.table("sql:select", fields["relation"])
-        self._returning(fields)
-        self.look([fields.get(k) for k in (
-            "cols", "selectStmt", "onConflictClause", "returningList", "returningClause")], scope)
-
-    def _update(self, fields: Node, scope: frozenset[str]) -> None:
-        scope = self._with(fields, scope)
-        self.table("sql:update", fields["relation"])
-        self.found.writes = True
-        if fields.get("whereClause") or any(kind == "ColumnRef" for kind, _ in walk(fields.get("targetList", []))):
-            self.table("sql:select", fields["relation"])
-        self._returning(fields)
-        self.look([fields.get(k) for k in (
-            "targetList", "whereClause", "fromClause", "returningList", "returningClause")], scope)
-
-    def _delete(self, fields: Node, scope: frozenset[str]) -> None:
-        scope = self._with(fields, scope)
-        self.table("sql:delete", fields["relation"])
-        self.found.writes = True
-        if fields.get("whereClause"):
-            self.table("sql:select", fields["relation"])
-        self._returning(fields)
-        self.look([fields.get(k) for k in (
-            "usingClause", "whereClause", "returningList", "returningClause")], scope)
-
-    def _returning(self, fields: Node) -> None:
-        if fields.get("returningList") or fields.get("returningClause"):
-            self.table("sql:select", fields["relation"])
-
-    def _merge(self, fields: Node, scope: frozenset[str]) -> None:
-        scope = self._with(fields, scope)
-        self.table("sql:select", fields["relation"])
-        self.found.writes = True
-        for when in fields.get("mergeWhenClauses", ()):
-            action = _MERGE.get(when.get("MergeWhenClause", {}).get("commandType", ""))
-            if action:
-                self.table(action, fields["relation"])
-        parts = ("sourceRelation", "joinCondition", "mergeWhenClauses", "returningList")
-        self.look([fields.get(k) for k in parts], scope)
-
-    def _note(self, kind: str, fields: Node) -> None:
-        """Calls that look like one, and those that do not: operators, casts, attributes of rows."""
-        if kind == "FuncCall":
-            self._function(strings(fields.get("funcname", [])), fields)
-        elif kind in _OPERATORS or kind in ("CaseExpr", "JoinExpr"):
-            for name in _operators(kind, fields):
-                self._operator(name)
-        elif kind in _TYPED:
-            self._type(strings(fields.get("typeName", {}).get("names", [])))
-        elif kind == "ColumnRef":
-            names = strings(fields.get("fields", []))
-            self.found.dotted += [(names[-2], names[-1])] if len(names) > 1 else []
-        elif kind == "A_Indirection":
-            self.found.dotted += [("", name) for name in strings(fields.get("indirection", []))]
-        elif kind in _JSON:
-            self._younger(_JSON[kind] or str(fields.get("op", "")).removesuffix("_OP").lower())
-
-    def _younger(self, name: str) -> None:
-        """Syntax of PostgreSQL 16 and later that is an ordinary function's name to an older server."""
-        own = self._own_function("", name)
-        if own:
-            self._unsure(own, name)
-
-    def _operator(self, name: list[str]) -> None:
-        """A user's operator is a call of a user's function."""
-        catalogue = self.meaning.catalogue
-        if catalogue is None or not catalogue.operators or not name:
-            return
-        schema, last = (name[-2] if len(name) > 1 else ""), name[-1]
-        self.found.resolves |= not schema and any(last == known for _, known in catalogue.operators)
-        for place in (schema,) if schema else self.meaning.schemas:
-            if (place, last) in catalogue.operators:
-                self._unsure(place, last)
-
-    def _type(self, name: list[str]) -> None:
-        """A cast to such a type runs a user's function."""
-        catalogue = self.meaning.catalogue
-        if catalogue is None or not catalogue.casts or not name:
-            return
-        schema, last = (name[-2] if len(name) > 1 else ""), name[-1]
-        for place in (schema,) if schema else self.meaning.schemas:
-            if (place, last) in catalogue.casts:
-                self.found.early = True        # of a literal: as soon as it is parsed
-                self._unsure(place, last)
-
-    def attributes(self) -> None:
-        """`x.name` calls name(x) where x is a row without such a column: PostgreSQL 15 documentation 8.16.5."""
-        catalogue = self.meaning.catalogue
-        dotted, self.found.dotted = self.found.dotted, []
-        if catalogue is None or not catalogue.row_functions:
-            return
-        for qualifier, name in dotted:
-            place = next((one for one in self.meaning.schemas if (one, name) in catalogue.row_functions), "")
-            if place and not self._is_column(qualifier, name):
-                self._unsure(place, name)
-
-    def _is_column(self, qualifier: str, name: str) -> bool:
-        """Of every relation of the statement that goes by this name."""
-        meant = [relation for var, relation, _, _ in self.found.tables if called(var) == qualifier]
-        return bool(meant) and all(relation is not None and name in relation.columns for relation in meant)
-
-    def _function(self, name: list[str], fields: Node) -> None:
-        schema, last = (name[-2] if len(name) > 1 else ""), name[-1] if name else ""
-        if (schema, last) == ("pg_catalog", "json_object"):
-            schema = ""                        # syntax since PostgreSQL 16; an ordinary name to an older server
-        self.found.resolves |= not schema
-        own = self._own_function(schema, last)
-        if own:
-            self._unsure(own, last)
-        elif schema not in ("", "pg_catalog", "information_schema"):
-            self._unsure(schema, last)
-        elif last == "set_config":
-            self._set_config(fields)
-        elif last == "pg_notify":
-            self.ask("sql:notify")
-        elif is_large_object(last):
-            self.ask("sql:large-object")
-            self.found.writes = True
-        elif last not in harmless():
-            self._unsure("pg_catalog", last)
-        self.found.writes |= last == "nextval"
-
-    def _own_function(self, schema: str, name: str) -> str:
-        """The schema of a user's function that this name may mean."""
-        catalogue = self.meaning.catalogue
-        if name in self.made and schema not in SYSTEM:
-            return schema or next((one for one in self.meaning.schemas if one not in SYSTEM), "public")
-        if catalogue is None or not catalogue.functions:
-            return ""
-        places = (schema,) if schema else self.meaning.schemas
-        return next((place for place in places if (place, name) in catalogue.functions), "")
-
-    def _unsure(self, schema: str, name: str) -> None:
+    def unsure(self, schema: str, name: str) -> None:
         self.ask("sql:call", "Function", schema, name)
         self.found.unknown_functions.append(name)
         self.found.barrier = self.found.writes = True
         self.found.shift = UNKNOWN
-
-    def _set_config(self, fields: Node) -> None:
-        arguments = fields.get("args", [])
-        constant = [a.get("A_Const", {}).get("sval", {}).get("sval") for a in arguments[:2]]
-        if self._row and constant[:1] == [None] and _is_column(arguments[0], "name"):
-            constant[0] = self._row            # pg_dump's: set_config(name, ...) FROM pg_settings WHERE name = ...
-        if len(constant) == 2 and constant[0] is not None:
-            self.setting(constant[0], constant[1] if constant[1] is not None else "?")
-        else:
-            self._unsure("pg_catalog", "set_config")
 
     def setting(self, name: str, value: str) -> None:
         name = name.lower()
@@ -552,8 +329,6 @@ class Reader:
         else:
             self.ask("sql:set", "Setting", name)
 
-    # ---- statements
-
     def done(self, kind: str, **more: Any) -> Statement:
         found = self.found
         chosen: dict[str, Any] = {
@@ -561,304 +336,572 @@ class Reader:
             "writes": found.writes, "early": found.early} | more
         return Statement(kind, **chosen)
 
-    def _query(self, kind: str, fields: Node) -> Statement:
-        from enforcer.protocols.postgresql.lineage import trace
 
-        self.look({kind: fields})
-        self.attributes()
-        name = {"SelectStmt": "select", "InsertStmt": "insert", "UpdateStmt": "update", "DeleteStmt": "delete",
-                "MergeStmt": "merge"}[kind]
-        if not self.found.requests:
-            self.ask("sql:transaction")        # SELECT 1: touches nothing
-        traced = trace(self, kind, fields, True)
-        return self.done(name, shows=traced.shows, blocked=traced.blocked, blocked_reason=traced.reason)
+def read(reader: Reader, node: Node) -> Statement:
+    kind, fields = next(iter(node.items()))
+    return _STATEMENTS.get(kind, read_unknown)(reader, kind, fields)
 
-    def _transaction(self, kind: str, fields: Node) -> Statement:
-        self.ask("sql:transaction")
-        name = {"TRANS_STMT_BEGIN": "begin", "TRANS_STMT_START": "begin", "TRANS_STMT_COMMIT": "commit",
-                "TRANS_STMT_ROLLBACK": "rollback", "TRANS_STMT_SAVEPOINT": "savepoint",
-                "TRANS_STMT_RELEASE": "release", "TRANS_STMT_ROLLBACK_TO": "rollback_to"}.get(fields.get("kind", ""))
-        if name is None:
-            self.ask("sql:admin")              # two-phase commit
-            name = "commit"
-        return self.done(name)
 
-    def _set(self, kind: str, fields: Node) -> Statement:
-        what, name = fields.get("kind", ""), fields.get("name", "").lower()
-        if what == "VAR_RESET_ALL":
-            self.ask("sql:set", "Setting", "all")
-            self.found.barrier, self.found.shift = True, UNKNOWN
-        elif what == "VAR_SET_MULTI":
-            if name == "transaction":
-                self.ask("sql:transaction")
+def look(reader: Reader, node: Any, scope: frozenset[str] = frozenset()) -> None:
+    """Everything below that reads, writes or calls.  `scope`: names of CTEs that hide tables."""
+    if isinstance(node, list):
+        for one in node:
+            look(reader, one, scope)
+        return
+    if not isinstance(node, dict):
+        return
+    for name, below in node.items():
+        if isinstance(below, dict):
+            if name in _NOTED:
+                note(reader, name, below)
+            special = _NODES.get(name)
+            if special is not None:
+                special(reader, below, scope)
             else:
-                self.ask("sql:set", "Setting", name.replace("transaction snapshot", "transaction_snapshot"))
-            self.look(fields.get("args"))
+                look(reader, below, scope)
+        elif isinstance(below, list):
+            look(reader, below, scope)
+
+
+def _range_var(reader: Reader, var: Node, scope: frozenset[str]) -> None:
+    if not var.get("schemaname") and var.get("relname") in scope:
+        return
+    reader.table("sql:select", var)
+
+
+def _with(reader: Reader, fields: Node, scope: frozenset[str]) -> frozenset[str]:
+    """Looks into the CTEs; gives the scope with their names.  A CTE that is not recursive does not see itself."""
+    clause = fields.get("withClause")
+    if not clause:
+        return scope
+    named = [cte["CommonTableExpr"] for cte in clause.get("ctes", ()) if "CommonTableExpr" in cte]
+    if clause.get("recursive"):
+        scope |= {cte.get("ctename", "") for cte in named}
+    for cte in named:
+        look(reader, cte.get("ctequery"), scope)
+        scope |= {cte.get("ctename", "")}
+    return scope
+
+
+def _select(reader: Reader, fields: Node, scope: frozenset[str]) -> None:
+    scope = _with(reader, fields, scope)
+    if "intoClause" in fields:
+        into = fields["intoClause"]
+        reader.found.alters = reader.found.barrier = reader.found.writes = True
+        reader.change(into.get("rel", {}), True)
+    for clause in fields.get("lockingClause", ()):
+        _locked(reader, clause["LockingClause"], fields, scope)
+    for side in ("larg", "rarg"):
+        if side in fields:
+            _select(reader, fields[side], scope)
+    skipped = ("withClause", "intoClause", "lockingClause", "larg", "rarg")
+    outer, reader.row = reader.row, _one_setting(fields)
+    look(reader, {k: v for k, v in fields.items() if k not in skipped}, scope)
+    reader.row = outer
+
+
+def _locked(reader: Reader, clause: Node, select: Node, scope: frozenset[str]) -> None:
+    """SELECT FOR UPDATE locks rows of what it names, or of all that it reads."""
+    reader.found.writes = True
+    named = {one["RangeVar"].get("relname") for one in clause.get("lockedRels", ()) if "RangeVar" in one}
+    for kind, var in walk(select.get("fromClause", [])):
+        alias = var.get("alias", {}).get("aliasname", var.get("relname"))
+        if kind == "RangeVar" and (not named or alias in named) and (
+                var.get("schemaname") or var.get("relname") not in scope):
+            reader.table("sql:lock", var)
+
+
+def _insert(reader: Reader, fields: Node, scope: frozenset[str]) -> None:
+    scope = _with(reader, fields, scope)
+    reader.table("sql:insert", fields["relation"])
+    reader.found.writes = True
+    conflict = fields.get("onConflictClause", {})
+    if conflict.get("action") == "ONCONFLICT_UPDATE":
+        reader.table("sql:update", fields["relation"])
+        if conflict.get("whereClause") or any(kind == "ColumnRef" and strings(ref.get("fields", []))[:1] != [
+                "excluded"] for kind, ref in walk(conflict.get("targetList", []))):
+            reader.table("sql:select", fields["relation"])
+    if "infer" in conflict:                    # asks whether such a row is there (INSERT, On conflict: privileges)
+        reader.table("sql:select", fields["relation"])
+    _returning(reader, fields)
+    look(reader, [fields.get(k) for k in (
+        "cols", "selectStmt", "onConflictClause", "returningList", "returningClause")], scope)
+
+
+def _update(reader: Reader, fields: Node, scope: frozenset[str]) -> None:
+    scope = _with(reader, fields, scope)
+    reader.table("sql:update", fields["relation"])
+    reader.found.writes = True
+    if fields.get("whereClause") or any(kind == "ColumnRef" for kind, _ in walk(fields.get("targetList", []))):
+        reader.table("sql:select", fields["relation"])
+    _returning(reader, fields)
+    look(reader, [fields.get(k) for k in (
+        "targetList", "whereClause", "fromClause", "returningList", "returningClause")], scope)
+
+
+def _delete(reader: Reader, fields: Node, scope: frozenset[str]) -> None:
+    scope = _with(reader, fields, scope)
+    reader.table("sql:delete", fields["relation"])
+    reader.found.writes = True
+    if fields.get("whereClause"):
+        reader.table("sql:select", fields["relation"])
+    _returning(reader, fields)
+    look(reader, [fields.get(k) for k in (
+        "usingClause", "whereClause", "returningList", "returningClause")], scope)
+
+
+def _returning(reader: Reader, fields: Node) -> None:
+    if fields.get("returningList") or fields.get("returningClause"):
+        reader.table("sql:select", fields["relation"])
+
+
+def _merge(reader: Reader, fields: Node, scope: frozenset[str]) -> None:
+    scope = _with(reader, fields, scope)
+    reader.table("sql:select", fields["relation"])
+    reader.found.writes = True
+    for when in fields.get("mergeWhenClauses", ()):
+        action = _MERGE.get(when.get("MergeWhenClause", {}).get("commandType", ""))
+        if action:
+            reader.table(action, fields["relation"])
+    parts = ("sourceRelation", "joinCondition", "mergeWhenClauses", "returningList")
+    look(reader, [fields.get(k) for k in parts], scope)
+
+
+def note(reader: Reader, kind: str, fields: Node) -> None:
+    """Calls that look like one, and those that do not: operators, casts, attributes of rows."""
+    if kind == "FuncCall":
+        note_function(reader, strings(fields.get("funcname", [])), fields)
+    elif kind in _OPERATORS or kind in ("CaseExpr", "JoinExpr"):
+        for name in _operators(kind, fields):
+            _note_operator(reader, name)
+    elif kind in _TYPED:
+        note_type(reader, strings(fields.get("typeName", {}).get("names", [])))
+    elif kind == "ColumnRef":
+        names = strings(fields.get("fields", []))
+        reader.found.dotted += [(names[-2], names[-1])] if len(names) > 1 else []
+    elif kind == "A_Indirection":
+        reader.found.dotted += [("", name) for name in strings(fields.get("indirection", []))]
+    elif kind in _JSON:
+        _note_younger(reader, _JSON[kind] or str(fields.get("op", "")).removesuffix("_OP").lower())
+
+
+def _note_younger(reader: Reader, name: str) -> None:
+    """Syntax of PostgreSQL 16 and later that is an ordinary function's name to an older server."""
+    own = own_function(reader, "", name)
+    if own:
+        reader.unsure(own, name)
+
+
+def _note_operator(reader: Reader, name: list[str]) -> None:
+    """A user's operator is a call of a user's function."""
+    catalogue = reader.meaning.catalogue
+    if catalogue is None or not catalogue.operators or not name:
+        return
+    schema, last = (name[-2] if len(name) > 1 else ""), name[-1]
+    reader.found.resolves |= not schema and any(last == known for _, known in catalogue.operators)
+    for place in (schema,) if schema else reader.meaning.schemas:
+        if (place, last) in catalogue.operators:
+            reader.unsure(place, last)
+
+
+def note_type(reader: Reader, name: list[str]) -> None:
+    """A cast to such a type runs a user's function."""
+    catalogue = reader.meaning.catalogue
+    if catalogue is None or not catalogue.casts or not name:
+        return
+    schema, last = (name[-2] if len(name) > 1 else ""), name[-1]
+    for place in (schema,) if schema else reader.meaning.schemas:
+        if (place, last) in catalogue.casts:
+            reader.found.early = True          # of a literal: as soon as it is parsed
+            reader.unsure(place, last)
+
+
+def note_attributes(reader: Reader) -> None:
+    """`x.name` calls name(x) where x is a row without such a column: PostgreSQL 15 documentation 8.16.5."""
+    catalogue = reader.meaning.catalogue
+    dotted, reader.found.dotted = reader.found.dotted, []
+    if catalogue is None or not catalogue.row_functions:
+        return
+    for qualifier, name in dotted:
+        place = next((one for one in reader.meaning.schemas if (one, name) in catalogue.row_functions), "")
+        if place and not _is_column(reader, qualifier, name):
+            reader.unsure(place, name)
+
+
+def _is_column(reader: Reader, qualifier: str, name: str) -> bool:
+    """Of every relation of the statement that goes by this name."""
+    meant = [relation for var, relation, _, _ in reader.found.tables if called(var) == qualifier]
+    return bool(meant) and all(relation is not None and name in relation.columns for relation in meant)
+
+
+def note_function(reader: Reader, name: list[str], fields: Node) -> None:
+    schema, last = (name[-2] if len(name) > 1 else ""), name[-1] if name else ""
+    if (schema, last) == ("pg_catalog", "json_object"):
+        schema = ""                            # syntax since PostgreSQL 16; an ordinary name to an older server
+    reader.found.resolves |= not schema
+    own = own_function(reader, schema, last)
+    if own:
+        reader.unsure(own, last)
+    elif schema not in ("", "pg_catalog", "information_schema"):
+        reader.unsure(schema, last)
+    elif last == "set_config":
+        _note_set_config(reader, fields)
+    elif last == "pg_notify":
+        reader.ask("sql:notify")
+    elif is_large_object(last):
+        reader.ask("sql:large-object")
+        reader.found.writes = True
+    elif last not in harmless():
+        reader.unsure("pg_catalog", last)
+    reader.found.writes |= last == "nextval"
+
+
+def own_function(reader: Reader, schema: str, name: str) -> str:
+    """The schema of a user's function that this name may mean."""
+    catalogue = reader.meaning.catalogue
+    if name in reader.made and schema not in SYSTEM:
+        return schema or next((one for one in reader.meaning.schemas if one not in SYSTEM), "public")
+    if catalogue is None or not catalogue.functions:
+        return ""
+    places = (schema,) if schema else reader.meaning.schemas
+    return next((place for place in places if (place, name) in catalogue.functions), "")
+
+
+def _note_set_config(reader: Reader, fields: Node) -> None:
+    arguments = fields.get("args", [])
+    constant = [a.get("A_Const", {}).get("sval", {}).get("sval") for a in arguments[:2]]
+    if reader.row and constant[:1] == [None] and is_bare(arguments[0], "name"):
+        constant[0] = reader.row               # pg_dump's: set_config(name, ...) FROM pg_settings WHERE name = ...
+    if len(constant) == 2 and constant[0] is not None:
+        reader.setting(constant[0], constant[1] if constant[1] is not None else "?")
+    else:
+        reader.unsure("pg_catalog", "set_config")
+
+
+def read_query(reader: Reader, kind: str, fields: Node) -> Statement:
+    from enforcer.protocols.postgresql.lineage import trace
+
+    look(reader, {kind: fields})
+    note_attributes(reader)
+    name = {"SelectStmt": "select", "InsertStmt": "insert", "UpdateStmt": "update", "DeleteStmt": "delete",
+            "MergeStmt": "merge"}[kind]
+    if not reader.found.requests:
+        reader.ask("sql:transaction")          # SELECT 1: touches nothing
+    traced = trace(reader, kind, fields, True)
+    return reader.done(name, shows=traced.shows, blocked=traced.blocked, blocked_reason=traced.reason)
+
+
+def read_transaction(reader: Reader, kind: str, fields: Node) -> Statement:
+    reader.ask("sql:transaction")
+    name = {"TRANS_STMT_BEGIN": "begin", "TRANS_STMT_START": "begin", "TRANS_STMT_COMMIT": "commit",
+            "TRANS_STMT_ROLLBACK": "rollback", "TRANS_STMT_SAVEPOINT": "savepoint",
+            "TRANS_STMT_RELEASE": "release", "TRANS_STMT_ROLLBACK_TO": "rollback_to"}.get(fields.get("kind", ""))
+    if name is None:
+        reader.ask("sql:admin")                # two-phase commit
+        name = "commit"
+    return reader.done(name)
+
+
+def read_set(reader: Reader, kind: str, fields: Node) -> Statement:
+    what, name = fields.get("kind", ""), fields.get("name", "").lower()
+    if what == "VAR_RESET_ALL":
+        reader.ask("sql:set", "Setting", "all")
+        reader.found.barrier, reader.found.shift = True, UNKNOWN
+    elif what == "VAR_SET_MULTI":
+        if name == "transaction":
+            reader.ask("sql:transaction")
         else:
-            arguments = fields.get("args", [])
-            self.setting(name, _values(arguments) if what == "VAR_SET_VALUE" else "")
-            if what in ("VAR_RESET", "VAR_SET_DEFAULT") and settings.is_pinned(name):
-                raise Refused(f"{name} is pinned: its default may differ")
-            if name == "search_path" and what == "VAR_SET_VALUE":
-                self.found.shift = self._path(arguments)
-                known = {one for one in self.meaning.schemas if not one.startswith("pg_temp")}
-                self.found.doubtful = not known >= set(self.found.shift)
-        return self.done("reset" if "RESET" in what else "set")
+            reader.ask("sql:set", "Setting", name.replace("transaction snapshot", "transaction_snapshot"))
+        look(reader, fields.get("args"))
+    else:
+        arguments = fields.get("args", [])
+        reader.setting(name, _values(arguments) if what == "VAR_SET_VALUE" else "")
+        if what in ("VAR_RESET", "VAR_SET_DEFAULT") and settings.is_pinned(name):
+            raise Refused(f"{name} is pinned: its default may differ")
+        if name == "search_path" and what == "VAR_SET_VALUE":
+            reader.found.shift = _path(reader, arguments)
+            known = {one for one in reader.meaning.schemas if not one.startswith("pg_temp")}
+            reader.found.doubtful = not known >= set(reader.found.shift)
+    return reader.done("reset" if "RESET" in what else "set")
 
-    def _path(self, arguments: list[Node]) -> tuple[str, ...]:
-        """The effective search path of SET search_path = these: documentation 20.11.1.  Schemas without USAGE, and
-        those that are not there, are passed over; pg_temp stands where it is named."""
-        names = [one.get("A_Const", {}).get("sval", {}).get("sval", "") for one in arguments]
-        if not all(0 < len(name.encode()) < NAME_LIMIT for name in names):
-            return UNKNOWN                     # a longer one is cut
-        names = [self.meaning.role if name == "$user" else name for name in names]
-        temporary = [one for one in self.meaning.schemas if one.startswith("pg_temp_")]
-        system = [] if "pg_catalog" in names else ["pg_catalog"]
-        return tuple(dict.fromkeys([*temporary, *system, *names]))
 
-    def _show(self, kind: str, fields: Node) -> Statement:
-        self.ask("sql:transaction")
-        return self.done("show")
+def _path(reader: Reader, arguments: list[Node]) -> tuple[str, ...]:
+    """The effective search path of SET search_path = these: documentation 20.11.1.  Schemas without USAGE, and
+    those that are not there, are passed over; pg_temp stands where it is named."""
+    names = [one.get("A_Const", {}).get("sval", {}).get("sval", "") for one in arguments]
+    if not all(0 < len(name.encode()) < NAME_LIMIT for name in names):
+        return UNKNOWN                         # a longer one is cut
+    names = [reader.meaning.role if name == "$user" else name for name in names]
+    temporary = [one for one in reader.meaning.schemas if one.startswith("pg_temp_")]
+    system = [] if "pg_catalog" in names else ["pg_catalog"]
+    return tuple(dict.fromkeys([*temporary, *system, *names]))
 
-    def _prepare(self, kind: str, fields: Node) -> Statement:
-        for one in fields.get("argtypes", ()):
-            self._type(strings(one.get("TypeName", {}).get("names", [])))
-        if self.found.early:
-            raise Refused(CASTING)
-        inner = self._inside(fields.get("query", {}))
-        first = inner.statements[0]
-        return self.done("prepare", name=fields.get("name", ""), inner=inner, shows=first.shows, blocked=first.blocked,
-                         blocked_reason=first.blocked_reason)
 
-    def _declare(self, kind: str, fields: Node) -> Statement:
-        inner = self._inside(fields.get("query", {}))
-        first = inner.statements[0]
-        return self.done("declare", name=fields.get("portalname", ""), inner=inner, shows=first.shows,
-                         blocked=first.blocked, blocked_reason=first.blocked_reason)
+def read_show(reader: Reader, kind: str, fields: Node) -> Statement:
+    reader.ask("sql:transaction")
+    return reader.done("show")
 
-    def _inside(self, node: Node) -> Analysis:
-        """What a statement holds, with its requests as this one's own."""
-        reader = Reader(self.meaning, self.target, self.prepared, self.hidden, self.altered, self.made)
-        statement = reader.read(node)
-        self.found.requests.update(dict.fromkeys(statement.requests))
-        self.found.tables += reader.found.tables
-        self.found.barrier |= statement.barrier
-        self.found.alters |= statement.alters_catalogue
-        self.found.writes |= statement.writes
-        self.found.early |= statement.early
-        self.hides_parameters |= reader.hides_parameters
-        self.secret |= reader.secret
-        self.found.shift = self.found.shift if reader.found.shift is None else reader.found.shift
-        self.found.resolves |= reader.found.resolves
-        return Analysis((statement,), hide_parameters=reader.hides_parameters or reader.secret)
 
-    def _execute(self, kind: str, fields: Node) -> Statement:
-        name = fields.get("name", "")
-        self.look(fields.get("params"))
-        self.ask("sql:transaction")
-        try:
-            inner = self.prepared[name]
-        except KeyError:
-            return self.done("execute", name=name)
-        for statement in inner.statements:
-            self.found.requests.update(dict.fromkeys(statement.requests))
-            self.found.barrier |= statement.barrier
-            self.found.alters |= statement.alters_catalogue
-            self.found.writes |= statement.writes
-            if statement.barrier:
-                self.found.shift = UNKNOWN
-        if inner.hide_parameters:
-            self.secret = True
-        first = inner.statements[0] if inner.statements else Statement("other")
-        return self.done("execute", name=name, shows=first.shows, blocked=first.blocked,
-                         blocked_reason=first.blocked_reason, copy=first.copy)
+def _prepare(reader: Reader, kind: str, fields: Node) -> Statement:
+    for one in fields.get("argtypes", ()):
+        note_type(reader, strings(one.get("TypeName", {}).get("names", [])))
+    if reader.found.early:
+        raise Refused(CASTING)
+    inner = _inside(reader, fields.get("query", {}))
+    first = inner.statements[0]
+    return reader.done("prepare", name=fields.get("name", ""), inner=inner, shows=first.shows, blocked=first.blocked,
+                       blocked_reason=first.blocked_reason)
 
-    def _named(self, kind: str, fields: Node) -> Statement:
-        self.ask("sql:transaction")
-        if kind == "DiscardStmt":
-            self.found.shift = UNKNOWN
-            return self.done("discard", barrier=True, alters_catalogue=True)
-        name = {"DeallocateStmt": "deallocate", "FetchStmt": "fetch", "ClosePortalStmt": "close"}[kind]
-        return self.done(name, name=fields.get("name" if kind == "DeallocateStmt" else "portalname", ""))
 
-    def _copy(self, kind: str, fields: Node) -> Statement:
-        from enforcer.protocols.postgresql.lineage import trace
+def _declare(reader: Reader, kind: str, fields: Node) -> Statement:
+    inner = _inside(reader, fields.get("query", {}))
+    first = inner.statements[0]
+    return reader.done("declare", name=fields.get("portalname", ""), inner=inner, shows=first.shows,
+                       blocked=first.blocked, blocked_reason=first.blocked_reason)
 
-        into = bool(fields.get("is_from"))
-        if fields.get("is_program") or fields.get("filename"):
-            self.ask("sql:copy-file")
-            self.found.writes = True
-        if "relation" in fields:
-            self.table("sql:insert" if into else "sql:select", fields["relation"])
-            if fields.get("whereClause"):
-                self.table("sql:select", fields["relation"])
-        self.look([fields.get("query"), fields.get("whereClause")])
-        self.attributes()
-        self.found.writes |= into
-        if not self.found.requests:
-            self.ask("sql:transaction")        # COPY (SELECT 1): touches nothing
-        traced = trace(self, kind, fields, False)
-        way = "" if fields.get("filename") else "in" if into else "out"
-        return self.done("copy", copy=way, blocked=traced.blocked, blocked_reason=traced.reason)
 
-    def _explain(self, kind: str, fields: Node) -> Statement:
-        refuse_execute(fields.get("query", {}))
-        inner = self._inside(fields.get("query", {})).statements[0]
-        # Planning runs immutable functions; with ANALYZE the statement itself runs.  A plan tells how wide the values
-        # of a column are, and how many rows are in which partition.
-        told = [relation.labels["tableoid"].label for _, relation, _, _ in self.found.tables
-                if relation is not None and "tableoid" in relation.labels]
-        labels = tuple(dict.fromkeys((*inner.blocked, *inner.shows, *told)))
-        return self.done("explain", blocked=labels, blocked_reason=inner.blocked_reason or (
-            f"a plan tells of labelled columns: {', '.join(labels)}" if labels else ""))
+def _inside(reader: Reader, node: Node) -> Analysis:
+    """What a statement holds, with its requests as this one's own."""
+    within = Reader(reader.meaning, reader.target, reader.prepared, reader.hidden, reader.altered, reader.made)
+    statement = read(within, node)
+    reader.found.requests.update(dict.fromkeys(statement.requests))
+    reader.found.tables += within.found.tables
+    reader.found.barrier |= statement.barrier
+    reader.found.alters |= statement.alters_catalogue
+    reader.found.writes |= statement.writes
+    reader.found.early |= statement.early
+    reader.hides_parameters |= within.hides_parameters
+    reader.secret |= within.secret
+    reader.found.shift = reader.found.shift if within.found.shift is None else within.found.shift
+    reader.found.resolves |= within.found.resolves
+    return Analysis((statement,), hide_parameters=within.hides_parameters or within.secret)
 
-    def _notify(self, kind: str, fields: Node) -> Statement:
-        name = {"ListenStmt": "listen", "UnlistenStmt": "unlisten", "NotifyStmt": "notify"}[kind]
-        self.ask("sql:transaction" if name == "unlisten" else f"sql:{name}")
-        return self.done(name)
 
-    def _lock(self, kind: str, fields: Node) -> Statement:
-        for one in fields.get("relations", ()):
-            self.table("sql:lock", one["RangeVar"])
-        return self.done("lock")
+def _execute(reader: Reader, kind: str, fields: Node) -> Statement:
+    name = fields.get("name", "")
+    look(reader, fields.get("params"))
+    reader.ask("sql:transaction")
+    try:
+        inner = reader.prepared[name]
+    except KeyError:
+        return reader.done("execute", name=name)
+    for statement in inner.statements:
+        reader.found.requests.update(dict.fromkeys(statement.requests))
+        reader.found.barrier |= statement.barrier
+        reader.found.alters |= statement.alters_catalogue
+        reader.found.writes |= statement.writes
+        if statement.barrier:
+            reader.found.shift = UNKNOWN
+    if inner.hide_parameters:
+        reader.secret = True
+    first = inner.statements[0] if inner.statements else Statement("other")
+    return reader.done("execute", name=name, shows=first.shows, blocked=first.blocked,
+                       blocked_reason=first.blocked_reason, copy=first.copy)
 
-    def _truncate(self, kind: str, fields: Node) -> Statement:
-        for one in fields.get("relations", ()):
-            self.table("sql:truncate", one["RangeVar"])
-        if fields.get("behavior") == "DROP_CASCADE":
-            self.ask("sql:truncate")           # whatever refers to it, however far
-        return self.done("truncate", writes=True)
 
-    def _do(self, kind: str, fields: Node) -> Statement:
-        self.ask("sql:do")
-        return self._anything("do")
+def read_named(reader: Reader, kind: str, fields: Node) -> Statement:
+    reader.ask("sql:transaction")
+    if kind == "DiscardStmt":
+        reader.found.shift = UNKNOWN
+        return reader.done("discard", barrier=True, alters_catalogue=True)
+    name = {"DeallocateStmt": "deallocate", "FetchStmt": "fetch", "ClosePortalStmt": "close"}[kind]
+    return reader.done(name, name=fields.get("name" if kind == "DeallocateStmt" else "portalname", ""))
 
-    def _procedure(self, kind: str, fields: Node) -> Statement:
-        call = fields.get("funccall", {})
-        name = strings(call.get("funcname", []))
-        last, schema = (name[-1] if name else ""), name[-2] if len(name) > 1 else ""
-        own = self._own_function(schema, last)
-        self.ask("sql:call", "Function", own or schema or "public", last)
-        self.look(call.get("args"))
-        return self._anything("call")
 
-    def _anything(self, kind: str) -> Statement:
-        """It may do whatever its author could."""
-        self.found.shift = UNKNOWN
-        self.hides_parameters |= bool(self.target.labels)
-        self.secret |= kind == "call" and bool(self.target.labels)
-        labels = tuple(dict.fromkeys(label.label for label in self.target.labels))
-        return self.done(kind, barrier=True, alters_catalogue=True, writes=True, blocked=labels, blocked_reason=(
-            f"what {kind.upper()} reads cannot be told, and this target has labelled columns: {', '.join(labels)}"
-            if labels else ""))
+def read_copy(reader: Reader, kind: str, fields: Node) -> Statement:
+    from enforcer.protocols.postgresql.lineage import trace
 
-    def _constraints(self, kind: str, fields: Node) -> Statement:
-        self.ask("sql:transaction")
-        return self.done("set")
+    into = bool(fields.get("is_from"))
+    if fields.get("is_program") or fields.get("filename"):
+        reader.ask("sql:copy-file")
+        reader.found.writes = True
+    if "relation" in fields:
+        reader.table("sql:insert" if into else "sql:select", fields["relation"])
+        if fields.get("whereClause"):
+            reader.table("sql:select", fields["relation"])
+    look(reader, [fields.get("query"), fields.get("whereClause")])
+    note_attributes(reader)
+    reader.found.writes |= into
+    if not reader.found.requests:
+        reader.ask("sql:transaction")          # COPY (SELECT 1): touches nothing
+    traced = trace(reader, kind, fields, False)
+    way = "" if fields.get("filename") else "in" if into else "out"
+    return reader.done("copy", copy=way, blocked=traced.blocked, blocked_reason=traced.reason)
 
-    def _ddl(self, kind: str, fields: Node) -> Statement:
-        """CREATE, ALTER, DROP of a relation."""
-        from enforcer.protocols.postgresql.lineage import trace
 
-        refuse_execute(fields.get("query", {}))
-        for var in _relations_of(fields):
-            self._made(var, kind in _CREATES)
-        if kind == "DropStmt":
-            self._dropped(fields)
-        self._renamed(kind, fields)
-        self._mentioned(fields)
-        if any("GrantStmt" in element for element in fields.get("schemaElts", [])):
-            self.ask("sql:admin")
-        if kind == "CreateTrigStmt":
-            self._function(strings(fields.get("funcname", [])), fields)
-        self.look({k: v for k, v in fields.items() if k != "inhRelations"})
-        self.attributes()
-        cascades = fields.get("behavior") == "DROP_CASCADE" and kind == "DropStmt"
-        if cascades or not any(request.action == "sql:ddl" for request in self.found.requests):
-            self.ask("sql:ddl")
-        # After these a name that is resolved here may be another thing's.
-        if kind in ("RenameStmt", "AlterObjectSchemaStmt", "CreateSchemaStmt"):
-            self.found.shift = UNKNOWN
-        self._code(kind, fields)
-        if kind == "CreateFunctionStmt":
-            self.made.update(strings(fields.get("funcname", []))[-1:])
-        traced = trace(self, kind, fields, False)
-        return self.done("ddl", barrier=True, alters_catalogue=True, writes=True, blocked=traced.blocked,
-                         blocked_reason=traced.reason)
+def _explain(reader: Reader, kind: str, fields: Node) -> Statement:
+    refuse_execute(fields.get("query", {}))
+    inner = _inside(reader, fields.get("query", {})).statements[0]
+    # Planning runs immutable functions; with ANALYZE the statement itself runs.  A plan tells how wide the values
+    # of a column are, and how many rows are in which partition.
+    told = [relation.labels["tableoid"].label for _, relation, _, _ in reader.found.tables
+            if relation is not None and "tableoid" in relation.labels]
+    labels = tuple(dict.fromkeys((*inner.blocked, *inner.shows, *told)))
+    return reader.done("explain", blocked=labels, blocked_reason=inner.blocked_reason or (
+        f"a plan tells of labelled columns: {', '.join(labels)}" if labels else ""))
 
-    def _code(self, kind: str, fields: Node) -> None:
-        """Until the transaction ends nobody can tell that a name means code that was made or renamed in it: so whoever
-        makes it must be permitted to call it."""
-        if kind == "CreateFunctionStmt":
-            name = strings(fields.get("funcname", []))
-            own = next((one for one in self.meaning.schemas if one not in SYSTEM), "public")
-            self.ask("sql:call", "Function", name[-2] if len(name) > 1 else own, name[-1] if name else "")
-        elif fields.get("renameType" if kind == "RenameStmt" else "objectType") in _CODE and kind in (
-                "RenameStmt", "AlterObjectSchemaStmt"):
-            self.ask("sql:admin")
 
-    def _renamed(self, kind: str, fields: Node) -> None:
-        """A relation's new name is asked for as well: policies go by names."""
-        var = fields.get("relation", {})
-        if kind == "RenameStmt" and fields.get("renameType") in _DROPPED:
-            for schema, _, _ in self.places(var):
-                self.ask("sql:ddl", "Table", self.shown(schema), fields.get("newname", ""))
-        elif kind == "AlterObjectSchemaStmt" and var:
-            self.ask("sql:ddl", "Table", fields.get("newschema", ""), var.get("relname", ""))
+def read_notify(reader: Reader, kind: str, fields: Node) -> Statement:
+    name = {"ListenStmt": "listen", "UnlistenStmt": "unlisten", "NotifyStmt": "notify"}[kind]
+    reader.ask("sql:transaction" if name == "unlisten" else f"sql:{name}")
+    return reader.done(name)
 
-    def _mentioned(self, fields: Node) -> None:
-        """Tables that a definition refers to: parents, referenced tables, templates."""
-        for kind, below in walk(fields):
-            if kind == "Constraint" and "pktable" in below:
-                self._made(below["pktable"])
-            elif kind == "TableLikeClause":
-                self.table("sql:select", below["relation"])
-            elif kind == "PartitionCmd" and "name" in below:
-                self._made(below["name"])
-        for one in fields.get("inhRelations", ()):
-            self._made(one["RangeVar"])
-        for one in fields.get("cmds", ()):
-            parent = one.get("AlterTableCmd", {}).get("def", {}).get("RangeVar")
-            if parent:
-                self._made(parent)
 
-    def _dropped(self, fields: Node) -> None:
-        if fields.get("removeType") not in _DROPPED:
-            return
-        for one in fields.get("objects", ()):
-            name = strings(one.get("List", {}).get("items", []))
-            if name:
-                self._made({"schemaname": name[-2] if len(name) > 1 else "", "relname": name[-1]})
+def read_lock(reader: Reader, kind: str, fields: Node) -> Statement:
+    for one in fields.get("relations", ()):
+        reader.table("sql:lock", one["RangeVar"])
+    return reader.done("lock")
 
-    def _vacuum(self, kind: str, fields: Node) -> Statement:
-        """VACUUM and ANALYZE, of tables or of the whole database."""
-        for one in fields.get("rels", ()):
-            var = one.get("VacuumRelation", {}).get("relation", {})
-            for schema, name, _ in self.places(var):
-                self.ask("sql:admin", "Table", self.shown(schema), name)
-        if not self.found.requests:
-            self.ask("sql:admin")
-        return self.done("other", writes=True)
 
-    def _admin(self, kind: str, fields: Node) -> Statement:
-        self.ask("sql:admin")
-        if kind in ("CreateExtensionStmt", "AlterExtensionStmt", "CreateCastStmt", "ImportForeignSchemaStmt"):
-            self.found.shift = UNKNOWN         # they make functions, operators and relations that are not known here
-        self.secret = kind in ("CreateRoleStmt", "AlterRoleStmt", "CreateUserMappingStmt", "AlterUserMappingStmt",
-                               "CreateSubscriptionStmt", "AlterSubscriptionStmt", "CreateForeignServerStmt",
-                               "AlterForeignServerStmt", "CreateFdwStmt", "AlterFdwStmt")
-        return self.done("other", barrier=True, alters_catalogue=True, writes=True)
+def read_truncate(reader: Reader, kind: str, fields: Node) -> Statement:
+    for one in fields.get("relations", ()):
+        reader.table("sql:truncate", one["RangeVar"])
+    if fields.get("behavior") == "DROP_CASCADE":
+        reader.ask("sql:truncate")             # whatever refers to it, however far
+    return reader.done("truncate", writes=True)
 
-    def _unknown(self, kind: str, fields: Node) -> Statement:
-        self.ask("sql:ddl")
-        self.look(fields)
-        if kind == "DefineStmt":
-            self.found.shift = UNKNOWN         # it may make an operator
-            if fields.get("kind") in _CODE:
-                self.ask("sql:admin")
-        labels = tuple(dict.fromkeys(label.label for label in self.target.labels))
-        return self.done("ddl", barrier=True, alters_catalogue=True, writes=True, blocked=labels, blocked_reason=(
-            f"{kind.removesuffix('Stmt')} is not analysed on a target with labelled columns" if labels else ""))
+
+def _do(reader: Reader, kind: str, fields: Node) -> Statement:
+    reader.ask("sql:do")
+    return _anything(reader, "do")
+
+
+def _procedure(reader: Reader, kind: str, fields: Node) -> Statement:
+    call = fields.get("funccall", {})
+    name = strings(call.get("funcname", []))
+    last, schema = (name[-1] if name else ""), name[-2] if len(name) > 1 else ""
+    own = own_function(reader, schema, last)
+    reader.ask("sql:call", "Function", own or schema or "public", last)
+    look(reader, call.get("args"))
+    return _anything(reader, "call")
+
+
+def _anything(reader: Reader, kind: str) -> Statement:
+    """It may do whatever its author could."""
+    reader.found.shift = UNKNOWN
+    reader.hides_parameters |= bool(reader.target.labels)
+    reader.secret |= kind == "call" and bool(reader.target.labels)
+    labels = tuple(dict.fromkeys(label.label for label in reader.target.labels))
+    return reader.done(kind, barrier=True, alters_catalogue=True, writes=True, blocked=labels, blocked_reason=(
+        f"what {kind.upper()} reads cannot be told, and this target has labelled columns: {', '.join(labels)}"
+        if labels else ""))
+
+
+def read_constraints(reader: Reader, kind: str, fields: Node) -> Statement:
+    reader.ask("sql:transaction")
+    return reader.done("set")
+
+
+def read_ddl(reader: Reader, kind: str, fields: Node) -> Statement:
+    """CREATE, ALTER, DROP of a relation."""
+    from enforcer.protocols.postgresql.lineage import trace
+
+    refuse_execute(fields.get("query", {}))
+    for var in _relations_of(fields):
+        reader.change(var, kind in _CREATES)
+    if kind == "DropStmt":
+        _dropped(reader, fields)
+    _renamed(reader, kind, fields)
+    _mentioned(reader, fields)
+    if any("GrantStmt" in element for element in fields.get("schemaElts", [])):
+        reader.ask("sql:admin")
+    if kind == "CreateTrigStmt":
+        note_function(reader, strings(fields.get("funcname", [])), fields)
+    look(reader, {k: v for k, v in fields.items() if k != "inhRelations"})
+    note_attributes(reader)
+    cascades = fields.get("behavior") == "DROP_CASCADE" and kind == "DropStmt"
+    if cascades or not any(request.action == "sql:ddl" for request in reader.found.requests):
+        reader.ask("sql:ddl")
+    # After these a name that is resolved here may be another thing's.
+    if kind in ("RenameStmt", "AlterObjectSchemaStmt", "CreateSchemaStmt"):
+        reader.found.shift = UNKNOWN
+    _code(reader, kind, fields)
+    if kind == "CreateFunctionStmt":
+        reader.made.update(strings(fields.get("funcname", []))[-1:])
+    traced = trace(reader, kind, fields, False)
+    return reader.done("ddl", barrier=True, alters_catalogue=True, writes=True, blocked=traced.blocked,
+                       blocked_reason=traced.reason)
+
+
+def _code(reader: Reader, kind: str, fields: Node) -> None:
+    """Until the transaction ends nobody can tell that a name means code that was made or renamed in it: so whoever
+    makes it must be permitted to call it."""
+    if kind == "CreateFunctionStmt":
+        name = strings(fields.get("funcname", []))
+        own = next((one for one in reader.meaning.schemas if one not in SYSTEM), "public")
+        reader.ask("sql:call", "Function", name[-2] if len(name) > 1 else own, name[-1] if name else "")
+    elif fields.get("renameType" if kind == "RenameStmt" else "objectType") in _CODE and kind in (
+            "RenameStmt", "AlterObjectSchemaStmt"):
+        reader.ask("sql:admin")
+
+
+def _renamed(reader: Reader, kind: str, fields: Node) -> None:
+    """A relation's new name is asked for as well: policies go by names."""
+    var = fields.get("relation", {})
+    if kind == "RenameStmt" and fields.get("renameType") in _DROPPED:
+        for schema, _, _ in reader.places(var):
+            reader.ask("sql:ddl", "Table", reader.shown(schema), fields.get("newname", ""))
+    elif kind == "AlterObjectSchemaStmt" and var:
+        reader.ask("sql:ddl", "Table", fields.get("newschema", ""), var.get("relname", ""))
+
+
+def _mentioned(reader: Reader, fields: Node) -> None:
+    """Tables that a definition refers to: parents, referenced tables, templates."""
+    for kind, below in walk(fields):
+        if kind == "Constraint" and "pktable" in below:
+            reader.change(below["pktable"])
+        elif kind == "TableLikeClause":
+            reader.table("sql:select", below["relation"])
+        elif kind == "PartitionCmd" and "name" in below:
+            reader.change(below["name"])
+    for one in fields.get("inhRelations", ()):
+        reader.change(one["RangeVar"])
+    for one in fields.get("cmds", ()):
+        parent = one.get("AlterTableCmd", {}).get("def", {}).get("RangeVar")
+        if parent:
+            reader.change(parent)
+
+
+def _dropped(reader: Reader, fields: Node) -> None:
+    if fields.get("removeType") not in _DROPPED:
+        return
+    for one in fields.get("objects", ()):
+        name = strings(one.get("List", {}).get("items", []))
+        if name:
+            reader.change({"schemaname": name[-2] if len(name) > 1 else "", "relname": name[-1]})
+
+
+def read_vacuum(reader: Reader, kind: str, fields: Node) -> Statement:
+    """VACUUM and ANALYZE, of tables or of the whole database."""
+    for one in fields.get("rels", ()):
+        var = one.get("VacuumRelation", {}).get("relation", {})
+        for schema, name, _ in reader.places(var):
+            reader.ask("sql:admin", "Table", reader.shown(schema), name)
+    if not reader.found.requests:
+        reader.ask("sql:admin")
+    return reader.done("other", writes=True)
+
+
+def read_admin(reader: Reader, kind: str, fields: Node) -> Statement:
+    reader.ask("sql:admin")
+    if kind in ("CreateExtensionStmt", "AlterExtensionStmt", "CreateCastStmt", "ImportForeignSchemaStmt"):
+        reader.found.shift = UNKNOWN           # they make functions, operators and relations that are not known here
+    reader.secret = kind in ("CreateRoleStmt", "AlterRoleStmt", "CreateUserMappingStmt", "AlterUserMappingStmt",
+                             "CreateSubscriptionStmt", "AlterSubscriptionStmt", "CreateForeignServerStmt",
+                             "AlterForeignServerStmt", "CreateFdwStmt", "AlterFdwStmt")
+    return reader.done("other", barrier=True, alters_catalogue=True, writes=True)
+
+
+def read_unknown(reader: Reader, kind: str, fields: Node) -> Statement:
+    reader.ask("sql:ddl")
+    look(reader, fields)
+    if kind == "DefineStmt":
+        reader.found.shift = UNKNOWN           # it may make an operator
+        if fields.get("kind") in _CODE:
+            reader.ask("sql:admin")
+    labels = tuple(dict.fromkeys(label.label for label in reader.target.labels))
+    return reader.done("ddl", barrier=True, alters_catalogue=True, writes=True, blocked=labels, blocked_reason=(
+        f"{kind.removesuffix('Stmt')} is not analysed on a target with labelled columns" if labels else ""))
 
 
 def _operators(kind: str, fields: Node) -> list[list[str]]:
@@ -872,7 +915,7 @@ def _operators(kind: str, fields: Node) -> list[list[str]]:
     return [named] if named else [["="]] if equal else []
 
 
-def _is_column(node: Node, name: str) -> bool:
+def is_bare(node: Node, name: str) -> bool:
     """This name alone: a qualifier might lead outside."""
     return strings(node.get("ColumnRef", {}).get("fields", [])) == [name]
 
@@ -883,7 +926,7 @@ def _one_setting(select: Node) -> str:
               for one in select.get("fromClause", [])]
     where = select.get("whereClause", {}).get("A_Expr", {})
     operator = strings(where.get("name", []))
-    if tables != [("pg_catalog", "pg_settings")] or operator != ["="] or not _is_column(where.get("lexpr", {}), "name"):
+    if tables != [("pg_catalog", "pg_settings")] or operator != ["="] or not is_bare(where.get("lexpr", {}), "name"):
         return ""
     return str(where.get("rexpr", {}).get("A_Const", {}).get("sval", {}).get("sval", ""))
 
@@ -938,23 +981,23 @@ _MERGE: Final = {"CMD_INSERT": "sql:insert", "CMD_UPDATE": "sql:update", "CMD_DE
 _DROPPED: Final = frozenset((
     "OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_SEQUENCE", "OBJECT_INDEX", "OBJECT_FOREIGN_TABLE"))
 _NODES: Final[dict[str, Callable[[Reader, Node, frozenset[str]], None]]] = {
-    "RangeVar": Reader._range_var, "SelectStmt": Reader._select, "InsertStmt": Reader._insert,
-    "UpdateStmt": Reader._update, "DeleteStmt": Reader._delete, "MergeStmt": Reader._merge,
+    "RangeVar": _range_var, "SelectStmt": _select, "InsertStmt": _insert,
+    "UpdateStmt": _update, "DeleteStmt": _delete, "MergeStmt": _merge,
 }
 _STATEMENTS: Final[dict[str, Callable[[Reader, str, Node], Statement]]] = {
-    **dict.fromkeys(("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"), Reader._query),
-    "TransactionStmt": Reader._transaction, "VariableSetStmt": Reader._set, "VariableShowStmt": Reader._show,
-    "PrepareStmt": Reader._prepare, "ExecuteStmt": Reader._execute, "DeclareCursorStmt": Reader._declare,
-    **dict.fromkeys(("DeallocateStmt", "FetchStmt", "ClosePortalStmt", "DiscardStmt"), Reader._named),
-    "CopyStmt": Reader._copy, "ExplainStmt": Reader._explain, "LockStmt": Reader._lock,
-    **dict.fromkeys(("ListenStmt", "UnlistenStmt", "NotifyStmt"), Reader._notify),
-    "TruncateStmt": Reader._truncate, "DoStmt": Reader._do, "CallStmt": Reader._procedure,
-    "ConstraintsSetStmt": Reader._constraints, "VacuumStmt": Reader._vacuum,
+    **dict.fromkeys(("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"), read_query),
+    "TransactionStmt": read_transaction, "VariableSetStmt": read_set, "VariableShowStmt": read_show,
+    "PrepareStmt": _prepare, "ExecuteStmt": _execute, "DeclareCursorStmt": _declare,
+    **dict.fromkeys(("DeallocateStmt", "FetchStmt", "ClosePortalStmt", "DiscardStmt"), read_named),
+    "CopyStmt": read_copy, "ExplainStmt": _explain, "LockStmt": read_lock,
+    **dict.fromkeys(("ListenStmt", "UnlistenStmt", "NotifyStmt"), read_notify),
+    "TruncateStmt": read_truncate, "DoStmt": _do, "CallStmt": _procedure,
+    "ConstraintsSetStmt": read_constraints, "VacuumStmt": read_vacuum,
     **dict.fromkeys((
         "CreateStmt", "AlterTableStmt", "DropStmt", "IndexStmt", "ViewStmt", "CreateTableAsStmt", "CreateSeqStmt",
         "AlterSeqStmt", "RenameStmt", "RefreshMatViewStmt", "CreateSchemaStmt", "AlterObjectSchemaStmt", "RuleStmt",
         "CreateTrigStmt", "CommentStmt", "CreateForeignTableStmt", "AlterOwnerStmt", "CreateFunctionStmt"),
-        Reader._ddl),
+        read_ddl),
     **dict.fromkeys((
         "GrantStmt", "GrantRoleStmt", "CreateRoleStmt", "AlterRoleStmt", "AlterRoleSetStmt", "DropRoleStmt",
         "AlterSystemStmt", "ClusterStmt", "ReindexStmt", "CheckPointStmt", "LoadStmt", "CreatedbStmt",
@@ -965,5 +1008,5 @@ _STATEMENTS: Final[dict[str, Callable[[Reader, str, Node], Statement]]] = {
         "AlterExtensionContentsStmt", "CreateFdwStmt", "AlterFdwStmt", "CreateForeignServerStmt",
         "AlterForeignServerStmt", "ImportForeignSchemaStmt", "CreatePLangStmt", "SecLabelStmt", "CreateEventTrigStmt",
         "AlterEventTrigStmt", "CreateAmStmt", "CreateCastStmt", "CreateTransformStmt", "CreatePolicyStmt",
-        "AlterPolicyStmt"), Reader._admin),
+        "AlterPolicyStmt"), read_admin),
 }
