@@ -109,8 +109,9 @@ def _analyse(sql: str, target: str, database: str, schema: str) -> tuple[tuple[R
     import importlib
 
     contract = importlib.import_module("agent.contract.target")
-    operations = importlib.import_module("enforcer.protocols.postgresql.operations")
-    meaning = operations.Meaning(database, "", ("pg_catalog", schema), None, 0)
+    words = importlib.import_module("enforcer.protocols.postgresql.operations.words")
+    operations = importlib.import_module("enforcer.protocols.postgresql.operations.analysis")
+    meaning = words.Meaning(database, "", ("pg_catalog", schema), None, 0)
     analysis = operations.analyse(sql, meaning, contract.Target(target, "postgresql", (), 5432, ()), {})
     return tuple(dict.fromkeys(r for s in analysis.statements for r in s.requests)), analysis.error
 

@@ -18,7 +18,7 @@ from enforcer.protocols.postgresql.book import Operation
 from enforcer.protocols.postgresql.errors import ABORTED, Denial, Fatal
 from enforcer.protocols.postgresql.expected import D, E, Expectation, Q, S, failed_with
 from enforcer.protocols.postgresql.messages import render, render_error
-from enforcer.protocols.postgresql.operations import Meaning
+from enforcer.protocols.postgresql.operations.words import Meaning
 from enforcer.protocols.postgresql.row_masks import RowMasks
 from enforcer.protocols.postgresql.startup import pinned
 from enforcer.protocols.postgresql.state import State

@@ -20,7 +20,7 @@ from enforcer.protocols.postgresql.catalogue import Catalogue
 from enforcer.protocols.postgresql.errors import Denial, Fatal
 from enforcer.protocols.postgresql.messages import FLUSH, render_error
 from enforcer.protocols.postgresql.names import Wait
-from enforcer.protocols.postgresql.operations import Meaning
+from enforcer.protocols.postgresql.operations.words import Meaning
 from enforcer.protocols.postgresql.passage import Passage
 from enforcer.protocols.postgresql.questions import Questions
 from enforcer.protocols.postgresql.state import State

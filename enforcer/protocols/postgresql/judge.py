@@ -25,7 +25,8 @@ from enforcer.hot.chain import make_digest
 from enforcer.hot.shape import strip
 from enforcer.protocols.postgresql.book import SALT
 from enforcer.protocols.postgresql.errors import SYNTAX_ERROR, Denial
-from enforcer.protocols.postgresql.operations import Analysis, Meaning, Statement, analyse
+from enforcer.protocols.postgresql.operations.analysis import analyse
+from enforcer.protocols.postgresql.operations.words import Analysis, Meaning, Statement
 from enforcer.protocols.postgresql.studied import Studied, Verdict
 from enforcer.words.decisions import DENY, PERMIT, Decision
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from agent.contract.target import ColumnLabel
 from enforcer.protocols.postgresql.catalogue import SYSTEM, Relation
-
-if TYPE_CHECKING:
-    from enforcer.protocols.postgresql.operations import Node, Reader
-
+from enforcer.protocols.postgresql.operations.reader import Reader
+from enforcer.protocols.postgresql.operations.tree import Node, called, walk
 
 SYSTEM_COLUMNS: Final = frozenset(("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"))
 
@@ -79,8 +77,6 @@ def _doubt(reader: Reader, kind: str, fields: Node) -> str:
 
 
 def _scene(reader: Reader) -> Scene:
-    from enforcer.protocols.postgresql.operations import called
-
     scene, catalogue = Scene(), reader.meaning.catalogue
     for var, relation, _, name in reader.found.tables:
         if relation is None or catalogue is None:
@@ -105,8 +101,6 @@ class Literals:
         self._reader = reader
 
     def run(self, kind: str, fields: Node) -> None:
-        from enforcer.protocols.postgresql.operations import walk
-
         for name, below in walk({kind: fields}):
             if name in ("InsertStmt", "UpdateStmt", "MergeStmt"):
                 self._statement(name, below)
@@ -157,8 +151,6 @@ class Literals:
 
 
 def hide(reader: Reader, node: Any) -> None:
-    from enforcer.protocols.postgresql.operations import walk
-
     for kind, fields in walk(node):
         if kind == "A_Const":
             reader.hidden.add(fields.get("location", 0))
@@ -175,8 +167,6 @@ class Walk:
         self._blocks = 0                       # how often something was blocked
 
     def run(self, kind: str, fields: Node, outermost: bool) -> Traced:
-        from enforcer.protocols.postgresql.operations import walk
-
         for var, relation, schema, name in self._reader.found.tables:
             self._relation(var, relation, schema, name)
         if kind not in ("DropStmt", "CommentStmt"):
@@ -199,8 +189,6 @@ class Walk:
 
     def _name_joins(self, kind: str, fields: Node) -> None:
         """A join's alias is a row of everything in it; OLD and NEW are rows of the table (RETURNING, PostgreSQL 18)."""
-        from enforcer.protocols.postgresql.operations import walk
-
         names = {"old", "new"}
         for name, below in walk({kind: fields}):
             if name == "JoinExpr":
@@ -212,8 +200,6 @@ class Walk:
 
     def _conflicts(self, kind: str, fields: Node) -> None:
         """ON CONFLICT tells whether a value is there already."""
-        from enforcer.protocols.postgresql.operations import walk
-
         for name, below in walk({kind: fields}):
             if name != "InsertStmt" or "onConflictClause" not in below:
                 continue

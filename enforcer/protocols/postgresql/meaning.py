@@ -12,7 +12,7 @@ import msgspec
 
 from enforcer.protocols.postgresql.catalogue import Catalogue
 from enforcer.protocols.postgresql.messages import render
-from enforcer.protocols.postgresql.operations import Meaning
+from enforcer.protocols.postgresql.operations.words import Meaning
 from enforcer.words.errors import RemoteProtocolError
 
 NAME: Final = b"weir_asks_what_names_mean"

@@ -12,7 +12,7 @@ from typing import Final
 
 from enforcer.protocols.postgresql.expected import Definition, Definitions, Portal
 from enforcer.protocols.postgresql.judge import Prepared, only
-from enforcer.protocols.postgresql.operations import Statement
+from enforcer.protocols.postgresql.operations.words import Statement
 from enforcer.protocols.postgresql.studied import Verdict
 
 LIMIT: Final = 10_000                 # prepared statements, and portals, of a session

@@ -26,7 +26,7 @@ from enforcer.protocols.postgresql.messages import (
 )
 from enforcer.protocols.postgresql.names import LIMIT as NAMES_LIMIT
 from enforcer.protocols.postgresql.names import Wait
-from enforcer.protocols.postgresql.operations import CASTING
+from enforcer.protocols.postgresql.operations.words import CASTING
 from enforcer.protocols.postgresql.parameters import render_parameters
 from enforcer.protocols.postgresql.passage import CONTROL, RESERVED, Passage
 from enforcer.protocols.postgresql.state import State

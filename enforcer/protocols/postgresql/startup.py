@@ -35,7 +35,7 @@ from enforcer.protocols.postgresql.messages import (
     parse_startup,
     render,
 )
-from enforcer.protocols.postgresql.operations import Meaning
+from enforcer.protocols.postgresql.operations.words import Meaning
 from enforcer.words import commands as words
 from enforcer.words import events, inputs
 from enforcer.words.commands import CLIENT, SERVER, Command, Record, SendData, StartTls

@@ -10,7 +10,7 @@ from enforcer.protocols.postgresql.errors import Denial
 from enforcer.protocols.postgresql.expected import Expectation
 from enforcer.protocols.postgresql.judge import Judge
 from enforcer.protocols.postgresql.names import SessionNames
-from enforcer.protocols.postgresql.operations import Meaning
+from enforcer.protocols.postgresql.operations.words import Meaning
 from enforcer.protocols.postgresql.outgoing import Outgoing
 from enforcer.words import commands as words
 from enforcer.words.commands import Command

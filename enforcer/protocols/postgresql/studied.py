@@ -4,7 +4,7 @@ from __future__ import annotations
 import msgspec
 
 from enforcer.protocols.postgresql.errors import Denial
-from enforcer.protocols.postgresql.operations import Analysis
+from enforcer.protocols.postgresql.operations.words import Analysis
 from enforcer.words.decisions import Decision
 from enforcer.words.operations import Request
 

@@ -26,7 +26,7 @@ from enforcer.protocols.postgresql.judge import (
     make_shape,
     make_skeleton,
 )
-from enforcer.protocols.postgresql.operations import Meaning
+from enforcer.protocols.postgresql.operations.words import Meaning
 from enforcer.protocols.postgresql.studied import Studied
 from enforcer.words.operations import Principal
 

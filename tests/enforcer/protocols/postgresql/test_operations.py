@@ -14,7 +14,8 @@ import pytest
 
 from agent.contract.target import ColumnLabel, Target
 from enforcer.protocols.postgresql.catalogue import Catalogue, make_catalogue
-from enforcer.protocols.postgresql.operations import Analysis, Meaning, analyse
+from enforcer.protocols.postgresql.operations.analysis import analyse
+from enforcer.protocols.postgresql.operations.words import Analysis, Meaning
 
 LABELS = (
     ColumnLabel("pii.email", "public", "people", "email"),

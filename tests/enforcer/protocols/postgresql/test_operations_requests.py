@@ -10,7 +10,8 @@ from hypothesis import strategies as some
 
 from agent.contract.target import ColumnLabel, Target
 from enforcer.protocols.postgresql.catalogue import Catalogue, make_catalogue
-from enforcer.protocols.postgresql.operations import Analysis, Meaning, Statement, analyse
+from enforcer.protocols.postgresql.operations.analysis import analyse
+from enforcer.protocols.postgresql.operations.words import Analysis, Meaning, Statement
 from enforcer.words.operations import Request
 
 LABELS = (ColumnLabel("pii.email", "public", "people", "email"), ColumnLabel("secret", "public", "keys", "secret"))

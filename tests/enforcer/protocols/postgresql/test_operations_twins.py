@@ -15,7 +15,8 @@ from pump import SYNC, Direct, Pump, TableGate, bind, execute, fields, parse, qu
 from agent.contract.credential import Credential
 from agent.contract.target import ColumnLabel, Target
 from enforcer.protocols.postgresql.catalogue import Catalogue, load_catalogue
-from enforcer.protocols.postgresql.operations import Meaning, analyse
+from enforcer.protocols.postgresql.operations.analysis import analyse
+from enforcer.protocols.postgresql.operations.words import Meaning
 
 HERE = Path(__file__).parent
 SQL = (HERE / "twins.sql").read_text()
