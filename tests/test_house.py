@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,15 @@ def test_only_the_loader_imports_bcc(path: Path) -> None:
 @pytest.mark.parametrize("path", sources("probes"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_probes_know_nothing_of_the_agent(path: Path) -> None:
     assert not [module for module in imported(path) if module.split(".")[0] in ("agent", "enforcer")]
+
+
+OPERATIONS = ROOT / "enforcer/protocols/postgresql/operations"
+ROOMS = re.findall(r"^    (\w+)  ", (OPERATIONS / "__init__.py").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", sorted(OPERATIONS.glob("[!_]*.py")), ids=lambda path: path.stem)
+def test_a_room_imports_only_from_those_before_it(path: Path) -> None:
+    """In the order in which the folder's docstring names them."""
+    inside = "enforcer.protocols.postgresql.operations."
+    others = {module.removeprefix(inside).split(".")[0] for module in imported(path) if module.startswith(inside)}
+    assert others <= set(ROOMS[:ROOMS.index(path.stem)])

@@ -11,6 +11,7 @@ The rooms, each importing only from those before it:
     tree         ways through a parse tree
     redaction    what of a text is recorded
     reader       Reader: what all that read a statement share: names, requests, what was found
+    literals     which constants and parameters are not recorded
     lineage      whose data may come out of a statement
     calls        functions, and what calls one without looking like it
     queries      SELECT, INSERT, UPDATE, DELETE, MERGE, COPY, TRUNCATE

@@ -4,8 +4,8 @@ from __future__ import annotations
 from typing import Final
 
 from enforcer.protocols.postgresql.catalogue import SYSTEM
-from enforcer.protocols.postgresql.lineage import trace
 from enforcer.protocols.postgresql.operations.calls import note_attributes, note_function
+from enforcer.protocols.postgresql.operations.lineage import trace
 from enforcer.protocols.postgresql.operations.queries import look
 from enforcer.protocols.postgresql.operations.reader import UNKNOWN, Reader, refuse_execute
 from enforcer.protocols.postgresql.operations.tree import Node, strings, walk

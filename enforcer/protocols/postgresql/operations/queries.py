@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from enforcer.protocols.postgresql.lineage import trace
 from enforcer.protocols.postgresql.operations.calls import NOTED, note, note_attributes
+from enforcer.protocols.postgresql.operations.lineage import trace
 from enforcer.protocols.postgresql.operations.reader import Reader
 from enforcer.protocols.postgresql.operations.tree import Node, is_bare, strings, walk
 from enforcer.protocols.postgresql.operations.words import Statement
