@@ -47,7 +47,7 @@ class Ruleset:
 
 def render_table(rules: Ruleset) -> str:
     """The whole table."""
-    chains = [*(_nat(rules) if rules.redirect else ()), *_output(rules), *_input(rules)]
+    chains = [*(_nat(rules) if rules.redirect else ()), *_output(rules), *_wire(), *_input(rules)]
     return "\n".join([f"table inet {rules.name} {{", *chains, "}"]) + "\n"
 
 
@@ -93,6 +93,14 @@ def _output(rules: Ruleset) -> Iterator[str]:
     yield from _chain("crew_output", *_accept(
         _ends(rules, "daddr", "dport") + _resolver(rules, "daddr", "dport", ("tcp", "udp"))
         + _opened("daddr") + _answers()), "counter drop")
+
+
+def _wire() -> Iterator[str]:
+    """What is for a loopback address leaves by no other interface (RFC 1122 3.2.1.3): a socket that is bound to one
+    would send there what the redirect, or connect's hooks, meant for the listener.  After routing, where no match knows
+    a cgroup: it holds for everybody, and nobody else has a use for it."""
+    yield from _chain("wire", "type filter hook postrouting priority 0; policy accept;",
+                      'oif != "lo" ip daddr 127.0.0.0/8 counter drop', 'oif != "lo" ip6 daddr ::1 counter drop')
 
 
 def _input(rules: Ruleset) -> Iterator[str]:

@@ -45,6 +45,7 @@ __attribute__((section("maps/ringbuf:" PIN "ring"))) struct ring_table_t ring = 
 #define PASS 1
 #define LOOPBACK4 bpf_htonl(0x7f000001)
 #define MAPPED bpf_htonl(0xffff)
+#define LOOPBACK_INTERFACE 1                                    /* LOOPBACK_IFINDEX of every network namespace */
 
 static __always_inline struct settings *current_settings(void)
 {

@@ -77,6 +77,9 @@ int egress(struct __sk_buff *packet)
 		return PASS;
 	if (seen.protocol != IPPROTO_TCP || !is_loopback(seen.to))
 		return REFUSE;
+	/* A socket that is bound to another interface sends what is for a loopback address to the wire. */
+	if (packet->ifindex != LOOPBACK_INTERFACE)
+		return REFUSE;
 	if (seen.to_port == s->listener)
 		return seen.to[3] == (is_mapped(seen.to) ? LOOPBACK4 : bpf_htonl(1)) ? PASS : REFUSE;
 	/* Within a workload: connect has marked who opens; who answers cannot begin anything. */

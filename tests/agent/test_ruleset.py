@@ -27,6 +27,11 @@ table inet weir {
 \t\tip daddr 192.0.2.53 udp dport 53 accept
 \t\tcounter drop
 \t}
+\tchain wire {
+\t\ttype filter hook postrouting priority 0; policy accept;
+\t\toif != "lo" ip daddr 127.0.0.0/8 counter drop
+\t\toif != "lo" ip6 daddr ::1 counter drop
+\t}
 \tchain filter_input {
 \t\ttype filter hook input priority 0; policy accept;
 \t\tsocket cgroupv2 level 1 "unified/weir.slice" jump crew_input
