@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from agent import landlock
 from agent.config import Config
 from agent.layout import CGROUPS, LayoutError, cgroup_root, find_accounts
 
@@ -39,7 +40,7 @@ def examine(config: Config | None) -> tuple[Finding, ...]:
         ("bcc", bcc), ("headers", headers), ("libbpf", lambda: library("libbpf.so.1", "libbpf1")),
         ("nftables", nftables),
         ("bubblewrap", lambda: program("bwrap", "bubblewrap")),
-        ("libseccomp", libseccomp),
+        ("libseccomp", libseccomp), ("landlock", scopes),
         ("user namespaces", user_namespaces), ("ipv6", ipv6), ("clock", clock), ("disk", lambda: disk(config)),
         ("users", lambda: users(config)), ("other tools", other_tools),
     ]
@@ -134,6 +135,14 @@ def libseccomp() -> Finding:
     if importlib.util.find_spec("seccomp") is None:
         return Finding("", FAIL, "this Python does not find seccomp", "apt-get install python3-seccomp")
     return library("libseccomp.so.2", "libseccomp2")
+
+
+def scopes() -> Finding:
+    version = landlock.version()
+    if version < landlock.SCOPES:
+        return Finding("", WARN, f"ABI {version}: no scopes", "Linux 6.12 or later, with landlock in its `lsm=`: "
+                       "without it a workload reaches the host's abstract Unix sockets (ss -xl shows them with an @)")
+    return Finding("", OK, f"ABI {version}, with scopes")
 
 
 def user_namespaces() -> Finding:

@@ -25,6 +25,7 @@ from typing import Final, NoReturn
 
 import msgspec
 
+from agent import landlock
 from agent.launch import Launch
 from agent.view import CONTENT_LIMIT, NAMES_LIMIT, Argument, Data, NoCommand, render_view
 
@@ -220,6 +221,7 @@ def _exec(launch: Launch, program: bytes) -> NoReturn:
     # By --args: what is bound where, and the loader's variables, are nobody's business in `ps`.
     argv = ["bwrap", "--args", str(_memory(encoded)), "--", SETSID, *terminal, "--", rendered.command.path]
     env = {name: value for name, value in launch.env.items() if not name.startswith(b"LD_")}
+    landlock.enter_domain()
     os.execve(BUBBLEWRAP, [*map(os.fsencode, argv), *launch.argv[1:]], env)  # noqa: S606
 
 
