@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from escape.sink import Sink
+from escape.techniques import Where
 from lab.hosts import wait_until
 
 from agent import cgroups
@@ -27,7 +28,7 @@ CREW4, SERVER4, NO_DNS4 = "10.79.0.1", "10.79.0.2", "10.79.0.53"
 DNS4 = SERVER4
 CREW6, SERVER6 = "fd79::1", "fd79::2"
 PYTHON = "/usr/bin/python3"
-TECHNIQUES = Path(__file__).resolve().parent / "escape" / "techniques.py"
+ESCAPE = Path(__file__).resolve().parent / "escape"
 HEADERS = Path("/run") / NAME / "headers"
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -105,7 +106,8 @@ class Block:
 
     def technique(self, name: str, token: str, **how: object) -> tuple[int, str]:
         """Exit code (0: it believes that it got through) and output."""
-        process = self.start([PYTHON, str(TECHNIQUES), name, token, SERVER4, SERVER6, str(SINK), str(PORT)],
+        to = Where(SERVER4, SERVER6, SINK, PORT, own4=CREW4, own6=CREW6)
+        process = self.start(["env", "-C", str(ESCAPE), PYTHON, "-m", "techniques", name, token, *to.words()],
                              **how)  # type: ignore[arg-type]
         out, _ = process.communicate(timeout=60)
         return process.returncode, out

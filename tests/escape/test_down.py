@@ -1,17 +1,14 @@
 """Weir is down: nothing opens.  A Weir of its own for each, because it is killed."""
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from escape.attempts import attempt
+from escape.attempts import TECHNIQUES, attempt
 from escape.sink import Sink
 from lab.lab import Lab
 from lab.weir import weir
 
 pytestmark = pytest.mark.lab
 
-HERE = Path(__file__).resolve().parent
 TRIED = ("plain-ipv4", "plain-ipv6", "v4-mapped", "fast-open-sendto", "io-uring-connect", "udp", "double-fork",
          "new-session", "leave-cgroup", "by-the-listener", "bind-the-listener")
 
@@ -20,7 +17,7 @@ TRIED = ("plain-ipv4", "plain-ipv6", "v4-mapped", "fast-open-sendto", "io-uring-
 def test_nothing_opens_while_weir_is_down(the_lab: Lab, sink: Sink, victim: str) -> None:
     """The block outlives who made it; the listener's port cannot be taken over by a crew."""
     with weir(the_lab) as installed:
-        the_lab.give(HERE / "techniques.py")
+        the_lab.give(TECHNIQUES)
         with installed.inside() as crew:
             installed.kill(victim)
             for technique in TRIED:

@@ -6,13 +6,19 @@ from collections.abc import Iterable
 
 import pytest
 from blockhost import Block
-from escape.techniques import TECHNIQUES
+from escape.techniques import FAMILIES, calls, tasks
 
 pytestmark = pytest.mark.kernel
 
-# These speak to the crew's own host or do not send: nothing can arrive, with or without the block.
-LOCAL = {"by-the-listener", "bind-the-listener", "packet-socket"}
-WAYS = sorted(set(TECHNIQUES) - LOCAL)
+# What needs the server, and nothing but it.  That others stand around, and neighbours, is test_matrix's.
+ELSEWHERE = {
+    "link-local", "any-address", "own-addresses", "loopback", "loopback-by-device", "loopback-by-device-ipv6",
+    "source-route", "routing-header", "dialled-from-outside", "registered-then-unspecified", "udp-loopback",
+    "udp-broadcast", "udp-dns-port", "udp-answer", "udp-lite", "sctp", "dccp", "ping-socket", "icmp-raw", "raw-ip-ipv6",
+    "raw-header"}
+TASKS = {"double-fork", "new-session", "thread-of-dead-leader", "fork-storm", "leave-cgroup", "set-namespace"}
+WAYS = sorted(({*FAMILIES["TCP"], *FAMILIES["datagrams and raw IP"]} - ELSEWHERE) | set(calls.TECHNIQUES) |
+              TASKS & set(tasks.TECHNIQUES))
 PLACES = {
     "in the slice": {"inside": True},
     "in the slice, marked": {"inside": True, "mark": 7},

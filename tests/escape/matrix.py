@@ -1,0 +1,66 @@
+"""tests/escape/matrix.toml: every technique with its verdict in each state.
+
+    python -m escape.matrix           writes the table in docs/containment.md again
+"""
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from escape.techniques import FAMILIES
+
+STATES = ("both", "ebpf", "nftables")
+FILE = Path(__file__).resolve().parent / "matrix.toml"
+PAGE = FILE.parents[2] / "docs" / "containment.md"
+BETWEEN = re.compile(r"(<!-- matrix -->\n).*?(<!-- end of the matrix -->)", re.S)
+
+Verdict = Literal["stopped", "detected", "not contained"]
+
+
+class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    both: Verdict
+    ebpf: Verdict
+    nftables: Verdict
+    by: str                           # what stops it; where nothing does, what there is to know
+    # Whose word it is: the server's (its sockets, and its wire), also by the attempt's source port; or the kernel's
+    # answer to the technique itself, where nothing could arrive.
+    witness: Literal["server", "port", "itself"] = "server"
+    # Who shows, without Weir, that the way exists: the same user elsewhere, root elsewhere, root on the crew's host.
+    control: Literal["user", "root", "host"] = "user"
+    vm: str = ""                      # why there is no control on a development machine: it has one in tests/vm
+    alone: bool = False               # the attempt would change the others' verdicts
+    pending: str = ""                 # who builds what would make the verdict true
+    event: str = ""                   # of the recording, where the verdict is "detected"
+    shared: bool = False              # needs a process of the same user outside that helps: docs/containment.md
+
+    def verdict(self, state: str) -> Verdict:
+        return getattr(self, state)  # type: ignore[no-any-return]
+
+
+def read_rows() -> dict[str, Row]:
+    return msgspec.toml.decode(FILE.read_bytes(), type=dict[str, Row])
+
+
+def render_table() -> str:
+    rows, lines = read_rows(), ["| technique | both | eBPF alone | nftables alone | by what |", "|---|---|---|---|---|"]
+    for family, techniques in FAMILIES.items():
+        lines.append(f"| **{family}** | | | | |")
+        for name in techniques:
+            row = rows[name]
+            notes = [f"open: {row.pending}"] if row.pending else []
+            notes += [f"its control runs in tests/vm: {row.vm}"] if row.vm else []
+            words = row.by + (f" ({'; '.join(notes)})" if notes else "")
+            lines.append(f"| {name} | {' | '.join(row.verdict(state) for state in STATES)} | {words} |")
+    return "\n".join(lines) + "\n"
+
+
+def render_page(text: str) -> str:
+    return BETWEEN.sub(lambda found: found[1] + render_table() + found[2], text)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render_page(PAGE.read_text()))
+    sys.exit(0)

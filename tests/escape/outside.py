@@ -1,0 +1,94 @@
+"""What stands outside, as programs: standard library only.
+
+    outside.py relay HOST PORT PLACE ...
+        services of the host: who speaks to one of these Unix sockets (a path, or @NAME) is brought to the server
+    outside.py bystander HOST PORT SOCKET CALLS
+        a process that holds a connection to the server, and hands out, at SOCKET, what it is asked for
+
+The first line on stdout says that it is ready; of the bystander its pid and the descriptor of its connection.
+"""
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+ASKED = 4096                          # bytes
+
+
+def serve(place: str, answer: Callable[[socket.socket], None]) -> None:
+    """In a thread of its own, one at a time."""
+    door = socket.socket(socket.AF_UNIX)
+    if place.startswith("@"):
+        door.bind(b"\0" + place[1:].encode())
+    else:
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        _clear(place)
+        door.bind(place)
+        os.chmod(place, 0o666)
+    door.listen()
+
+    def loop() -> None:
+        while True:
+            conn, _ = door.accept()
+            conn.settimeout(5)
+            with conn, contextlib.suppress(OSError):
+                answer(conn)
+
+    threading.Thread(target=loop, daemon=True).start()
+
+
+def _clear(place: str) -> None:
+    """What a killed run has left; a service that answers is not ours to remove."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(place) == errno.ECONNREFUSED:
+            os.unlink(place)
+
+
+def relay(host: str, port: str, *places: str) -> None:
+    def answer(conn: socket.socket) -> None:
+        with socket.create_connection((host, int(port)), 5) as server:
+            server.sendall(conn.recv(ASKED))
+            conn.sendall(server.recv(ASKED))
+
+    for place in places:
+        serve(place, answer)
+    print("ready", flush=True)
+
+
+def bystander(host: str, port: str, place: str, calls: str) -> None:
+    server = (host, int(port))
+    held = socket.create_connection(server, 5)
+    datagram, connected_datagram = (socket.socket(type=socket.SOCK_DGRAM) for _ in range(2))
+    connected_datagram.connect(server)
+    listening = socket.create_server(("", int(calls) + 1))
+    have = {"connected": held, "datagram": datagram, "datagram-connected": connected_datagram, "listening": listening}
+
+    def answer(conn: socket.socket) -> None:
+        said, descriptors, _, _ = socket.recv_fds(conn, ASKED, 1)
+        word, *rest = said.decode().split()
+        if word == "connect":
+            with socket.socket(fileno=descriptors[0]) as theirs:
+                theirs.settimeout(3)
+                try:
+                    theirs.connect((rest[0], int(rest[1])))
+                except OSError as error:
+                    return conn.sendall(str(error).encode())
+            return conn.sendall(b"connected")
+        with socket.socket() as fresh:
+            descriptor = have.get(word, fresh).fileno()
+            conn.sendmsg([b"here"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))])
+
+    serve(place, answer)
+    print(os.getpid(), held.fileno(), flush=True)
+
+
+if __name__ == "__main__":
+    {"relay": relay, "bystander": bystander}[sys.argv[1]](*sys.argv[2:])
+    signal.pause()

@@ -1,0 +1,105 @@
+"""What every way round needs: where to, how long, and the echo that says that it arrived."""
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+WAIT = 3.0                            # seconds for any one attempt
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Where:
+    """The server and what stands around; rendered as KEY=VALUE words, so that a person can type them."""
+
+    host4: str                        # the server
+    host6: str
+    port: int                         # which nobody registered
+    listener: int = 0                 # the enforcer's, on loopback
+    registered: int = 5432            # the port of the server that a target names
+    own4: str = "127.0.0.1"           # addresses of the host that this runs on
+    own6: str = "::1"
+    link: str = ""                    # the server's link-local address
+    calls: int = 0                    # the port that the server dials
+    source: int = 0                   # the source port by which the server knows an attempt that carries no token
+    pids: str = ""                    # of Weir's own processes, by commas
+    bystander: int = 0                # a process of the same user outside, which holds a connection to the server
+    held: int = 0                     # and its descriptor
+    handing: str = ""                 # the Unix socket on which it hands sockets out
+    door: str = ""                    # the Unix socket of a service of the host, which speaks to the server
+    abstract: str = ""                # the same as an abstract name
+    terminal: str = ""                # socket of a terminal multiplexer outside
+    run: str = ""                     # Weir's run directory
+    table: str = ""                   # Weir's nftables table
+
+    def words(self) -> list[str]:
+        return [f"{one.name}={getattr(self, one.name)}" for one in fields(self)]
+
+
+def parse_where(words: Sequence[str]) -> Where:
+    said: dict[str, str] = dict(word.split("=", 1) for word in words)
+    numbers = {name: int(value) for name, value in said.items() if Where.__dataclass_fields__[name].type == "int"}
+    return Where(**(said | numbers))  # type: ignore[arg-type]
+
+
+Work = Callable[[bytes, Where], None]
+
+
+def tcp(token: bytes, family: int, host: str, port: int, *, scope: int = 0) -> None:
+    with socket.socket(family) as s:
+        s.settimeout(WAIT)
+        s.connect((host, port, 0, scope) if scope else (host, port))
+        say(s, token)
+
+
+def say(s: socket.socket, token: bytes) -> None:
+    """The server echoes what it counts."""
+    s.sendall(token + b"\n")
+    echoed(s, token)
+
+
+def echoed(s: socket.socket, token: bytes) -> None:
+    got = s.recv(65536)
+    if token not in got:
+        raise OSError(f"no echo: {got[:80]!r}")
+
+
+def called(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def in_child(work: Callable[[], None]) -> None:
+    """Run it in a child; OSError where it did not get through."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            os._exit(0)
+        except OSError as error:
+            print(error, flush=True)
+        finally:
+            os._exit(1)
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        raise OSError("the child did not get through")
+
+
+def first(attempts: Sequence[Callable[[], None]]) -> None:
+    """Through where one of them is; else what each said."""
+    for attempt in attempts:
+        try:
+            return attempt()
+        except OSError as error:
+            print(error, flush=True)
+    raise OSError("none of them")
+
+
+def collected(*works: Work) -> dict[str, Work]:
+    return {work.__name__.replace("_", "-"): work for work in works}

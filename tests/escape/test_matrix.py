@@ -1,0 +1,225 @@
+"""tests/escape/matrix.toml, row by row, in each state: what the row says is what the server saw.
+
+One workload tries everything, in the states one after the other; the state is asked of the kernel before and after.
+The same attempts outside, without Weir, are the control: where one does not arrive, its row proves nothing and fails.
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+import socket
+import subprocess
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import pytest
+from clients.test_clients import environment
+from escape.attempts import SINK
+from escape.matrix import PAGE, STATES, read_rows, render_page
+from escape.states import asleep, detach_probes, expected, layers, without_rules
+from escape.surroundings import Server, server, surroundings
+from escape.techniques import TECHNIQUES, Where
+from lab.hosts import CREW, DB, OTHER, USER
+from lab.lab import Lab
+from lab.weir import Installed, weir
+
+ROWS = read_rows()
+PYTHON = "/usr/bin/python3"
+FREE = 45999                          # a port that is nobody's, for controls that want the listener's
+
+
+@dataclass(frozen=True)
+class Try:
+    """One attempt: its answer, and whether it arrived by the row's witness."""
+
+    arrived: bool
+    said: str
+
+
+def token_of(technique: str, state: str) -> tuple[str, int]:
+    """Which attempt it is; and the source port that stands for it."""
+    number = zlib.crc32(f"{technique}/{state}".encode())
+    return f"token-{technique}-{state}-{number:08x}", 20000 + number % 10000
+
+
+class Runner:
+    """A process that tries rounds of techniques where it was started; one line in, one out."""
+
+    def __init__(self, argv: Sequence[str], cwd: object, env: dict[str, str], held: int) -> None:
+        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env,
+                                        cwd=str(cwd), pass_fds=[held])
+
+    def attempts(self, techniques: Sequence[str], state: str, to: Where, seen: Server) -> dict[str, Try]:
+        """Together; those that must be alone afterwards, one by one."""
+        rounds: list[list[str]] = [[name for name in techniques if not ROWS[name].alone],
+                  *([name] for name in techniques if ROWS[name].alone)]
+        return {name: one for names in rounds if names for name, one in self._round(names, state, to, seen).items()}
+
+    def _round(self, names: Sequence[str], state: str, to: Where, seen: Server) -> dict[str, Try]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        lines = [[name, token_of(name, state)[0],
+                  *dataclasses.replace(to, source=token_of(name, state)[1]).words()] for name in names]
+        self.process.stdin.write(json.dumps(lines) + "\n")
+        self.process.stdin.flush()
+        said = self.process.stdout.readline()
+        if not said:
+            raise RuntimeError("the process that tries has ended")
+        return {name: Try(_arrived(name, state, code, seen), f"exit {code}: {text}")
+                for name, code, text in json.loads(said)}
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def _arrived(name: str, state: str, code: int, seen: Server) -> bool:
+    token, port = token_of(name, state)
+    match ROWS[name].witness:
+        case "server":
+            return seen.saw(token)
+        case "port":
+            return seen.saw_port(port)
+    return code == 0
+
+
+@contextmanager
+def connected(on: object) -> Iterator[int]:
+    """A connection to the server that whoever starts a command there leaves open for it."""
+    with on.entered():  # type: ignore[attr-defined]
+        one = socket.create_connection((DB.ipv4, SINK), 5)
+    with one:
+        yield one.fileno()
+
+
+@dataclass(frozen=True)
+class Tried:
+    crew: dict[str, dict[str, Try]]   # state -> technique -> what came of it
+    control: dict[str, Try]
+    permitted: list[str]              # what a permitted session gave, before and after the attempts
+
+
+@pytest.fixture(scope="module")
+def tried(the_lab: Lab) -> Iterator[Tried]:
+    with ExitStack() as stack:
+        seen = stack.enter_context(server())
+        around = stack.enter_context(surroundings(the_lab))
+        control = controls(the_lab, around, seen)
+        installed = stack.enter_context(weir(the_lab))
+        control |= on_the_crews_host(installed, around, seen)
+        yield in_every_state(installed, around[CREW.name], seen, control)
+
+
+def controls(lab: Lab, around: dict[str, Where], seen: Server) -> dict[str, Try]:
+    """On a host without Weir: as the same user, and as root where only root could."""
+    done: dict[str, Try] = {}
+    for who in ("user", "root"):
+        names = [name for name, row in ROWS.items() if row.control == who and not row.vm]
+        to = around[OTHER.name]
+        as_user = ["setpriv", "--reuid", USER, "--regid", USER, "--init-groups", "--"] if who == "user" else []
+        with connected(OTHER) as held:
+            runner = Runner(OTHER.argv([*as_user, PYTHON, "-m", "techniques", "batch"]), lab.home,
+                            lab.client_environment(), held)
+            try:
+                done |= runner.attempts([name for name in names if not ROWS[name].alone], "control", to, seen)
+                done |= runner.attempts([name for name in names if ROWS[name].alone], "control",
+                                        dataclasses.replace(to, listener=FREE), seen)
+            finally:
+                runner.end()
+    return done
+
+
+def on_the_crews_host(installed: Installed, around: dict[str, Where], seen: Server) -> dict[str, Try]:
+    """As root beside Weir: against it, but for signals, whose victims are others."""
+    victims = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
+    names = [name for name, row in ROWS.items() if row.control == "host" and not row.vm]
+    to = dataclasses.replace(around[CREW.name], pids=",".join(str(one.pid) for one in victims), listener=FREE)
+    with connected(CREW) as held:
+        runner = Runner(CREW.argv([PYTHON, "-m", "techniques", "batch"]), installed.lab.home,
+                        installed.lab.client_environment(), held)
+        try:
+            return runner.attempts(names, "control", to, seen)
+        finally:
+            runner.end()
+            for one in victims:
+                one.kill()
+                one.wait()
+
+
+def in_every_state(installed: Installed, to: Where, seen: Server, control: dict[str, Try]) -> Tried:
+    to = dataclasses.replace(to, pids=",".join(map(str, installed.pids().values())))
+    names, crew = list(TECHNIQUES), {}
+    with connected(CREW) as held:
+        runner = Runner(installed.crew_argv(PYTHON, "-m", "techniques", "batch"), installed.lab.home,
+                        installed.lab.client_environment(), held)
+        try:
+            permitted = [select(installed)]
+            crew["both"] = in_state("both", runner, names, to, seen)
+            permitted.append(select(installed))
+            with asleep(installed):
+                with without_rules():
+                    crew["ebpf"] = in_state("ebpf", runner, names, to, seen)
+                detach_probes()
+                crew["nftables"] = in_state("nftables", runner, names, to, seen)
+        finally:
+            runner.end()
+    installed.wait()                  # the agent has put back what was taken away
+    assert layers() == expected("both")
+    return Tried(crew, control, permitted)
+
+
+def in_state(state: str, runner: Runner, names: list[str], to: Where, seen: Server) -> dict[str, Try]:
+    assert layers() == expected(state)
+    done = runner.attempts(names, state, to, seen)
+    assert layers() == expected(state)
+    return done
+
+
+def select(installed: Installed) -> str:
+    done = installed.crew("psql", "-X", "-A", "-t", "-w", "-c", "SELECT count(*) FROM products",
+                          environment=environment(installed.lab, "wrong"))
+    return done.stdout.strip() or done.stderr
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("technique", TECHNIQUES)
+@pytest.mark.parametrize("state", STATES)
+def test_verdict(tried: Tried, state: str, technique: str) -> None:
+    row, one = ROWS[technique], tried.crew[state][technique]
+    if row.verdict(state) == "stopped":
+        assert not one.arrived, one.said
+    elif row.pending:
+        pytest.xfail(f"pending: {row.pending}; expected {row.verdict(state)} by the event {row.event}")
+    else:
+        assert one.arrived, f"the row says that it gets through: {one.said}"
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_control(tried: Tried, technique: str) -> None:
+    """Without Weir it arrives: the way exists."""
+    if ROWS[technique].vm:
+        pytest.skip(f"its control runs in tests/vm: {ROWS[technique].vm}")
+    assert tried.control[technique].arrived, tried.control[technique].said
+
+
+@pytest.mark.lab
+def test_a_permitted_session_works_in_the_same_run(tried: Tried) -> None:
+    assert tried.permitted == ["4", "4"]
+
+
+def test_every_technique_has_a_row_and_every_row_a_technique() -> None:
+    assert set(ROWS) == set(TECHNIQUES)
+
+
+def test_with_both_layers_nothing_is_below_stopped() -> None:
+    """But for a connected socket that is handed in, which is detected; and what a process of the same user outside does
+    for the crew of its own will."""
+    below = {name: row for name, row in ROWS.items() if row.both != "stopped"}
+    assert all(row.shared or (row.both == "detected" and row.event) for row in below.values()), sorted(below)
+
+
+def test_the_page_has_this_table() -> None:
+    assert PAGE.read_text() == render_page(PAGE.read_text()), "python -m escape.matrix writes it again"
