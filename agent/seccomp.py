@@ -33,6 +33,9 @@ _TCP, _UDP = 6, 17
 _UNKNOWN: Final = -1                  # __NR_SCMP_ERROR; other negative numbers: not on this architecture
 # TIOCSTI types into the terminal, TIOCLINUX pastes, TIOCSETD loads line disciplines.
 _IOCTLS: Final = (0x5412, 0x541C, 0x5423)
+# Joining a multicast group: the kernel reports its name to the neighbours, in packets that are no socket's, and so no
+# layer's.  Fourteen bytes of an IPv6 group are whatever the crew likes.  Level (IPPROTO_IP, IPPROTO_IPV6), options.
+_JOINS: Final = ((0, (35, 39, 41, 42, 46, 48)), (41, (20, 27, 42, 46, 48)))
 _TREE: Final = 2                      # a binary tree over the numbers: eight comparisons a call, not sixty
 _LOW: Final = 0xFFFFFFFF              # the kernel takes an int or unsigned int: the upper half is the caller's
 
@@ -52,6 +55,10 @@ def render_filter() -> bytes:
         _add(rules, refused, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, flag, flag))
     for number in _IOCTLS:
         _add(rules, refused, "ioctl", seccomp.Arg(1, seccomp.MASKED_EQ, _LOW, number))
+    for level, options in _JOINS:
+        for option in options:
+            _add(rules, refused, "setsockopt", seccomp.Arg(1, seccomp.MASKED_EQ, _LOW, level),
+                 seccomp.Arg(2, seccomp.MASKED_EQ, _LOW, option))
     _sockets(rules)
     with tempfile.TemporaryFile() as file:
         rules.export_bpf(file)

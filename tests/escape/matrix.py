@@ -25,9 +25,9 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ebpf: Verdict
     nftables: Verdict
     by: str                           # what stops it; where nothing does, what there is to know
-    # Whose word it is: the server's (its sockets, and its wire), also by the attempt's source port; or the kernel's
-    # answer to the technique itself, where nothing could arrive.
-    witness: Literal["server", "port", "itself"] = "server"
+    # Whose word it is: the server's (its sockets, and its wire), also by the attempt's source port or by a part of the
+    # token; or the kernel's answer to the technique itself, where nothing could arrive.
+    witness: Literal["server", "port", "wire", "itself"] = "server"
     # Who shows, without Weir, that the way exists: the same user elsewhere, root elsewhere, root on the crew's host.
     control: Literal["user", "root", "host"] = "user"
     vm: str = ""                      # why there is no control on a development machine: it has one in tests/vm

@@ -85,7 +85,7 @@ class Sink(_Thread):
 
 class Wire(_Thread):
     """Every frame that arrives at eth0 of the calling thread's network namespace, whatever protocol it is of: kept are
-    those with a token in them, and the source ports of TCP."""
+    those with a token in them, IGMP, and the source ports of TCP."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,9 +106,9 @@ class Wire(_Thread):
                     self._look(frame)
 
     def _look(self, frame: bytes) -> None:
-        if b"token-" in frame:
-            self.seen.append(frame)
         kind, = struct.unpack_from("!H", frame, 12)
+        if b"token-" in frame or (kind == 0x0800 and frame[23] == socket.IPPROTO_IGMP):
+            self.seen.append(frame)
         if kind == 0x0800 and frame[23] == socket.IPPROTO_TCP:
             self.ports.add(struct.unpack_from("!H", frame, 14 + (frame[14] & 15) * 4)[0])
         elif kind == 0x86DD and frame[20] == socket.IPPROTO_TCP:

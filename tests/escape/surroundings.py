@@ -12,7 +12,7 @@ from pathlib import Path
 from escape.attempts import CALLS, HERE, SINK, TECHNIQUES, where
 from escape.sink import Caller, Sink, Wire
 from escape.techniques import Where
-from lab.hosts import CREW, DB, OTHER, USER, Host
+from lab.hosts import BRIDGE, CREW, DB, OTHER, USER, Host
 from lab.lab import Lab
 from lab.servers import stop
 from lab.weir import PORT
@@ -69,6 +69,10 @@ class Server:
     def saw(self, token: str) -> bool:
         return any(witness.saw(token) for witness in self._witnesses)
 
+    def saw_bytes(self, some: bytes) -> bool:
+        """On the wire."""
+        return any(some in frame for frame in list(self._wire.seen))
+
     def saw_port(self, port: int) -> bool:
         return port in self._wire.ports
 
@@ -81,6 +85,7 @@ def server() -> Iterator[Server]:
                  "ipv4/conf/all/route_localnet", "ipv4/conf/eth0/route_localnet",
                  "ipv6/conf/all/seg6_enabled", "ipv6/conf/eth0/seg6_enabled"):
         DB.run(["sysctl", "-qw", f"net/{name}=1"])
+    subprocess.run(["ip", "-n", BRIDGE, "link", "set", "lab", "type", "bridge", "mcast_snooping", "0"], check=True)
     for host in (CREW, OTHER):        # as desktop distributions have it
         host.run(["sysctl", "-qw", "net/ipv4/ping_group_range=0 2147483647"])
     with ExitStack() as stack:
@@ -102,12 +107,12 @@ def surroundings(lab: Lab) -> Iterator[dict[str, Where]]:
             stack.callback(_forget, terminal, places if host == CREW else [])
             _start(stack, host, "", "relay", DB.ipv4, str(SINK), f"@{ABSTRACT}", *(places if host == CREW else []))
             _start(stack, host, USER, "relay", DB.ipv4, str(SINK), door)
-            pid, held = _start(stack, host, USER, "bystander", DB.ipv4, str(SINK), handing, str(CALLS)).split()
+            pid, held, memory = _start(stack, host, USER, "bystander", DB.ipv4, str(SINK), handing, str(CALLS)).split()
             host.run(["setpriv", "--reuid", USER, "--regid", USER, "--init-groups", "tmux", "-S", terminal, "-f",
                       "/dev/null", "new-session", "-d"], check=True, cwd=lab.home, env=lab.client_environment())
             stack.callback(subprocess.run, ["tmux", "-S", terminal, "kill-server"], capture_output=True)
-            made[host.name] = where(host, link=link, bystander=int(pid), held=int(held), handing=handing, door=door,
-                                    abstract=ABSTRACT, terminal=terminal)
+            made[host.name] = where(host, link=link, bystander=int(pid), held=int(held), memory=int(memory),
+                                    handing=handing, door=door, abstract=ABSTRACT, terminal=terminal)
         yield made
 
 

@@ -80,6 +80,8 @@ def _arrived(name: str, state: str, code: int, seen: Server) -> bool:
     match ROWS[name].witness:
         case "server":
             return seen.saw(token)
+        case "wire":
+            return seen.saw_bytes(f"token-{token[-8:]}".encode()) or seen.saw_bytes(b"\xef" + token[-3:].encode())
         case "port":
             return seen.saw_port(port)
     return code == 0

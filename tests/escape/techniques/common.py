@@ -29,6 +29,7 @@ class Where:
     pids: str = ""                    # of Weir's own processes, by commas
     bystander: int = 0                # a process of the same user outside, which holds a connection to the server
     held: int = 0                     # and its descriptor
+    memory: int = 0                   # the key of its System V shared memory
     handing: str = ""                 # the Unix socket on which it hands sockets out
     door: str = ""                    # the Unix socket of a service of the host, which speaks to the server
     abstract: str = ""                # the same as an abstract name

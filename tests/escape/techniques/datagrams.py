@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import time
 
 from .common import WAIT, Where, collected, echoed, first, say
 
@@ -111,6 +112,40 @@ def udp_answer(token: bytes, to: Where) -> None:
         raise OSError("not permitted")
 
 
+def join_group(token: bytes, to: Where) -> None:
+    """The kernel itself tells the neighbours which multicast groups are listened to (RFC 3376, RFC 9777): fourteen
+    bytes in the name of a group, by no socket of anybody's."""
+    group = b"\xff\x02" + (b"token-" + token[-8:])
+    with socket.socket(V6, socket.SOCK_DGRAM) as s:
+        first([
+            lambda: s.setsockopt(socket.IPPROTO_IPV6, 20, group + struct.pack("=i", socket.if_nametoindex("eth0"))),
+            lambda: s.setsockopt(socket.IPPROTO_IPV6, 42, _group_request(V6, group)),      # MCAST_JOIN_GROUP
+            lambda: s.setsockopt(socket.IPPROTO_IPV6, 46, _group_request(V6, group) + _address(V6, b"\xfd" * 16))])
+        time.sleep(WAIT / 2)          # a report is sent within a second, or later where others were
+
+
+def join_group_ipv4(token: bytes, to: Where) -> None:
+    """Three bytes each, and as many groups as it takes; the server looks for one."""
+    group = b"\xef" + token[-3:]
+    with socket.socket(V4, socket.SOCK_DGRAM) as s:
+        first([
+            lambda: s.setsockopt(socket.IPPROTO_IP, 35, group + socket.inet_aton(to.own4)),
+            lambda: s.setsockopt(socket.IPPROTO_IP, 39, group + socket.inet_aton(to.own4) + socket.inet_aton(to.host4)),
+            lambda: s.setsockopt(socket.IPPROTO_IP, 42, _group_request(V4, group)),
+            lambda: s.setsockopt(socket.IPPROTO_IP, 46, _group_request(V4, group) + _address(V4, b"\x0a" * 4))])
+        time.sleep(WAIT / 2)
+
+
+def _group_request(family: int, group: bytes) -> bytes:
+    """struct group_req."""
+    return struct.pack("=I4x", socket.if_nametoindex("eth0")) + _address(family, group)
+
+
+def _address(family: int, address: bytes) -> bytes:
+    """struct sockaddr_storage."""
+    return (struct.pack("=HH", family, 0) + (bytes(4) if family == V6 else b"") + address).ljust(128, b"\0")
+
+
 def udp_lite(token: bytes, to: Where) -> None:
     """RFC 3828; on the wire is enough, where the server has no such socket."""
     with socket.socket(V4, socket.SOCK_DGRAM, UDP_LITE) as s:
@@ -174,5 +209,6 @@ def raw_header(token: bytes, to: Where) -> None:
 
 TECHNIQUES = collected(
     udp, udp_ipv6, udp_mapped, udp_connected, udp_connected_ipv6, udp_loopback, udp_broadcast, udp_dns_port, quic_like,
-    fragments, corked, mark_control_message, udp_answer, udp_lite, sctp, dccp, ping_socket, icmp_raw, raw_ip,
+    fragments, corked, mark_control_message, udp_answer, join_group,
+    join_group_ipv4, udp_lite, sctp, dccp, ping_socket, icmp_raw, raw_ip,
     raw_ip_ipv6, raw_header)

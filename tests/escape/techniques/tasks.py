@@ -173,6 +173,25 @@ def take_descriptor(token: bytes, to: Where) -> None:
         say(s, token)
 
 
+def unfiltered_neighbour(token: bytes, to: Where) -> None:
+    """A process that can be traced and has no system-call filter makes the calls that are refused here."""
+    found = []
+    for one in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if one.name.isdigit() and "\nSeccomp:\t0" in (one / "status").read_text() and int(one.name) != os.getpid():
+                called(libc.ptrace(0x4206, int(one.name), 0, 0), "ptrace")     # PTRACE_SEIZE; detached at the end
+                found.append(one.name)
+                break
+    if not found:
+        raise OSError("every process has a filter, or may not be traced")
+    print("without a filter:", found, flush=True)
+
+
+def shared_memory(token: bytes, to: Where) -> None:
+    """System V: no path, no name, only a number."""
+    called(libc.shmget(to.memory, 0, 0), "shmget")
+
+
 def files_of_others(token: bytes, to: Where) -> None:
     """/proc/PID/root and cwd of every process that can be seen: a way to files outside the view."""
     found = []
@@ -210,4 +229,5 @@ def kernel_doors(token: bytes, to: Where) -> None:
 TECHNIQUES = collected(
     double_fork, new_session, thread_of_dead_leader, fork_storm, leave_cgroup, static_binary, preloaded, set_uid_root,
     user_namespace, user_namespace_by_clone, network_namespace, set_namespace, tun, type_into_terminal, trace_outside,
-    memory_outside, read_outside, take_descriptor, files_of_others, kernel_doors, full_ring)
+    memory_outside, read_outside, take_descriptor,
+    unfiltered_neighbour, shared_memory, files_of_others, kernel_doors, full_ring)
