@@ -5,7 +5,8 @@
     outside.py bystander HOST PORT SOCKET CALLS
         a process that holds a connection to the server, and hands out, at SOCKET, what it is asked for
 
-The first line on stdout says that it is ready; of the bystander its pid and the descriptor of its connection.
+The first line on stdout says that it is ready; of the bystander its pid, the descriptor of its connection and the key
+of its System V shared memory.
 """
 from __future__ import annotations
 

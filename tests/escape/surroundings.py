@@ -19,9 +19,11 @@ from lab.weir import PORT
 
 PYTHON = "/usr/bin/python3"
 UID = "{uid}"
-DOORS = (                             # well-known sockets; a stand-in serves each, which speaks to the server
+# Well-known sockets; a stand-in serves each, which speaks to the server.  That of nscd stands beside its place: every
+# process of this machine would ask it.
+DOORS = (
     "/run/dbus/system_bus_socket", "/run/user/{uid}/bus", "/run/systemd/private", "/run/docker.sock",
-    "/tmp/ssh-weirtest{uid}/agent.1", "/run/screen/S-{uid}/1.test", "/run/nscd/socket",
+    "/tmp/ssh-weirtest{uid}/agent.1", "/run/screen/S-{uid}/1.test", "/run/weirtest-nscd/socket",
     "/run/systemd/resolve/io.systemd.Resolve", "/run/postgresql/.s.PGSQL.7007",
     "/tmp/weirtest.sock",
 )
@@ -133,7 +135,8 @@ def _start(stack: ExitStack, host: Host, user: str, *words: str) -> str:
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd="/")
     stack.callback(stop, process)
     assert process.stdout is not None
-    line = process.stdout.readline()
+    with process.stdout:
+        line = process.stdout.readline()
     if not line:
         raise RuntimeError(f"outside.py {words} did not start")
     return line
@@ -149,5 +152,5 @@ def _forget(terminal: str, places: list[str]) -> None:
     for path in (terminal, *places):
         Path(path).unlink(missing_ok=True)
         with_parent = Path(path).parent
-        if with_parent.name.startswith(("ssh-weirtest", "S-")):
+        if with_parent.name.startswith(("ssh-weirtest", "S-", "weirtest-")):
             shutil.rmtree(with_parent, ignore_errors=True)

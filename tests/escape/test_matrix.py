@@ -192,7 +192,7 @@ def test_verdict(tried: Tried, state: str, technique: str) -> None:
     row, one = ROWS[technique], tried.crew[state][technique]
     if row.verdict(state) == "stopped":
         assert not one.arrived, one.said
-    elif row.pending:
+    elif row.pending and row.verdict(state) == "detected":
         pytest.xfail(f"pending: {row.pending}; expected {row.verdict(state)} by the event {row.event}")
     else:
         assert one.arrived, f"the row says that it gets through: {one.said}"

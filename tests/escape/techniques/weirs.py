@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import socket
+import struct
 import subprocess
 from pathlib import Path
 
@@ -26,9 +27,8 @@ def by_the_listener(token: bytes, to: Where) -> None:
 def bind_the_listener(token: bytes, to: Where) -> None:
     """Squat the enforcer's port: whoever binds it gets what others are redirected to."""
     first([lambda host=host, family=family: _bound(family, host, to.listener)  # type: ignore[misc]
-           for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET, ""), (socket.AF_INET, "127.0.0.2"),
-                                (socket.AF_INET6, "::1"), (socket.AF_INET6, "::"),
-                                (socket.AF_INET6, "::ffff:127.0.0.1"))])
+           for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET, ""), (socket.AF_INET6, "::1"),
+                                (socket.AF_INET6, "::"), (socket.AF_INET6, "::ffff:127.0.0.1"))])
 
 
 def _bound(family: socket.AddressFamily, host: str, port: int) -> None:
@@ -43,7 +43,7 @@ def _bound(family: socket.AddressFamily, host: str, port: int) -> None:
 def listen_without_bind(token: bytes, to: Where) -> None:
     """The kernel chooses the port in listen(2), which no hook of bind sees; IP_LOCAL_PORT_RANGE leaves one choice."""
     with socket.socket() as s:
-        s.setsockopt(socket.IPPROTO_IP, 51, to.listener << 16 | to.listener)
+        s.setsockopt(socket.IPPROTO_IP, 51, struct.pack("=HH", to.listener, to.listener))
         s.listen()
         if s.getsockname()[1] != to.listener:
             raise OSError(f"got {s.getsockname()[1]}")
