@@ -20,8 +20,12 @@ def by_the_listener(token: bytes, to: Where) -> None:
         lambda: tcp(token, socket.AF_INET, "127.0.0.2", to.listener),
         lambda: tcp(token, socket.AF_INET, "0.0.0.0", to.listener),
         lambda: tcp(token, socket.AF_INET6, "::1", to.listener),
-        lambda: tcp(token, socket.AF_INET6, "::ffff:127.0.0.1", to.listener),
-        lambda: tcp(token, socket.AF_INET, to.own4, to.listener)])
+        lambda: tcp(token, socket.AF_INET6, "::ffff:127.0.0.1", to.listener)])
+
+
+def by_the_listeners_port(token: bytes, to: Where) -> None:
+    """On an address of the host's: it is rewritten as any other, and no target is there."""
+    tcp(token, socket.AF_INET, to.own4, to.listener)
 
 
 def bind_the_listener(token: bytes, to: Where) -> None:
@@ -111,5 +115,5 @@ def read_secrets(token: bytes, to: Where) -> None:
 
 
 TECHNIQUES = collected(
-    by_the_listener, bind_the_listener, listen_without_bind, approve, unlink_pins, detach_bpf, flush_nftables,
-    stop_weir, kill_weir, read_secrets)
+    by_the_listener, by_the_listeners_port, bind_the_listener, listen_without_bind, approve, unlink_pins, detach_bpf,
+    flush_nftables, stop_weir, kill_weir, read_secrets)
