@@ -263,6 +263,28 @@ def doctor(file: str, as_json: bool) -> None:
 # approvals
 
 
+@weir.command(epilog="Exit codes: 0 nothing got through, 1 something did or nothing could be tried, 2 usage.")
+@click.option("--workload", default="", help="In which [[workload]]; the first one where it is not said.")
+@click.option("--user", default="", help="As which of its users; its first one where it is not said.")
+@_JSON
+@click.pass_obj
+def selftest(file: str, workload: str, user: str, as_json: bool) -> None:
+    """Try ways round from inside a workload on this host (root)."""
+    from agent.check import load_config
+    from agent.fields import ConfigError
+    from agent.selftest import SelftestError, run_selftest
+
+    try:
+        found = run_selftest(load_config(file), workload, user, lambda text: None if as_json else click.echo(text))
+    except (ConfigError, SelftestError, OSError) as reason:
+        _fail(str(reason), as_json=as_json)
+    if as_json:
+        screen.print_json(found)
+    else:
+        screen.console().print(screen.render_selftest(found))
+    sys.exit(FAILED if any(one.verdict == "not contained" for one in found) else 0)
+
+
 @weir.group(invoke_without_command=True, epilog=EXIT_CODES)
 @_JSON
 @click.pass_context

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from agent.contract.control import ServiceView, Status, TargetView
 from agent.contract.messages import HoldView, SessionView
+from agent.selftest import Finding
 
 COLOURS: Final = {"enforcing": "bold green", "starting": "bold yellow", "blocked": "bold yellow",
                   "stopping": "bold yellow", "degraded": "bold red"}
@@ -117,6 +118,17 @@ def _rows(rows: Sequence[tuple[str, str]]) -> RenderableType:
             text.append(" " * (width + 4) + line + "\n")
     text.right_crop(1)
     return text
+
+
+def render_selftest(found: Sequence[Finding]) -> RenderableType:
+    """What got through comes last, where it is seen."""
+    colours = {"stopped": "green", "not tried": "yellow", "not contained": "bold red"}
+    text = Text()
+    for one in sorted(found, key=lambda one: list(colours).index(one.verdict)):
+        text.append(f"{one.verdict:14}", colours[one.verdict]).append(f"{one.technique:28}").append(
+            safe(one.said) + "\n", "dim")
+    counts = [f"{sum(one.verdict == verdict for one in found)} {verdict}" for verdict in colours]
+    return text.append(", ".join(counts))
 
 
 def render_holds(holds: Sequence[HoldView]) -> RenderableType:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from escape.sink import Sink
-from escape.techniques import Where
 from lab.hosts import wait_until
 
 from agent import cgroups
 from agent.containment import Containment
+from agent.techniques import Where
 
 NAME = f"wt{os.getpid()}"
 PORT = 15997                          # of the listeners
@@ -28,7 +28,7 @@ CREW4, SERVER4, NO_DNS4 = "10.79.0.1", "10.79.0.2", "10.79.0.53"
 DNS4 = SERVER4
 CREW6, SERVER6 = "fd79::1", "fd79::2"
 PYTHON = "/usr/bin/python3"
-ESCAPE = Path(__file__).resolve().parent / "escape"
+AGENT = Path(__file__).resolve().parents[1] / "agent"
 HEADERS = Path("/run") / NAME / "headers"
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -107,7 +107,7 @@ class Block:
     def technique(self, name: str, token: str, **how: object) -> tuple[int, str]:
         """Exit code (0: it believes that it got through) and output."""
         to = Where(SERVER4, SERVER6, SINK, PORT, own4=CREW4, own6=CREW6)
-        process = self.start(["env", "-C", str(ESCAPE), PYTHON, "-m", "techniques", name, token, *to.words()],
+        process = self.start(["env", "-C", str(AGENT), PYTHON, "-m", "techniques", name, token, *to.words()],
                              **how)  # type: ignore[arg-type]
         out, _ = process.communicate(timeout=60)
         return process.returncode, out

@@ -4,12 +4,13 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-from escape.techniques import Where
 from lab.hosts import CREW, DB, RUNTIME, Host
 from lab.weir import PORT
 
+from agent.techniques import Where
+
 HERE = Path(__file__).resolve().parent
-TECHNIQUES = HERE / "techniques"
+TECHNIQUES = HERE.parents[1] / "agent" / "techniques"
 SINK = 7007                           # a port of the database's host that no target names
 CALLS = 7011                          # which the server dials; and the next one
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-from escape.techniques import FAMILIES
+
+from agent.techniques import FAMILIES
 
 STATES = ("both", "ebpf", "nftables")
 FILE = Path(__file__).resolve().parent / "matrix.toml"

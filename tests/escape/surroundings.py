@@ -11,11 +11,12 @@ from pathlib import Path
 
 from escape.attempts import CALLS, HERE, SINK, TECHNIQUES, where
 from escape.sink import Caller, Sink, Wire
-from escape.techniques import Where
 from lab.hosts import BRIDGE, CREW, DB, OTHER, USER, Host
 from lab.lab import Lab
 from lab.servers import stop
 from lab.weir import PORT
+
+from agent.techniques import Where
 
 PYTHON = "/usr/bin/python3"
 UID = "{uid}"

@@ -20,10 +20,11 @@ from escape.attempts import SINK
 from escape.matrix import PAGE, STATES, read_rows, render_page
 from escape.states import asleep, detach_probes, expected, layers, without_rules
 from escape.surroundings import Server, server, surroundings
-from escape.techniques import TECHNIQUES, Where
 from lab.hosts import CREW, DB, OTHER, USER
 from lab.lab import Lab
 from lab.weir import Installed, weir
+
+from agent.techniques import TECHNIQUES, Where
 
 ROWS = read_rows()
 PYTHON = "/usr/bin/python3"

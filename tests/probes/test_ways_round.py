@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import pytest
 from blockhost import Block
-from escape.techniques import calls
+
+from agent.techniques import calls
 
 pytestmark = pytest.mark.kernel
 
