@@ -146,6 +146,20 @@ def registered_then_unspecified(token: bytes, to: Where) -> None:
         say(s, token)
 
 
+def own_listener_then_elsewhere(token: bytes, to: Where) -> None:
+    """What opens the way to a workload's own server on loopback stays with the socket: it then goes to others."""
+    with socket.create_server(("127.0.0.1", 0)) as own:
+        for family, host in ((V4, "127.0.0.1"), (V4, to.host4), (V4, to.own4)):
+            with socket.socket(family) as s:
+                s.settimeout(WAIT)
+                s.connect(own.getsockname())
+                libc.connect(s.fileno(), ctypes.create_string_buffer(16), 16)
+                with contextlib.suppress(OSError):
+                    s.connect((host, to.port))
+                    return say(s, token)
+    raise OSError("none of them")
+
+
 def source_port_again(token: bytes, to: Where) -> None:
     """The address and port of a permitted connection that is closed, used for another one."""
     port = 0
@@ -208,5 +222,5 @@ def dialled_from_outside(token: bytes, to: Where) -> None:
 TECHNIQUES = collected(
     plain_ipv4, plain_ipv6, v4_mapped, link_local, any_address, own_addresses, loopback, fast_open_sendto,
     fast_open_sendmsg_ipv6, fast_open_connect, multipath, bind_to_device, loopback_by_device, loopback_by_device_ipv6,
-    mark_option, disconnect_and_again, registered_then_unspecified, source_port_again, ip_options, source_route,
-    routing_header, dialled_from_outside)
+    mark_option, disconnect_and_again, registered_then_unspecified, own_listener_then_elsewhere, source_port_again,
+    ip_options, source_route, routing_header, dialled_from_outside)

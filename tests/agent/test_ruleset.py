@@ -25,6 +25,10 @@ table inet weir {
 \t\tip6 daddr ::1 tcp dport 15432 accept
 \t\tip daddr 192.0.2.53 tcp dport 53 accept
 \t\tip daddr 192.0.2.53 udp dport 53 accept
+\t\tmeta mark 0x57656972 ip daddr 127.0.0.0/8 meta l4proto tcp accept
+\t\tmeta mark 0x57656972 ip6 daddr ::1 meta l4proto tcp accept
+\t\tip saddr 127.0.0.0/8 ip daddr 127.0.0.0/8 tcp flags != syn / syn,ack accept
+\t\tip6 saddr ::1 ip6 daddr ::1 tcp flags != syn / syn,ack accept
 \t\tcounter drop
 \t}
 \tchain wire {
@@ -35,13 +39,18 @@ table inet weir {
 \tchain filter_input {
 \t\ttype filter hook input priority 0; policy accept;
 \t\tsocket cgroupv2 level 1 "unified/weir.slice" jump crew_input
+\t\tmeta mark 0x57656972 tcp flags syn / syn,ack counter drop
 \t}
 \tchain crew_input {
-\t\ttcp flags syn / fin,syn,rst,ack counter drop
+\t\tmeta mark 0x57656972 ip saddr 127.0.0.0/8 meta l4proto tcp accept
+\t\tmeta mark 0x57656972 ip6 saddr ::1 meta l4proto tcp accept
+\t\ttcp flags syn / syn,ack counter drop
 \t\tip saddr 127.0.0.1 tcp sport 15432 accept
 \t\tip6 saddr ::1 tcp sport 15432 accept
 \t\tip saddr 192.0.2.53 tcp sport 53 accept
 \t\tip saddr 192.0.2.53 udp sport 53 accept
+\t\tip saddr 127.0.0.0/8 ip daddr 127.0.0.0/8 tcp flags != syn / syn,ack accept
+\t\tip6 saddr ::1 ip6 daddr ::1 tcp flags != syn / syn,ack accept
 \t\tcounter drop
 \t}
 }
@@ -57,7 +66,9 @@ def test_redirect_spares_listener_and_resolver() -> None:
     chain = render_table(WITH_REDIRECT).split("chain crew_nat {")[1].split("}")[0]
     assert [line.strip() for line in chain.strip().splitlines()] == [
         "ip daddr 127.0.0.1 tcp dport 15432 accept", "ip6 daddr ::1 tcp dport 15432 accept",
-        "ip6 daddr 2001:db8::53 tcp dport 5353 accept", "meta l4proto tcp counter redirect to :15432"]
+        "ip6 daddr 2001:db8::53 tcp dport 5353 accept",
+        "meta mark 0x57656972 ip daddr 127.0.0.0/8 meta l4proto tcp accept",
+        "meta mark 0x57656972 ip6 daddr ::1 meta l4proto tcp accept", "meta l4proto tcp counter redirect to :15432"]
 
 
 def test_without_resolver_no_udp_at_all() -> None:
@@ -86,8 +97,8 @@ def test_differences_are_told() -> None:
     assert differences(text.replace("\t\tip6 daddr ::1 tcp dport 15432 accept\n", ""), PLAIN, same)
     more = text.replace("\t\tcounter drop", "\t\tip daddr 203.0.113.1 accept\n\t\tcounter drop", 1)
     assert differences(more, PLAIN, same) == ["nftables: weir has also 'ip daddr 203.0.113.1 accept'"]
-    first = "\t\tcounter drop\n\t\tip daddr 192.0.2.53 udp dport 53 accept\n"
-    moved = text.replace("\t\tip daddr 192.0.2.53 udp dport 53 accept\n\t\tcounter drop\n", first)
+    last = "\t\tip6 saddr ::1 ip6 daddr ::1 tcp flags != syn / syn,ack accept\n"
+    moved = text.replace(f"{last}\t\tcounter drop\n", f"\t\tcounter drop\n{last}")
     assert "another order" in differences(moved, PLAIN, same)[0]
 
 
