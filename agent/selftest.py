@@ -27,6 +27,7 @@ from typing import Any, Final, Literal, Self
 
 import msgspec
 
+from agent.check import load_config
 from agent.config import Config, Workload
 from agent.processes import ENVIRONMENT, python_module
 from agent.techniques import TECHNIQUES, Where
@@ -135,10 +136,11 @@ class Decoy:
         self._seen = [*self._seen, data][-_KEPT:]
 
 
-def run_selftest(config: Config, workload: str, user: str, tell: Callable[[str], None]) -> list[Finding]:
-    """As root, with the agent running.  Raises SelftestError; OSError."""
+def run_selftest(file: str, workload: str, user: str, tell: Callable[[str], None]) -> list[Finding]:
+    """As root, with the agent running.  `file`: the configuration.  Raises SelftestError, ConfigError; OSError."""
     if os.geteuid() != 0:
         raise SelftestError("weir selftest needs root: the controls are root's")
+    config = load_config(file)
     chosen = _workload(config, workload)
     inside = [*python_module("agent.cli"), "--config", str(config.file), "run", "--workload", chosen.name, "--user",
               user or chosen.users[0], "--", PYTHON, "-c", _BOOT]

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from agent import landlock
 from agent.techniques import FAMILIES
 
 STATES = ("both", "ebpf", "nftables")
@@ -32,12 +33,20 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Who shows, without Weir, that the way exists: the same user elsewhere, root elsewhere, root on the crew's host.
     control: Literal["user", "root", "host"] = "user"
     vm: str = ""                      # why there is no control on a development machine: it has one in tests/vm
+    since: str = ""                   # the first Linux that knows the way: before, there is no control
+    landlock: bool = False            # stopped by Landlock's scopes: before Linux 6.12 it is not contained
     alone: bool = False               # the attempt would change the others' verdicts
     pending: str = ""                 # who builds what would make the verdict true
     event: str = ""                   # of the recording, where the verdict is "detected"
     shared: bool = False              # needs a process of the same user outside that helps: docs/containment.md
 
     def verdict(self, state: str) -> Verdict:
+        """On this kernel."""
+        if self.landlock and landlock.version() < landlock.SCOPES:
+            return "not contained"
+        return self.written(state)
+
+    def written(self, state: str) -> Verdict:
         return getattr(self, state)  # type: ignore[no-any-return]
 
 
@@ -53,8 +62,9 @@ def render_table() -> str:
             row = rows[name]
             notes = [f"open: {row.pending}"] if row.pending else []
             notes += [f"its control runs in tests/vm: {row.vm}"] if row.vm else []
+            notes += ["before Linux 6.12: not contained"] if row.landlock else []
             words = row.by + (f" ({'; '.join(notes)})" if notes else "")
-            lines.append(f"| {name} | {' | '.join(row.verdict(state) for state in STATES)} | {words} |")
+            lines.append(f"| {name} | {' | '.join(row.written(state) for state in STATES)} | {words} |")
     return "\n".join(lines) + "\n"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-PYTEST: Final = "sudo /opt/weir/dev/bin/python -m pytest -q -p no:cacheprovider"
+PYTEST: Final = "sudo WEIR_EVERY_CONTROL=1 /opt/weir/dev/bin/python -m pytest -q -p no:cacheprovider"
 
 
 @dataclass(frozen=True)
