@@ -169,6 +169,13 @@ class Questions:
             return Refused(str(reason))
         return _fitting(control.OpenSessions, found.sessions)
 
+    async def ledger(self) -> Message:
+        return self._agent.ledger.view()
+
+    async def acknowledge(self, peer: Peer) -> Message:
+        self._agent.ledger.acknowledge(peer.user)
+        return Answered()
+
     async def stop(self) -> Message:
         self._agent.stop()
         return Answered()

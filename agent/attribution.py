@@ -10,7 +10,7 @@ from probes import abi
 REDIRECT: Final = "redirect"          # known by the firewall's redirect and the socket's cgroup alone
 HOOKS: Final = {abi.HOOK_MARK: "mark", abi.HOOK_CGROUP: "cgroup", abi.HOOK_SOCKET: "socket"}
 VERDICTS: Final = {abi.VERDICT_REDIRECTED: "redirected", abi.VERDICT_DNS: "dns", abi.VERDICT_REFUSED: "refused",
-                   abi.VERDICT_LOCAL: "local"}
+                   abi.VERDICT_LOCAL: "local", abi.VERDICT_ELSEWHERE: "elsewhere"}
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class Origin:
     destination: str                  # as text, v4-mapped as IPv4
     port: int
     hook: str                         # "mark", "cgroup", "socket": how it was known; "redirect"
-    verdict: str = "redirected"       # "dns": let through to the resolver; "refused": the listener, dialled by
-                                      # hand; "local": to a listener of the same workload
+    # "dns": let through to the resolver; "refused": the listener, dialled by hand; "local": to a listener of the same
+    # workload; "elsewhere": connected past the rewrite, with the real address as destination
+    verdict: str = "redirected"
 
 
 def parse_origin(raw: bytes) -> Origin:
@@ -48,6 +49,8 @@ class Held:
     remote_port: int
     cookie: int
     cgroup: int                       # id; 0: not told
+    state: int = 0                    # include/net/tcp_states.h
+    inode: int = 0                    # 0: of no descriptor (waiting to be accepted, or closed)
 
 
 def find_redirected(sockets: Sequence[Held], address: bytes, port: int, cgroups: Set[int], now: int) -> Origin | None:

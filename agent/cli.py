@@ -33,6 +33,7 @@ WATCHING: Final = 1.0                 # seconds between looks at what waits
 _ELSEWHERE: Final = {
     **dict.fromkeys(("sessions", "replay", "verify", "export", "search", "erase"), "enforcer.recording.cli:group"),
     "policy": "enforcer.policy.cli:policy",
+    "ledger": "agent.ledger_cli:ledger",
 }
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from agent import cgroups, nft, sockdiag
-from agent.attribution import Origin, find_redirected, parse_origin
+from agent.attribution import Held, Origin, find_redirected, parse_origin
 from agent.processes import ENVIRONMENT, python_module
 from agent.ruleset import Ruleset, differences
 from probes import abi, libbpf, links
@@ -212,6 +212,10 @@ class Containment:
             with suppress(FileNotFoundError):
                 ids.add(cgroups.cgroup_id(path))
         return find_redirected(sockdiag.tcp_sockets(port), address, port, ids, time.monotonic_ns())
+
+    def tcp_sockets(self) -> list[Held]:
+        """Every connected or connecting one on this host, as far as the agent's network namespace goes."""
+        return sockdiag.all_tcp_sockets()
 
     def problems(self) -> list[str]:
         """Everything that is not as it should be, by the kernel's own queries; empty: enforcing."""

@@ -88,6 +88,8 @@ class Actions(Protocol):
     async def stop(self) -> Message: ...
     async def release(self, kill: bool) -> Message: ...
     async def reload(self) -> Message: ...
+    async def ledger(self) -> Message: ...
+    async def acknowledge(self, peer: Peer) -> Message: ...
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ class Control:
         who = {peer.gid, *peer.groups}
         wanted = {
             control.Run: "", control.AskStatus: "", control.ListApprovals: "approvers", control.Decide: "approvers",
-            control.AskSessions: "auditors",
+            control.AskSessions: "auditors", control.AskLedger: "auditors",
         }.get(type(request), "root")
         if peer.uid == 0 or not wanted or (wanted != "root" and getattr(self._groups(), wanted) in who):
             return
@@ -261,6 +263,8 @@ class Control:
                     os.close(fd)
         if isinstance(request, control.Decide):
             return await self._actions.decide(request, peer)
+        if isinstance(request, control.Acknowledge):
+            return await self._actions.acknowledge(peer)
         if isinstance(request, control.Release):
             return await self._actions.release(request.kill)
         if isinstance(request, control.Stop):
@@ -271,7 +275,7 @@ class Control:
         table: dict[type[Any], Callable[[], Coroutine[Any, Any, Message]]] = {
             control.AskStatus: self._actions.status, control.ListApprovals: self._actions.approvals,
             control.AskSessions: self._actions.sessions, control.Stop: self._actions.stop,
-            control.Reload: self._actions.reload,
+            control.Reload: self._actions.reload, control.AskLedger: self._actions.ledger,
         }
         return table[type(request)]()
 

@@ -63,7 +63,7 @@ def render_status(status: Status) -> RenderableType:
     parts += [Text(f"  because {safe(reason)}", style="yellow") for reason in status.reasons]
     rows = [
         ("agent", f"pid {status.pid}, up {ago(status.since)}, {safe(status.config)}"),
-        ("block", "not whole" if status.state == "degraded" else "probes and rules as they should be"),
+        ("block", "see above" if status.state == "degraded" else "probes and rules as they should be"),
         ("nftables", "redirects what arrives unrewritten (every process on the host is tracked)" if status.redirect
          else "drops what arrives unrewritten"),
         ("listeners", ", ".join(status.listeners)),

@@ -7,14 +7,17 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from agent.channel import Answer, ChannelError, EnforcerChannel
 from agent.contract import messages
 from agent.contract.control import ServiceView
+from agent.contract.ledger import HEADER, LIMIT, AskLedger, LedgerAnswer, parse_answer, render_frame
 from agent.processes import ENVIRONMENT, python_module, unprivileged
 
 LOG = logging.getLogger("weir.services")
@@ -23,6 +26,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0   # seconds before the next start; doubled e
 PROVEN: Final = 30.0                  # seconds after which a start counts as good, and the wait begins anew
 PING_EVERY: Final = 1.0               # seconds
 HANG: Final = 5.0                     # seconds without an answer: killed
+RECORDER_HANG: Final = 60.0           # the same for the recorder, which may be erasing or closing a large file
 CONFIGURE: Final = 60.0               # seconds that policies may take to load
 DRAIN: Final = 15.0                   # seconds that a service may take to end in order
 AHEAD: Final = -5                     # nice of the enforcer: busy crews must not slow the path that all of them share
@@ -41,7 +45,7 @@ class Service:
         self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
     ) -> None:
         self._user, self._cgroup, self._tell, self._changed = user, cgroup, tell, changed
-        self.up, self.error = False, "not started"
+        self.up, self.error, self.began = False, "not started", 0      # CLOCK_BOOTTIME nanoseconds of the last start
         self._process: asyncio.subprocess.Process | None = None
         self._since = self._starts = 0
         self._task: asyncio.Task[None] | None = None
@@ -106,6 +110,7 @@ class Service:
         self._process = await asyncio.create_subprocess_exec(
             *down, stdin=asyncio.subprocess.DEVNULL, pass_fds=tuple(keep), env=ENVIRONMENT, cwd="/")
         self._since, self._starts = time.time_ns(), self._starts + 1
+        self.began = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     async def _kill(self) -> None:
         process = self._process
@@ -133,18 +138,53 @@ class Recorder(Service):
 
     def __init__(
         self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
-        options: Sequence[str],
+        options: Sequence[str], question: Callable[[int], AskLedger], told: Callable[[LedgerAnswer], Awaitable[None]],
     ) -> None:
+        """`told` is given the answers to `question`."""
         super().__init__(user, cgroup, tell, changed)
-        self._options = options
+        self._options, self._question, self._told = options, question, told
 
     async def _life(self) -> str:
-        # Ends with the agent, or a second agent's recorder would wait for this one's lock for ever.
-        command = [*python_module("enforcer.recording.recorder"), *self._options]
-        await self._spawn(command, dies_with_parent=True)
-        assert self._process is not None
-        self._set(True, "")
-        await self._process.wait()
+        ours, theirs = socket.socketpair()
+        with ours:
+            # Ends with the agent, or a second agent's recorder would wait for this one's lock for ever.
+            with theirs:
+                command = [*python_module("enforcer.recording.recorder"), *self._options, "--ledger",
+                           str(theirs.fileno())]
+                await self._spawn(command, (theirs.fileno(),), dies_with_parent=True)
+            assert self._process is not None
+            self._set(True, "")
+            ended = asyncio.get_running_loop().create_task(self._process.wait())
+            try:
+                reason = await self._ask(ours, ended)
+                await asyncio.wait({ended}, timeout=DRAIN if self._stopping else 0.5)
+                return reason if not ended.done() else self._ended()
+            finally:
+                ended.cancel()
+
+    async def _ask(self, sock: socket.socket, ended: asyncio.Task[int]) -> str:
+        """Again and again; why no more.  One that does not answer hangs."""
+        reader, writer = await asyncio.open_connection(sock=sock, limit=LIMIT)
+        number = 0
+        try:
+            while not ended.done():
+                await asyncio.wait({ended}, timeout=PING_EVERY)
+                if ended.done() or self._stopping:
+                    continue
+                number += 1
+                writer.write(render_frame(self._question(number)))
+                async with asyncio.timeout(RECORDER_HANG):
+                    (size,) = HEADER.unpack(await reader.readexactly(HEADER.size))
+                    if size > LIMIT:
+                        return f"an answer of {size} bytes"
+                    answer = parse_answer(await reader.readexactly(size))
+                await self._told(answer)
+        except TimeoutError:
+            return f"did not answer within {RECORDER_HANG:.0f} s"
+        except (OSError, EOFError, msgspec.MsgspecError) as reason:
+            return f"its answers ended: {reason}"
+        finally:
+            writer.close()
         return self._ended()
 
 

@@ -15,16 +15,21 @@ _ERROR, _DONE = 2, 3
 _HEADER: Final = struct.Struct("=IHHII")
 _REQUEST: Final = struct.Struct("=BBBBI")     # family, protocol, extensions, pad, states; then the socket's id
 _ID: Final = struct.Struct("!HH16s16s")       # ports and addresses; then interface and cookie, in host order
-_ID_BYTES, _MESSAGE_BYTES = 48, 72
+_ID_BYTES, _MESSAGE_BYTES, _INODE_AT = 48, 72, 68
 _CONNECTED: Final = sum(1 << state for state in (1, 2, 4, 5, 8, 9, 11))       # all but LISTEN and those without owner
 _RECEIVE: Final = 1 << 17
 
 
 def tcp_sockets(port: int) -> list[Held]:
-    """Connected or connecting ones with that local port, both families.  Raises OSError."""
+    """Connected or connecting ones with that local port (0: any), both families.  Raises OSError."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as link:
         link.settimeout(5.0)
         return [one for family in (socket.AF_INET, socket.AF_INET6) for one in _dump(link, family, port)]
+
+
+def all_tcp_sockets() -> list[Held]:
+    """Every connected or connecting one of the calling thread's network namespace.  Raises OSError."""
+    return tcp_sockets(0)
 
 
 def _dump(link: socket.socket, family: int, port: int) -> Iterator[Held]:
@@ -56,4 +61,5 @@ def _parse(message: bytes) -> Held:
         rest = rest[(max(length, 4) + 3) & ~3:]
     if message[0] == socket.AF_INET:
         local, remote = (bytes(10) + b"\xff\xff" + one[:4] for one in (local, remote))
-    return Held(local, local_port, remote, remote_port, cookie[0] | cookie[1] << 32, cgroup)
+    return Held(local, local_port, remote, remote_port, cookie[0] | cookie[1] << 32, cgroup, message[1],
+                struct.unpack_from("=I", message, _INODE_AT)[0])

@@ -27,6 +27,7 @@ class Health:
     recorder: str = "not started"
     launcher: str = "not started"
     journal: str = ""                 # why the agent's own journal cannot be written
+    alarms: tuple[str, ...] = ()      # of the ledger: something got through, or would have
     _said: tuple[str, tuple[str, ...]] = field(default=("", ()))
 
     def state(self) -> tuple[str, tuple[str, ...]]:
@@ -36,8 +37,8 @@ class Health:
             return STOPPING, ()
         if self.starting:
             return STARTING, holes
-        if holes:
-            return DEGRADED, holes
+        if holes or self.alarms:
+            return DEGRADED, (*holes, *self.alarms)
         broken = [f"{name}: {why}" for name, why in (
             ("enforcer", self.enforcer), ("recorder", self.recorder), ("launcher", self.launcher),
             ("journal", self.journal)) if why]

@@ -37,6 +37,7 @@ from agent.kernel import Kernel, Origin
 from agent.launching import LauncherDoor
 from agent.layout import Accounts, LayoutError, find_accounts, forwarded_key, make_directories
 from agent.owners import Owners, Start
+from agent.reconciling import Ledger
 from agent.resolve import Known, Places, Resolver, is_address
 from agent.services import Enforcer, Recorder, end_all, wait_empty
 from agent.status import ENFORCING, Health
@@ -128,12 +129,17 @@ class Agent:
 
     def _start_services(self) -> None:
         config = self.config
+        self.ledger = Ledger(
+            self.kernel, config.journal, config.enforcer.port, self.tell, self._alarms_changed,
+            lambda: (self.enforcer.began, self.enforcer.up and not self.health.journal))
         self.recorder = Recorder(
             config.runtime.audit_user, self._own / "recorder", self.tell, self._service_changed,
             ["--journal", str(config.journal), "--recording", str(config.recordings), "--checkpoint-seconds",
-             str(config.recording.checkpoint), "--rotate-bytes", str(config.recording.rotate)])
+             str(config.recording.checkpoint), "--rotate-bytes", str(config.recording.rotate)],
+            self.ledger.question, self.ledger.told)
         answers = Answers(
-            self.kernel, self.owners, self.hashes, self._cgroups, lambda: self.config, lambda: self.places)
+            self.kernel, self.owners, self.hashes, self._cgroups, lambda: self.config, lambda: self.places,
+            self.ledger.handed)
         self.enforcer = Enforcer(
             config.runtime.user, self._own / "enforcer", self.tell, self._service_changed,
             [one.fileno() for one in self.listeners],
@@ -212,6 +218,10 @@ class Agent:
             (LOG.info if state == ENFORCING else LOG.warning)("%s%s", state, said)
             self.tell(state, {"reason": "; ".join(reasons)} if reasons else {})
 
+    def _alarms_changed(self) -> None:
+        self.health.alarms = self.ledger.alarms()
+        self.news()
+
     def _service_changed(self) -> None:
         self.health.enforcer = "" if self.enforcer.up else self.enforcer.error
         self.health.recorder = "" if self.recorder.up else self.recorder.error
@@ -254,7 +264,7 @@ class Agent:
         start = self.owners.find(origin.owner)
         return make_event("connect", start.workload if start else "", {
             "owner": origin.owner, "pid": origin.tgid, "destination": f"{origin.destination} {origin.port}",
-            "hook": origin.hook})
+            "hook": origin.hook, "cookie": f"{origin.cookie:x}", "verdict": origin.verdict})
 
     # the watch
 

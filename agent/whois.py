@@ -24,10 +24,11 @@ class Answers:
 
     def __init__(
         self, kernel: Kernel, owners: Owners, hashes: Hashes, cgroups: Path, config: Callable[[], Config],
-        places: Callable[[], Places],
+        places: Callable[[], Places], handed: Callable[[int], None] = lambda cookie: None,
     ) -> None:
+        """`handed(cookie)`: the enforcer is told whose this socket is."""
         self._kernel, self._owners, self._hashes, self._cgroups = kernel, owners, hashes, cgroups
-        self._config, self._places = config, places
+        self._config, self._places, self._handed = config, places, handed
 
     async def answer(self, question: Whois | AskCredential) -> Message:
         try:
@@ -54,7 +55,10 @@ class Answers:
         start = self._start(origin)
         if start is None:
             return f"owner {origin.owner} is no workload that this agent has started"
-        return await self._owner(origin, start, question.redirected if redirected else "")
+        owner = await self._owner(origin, start, question.redirected if redirected else "")
+        if isinstance(owner, Owner):
+            self._handed(origin.cookie)
+        return owner
 
     def _start(self, origin: Origin) -> Start | None:
         """By the task's mark; where it has none, by the cgroup."""

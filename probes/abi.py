@@ -6,7 +6,7 @@ import ipaddress
 from typing import Final, TypeVar
 
 HOOK_MARK, HOOK_CGROUP, HOOK_SOCKET = 1, 2, 3
-VERDICT_REDIRECTED, VERDICT_DNS, VERDICT_REFUSED, VERDICT_LOCAL = 1, 2, 3, 4
+VERDICT_REDIRECTED, VERDICT_DNS, VERDICT_REFUSED, VERDICT_LOCAL, VERDICT_ELSEWHERE = 1, 2, 3, 4, 8
 LOCAL_MARK: Final = 0x57656972
 
 PID_MAX: Final = 1 << 22              # PID_MAX_LIMIT of 64-bit kernels, linux/threads.h: no pid is past the array

@@ -13,6 +13,7 @@ import struct
 
 import msgspec
 
+from agent.contract.ledger import Alarm, Connect
 from agent.contract.messages import HoldView, SessionView
 
 LIMIT = 4 << 20                       # bytes; execve(2) takes less than this of arguments and environment
@@ -103,6 +104,14 @@ class Reload(Message, frozen=True):
     """Root.  Answered by Answered."""
 
 
+class AskLedger(Message, frozen=True):
+    """Members of the auditors' group and root.  Answered by LedgerView."""
+
+
+class Acknowledge(Message, frozen=True):
+    """Root.  The alarms were looked at: the state follows them no more.  Answered by Answered."""
+
+
 class Answered(Message, frozen=True):
     """`error` empty: done."""
 
@@ -162,6 +171,16 @@ class Status(Message, frozen=True):
     hints: tuple[str, ...]            # what somebody should look at
 
 
+class LedgerView(Message, frozen=True):
+    """Connects that the kernel saw, since the recorder's start."""
+
+    known: bool = False               # False: the recorder has not said yet
+    counts: dict[str, int] = {}       # how they ended
+    waiting: int = 0                  # that nobody accounts for yet
+    open: tuple[Connect, ...] = ()    # of these the oldest, where they are older than some seconds
+    alarms: tuple[Alarm, ...] = ()    # that nobody has acknowledged, the newest
+
+
 class Approvals(Message, frozen=True):
     holds: tuple[HoldView, ...]
 
@@ -170,8 +189,8 @@ class OpenSessions(Message, frozen=True):
     sessions: tuple[SessionView, ...]
 
 
-Request = Run | AskStatus | ListApprovals | Decide | AskSessions | Stop | Release | Reload
-Reply = Failed | Status | Approvals | OpenSessions | Answered | Refused
+Request = Run | AskStatus | ListApprovals | Decide | AskSessions | Stop | Release | Reload | AskLedger | Acknowledge
+Reply = Failed | Status | Approvals | OpenSessions | LedgerView | Answered | Refused
 ToRunner = Started | Exited | Failed
 FromRunner = Signal | Resize
 

@@ -146,7 +146,7 @@ class Edge:
             self.commit.append(events.Refused(
                 events.REFUSED, clock.now(), clock.monotonic(), owner.workload if owner else "",
                 owner.subject if owner else "", process.pid if process else 0, process.exe if process else "",
-                destination, owner.target if owner else "", reason, (),
+                destination, owner.target if owner else "", reason, (), owner.cookie if owner else 0,
             ))
         except RecordingError as error:
             LOG.error("a refusal could not be recorded: %s", error)

@@ -219,7 +219,7 @@ class Flow:
         return events.FlowOpened(
             events.FLOW_OPENED, self._since, clock.monotonic(), self.name, owner.egress, owner.subject, owner.workload,
             process.pid, process.exe, process.exe_sha256, process.argv, f"{owner.destination} {owner.port}",
-            owner.attribution,
+            owner.attribution, owner.cookie,
         )
 
 

@@ -57,9 +57,7 @@ class Arrival(asyncio.Protocol):
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._transport = None
-        if self._task is not None:
-            self._task.cancel()
+        self._transport = None        # whose it was is recorded all the same: the kernel saw its connect
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._edge.arriving -= 1
@@ -98,7 +96,8 @@ class Arrival(asyncio.Protocol):
             self._refuse(None, redirected or f"from {render_address(address, port)}", f"not attributed: {answer}")
             return
         destination = f"{answer.destination} {answer.port}"
-        reason = self._edge.why_not() or self._place(answer)
+        gone = "" if self._transport is not None else "gone before it could be attributed"
+        reason = gone or self._edge.why_not() or self._place(answer)
         if reason:
             self._refuse(answer, destination, reason)
 
@@ -141,7 +140,7 @@ class Arrival(asyncio.Protocol):
 
     def _hand_over(self) -> tuple[asyncio.Transport, bytes]:
         transport, self._transport = self._transport, None
-        assert transport is not None      # connection_lost cancels the task before it comes here
+        assert transport is not None      # _attribute has looked, and nothing was awaited since
         try:
             keep_alive(transport)
         except OSError:

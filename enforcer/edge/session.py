@@ -25,6 +25,7 @@ from enforcer.edge.edge import Edge
 from enforcer.edge.peer import FULL, LAYER, PRESSED, QUEUED, STARTING, Peer
 from enforcer.protocols import Protocol
 from enforcer.words import commands as words
+from enforcer.words import events
 from enforcer.words.commands import CLIENT, SERVER, CloseConnection, Command, Record, SendData
 from enforcer.words.errors import ProtocolError, RecordingError, RemoteProtocolError
 from enforcer.words.inputs import (
@@ -49,9 +50,9 @@ class Session:
     """`take` gives it the client's transport; everything else comes by events until both sides are lost."""
 
     __slots__ = (
-        "_deadline", "_failed", "_finished", "_grace", "_key", "_later", "_later_bytes", "_layer", "_need",
-        "_need_synced", "_over", "_running", "_since", "_tasks", "_timers", "_work", "address", "cancelling", "context",
-        "credential", "database", "dialling", "edge", "name", "peers", "protocol",
+        "_accounted", "_deadline", "_failed", "_finished", "_grace", "_key", "_later", "_later_bytes", "_layer",
+        "_need", "_need_synced", "_over", "_running", "_since", "_tasks", "_timers", "_work", "address", "cancelling",
+        "context", "credential", "database", "dialling", "edge", "name", "peers", "protocol",
     )
 
     def __init__(self, edge: Edge, context: Context, protocol: Protocol) -> None:
@@ -64,7 +65,7 @@ class Session:
         self._later: deque[tuple[int, int, Command]] = deque()
         self._later_bytes = self._need = self._need_synced = 0
         self._work: list[Command] = []
-        self._running = self._over = self._failed = self._finished = False
+        self._running = self._over = self._failed = self._finished = self._accounted = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._key: tuple[int, bytes] | None = None
@@ -253,6 +254,8 @@ class Session:
         if commit is None:
             raise RecordingError("there is no journal")
         commit.append(command.event, command.blobs)
+        if command.event.kind in _ACCOUNTS:       # type: ignore[attr-defined]
+            self._accounted = True
         if command.barrier or command.durable:
             self._barrier(command.durable)
 
@@ -373,7 +376,15 @@ class Session:
         if self.edge.holds is not None:
             self.edge.holds.cancel_session(self.name, "the session ended")
         self.credential = None
+        self._account()
         self.edge.remove(self)
+
+    def _account(self) -> None:
+        """Each connection that was attributed is in the recording once: as a session, or as what did not become one."""
+        if not self._accounted:
+            owner = self.context.principal.owner
+            what = "a cancel request" if self.cancelling else "it ended before it became a session"
+            self.edge.refused(owner, f"{owner.destination} {owner.port}", what)
 
     @property
     def finished(self) -> bool:
@@ -403,6 +414,9 @@ class Session:
             f"{frame.name} {frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in reversed(where)
         ))
         self.edge.count("bugs")
+
+
+_ACCOUNTS: Final = frozenset((events.SESSION_OPENED, events.REFUSED))
 
 
 def _towards_server(command: Command) -> bool:

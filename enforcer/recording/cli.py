@@ -71,7 +71,7 @@ class _NotReadable(click.ClickException):
 
 
 @contextmanager
-def _reading(place: Path, name: str, detail: dict[str, str]) -> Iterator[Reader]:
+def reading(place: Path, name: str, detail: dict[str, str]) -> Iterator[Reader]:
     """Open it, leave the note, or end with what is wrong."""
     if wrong := _unreadable(place):
         raise click.ClickException(f"{place}: {wrong}")
@@ -109,7 +109,7 @@ def group() -> None:
 @click.option("--last", default=50, show_default=True, help="How many, the newest; 0: all.")
 def sessions(directory: Path, as_json: bool, last: int) -> None:
     """Sessions that were recorded, the newest last; operations are the crew's, without Weir's own."""
-    with _reading(directory, "read", {"what": "sessions"}) as reader:
+    with reading(directory, "read", {"what": "sessions"}) as reader:
         found = reader.sessions()[-last:] if last > 0 else reader.sessions()
         if as_json:
             click.echo(msgspec.json.encode([replay.session_json(one) for one in found]).decode())
@@ -131,7 +131,7 @@ def sessions(directory: Path, as_json: bool, last: int) -> None:
               "where it denied something.  --json has it always.")
 def replay_session(session: str, directory: Path, as_json: bool, speed: float, everything: bool) -> None:
     """A session as it went.  SESSION may be the beginning of its name."""
-    with _reading(directory, "read", {"what": "session", "session": session}) as reader:
+    with reading(directory, "read", {"what": "session", "session": session}) as reader:
         entries = reader.entries(reader.find_session(session))
         if as_json:
             click.echo(msgspec.json.encode([replay.entry_json(entry) for entry in entries]).decode())
@@ -151,7 +151,7 @@ def replay_session(session: str, directory: Path, as_json: bool, speed: float, e
 @click.option("--last", default=100, show_default=True, help="At most so many, the newest.")
 def search(words: tuple[str, ...], directory: Path, as_json: bool, last: int) -> None:
     """Operations and refusals that hold every word: in the statement, what it asks for, rules or reasons."""
-    with _reading(directory, "read", {"what": "search", "words": " ".join(words)[:1000]}) as reader:
+    with reading(directory, "read", {"what": "search", "words": " ".join(words)[:1000]}) as reader:
         found = reader.search(words, last)
         if as_json:
             click.echo(msgspec.json.encode([replay.entry_json(one) for one in found]).decode())
@@ -175,7 +175,7 @@ def export_sessions(directory: Path, chosen: tuple[str, ...], form: str, output:
     if form == "sqlite" and str(output) == "-":
         raise click.UsageError("a SQLite file cannot go to standard output: -o FILE, or --format ndjson or csv")
     detail = {"what": form, "sessions": ",".join(chosen)[:1000] or "all"}
-    with _reading(directory, "exported", detail) as reader:
+    with reading(directory, "exported", detail) as reader:
         names = list(dict.fromkeys(reader.find_session(one) for one in chosen))
         if form == "sqlite":
             count, unsigned = export.write_sqlite(reader, names, output)

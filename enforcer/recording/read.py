@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from enforcer.recording import schema
+from enforcer.recording import ledger, schema
 from enforcer.recording.store import list_files, read_blob
 from enforcer.recording.weir_verify import explain, unfit
 from enforcer.words import events
@@ -27,6 +27,7 @@ _OF_A_SESSION: Final = tuple(
     table for kind, (table, _) in schema.SPOKEN.items() if "session" in schema.STRUCTS[kind].__struct_fields__)
 _DECODERS: Final = {kind: msgspec.msgpack.Decoder(struct).decode for kind, struct in schema.STRUCTS.items()}
 _ERASED: Final = None
+RECENT: Final = 200_000               # events that a recorder looks at when it starts
 FORBIDDEN: Final = "Permission denied; members of the auditors' group (weir-audit) may read it"
 
 
@@ -102,6 +103,22 @@ def open_file(path: Path) -> sqlite3.Connection:
             db.close()
             told = explain(reason)
     raise RecordingError(f"{path}: {told}")
+
+
+def ledger_events(dbs: Iterable[sqlite3.Connection], after: int = 0) -> Iterator[tuple[int, Any]]:
+    """(seq, event) of what belongs to the ledger, in order.  What was left out of an export is not there."""
+    kinds = ", ".join(map(str, sorted(ledger.KINDS)))
+    for db in dbs:
+        for seq, kind, body in db.execute(
+                f"SELECT seq, kind, body FROM event WHERE seq > ? AND kind IN ({kinds}) ORDER BY seq", (after,)):
+            yield seq, _DECODERS[kind](body)
+
+
+def recent_events(files: list[Path]) -> Iterator[tuple[int, Any]]:
+    """As `ledger_events`, of the last RECENT events in the newest two files: what is open lies among them."""
+    with Reader(files[-2:]) as reader:
+        last = max((db.execute("SELECT seq FROM state").fetchone()[0] for db in reader.dbs), default=0)
+        yield from ledger_events(reader.dbs, last - RECENT)
 
 
 class Reader:

@@ -1,6 +1,7 @@
 """The recorder: takes the journal into the recording.  Its own process and user.
 
     python -I -m enforcer.recording.recorder --journal DIR --recording DIR [--checkpoint-seconds N] [--rotate-bytes N]
+        [--ledger FD]
 
 Theory of operation.  A turn reads what every journal file has new, numbers and chains it, and commits it together with
 the positions reached.  What is on the disk is published (`taken`), and files that were taken to their end are deleted,
@@ -35,13 +36,16 @@ from typing import Any, Final
 import msgspec
 
 from agent.contract.journal import BLOB, END, EVENT
+from agent.contract.ledger import AskLedger, LedgerAnswer
 from agent.contract.logs import log_to_stderr
 from enforcer.hot.chain import make_digest
-from enforcer.recording import notes, schema
+from enforcer.recording import ledger, notes, schema
+from enforcer.recording.answering import Door
 from enforcer.recording.erasure import erase_everywhere, read_erased
 from enforcer.recording.intake import LOCKING, JournalFile
 from enforcer.recording.journal import NAME, SALT, TAKEN
 from enforcer.recording.open_sessions import OpenSessions
+from enforcer.recording.read import recent_events
 from enforcer.recording.signing import Signer, load_signer
 from enforcer.recording.store import close_older, list_files, open_store
 from enforcer.words import events
@@ -68,6 +72,12 @@ DAY: Final = 86_400 * 10**9
 LOCK: Final = "recorder.lock"
 GARBAGE: Final = (50_000, 20, 20)     # gc thresholds: rows of a batch are many objects, none of them in a cycle
 
+# Fields that were appended: how many lie from there to the end, name and default.
+_APPENDED: Final = {
+    kind: [(len(fields) - at, one.name, one.default) for at, one in enumerate(fields)
+           if one.default is not msgspec.NODEFAULT]
+    for kind, fields in ((kind, msgspec.structs.fields(struct)) for kind, struct in schema.STRUCTS.items())
+}
 NOTHING: Final[frozenset[int]] = frozenset()
 HOST_ONLY: Final = frozenset((events.HOST,))
 ENFORCER_ONLY: Final = frozenset(range(events.SESSION_OPENED, events.FLOW_CLOSED + 1))
@@ -79,6 +89,7 @@ class Options:
     recording: Path
     checkpoint: float = 10.0          # seconds
     rotate: int = 1 << 30             # bytes
+    ledger: int = -1                  # descriptor that the agent asks by
 
 
 class Recorder:
@@ -105,6 +116,10 @@ class Recorder:
         self._published = b""
         self._dirty, self._due = True, dict.fromkeys(("look", "sync", "checkpoint", "older"), 0.0)
         self._due["checkpoint"] = time.monotonic() + options.checkpoint
+        self._book = ledger.reconcile(recent_events(list_files(options.recording)))
+        self._book.counts.clear()
+        self._book.age()
+        self._door = Door(options.ledger, self._answer) if options.ledger >= 0 else None
         self._store.tell("recorder.started", {"key": signer.key_id, "file": self._store.path.name})
 
     def run(self) -> None:
@@ -121,7 +136,16 @@ class Recorder:
         self._commit()
         if self._is_due("sync", now, SYNC):
             self._settle(now)
+        if self._door is not None:
+            self._door.turn()
         return took
+
+    def _answer(self, question: AskLedger) -> LedgerAnswer:
+        """From what is committed: asked between turns."""
+        book = self._book
+        return LedgerAnswer(
+            question.number, book.open(question.before), len(book), dict(book.counts),
+            {file.name: file.taken for file in self._files.values() if not file.ended}, tuple(book.alarms))
 
     def stop(self) -> None:
         """Take what is there, sign it, close the file."""
@@ -194,10 +218,12 @@ class Recorder:
             event = self._decode[kind](body)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return self._malformed(file, body, "an event that cannot be read")
-        if _render(event) != body or not schema.fits(kind, event):
+        if not _is_form(event, body) or not schema.fits(kind, event):
             return self._malformed(file, body, "an event in another form")
-        self._store.add(kind, event, body, blob)
+        seq = self._store.add(kind, event, body, blob)
         self._sessions.see(file.key, kind, event)
+        if kind in ledger.KINDS:
+            self._book.see(seq, event)
         return None
 
     def _blob(self, file: JournalFile, digest: bytes) -> int | None:
@@ -469,6 +495,14 @@ def _replace(path: Path, content: bytes) -> None:
         raise
 
 
+def _is_form(event: Any, body: bytes) -> bool:
+    """Canonical; of an earlier build's event without the fields that came since."""
+    if _render(event) == body:
+        return True
+    return any(getattr(event, name) == default and _render(msgspec.structs.astuple(event)[:-number]) == body
+               for number, name, default in _APPENDED.get(event.kind, ()))
+
+
 def _kind_of(body: bytes) -> int:
     """msgpack: fixarray and a positive fixint, or array 16 and the same."""
     size = len(body)
@@ -522,8 +556,9 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--recording", type=Path, required=True)
     parser.add_argument("--checkpoint-seconds", type=float, default=10.0)
     parser.add_argument("--rotate-bytes", type=int, default=1 << 30)
+    parser.add_argument("--ledger", type=int, default=-1)
     given = parser.parse_args(arguments)
-    return Options(given.journal, given.recording, given.checkpoint_seconds, given.rotate_bytes)
+    return Options(given.journal, given.recording, given.checkpoint_seconds, given.rotate_bytes, given.ledger)
 
 
 def main() -> int:

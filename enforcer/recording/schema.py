@@ -88,11 +88,11 @@ _TABLES: Final = (
     "CREATE TABLE gap (seq INTEGER PRIMARY KEY, at INTEGER, session TEXT, operations TEXT, reason TEXT)",
     """CREATE TABLE refused (
   seq INTEGER PRIMARY KEY, at INTEGER, workload TEXT, subject TEXT, pid INTEGER, exe TEXT, destination TEXT,
-  target TEXT, reason TEXT, rules TEXT
+  target TEXT, reason TEXT, rules TEXT, cookie INTEGER
 )""",
     """CREATE TABLE flow_opened (
   seq INTEGER PRIMARY KEY, at INTEGER, flow TEXT, egress TEXT, subject TEXT, workload TEXT, pid INTEGER, exe TEXT,
-  exe_sha256 TEXT, argv TEXT, destination TEXT, attribution TEXT
+  exe_sha256 TEXT, argv TEXT, destination TEXT, attribution TEXT, cookie INTEGER
 )""",
     """CREATE TABLE flow_closed (
   seq INTEGER PRIMARY KEY, at INTEGER, flow TEXT, bytes_in INTEGER, bytes_out INTEGER, reason TEXT
@@ -153,7 +153,7 @@ SCHEMA: Final = (*_TABLES, *_VIEWS)
 SPOKEN: Final[dict[int, tuple[str, int]]] = {
     events.SESSION_OPENED: ("session_opened", 23), events.SESSION_CLOSED: ("session_closed", 7),
     events.INTENT: ("intent", 16), events.RESULT: ("result", 13), events.HOLD: ("hold", 10), events.GAP: ("gap", 5),
-    events.REFUSED: ("refused", 10), events.FLOW_OPENED: ("flow_opened", 12), events.FLOW_CLOSED: ("flow_closed", 6),
+    events.REFUSED: ("refused", 11), events.FLOW_OPENED: ("flow_opened", 13), events.FLOW_CLOSED: ("flow_closed", 6),
     events.HOST: ("host_event", 5), events.RECORDER: ("recorder_event", 4), events.ERASURE: ("erasure", 6),
 }
 INSERT: Final = {
@@ -229,12 +229,12 @@ def _gap(seq: int, e: Any, blob: BlobId) -> Row:
 
 
 def _refused(seq: int, e: Any, blob: BlobId) -> Row:
-    return seq, e.at, e.workload, e.subject, e.pid, e.exe, e.destination, e.target, e.reason, _list(e.rules)
+    return seq, e.at, e.workload, e.subject, e.pid, e.exe, e.destination, e.target, e.reason, _list(e.rules), e.cookie
 
 
 def _flow_opened(seq: int, e: Any, blob: BlobId) -> Row:
     return (seq, e.at, e.flow, e.egress, e.subject, e.workload, e.pid, e.exe, e.exe_sha256, _list(e.argv),
-            e.destination, e.attribution)
+            e.destination, e.attribution, e.cookie)
 
 
 def _flow_closed(seq: int, e: Any, blob: BlobId) -> Row:

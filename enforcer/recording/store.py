@@ -171,14 +171,23 @@ class Store:
             "EXCEPT SELECT operation FROM result WHERE session = :s "
             "EXCEPT SELECT value FROM gap, json_each(gap.operations) WHERE session = :s", {"s": session})}
 
-    def rotate(self, operations: Iterable[tuple[str, int]]) -> Store:
-        """The next file; this one is closed.  `operations`: open ones of live sessions."""
-        name = _file_name(self.number + 1)
+    def is_current(self) -> bool:
+        """Whether its tables have the columns of this build: a file of an earlier one is not gone on with."""
+        return all(len(self._db.execute(f"PRAGMA table_info({table})").fetchall()) == columns
+                   for table, columns in schema.SPOKEN.values())
+
+    def close_for(self, name: str) -> None:
+        """Nothing more comes into this file."""
         self.tell("rotated", {"next": name})
         self.checkpoint()
         self.also("UPDATE file SET closed = ?", (time.time_ns(),))
         self.commit()
         self.sync()
+
+    def rotate(self, operations: Iterable[tuple[str, int]]) -> Store:
+        """The next file; this one is closed.  `operations`: open ones of live sessions."""
+        name = _file_name(self.number + 1)
+        self.close_for(name)
         following = self.follow(name, operations)
         self.close()
         return following
@@ -245,8 +254,11 @@ def open_store(directory: Path, signer: Signer) -> Store:
         if store.public != signer.public:
             raise RecordingError(f"{files[-1]} was signed with another key than signing.key: put that one back, or "
                                  "move the recording away together with its signing.pub")
-        if store.closed is None:
+        if store.closed is None and store.is_current():
             return store
+        if store.closed is None:
+            store.begin()
+            store.close_for(_file_name(store.number + 1))
         operations = [(session, number) for session, _ in store.live() for number in store.open_operations(session)]
         following = store.follow(_file_name(store.number + 1), operations)
         store.close()

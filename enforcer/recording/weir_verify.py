@@ -52,8 +52,8 @@ COLUMNS = {
     4: ("result", "1 3 4 5 6 7 8 9 10 11b 13P 14B"),
     5: ("hold", "1 3 4 5 6 7 8 9 10b"),
     6: ("gap", "1 3 4j 5"),
-    7: ("refused", "1 3 4 5 6 7 8 9 10j"),
-    8: ("flow_opened", "1 3 4 5 6 7 8 9 10j 11 12"),
+    7: ("refused", "1 3 4 5 6 7 8 9 10j 11"),
+    8: ("flow_opened", "1 3 4 5 6 7 8 9 10j 11 12 13"),
     9: ("flow_closed", "1 3 4 5 6"),
     20: ("host_event", "1 3 4 5j"),
     30: ("recorder_event", "1 3 4j"),
@@ -76,7 +76,7 @@ SCHEMA: dict[str, str] = {
     "file": "fab8b82e4b9c7265",
     "flow_closed": "a6cb6946a2992ada",
     "flow_closed_flow": "90c9f86da4be8f34",
-    "flow_opened": "5993b5c693250594",
+    "flow_opened": "2d516a4902ae6985",
     "flow_opened_flow": "b102d605b7072eab",
     "flows": "317543a65a240d17",
     "gap": "58e1e4be4d7ea4ab",
@@ -96,7 +96,7 @@ SCHEMA: dict[str, str] = {
     "recorder_event": "8744db0b22d13dc7",
     "recorder_events": "c8175c1b99d31bb1",
     "refusals": "7928872ea9da5ce0",
-    "refused": "4bb5a23cd02cead4",
+    "refused": "47ba904f6969400d",
     "result": "6b4d8d0e29a104a4",
     "result_operation": "fe01673de9888dd5",
     "session_closed": "ba9efbccef194c76",
@@ -107,6 +107,8 @@ SCHEMA: dict[str, str] = {
     "state": "6ac902867435c47b",
     # SCHEMA-END
 }
+# What files of earlier builds have: columns came at the end.
+OLDER = {"flow_opened": "5993b5c693250594", "refused": "4bb5a23cd02cead4"}
 
 
 def plain(text: str) -> str:
@@ -560,7 +562,7 @@ class Verification:
 
     def _verify_schema(self, file: Recording) -> bool:
         """Whether every table and view is there as it was made."""
-        found = file.schema()
+        found = {(name, SCHEMA[name] if OLDER.get(name) == made else made) for name, made in file.schema()}
         for name, _ in sorted(found - set(SCHEMA.items())):
             if name in SCHEMA:
                 self.report.problem(f"{file.name}: {name} is changed")

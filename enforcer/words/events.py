@@ -145,6 +145,7 @@ class Refused(msgspec.Struct, frozen=True, array_like=True):
     target: str
     reason: str
     rules: tuple[str, ...]
+    cookie: int = 0                   # of the crew's socket, as in SessionOpened; 0: not known, or an older event
 
 
 class FlowOpened(msgspec.Struct, frozen=True, array_like=True):
@@ -161,6 +162,7 @@ class FlowOpened(msgspec.Struct, frozen=True, array_like=True):
     argv: tuple[str, ...]
     destination: str
     attribution: str
+    cookie: int = 0                   # as in Refused
 
 
 class FlowClosed(msgspec.Struct, frozen=True, array_like=True):

@@ -9,6 +9,7 @@
 #define VERDICT_DNS 2           /* let through to the resolver */
 #define VERDICT_REFUSED 3
 #define VERDICT_LOCAL 4         /* to a listener of the same workload, on loopback */
+#define VERDICT_ELSEWHERE 8     /* no connect, but its outcome: connected past the rewrite (sockops) */
 
 /* Of sockets, and so of packets, whose connect was found to go to a listener of the same workload.  nftables lets such
  * packets pass between loopback addresses and nowhere else; a crew cannot set a mark (CAP_NET_ADMIN). */

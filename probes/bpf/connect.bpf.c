@@ -111,30 +111,72 @@ int getpeername6(struct bpf_sock_addr *ctx)
 	return PASS;
 }
 
-/* The local address and port are known from here on: who accepts has the answer before it accepts. */
+/* A crew's socket is connected, and not to the listener or the resolver: the connect was not rewritten.  The firewall may
+ * have redirected it all the same, and then a session accounts for it: the ledger's to say. */
+static __always_inline void see_established(struct bpf_sock *sk, u32 *to, u16 port, u64 cookie)
+{
+	struct settings *s = current_settings();
+	if (!s || is_resolver(s, to, port))
+		return;
+	if (is_loopback(to) && (port == s->listener || sk->mark == LOCAL_MARK))
+		return;
+	struct origin origin = {
+		.cookie = cookie, .when = bpf_ktime_get_ns(), .port = port, .hook = HOOK_SOCKET, .verdict = VERDICT_ELSEWHERE,
+		.family = is_mapped(to) ? 4 : 6,
+	};
+	struct maker *maker = makers.sk_storage_get(sk, 0, 0);
+	if (maker) {
+		origin.owner = maker->owner;
+		origin.cgroup = maker->cgroup;
+	} else {
+		struct origin *before = origins.sk_storage_get(sk, 0, 0);
+		if (!before)
+			return;                                 /* nobody's of the crews */
+		origin.owner = before->owner;
+		origin.cgroup = before->cgroup;
+	}
+	__builtin_memcpy(origin.destination, to, sizeof(origin.destination));
+	record(&origin);
+}
+
+/* The local address and port are known from TCP_CONNECT_CB on: who accepts has the answer before it accepts. */
 int sockops(struct bpf_sock_ops *ctx)
 {
-	if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
+	u32 op = ctx->op;
+	if (op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
 		return PASS;
 	struct connection key = {};
+	u32 peer[4] = {};
 	key.netns = bpf_get_netns_cookie(ctx);
 	key.port = ctx->local_port;                             /* host order */
 	u32 *from = (u32 *)key.address;
 	/* Every field is read on the straight path: in branches clang sinks the loads into one at ctx + offset, which the
 	 * verifier refuses. */
 	volatile struct bpf_sock_ops *fields = ctx;
-	u32 family = fields->family, v4 = fields->local_ip4;
+	u32 family = fields->family, v4 = fields->local_ip4, remote4 = fields->remote_ip4, remote_port = fields->remote_port;
 	u32 v6[4] = { fields->local_ip6[0], fields->local_ip6[1], fields->local_ip6[2], fields->local_ip6[3] };
+	u32 remote6[4] = { fields->remote_ip6[0], fields->remote_ip6[1], fields->remote_ip6[2], fields->remote_ip6[3] };
 	if (family == 2) {                                      /* AF_INET */
 		from[2] = MAPPED;
 		from[3] = v4;
+		peer[2] = MAPPED;
+		peer[3] = remote4;
 	} else {
 		from[0] = v6[0];
 		from[1] = v6[1];
 		from[2] = v6[2];
 		from[3] = v6[3];
+		peer[0] = remote6[0];
+		peer[1] = remote6[1];
+		peer[2] = remote6[2];
+		peer[3] = remote6[3];
 	}
 	struct bpf_sock *sk = ctx->sk;
+	if (op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB) {
+		if (sk)
+			see_established(sk, peer, bpf_ntohl(remote_port), bpf_get_socket_cookie(ctx));
+		return PASS;
+	}
 	struct origin *origin = sk ? origins.sk_storage_get(sk, 0, 0) : 0;
 	if (origin)
 		connections.update(&key, origin);

@@ -26,6 +26,7 @@ class Origin:
     destination: str
     port: int
     hook: str
+    verdict: str = "dns"
 
 
 class Containment:
@@ -101,6 +102,9 @@ class Containment:
                 if int(words[1].rpartition(":")[2], 16) == port:
                     return words[9]
         return "none"
+
+    def tcp_sockets(self) -> list[object]:
+        return []
 
     def problems(self) -> list[str]:
         if (self.slice / "self-probe-stuck").exists():

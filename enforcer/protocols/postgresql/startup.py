@@ -347,7 +347,7 @@ class Startup:
         return events.Refused(
             events.REFUSED, context.now(), context.monotonic(), owner.workload, context.principal.subject,
             process.pid if process else 0, process.exe if process else "", f"{owner.destination} {owner.port}",
-            context.target.name, reason, rules,
+            context.target.name, reason, rules, owner.cookie,
         )
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
@@ -149,14 +150,19 @@ def test_a_client_that_left_before_it_was_attributed(house, how: str) -> None:
             await asyncio.sleep(0.01)
         if how == "reset":
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            before = len(os.listdir("/proc/self/fd"))
             writer.transport.abort()
-            while house.edge.arriving:
+            while len(os.listdir("/proc/self/fd")) > before - 2:      # both ends are closed
                 await asyncio.sleep(0.01)
+            assert house.edge.arriving == 1
         else:
             writer.close()
         house.asked.gate.set()
 
     run(house, work)
+    if how == "reset":
+        [refused] = refusals(house)
+        assert (refused[9], refused[11]) == ("gone before it could be attributed", 99)
 
 
 def test_a_client_that_said_all_before_it_was_attributed(house) -> None:
