@@ -59,6 +59,10 @@ class Nftables(msgspec.Struct, frozen=True):
     redirect: bool
 
 
+class Ledger(msgspec.Struct, frozen=True):
+    foreign: str                      # holdings.CONNECTION, PROCESS or RECORD
+
+
 class Recording(msgspec.Struct, frozen=True):
     journal_limit: int                # bytes
     reserve: int                      # bytes
@@ -121,6 +125,7 @@ class Config(msgspec.Struct, frozen=True):
     enforcer: Enforcer
     dns: Dns
     nftables: Nftables
+    ledger: Ledger
     recording: Recording
     egress: tuple[EgressEntry, ...]
     workloads: tuple[Workload, ...]
@@ -207,6 +212,11 @@ NFTABLES: Final = Section("nftables", Nftables, False, "The second layer of the 
     Field("redirect", kinds.BOOLEAN, "Send to the enforcer what the probes did not rewrite; costs every process on "
           "the host connection tracking.  Without it such connections are dropped.", True, restart=True),
 ))
+LEDGER: Final = Section("ledger", Ledger, False, "What no hook sees: found by looking.", (
+    Field("foreign", kinds.choice("connection", "process", "record"), "What is ended where a crew holds a socket that "
+          "was made outside (handed in, inherited): the connection, and where there is none the process; always the "
+          "process; or nothing.  It is an alarm in each case.", "connection"),
+))
 RECORDING: Final = Section("recording", Recording, False, "Bounds of journal and recording.", (
     Field("journal_limit", kinds.size("1MiB", "64GiB"), "Bytes that may wait for the recorder before operations are "
           "refused.", "64MiB", restart=True),
@@ -245,7 +255,7 @@ TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
     Field("payload_limit", kinds.size("1KiB", "1GiB"), "Bytes of an answer that are kept.", "1MiB"),
 ), (_CREDENTIAL, _LABEL), attribute="targets")
 
-SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, RECORDING)
+SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, LEDGER, RECORDING)
 MANY: Final = (EGRESS, WORKLOAD, TARGET)
 SECTIONS: Final = (*SINGLE, *MANY)
 _HOMES: Final = kinds.places(SECTIONS)

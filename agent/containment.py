@@ -17,8 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from agent import cgroups, nft, sockdiag
+from agent import cgroups, netns, nft, sockdiag
 from agent.attribution import Held, Origin, find_redirected, parse_origin
+from agent.holdings import Foreign, Holdings, cookie_of
 from agent.processes import ENVIRONMENT, python_module
 from agent.ruleset import Ruleset, differences
 from probes import abi, libbpf, links
@@ -44,6 +45,7 @@ class Containment:
         self._links: dict[str, int] = {}
         self._ring: libbpf.Ring | None = None
         self._places: frozenset[bytes] | None = None
+        self._holdings = Holdings(self._made_inside, self._made_outside)
 
     @property
     def slice(self) -> Path:
@@ -207,15 +209,45 @@ class Containment:
         agent's own network namespace."""
         if netns != _netns_cookie():
             return None
-        ids = set()
-        for path in cgroups.below(self.slice):
-            with suppress(FileNotFoundError):
-                ids.add(cgroups.cgroup_id(path))
-        return find_redirected(sockdiag.tcp_sockets(port), address, port, ids, time.monotonic_ns())
+        return find_redirected(sockdiag.tcp_sockets(port), address, port, self._cgroup_ids(), time.monotonic_ns())
 
     def tcp_sockets(self) -> list[Held]:
         """Every connected or connecting one on this host, as far as the agent's network namespace goes."""
         return sockdiag.all_tcp_sockets()
+
+    def foreign_sockets(self, end: str) -> list[Foreign]:
+        """Sockets that crew tasks hold and that were made outside, since the last call.  `end`: agent.holdings."""
+        return self._holdings.look(self.crew(), end)
+
+    def crew(self) -> set[int]:
+        """Pids of everything in the slice, and of what has a mark wherever it is."""
+        fd = self._map("owners")
+        pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+        marked = {pid for pid in pids if libbpf.lookup(fd, struct.pack("=I", pid), 4) not in (None, bytes(4))}
+        return marked.union(cgroups.processes(self.slice))
+
+    def _made_inside(self, copy: socket.socket, pid: int) -> bool:
+        """By what the probes keep with the socket; else by its cgroup, in the network namespace of `pid`."""
+        key = struct.pack("=i", copy.fileno())
+        if any(libbpf.lookup(self._map(name), key, links.MAPS[name].value_size) for name in ("makers", "origins")):
+            return True
+        if copy.type != socket.SOCK_STREAM:
+            return False
+        cookie, inside = cookie_of(copy), self._cgroup_ids()
+        with netns.entered(pid):
+            return any(one.cookie == cookie and one.cgroup in inside
+                       for one in sockdiag.tcp_sockets(copy.getsockname()[1]))
+
+    def _made_outside(self, inode: int) -> bool:
+        inside = self._cgroup_ids()
+        return any(one.inode == inode and one.cgroup not in inside for one in sockdiag.all_tcp_sockets())
+
+    def _cgroup_ids(self) -> set[int]:
+        found = set()
+        for path in cgroups.below(self.slice):
+            with suppress(FileNotFoundError):
+                found.add(cgroups.cgroup_id(path))
+        return found
 
     def problems(self) -> list[str]:
         """Everything that is not as it should be, by the kernel's own queries; empty: enforcing."""

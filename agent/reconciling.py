@@ -20,13 +20,13 @@ from agent.contract.control import LedgerView
 from agent.contract.ledger import Alarm, AskLedger, LedgerAnswer
 from agent.kernel import Kernel
 from agent.ledger import SETTLED, Evidence, Rounds, Settled
+from agent.owners import Owners, Start
 
 LOG = logging.getLogger("weir.ledger")
 
 RECENT: Final = 100_000               # connections that whois has answered for, remembered
 COOKIES: Final = 200                  # in one event; a value of it has 4096 characters
 SHARE: Final = 20                     # of the time, one part is spent at most on looking at sockets
-STARTED: Final = 5.0                  # seconds that a recorder may take until the first answer counts as late
 
 Tell = Callable[[str, Mapping[str, object], str], None]
 
@@ -36,14 +36,14 @@ class Ledger:
     (CLOCK_BOOTTIME nanoseconds) and whether it can record."""
 
     def __init__(
-        self, kernel: Kernel, journal: Path, port: int, tell: Tell, changed: Callable[[], None],
+        self, kernel: Kernel, owners: Owners, journal: Path, port: int, tell: Tell, changed: Callable[[], None],
         enforcer: Callable[[], tuple[int, bool]],
     ) -> None:
-        self._kernel, self._journal, self._port = kernel, journal, port
+        self._kernel, self._owners, self._journal, self._port = kernel, owners, journal, port
         self._tell, self._changed, self._enforcer = tell, changed, enforcer
         self._rounds = Rounds()
         self._handed: dict[int, int] = {}
-        self._failing = self._not_before = 0
+        self._failing = self._not_before = self._not_looked_before = 0
         self._judging = asyncio.Lock()
         self.answer: LedgerAnswer | None = None        # the last one
 
@@ -95,6 +95,32 @@ class Ledger:
                 "cookie": f"{one.cookie:x}", "connect": one.seq, "destination": one.destination, "pid": one.pid,
                 "why": judged.why, "peer": judged.peer}, one.workload)
 
+    async def look(self, end: str) -> None:
+        """For sockets that crews hold and that were made outside; not more often than its share of the time."""
+        if now() < self._not_looked_before:
+            return
+        began = now()
+        try:
+            found = await asyncio.to_thread(self._kernel.foreign_sockets, end)
+        except Exception as reason:   # what is wrong with the block is said by the watch
+            LOG.warning("the crews' sockets could not be looked at: %s", reason)
+            found = []
+        self._not_looked_before = now() + SHARE * (now() - began)
+        for one in found:
+            start = self._start(one.place.pid)
+            LOG.error("pid %d holds a socket that was made outside: %s, peer %s: %s", one.place.pid, one.family,
+                      one.peer or "none", one.done)
+            self._tell(words.FOREIGN, {
+                "pid": one.place.pid, "thread": one.place.tid, "fd": one.place.fd, "exe": _exe(one.place.pid),
+                "family": one.family, "peer": one.peer, "cookie": f"{one.cookie:x}", "inode": one.inode,
+                "done": one.done}, start.workload if start else "")
+
+    def _start(self, pid: int) -> Start | None:
+        try:
+            return self._owners.find(self._kernel.owner_of(pid))
+        except Exception:             # without the probes there is no mark
+            return None
+
     def alarms(self) -> tuple[str, ...]:
         """For `weir status`: what nobody has acknowledged."""
         found = self.answer.alarms if self.answer is not None else ()
@@ -109,6 +135,13 @@ class Ledger:
 
     def acknowledge(self, by: str) -> None:
         self._tell(words.ACKNOWLEDGED, {"by": by}, "")
+
+
+def _exe(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return ""
 
 
 def now() -> int:

@@ -130,7 +130,7 @@ class Agent:
     def _start_services(self) -> None:
         config = self.config
         self.ledger = Ledger(
-            self.kernel, config.journal, config.enforcer.port, self.tell, self._alarms_changed,
+            self.kernel, self.owners, config.journal, config.enforcer.port, self.tell, self._alarms_changed,
             lambda: (self.enforcer.began, self.enforcer.up and not self.health.journal))
         self.recorder = Recorder(
             config.runtime.audit_user, self._own / "recorder", self.tell, self._service_changed,
@@ -272,6 +272,7 @@ class Agent:
         while True:
             await asyncio.sleep(WATCH)
             await self._look()
+            await self.ledger.look(self.config.ledger.foreign)
             self._sweep()
             self._watch_journal()
             if self.health.probe and not self.health.holes:

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from agent.contract.journal import EVENT, HEADER
+from agent.contract.journal import EVENT, HEADER, HostEvent
+from agent.contract.ledger import LedgerAnswer
+from enforcer.recording.answering import Door
+from enforcer.recording.ledger import Book
 
 stopping = False
 
@@ -21,7 +24,17 @@ def stop(*_: object) -> None:
     stopping = True
 
 
+book = Book()
+number = 0
+
+
+def answer(question):
+    return LedgerAnswer(question.number, book.open(question.before), len(book), dict(book.counts), {},
+                        tuple(book.alarms))
+
+
 def take(journal: Path, out, taken: dict[str, int]) -> None:
+    global number
     for path in sorted(journal.glob("*.journal")):
         data = path.read_bytes()
         at = taken.get(path.name, 0)
@@ -31,6 +44,9 @@ def take(journal: Path, out, taken: dict[str, int]) -> None:
                 break
             if kind == EVENT:
                 event = msgspec.msgpack.decode(data[at + HEADER.size:at + HEADER.size + size])
+                number += 1
+                if event[0] == 20:
+                    book.see(number, HostEvent(*event))
                 out.write(msgspec.json.encode({"name": event[3], "workload": event[4], **event[5]}) + b"\n")
             at += HEADER.size + size
         taken[path.name] = at
@@ -44,7 +60,9 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     for name in ("journal", "recording", "checkpoint-seconds", "rotate-bytes"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--ledger", type=int, required=True)
     given = parser.parse_args()
+    door = Door(given.ledger, answer)
     signal.signal(signal.SIGTERM, stop)
     taken = {}
     if (Path(given.journal) / "taken").exists():
@@ -53,6 +71,7 @@ def main() -> int:
     with open(Path(given.recording) / "events", "ab") as out:
         while not stopping:
             take(Path(given.journal), out, taken)
+            door.turn()
             time.sleep(0.02)
         take(Path(given.journal), out, taken)
     return 0
