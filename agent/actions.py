@@ -134,7 +134,7 @@ class Questions:
             enforcer=agent.enforcer.view(), recorder=agent.recorder.view(), lag=lag,
             targets=target_views(config, places), egress=egress_views(config, places),
             workloads=workload_views(agent.owners), statistics=statistics,
-            hints=hints(config, places, agent.resolver.failures, statistics, leafs, lag))
+            hints=hints(config, places, agent.resolver.failures, statistics, leafs, lag, agent.watch.beside))
 
     async def _statistics(self) -> dict[str, int]:
         try:

@@ -19,6 +19,7 @@ from typing import Final
 
 from agent import cgroups, netns, nft, sockdiag
 from agent.attribution import Held, Origin, find_redirected, parse_origin
+from agent.beside import find_mangling
 from agent.holdings import Foreign, Holdings, cookie_of
 from agent.processes import ENVIRONMENT, python_module
 from agent.ruleset import Ruleset, differences
@@ -43,6 +44,7 @@ class Containment:
         self._run, self._headers = run, headers
         self._maps: dict[str, int] = {}
         self._links: dict[str, int] = {}
+        self._tags: dict[str, bytes] = {}      # of the programs as they were loaded
         self._ring: libbpf.Ring | None = None
         self._places: frozenset[bytes] | None = None
         self._holdings = Holdings(self._made_inside, self._made_outside)
@@ -87,7 +89,29 @@ class Containment:
         self._open()
 
     def repair(self) -> None:
-        self.install()
+        """Only what is not as it should be: rules come back within milliseconds, probes take a second."""
+        self.slice.mkdir(mode=0o755, exist_ok=True)
+        if self._rule_problems():
+            nft.apply_table(self._rules)
+        if self._missing() or self._settings_problems():
+            self.install()
+
+    def freeze(self, on: bool) -> None:
+        """Everything in the slice stands still, or goes on.  Where the slice is gone, nothing is in it."""
+        with suppress(FileNotFoundError):
+            (self.slice / "cgroup.freeze").write_text("1" if on else "0")
+
+    def watched(self) -> dict[Path, str]:
+        """Directories whose changes mean that the block may not be whole, and the name in them that matters."""
+        return {self._slice.root: self.slice.name, self.bpffs: "", self._run: self.bpffs.name}
+
+    def mangling(self) -> list[str]:
+        """What could undo the block's work behind it."""
+        return find_mangling(nft.list_ruleset(), self._rules.name)
+
+    def beside(self) -> list[str]:
+        """Programs of others that change addresses at the same places: not wrong in itself."""
+        return links.beside(self._slice.root, self.slice, self.bpffs)
 
     def _load(self) -> None:
         resolver = ("--resolver", self._rules.resolver[0], str(self._rules.resolver[1])) if self._rules.resolver else ()
@@ -115,6 +139,7 @@ class Containment:
         fresh = {hook.name: libbpf.obj_get(links.link_pin(self.bpffs, hook.name)) for hook in links.HOOKS}
         before, self._links = self._links, fresh
         _close(before)
+        self._tags = links.tags(self.bpffs)
 
     def _pin_again(self) -> None:
         """What is held and has lost its pin: else it would be made a second time beside the first."""
@@ -253,11 +278,13 @@ class Containment:
         """Everything that is not as it should be, by the kernel's own queries; empty: enforcing."""
         if not self.slice.is_dir():
             return [f"the slice {self.slice} is not there"]
-        return [*self._missing(), *self._settings_problems(),
-                *differences(nft.list_table(self._rules.name), self._rules, self._is_slice)]
+        return [*self._missing(), *self._settings_problems(), *self._rule_problems()]
+
+    def _rule_problems(self) -> list[str]:
+        return differences(nft.list_table(self._rules.name), self._rules, self._is_slice)
 
     def _missing(self) -> list[str]:
-        return links.missing(self.bpffs, self._slice.root, self.slice)
+        return links.missing(self.bpffs, self._slice.root, self.slice, self._tags)
 
     def _settings_problems(self) -> list[str]:
         expected = abi.render_settings(cgroups.cgroup_id(self.slice), self._slice.level, self._rules.port,
@@ -306,7 +333,7 @@ class Containment:
             self._ring = None
         _close(self._maps)
         _close(self._links)
-        self._maps, self._links = {}, {}
+        self._maps, self._links, self._tags = {}, {}, {}
 
     def _reader(self) -> libbpf.Ring:
         if self._ring is None:

@@ -27,7 +27,7 @@ CONNECTION, PROCESS, RECORD = "connection", "process", "record"        # what is
 _PIDFD_GETFD, _PIDFD_OPEN, _KCMP = 438, 434, {"x86_64": 312, "aarch64": 272}
 _PIDFD_THREAD: Final = os.O_EXCL      # linux/pidfd.h, since 6.9
 _KCMP_FILES: Final = 2
-_NO_LINGER: Final = struct.pack("ii", 1, 0)
+_SO_COOKIE: Final = 57                # asm-generic/socket.h
 _UNSPECIFIED: Final = struct.pack("=H14x", socket.AF_UNSPEC)
 _NAMES: Final = {int(family): family.name.removeprefix("AF_") for family in socket.AddressFamily}
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -169,7 +169,10 @@ def _copy(place: Place) -> socket.socket:
 
 
 def cookie_of(one: socket.socket) -> int:
-    return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, 57, 8), "little")     # SO_COOKIE, asm-generic/socket.h
+    """0 where the kernel does not say.  By libc: Python gives no bytes of a vsock socket's."""
+    cookie, size = ctypes.c_uint64(), ctypes.c_uint32(8)
+    said = _libc.getsockopt(one.fileno(), socket.SOL_SOCKET, _SO_COOKIE, ctypes.byref(cookie), ctypes.byref(size))
+    return cookie.value if said == 0 else 0
 
 
 def _kind(one: socket.socket) -> str:

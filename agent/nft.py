@@ -21,6 +21,11 @@ def list_table(name: str) -> str:
     return _command(f"list table inet {name}")
 
 
+def list_ruleset() -> str:
+    """Every table of the network namespace.  Raises PlatformError."""
+    return _command("list ruleset")
+
+
 def delete_table(name: str) -> None:
     """Also where it is not there.  Raises PlatformError."""
     _command(f"table inet {name}\ndelete table inet {name}")

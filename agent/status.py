@@ -27,6 +27,7 @@ class Health:
     recorder: str = "not started"
     launcher: str = "not started"
     journal: str = ""                 # why the agent's own journal cannot be written
+    suspended: tuple[str, ...] = ()   # Weir's own processes that were stopped by a signal
     alarms: tuple[str, ...] = ()      # of the ledger: something got through, or would have
     _said: tuple[str, tuple[str, ...]] = field(default=("", ()))
 
@@ -42,6 +43,7 @@ class Health:
         broken = [f"{name}: {why}" for name, why in (
             ("enforcer", self.enforcer), ("recorder", self.recorder), ("launcher", self.launcher),
             ("journal", self.journal)) if why]
+        broken += [f"{name}: was stopped by a signal" for name in self.suspended]
         return (BLOCKED, tuple(broken)) if broken else (ENFORCING, ())
 
     def news(self) -> tuple[str, tuple[str, ...]] | None:
@@ -76,9 +78,10 @@ def workload_views(starts: Iterable[Start]) -> tuple[WorkloadView, ...]:
 
 def hints(
     config: Config, places: Places, failures: Mapping[str, str], statistics: Mapping[str, int], leafs: Iterable[str],
-    lag: int,
+    lag: int, beside: Iterable[str] = (),
 ) -> tuple[str, ...]:
-    """What somebody should look at, and what to do.  `leafs`: addresses that no certificate covers."""
+    """What somebody should look at, and what to do.  `leafs`: addresses that no certificate covers; `beside`: programs
+    of others."""
     found = [f"{name} could not be resolved: {why}" for name, why in sorted(failures.items())]
     found += [f"target {one.name} has no address: connections to it are not known to be its own"
               for one in config.targets if not places.addresses.get(one.name)]
@@ -86,6 +89,7 @@ def hints(
               for conflict in places.conflicts()]
     found += [f"{address} has no certificate until no workload runs: clients that verify by address refuse it"
               for address in leafs]
+    found += [f"the program {one} is not Weir's: it may change addresses after Weir has" for one in beside]
     if unknown := statistics.get("unknown_ca"):
         found.append(f"{unknown} TLS handshakes ended because the client does not trust Weir's authority: add the root "
                      "file that it reads to `trust` of its target, and start the workload again")

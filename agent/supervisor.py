@@ -42,11 +42,12 @@ from agent.resolve import Known, Places, Resolver, is_address
 from agent.services import Enforcer, Recorder, end_all, wait_empty
 from agent.status import ENFORCING, Health
 from agent.trust import NO_TRUST, Trust, TrustTarget, prepare_trust, resolv_conf, write_public
+from agent.watch import Watch
 from agent.whois import Answers
 
 LOG = logging.getLogger("weir.agent")
 
-WATCH: Final = 1.0                    # seconds between looks at the block
+WATCH: Final = 1.0                    # seconds between looks at everything but the block
 PREDECESSOR: Final = 10.0             # seconds that the enforcer and recorder of a killed agent may take to end
 FIRST: Final = 10.0                   # seconds that the start waits for the enforcer to be configured
 KILLED: Final = 10.0                  # seconds that killed processes of the slice may take to go
@@ -71,9 +72,9 @@ class Agent:
         self._stop = asyncio.Event()
         self._error = ""              # why the agent ends with 1
         self._reconfigure = asyncio.Event()
-        self._looking = asyncio.Lock()        # at the block, or changing it
+        self.looking = asyncio.Lock()         # at the block, or changing it
         self._reloading = asyncio.Lock()
-        self._released = False
+        self.released = False
         self._ring: list[Origin] = []
         self._ring_open = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,6 +105,8 @@ class Agent:
         self.owners, self.hashes = Owners(config.run / "owners.json"), Hashes()
         await asyncio.to_thread(self.kernel.install)
         self._open_ring()
+        self.watch = Watch(self)
+        self.watch.open()
         await self._look()
         self.launcher = LauncherDoor(lambda ended: self.launches.ended(ended), self._launcher_lost)
         self.launches = Launches(self)
@@ -154,6 +157,8 @@ class Agent:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if "watch" in parts:
+            self.watch.close()
         if "enforcer" in parts:
             await self.enforcer.stop()
         if "launcher" in parts:
@@ -241,7 +246,7 @@ class Agent:
             self._ring_open = False
 
     def _close_ring(self) -> None:
-        if self._ring_open and not self._released:
+        if self._ring_open and not self.released:
             self._on_ring()
         self._pause_ring()
 
@@ -269,45 +274,30 @@ class Agent:
     # the watch
 
     async def _watch(self) -> None:
+        ticked = 0.0
         while True:
-            await asyncio.sleep(WATCH)
+            await self.watch.wait()
             await self._look()
-            await self.ledger.look(self.config.ledger.foreign)
-            self._sweep()
-            self._watch_journal()
-            if self.health.probe and not self.health.holes:
-                await self._probe()
+            if time.monotonic() - ticked >= WATCH / 2:
+                ticked = time.monotonic()
+                await self._tick()
             self.news()
 
-    async def _look(self) -> None:
-        """At the block, by the kernel's own word; what is not as it should be is put back, and recorded."""
-        async with self._looking:
-            if self._released:
-                return
-            found = await asyncio.to_thread(self._problems)
-            if not found:
-                self.health.holes = ()
-                return
-            self.health.holes = tuple(found)
-            left = await asyncio.to_thread(self._repair)
-            self.health.holes = tuple(left)
-        self.tell("degraded" if left else "repaired", {"found": "; ".join(found), "left": "; ".join(left)})
-        LOG.warning("the block was not whole: %s; %s", "; ".join(found), "not repaired" if left else "repaired")
-        if not left and not self.health.starting:
+    async def _tick(self) -> None:
+        await self.watch.look_beside()
+        await self.ledger.look(self.config.ledger.foreign)
+        self.watch.processes({"enforcer": self.enforcer.view().pid, "recorder": self.recorder.view().pid,
+                              "launcher": self.launcher.pid})
+        self._sweep()
+        self._watch_journal()
+        if self.health.probe and not self.health.holes:
             await self._probe()
 
-    def _problems(self) -> list[str]:
-        try:
-            return self.kernel.problems()
-        except Exception as reason:   # whatever it is: what cannot be seen does not count as in place
-            return [f"the block could not be looked at: {type(reason).__name__}: {reason}"]
-
-    def _repair(self) -> list[str]:
-        try:
-            self.kernel.repair()
-        except Exception as reason:
-            LOG.error("the block could not be repaired: %s: %s", type(reason).__name__, reason)
-        return self._problems()
+    async def _look(self) -> None:
+        """At the block; what was put back is tried."""
+        if await self.watch.look() and not self.health.starting:
+            self.news()
+            await self._probe()
 
     def _sweep(self) -> None:
         """Starts of an earlier agent's launcher end without a word."""
@@ -464,8 +454,8 @@ class Agent:
             return Answered(f"{len(inside)} processes run in the slice (pids {' '.join(map(str, inside[:10]))}"
                             f"{' ...' if len(inside) > 10 else ''}); end them, or use --kill")
         self.health.stopping = True   # nothing is started from here on
-        async with self._looking:
-            if self._released:
+        async with self.looking:
+            if self.released:
                 return Answered()
             try:
                 if inside:
@@ -478,7 +468,7 @@ class Agent:
                 self._open_ring()
                 self.tell("release.failed", {"reason": str(reason)})
                 return Answered(f"the block stays: {reason}")
-            self._released = True
+            self.released = True
         self.tell("released", {"killed": len(inside)})
         with suppress(JournalError):
             self.journal.sync()

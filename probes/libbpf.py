@@ -177,6 +177,7 @@ class ProgramInfo:
     id: int
     name: str                         # at most 15 characters
     maps: tuple[int, ...]             # ids
+    tag: bytes = b""                  # digest of its instructions
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def program_info(fd: int) -> ProgramInfo:
     raw = _info(fd, buffer, "program info")
     kind, number = struct.unpack_from("=II", raw)
     count = min(struct.unpack_from("=I", raw, 52)[0], _MAPS_OF_PROGRAM)
-    return ProgramInfo(kind, number, raw[64:80].split(b"\0")[0].decode(), tuple(ids[:count]))
+    return ProgramInfo(kind, number, raw[64:80].split(b"\0")[0].decode(), tuple(ids[:count]), raw[8:16])
 
 
 def program_by_id(number: int) -> ProgramInfo:

@@ -130,8 +130,31 @@ def check_maps(bpffs: Path) -> None:
                                 "run `weir release`, then start again")
 
 
-def missing(bpffs: Path, root: Path, slice_: Path) -> list[str]:
-    """Every hook and map that is not in place, by the kernel's own queries; empty: all of them are."""
+def tags(bpffs: Path) -> dict[str, bytes]:
+    """Hook -> digest of the program that its link runs.  Raises OSError."""
+    found = {}
+    for hook in HOOKS:
+        with opened(link_pin(bpffs, hook.name)) as fd:
+            found[hook.name] = libbpf.program_by_id(libbpf.link_info(fd).program).tag
+    return found
+
+
+def beside(root: Path, slice_: Path, bpffs: Path) -> list[str]:
+    """Programs of others that may change an address where ours do; Weir's run before those that came later."""
+    own, found = _own_maps(bpffs), []
+    for hook in HOOKS:
+        if hook.program_type == libbpf.CGROUP_SOCK_ADDR and not hook.name.startswith(("bind", "getpeername")):
+            for cgroup in (root, slice_):
+                with directory(cgroup) as target:
+                    programs = map(libbpf.program_by_id, libbpf.prog_query(target, hook.attach_type))
+                    found += [f"{one.name or one.id} at {hook.name} of {cgroup}" for one in programs
+                              if own.isdisjoint(one.maps)]
+    return found
+
+
+def missing(bpffs: Path, root: Path, slice_: Path, expected_tags: Mapping[str, bytes] | None = None) -> list[str]:
+    """Every hook and map that is not in place, by the kernel's own queries; empty: all of them are.  `expected_tags`:
+    what their programs are, where that is known."""
     found = []
     for name, expected in MAPS.items():
         try:
@@ -145,7 +168,7 @@ def missing(bpffs: Path, root: Path, slice_: Path) -> list[str]:
     own = _own_maps(bpffs)
     for hook in HOOKS:
         try:
-            why = _look(bpffs, hook, place_of(hook, root, slice_), own)
+            why = _look(bpffs, hook, place_of(hook, root, slice_), own, (expected_tags or {}).get(hook.name, b""))
         except OSError as reason:
             why = str(reason.strerror)
         if why:
@@ -161,7 +184,7 @@ def _own_maps(bpffs: Path) -> frozenset[int]:
     return frozenset(found)
 
 
-def _look(bpffs: Path, hook: Hook, cgroup: Path, own: frozenset[int]) -> str:
+def _look(bpffs: Path, hook: Hook, cgroup: Path, own: frozenset[int], tag: bytes) -> str:
     """Why this hook does not hold; empty where it does.  `own`: ids of the pinned maps, which its program must use."""
     with opened(link_pin(bpffs, hook.name)) as fd:
         link = libbpf.link_info(fd)
@@ -170,6 +193,8 @@ def _look(bpffs: Path, hook: Hook, cgroup: Path, own: frozenset[int]) -> str:
         return f"runs the program {program.name}"
     if not program.maps or not own.issuperset(program.maps):
         return "runs a program with other maps"
+    if tag and program.tag != tag:
+        return "runs another program of that name"
     if hook.place == TASKS:
         return "" if link.type == libbpf.LINK_PERF_EVENT else "is no tracepoint's link"
     if link.type != libbpf.LINK_CGROUP or link.attach_type != hook.attach_type:

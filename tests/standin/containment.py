@@ -106,6 +106,18 @@ class Containment:
     def tcp_sockets(self) -> list[object]:
         return []
 
+    def freeze(self, on: bool) -> None:
+        (self.slice / "cgroup.freeze").write_text(str(int(on)))
+
+    def watched(self) -> dict[Path, str]:
+        return {self.slice.parent: self.slice.name, self.owners.parent: ""}
+
+    def mangling(self) -> list[str]:
+        return []
+
+    def beside(self) -> list[str]:
+        return []
+
     def foreign_sockets(self, end: str) -> list[object]:
         return []
 
