@@ -45,7 +45,7 @@ def ledger(context: click.Context, place: Path | None, acknowledge: bool, as_jso
     view = _recorded(place) if place is not None else _asked(context.obj, control.AskLedger(), LedgerView)
     if as_json:
         screen.print_json({"accounted": accounted(view), "unaccounted": len(view.alarms), "waiting": view.waiting,
-                           "known": view.known, "open": list(map(_connect, view.open)),
+                           "known": view.known, "answers": view.answers, "open": list(map(_connect, view.open)),
                            "alarms": list(map(_alarm, view.alarms))})
     else:
         for line in render(view):

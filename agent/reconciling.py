@@ -66,7 +66,10 @@ class Ledger:
             self._changed()
         if answer.open and now() >= self._not_before and not self._judging.locked():
             async with self._judging:
-                await self._judge(answer)
+                try:
+                    await self._judge(answer)
+                except OSError as reason:
+                    LOG.warning("the sockets of this host could not be looked at: %s", reason)
 
     async def _judge(self, answer: LedgerAnswer) -> None:
         since, records = self._enforcer()
@@ -131,7 +134,8 @@ class Ledger:
         answer = self.answer
         if answer is None:
             return LedgerView()
-        return LedgerView(True, answer.counts, answer.waiting, answer.open[:words.MOST // 100], answer.alarms)
+        return LedgerView(True, answer.counts, answer.waiting, answer.open[:words.MOST // 100], answer.alarms,
+                          answer.number)
 
     def acknowledge(self, by: str) -> None:
         self._tell(words.ACKNOWLEDGED, {"by": by}, "")

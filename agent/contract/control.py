@@ -179,6 +179,7 @@ class LedgerView(Message, frozen=True):
     waiting: int = 0                  # that nobody accounts for yet
     open: tuple[Connect, ...] = ()    # of these the oldest, where they are older than some seconds
     alarms: tuple[Alarm, ...] = ()    # that nobody has acknowledged, the newest
+    answers: int = 0                  # how often the recorder has said since its start
 
 
 class Approvals(Message, frozen=True):
