@@ -111,9 +111,9 @@ print("sent", flush=True)
 try:
     while link.recv(100):
         pass
-    print("closed", flush=True)
-except OSError as reason:
-    print(type(reason).__name__, flush=True)
+    print("ended", flush=True)
+except OSError:                       # reset, or not connected any more
+    print("ended", flush=True)
 """
 
 
@@ -138,7 +138,7 @@ def test_a_socket_that_is_handed_in_is_an_alarm_and_ended(the_lab: Lab, sink: Si
             assert crew.stdout.readline() == "sent\n"
             began = time.monotonic()
             wait_until("the server", lambda: sink.saw(token), 5)
-            assert crew.stdout.readline() == "ConnectionResetError\n"
+            assert crew.stdout.readline() == "ended\n"
             assert time.monotonic() - began < 5
             crew.communicate(timeout=20)
         wait_until("the alarm", lambda: ledger(installed)["alarms"], 10)
