@@ -13,7 +13,7 @@ _TABLE: Final = re.compile(r"table (\S+) (\S+) \{")
 _CHAIN: Final = re.compile(r"chain (\S+) \{")
 _HOOK: Final = re.compile(r"type \S+ hook (\S+) (?:device \S+ |devices = \{[^}]*\} )?priority (-?\d+)")
 _CHANGES: Final = re.compile(
-    r"\b(?:(?:ip6? daddr|(?:tcp|udp|th) dport|@\w+,\d+,\d+) set|dup to|fwd to|tproxy|queue)\b")
+    r"(?<![\w-])(?:(?:ip6? daddr|(?:tcp|udp|th) dport|@\w+,\d+,\d+) set|dup to|fwd to|tproxy|queue)\b")
 MOST: Final = 5                       # that are said
 
 

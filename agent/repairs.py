@@ -1,27 +1,25 @@
 """Pure: how often the block is repaired, and what is said of it.
 
 Rules are put back at once each time: that costs milliseconds.  Probes cost a second of a processor, so that whoever
-takes them away again and again would have the agent do nothing else: after some repairs within a minute it waits,
+takes them away again and again would have the agent do nothing else: after some repairs in a row it waits,
 longer each time.  The block is not whole meanwhile, and the state says so.
 """
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 MINUTE: Final = 60.0
-OFTEN: Final = 5                      # within a minute: somebody does it on purpose, or another program by mistake
+OFTEN: Final = 5                      # in a row: somebody does it on purpose, or another program by mistake
 FIRST, LONGEST = 2.0, 30.0            # seconds between attempts, once it is often; doubled each time
 QUIET: Final = 10.0                   # seconds in which the same finding is recorded once
-KEPT: Final = 100
 
 
 class Repairs:
     """Times are seconds of a monotonic clock."""
 
     def __init__(self) -> None:
-        self._times: deque[float] = deque(maxlen=KEPT)
-        self._wait, self._next = FIRST, 0.0
+        self._streak = 0              # repairs with less than a minute between one and the next
+        self._last, self._wait, self._next = -MINUTE, FIRST, 0.0
         self._told: tuple[tuple[str, ...], float] = ((), 0.0)
         self._untold = 0
 
@@ -30,16 +28,17 @@ class Repairs:
         return now >= self._next or not any(one.startswith(("hook", "map", "the probes")) for one in found)
 
     def done(self, now: float) -> None:
-        self._times.append(now)
-        if self._often(now):
+        if now - self._last > MINUTE:
+            self._streak, self._wait = 0, FIRST
+        self._streak, self._last = self._streak + 1, now
+        if self._streak > OFTEN:
             self._next, self._wait = now + self._wait, min(self._wait * 2, LONGEST)
-        else:
-            self._wait = FIRST
 
     def again(self, now: float) -> str:
         """Empty, or that it is taken away again and again."""
-        count = self._often(now)
-        return f"the block is taken away again and again: {count} repairs within a minute" if count else ""
+        if self._streak <= OFTEN or now - self._last > MINUTE:
+            return ""
+        return f"the block is taken away again and again: {self._streak} times, with less than a minute in between"
 
     def tell(self, found: tuple[str, ...], now: float) -> int:
         """How often this was found since it was recorded last; 0: it is not recorded again yet."""
@@ -48,7 +47,3 @@ class Repairs:
             return 0
         self._told, times, self._untold = (found, now), self._untold + 1, 0
         return times
-
-    def _often(self, now: float) -> int:
-        recent = sum(one > now - MINUTE for one in self._times)
-        return recent if recent > OFTEN else 0

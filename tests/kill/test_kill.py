@@ -2,6 +2,7 @@
 work resumes.  WEIR_KILLS says how often (200 in test-all, 40 in test)."""
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from lab.hosts import wait_until
 from lab.lab import Lab
 from lab.weir import Installed, weir
 
@@ -94,6 +96,18 @@ def test_killed_under_load(lab_weir: Installed, victim: str) -> None:
             load.goes_on()
         finally:
             load.stop()
+        everything_is_accounted_for(lab_weir)
+
+
+def everything_is_accounted_for(installed: Installed) -> None:
+    """The ledger has no alarm, and nothing stays open in it."""
+    def said() -> dict[str, object]:
+        found: dict[str, object] = json.loads(installed.weir("ledger", "--json").stdout)
+        return found
+
+    wait_until("nothing is open in the ledger", lambda: said().get("answers", 0) > 1  # type: ignore[operator]
+               and said()["waiting"] == 0, 60)
+    assert said()["alarms"] == []
 
 
 @pytest.mark.parametrize("victim", ["agent", "all"])
@@ -115,6 +129,7 @@ def test_agent_killed_under_load(the_lab: Lab, victim: str) -> None:
         finally:
             load.stop()
         installed.check()
+        everything_is_accounted_for(installed)
     assert nobody_went_round(the_lab, rows)
 
 

@@ -134,3 +134,35 @@ def test_who_waits_for_an_enforcer_is_no_alarm(own_weir: Installed) -> None:
         crew.run_inside(["/usr/bin/python3", "-c", CLOSES_AT_ONCE, DB.ipv4, "5432", "100"])
         own_weir.wait()
     assert settled(own_weir)["unaccounted"] == 0
+
+
+STORM = """
+import socket, sys
+for number in range(int(sys.argv[3])):
+    try:
+        with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as one:
+            one.recv(1)
+    except OSError:
+        pass
+"""
+
+
+def test_no_alarm_in_a_storm_while_the_enforcer_is_killed(own_weir: Installed, sink: Sink) -> None:
+    """As many connects as four crews can make, and kill -9 in between."""
+    before = settled(own_weir)
+    crews = [subprocess.Popen(own_weir.crew_argv("/usr/bin/python3", "-c", STORM, DB.ipv4, str(SINK), "1500"),
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=own_weir.lab.home,
+                              env=own_weir.lab.client_environment()) for _ in range(4)]
+    try:
+        for _ in range(3):
+            own_weir.kill("enforcer")
+            own_weir.wait()
+        assert [crew.wait(120) for crew in crews] == [0, 0, 0, 0]
+    finally:
+        for crew in crews:
+            crew.kill()
+            crew.wait()
+    after = settled(own_weir)
+    assert (after["unaccounted"], after["alarms"]) == (0, [])
+    totals = [sum(one["accounted"].values()) for one in (before, after)]  # type: ignore[attr-defined]
+    assert totals[1] - totals[0] >= 6000
