@@ -93,7 +93,7 @@ class Containment:
         self.slice.mkdir(mode=0o755, exist_ok=True)
         if self._rule_problems():
             nft.apply_table(self._rules)
-        if self._missing() or self._settings_problems():
+        if self.problems():
             self.install()
 
     def freeze(self, on: bool) -> None:
