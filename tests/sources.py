@@ -16,6 +16,6 @@ def open_way(path: Path) -> None:
 def copy_sources(to: Path) -> Path:
     """`to`, made, with Weir's packages: what belongs on a PYTHONPATH."""
     to.mkdir(mode=0o755)
-    for package in ("agent", "enforcer"):
+    for package in ("agent", "enforcer", "probes"):
         shutil.copytree(ROOT / package, to / package, ignore=shutil.ignore_patterns("__pycache__"))
     return to

@@ -38,6 +38,9 @@ class Door:
                 raise OSError(f"the agent asks what is no question: {reason}") from reason
             self._send()
 
+    def close(self) -> None:
+        self._sock.close()
+
     def _size(self) -> int:
         size: int = HEADER.unpack_from(self._in)[0]
         if size > QUESTION:

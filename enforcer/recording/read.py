@@ -114,11 +114,12 @@ def ledger_events(dbs: Iterable[sqlite3.Connection], after: int = 0) -> Iterator
             yield seq, _DECODERS[kind](body)
 
 
-def recent_events(files: list[Path]) -> Iterator[tuple[int, Any]]:
-    """As `ledger_events`, of the last RECENT events in the newest two files: what is open lies among them."""
-    with Reader(files[-2:]) as reader:
-        last = max((db.execute("SELECT seq FROM state").fetchone()[0] for db in reader.dbs), default=0)
-        yield from ledger_events(reader.dbs, last - RECENT)
+def recent_events(newest: sqlite3.Connection, before: list[Path]) -> Iterator[tuple[int, Any]]:
+    """As `ledger_events`, of the last RECENT events in `newest` and the last file of `before`: what is open lies among
+    them.  `newest` is the recorder's own: a second one beside it could find the file locked."""
+    after = newest.execute("SELECT seq FROM state").fetchone()[0] - RECENT
+    with Reader(before[-1:]) as reader:
+        yield from ledger_events((*reader.dbs, newest), after)
 
 
 class Reader:

@@ -116,7 +116,7 @@ class Recorder:
         self._published = b""
         self._dirty, self._due = True, dict.fromkeys(("look", "sync", "checkpoint", "older"), 0.0)
         self._due["checkpoint"] = time.monotonic() + options.checkpoint
-        self._book = ledger.reconcile(recent_events(list_files(options.recording)))
+        self._book = ledger.reconcile(self._store.recent(recent_events, list_files(options.recording)[:-1]))
         self._book.counts.clear()
         self._book.age()
         self._door = Door(options.ledger, self._answer) if options.ledger >= 0 else None
@@ -159,6 +159,8 @@ class Recorder:
         self._commit()
         self._sync()
         self._store.close()
+        if self._door is not None:
+            self._door.close()
 
     def _is_due(self, name: str, now: float, every: float) -> bool:
         if now < self._due[name]:

@@ -14,7 +14,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -162,6 +162,12 @@ class Store:
     def live(self) -> list[tuple[str, str]]:
         """(session, writer) of sessions that were opened and not closed."""
         return self._db.execute("SELECT session, writer FROM live").fetchall()
+
+    def recent(
+        self, read: Callable[[sqlite3.Connection, list[Path]], Iterable[tuple[int, Any]]], before: list[Path],
+    ) -> Iterable[tuple[int, Any]]:
+        """What `read` reads from this file and those before it."""
+        return read(self._db, before)
 
     def open_operations(self, session: str) -> set[int]:
         """Permitted intents of a session without a result or gap."""
