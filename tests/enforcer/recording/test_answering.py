@@ -67,14 +67,14 @@ def test_what_is_open_and_what_is_accounted_for(scene, ends) -> None:
     assert answer.taken
     for name, taken in answer.taken.items():
         assert taken == (scene.journal / name).stat().st_size
-    recorder.stop()
+    recorder._door.close()
 
 
 def test_the_next_recorder_knows_what_is_open(scene, ends) -> None:
     connect(scene, 1, 2)
     recorder = scene.start()
     turn(recorder)
-    recorder.stop()
+    scene.stop()
     ours, theirs = ends
     refuse(scene, 1)
     recorder = scene.start(ledger=theirs)
@@ -82,7 +82,7 @@ def test_the_next_recorder_knows_what_is_open(scene, ends) -> None:
     answer = ask(recorder, ours)
     assert [(one.cookie, one.monotonic) for one in answer.open] == [(2, 0)]
     assert answer.counts == {"refused": 1}, "since its start"
-    recorder.stop()
+    recorder._door.close()
 
 
 def test_many_are_answered_piece_by_piece(scene, ends) -> None:
@@ -93,7 +93,7 @@ def test_many_are_answered_piece_by_piece(scene, ends) -> None:
     turn(recorder)
     answer = ask(recorder, ours)
     assert (len(answer.open), answer.waiting) == (10_000, 10_000)
-    recorder.stop()
+    recorder._door.close()
 
 
 def test_an_agent_that_is_gone_stops_nothing(scene, ends) -> None:
@@ -104,7 +104,7 @@ def test_an_agent_that_is_gone_stops_nothing(scene, ends) -> None:
     connect(scene, 1)
     turn(recorder)
     assert scene.rows("SELECT count(*) FROM host_event") == [(1,)]
-    recorder.stop()
+    recorder._door.close()
 
 
 @pytest.mark.parametrize("sent", [HEADER.pack(answering.QUESTION + 1), render_record(EVENT, b"")[:9] + bytes(300),
@@ -121,7 +121,7 @@ def test_what_is_no_question_ends_it(ends, sent: bytes) -> None:
 
 def test_a_file_of_an_earlier_build_is_closed_and_another_begun(scene) -> None:
     recorder = scene.start()
-    recorder.stop()
+    scene.stop()
     [path] = scene.files()
     db = sqlite3.connect(path)
     db.execute("DROP TABLE refused")
@@ -137,7 +137,7 @@ def test_a_file_of_an_earlier_build_is_closed_and_another_begun(scene) -> None:
     refuse(scene, 5)
     recorder = scene.start()
     turn(recorder)
-    recorder.stop()
+    scene.stop()
     assert len(scene.files()) == 2
     assert sqlite3.connect(scene.files()[1]).execute("SELECT cookie FROM refused").fetchall() == [(5,)]
     report = scene.verify()
