@@ -14,6 +14,7 @@ import msgspec
 
 from agent.arguments import mask_text
 from agent.channel import ChannelError
+from agent.config import DNS_PORT
 from agent.contract import control, messages
 from agent.contract.control import Answered, Failed, Message, Refused
 from agent.control import OWN_ERROR, Peer
@@ -134,7 +135,8 @@ class Questions:
             enforcer=agent.enforcer.view(), recorder=agent.recorder.view(), lag=lag,
             targets=target_views(config, places), egress=egress_views(config, places),
             workloads=workload_views(agent.owners), statistics=statistics,
-            hints=hints(config, places, agent.resolver.failures, statistics, leafs, lag, agent.watch.beside))
+            hints=hints(config, places, agent.resolver.failures, statistics, leafs, lag, agent.watch.beside),
+            dns=f"{config.dns.listen}:{DNS_PORT}", upstream=_server(config.dns.resolver))
 
     async def _statistics(self) -> dict[str, int]:
         try:
@@ -221,5 +223,11 @@ def _unix_groups(gid: int, groups: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def _shown(listener: socket.socket) -> str:
-    address, port = listener.getsockname()[:2]
+    return _server(listener.getsockname()[:2])
+
+
+def _server(place: tuple[str, int] | None) -> str:
+    if place is None:
+        return ""
+    address, port = place
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

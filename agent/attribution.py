@@ -41,7 +41,7 @@ def parse_origin(raw: bytes) -> Origin:
 
 @dataclass(frozen=True)
 class Held:
-    """One TCP socket, as sock_diag says."""
+    """One TCP or UDP socket, as sock_diag says."""
 
     local: bytes                      # 16 bytes, IPv4 as v4-mapped
     local_port: int
@@ -64,3 +64,16 @@ def find_redirected(sockets: Sequence[Held], address: bytes, port: int, cgroups:
     known = len(mine) == 1            # else the destination is the firewall's to say
     return Origin(0, 0, one.cgroup, one.cookie if known else 0, now, abi.unpacked(one.remote) if known else "",
                   one.remote_port if known else 0, REDIRECT)
+
+
+_ANY: Final = (bytes(16), abi.packed(bytes(4)))    # of a socket that was not bound to an address
+
+
+def find_asker(sockets: Sequence[Held], address: bytes, port: int, cgroups: Set[int]) -> int:
+    """The cgroup of the one crew that sends from there, 0 where there is none.
+
+    A datagram socket need not be bound to the address that it sends from; where sockets of several cgroups could have
+    sent, it is nobody."""
+    mine = {one.cgroup for one in sockets
+            if one.local_port == port and (one.local == abi.packed(address) or one.local in _ANY)}
+    return mine.pop() if len(mine) == 1 and mine <= cgroups else 0

@@ -21,7 +21,8 @@ LOG = logging.getLogger("weir.channel")
 AT_ONCE: Final = 1024                 # questions being answered; more wait unread
 ASK: Final = 10.0                     # seconds
 
-Question = messages.Whois | messages.AskCredential
+Question = messages.Whois | messages.AskCredential | messages.WhoAsks | messages.NameAsked
+_QUESTIONS: Final = (messages.Whois, messages.AskCredential, messages.WhoAsks, messages.NameAsked)
 Answer = Callable[[Question], Awaitable[messages.Message]]
 _Answer = TypeVar("_Answer", bound=messages.Message)
 
@@ -112,7 +113,7 @@ class EnforcerChannel(asyncio.Protocol):
         self.closed.set()
 
     def _received(self, message: messages.FromEnforcer) -> None:
-        if isinstance(message, messages.Whois | messages.AskCredential):
+        if isinstance(message, _QUESTIONS):
             task = asyncio.get_running_loop().create_task(self._answer(message))
             self._answering.add(task)
             task.add_done_callback(self._answered)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from agent import fields as kinds
+from agent.contract.names import is_metadata
 from agent.contract.target import ColumnLabel
 from agent.fields import (
     Field,
@@ -29,6 +30,8 @@ DEFAULT_FILE: Final = "/etc/weir/weir.toml"
 FILE_LIMIT: Final = 4 << 20           # bytes of one file
 POLICY_FILES: Final = 1000
 RESOLV_CONF: Final = "/etc/resolv.conf"
+LISTEN: Final = "127.53.53.53"        # nobody's 127.0.0.53
+DNS_PORT: Final = 53                  # resolv.conf(5) has no way to name another
 
 
 class Runtime(msgspec.Struct, frozen=True):
@@ -53,6 +56,7 @@ class Enforcer(msgspec.Struct, frozen=True):
 
 class Dns(msgspec.Struct, frozen=True):
     resolver: tuple[str, int] | None
+    listen: str                       # loopback address, port 53
 
 
 class Nftables(msgspec.Struct, frozen=True):
@@ -74,6 +78,7 @@ class EgressEntry(msgspec.Struct, frozen=True):
     name: str
     addresses: tuple[str, ...]        # and host names
     ports: tuple[int, ...]
+    metadata: bool = False
 
 
 class Workload(msgspec.Struct, frozen=True):
@@ -205,8 +210,11 @@ ENFORCER: Final = Section("enforcer", Enforcer, False, "The one process that cre
           "writes"),
 ))
 DNS: Final = Section("dns", Dns, False, "Names.", (
-    Field("resolver", kinds.RESOLVER, "The DNS server that targets' names are asked of, and the only one that crews "
-          "reach.  Default: the first of /etc/resolv.conf.", None, "10.77.0.53", restart=True),
+    Field("resolver", kinds.RESOLVER, "The DNS server that Weir's resolver asks, for names of targets and egress "
+          "entries only; crews do not reach it.  Default: the first of /etc/resolv.conf.", None, "10.77.0.53",
+          restart=True),
+    Field("listen", kinds.LOOPBACK, "Where Weir's resolver answers crews, port 53: nothing else may have it.",
+          LISTEN, restart=True),
 ))
 NFTABLES: Final = Section("nftables", Nftables, False, "The second layer of the block.", (
     Field("redirect", kinds.BOOLEAN, "Send to the enforcer what the probes did not rewrite; costs every process on "
@@ -229,8 +237,11 @@ RECORDING: Final = Section("recording", Recording, False, "Bounds of journal and
 EGRESS: Final = Section("egress", EgressEntry, True, "Somewhere that crews may talk to as an opaque, recorded flow: a "
     "model's API, a package index.", (
     Field("name", kinds.NAME, "For the recording.", example="model"),
-    Field("addresses", kinds.several(kinds.HOST, least=1), "Addresses or names.", example=["10.77.0.3"]),
+    Field("addresses", kinds.several(kinds.EGRESS_HOST, least=1), "Addresses or names; `*.NAME` is every name below "
+          "it.  Where a name leads, a TLS or plain HTTP connection has to name that name too.", example=["10.77.0.3"]),
     Field("ports", kinds.several(kinds.PORT, least=1), "TCP ports.", example=[443]),
+    Field("metadata", kinds.BOOLEAN, "Permit the listed addresses that clouds hand out machines' credentials on, and "
+          "other link-local ones.", False),
 ), attribute="egress")
 WORKLOAD: Final = Section("workload", Workload, True, "What `weir run --workload NAME` may start.", (
     Field("name", kinds.NAME, "For policies, groups and the recording.", example="crew"),
@@ -325,6 +336,10 @@ def _check_targets(report: Report) -> dict[tuple[str, int], str]:
 def _check_egress(report: Report, taken: dict[tuple[str, int], str]) -> None:
     own = _listeners(report)
     for path, entry in report.entries("egress"):
+        for host in entry.addresses:
+            if kinds.is_address(host) and is_metadata(host) and not entry.metadata:
+                report.add((*path, "addresses"), f"{host} hands out this machine's own credentials, or is link-local; "
+                           "metadata = true would permit it")
         for place in ((host, port) for host in entry.addresses for port in entry.ports):
             shown = f"{place[0]} port {place[1]}"
             if place in taken:

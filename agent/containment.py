@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from agent import cgroups, netns, nft, sockdiag
-from agent.attribution import Held, Origin, find_redirected, parse_origin
+from agent.attribution import Held, Origin, find_asker, find_redirected, parse_origin
 from agent.beside import find_mangling
 from agent.holdings import Foreign, Holdings, cookie_of
 from agent.processes import ENVIRONMENT, python_module
@@ -236,6 +236,14 @@ class Containment:
             return None
         return find_redirected(sockdiag.tcp_sockets(port), address, port, self._cgroup_ids(), time.monotonic_ns())
 
+    def asker(self, netns: int, stream: bool, address: bytes, port: int) -> int:
+        """Cgroup of the crew's socket, TCP or UDP, that has this end; 0: none.  Only in the agent's own network
+        namespace."""
+        if netns != _netns_cookie():
+            return 0
+        sockets = sockdiag.tcp_sockets(port) if stream else sockdiag.udp_sockets(port)
+        return find_asker(sockets, address, port, self._cgroup_ids())
+
     def tcp_sockets(self) -> list[Held]:
         """Every connected or connecting one on this host, as far as the agent's network namespace goes."""
         return sockdiag.all_tcp_sockets()
@@ -268,6 +276,7 @@ class Containment:
         return any(one.inode == inode and one.cgroup not in inside for one in sockdiag.all_tcp_sockets())
 
     def _cgroup_ids(self) -> set[int]:
+        """Of the slice and everything in it."""
         found = set()
         for path in cgroups.below(self.slice):
             with suppress(FileNotFoundError):

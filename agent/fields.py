@@ -25,6 +25,11 @@ _ACCOUNT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 _LABEL: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*"
                           r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?")
+# Below these anybody has names: the most used of publicsuffix.org's, two labels long.
+_REGISTRIES: Final = frozenset(
+    f"{second}.{country}"
+    for country in "uk au nz za jp kr br in cn tw hk sg il tr mx ar id th my ua pl at".split()
+    for second in "ac co com edu gov govt go ne net or org".split())
 _QUANTITY: Final = re.compile(r"(\d{1,12})\s*([A-Za-z]+)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -281,6 +286,33 @@ def _host(value: Any) -> str:
     return text.rstrip(".").lower()
 
 
+def _egress_host(value: Any) -> str:
+    """RFC 4592's wildcard, as whole first label, and never so wide that it is a registry's."""
+    text = _text(value)
+    if not text.startswith("*"):
+        return _host(text)
+    name = _host(text[2:]) if text.startswith("*.") and len(text) > 2 else ""
+    if not name or is_address(name) or name.count(".") < 1 or name in _REGISTRIES:
+        raise ValueError(f"{_shown(text)} is wider than one owner's names")
+    return f"*.{name}"
+
+
+def is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _loopback(value: Any) -> str:
+    text = _address(value)
+    one = ipaddress.ip_address(text)
+    if one.version != 4 or not one.is_loopback:
+        raise ValueError(f"{_shown(text)} is none")
+    return text
+
+
 def _resolver(value: Any) -> tuple[str, int]:
     text = _text(value)
     bracketed = re.fullmatch(r"\[(.*)\](?::(\d{1,5}))?", text) or re.fullmatch(r"([0-9.]+)(?::(\d{1,5}))?", text)
@@ -338,6 +370,9 @@ PORT: Final = Kind("a whole number from 1 to 65535", _whole(1, 65535))
 HIGH_PORT: Final = Kind("a whole number from 1024 to 65535", _whole(1024, 65535))
 ADDRESS: Final = Kind("an IPv4 or IPv6 address", _address)
 HOST: Final = Kind("a host name, or an IPv4 or IPv6 address", _host)
+EGRESS_HOST: Final = Kind("a host name, an IPv4 or IPv6 address, or *.NAME where NAME has two labels or more and is no "
+                          "registry's", _egress_host)
+LOOPBACK: Final = Kind("an address of 127.0.0.0/8", _loopback)
 RESOLVER: Final = Kind("an address, ADDRESS:PORT or [ADDRESS]:PORT", _resolver)
 COLUMN: Final = Kind('"schema.table.column"', _column)
 MASK: Final = Kind("one of redact, partial, hash, null, constant:TEXT", _mask)

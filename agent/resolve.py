@@ -1,45 +1,37 @@
-"""The addresses of targets and egress entries: asked of the configured resolver, by TTL, and kept for a while.
+"""The addresses of targets and egress entries: asked by the enforcer, which alone parses what DNS servers say, and kept
+for a while.
 
-Crews ask the same resolver themselves, a little earlier or later; an address that was given once is known until KEEP
-seconds after it was last given, so that what a crew dials is known to be a target's.
+Names are looked up here by TTL, and whatever a crew was answered is told before the crew has it (agent/names.py); an
+address that was given once is known until KEEP seconds after it was last given: so it is known what a crew dials.
 """
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import dns.asyncresolver
-import dns.exception
-import dns.rdatatype
-import dns.resolver
-
 from agent.config import EgressEntry, TargetEntry
+from agent.contract.names import covers, is_metadata, unreachable
+from agent.fields import is_address
 
 LOG = logging.getLogger("weir.resolve")
 
 SHORTEST, LONGEST, AGAIN = 5.0, 300.0, 5.0       # seconds between questions; after a failure
 KEEP: Final = 3600.0                  # seconds
 MOST: Final = 64                      # addresses of one name; the oldest are forgotten
-TIMEOUT: Final = 5.0                  # seconds for one name
+BELOW: Final = 256                    # names below one wildcard; those that were given longest ago are forgotten
 HOSTS: Final = "/etc/hosts"
 HOSTS_TTL: Final = 30.0               # seconds
+
+Ask = Callable[[str], Awaitable[tuple[tuple[str, ...], float]]]
 
 
 class Unresolved(OSError):
     """There is no address."""
-
-
-def is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 @dataclass
@@ -61,9 +53,31 @@ class Known:
         """What it resolves to now, then what it did before."""
         return tuple(self._given.get(name, ()))
 
-    def forget_others(self, names: Iterable[str]) -> None:
-        wanted = set(names)
-        self._given = {name: given for name, given in self._given.items() if name in wanted}
+    def below(self, pattern: str) -> tuple[str, ...]:
+        """Names that a wildcard covers."""
+        return tuple(name for name in self._given if covers(pattern, name))
+
+    def drop(self, now: float, but: Iterable[str] = ()) -> bool:
+        """Forget what was given too long ago, except of names that are asked for again and again; whether anything
+        was."""
+        kept = set(but)
+        before = len(self._given)
+        for name, given in tuple(self._given.items()):
+            if name not in kept and max(given.values(), default=0.0) + KEEP <= now:
+                del self._given[name]
+        return len(self._given) != before
+
+    def bound(self, pattern: str) -> None:
+        """At most BELOW names below a wildcard."""
+        there = sorted(self.below(pattern), key=lambda name: max(self._given[name].values(), default=0.0))
+        for name in there[:max(0, len(there) - BELOW)]:
+            del self._given[name]
+
+    def forget_others(self, patterns: Iterable[str]) -> None:
+        wanted = set(patterns)
+        wildcards = [one for one in wanted if one.startswith("*.")]
+        self._given = {name: given for name, given in self._given.items()
+                       if name in wanted or any(covers(one, name) for one in wildcards)}
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,9 @@ class Place:
     target: str = ""
     egress: str = ""
     conflict: str = ""                # two targets claim it: nobody's
+    names: tuple[str, ...] = ()       # of egress entries, to which the address was given
+    listed: bool = False              # an egress entry has the very address
+    others: tuple[str, ...] = ()      # addresses of the other family that each of `names` was given
 
 
 class Places:
@@ -82,11 +99,11 @@ class Places:
         self._places: dict[tuple[str, int], Place] = {}
         self.addresses: dict[str, tuple[str, ...]] = {}        # of each target
         self.egress: dict[str, tuple[str, ...]] = {}
+        self.listed: dict[str, tuple[str, ...]] = {}           # of each egress entry, without what names lead to
+        self._flows: dict[tuple[str, int], dict[str, str]] = {}     # name, "" for a listed address -> egress entry
+        self._given: dict[str, tuple[str, ...]] = {}
         for entry in egress:
-            self.egress[entry.name] = expand(entry.addresses, known)
-            for address in self.egress[entry.name]:
-                for port in entry.ports:
-                    self._places.setdefault((address, port), Place(egress=entry.name))
+            self._allow(entry, known)
         taken: dict[tuple[str, int], str] = {}
         for target in targets:
             self.addresses[target.name] = expand(target.hosts, known)
@@ -97,11 +114,33 @@ class Places:
                 self._places[place] = Place(target=target.name) if first == target.name else Place(
                     conflict=f"{address} port {target.port} belongs to both {first} and {target.name}")
 
+    def _allow(self, entry: EgressEntry, known: Known) -> None:
+        self.listed[entry.name] = tuple(one for one in entry.addresses if is_address(one)
+                                        and (entry.metadata or not is_metadata(one)))
+        found = [("", address) for address in self.listed[entry.name]]
+        for pattern in entry.addresses:
+            names = known.below(pattern) if pattern.startswith("*.") else () if is_address(pattern) else (pattern,)
+            for name in names:
+                self._given[name] = tuple(one for one in known.addresses(name) if not unreachable(one))
+                found += [(name, address) for address in self._given[name]]
+        self.egress[entry.name] = tuple(dict.fromkeys(address for _, address in found))
+        for name, address in found:
+            for port in entry.ports:
+                self._flows.setdefault((address, port), {}).setdefault(name, entry.name)
+
     def find(self, address: str, port: int) -> Place:
-        return self._places.get((address, port), Place())
+        if (place := self._places.get((address, port))) is not None:
+            return place
+        flows = self._flows.get((address, port))
+        if not flows:
+            return Place()
+        names = tuple(sorted(name for name in flows if name))
+        others = [one for one in self._given[names[0]] if (":" in one) != (":" in address)] if names else []
+        return Place(egress=next(iter(flows.values())), names=names, listed="" in flows, others=tuple(
+            one for one in others if all(one in self._given[name] for name in names)))
 
     def all(self) -> Iterable[tuple[str, int]]:
-        return self._places.keys()
+        return {*self._places, *self._flows}
 
     def conflicts(self) -> list[str]:
         return sorted({place.conflict for place in self._places.values() if place.conflict})
@@ -125,31 +164,34 @@ def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
 
 
 class Resolver:
-    """Asks for every name again when its time has come.  `changed` is called after a change, in the loop."""
+    """Asks for every name again when its time has come.  `ask` gives addresses and seconds or raises OSError with the
+    reason; `changed` is called after a change, in the loop."""
 
-    def __init__(self, server: tuple[str, int] | None, changed: Callable[[], None], hosts: str = HOSTS) -> None:
+    def __init__(self, ask: Ask, changed: Callable[[], None], hosts: str = HOSTS) -> None:
         self.known = Known()
         self.failures: dict[str, str] = {}      # name -> why it is not known at present
-        self._changed, self._hosts = changed, hosts
-        self._server: dns.asyncresolver.Resolver | None = None
-        if server is not None:
-            self._server = dns.asyncresolver.Resolver(configure=False)
-            self._server.nameservers, self._server.port = [server[0]], server[1]
+        self._ask, self._changed, self._hosts = ask, changed, hosts
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._first: dict[str, asyncio.Event] = {}
 
-    async def set_names(self, names: Iterable[str]) -> None:
-        """Watch these and no others; returns when every new one has had its first answer, or none."""
-        wanted = {name for name in names if not is_address(name)}
+    async def set_names(self, patterns: Iterable[str]) -> None:
+        """Watch these and no others; returns when every new one has had its first answer, or none.  Nobody can ask for
+        what is below a wildcard: that is known as it is asked."""
+        every = set(patterns)
+        wanted = {name for name in every if not is_address(name) and not name.startswith("*.")}
         for name in set(self._tasks) - wanted:
             self._tasks.pop(name).cancel()
             self._first.pop(name, None)
             self.failures.pop(name, None)
-        self.known.forget_others(wanted)
+        self.known.forget_others(every)
         for name in sorted(wanted - set(self._tasks)):
             self._first[name] = asyncio.Event()
             self._tasks[name] = asyncio.get_running_loop().create_task(self._watch(name))
         await asyncio.gather(*(event.wait() for event in list(self._first.values())))
+
+    def sweep(self) -> bool:
+        """Whether a name below a wildcard was forgotten."""
+        return self.known.drop(asyncio.get_running_loop().time(), self._tasks)
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())
@@ -163,8 +205,8 @@ class Resolver:
         while True:
             try:
                 addresses, ttl = await self.resolve(name)
-            except (dns.exception.DNSException, OSError) as reason:
-                self._failed(name, _explain(reason))
+            except OSError as reason:
+                self._failed(name, str(reason) or type(reason).__name__)
                 wait = AGAIN
             else:
                 self.failures.pop(name, None)
@@ -180,21 +222,15 @@ class Resolver:
         self.failures[name] = reason
 
     async def resolve(self, name: str) -> tuple[tuple[str, ...], float]:
-        """Addresses, IPv4 first, and seconds that they hold.  Raises DNSException, Unresolved."""
+        """Addresses, IPv4 first, and seconds that they hold.  Raises Unresolved, OSError."""
         listed = self._listed().get(name, ())
         if listed:
             return listed, HOSTS_TTL
-        if self._server is None:
-            raise Unresolved("there is no resolver: set [dns] resolver")
-        answers = await asyncio.gather(
-            *(self._server.resolve(name, kind, search=False, raise_on_no_answer=False, lifetime=TIMEOUT)
-              for kind in (dns.rdatatype.A, dns.rdatatype.AAAA)), return_exceptions=True)
-        found = [answer for answer in answers if isinstance(answer, dns.resolver.Answer) and answer.rrset is not None]
-        failed = [answer for answer in answers if isinstance(answer, BaseException)]
-        if not found:
-            raise failed[0] if failed else Unresolved(f"{name} has no address")
-        addresses = tuple(record.address for answer in found for record in answer.rrset or ())
-        return addresses, float(min(answer.ttl for answer in map(_rrset, found)))
+        addresses, ttl = await self._ask(name)
+        checked = check_addresses(addresses)
+        if not checked:
+            raise Unresolved(f"{name} leads to no address that a name may lead to")
+        return checked, ttl
 
     def _listed(self) -> Mapping[str, tuple[str, ...]]:
         """The hosts file, as the crews' own resolvers read it (nsswitch.conf(5): files before dns)."""
@@ -205,16 +241,13 @@ class Resolver:
         return {"localhost": ("127.0.0.1", "::1")} | parse_hosts(text)
 
 
-def _explain(reason: Exception) -> str:
-    if isinstance(reason, dns.resolver.NXDOMAIN):
-        return "there is no such name"
-    if isinstance(reason, dns.resolver.LifetimeTimeout):
-        return f"the resolver did not answer within {TIMEOUT:.0f} seconds"
-    if isinstance(reason, dns.resolver.NoNameservers):
-        return "the resolver refused or failed"
-    return str(reason) or type(reason).__name__
-
-
-def _rrset(answer: dns.resolver.Answer) -> dns.rrset.RRset:
-    assert answer.rrset is not None
-    return answer.rrset
+def check_addresses(given: Iterable[str]) -> tuple[str, ...]:
+    """What the enforcer says that a name leads to, as far as a name may lead there: canonical, MOST at most."""
+    found = []
+    for one in given:
+        try:
+            if not unreachable(one):
+                found.append(str(ipaddress.ip_address(one)))
+        except ValueError:
+            continue
+    return tuple(dict.fromkeys(found))[:MOST]

@@ -67,6 +67,7 @@ def render_status(status: Status) -> RenderableType:
         ("nftables", "redirects what arrives unrewritten (every process on the host is tracked)" if status.redirect
          else "drops what arrives unrewritten"),
         ("listeners", ", ".join(status.listeners)),
+        ("resolver", f"{status.dns}, asks {safe(status.upstream) or 'nobody: set [dns] resolver'}"),
         ("enforcer", _service(status.enforcer)),
         ("recorder", f"{_service(status.recorder)}, {_size(status.lag)} of journal waiting"),
         ("now", _statistics(status.statistics)),

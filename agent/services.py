@@ -195,9 +195,10 @@ class Enforcer(Service):
 
     def __init__(
         self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
-        listeners: Sequence[int], configure: Render, answer: Answer,
+        listeners: Sequence[int], dns: Sequence[int], configure: Render, answer: Answer,
     ) -> None:
         super().__init__(user, cgroup, tell, changed)
+        self._dns = dns
         self._listeners, self._render, self._answer = listeners, configure, answer
         self._channel: EnforcerChannel | None = None
         self._configuring = asyncio.Lock()
@@ -228,8 +229,8 @@ class Enforcer(Service):
         try:
             with theirs:
                 command = [*python_module("enforcer.app"), "--channel", str(theirs.fileno()), "--listeners",
-                           ",".join(map(str, self._listeners))]
-                await self._spawn(command, (theirs.fileno(), *self._listeners), nice=AHEAD)
+                           ",".join(map(str, self._listeners)), "--dns", ",".join(map(str, self._dns))]
+                await self._spawn(command, (theirs.fileno(), *self._listeners, *self._dns), nice=AHEAD)
             self._channel = await EnforcerChannel.open(ours, self._answer)
             return await self._serve(self._channel)
         finally:

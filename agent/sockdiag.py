@@ -1,4 +1,4 @@
-"""TCP sockets of this network namespace by their local port, from sock_diag(7): linux/inet_diag.h."""
+"""TCP and UDP sockets of this network namespace by their local port, from sock_diag(7): linux/inet_diag.h."""
 from __future__ import annotations
 
 import os
@@ -16,6 +16,7 @@ _HEADER: Final = struct.Struct("=IHHII")
 _REQUEST: Final = struct.Struct("=BBBBI")     # family, protocol, extensions, pad, states; then the socket's id
 _ID: Final = struct.Struct("!HH16s16s")       # ports and addresses; then interface and cookie, in host order
 _ID_BYTES, _MESSAGE_BYTES, _INODE_AT = 48, 72, 68
+_ANY_STATE: Final = (1 << 32) - 1     # an unconnected datagram socket counts as closed
 _CONNECTED: Final = sum(1 << state for state in (1, 2, 4, 5, 8, 9, 11))       # all but LISTEN and those without owner
 _RECEIVE: Final = 1 << 17
 
@@ -24,7 +25,8 @@ def tcp_sockets(port: int) -> list[Held]:
     """Connected or connecting ones with that local port (0: any), both families.  Raises OSError."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as link:
         link.settimeout(5.0)
-        return [one for family in (socket.AF_INET, socket.AF_INET6) for one in _dump(link, family, port)]
+        return [one for family in (socket.AF_INET, socket.AF_INET6)
+                for one in _dump(link, family, port, socket.IPPROTO_TCP, _CONNECTED)]
 
 
 def all_tcp_sockets() -> list[Held]:
@@ -32,8 +34,16 @@ def all_tcp_sockets() -> list[Held]:
     return tcp_sockets(0)
 
 
-def _dump(link: socket.socket, family: int, port: int) -> Iterator[Held]:
-    body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _CONNECTED)
+def udp_sockets(port: int) -> list[Held]:
+    """Those with that local port, connected or not, both families.  Raises OSError."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as link:
+        link.settimeout(5.0)
+        return [one for family in (socket.AF_INET, socket.AF_INET6)
+                for one in _dump(link, family, port, socket.IPPROTO_UDP, _ANY_STATE)]
+
+
+def _dump(link: socket.socket, family: int, port: int, protocol: int, states: int) -> Iterator[Held]:
+    body = _REQUEST.pack(family, protocol, 0, 0, states)
     body += _ID.pack(port, 0, b"", b"").ljust(_ID_BYTES, b"\0")
     link.send(_HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0) + body)
     while True:

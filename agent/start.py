@@ -10,7 +10,7 @@ import resource
 from typing import Final
 
 from agent.check import load_config
-from agent.config import Config
+from agent.config import DNS_PORT, Config
 from agent.contract.logs import log_to_stderr
 from agent.fields import ConfigError
 from agent.journal import Journal, JournalError
@@ -50,8 +50,8 @@ async def _run(config: Config) -> int:
 
 def make_kernel(config: Config) -> Kernel:
     kernel: Kernel = importlib.import_module("agent.containment").Containment(
-        config.runtime.name, port=config.enforcer.port, resolver=config.dns.resolver, redirect=config.nftables.redirect,
-        run=config.run, headers=config.state / "headers")
+        config.runtime.name, port=config.enforcer.port, resolver=(config.dns.listen, DNS_PORT),
+        redirect=config.nftables.redirect, run=config.run, headers=config.state / "headers")
     return kernel
 
 

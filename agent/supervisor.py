@@ -1,7 +1,8 @@
 """`weir agent`: the order of start and stop, and the watch between them.
 
-Start: directories, journal, owner table; the block (probes, then rules) before anything else can open; launcher, names,
-trust; listeners; recorder; enforcer; control socket; self-probe.  Only then "enforcing".
+Start: directories, journal, owner table; the block (probes, then rules) before anything else can open; launcher;
+listeners; recorder; enforcer; control socket; names, which the enforcer resolves; trust; self-probe.  Only then
+"enforcing".
 
 Stop leaves the block: whatever runs in the slice is cut off.  Only `release` takes it away, when the slice is empty.
 A killed agent leaves the same behind as a stopped one, and its launcher goes on to serve what runs; the next agent
@@ -24,21 +25,22 @@ from agent import selfprobe
 from agent.actions import Launches, Questions
 from agent.channel import ChannelError
 from agent.check import check_policies, load_config
-from agent.config import Config, needs_restart
+from agent.config import DNS_PORT, Config, needs_restart
 from agent.contract import messages
 from agent.contract.control import Answered, Message
 from agent.contract.journal import HostEvent
-from agent.contract.target import Egress, Target
+from agent.contract.target import Egress, Names, Target
 from agent.control import Control, Groups
 from agent.facts import Hashes
 from agent.fields import ConfigError
-from agent.journal import Journal, JournalError, backlog, make_event
+from agent.journal import Journal, JournalError, backlog, make_event, plain
 from agent.kernel import Kernel, Origin
 from agent.launching import LauncherDoor
 from agent.layout import Accounts, LayoutError, find_accounts, forwarded_key, make_directories
+from agent.names import Askers, patterns
 from agent.owners import Owners, Start
 from agent.reconciling import Ledger
-from agent.resolve import Known, Places, Resolver, is_address
+from agent.resolve import Known, Places, Resolver, Unresolved
 from agent.services import Enforcer, Recorder, end_all, wait_empty
 from agent.status import ENFORCING, Health
 from agent.trust import NO_TRUST, Trust, TrustTarget, prepare_trust, resolv_conf, write_public
@@ -53,6 +55,7 @@ FIRST: Final = 10.0                   # seconds that the start waits for the enf
 KILLED: Final = 10.0                  # seconds that killed processes of the slice may take to go
 RETRY: Final = 1.0                    # seconds before the launcher is started again
 RING_LINES: Final = 100_000           # connects that wait for the journal; more stay in the ring, and then are refused
+RESOLVED: Final = 15.0                # seconds that the enforcer may take to resolve a name
 BACKLOG: Final = 1024
 PROBE: Final = "weir-self-probe"      # the workload that the self-probe is attributed to
 
@@ -68,6 +71,7 @@ class Agent:
         self.accounts: Accounts = find_accounts(config)
         self.places = Places((), (), Known())
         self.trust: Trust = NO_TRUST
+        self._named = False           # names have been asked for, and trust is prepared for their addresses
         self._own = cgroups / f"{config.runtime.name}.weir"
         self._stop = asyncio.Event()
         self._error = ""              # why the agent ends with 1
@@ -113,18 +117,17 @@ class Agent:
         await self._start_launcher()
         if self.health.launcher:
             self._spawn(self._restart_launcher())
-        self.resolver = Resolver(config.dns.resolver, self._reconfigure.set)
-        await self.resolver.set_names(_names(config))
-        places, self.trust = await asyncio.to_thread(self._prepare, config)
-        self._take_places(places)
+        self.resolver = Resolver(self._ask_name, self._reconfigure.set)
         await self._end_predecessors()
         self.listeners = open_listeners(config.enforcer.port)
+        self.dns = open_dns(config.dns.listen)
         self._start_services()
         self.control = Control(config.control, Questions(self), self._groups, self.kernel.is_crew, self.tell)
         self.control.open()
         self._spawn(self._first_configuration())
-        await self._probe()
         await asyncio.wait({self.enforcer.first}, timeout=FIRST)
+        await self._first_names()
+        await self._probe()
         self.health.starting = False
         self.news()
         for work in (self._watch(), self._reconfigure_when_asked()):
@@ -140,13 +143,15 @@ class Agent:
             ["--journal", str(config.journal), "--recording", str(config.recordings), "--checkpoint-seconds",
              str(config.recording.checkpoint), "--rotate-bytes", str(config.recording.rotate)],
             self.ledger.question, self.ledger.told)
+        askers = Askers(self.kernel, self.owners, self.journal, lambda: self.config, self.resolver.known, self._given)
         answers = Answers(
             self.kernel, self.owners, self.hashes, self._cgroups, lambda: self.config, lambda: self.places,
-            self.ledger.handed)
+            self.ledger.handed, askers)
         self.enforcer = Enforcer(
             config.runtime.user, self._own / "enforcer", self.tell, self._service_changed,
-            [one.fileno() for one in self.listeners],
-            lambda number: render_configure(number, self.config, self.places, self.trust, self._key), answers.answer)
+            [one.fileno() for one in self.listeners], [one.fileno() for one in self.dns],
+            lambda number: render_configure(
+                number, self.config, self.places, self.trust, self._key, self._named), answers.answer)
         self.recorder.start()
         self.enforcer.start()
 
@@ -175,7 +180,7 @@ class Agent:
             await self.control.close()
         if "hashes" in parts:
             self.hashes.close()
-        for listener in parts.get("listeners", ()):
+        for listener in (*parts.get("listeners", ()), *parts.get("dns", ())):
             listener.close()
         remove_own(self._own)
 
@@ -289,6 +294,8 @@ class Agent:
         self.watch.processes({"enforcer": self.enforcer.view().pid, "recorder": self.recorder.view().pid,
                               "launcher": self.launcher.pid})
         self._sweep()
+        if self.resolver.sweep():
+            self._forget()
         self._watch_journal()
         if self.health.probe and not self.health.holes:
             await self._probe()
@@ -367,16 +374,47 @@ class Agent:
 
     # names and configuration
 
-    def _prepare(self, config: Config) -> tuple[Places, Trust]:
+    async def _ask_name(self, name: str) -> tuple[tuple[str, ...], float]:
+        """By the enforcer: what a DNS server says is parsed where nothing is lost by it."""
+        try:
+            found = await self.enforcer.channel.ask(
+                lambda number: messages.ResolveName(number, name), messages.NameResolved, RESOLVED)
+        except ChannelError as reason:
+            raise Unresolved(str(reason)) from None
+        if found.error:
+            raise Unresolved(plain(found.error))
+        return found.addresses, float(found.ttl)
+
+    async def _first_names(self) -> None:
+        """Until then the enforcer takes no connection: they wait."""
+        await self.resolver.set_names(patterns(self.config))
+        places, self.trust = await self._prepare(self.config)
+        self._take_places(places)
+        self._named = True
+        with suppress(ChannelError):  # the next one is configured with it
+            if error := await self.enforcer.configure():
+                LOG.error("the enforcer refused its configuration: %s", error)
+
+    def _given(self, name: str) -> None:
+        """A crew's question has led somewhere new: known before the answer goes out."""
+        self.places = Places(self.config.targets, self.config.egress, self.resolver.known)
+        if any(name in target.hosts for target in self.config.targets):
+            self._reconfigure.set()
+
+    async def _prepare(self, config: Config) -> tuple[Places, Trust]:
         """For this configuration and the names as they are known now.  Raises ValueError, OSError."""
         places = Places(config.targets, config.egress, self.resolver.known)
+        trust = await asyncio.to_thread(self._prepare_trust, config, places)
+        # Crews ask meanwhile, and what they were given holds.
+        return Places(config.targets, config.egress, self.resolver.known), trust
+
+    def _prepare_trust(self, config: Config, places: Places) -> Trust:
         trust = prepare_trust(
             [TrustTarget(one.name, one.hosts, places.addresses[one.name], one.trust) for one in config.targets],
             config.state, config.run, running=len(self.owners) > 0)
         (config.run / "trust").mkdir(mode=0o755, exist_ok=True)
-        if config.dns.resolver is not None:
-            write_public(self.resolv, resolv_conf(config.dns.resolver[0]).encode())
-        return places, trust
+        write_public(self.resolv, resolv_conf(config.dns.listen).encode())
+        return trust
 
     def _take_places(self, places: Places) -> None:
         """Raises ValueError, OSError."""
@@ -395,7 +433,7 @@ class Agent:
             self._reconfigure.clear()
             async with self._reloading:
                 try:
-                    places, self.trust = await asyncio.to_thread(self._prepare, self.config)
+                    places, self.trust = await self._prepare(self.config)
                     self._take_places(places)
                     error = await self.enforcer.configure()
                 except ChannelError:
@@ -420,8 +458,8 @@ class Agent:
         if changed := needs_restart(self.config, config):
             return f"{', '.join(changed)}: cannot be changed by a reload; weir stop, then start the agent again"
         try:
-            await self.resolver.set_names({*_names(self.config), *_names(config)})
-            places, trust = await asyncio.to_thread(self._prepare, config)
+            await self.resolver.set_names({*patterns(self.config), *patterns(config)})
+            places, trust = await self._prepare(config)
             accounts = find_accounts(config)
             error = await self._offer(config, places, trust)
             if not error:
@@ -430,8 +468,13 @@ class Agent:
             error = str(reason)
         if not error:
             self.config, self.trust, self.accounts = config, trust, accounts
-        await self.resolver.set_names(_names(self.config))
+        await self.resolver.set_names(patterns(self.config))
+        self._forget()
         return error
+
+    def _forget(self) -> None:
+        """Names that are no more, or were given too long ago."""
+        self.places = Places(self.config.targets, self.config.egress, self.resolver.known)
 
     async def _offer(self, config: Config, places: Places, trust: Trust) -> str:
         """The enforcer takes it as a whole or not at all; where none runs, its policies are checked as it would."""
@@ -494,14 +537,17 @@ class Agent:
             self._stop.set()
 
 
-def render_configure(number: int, config: Config, places: Places, trust: Trust, key: bytes) -> messages.Configure:
-    """What the enforcer is told: everything, each time."""
+def render_configure(
+    number: int, config: Config, places: Places, trust: Trust, key: bytes, ready: bool = True,
+) -> messages.Configure:
+    """What the enforcer is told: everything, each time.  Not `ready`: names are not known, and so no certificates."""
     return messages.Configure(
-        number=number, runtime=config.runtime.name, targets=tuple(_targets(config, places, trust)),
-        egress=tuple(Egress(one.name, places.egress.get(one.name, ()), one.ports) for one in config.egress),
+        number=number, runtime=config.runtime.name, targets=tuple(_targets(config, places, trust)) if ready else (),
+        egress=tuple(Egress(one.name, places.listed.get(one.name, ()), one.ports) for one in config.egress),
         policies=config.policies, journal=str(config.journal), forwarded_key=key,
         journal_limit=config.recording.journal_limit, reserve=config.recording.reserve,
-        max_sessions=config.enforcer.max_sessions, hold_seconds=config.enforcer.hold, durable=config.enforcer.durable)
+        max_sessions=config.enforcer.max_sessions, hold_seconds=config.enforcer.hold, durable=config.enforcer.durable,
+        names=Names(config.dns.resolver, patterns(config)), ready=ready)
 
 
 def _targets(config: Config, places: Places, trust: Trust) -> Iterable[Target]:
@@ -540,17 +586,31 @@ def open_listeners(port: int) -> list[socket.socket]:
     return opened
 
 
+def open_dns(address: str) -> list[socket.socket]:
+    """Datagrams and streams for Weir's resolver.  Kept open as the listeners are."""
+    opened = []
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        one = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK)
+        opened.append(one)
+        try:
+            if kind == socket.SOCK_STREAM:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind((address, DNS_PORT))
+            if kind == socket.SOCK_STREAM:
+                one.listen(BACKLOG)
+        except OSError as reason:
+            for each in opened:
+                each.close()
+            raise OSError(reason.errno, f"[dns] listen {address} port {DNS_PORT}: {reason.strerror}; does a DNS server "
+                          "listen on every address?  Let it name its own") from None
+    return opened
+
+
 def remove_own(cgroup: Path) -> None:
     """The cgroups of enforcer and recorder, where nothing runs in them."""
     for path in (cgroup / "enforcer", cgroup / "recorder", cgroup):
         with suppress(OSError):
             path.rmdir()
-
-
-def _names(config: Config) -> set[str]:
-    hosts = [host for one in config.targets for host in one.hosts]
-    hosts += [host for one in config.egress for host in one.addresses]
-    return {host for host in hosts if not is_address(host)}
 
 
 def _populated(cgroup: Path) -> bool:

@@ -7,16 +7,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.config import Config
-from agent.contract.messages import AskCredential, CredentialAnswer, Message, Whois, WhoisAnswer
+from agent.contract.messages import (
+    AskCredential,
+    AskerAnswer,
+    CredentialAnswer,
+    Message,
+    NameAsked,
+    NameRecorded,
+    WhoAsks,
+    Whois,
+    WhoisAnswer,
+)
 from agent.contract.owner import Owner
 from agent.facts import Hashes, read_process
 from agent.identity import groups_of, subject_of
 from agent.kernel import Kernel, Origin
+from agent.names import Askers
 from agent.owners import Owners, Start
 from agent.resolve import Places
 from agent.secrets import SecretError, find_credential
 
 LOG = logging.getLogger("weir.whois")
+
+Question = Whois | AskCredential | WhoAsks | NameAsked
 
 
 class Answers:
@@ -25,23 +38,32 @@ class Answers:
     def __init__(
         self, kernel: Kernel, owners: Owners, hashes: Hashes, cgroups: Path, config: Callable[[], Config],
         places: Callable[[], Places], handed: Callable[[int], None] = lambda cookie: None,
+        askers: Askers | None = None,
     ) -> None:
         """`handed(cookie)`: the enforcer is told whose this socket is."""
+        self._askers = askers
         self._kernel, self._owners, self._hashes, self._cgroups = kernel, owners, hashes, cgroups
         self._config, self._places, self._handed = config, places, handed
 
-    async def answer(self, question: Whois | AskCredential) -> Message:
+    async def answer(self, question: Question) -> Message:
         try:
-            if isinstance(question, Whois):
-                found = await self._whois(question)
-                return WhoisAnswer(question.number, found) if isinstance(found, Owner) else WhoisAnswer(
-                    question.number, None, found)
-            return await asyncio.to_thread(self._credential, question)
+            return await self._answer(question)
         except Exception as reason:   # the answer is no, whatever it is; its text may hold what is nobody's business
             LOG.error("a question of the enforcer failed: %s", type(reason).__name__)
-            refusal = "the agent could not tell"
-            return WhoisAnswer(question.number, None, refusal) if isinstance(question, Whois) else CredentialAnswer(
-                question.number, None, refusal)
+            return _refusal(question, "the agent could not tell")
+
+    async def _answer(self, question: Question) -> Message:
+        if isinstance(question, Whois):
+            found = await self._whois(question)
+            return WhoisAnswer(question.number, found) if isinstance(found, Owner) else WhoisAnswer(
+                question.number, None, found)
+        if isinstance(question, AskCredential):
+            return await asyncio.to_thread(self._credential, question)
+        if self._askers is None:
+            return _refusal(question, "names are not resolved here")
+        if isinstance(question, WhoAsks):
+            return await self._askers.who_asks(question)
+        return self._askers.name_asked(question)
 
     async def _whois(self, question: Whois) -> Owner | str:
         """Or why it cannot be told."""
@@ -78,7 +100,8 @@ class Answers:
             workload=start.workload, uid=start.uid, user=start.user, subject=subject_of(start.user),
             groups=groups_of(self._config().groups, user=start.user, unix=start.unix_groups, workload=start.workload),
             process=process, cgroup=self._below(start.cgroup), cookie=origin.cookie, destination=destination,
-            port=port, attribution=attribution, target=place.target, egress=place.egress)
+            port=port, attribution=attribution, target=place.target, egress=place.egress, names=place.names,
+            listed=place.listed, others=place.others)
 
     def _below(self, path: str) -> str:
         return "/" + str(Path(path).relative_to(self._cgroups)) if Path(path).is_relative_to(self._cgroups) else path
@@ -99,3 +122,13 @@ def _destination(redirected: str) -> tuple[str, int]:
     address, _, port = redirected.partition(" ")
     mapped = address.lower().removeprefix("::ffff:")
     return (mapped if "." in mapped else address), int(port)
+
+
+def _refusal(question: Question, reason: str) -> Message:
+    if isinstance(question, Whois):
+        return WhoisAnswer(question.number, None, reason)
+    if isinstance(question, AskCredential):
+        return CredentialAnswer(question.number, None, reason)
+    if isinstance(question, WhoAsks):
+        return AskerAnswer(question.number, reason=reason)
+    return NameRecorded(question.number, error=reason)

@@ -1,6 +1,6 @@
 """The enforcer's composition root: the one place where parts are put together.
 
-    python -I -m enforcer.app --channel FD --listeners FD,FD
+    python -I -m enforcer.app --channel FD --listeners FD,FD --dns FD,FD
 
 The agent starts it as an unprivileged user with these descriptors inherited; it refuses to run with any privilege.
 Exit: 0 after Drain or SIGTERM, 1 where it may not run or the agent is gone (docs/decisions/0003).
@@ -27,6 +27,8 @@ from agent.contract.messages import Configure
 from enforcer import protocols
 from enforcer.approval.holds import Holds
 from enforcer.core.gate import CedarGate
+from enforcer.dns.server import Server
+from enforcer.dns.service import Service
 from enforcer.edge import clock
 from enforcer.edge.catalogue import Catalogues
 from enforcer.edge.channel import Channel, open_channel
@@ -52,20 +54,24 @@ class Enforcer:
     """Everything that lives as long as the process."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.channel = Channel(self.configure, self.drain)
+        self.channel = Channel(self.configure, self.drain, self._resolve)
         self.edge = self.channel.edge = Edge(loop, self.channel)
+        self._dns = Service(self.channel, loop.time, self.edge.count)
+        self._resolver = Server(self._dns)
         self._loop = loop
+        self._listeners: tuple[int, ...] = ()
         self._journal: Path | None = None
         self._servers: list[asyncio.Server] = []
         self._gate: CedarGate | None = None
         self.ended = asyncio.Event()
         self.code = 1
 
-    async def run(self, channel: int, listeners: tuple[int, ...]) -> int:
+    async def run(self, channel: int, listeners: tuple[int, ...], dns: tuple[int, ...] = ()) -> int:
         """Until drained or the agent is gone.  Gives the exit code."""
         self._loop.add_signal_handler(signal.SIGTERM, lambda: self._loop.create_task(self.drain()))
+        self._listeners = listeners
         await open_channel(channel, self.channel)
-        self._servers = await listen(self.edge, listeners)
+        await self._resolver.open(dns)
         ticking = self._loop.create_task(self._tick())
         closed = self._loop.create_task(self.channel.closed.wait())
         ended = self._loop.create_task(self.ended.wait())
@@ -93,9 +99,16 @@ class Enforcer:
         )
         # Equal values look equal under the `hash` mask for as long as this installation lives.
         masks.set_key(blake2b(b"masks", digest_size=32, key=message.forwarded_key).digest())
+        self._dns.configure(message.names)
         LOG.info("configured: %d targets, %d egress entries", len(message.targets), len(message.egress))
+        if message.ready and self._listeners:
+            listeners, self._listeners = self._listeners, ()
+            self._servers = await listen(self.edge, listeners)
         gc.freeze()                   # what is loaded stays: the collector need not walk it again and again
         return ""
+
+    async def _resolve(self, name: str) -> tuple[tuple[str, ...], int]:
+        return await self._dns.resolve(name)
 
     def _check(self, message: Configure) -> None:
         for target in message.targets:
@@ -136,6 +149,8 @@ class Enforcer:
             await self.ended.wait()
             return
         self.edge.draining = True
+        self._listeners = ()
+        self._resolver.close()
         for server in self._servers:
             server.close()
         for one in tuple(self.edge.live.values()):
@@ -187,16 +202,17 @@ def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
     LOG.error("unexpected: %s (%s)", context.get("message", ""), type(error).__name__ if error else "no exception")
 
 
-async def _run(channel: int, listeners: tuple[int, ...]) -> int:
+async def _run(channel: int, listeners: tuple[int, ...], dns: tuple[int, ...]) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_unexpected)
-    return await Enforcer(loop).run(channel, listeners)
+    return await Enforcer(loop).run(channel, listeners, dns)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="enforcer.app", description="Started by `weir agent`.")
     parser.add_argument("--channel", type=int, required=True, metavar="FD")
     parser.add_argument("--listeners", required=True, metavar="FD,FD")
+    parser.add_argument("--dns", default="", metavar="FD,FD")
     options = parser.parse_args(argv)
     log_to_stderr()
     try:
@@ -205,8 +221,8 @@ def main(argv: list[str] | None = None) -> int:
     except PlatformError as error:
         LOG.error("%s", error)
         return 1
-    listeners = tuple(int(one) for one in options.listeners.split(",") if one)
-    return uvloop.run(_run(options.channel, listeners))
+    listeners, dns = (tuple(int(one) for one in given.split(",") if one) for given in (options.listeners, options.dns))
+    return uvloop.run(_run(options.channel, listeners, dns))
 
 
 if __name__ == "__main__":

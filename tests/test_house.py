@@ -9,14 +9,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
-    "words", "hot", "policy", "recording", "core", "protocols", "identity", "approval", "credentials", "edge", "web",
-    "app",
+    "words", "hot", "policy", "recording", "core", "protocols", "identity", "approval", "credentials", "dns", "edge",
+    "web", "app",
 ]
 PEERS = {("policy", "recording"), ("recording", "policy")}
 EDGE_ONLY = {"asyncio", "socket", "sqlite3", "time", "bcc", "pyroute2", "uvloop", "ssl", "select", "subprocess"}
-PURE = ["enforcer/words", "enforcer/hot", "enforcer/core", "enforcer/policy", "enforcer/protocols", "enforcer/approval"]
+PURE = ["enforcer/words", "enforcer/hot", "enforcer/core", "enforcer/policy", "enforcer/protocols", "enforcer/approval",
+        "enforcer/dns"]
 # A pure folder's thin edges, each for one reason.
 DOORS = {
+    "enforcer/dns/service.py": {"asyncio"}, "enforcer/dns/server.py": {"asyncio", "socket"},
+    "enforcer/dns/upstream.py": {"asyncio", "socket"},
     "enforcer/protocols/postgresql/catalogue.py": {"ssl"},
 }
 

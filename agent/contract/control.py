@@ -169,6 +169,8 @@ class Status(Message, frozen=True):
     workloads: tuple[WorkloadView, ...]
     statistics: dict[str, int]        # the enforcer's
     hints: tuple[str, ...]            # what somebody should look at
+    dns: str = ""                     # where Weir's resolver answers crews
+    upstream: str = ""                # the DNS server that it asks, "" where there is none
 
 
 class LedgerView(Message, frozen=True):

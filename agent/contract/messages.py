@@ -11,7 +11,7 @@ import msgspec
 
 from agent.contract.credential import Credential
 from agent.contract.owner import Owner
-from agent.contract.target import Egress, Target
+from agent.contract.target import Egress, Names, Target
 
 LIMIT = 8 << 20                       # bytes; a longer frame is refused before memory is taken
 _LENGTH = struct.Struct("<I")
@@ -39,6 +39,8 @@ class Configure(Message, frozen=True):
     max_sessions: int = 1000
     hold_seconds: int = 900           # a hold without `within=` expires after this
     durable: str = "writes"           # "writes" | "all" | "none": which operations wait for fdatasync
+    names: Names = Names()
+    ready: bool = True                # False: names are not resolved yet, connections wait
 
 
 class WhoisAnswer(Message, frozen=True):
@@ -51,6 +53,27 @@ class CredentialAnswer(Message, frozen=True):
     number: int
     credential: Credential | None
     reason: str = ""                  # without secrets
+
+
+class AskerAnswer(Message, frozen=True):
+    number: int
+    workload: str = ""
+    reason: str = ""                  # why it is no workload's: then it is refused
+
+
+class NameRecorded(Message, frozen=True):
+    """The answer to NameAsked: it is recorded, and these addresses are known to belong to the name."""
+
+    number: int
+    addresses: tuple[str, ...] = ()   # that may be given, in the order of the question
+    error: str = ""                   # nothing may be given
+
+
+class ResolveName(Message, frozen=True):
+    """For the agent itself.  Answered by NameResolved."""
+
+    number: int
+    name: str
 
 
 class ListHolds(Message, frozen=True):
@@ -108,6 +131,37 @@ class Whois(Message, frozen=True):
     address: bytes                    # 16 bytes, IPv4 as ::ffff:a.b.c.d: peer of the accepted socket
     port: int
     redirected: str = ""              # SO_ORIGINAL_DST as "ADDRESS PORT" where it differs from the listener's own
+
+
+class WhoAsks(Message, frozen=True):
+    """Whose socket sent a question to the resolver.  Answered by AskerAnswer."""
+
+    number: int
+    netns: int                        # SO_NETNS_COOKIE of the listening socket
+    stream: bool                      # TCP
+    address: bytes                    # 16 bytes, IPv4 as ::ffff:a.b.c.d
+    port: int
+
+
+class NameAsked(Message, frozen=True):
+    """To be recorded before the answer goes out.  Answered by NameRecorded."""
+
+    number: int
+    workload: str                     # "": several, or not known
+    name: str
+    kind: str                         # "A", "AAAA", "HTTPS", "TXT", ...
+    verdict: str                      # "answered" | "refused" | "failed"
+    rcode: str = "NOERROR"
+    addresses: tuple[str, ...] = ()   # that the name leads to
+    reason: str = ""
+    count: int = 1                    # of how many questions this speaks
+
+
+class NameResolved(Message, frozen=True):
+    number: int
+    addresses: tuple[str, ...] = ()   # IPv4 first
+    ttl: int = 0                      # seconds
+    error: str = ""                   # why there are none
 
 
 class AskCredential(Message, frozen=True):
@@ -181,11 +235,12 @@ class Pong(Message, frozen=True):
 
 
 FromAgent = (
-    Configure | WhoisAnswer | CredentialAnswer | ListHolds | DecideHold | ListSessions | AskStatistics | EndSession
-    | Ping | Drain
+    Configure | WhoisAnswer | CredentialAnswer | AskerAnswer | NameRecorded | ResolveName | ListHolds | DecideHold
+    | ListSessions | AskStatistics | EndSession | Ping | Drain
 )
 FromEnforcer = (
-    Configured | Whois | AskCredential | HoldsAnswer | HoldDecided | SessionsAnswer | StatisticsAnswer | Done | Pong
+    Configured | Whois | AskCredential | WhoAsks | NameAsked | NameResolved | HoldsAnswer | HoldDecided | SessionsAnswer
+    | StatisticsAnswer | Done | Pong
 )
 
 _encoder = msgspec.msgpack.Encoder()

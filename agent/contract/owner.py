@@ -30,3 +30,6 @@ class Owner(msgspec.Struct, frozen=True):
     attribution: str                  # "mark" | "cgroup" | "redirect"
     target: str = ""                  # name of the registered target that this address and port belong to, or ""
     egress: str = ""                  # name of the [[egress]] entry that permits it, or ""
+    names: tuple[str, ...] = ()       # of [[egress]] entries, for which Weir's resolver gave this address
+    listed: bool = False              # an [[egress]] entry has this very address
+    others: tuple[str, ...] = ()      # of the other family, given for every one of `names`

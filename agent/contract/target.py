@@ -37,5 +37,12 @@ class Egress(msgspec.Struct, frozen=True):
     """Somewhere that crews may talk to as an opaque, recorded flow."""
 
     name: str
-    addresses: tuple[str, ...]
+    addresses: tuple[str, ...]        # those that are listed; what names lead to is said of each connection (Owner)
     ports: tuple[int, ...]
+
+
+class Names(msgspec.Struct, frozen=True):
+    """What Weir's resolver may be asked."""
+
+    upstream: tuple[str, int] | None = None     # the DNS server that is asked; None: nothing can be answered
+    patterns: tuple[str, ...] = ()    # names and "*.NAME", lower case, without the last dot

@@ -22,8 +22,11 @@ LOG = logging.getLogger("weir.channel")
 
 WHOIS: Final = 5.0                    # seconds
 CREDENTIAL: Final = 10.0              # seconds
+RECORDED: Final = 5.0                 # seconds
 
-_Answer = messages.WhoisAnswer | messages.CredentialAnswer
+_Answer = messages.WhoisAnswer | messages.CredentialAnswer | messages.AskerAnswer | messages.NameRecorded
+_ANSWERS: Final = (messages.WhoisAnswer, messages.CredentialAnswer, messages.AskerAnswer, messages.NameRecorded)
+Resolve = Callable[[str], Awaitable[tuple[tuple[str, ...], int]]]
 _Named = TypeVar("_Named")
 
 
@@ -34,8 +37,10 @@ class Channel(asyncio.Protocol):
 
     def __init__(
         self, configure: Callable[[messages.Configure], Awaitable[str]], drain: Callable[[], Awaitable[None]],
+        resolve: Resolve | None = None,
     ) -> None:
-        self._configure, self._drain = configure, drain
+        """`resolve` gives a name's addresses and seconds, or raises with the reason."""
+        self._configure, self._drain, self._resolve = configure, drain, resolve
         self.edge: Edge | None = None
         self.closed = asyncio.Event()
         self._transport: asyncio.Transport | None = None
@@ -99,6 +104,21 @@ class Channel(asyncio.Protocol):
             return "the agent does not answer"
         return answer.credential or answer.reason or f"no credential for target {target}"
 
+    async def who_asks(self, netns: int, stream: bool, address: bytes, port: int) -> tuple[str, str]:
+        """(workload, ""), or ("", why there is none)."""
+        number = self._next()
+        answer = await self._ask(number, messages.WhoAsks(number, netns, stream, address, port), WHOIS)
+        if not isinstance(answer, messages.AskerAnswer):
+            return "", "the agent does not answer"
+        return answer.workload, answer.reason or ("" if answer.workload else "the agent does not know who asks")
+
+    async def name_asked(self, asked: messages.NameAsked) -> messages.NameRecorded:
+        number = self._next()
+        answer = await self._ask(number, msgspec.structs.replace(asked, number=number), RECORDED)
+        if not isinstance(answer, messages.NameRecorded):
+            return messages.NameRecorded(number, error="the agent does not answer")
+        return answer
+
     def _next(self) -> int:
         self._number += 1
         return self._number
@@ -120,7 +140,7 @@ class Channel(asyncio.Protocol):
     # What the agent asks
 
     def _received(self, message: messages.FromAgent) -> None:
-        if isinstance(message, messages.WhoisAnswer | messages.CredentialAnswer):
+        if isinstance(message, _ANSWERS):
             future = self._asked.get(message.number)
             if future is not None and not future.done():
                 future.set_result(message)
@@ -130,6 +150,8 @@ class Channel(asyncio.Protocol):
             self._spawn(self._put_in_force(message))
         elif isinstance(message, messages.Drain):
             self._spawn(self._end(message))
+        elif isinstance(message, messages.ResolveName):
+            self._spawn(self._resolved(message))
         else:
             self._send(self._answer(message))
 
@@ -137,6 +159,17 @@ class Channel(asyncio.Protocol):
         async with self._configuring:
             error = await self._configure(message)
         self._send(messages.Configured(message.number, error))
+
+    async def _resolved(self, message: messages.ResolveName) -> None:
+        """Whatever goes wrong is a reason: a name that cannot be resolved ends nothing."""
+        try:
+            if self._resolve is None:
+                raise OSError("this process resolves nothing")
+            addresses, ttl = await self._resolve(message.name)
+        except Exception as reason:
+            self._send(messages.NameResolved(message.number, error=str(reason) or type(reason).__name__))
+        else:
+            self._send(messages.NameResolved(message.number, addresses, ttl))
 
     async def _end(self, message: messages.Drain) -> None:
         await self._drain()

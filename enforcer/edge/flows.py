@@ -1,7 +1,8 @@
 """Egress: opaque bytes both ways, recorded as a flow.
 
-FlowOpened is in the journal before the first packet leaves.  A stream that begins as a registered protocol's plaintext
-ends: such a connection has to be a session.  Backpressure and half-close go through as they came.
+FlowOpened is in the journal before the first packet leaves.  What a client says first is held until it is found right
+(enforcer.edge.first), for HOLD seconds at most; what a flow ended of is its recorded reason.  Backpressure and
+half-close go through as they came.
 """
 from __future__ import annotations
 
@@ -13,13 +14,14 @@ from agent.contract.owner import Owner, Process
 from enforcer import protocols
 from enforcer.edge import clock, tls, upstream
 from enforcer.edge.edge import Edge
+from enforcer.edge.first import PASS, UNKNOWN, Beginning
 from enforcer.edge.peer import HIGH, LOW
 from enforcer.words import events
 from enforcer.words.commands import CLIENT, SERVER
 from enforcer.words.errors import RecordingError, UpstreamError
 from enforcer.words.inputs import HoldAnswered
 
-FIRST: Final = 16                     # bytes that are looked at
+HOLD: Final = 5.0                     # seconds that a client's first bytes may wait for the rest of their beginning
 LINGER: Final = 60.0                  # seconds that a side may take to read what is left, once the other is lost
 
 
@@ -68,7 +70,10 @@ class Flow:
         self._sides = (Side(self, CLIENT), Side(self, SERVER))
         self._bytes = [0, 0]
         self._early: list[bytes] | None = []
-        self._first = b""
+        by_name = () if owner.listed else owner.names
+        self._first = Beginning(by_name, owner.destination, _spoken)
+        self._held: list[bytes] | None = []       # until it is told; None: nothing is held
+        self._hold: asyncio.TimerHandle | None = None
         self._since = clock.now()
         self._reason = ""
         self._closed = False
@@ -97,10 +102,12 @@ class Flow:
 
     async def _dial(self) -> None:
         owner = self._owner
+        if self._reason:
+            return                    # it was refused by what it had said already
         try:
             configuration = self._edge.configuration
             entry = configuration.egress.get(owner.egress) if configuration is not None else None
-            known = entry.addresses if entry is not None else ()
+            known = entry.addresses if entry is not None and not owner.names else owner.others
             choices = upstream.with_other_family(owner.destination, known)
             transport, _, _ = await upstream.dial(choices, owner.port, lambda: self._sides[SERVER])
         except UpstreamError as error:
@@ -112,29 +119,67 @@ class Flow:
             return
         if early:
             transport.write(b"".join(early))
-        if self._sides[CLIENT].ended:
+        if self._sides[CLIENT].ended and not self._held:
             transport.write_eof()
         self._read(CLIENT)
 
     def received(self, number: int, data: bytes) -> None:
-        if number == CLIENT and len(self._first) < FIRST:
-            self._first += data[:FIRST - len(self._first)]
-            spoken = _spoken(self._first)
-            if spoken:
-                self._edge.count("flows_refused")
-                self._end(f"{spoken} in plaintext inside a flow: register it as a target", True)
-                return
-        self._bytes[number] += len(data)
-        if number == CLIENT and self._early is not None:
+        verdict = self._first.client(data) if number == CLIENT else self._first.server(data)
+        if verdict:
+            self._refuse(verdict)
+            return
+        if number == SERVER:
+            self._bytes[SERVER] += len(data)
+            self._send(number, data)
+        elif self._held is None:
+            self._forward(data)
+        elif verdict is UNKNOWN:
+            self._held.append(data)
+            if self._hold is None:
+                self._hold = self._edge.loop.call_later(HOLD, self._late)
+        else:
+            self._held.append(data)
+            self._release()
+
+    def _refuse(self, reason: str) -> None:
+        self._held = None
+        self._edge.count("flows_refused")
+        self._end(reason, True)
+
+    def _late(self) -> None:
+        reason = self._first.late()
+        if reason != PASS:
+            self._refuse(reason)
+        elif self._held is not None:
+            self._release()
+
+    def _release(self) -> None:
+        if self._hold is not None:
+            self._hold.cancel()
+        held, self._held = self._held or [], None
+        if held:
+            self._forward(b"".join(held))
+        if self._sides[CLIENT].ended and self._early is None:
+            self.ended(CLIENT)
+
+    def _forward(self, data: bytes) -> None:
+        self._bytes[CLIENT] += len(data)
+        if self._early is not None:
             self._early.append(data)
             self._read(CLIENT)
-            return
+        else:
+            self._send(CLIENT, data)
+
+    def _send(self, number: int, data: bytes) -> None:
         other = self._sides[1 - number].transport
         if other is not None and not other.is_closing():
             other.write(data)
 
     def ended(self, number: int) -> None:
-        """Half-close; the whole flow is over when both sides have."""
+        """Half-close; the whole flow is over when both sides have.  What was held is all that there is."""
+        if number == CLIENT and self._held:
+            self._late()
+            return
         other = self._sides[1 - number]
         if other.ended:
             self._end("closed", False)
@@ -202,8 +247,9 @@ class Flow:
         if self._closed:
             return
         self._closed = True
-        if self._linger is not None:
-            self._linger.cancel()
+        for timer in (self._linger, self._hold):
+            if timer is not None:
+                timer.cancel()
         if self._task is not None and not self._task.done():
             self._task.cancel()
         self._edge.remove(self)

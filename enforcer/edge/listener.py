@@ -127,7 +127,8 @@ class Arrival(asyncio.Protocol):
     def _flow(self, owner: Owner) -> str:
         configuration = self._edge.configuration
         entry = configuration.egress.get(owner.egress) if configuration else None
-        if entry is None or owner.destination not in entry.addresses or owner.port not in entry.ports:
+        permitted = entry is not None and (owner.names or owner.destination in entry.addresses)
+        if entry is None or not permitted or owner.port not in entry.ports:
             return f"egress {owner.egress} does not permit this address and port"
         flow = Flow(self._edge, owner)
         try:

@@ -40,13 +40,14 @@ static __always_inline struct crew who(struct bpf_sock_addr *ctx, struct setting
 	return crew;
 }
 
-/* The listeners' port is no crew's to bind: whoever has it gets what others are redirected to. */
+/* The listeners' port is no crew's to bind, nor is the resolver's: whoever has it gets what others send there. */
 static __always_inline int on_bind(struct bpf_sock_addr *ctx)
 {
 	struct settings *s = current_settings();
 	if (!s)
 		return REFUSE;
-	if (bpf_ntohs(ctx->user_port) != s->listener)
+	u16 port = bpf_ntohs(ctx->user_port);
+	if (port != s->listener && (port != s->resolver_port || !port))
 		return PASS;
 	return who(ctx, s).hook ? REFUSE : PASS;
 }

@@ -4,7 +4,7 @@ import ctypes
 
 import pytest
 
-from agent.attribution import Held, Origin, find_redirected, parse_origin
+from agent.attribution import Held, Origin, find_asker, find_redirected, parse_origin
 from probes import abi
 
 LOCAL, SERVER = abi.packed("192.0.2.7"), abi.packed("192.0.2.9")
@@ -54,3 +54,14 @@ def test_one_end_for_two_destinations_of_one_cgroup() -> None:
     found = find_redirected([held(8), held(8, remote_port=1)], LOCAL, 40000, {8}, 0)
     assert found is not None
     assert (found.cgroup, found.destination, found.port, found.cookie) == (8, "", 0, 0)
+
+
+def test_who_asks_by_a_datagram() -> None:
+    any4, any6 = bytes(10) + b"\xff\xff" + bytes(4), bytes(16)
+    for local in (LOCAL, any4, any6):
+        assert find_asker([held(8, local=local, remote_port=0), held(9, port=40001)], LOCAL, 40000, {8}) == 8
+    assert find_asker([], LOCAL, 40000, {8}) == 0
+    assert find_asker([held(7)], LOCAL, 40000, {8}) == 0
+    assert find_asker([held(8, local=SERVER)], LOCAL, 40000, {8}) == 0
+    assert find_asker([held(8, local=any4), held(9)], LOCAL, 40000, {8, 9}) == 0      # either could have sent it
+    assert find_asker([held(8, local=any4), held(7)], LOCAL, 40000, {8}) == 0

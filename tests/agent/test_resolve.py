@@ -1,66 +1,44 @@
-"""Names over a real DNS server on loopback: TTL, change, failure, what is kept."""
+"""Names: TTL, change, failure, what is kept.  What DNS servers say is the enforcer's to read (tests/enforcer/dns)."""
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import dns.message
-import dns.rcode
-import dns.rdatatype
-import dns.rrset
 import pytest
 
 from agent import resolve
-from agent.resolve import KEEP, MOST, Known, Resolver
+from agent.resolve import BELOW, KEEP, MOST, Known, Resolver, Unresolved, check_addresses
 
 
-class Server(asyncio.DatagramProtocol):
-    """`zone`: addresses by name; None: SERVFAIL; a name that is not there: NXDOMAIN."""
+class Server:
+    """Stands where the enforcer stands.  `zone`: addresses by name; None: it fails."""
 
     def __init__(self) -> None:
         self.zone: dict[str, list[str] | None] = {}
         self.asked: list[str] = []
         self.ttl = 60
-        self.silent = False
 
-    def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]
-        self.transport = transport
-
-    def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
-        query = dns.message.from_wire(data)
-        question = query.question[0]
-        name = str(question.name).rstrip(".")
+    async def ask(self, name: str) -> tuple[tuple[str, ...], float]:
         self.asked.append(name)
-        if self.silent:
-            return
-        answer = dns.message.make_response(query)
         found = self.zone.get(name, ())
         if found is None:
-            answer.set_rcode(dns.rcode.SERVFAIL)
-        elif name not in self.zone:
-            answer.set_rcode(dns.rcode.NXDOMAIN)
-        else:
-            kind = "AAAA" if question.rdtype == dns.rdatatype.AAAA else "A"
-            mine = [one for one in found if (":" in one) == (kind == "AAAA")]
-            if mine:
-                answer.answer.append(dns.rrset.from_text(question.name, self.ttl, "IN", kind, *mine))
-        self.transport.sendto(answer.to_wire(), address)
+            raise Unresolved("the resolver refused or failed")
+        if name not in self.zone:
+            raise Unresolved("there is no such name")
+        return tuple(found), float(self.ttl)
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    transport, server = await asyncio.get_running_loop().create_datagram_endpoint(Server, ("127.0.0.1", 0))
-    yield server
-    transport.close()
+def server() -> Server:
+    return Server()
 
 
 class Watched:
     def __init__(self, server: Server, tmp_path: Path) -> None:
         self.changes = asyncio.Event()
         (tmp_path / "hosts").write_text("10.0.0.9 local.test\n")
-        self.resolver = Resolver(
-            ("127.0.0.1", server.transport.get_extra_info("sockname")[1]), self.changes.set, str(tmp_path / "hosts"))
+        self.resolver = Resolver(server.ask, self.changes.set, str(tmp_path / "hosts"))
 
 
 @pytest.fixture
@@ -72,7 +50,7 @@ async def watched(server: Server, tmp_path: Path) -> AsyncIterator[Watched]:
 
 async def test_names_addresses_and_the_hosts_file(server: Server, watched: Watched) -> None:
     server.zone = {"db.test": ["192.0.2.1", "192.0.2.2", "2001:db8::1"]}
-    await watched.resolver.set_names(["db.test", "192.0.2.7", "local.test", "localhost"])
+    await watched.resolver.set_names(["db.test", "192.0.2.7", "local.test", "localhost", "*.cdn.test"])
     known = watched.resolver.known
     assert sorted(known.addresses("db.test")) == ["192.0.2.1", "192.0.2.2", "2001:db8::1"]
     assert known.addresses("db.test")[2] == "2001:db8::1"
@@ -95,7 +73,7 @@ async def test_a_change_is_told_and_the_old_address_is_kept(
 
 @pytest.mark.parametrize(("zone", "wanted"), [
     ({}, "there is no such name"), ({"db.test": None}, "refused or failed"),
-    ({"db.test": []}, "db.test has no address"),
+    ({"db.test": []}, "db.test leads to no address"),
 ])
 async def test_failures_are_said_and_asked_again(
         server: Server, watched: Watched, zone: dict[str, list[str] | None], wanted: str,
@@ -121,13 +99,6 @@ async def test_what_was_known_stays_when_the_server_fails(
     assert watched.resolver.known.addresses("db.test") == ("192.0.2.1",)
 
 
-async def test_a_silent_server(server: Server, watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolve, "TIMEOUT", 0.2)
-    server.silent = True
-    await watched.resolver.set_names(["db.test"])
-    assert "did not answer within" in watched.resolver.failures["db.test"]
-
-
 async def test_names_that_are_no_more_are_forgotten(server: Server, watched: Watched) -> None:
     server.zone = {"a.test": ["192.0.2.1"], "b.test": ["192.0.2.2"]}
     await watched.resolver.set_names(["a.test", "b.test"])
@@ -136,11 +107,13 @@ async def test_names_that_are_no_more_are_forgotten(server: Server, watched: Wat
     assert watched.resolver.known.addresses("b.test") == ("192.0.2.2",)
 
 
-async def test_no_resolver(tmp_path: Path) -> None:
-    one = Resolver(None, lambda: None, str(tmp_path / "none"))
-    await one.set_names(["db.test"])
-    assert "set [dns] resolver" in one.failures["db.test"]
-    await one.close()
+async def test_what_a_broken_enforcer_says_is_checked(server: Server, watched: Watched) -> None:
+    server.zone = {"no.test": ["127.0.0.1"], "db.test": [
+        "169.254.169.254", "127.0.0.1", "::1", "x", "192.0.2.1\n", "::ffff:169.254.1.1", "192.0.2.1"]}
+    await watched.resolver.set_names(["db.test", "no.test"])
+    assert watched.resolver.known.addresses("db.test") == ("192.0.2.1",)
+    assert "no address that a name may lead to" in watched.resolver.failures["no.test"]
+    assert len(check_addresses(f"2001:db8::{number:x}" for number in range(1000))) == MOST
 
 
 # pure
@@ -165,3 +138,20 @@ def test_a_name_with_ever_new_addresses_is_bounded() -> None:
     assert known.addresses("a")[0] == "999"
     known.update("a", map(str, range(5000)), 2000)
     assert len(known.addresses("a")) == MOST
+
+
+def test_names_below_a_wildcard_are_bounded_and_forgotten() -> None:
+    known = Known()
+    known.update("db.test", ["1"], 0)
+    for number in range(BELOW + 20):
+        known.update(f"n{number}.cdn.test", ["2"], number)
+        known.bound("*.cdn.test")
+    assert len(known.below("*.cdn.test")) == BELOW
+    assert "n0.cdn.test" not in known.below("*.cdn.test")
+    assert known.drop(BELOW + 20 + KEEP, ["db.test"])
+    assert known.below("*.cdn.test") == ()
+    assert known.addresses("db.test") == ("1",)
+    assert not known.drop(BELOW + 20 + KEEP, ["db.test"])
+    known.update("a.cdn.test", ["2"], 1)
+    known.forget_others(["*.cdn.test"])
+    assert (known.addresses("a.cdn.test"), known.addresses("db.test")) == (("2",), ())

@@ -200,7 +200,7 @@ def target(name: str, *hosts: str, port: int = 5432, credentials: tuple[Any, ...
 
 
 def egress(name: str, *addresses: str, ports: tuple[int, ...] = (443,)) -> Any:
-    return SimpleNamespace(name=name, addresses=addresses, ports=ports)
+    return SimpleNamespace(name=name, addresses=addresses, ports=ports, metadata=False)
 
 
 @pytest.fixture
@@ -268,10 +268,35 @@ def test_a_target_is_never_a_flow_and_two_targets_are_none() -> None:
     assert places.find("192.0.2.4", 5432).conflict == "192.0.2.4 port 5432 belongs to both a and b"
     assert places.find("192.0.2.5", 5432) == Place(target="b")
     assert places.find("192.0.2.4", 1) == Place(target="c")
-    assert places.find("192.0.2.4", 2) == Place(egress="e")
+    assert places.find("192.0.2.4", 2) == Place(egress="e", listed=True)
     assert places.find("192.0.2.4", 3) == Place()
     assert places.conflicts() == ["192.0.2.4 port 5432 belongs to both a and b"]
     assert expand(["192.0.2.9", "other", "nowhere", "db"], known) == ("192.0.2.9", "192.0.2.4", "192.0.2.5")
+
+
+def test_an_egress_entry_by_name() -> None:
+    known = Known()
+    known.update("api.test", ["192.0.2.1", "2001:db8::1", "169.254.169.254", "127.0.0.1"], 0)
+    known.update("b.test", ["192.0.2.1"], 0)
+    known.update("x.cdn.test", ["192.0.2.5", "2001:db8::5"], 0)
+    known.update("cdn.test", ["192.0.2.6"], 0)
+    entries = [egress("api", "api.test"), egress("b", "b.test"), egress("cdn", "*.cdn.test", "192.0.2.7")]
+    places = Places([], entries, known)
+    assert places.find("192.0.2.1", 443) == Place(egress="api", names=("api.test", "b.test"))    # others of one only
+    assert places.find("2001:db8::1", 443) == Place(egress="api", names=("api.test",), others=("192.0.2.1",))
+    assert places.find("192.0.2.5", 443) == Place(egress="cdn", names=("x.cdn.test",), others=("2001:db8::5",))
+    assert places.find("192.0.2.7", 443) == Place(egress="cdn", listed=True)
+    for nobody in ("192.0.2.6", "169.254.169.254", "127.0.0.1"):
+        assert places.find(nobody, 443) == Place()
+    assert places.find("192.0.2.1", 80) == Place()
+
+
+def test_metadata_addresses_only_where_the_entry_says_so() -> None:
+    entry = egress("cloud", "169.254.169.254", "127.0.0.1")
+    assert Places([], [entry], Known()).find("169.254.169.254", 443) == Place()
+    assert Places([], [entry], Known()).find("127.0.0.1", 443) == Place(egress="cloud", listed=True)
+    entry.metadata = True
+    assert Places([], [entry], Known()).find("169.254.169.254", 443) == Place(egress="cloud", listed=True)
 
 
 def test_the_hosts_file() -> None:

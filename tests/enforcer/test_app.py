@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -211,12 +210,23 @@ async def test_what_is_wrong_with_a_configuration(agent: Agent) -> None:
     assert await agent.ask(agent.configuration(7)) == messages.Configured(7)
 
 
-async def test_before_it_is_configured_everybody_is_refused(agent: Agent) -> None:
+@pytest.mark.parametrize("halves", [(), (False,)])
+async def test_before_it_is_ready_connections_wait(agent: Agent, halves: tuple[bool, ...]) -> None:
+    """Not configured, or configured while names are still being asked for."""
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    upstream = server.sockets[0].getsockname()[1]
+    agent.owner = owner(upstream)
     await agent.ask(messages.Ping(1))
-    with pytest.raises(ConnectionResetError):          # at the first read, or while connect() is still being looked at
-        reader, writer = await asyncio.open_connection("127.0.0.1", agent.port)
-        with closing(writer):
-            await reader.read()
+    for number, ready in enumerate(halves, 2):
+        await agent.ask(agent.configuration(number, ready=ready))
+    reader, writer = await asyncio.open_connection("127.0.0.1", agent.port)
+    writer.write(b"hello")
+    await agent.ask(messages.Ping(8))
+    assert (await agent.ask(messages.AskStatistics(9))).values["arriving"] == 0
+    await agent.ask(agent.configuration(10, egress=(Egress("model", ("127.0.0.1",), (upstream,)),)))
+    assert await asyncio.wait_for(reader.readexactly(5), 20) == b"hello"
+    writer.close()
+    server.close()
 
 
 async def test_without_its_agent_it_ends(agent: Agent) -> None:

@@ -19,7 +19,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
-from lab.hosts import NAMES
+from lab.hosts import NAMES, OTHER
 
 ZONE = dns.name.from_text("lab.example.")
 TTL = 30                              # seconds
@@ -27,6 +27,10 @@ ADDRESSES = {
     dns.name.from_text(name): {dns.rdatatype.A: host.ipv4, dns.rdatatype.AAAA: host.ipv6}
     for name, host in NAMES.items()
 }
+# What no name may lead to, and everything below one name.
+ADDRESSES[dns.name.from_text("meta.lab.example")] = {dns.rdatatype.A: "169.254.169.254"}
+ADDRESSES[dns.name.from_text("loop.lab.example")] = {dns.rdatatype.A: "127.0.0.1", dns.rdatatype.AAAA: "::1"}
+BELOW = dns.name.from_text("cdn.lab.example")
 
 
 def answer(wire: bytes) -> bytes | None:
@@ -37,6 +41,7 @@ def answer(wire: bytes) -> bytes | None:
         return None
     if query.flags & dns.flags.QR:
         return None
+    print(*query.question, *query.options, flush=True)      # who tests exfiltration reads it
     response = dns.message.make_response(query)
     if query.opcode() != dns.opcode.QUERY or len(query.question) != 1:
         response.set_rcode(dns.rcode.NOTIMP)
@@ -51,6 +56,8 @@ def _fill(response: dns.message.Message, question: dns.rrset.RRset) -> None:
         return
     response.flags |= dns.flags.AA
     records = ADDRESSES.get(question.name)
+    if question.name.is_subdomain(BELOW) and question.name != BELOW:
+        records = {dns.rdatatype.A: OTHER.ipv4, dns.rdatatype.AAAA: OTHER.ipv6}
     if records is None:
         response.set_rcode(dns.rcode.NXDOMAIN)
     elif question.rdtype in records:

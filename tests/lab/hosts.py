@@ -82,7 +82,8 @@ DB = Host("db", 4)                    # PostgreSQL
 OTHER = Host("other", 9)              # an ordinary client without Weir: the control
 DNS = Host("dns", 53)
 HOSTS = (CREW, MODEL, DB, OTHER, DNS)
-NAMES = {"db.lab.example": DB, "model.lab.example": MODEL, "other.lab.example": OTHER, "crew.lab.example": CREW}
+NAMES = {"db.lab.example": DB, "model.lab.example": MODEL, "other.lab.example": OTHER, "crew.lab.example": CREW,
+         "api.lab.example": OTHER}
 
 
 def _setns(fd: int) -> None:

@@ -69,6 +69,8 @@ class Enforcer(asyncio.Protocol):
                 targets = self.configured.targets if self.configured else ()
                 self.send(messages.StatisticsAnswer(message.number, {
                     "sessions": 0, "unknown_ca": 1, "targets": len(targets), "pid": os.getpid()}))
+            case messages.ResolveName():
+                self.send(messages.NameResolved(message.number, error="there is no such name"))
             case messages.Drain():
                 self.send(messages.Done(message.number))
                 self.ended.set()
@@ -115,6 +117,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--channel", type=int)
     parser.add_argument("--listeners")
+    parser.add_argument("--dns")
     given = parser.parse_args()
     with open("/proc/self/status") as status:
         bad = [line for line in status if line.startswith(("CapEff", "CapPrm", "CapBnd")) and int(line.split()[1], 16)]

@@ -1,0 +1,82 @@
+"""What the resolver tells the agent: whose socket asks, and what a name leads to.  The enforcer has parsed the peers'
+bytes; here are only words of the contract, and each is checked again.
+"""
+from __future__ import annotations
+
+import asyncio
+import string
+from collections.abc import Callable
+from typing import Final
+
+from agent.config import Config
+from agent.contract.messages import AskerAnswer, NameAsked, NameRecorded, WhoAsks
+from agent.contract.names import covers
+from agent.fields import is_address
+from agent.journal import Journal, JournalError
+from agent.kernel import Kernel
+from agent.owners import Owners
+from agent.resolve import Known, check_addresses
+
+VERDICTS: Final = ("answered", "refused", "failed")
+_PLAIN: Final = frozenset(string.ascii_letters + string.digits + "-_")
+
+
+def patterns(config: Config) -> tuple[str, ...]:
+    """Names of targets and egress entries, wildcards too."""
+    hosts = [host for one in config.targets for host in one.hosts]
+    hosts += [host for one in config.egress for host in one.addresses]
+    return tuple(dict.fromkeys(host for host in hosts if not is_address(host)))
+
+
+class Askers:
+    """`changed` is called when a name leads somewhere new; then what `known` says is in force before the answer is."""
+
+    def __init__(
+        self, kernel: Kernel, owners: Owners, journal: Journal, config: Callable[[], Config], known: Known,
+        changed: Callable[[str], None],
+    ) -> None:
+        self._kernel, self._owners, self._journal = kernel, owners, journal
+        self._config, self._known, self._changed = config, known, changed
+
+    async def who_asks(self, question: WhoAsks) -> AskerAnswer:
+        cgroup = await asyncio.to_thread(
+            self._kernel.asker, question.netns, question.stream, question.address, question.port)
+        start = self._owners.find_cgroup(cgroup) if cgroup else None
+        if start is None:
+            return AskerAnswer(question.number, reason="no socket of a workload has this address and port")
+        return AskerAnswer(question.number, start.workload)
+
+    def name_asked(self, asked: NameAsked) -> NameRecorded:
+        """Recorded, or not answered."""
+        if asked.verdict not in VERDICTS:
+            return NameRecorded(asked.number, error="no such verdict")
+        given: tuple[str, ...] = ()
+        pattern = self._pattern(asked.name)
+        if asked.verdict == "answered":
+            if not pattern:
+                return NameRecorded(asked.number, error="no target and no egress entry has this name")
+            given = check_addresses(asked.addresses)
+        try:
+            self._journal.record(f"dns.{asked.verdict}", asked.workload, self._detail(asked, given))
+        except JournalError as reason:
+            return NameRecorded(asked.number, error=f"it cannot be recorded: {reason}")
+        if given and self._known.update(asked.name, given, asyncio.get_running_loop().time()):
+            if pattern.startswith("*."):
+                self._known.bound(pattern)
+            self._changed(asked.name)
+        return NameRecorded(asked.number, given)
+
+    def _pattern(self, name: str) -> str:
+        return next((one for one in patterns(self._config()) if covers(one, name)), "") if _is_plain(name) else ""
+
+    @staticmethod
+    def _detail(asked: NameAsked, given: tuple[str, ...]) -> dict[str, object]:
+        withheld = [one for one in asked.addresses if one not in given]
+        detail = {"name": asked.name, "type": asked.kind, "rcode": asked.rcode, "addresses": " ".join(given),
+                  "withheld": " ".join(withheld), "reason": asked.reason,
+                  "count": asked.count if asked.count != 1 else ""}
+        return {key: value for key, value in detail.items() if value != ""}
+
+
+def _is_plain(name: str) -> bool:
+    return 0 < len(name) <= 253 and all(label and _PLAIN.issuperset(label) for label in name.split("."))

@@ -1,0 +1,131 @@
+"""Pure: question -> what becomes of it.  Only configured names are asked of anybody; bounds for what a crew may say by
+asking below a wildcard.  Times are monotonic seconds.
+"""
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import dns.rdatatype
+
+from agent.contract.names import covers
+from enforcer.dns.messages import FORWARDED, Query
+
+# Below a wildcard: a crew chooses the name, and whoever has the zone reads it.
+LABEL: Final = 40                     # characters of one label
+BELOW: Final = 64                     # characters in all
+LABELS: Final = 3
+FRESH: Final = 30                     # new names a minute, each wildcard
+REMEMBERED: Final = 256               # names that are not new, each wildcard
+RATE, BURST = 10.0, 50.0              # questions a second, each wildcard
+CREW_RATE, CREW_BURST = 100.0, 400.0  # questions a second, each workload
+WORKLOADS: Final = 1024               # that are told apart
+
+_HOST: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
+_NEVER: Final = frozenset({dns.rdatatype.ANY, dns.rdatatype.AXFR, dns.rdatatype.IXFR, dns.rdatatype.MAILA,
+                           dns.rdatatype.MAILB})
+
+
+@dataclass(frozen=True)
+class Refused:
+    reason: str
+
+
+@dataclass(frozen=True)
+class Empty:
+    """There is such a name, and nothing of that type is told."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    pattern: str                      # that permits it
+
+
+@dataclass
+class Bucket:
+    """So many a second, and so many at once."""
+
+    rate: float
+    burst: float
+    left: float = field(init=False)
+    since: float = field(default=0.0)
+
+    def __post_init__(self) -> None:
+        self.left = self.burst
+
+    def take(self, now: float) -> bool:
+        self.left = min(self.burst, self.left + max(0.0, now - self.since) * self.rate)
+        self.since = now
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+
+class Below:
+    """What was asked below one wildcard."""
+
+    def __init__(self) -> None:
+        self._bucket = Bucket(RATE, BURST)
+        self._fresh = Bucket(FRESH / 60, FRESH)
+        self._known: OrderedDict[str, None] = OrderedDict()
+
+    def why_not(self, name: str, now: float) -> str:
+        if not self._bucket.take(now):
+            return "too many questions below this wildcard"
+        if name not in self._known:
+            if not self._fresh.take(now):
+                return f"more than {FRESH} new names a minute below this wildcard"
+            while len(self._known) >= REMEMBERED:
+                self._known.popitem(last=False)
+        self._known[name] = None
+        self._known.move_to_end(name)
+        return ""
+
+
+class Decisions:
+    """For one configuration.  What was asked is remembered beyond it: a reload is no way to begin anew."""
+
+    def __init__(self, patterns: Iterable[str], before: Decisions | None = None) -> None:
+        every = tuple(patterns)
+        self._names = frozenset(one for one in every if not one.startswith("*."))
+        self._wildcards = tuple(one for one in every if one.startswith("*."))
+        kept: dict[str, Below] = before._below if before else {}
+        self._below: dict[str, Below] = {one: kept.get(one) or Below() for one in self._wildcards}
+        self._crews: OrderedDict[str, Bucket] = before._crews if before else OrderedDict()
+
+    def decide(self, query: Query) -> Refused | Empty | Forward:
+        """By the question alone."""
+        if query.kind in _NEVER:
+            return Refused("a question for everything")
+        pattern = query.name if query.name in self._names else self._wildcard(query.name)
+        if not pattern:
+            return Refused("no target and no egress entry has this name")
+        if pattern != query.name and (reason := _unfit(query.name.removesuffix(pattern[1:]))):
+            return Refused(reason)
+        return Forward(pattern) if query.kind in FORWARDED else Empty()
+
+    def why_not(self, query: Query, pattern: str, workload: str, now: float) -> str:
+        """By what was asked before."""
+        crew = self._crews.setdefault(workload, Bucket(CREW_RATE, CREW_BURST))
+        self._crews.move_to_end(workload)
+        while len(self._crews) > WORKLOADS:
+            self._crews.popitem(last=False)
+        if not crew.take(now):
+            return "too many questions of this workload"
+        below = self._below.get(pattern)
+        return below.why_not(query.name, now) if below else ""
+
+    def _wildcard(self, name: str) -> str:
+        return next((one for one in self._wildcards if covers(one, name)), "")
+
+
+def _unfit(below: str) -> str:
+    """Why that part of a name is none that is asked below a wildcard."""
+    labels = below.split(".")
+    if len(labels) > LABELS or len(below) > BELOW or max(map(len, labels)) > LABEL:
+        return f"more than {LABELS} labels, {LABEL} characters in one or {BELOW} in all below a wildcard"
+    return "" if all(_HOST.fullmatch(one) for one in labels) else "not a host's name"

@@ -1,0 +1,132 @@
+"""The resolver's sockets: datagrams and streams that the agent has opened and handed over (RFC 1035 4.2, RFC 7766)."""
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from enforcer.dns.messages import QUESTION
+from enforcer.dns.service import Asker, Service
+
+LOG = logging.getLogger("weir.dns")
+
+AT_ONCE: Final = 512                  # questions that are being answered; more are not heard
+A_PASS: Final = 64                    # datagrams that are read in one pass of the loop
+STREAMS: Final = 128                  # connections at a time; more are closed
+IDLE: Final = 10.0                    # seconds that a connection may be silent
+QUESTIONS: Final = 100                # on one connection
+_NETNS_COOKIE: Final = 71             # SO_NETNS_COOKIE, linux/socket.h
+
+Answer = Callable[[bytes, Asker], Awaitable[bytes | None]]
+
+
+class Server:
+    """`open` takes the sockets; what is asked goes to the service."""
+
+    def __init__(self, service: Service) -> None:
+        self._answer: Answer = service.answer
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._streams: set[asyncio.StreamWriter] = set()
+        self._doors: list[asyncio.Server] = []
+        self._datagrams: list[socket.socket] = []
+
+    async def open(self, descriptors: tuple[int, ...]) -> None:
+        loop = asyncio.get_running_loop()
+        for descriptor in descriptors:
+            door = socket.socket(fileno=descriptor)
+            netns = _netns_cookie(door)
+            if door.type == socket.SOCK_DGRAM:
+                door.setblocking(False)
+                self._datagrams.append(door)
+                loop.add_reader(door, self._read, door, netns)
+            else:
+                self._doors.append(await asyncio.start_server(partial(self._stream, netns), sock=door, limit=QUESTION))
+
+    def close(self) -> None:
+        for datagrams in self._datagrams:
+            asyncio.get_running_loop().remove_reader(datagrams)
+            datagrams.close()
+        self._datagrams.clear()
+        for door in self._doors:
+            door.close()
+        for writer in tuple(self._streams):
+            writer.transport.abort()
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    def _read(self, door: socket.socket, netns: int) -> None:
+        """So many a pass of the loop; by a socket and a reader, for uvloop's datagram transports keep the loop from
+        closing."""
+        for _ in range(A_PASS):
+            try:
+                data, peer = door.recvfrom(QUESTION + 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue              # what an earlier answer met: whoever asked is gone
+            if len(self._tasks) < AT_ONCE:
+                task = asyncio.get_running_loop().create_task(self._one(data, peer, netns, door))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _one(self, data: bytes, peer: tuple[str, int], netns: int, door: socket.socket) -> None:
+        said = await self._said(data, Asker(netns, False, _packed(peer[0]), peer[1]))
+        if said is not None:
+            with suppress(OSError):   # gone, or the buffer is full: it asks again
+                door.sendto(said, peer)
+
+    async def _stream(self, netns: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = writer.get_extra_info("peername")
+        if peer is None or len(self._streams) >= STREAMS:
+            writer.transport.abort()
+            return
+        self._streams.add(writer)
+        try:
+            await self._converse(reader, writer, Asker(netns, True, _packed(peer[0]), peer[1]))
+        except (OSError, EOFError, TimeoutError):
+            pass                      # it went away, or said nothing for too long
+        finally:
+            self._streams.discard(writer)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asker: Asker) -> None:
+        for _ in range(QUESTIONS):
+            async with asyncio.timeout(IDLE):
+                size = int.from_bytes(await reader.readexactly(2), "big")
+                if size > QUESTION:
+                    return
+                data = await reader.readexactly(size)
+            said = await self._said(data, asker)
+            if said is None:
+                return
+            writer.write(len(said).to_bytes(2, "big") + said)
+            async with asyncio.timeout(IDLE):
+                await writer.drain()
+
+    async def _said(self, data: bytes, asker: Asker) -> bytes | None:
+        try:
+            return await self._answer(data, asker)
+        except Exception as error:    # a bug: nobody is answered by it, and nothing ends of it
+            LOG.error("a question could not be answered: %s", type(error).__name__)
+            return None
+
+
+def _netns_cookie(door: socket.socket) -> int:
+    """0 where the kernel does not tell: then nobody is found."""
+    try:
+        cookie: int = struct.unpack("=Q", door.getsockopt(socket.SOL_SOCKET, _NETNS_COOKIE, 8))[0]
+    except OSError:
+        return 0
+    return cookie
+
+
+def _packed(address: str) -> bytes:
+    """16 bytes, IPv4 as ::ffff:a.b.c.d."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    return found.packed if found.version == 6 else b"\0" * 10 + b"\xff\xff" + found.packed

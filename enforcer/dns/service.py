@@ -1,0 +1,151 @@
+"""A question from arrival to answer: whose is it, may it be asked, what is said, is it recorded.
+
+The agent records every answer before it goes out, and from then on knows that its addresses belong to the name.
+Refusals are recorded one by one up to a number a second, beyond that as a number: nobody fills the recording by asking.
+"""
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import dns.rcode
+import msgspec
+
+from agent.contract.messages import NameAsked, NameRecorded
+from agent.contract.names import unreachable
+from agent.contract.target import Names
+from enforcer.dns import messages
+from enforcer.dns.decision import Bucket, Decisions, Empty, Refused
+from enforcer.dns.messages import Found, Query
+from enforcer.dns.upstream import Unanswered, Upstream
+
+LOG = logging.getLogger("weir.dns")
+
+TOLD: Final = 20                      # refusals a second that are recorded one by one
+ASKED, ASKED_AT_ONCE = 500.0, 1000.0  # questions a second whose asker the agent is asked for; more are not answered
+SHOWN: Final = 1024                   # characters of a name that is recorded; 253 bytes, each escaped as four, and dots
+
+
+class Asking(Protocol):
+    """The agent, as far as the resolver may ask it (agent.contract.messages.FromEnforcer)."""
+
+    async def who_asks(self, netns: int, stream: bool, address: bytes, port: int) -> tuple[str, str]:
+        """(workload, "") or ("", why it is none's)."""
+        ...
+
+    async def name_asked(self, asked: NameAsked) -> NameRecorded: ...
+
+
+@dataclass(frozen=True)
+class Asker:
+    netns: int
+    stream: bool
+    address: bytes                    # 16 bytes
+    port: int
+
+
+class Service:
+    def __init__(self, asking: Asking, now: Callable[[], float], count: Callable[[str], None]) -> None:
+        """`now`: monotonic seconds; `count` is called with the name of a statistic."""
+        self._asking, self._now, self._count = asking, now, count
+        self.names: Names | None = None
+        self._upstream = Upstream(None)
+        self._decisions = Decisions(())
+        self._told = Bucket(TOLD, TOLD)
+        self._asked = Bucket(ASKED, ASKED_AT_ONCE)
+        self._untold = 0
+        self._telling: asyncio.Task[None] | None = None
+
+    def configure(self, names: Names) -> None:
+        if names != self.names:
+            self._decisions = Decisions(names.patterns, self._decisions)
+            if names.upstream != self._upstream.server:
+                self._upstream = Upstream(names.upstream)
+            self.names = names
+
+    async def resolve(self, name: str) -> tuple[tuple[str, ...], int]:
+        """For the agent itself: addresses that a name may lead to, and seconds.  Raises Unanswered."""
+        addresses, ttl = await self._upstream.addresses(name)
+        kept = tuple(one for one in addresses if not unreachable(one))
+        if not kept:
+            raise Unanswered(f"{name} leads to no address that a name may lead to")
+        return kept, ttl
+
+    async def answer(self, wire: bytes, asker: Asker) -> bytes | None:
+        """None: not a word."""
+        query = messages.parse_query(wire)
+        if not isinstance(query, Query):
+            self._count("dns_malformed")
+            return query
+        self._count("dns_questions")
+        if not self._asked.take(self._now()):
+            self._count("dns_dropped")
+            return None
+        verdict = self._decisions.decide(query)
+        if isinstance(verdict, Refused):
+            return await self._refuse(query, verdict.reason, asker)
+        workload, reason = await self._asking.who_asks(asker.netns, asker.stream, asker.address, asker.port)
+        if reason:
+            return await self._refuse(query, f"not attributed: {reason}", None)
+        if isinstance(verdict, Empty):
+            return await self._give(query, Found(dns.rcode.NOERROR), workload, asker)
+        if reason := self._decisions.why_not(query, verdict.pattern, workload, self._now()):
+            return await self._refuse(query, reason, None, workload)
+        try:
+            found = await self._upstream.ask(query.name, query.kind)
+        except Unanswered as failed:
+            return await self._fail(query, str(failed), workload)
+        if found.rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+            return await self._fail(query, f"the resolver said {dns.rcode.to_text(found.rcode)}", workload)
+        return await self._give(query, found, workload, asker)
+
+    async def _give(self, query: Query, found: Found, workload: str, asker: Asker) -> bytes:
+        said = await self._asking.name_asked(self._event(query, workload, "answered", found))
+        if said.error:
+            self._count("dns_failed")
+            return messages.render_refusal(query, dns.rcode.SERVFAIL)
+        if found.addresses and not said.addresses:
+            self._count("dns_refused")
+            return messages.render_refusal(query, dns.rcode.REFUSED)
+        kept = replace(found, addresses=tuple(one for one in found.addresses if one in said.addresses))
+        return messages.render_answer(query, kept, 65535 if asker.stream else messages.limit_of(query))
+
+    async def _fail(self, query: Query, reason: str, workload: str) -> bytes:
+        self._count("dns_failed")
+        if self._told.take(self._now()):
+            await self._asking.name_asked(msgspec.structs.replace(
+                self._event(query, workload, "failed"), rcode="SERVFAIL", reason=reason))
+        else:
+            self._tell_later()
+        return messages.render_refusal(query, dns.rcode.SERVFAIL)
+
+    async def _refuse(self, query: Query, reason: str, asker: Asker | None, workload: str = "") -> bytes:
+        self._count("dns_refused")
+        if self._told.take(self._now()):
+            if asker is not None:
+                workload, _ = await self._asking.who_asks(asker.netns, asker.stream, asker.address, asker.port)
+            await self._asking.name_asked(msgspec.structs.replace(
+                self._event(query, workload, "refused"), rcode="REFUSED", reason=reason))
+        else:
+            self._tell_later()
+        return messages.render_refusal(query, dns.rcode.REFUSED)
+
+    def _event(self, query: Query, workload: str, verdict: str, found: Found | None = None) -> NameAsked:
+        return NameAsked(
+            0, workload, query.name[:SHOWN], query.shown, verdict, dns.rcode.to_text(found.rcode) if found else "",
+            found.addresses if found else ())
+
+    def _tell_later(self) -> None:
+        """Those that are not recorded one by one, as a number once a second."""
+        self._untold += 1
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().create_task(self._tell())
+
+    async def _tell(self) -> None:
+        await asyncio.sleep(1.0)
+        number, self._untold, self._telling = self._untold, 0, None
+        await self._asking.name_asked(NameAsked(
+            0, "", "", "", "refused", "", (), f"{number} more questions that were refused or failed", number))

@@ -1,0 +1,158 @@
+"""Pure: the first bytes of a flow -> whether it may go on.
+
+Looked at before they are sent on, so that a server never has a whole beginning that was not found right.  Where the
+entry permits an address by name, TLS names that name (SNI) and plain HTTP does (Host).  A proxy's greeting and a
+registered protocol in plaintext end the flow.  What is none of these is opaque and passes.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from enforcer.edge.hello import Malformed, Unfinished, server_name
+
+MOST: Final = 96 << 10                # bytes of a beginning; longer ones end the flow
+PIECES: Final = 8192                  # that it may come in: each is looked at with all before it
+FIRST: Final = 16                     # bytes within which a registered protocol's plaintext is known
+BANNER: Final = 1024                  # bytes of a server that are looked at for an SSH banner
+
+UNKNOWN, PASS = None, ""              # not told yet; may go on.  Anything else is why the flow ends.
+
+_GAP: Final = rb"[ \t\x0b\x0c]+"      # more than RFC 9112 3 has: what a lenient server takes
+_REQUEST: Final = re.compile(rb"([^\s]{1,64})" + _GAP + rb"([^\n]*?)" + _GAP + rb"HTTP/\d+(?:\.\d+)?[ \t\r]*\n")
+_PERHAPS: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}([ \t\x0b\x0c].*)?")
+_METHOD: Final = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|TRACE|PATCH|CONNECT)[ \t\x0b\x0c]")
+_PROXY: Final = re.compile(rb"(?:CONNECT[ \t]+\S+:\d+|[A-Z]{3,10}[ \t]+https?://(?P<there>[^\s/?#]*)\S*)[ \t]+HTTP/\d")
+_TAIL: Final = 512                    # bytes that are kept for it
+_HEADERS_END: Final = re.compile(rb"\r?\n\r?\n")
+_AUTHORITY: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
+_NO_PROXY: Final = "a proxy is no way round"
+
+
+class Beginning:
+    """`names`: that the entry permits this address by; none: by itself.  `spoken(first)`: a registered protocol's name.
+    """
+
+    def __init__(self, names: Sequence[str], address: str, spoken: Callable[[bytes], str]) -> None:
+        self._names, self._address, self._spoken = frozenset(names), address, spoken
+        self._client, self._server = b"", b""
+        self._pieces = 0
+        self._tail: bytes | None = None        # of what a plain HTTP client has sent; None: it is no such client
+        self.told = False                      # what becomes of the client's bytes
+
+    def client(self, data: bytes) -> str | None:
+        """With what the client sends next; UNKNOWN, PASS or why not."""
+        if self.told:
+            return PASS if self._tail is None else self._later(data)
+        self._client += data
+        self._pieces += 1
+        verdict = self._judge()
+        if verdict is UNKNOWN and (len(self._client) > MOST or self._pieces > PIECES):
+            verdict = "its beginning is too long, or in too many pieces, to be told"
+        if verdict is not UNKNOWN:
+            self.told, self._client = True, b""
+        return verdict
+
+    def late(self) -> str:
+        """Why it cannot wait any longer for the rest, or PASS: it may go on, and is looked at all the same."""
+        first = self._client.lstrip(b"\r\n")
+        waits = first[:1] in (b"\x04", b"\x05", b"\x14", b"\x15", b"\x16", b"\x17") or _METHOD.match(first)
+        return "its beginning was not finished in time" if waits else PASS
+
+    def server(self, data: bytes) -> str:
+        """RFC 4253 4.2: lines may come before the banner."""
+        if self.told or len(self._server) >= BANNER:
+            return PASS
+        self._server += data[:BANNER - len(self._server)]
+        return _ssh() if b"\nSSH-" in b"\n" + self._server else PASS
+
+    def _judge(self) -> str | None:
+        data = self._client
+        if data.startswith(b"SSH-"):
+            return _ssh()
+        if protocol := self._spoken(data[:FIRST]):
+            return f"{protocol} in plaintext inside a flow: register it as a target"
+        if data[0] in (4, 5):
+            return _socks(data)
+        if data[0] in range(0x14, 0x18) or (data[0] & 0x80 and data[2:3] in (b"", b"\x01")):
+            return self._tls(data)
+        if data[0] == 0 and len(data) < 8:
+            return UNKNOWN            # a length in four bytes: PostgreSQL's, and others'
+        return self._http(data.lstrip(b"\r\n"))        # RFC 9112 2.2: empty lines before a request are passed over
+
+    def _tls(self, data: bytes) -> str | None:
+        if not self._names:
+            return PASS
+        try:
+            name = server_name(data)
+        except Unfinished:
+            return UNKNOWN
+        except Malformed as error:
+            return PASS if str(error) == "opaque" else f"TLS that cannot be told: {error}"
+        if not name:
+            return "TLS without a server name, to an address that is permitted by name only"
+        return PASS if name in self._names else f"TLS for {_shown(name)}, which this address was not given for"
+
+    def _http(self, data: bytes) -> str | None:
+        line = data.partition(b"\n")[0]
+        if not data or (line == data and _PERHAPS.fullmatch(data)):
+            return UNKNOWN
+        found = _REQUEST.match(data)
+        if not found or found[1] == b"PRI":            # HTTP/2 (RFC 9113 3.4): whom it names is not read here
+            return PASS
+        if found[1].upper() == b"CONNECT":
+            return f"CONNECT: {_NO_PROXY}"
+        end = _HEADERS_END.search(data)
+        if not end:
+            return UNKNOWN
+        return self._hosts(found[2], data[found.end():end.start()]) or self._later(data[end.end() - 1:])
+
+    def _hosts(self, target: bytes, head: bytes) -> str:
+        lines = [line.removesuffix(b"\r") for line in head.split(b"\n")]
+        if any(b"\r" in line or b"\0" in line for line in lines):
+            return "HTTP that cannot be told: a line break of another kind"
+        hosts = [value.strip() for name, colon, value in (line.partition(b":") for line in lines)
+                 if colon and name.strip().lower() == b"host"]
+        if self._names and len(hosts) != 1:
+            return "HTTP that names no host, or several"
+        elsewhere = _AUTHORITY.match(target)
+        if elsewhere:
+            hosts.append(elsewhere[1].rpartition(b"@")[2])
+        # Without names any host may be named, but an absolute target is a proxy's to follow (RFC 9112 3.2.2).
+        permitted = self._names or ({self._address} if elsewhere else set(map(_bare, hosts)))
+        wrong = next((one for one in map(_bare, hosts) if one not in permitted), None)
+        return PASS if wrong is None else f"HTTP for {_shown(wrong)}, which this address was not given for"
+
+    def _later(self, data: bytes) -> str:
+        """A plain HTTP client may take its server for a proxy in a later request."""
+        seen = (self._tail or b"") + data
+        self._tail = seen[-_TAIL:]
+        for found in _PROXY.finditer(seen):
+            there = found["there"]
+            if there is None or _bare(there.rpartition(b"@")[2]) not in (self._names or {self._address}):
+                return _NO_PROXY
+        return PASS
+
+
+def _socks(data: bytes) -> str | None:
+    """SOCKS4 (4, command 1 or 2) and SOCKS5 (RFC 1928 3: 5, number of methods)."""
+    if len(data) < 2:
+        return UNKNOWN
+    return f"SOCKS: {_NO_PROXY}" if data[1] in ((1, 2) if data[0] == 4 else range(1, 256)) else PASS
+
+
+def _ssh() -> str:
+    return "ssh in plaintext inside a flow: register it as a target"
+
+
+def _bare(host: bytes) -> str:
+    """Without port, in lower case, without the last dot."""
+    text = host.decode("latin-1").lower()
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0].removesuffix(".")
+
+
+def _shown(name: str) -> str:
+    return repr(name[:100])

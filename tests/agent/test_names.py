@@ -1,0 +1,115 @@
+"""What the resolver tells the agent: checked again, recorded before it counts, refused where it is nobody's."""
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from agent.contract.journal import HEADER
+from agent.contract.messages import NameAsked
+from agent.contract.names import covers, is_metadata, unreachable
+from agent.journal import Journal
+from agent.names import Askers, patterns
+from agent.resolve import Known
+
+
+class Told:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.known, self.changes = Known(), list[str]()
+        self.journal = Journal(directory, 0)
+        config: Any = SimpleNamespace(
+            targets=[SimpleNamespace(hosts=("db.test", "192.0.2.4"))],
+            egress=[SimpleNamespace(addresses=("*.cdn.test", "api.test"))])
+        assert patterns(config) == ("db.test", "*.cdn.test", "api.test")
+        none: Any = None
+        self.askers = Askers(none, none, self.journal, lambda: config, self.known, self.changes.append)
+
+    def events(self) -> list[tuple[str, str, dict[str, str]]]:
+        found = []
+        for path in sorted(self.directory.glob("agent-*")):
+            raw = path.read_bytes()
+            while raw:
+                _, size, _ = HEADER.unpack_from(raw)
+                event = msgspec.msgpack.decode(raw[HEADER.size:HEADER.size + size])
+                found.append((event[3], event[4], event[5]))
+                raw = raw[HEADER.size + size:]
+        return found
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Told:
+    return Told(tmp_path)
+
+
+def asked(name: str, *addresses: str, verdict: str = "answered", **more: Any) -> NameAsked:
+    return NameAsked(7, "crew", name, "A", verdict, addresses=addresses, **more)
+
+
+async def test_an_answer_is_recorded_and_known(told: Told) -> None:
+    said = told.askers.name_asked(asked("api.test", "192.0.2.1", "169.254.169.254", "rubbish", "192.0.2.1"))
+    assert (said.number, said.addresses, said.error) == (7, ("192.0.2.1",), "")
+    assert told.known.addresses("api.test") == ("192.0.2.1",)
+    assert told.changes == ["api.test"]
+    assert told.events() == [("dns.answered", "crew", {
+        "name": "api.test", "type": "A", "rcode": "NOERROR", "addresses": "192.0.2.1",
+        "withheld": "169.254.169.254 rubbish"})]
+    told.askers.name_asked(asked("api.test", "192.0.2.1"))
+    assert told.changes == ["api.test"]
+
+
+@pytest.mark.parametrize("name", [
+    "evil.test", "cdn.test", "x.api.test", "", "api.test.", "API.test", ".cdn.test", "a..cdn.test", "a b.cdn.test",
+    "x" * 260 + ".cdn.test", "\N{FULLWIDTH LATIN SMALL LETTER A}.cdn.test",
+])
+async def test_a_name_that_is_not_permitted_is_not_taken(told: Told, name: str) -> None:
+    said = told.askers.name_asked(asked(name, "192.0.2.1"))
+    assert said.error
+    assert not said.addresses
+    assert told.known.addresses(name) == ()
+
+
+async def test_what_cannot_be_recorded_is_not_given(told: Told) -> None:
+    told.askers._journal = Journal(told.directory / "gone", 0)
+    said = told.askers.name_asked(asked("api.test", "192.0.2.1"))
+    assert "cannot be recorded" in said.error
+    assert told.known.addresses("api.test") == ()
+
+
+async def test_refusals(told: Told) -> None:
+    told.askers.name_asked(asked("evil.test", verdict="refused", rcode="REFUSED", reason="no such entry"))
+    told.askers.name_asked(asked("", verdict="refused", rcode="", reason="99 more", count=99))
+    assert told.askers.name_asked(asked("api.test", "192.0.2.1", verdict="made up")).error
+    assert [(name, detail.get("count"), detail["reason"]) for name, _, detail in told.events()] == [
+        ("dns.refused", None, "no such entry"), ("dns.refused", "99", "99 more")]
+    assert told.known.addresses("api.test") == ()
+
+
+@pytest.mark.parametrize(("address", "why"), [
+    ("169.254.169.254", "metadata"), ("169.254.0.1", "metadata"), ("fe80::1", "metadata"),
+    ("fd00:ec2::254", "metadata"),
+    ("100.100.100.200", "metadata"), ("168.63.129.16", "metadata"), ("::ffff:169.254.169.254", "metadata"),
+    ("64:ff9b::a9fe:a9fe", "metadata"), ("2002:a9fe:a9fe::1", "metadata"), ("::169.254.169.254", "metadata"),
+    ("127.0.0.1", "loopback"), ("127.53.53.53", "loopback"), ("::1", "loopback"), ("::ffff:127.0.0.1", "loopback"),
+    ("64:ff9b::7f00:1", "loopback"), ("0.0.0.0", "no host's"), ("0.1.2.3", "no host's"), ("::", "no host's"),
+    ("224.0.0.251", "no host's"), ("ff02::fb", "no host's"), ("255.255.255.255", "no host's"),
+    ("8.8.8.8", ""), ("10.0.0.1", ""), ("2606:4700::1", ""), ("fd77::3", ""), ("64:ff9b::808:808", ""),
+])
+def test_where_no_name_leads(address: str, why: str) -> None:
+    assert unreachable(address) == why
+    assert is_metadata(address) == (why == "metadata")
+
+
+def test_patterns() -> None:
+    assert covers("a.test", "a.test")
+    assert not covers("a.test", "x.a.test")
+    assert covers("*.a.test", "x.a.test")
+    assert covers("*.a.test", "x.y.a.test")
+    assert not covers("*.a.test", "a.test")
+    assert not covers("*.a.test", ".a.test")
+    assert not covers("*.a.test", "xa.test")
+    with pytest.raises(ValueError):
+        unreachable("fe80::1%eth0")

@@ -1,0 +1,340 @@
+"""The resolver over real sockets, with a real DNS server behind it and dnspython's client before it.  Where the agent
+stands, a recorder of what it is told; attribution is the agent's (tests/agent, tests/road)."""
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable
+
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
+import dns.rrset
+import pytest
+import uvloop
+
+from agent.contract.messages import NameAsked, NameRecorded
+from agent.contract.names import unreachable
+from agent.contract.target import Names
+from enforcer.dns import decision, service
+from enforcer.dns.server import Server
+from enforcer.dns.service import Service
+from enforcer.dns.upstream import Unanswered
+
+PATTERNS = ("db.example", "big.example", "meta.example", "*.cdn.example", "gone.example", "away.example", "lie.example",
+            "slow.example", "stuck.example")
+
+
+class Upstream:
+    """The server that Weir asks; `asked` holds every question as it came."""
+
+    def __init__(self) -> None:
+        self.asked: list[dns.message.Message] = []
+        self.streams = 0
+
+    def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        query = dns.message.from_wire(data)
+        name = str(query.question[0].name)
+        if name == "stuck.example.":
+            self.asked.append(query)
+            return
+        if name == "lie.example.":                 # everything but an answer, then an answer
+            for wrong in self.lies(query):
+                self.transport.sendto(wrong, addr)
+        answer = self.answer(query)
+        if name == "big.example." and len(answer.to_wire()) > 512:
+            answer.answer.clear()
+            answer.flags |= dns.flags.TC
+        self.transport.sendto(answer.to_wire(), addr)
+
+    def lies(self, query: dns.message.Message) -> list[bytes]:
+        made = []
+        for change in ("id", "name", "kind"):
+            other = dns.message.make_query("lie.example." if change != "name" else "x.example.",
+                                           "AAAA" if change == "kind" else query.question[0].rdtype)
+            other.id = query.id ^ 1 if change == "id" else query.id
+            response = dns.message.make_response(other)
+            response.answer.append(dns.rrset.from_text(other.question[0].name, 60, "IN", "A", "192.0.2.66"))
+            made.append(response.to_wire())
+        return [*made, b"", b"\xff" * 40, query.to_wire()]
+
+    def answer(self, query: dns.message.Message) -> dns.message.Message:
+        self.asked.append(query)
+        question = query.question[0]
+        name, kind = str(question.name), dns.rdatatype.to_text(question.rdtype)
+        response = dns.message.make_response(query)
+        many = [f"192.0.2.{number}" for number in range(1, 33)]
+        zone = {"db.example.": ["192.0.2.1"], "big.example.": many, "lie.example.": ["192.0.2.2"],
+                "meta.example.": ["169.254.169.254", "127.0.0.1"]}
+        if name.endswith(".cdn.example."):
+            zone[name] = ["192.0.2.3"]
+        if name == "away.example.":
+            response.set_rcode(dns.rcode.SERVFAIL)
+        elif name not in zone:
+            response.set_rcode(dns.rcode.NXDOMAIN)
+        elif kind == "A":
+            response.answer.append(dns.rrset.from_text(name, 60, "IN", "A", *zone[name]))
+            response.answer.append(dns.rrset.from_text("beside.example.", 60, "IN", "A", "192.0.2.99"))
+        return response
+
+    async def stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.streams += 1
+        size = struct.unpack("!H", await reader.readexactly(2))[0]
+        answer = self.answer(dns.message.from_wire(await reader.readexactly(size))).to_wire()
+        writer.write(struct.pack("!H", len(answer)) + answer)
+        writer.close()
+
+
+class Told:
+    """Stands where the agent stands."""
+
+    def __init__(self) -> None:
+        self.said: list[NameAsked] = []
+        self.who = ("crew", "")
+        self.error = ""
+        self.gate: asyncio.Event | None = None
+
+    async def who_asks(self, netns: int, stream: bool, address: bytes, port: int) -> tuple[str, str]:
+        assert netns > 0
+        assert address == bytes(10) + b"\xff\xff\x7f\x00\x00\x01"
+        return self.who
+
+    async def name_asked(self, asked: NameAsked) -> NameRecorded:
+        if self.gate is not None:
+            await self.gate.wait()
+        self.said.append(asked)
+        return NameRecorded(0, tuple(one for one in asked.addresses if not unreachable(one)), self.error)
+
+
+class Place:
+    def __init__(self) -> None:
+        self.told, self.upstream, self.counted = Told(), Upstream(), list[str]()
+        self.service = Service(self.told, time.monotonic, self.counted.append)
+        self.server = Server(self.service)
+
+    async def open(self) -> None:
+        loop = asyncio.get_running_loop()
+        place = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        place.bind(("127.0.0.1", 0))
+        self.upstream_port = place.getsockname()[1]
+        place.setblocking(False)
+        self.upstream.connection_made(place)
+        loop.add_reader(place, lambda: self.upstream.datagram_received(*place.recvfrom(4096)))
+        self.behind = (place, await asyncio.start_server(self.upstream.stream, "127.0.0.1", self.upstream_port))
+        self.service.configure(Names(("127.0.0.1", self.upstream_port), PATTERNS))
+        door = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        door.bind(("127.0.0.1", 0))
+        self.port = door.getsockname()[1]
+        await self.server.open((door.detach(), socket.create_server(("127.0.0.1", self.port)).detach()))
+
+    async def ask(self, name: str, kind: str = "A", timeout: float = 10, **more: object) -> dns.message.Message:
+        query = dns.message.make_query(name, kind, **more)  # type: ignore[arg-type]
+        return await asyncio.to_thread(dns.query.udp, query, "127.0.0.1", timeout, self.port)
+
+
+def run(work: Callable[[Place], Awaitable[None]]) -> Place:
+    place = Place()
+
+    async def limited() -> None:
+        async with asyncio.timeout(60):
+            await place.open()
+            try:
+                await work(place)
+            finally:
+                asyncio.get_running_loop().remove_reader(place.behind[0])
+                for one in (place.server, *place.behind):
+                    one.close()
+
+    uvloop.run(limited())
+    return place
+
+
+def code(message: dns.message.Message) -> str:
+    return dns.rcode.to_text(message.rcode())
+
+
+def test_a_name_that_is_permitted() -> None:
+    async def work(place: Place) -> None:
+        answer = await place.ask("Db.Example", use_edns=0, options=[dns.edns.ECSOption("203.0.113.7", 24)])
+        assert [str(one) for one in answer.answer] == ["Db.Example. 60 IN A 192.0.2.1"]
+        assert code(await place.ask("db.example", "AAAA")) == "NOERROR"
+        assert (await place.ask("db.example", "TXT")).answer == []
+        assert code(await place.ask("gone.example")) == "NXDOMAIN"
+
+    place = run(work)
+    [first, *_] = place.upstream.asked
+    assert (str(first.question[0].name), first.options) == ("db.example.", ())
+    assert len(place.upstream.asked) == 3          # TXT never left
+    assert [(one.name, one.kind, one.verdict, one.rcode, one.addresses, one.workload) for one in place.told.said] == [
+        ("db.example", "A", "answered", "NOERROR", ("192.0.2.1",), "crew"),
+        ("db.example", "AAAA", "answered", "NOERROR", (), "crew"),
+        ("db.example", "TXT", "answered", "NOERROR", (), "crew"),
+        ("gone.example", "A", "answered", "NXDOMAIN", (), "crew")]
+
+
+@pytest.mark.parametrize(("name", "kind"), [
+    ("example.com", "A"), ("c2VjcmV0.evil.net", "A"), ("c2VjcmV0.evil.net", "TXT"), ("db.example", "ANY"),
+    ("a" * 60 + ".cdn.example", "A"), ("x.y.z.w.cdn.example", "A"), (r"se\000cret.cdn.example", "A"), (".", "NS"),
+])
+def test_the_rest_is_refused_at_once_and_goes_nowhere(name: str, kind: str) -> None:
+    async def work(place: Place) -> None:
+        answer = await place.ask(name, kind)
+        assert code(answer) == "REFUSED"
+        assert not answer.answer
+
+    place = run(work)
+    assert not place.upstream.asked
+    [said] = place.told.said
+    assert (said.verdict, said.rcode, said.workload) == ("refused", "REFUSED", "crew")
+    assert said.reason
+
+
+def test_the_agent_knows_before_the_crew_does() -> None:
+    async def work(place: Place) -> None:
+        place.told.gate = asyncio.Event()
+        asking = asyncio.create_task(place.ask("db.example"))
+        while not place.upstream.asked:
+            await asyncio.sleep(0.01)
+        done, _ = await asyncio.wait({asking}, timeout=0.3)
+        assert not done
+        place.told.gate.set()
+        assert (await asking).answer
+        place.told.error = "the journal is full"
+        assert code(await place.ask("db.example")) == "SERVFAIL"
+
+    run(work)
+
+
+def test_who_is_nobody_is_refused() -> None:
+    async def work(place: Place) -> None:
+        place.told.who = ("", "no socket of a workload")
+        assert code(await place.ask("db.example")) == "REFUSED"
+
+    place = run(work)
+    assert not place.upstream.asked
+    assert "not attributed" in place.told.said[0].reason
+
+
+def test_addresses_that_no_name_leads_to() -> None:
+    async def work(place: Place) -> None:
+        answer = await place.ask("meta.example")
+        assert code(answer) == "REFUSED"
+        assert not answer.answer
+        with pytest.raises(Unanswered, match="no address that a name may lead to"):
+            await place.service.resolve("meta.example")
+
+    assert set(run(work).told.said[0].addresses) == {"169.254.169.254", "127.0.0.1"}
+
+
+def test_an_answer_that_does_not_fit_comes_by_tcp_on_both_sides() -> None:
+    async def work(place: Place) -> None:
+        cut = await place.ask("big.example")
+        assert cut.flags & dns.flags.TC
+        query = dns.message.make_query("big.example", "A")
+        whole = await asyncio.to_thread(dns.query.tcp, query, "127.0.0.1", 10, place.port)
+        assert len(whole.answer[0]) == 32
+        large = await place.ask("big.example", use_edns=0, payload=4096)
+        assert len(large.answer[0]) == 32
+
+    assert run(work).upstream.streams == 3
+
+
+def test_lies_are_not_heard() -> None:
+    async def work(place: Place) -> None:
+        answer = await place.ask("lie.example")
+        assert [str(one) for one in answer.answer] == ["lie.example. 60 IN A 192.0.2.2"]
+
+    run(work)
+
+
+def test_a_server_that_is_away_or_fails() -> None:
+    async def work(place: Place) -> None:
+        assert code(await place.ask("away.example")) == "SERVFAIL"
+        began = time.monotonic()
+        assert code(await place.ask("stuck.example")) == "SERVFAIL"
+        assert time.monotonic() - began < 4.5              # before a client gives up (resolv.conf(5): 5 s)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as none:
+            none.bind(("127.0.0.1", 0))
+            free = none.getsockname()[1]
+        place.service.configure(Names(("127.0.0.1", free), PATTERNS))
+        began = time.monotonic()
+        assert code(await place.ask("db.example")) == "SERVFAIL"
+        assert time.monotonic() - began < 1
+        place.service.configure(Names(None, PATTERNS))
+        assert code(await place.ask("db.example")) == "SERVFAIL"
+
+    place = run(work)
+    assert {one.verdict for one in place.told.said} == {"failed"}
+    assert len({query.id for query in place.upstream.asked}) == len(place.upstream.asked)
+
+
+def test_tunnelling_below_a_wildcard_dries_up() -> None:
+    async def work(place: Place) -> None:
+        codes = [code(await place.ask(f"chunk{number}.cdn.example")) for number in range(100)]
+        assert decision.FRESH <= codes.count("NOERROR") <= decision.FRESH + 5
+        assert codes[-1] == "REFUSED"
+
+    place = run(work)
+    assert len(place.upstream.asked) <= decision.FRESH + 5
+    assert any("new names a minute" in one.reason for one in place.told.said)
+
+
+def test_a_flood_is_counted_and_not_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(place: Place) -> None:
+        monkeypatch.setattr(service, "TOLD", 20)
+        for _ in range(30):
+            await asyncio.gather(*(place.ask(f"x{number}.evil.net") for number in range(10)))
+        while not any(one.count > 1 for one in place.told.said):
+            await asyncio.sleep(0.05)
+
+    place = run(work)
+    singles = [one for one in place.told.said if one.count == 1]
+    assert len(singles) < 150
+    assert sum(one.count for one in place.told.said) <= 300
+    assert not place.upstream.asked
+
+
+def test_garbage_over_both_ways_ends_nothing() -> None:
+    async def work(place: Place) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            for size in range(0, 200, 3):
+                one.sendto(b"\xff" * size, ("127.0.0.1", place.port))
+                one.sendto(bytes(size), ("127.0.0.1", place.port))
+            one.sendto(bytes(9000), ("127.0.0.1", place.port))
+        for data in (b"", b"\0", b"\0\5hello", b"\xff\xff" + bytes(70000), b"\0\0\0\0"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+            writer.write(data)
+            writer.write_eof()
+            assert len(await reader.read()) in (0, 14)
+            writer.close()
+        assert (await place.ask("db.example")).answer
+
+    run(work)
+
+
+def test_a_stream_that_says_nothing_and_many_streams() -> None:
+    async def work(place: Place) -> None:
+        streams = [await asyncio.open_connection("127.0.0.1", place.port) for _ in range(200)]
+        assert await asyncio.wait_for(streams[-1][0].read(), 5) == b""       # more than so many are closed
+        assert (await place.ask("db.example")).answer
+        for _, writer in streams:
+            writer.close()
+
+    run(work)
+
+
+def test_the_agents_own_names() -> None:
+    async def work(place: Place) -> None:
+        assert await place.service.resolve("db.example") == (("192.0.2.1",), 60)
+        for name, wanted in (("gone.example", "no such name"), ("away.example", "refused or failed"),
+                             ("stuck.example", "did not answer within")):
+            with pytest.raises(Unanswered, match=wanted):
+                await place.service.resolve(name)
+
+    assert not run(work).told.said
