@@ -56,6 +56,13 @@ class Actions:
     async def reload(self) -> Any:
         return control.Answered("wrong: x")
 
+    async def ledger(self) -> Any:
+        return control.Answered("none yet")
+
+    async def acknowledge(self, peer: Peer) -> Any:
+        self.asked.append(("acknowledge", peer.user))
+        return control.Answered()
+
 
 class Here:
     def __init__(self, path: Path) -> None:
