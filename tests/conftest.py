@@ -9,8 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from lab.lab import Lab, lab
 from lab.weir import Installed, weir
+
+# How long an example takes is the machine's mood, not the code's.
+settings.register_profile("weir", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("weir")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -246,14 +246,15 @@ class Walk:
                     aliases.setdefault(label.column, []).append(label)
         return aliases
 
-    def _own_tables(self, clause: Any) -> set[str]:
-        """Names of the tables whose columns `*` stands for: not those of subqueries, which are looked at themselves."""
-        found: set[str] = set()
+    def _own_tables(self, clause: Any) -> dict[str, None]:
+        """Names of the tables whose columns `*` stands for, in order: not those of subqueries, which are looked at
+        themselves."""
+        found: dict[str, None] = {}
         for entry in clause if isinstance(clause, list) else [clause]:
             entry = entry.get("RangeTableSample", {}).get("relation", entry)
             if "RangeVar" in entry:
                 var = entry["RangeVar"]
-                found.add(var.get("alias", {}).get("aliasname", var.get("relname", "")))
+                found[var.get("alias", {}).get("aliasname", var.get("relname", ""))] = None
             elif "JoinExpr" in entry:
                 join = entry["JoinExpr"]
                 found |= self._own_tables([join.get("larg", {}), join.get("rarg", {})])
