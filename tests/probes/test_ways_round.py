@@ -1,12 +1,14 @@
 """Ways round the block, as root and without the launcher's filters; the verdict is the server's."""
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import Iterable
 
 import pytest
-from blockhost import Block
+from blockhost import DNS, Block
 
+from agent.cgroups import cgroup_id
 from agent.techniques import calls
 
 pytestmark = pytest.mark.kernel
@@ -73,3 +75,59 @@ def test_the_listeners_port_is_not_bound(contained: Block) -> None:
         assert "not permitted" in said
     code, said = contained.technique("bind-the-listener", "token", inside=False)
     assert code == 0, said
+
+
+BIND = """
+import socket, sys
+try:
+    with socket.socket(socket.AF_INET, int(sys.argv[3])) as s:
+        s.bind((sys.argv[1], int(sys.argv[2])))
+    print("bound")
+except PermissionError:
+    print("not permitted")
+"""
+
+
+def bound(block: Block, address: str, port: int, kind: int, **how: object) -> str:
+    said, _ = block.python(BIND, address, port, kind, **how).communicate(timeout=20)
+    return said.strip()
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_the_resolvers_port_is_not_bound(contained: Block, kind: int) -> None:
+    """Whoever has it on every address would answer, while Weir's own sockets are closed."""
+    for place in PLACES.values():
+        for address in ("0.0.0.0", "127.53.53.53", "127.0.0.1"):
+            assert bound(contained, address, DNS, kind, **place) == "not permitted", address
+    assert bound(contained, "127.53.53.53", DNS, kind, inside=False) == "bound"
+    assert bound(contained, "127.0.0.1", DNS + 1, kind, inside=True) == "bound"
+
+
+ASK = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+if sys.argv[1] == "connected":
+    s.connect(("127.0.0.1", 53))
+elif sys.argv[1] == "bound":
+    s.bind(("127.0.0.1", 0))
+else:
+    s.bind(("0.0.0.0", 0))
+print(s.getsockname()[1], flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("how", ["connected", "bound", "any"])
+def test_whose_datagrams(contained: Block, how: str) -> None:
+    containment = contained.containment
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        netns = int.from_bytes(own.getsockopt(socket.SOL_SOCKET, 71, 8), "little")
+    for inside in (True, False):
+        process = contained.python(ASK, how, inside=inside)
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        found = containment.asker(netns, False, b"\x7f\0\0\1", port)
+        assert found == (cgroup_id(containment.slice / "one") if inside else 0)
+        assert containment.asker(netns + 1, False, b"\x7f\0\0\1", port) == 0
+        process.communicate("\n", timeout=20)
+        assert containment.asker(netns, False, b"\x7f\0\0\1", port) == 0
