@@ -27,11 +27,13 @@ class Repairs:
         """Whether to repair this now."""
         return now >= self._next or not any(one.startswith(("hook", "map", "the probes")) for one in found)
 
-    def done(self, now: float) -> None:
+    def done(self, now: float, whole: bool = True) -> None:
+        """`whole`: nothing is left to repair."""
         if now - self._last > MINUTE:
             self._streak, self._wait = 0, FIRST
-        self._streak, self._last = self._streak + 1, now
-        if self._streak > OFTEN:
+        if whole:
+            self._streak, self._last = self._streak + 1, now
+        if self._streak > OFTEN or not whole:
             self._next, self._wait = now + self._wait, min(self._wait * 2, LONGEST)
 
     def again(self, now: float) -> str:

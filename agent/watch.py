@@ -84,7 +84,7 @@ class Watch:
                 self._freeze(found)
                 return False
             left = tuple(await asyncio.to_thread(self._repair, found))
-            self._repairs.done(began)
+            self._repairs.done(began, not left)
             self._changes.again()
             if not left:
                 self._thaw()

@@ -34,6 +34,17 @@ def test_after_a_quiet_minute_it_is_as_before() -> None:
     assert repairs.may(HOOK, 200.5)
 
 
+def test_what_cannot_be_repaired_is_tried_at_longer_intervals_and_is_nobodys_doing() -> None:
+    repairs, now, attempts = Repairs(), 100.0, []
+    while now < 220.0:
+        if repairs.may(HOOK, now):
+            attempts.append(now)
+            repairs.done(now, whole=False)
+        now += 1.0
+    assert 5 < len(attempts) < 12
+    assert not repairs.again(now)
+
+
 def test_the_same_finding_is_recorded_once_in_a_while_with_its_count() -> None:
     repairs = Repairs()
     assert repairs.tell(RULES, 100.0) == 1

@@ -244,10 +244,19 @@ def test_an_enforcer_that_dies_is_started_again_and_who_waits_is_served(steady: 
 
 def test_an_enforcer_that_hangs_is_ended(steady: Host) -> None:
     before = steady.status()["enforcer"]["pid"]
-    os.kill(before, signal.SIGSTOP)
+    (CGROUPS / f"{steady.name}.weir" / "enforcer" / "cgroup.freeze").write_text("1")
     steady.until(lambda: steady.status()["enforcer"]["pid"] not in (0, before) and enforcing(steady), "new enforcer")
     assert not Path("/proc", str(before)).exists()
     assert any("did not answer within" in one["reason"] for one in steady.events("enforcer.ended"))
+
+
+def test_an_enforcer_that_a_signal_stopped_goes_on(steady: Host) -> None:
+    before = steady.status()["enforcer"]["pid"]
+    os.kill(before, signal.SIGSTOP)
+    said = steady.event("enforcer.suspended")
+    assert (said["pid"], said["done"]) == (str(before), "continued")
+    steady.until(lambda: enforcing(steady), "enforcing")
+    assert steady.status()["enforcer"]["pid"] == before, "its sessions live on"
 
 
 def test_a_recorder_that_dies_is_started_again(steady: Host) -> None:
