@@ -19,7 +19,8 @@ class Repairs:
 
     def __init__(self) -> None:
         self._streak = 0              # repairs with less than a minute between one and the next
-        self._last, self._wait, self._next = -MINUTE, FIRST, 0.0
+        self._tried = self._last = -MINUTE
+        self._wait, self._next = FIRST, 0.0
         self._told: tuple[tuple[str, ...], float] = ((), 0.0)
         self._untold = 0
 
@@ -29,18 +30,20 @@ class Repairs:
 
     def done(self, now: float, whole: bool = True) -> None:
         """`whole`: nothing is left to repair."""
-        if now - self._last > MINUTE:
+        if now - self._tried > MINUTE:
             self._streak, self._wait = 0, FIRST
+        self._tried = now
         if whole:
             self._streak, self._last = self._streak + 1, now
         if self._streak > OFTEN or not whole:
             self._next, self._wait = now + self._wait, min(self._wait * 2, LONGEST)
 
     def again(self, now: float) -> str:
-        """Empty, or that it is taken away again and again."""
+        """Empty, or that it is taken away again and again: the same words each time, for each change of a state is an
+        event."""
         if self._streak <= OFTEN or now - self._last > MINUTE:
             return ""
-        return f"the block is taken away again and again: {self._streak} times, with less than a minute in between"
+        return f"the block is taken away again and again, with less than a minute in between ({OFTEN} times and more)"
 
     def tell(self, found: tuple[str, ...], now: float) -> int:
         """How often this was found since it was recorded last; 0: it is not recorded again yet."""

@@ -105,6 +105,8 @@ class Service:
     ) -> None:
         end_all(self._cgroup)
         self._cgroup.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):       # somebody froze the one before: the next would stand still, too
+            (self._cgroup / "cgroup.freeze").write_text("0")
         down = unprivileged(
             command, self._user, cgroup=self._cgroup, keep=keep, dies_with_parent=dies_with_parent, nice=nice)
         self._process = await asyncio.create_subprocess_exec(
