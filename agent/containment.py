@@ -95,6 +95,8 @@ class Containment:
             nft.apply_table(self._rules)
         if self.problems():
             self.install()
+        else:
+            self._open()
 
     def freeze(self, on: bool) -> None:
         """Everything in the slice stands still, or goes on.  Where the slice is gone, nothing is in it."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from escape.attempts import SINK, attempt
+from escape.attempts import SINK, TECHNIQUES, attempt
 from escape.sink import Sink
 from lab.hosts import CREW, DB, RUNTIME, wait_until
 from lab.lab import Lab
@@ -43,7 +43,7 @@ def sink(the_lab: Lab) -> Iterator[Sink]:
 @pytest.fixture(scope="module")
 def watched(the_lab: Lab) -> Iterator[Installed]:
     with weir(the_lab) as made:
-        the_lab.give(HERE / "escape" / "techniques.py")
+        the_lab.give(TECHNIQUES)
         yield made
 
 
@@ -125,7 +125,7 @@ GROUPS = [list(FAULTS)[at:at + 4] for at in range(0, len(FAULTS), 4)]
 @pytest.mark.parametrize("faults", GROUPS, ids=[one[0].replace(" ", "-") for one in GROUPS])
 def test_the_block_is_put_back(the_lab: Lab, sink: Sink, faults: list[str]) -> None:
     with weir(the_lab) as installed:
-        the_lab.give(HERE / "escape" / "techniques.py")
+        the_lab.give(TECHNIQUES)
         with installed.inside() as crew:
             for fault in faults:
                 one_fault(installed, crew, sink, fault)
