@@ -6,12 +6,14 @@ longer each time.  The block is not whole meanwhile, and the state says so.
 """
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 MINUTE: Final = 60.0
 OFTEN: Final = 5                      # in a row: somebody does it on purpose, or another program by mistake
 FIRST, LONGEST = 2.0, 30.0            # seconds between attempts, once it is often; doubled each time
-QUIET: Final = 10.0                   # seconds in which the same finding is recorded once
+QUIET: Final = 10.0                   # seconds in which the same finding is recorded once,
+MOST: Final = 5                       # and so many at all: a table flushed while it is read lacks now this, now that
 
 
 class Repairs:
@@ -21,7 +23,8 @@ class Repairs:
         self._streak = 0              # repairs with less than a minute between one and the next
         self._tried = self._last = -MINUTE
         self._wait, self._next = FIRST, 0.0
-        self._told: tuple[tuple[str, ...], float] = ((), 0.0)
+        self._told: tuple[str, ...] = ()
+        self._times: deque[float] = deque((-MINUTE,), MOST)      # of what was recorded last
         self._untold = 0
 
     def may(self, found: tuple[str, ...], now: float) -> bool:
@@ -47,8 +50,10 @@ class Repairs:
 
     def tell(self, found: tuple[str, ...], now: float) -> int:
         """How often this was found since it was recorded last; 0: it is not recorded again yet."""
-        if found == self._told[0] and now - self._told[1] < QUIET:
+        full = len(self._times) == MOST and now - self._times[0] < QUIET
+        if full or (found == self._told and now - self._times[-1] < QUIET):
             self._untold += 1
             return 0
-        self._told, times, self._untold = (found, now), self._untold + 1, 0
+        self._told, times, self._untold = found, self._untold + 1, 0
+        self._times.append(now)
         return times

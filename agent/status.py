@@ -9,6 +9,7 @@ from agent.contract.control import TargetView, WorkloadView
 from agent.owners import Start
 from agent.resolve import Places
 
+OTHERWISE = 5.0                       # seconds
 STARTING, ENFORCING, BLOCKED, DEGRADED, STOPPING = "starting", "enforcing", "blocked", "degraded", "stopping"
 
 
@@ -30,6 +31,7 @@ class Health:
     suspended: tuple[str, ...] = ()   # Weir's own processes that were stopped by a signal
     alarms: tuple[str, ...] = ()      # of the ledger: something got through, or would have
     _said: tuple[str, tuple[str, ...]] = field(default=("", ()))
+    _said_at: float = 0.0
 
     def state(self) -> tuple[str, tuple[str, ...]]:
         """(state, reasons)."""
@@ -46,13 +48,14 @@ class Health:
         broken += [f"{name}: was stopped by a signal" for name in self.suspended]
         return (BLOCKED, tuple(broken)) if broken else (ENFORCING, ())
 
-    def news(self) -> tuple[str, tuple[str, ...]] | None:
-        """The state, where it or its reasons differ from what `news` gave last."""
-        now = self.state()
-        if now == self._said:
+    def news(self, now: float) -> tuple[str, tuple[str, ...]] | None:
+        """The state, where it differs from what `news` gave last; other reasons for the same state once in a while.
+        `now`: monotonic seconds."""
+        state = self.state()
+        if state == self._said or (state[0] == self._said[0] and now - self._said_at < OTHERWISE):
             return None
-        self._said = now
-        return now
+        self._said, self._said_at = state, now
+        return state
 
     @property
     def contained(self) -> bool:

@@ -222,7 +222,7 @@ class Agent:
 
     def news(self) -> None:
         """Say and record what state this is, where it has changed."""
-        if news := self.health.news():
+        if news := self.health.news(time.monotonic()):
             state, reasons = news
             said = ": " + "; ".join(reasons) if reasons else ""
             (LOG.info if state == ENFORCING else LOG.warning)("%s%s", state, said)

@@ -2,11 +2,16 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket
 import subprocess
+import time
 
 from .common import WAIT, Where, called, collected, first, libc, say
+
+COOKIE = 57                           # SO_COOKIE, asm-generic/socket.h
+KEPT = 40                             # times that a socket of others is used, a tenth of a second apart
 
 
 def _by(token: bytes, address: str | bytes) -> None:
@@ -105,17 +110,34 @@ def _ask(to: Where, word: bytes, give: int = -1) -> tuple[bytes, list[int]]:
         return said, descriptors
 
 
+def _name(s: socket.socket) -> None:
+    """By the kernel's cookie, which whoever finds the socket tells as well."""
+    print(f"cookie {int.from_bytes(s.getsockopt(socket.SOL_SOCKET, COOKIE, 8), 'little'):x}", flush=True)
+
+
+def _use(s: socket.socket, token: bytes) -> None:
+    """As whoever has use for it does: once and again."""
+    _name(s)
+    s.settimeout(WAIT)
+    say(s, token)
+    for _ in range(KEPT):
+        time.sleep(0.1)
+        try:
+            say(s, token)
+        except OSError as error:
+            print(error, flush=True)
+            return
+
+
 def handed_connected(token: bytes, to: Where) -> None:
     """SCM_RIGHTS of a connection that a process outside has opened."""
     with socket.socket(fileno=_ask(to, b"connected")[1][0]) as s:
-        s.settimeout(WAIT)
-        say(s, token)
+        _use(s, token)
 
 
 def handed_datagram_connected(token: bytes, to: Where) -> None:
     with socket.socket(fileno=_ask(to, b"datagram-connected")[1][0]) as s:
-        s.settimeout(WAIT)
-        say(s, token)
+        _use(s, token)
 
 
 def handed_unconnected(token: bytes, to: Where) -> None:
@@ -137,11 +159,13 @@ def handed_datagram(token: bytes, to: Where) -> None:
 def handed_listening(token: bytes, to: Where) -> None:
     """A listener of a process outside: what it accepts was opened by the server."""
     with socket.socket(fileno=_ask(to, b"listening")[1][0]) as door:
-        door.settimeout(WAIT)
-        conn, _ = door.accept()
-        with conn:
-            conn.settimeout(WAIT)
-            say(conn, token)
+        _name(door)
+        door.settimeout(0.5)
+        for _ in range(10):           # some have waited until the server gave up
+            with contextlib.suppress(OSError), door.accept()[0] as conn:
+                conn.settimeout(WAIT)
+                say(conn, token)
+                print("the server was answered", flush=True)
 
 
 def connected_outside(token: bytes, to: Where) -> None:

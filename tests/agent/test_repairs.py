@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from agent.beside import find_mangling
-from agent.repairs import LONGEST, OFTEN, QUIET, Repairs
+from agent.repairs import LONGEST, MOST, OFTEN, QUIET, Repairs
 
 RULES, HOOK = ("nftables: weir lacks 'counter drop'",), ("hook connect4: is not attached to the cgroup",)
 
@@ -51,6 +51,13 @@ def test_the_same_finding_is_recorded_once_in_a_while_with_its_count() -> None:
     assert [repairs.tell(RULES, 100.1 + number) for number in range(3)] == [0, 0, 0]
     assert repairs.tell(HOOK, 104.0) == 4, "another finding is told at once, with what was not told before"
     assert repairs.tell(HOOK, 104.0 + QUIET) == 1
+
+
+def test_findings_that_differ_each_time_are_bounded_as_well() -> None:
+    repairs = Repairs()
+    told = [repairs.tell((f"nftables: weir lacks rule {number}",), 100.0 + number / 10) for number in range(300)]
+    assert sum(count > 0 for count in told) <= 3 * MOST
+    assert sum(told) + repairs._untold == 300, "none is forgotten"
 
 
 LISTING = """

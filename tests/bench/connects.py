@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from bench.__main__ import processor
 from bench.long import rss
 from lab.hosts import CREW, DB, Host
 from lab.lab import Lab, lab
@@ -23,6 +24,7 @@ from lab.servers import listening, server
 from lab.weir import Installed, weir
 
 PORT, LOCAL = 7020, 7021
+IDLE = 20.0                           # seconds
 MORE = f"""
 [[egress]]
 name = "echo"
@@ -167,14 +169,14 @@ def main(arguments: Sequence[str]) -> int:
                 entries[name] = caused(ordinary(made, DB.ipv4, PORT, 200))
                 if not redirect:
                     continue
-                memory = rss(installed)
+                memory, idle = rss(installed), idling(installed)
                 everybody("with Weir")
                 client = [str(made.home / "client"), DB.ipv4, str(PORT), str(given.count)]
                 rows["crew, a flow to an egress entry"] = figures(crew(installed, client), given.rounds)
                 own = ["/usr/bin/python3", "own.py", "17022", str(given.count)]
                 rows["crew, its own server on loopback"] = figures(crew(installed, own), given.rounds)
         everybody("after release")
-    text = report(rows, entries, memory)
+    text = report(rows, entries, memory, idle)
     print(text)
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +184,17 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def report(rows: dict[str, tuple[float, float]], entries: dict[str, int], memory: dict[str, float]) -> str:
+def idling(installed: Installed) -> dict[str, float]:
+    """Share of a processor that each of Weir's processes takes when nothing happens, in per cent."""
+    pids = installed.pids()
+    before = {name: processor([pid]) for name, pid in pids.items()}
+    time.sleep(IDLE)
+    return {name: (processor([pid]) - before[name]) * 100 / IDLE for name, pid in pids.items()}
+
+
+def report(
+    rows: dict[str, tuple[float, float]], entries: dict[str, int], memory: dict[str, float], idle: dict[str, float],
+) -> str:
     bases = {True: rows["ordinary process on loopback, without Weir"], False: rows["ordinary process, without Weir"]}
     lines = [
         f"| {name} | {opened:.1f} | {opened / bases['loopback' in name][0]:.2f} | {answered:.1f} | "
@@ -195,7 +207,8 @@ def report(rows: dict[str, tuple[float, float]], entries: dict[str, int], memory
         "| | connect µs | ratio | to the first byte µs | ratio |", "|---|---|---|---|---|", *lines, "",
         "Entries of connection tracking that 200 connections of an ordinary process leave: "
         + ", ".join(f"{count} with `{name}`" for name, count in entries.items()) + ".", "",
-        "Memory at rest: " + ", ".join(f"{name} {mib:.0f} MiB" for name, mib in memory.items()) + ".", ""])
+        "At rest: " + ", ".join(f"{name} {mib:.0f} MiB and {idle[name]:.1f} % of a processor"
+                                for name, mib in memory.items()) + ".", ""])
 
 
 if __name__ == "__main__":

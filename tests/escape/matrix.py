@@ -36,7 +36,6 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     since: str = ""                   # the first Linux that knows the way: before, there is no control
     landlock: bool = False            # stopped by Landlock's scopes: before Linux 6.12 it is not contained
     alone: bool = False               # the attempt would change the others' verdicts
-    pending: str = ""                 # who builds what would make the verdict true
     event: str = ""                   # of the recording, where the verdict is "detected"
     shared: bool = False              # needs a process of the same user outside that helps: docs/containment.md
 
@@ -60,8 +59,7 @@ def render_table() -> str:
         lines.append(f"| **{family}** | | | | |")
         for name in techniques:
             row = rows[name]
-            notes = [f"open: {row.pending}"] if row.pending else []
-            notes += [f"its control runs in tests/vm: {row.vm}"] if row.vm else []
+            notes = [f"its control runs in tests/vm: {row.vm}"] if row.vm else []
             notes += ["before Linux 6.12: not contained"] if row.landlock else []
             words = row.by + (f" ({'; '.join(notes)})" if notes else "")
             lines.append(f"| {name} | {' | '.join(row.written(state) for state in STATES)} | {words} |")

@@ -69,8 +69,10 @@ def bystander(host: str, port: str, place: str, calls: str) -> None:
     held = socket.create_connection(server, 5)
     datagram, connected_datagram = (socket.socket(type=socket.SOCK_DGRAM) for _ in range(2))
     connected_datagram.connect(server)
-    listening = socket.create_server(("", int(calls) + 1))
-    have = {"connected": held, "datagram": datagram, "datagram-connected": connected_datagram, "listening": listening}
+    have = {"held": held, "datagram": datagram, "datagram-connected": connected_datagram}
+    # Of what may be ended there, each gets its own.
+    fresh = {"connected": lambda: socket.create_connection(server, 5),
+             "listening": lambda: socket.create_server(("", int(calls) + 1)), "unconnected": socket.socket}
 
     def answer(conn: socket.socket) -> None:
         said, descriptors, _, _ = socket.recv_fds(conn, ASKED, 1)
@@ -83,9 +85,9 @@ def bystander(host: str, port: str, place: str, calls: str) -> None:
                 except OSError as error:
                     return conn.sendall(str(error).encode())
             return conn.sendall(b"connected")
-        with socket.socket() as fresh:
-            descriptor = have.get(word, fresh).fileno()
-            conn.sendmsg([b"here"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))])
+        with contextlib.ExitStack() as stack:
+            one = have[word] if word in have else stack.enter_context(fresh[word]())
+            conn.sendmsg([b"here"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [one.fileno()]))])
 
     serve(place, answer)
     memory = os.getpid()              # IPC_CREAT, readable by everybody; removed with the last who has it
