@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from escape.attempts import SINK
+from escape.sink import Sink
 from hypothesis import HealthCheck, settings
+from lab.hosts import DB
 from lab.lab import Lab, lab
 from lab.weir import Installed, weir
 
@@ -64,6 +67,15 @@ def the_lab() -> Iterator[Lab]:
     """One set of hosts and servers for all lab tests."""
     with lab() as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def sink(the_lab: Lab) -> Iterator[Sink]:
+    """The server whose word is the verdict."""
+    with DB.entered():
+        opened = Sink(SINK)
+    with opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

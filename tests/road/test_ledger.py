@@ -7,23 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 from clients.test_clients import environment
+from escape.attempts import SINK
 from escape.sink import Sink
 from lab.hosts import CREW, DB, MODEL, wait_until
 from lab.lab import MODEL_PORT, Lab
 from lab.weir import AUDITOR, Installed, weir
 
 pytestmark = pytest.mark.lab
-
-SINK = 7007                           # of the database's host; no target
-
-
-@pytest.fixture(scope="module")
-def sink(the_lab: Lab) -> Iterator[Sink]:
-    with DB.entered():
-        opened = Sink(SINK)
-    with opened:
-        yield opened
-
 
 @pytest.fixture(scope="module")
 def own_weir(the_lab: Lab) -> Iterator[Installed]:

@@ -10,10 +10,10 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from escape.attempts import SINK
 from escape.sink import Sink
 from lab.hosts import CREW, DB, USER, wait_until
 from lab.lab import Lab
@@ -22,17 +22,6 @@ from lab.weir import AUDITOR, Installed, weir
 from probes import libbpf, links
 
 pytestmark = pytest.mark.lab
-
-SINK = 7007                           # of the database's host; no target
-
-
-@pytest.fixture(scope="module")
-def sink(the_lab: Lab) -> Iterator[Sink]:
-    with DB.entered():
-        opened = Sink(SINK)
-    with opened:
-        yield opened
-
 
 def ledger(installed: Installed, *more: str, user: str = "") -> dict[str, object]:
     done = installed.weir("ledger", "--json", *more, user=user)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from escape.attempts import SINK, TECHNIQUES, attempt
+from escape.attempts import TECHNIQUES, attempt
 from escape.sink import Sink
-from lab.hosts import CREW, DB, RUNTIME, wait_until
+from lab.hosts import CREW, RUNTIME, wait_until
 from lab.lab import Lab
 from lab.weir import Inside, Installed, weir
 
@@ -29,14 +29,6 @@ pytestmark = pytest.mark.lab
 
 HERE = Path(__file__).resolve().parents[1]
 BPFFS = Path("/run") / RUNTIME / "bpf"
-
-
-@pytest.fixture(scope="module")
-def sink(the_lab: Lab) -> Iterator[Sink]:
-    with DB.entered():
-        opened = Sink(SINK)
-    with opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
