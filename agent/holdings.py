@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator
@@ -51,6 +52,7 @@ class Foreign:
     cookie: int
     family: str                       # "INET stream", "PACKET raw"
     peer: str                         # "ADDRESS PORT", empty where it is not connected
+    exe: str                          # of who holds it, before anything was done
     done: str                         # what was done about it
 
 
@@ -84,7 +86,7 @@ class Holdings:
             if reason.errno != errno.EINVAL or not self._outside(inode):
                 raise
             # Before Linux 6.9 there is no pidfd of a thread, and this one has descriptors of its own.
-            return Foreign(place, inode, 0, "unknown", "", _end(None, place, end))
+            return Foreign(place, inode, 0, "unknown", "", _exe(place.pid), _end(None, place, inode, end))
         with copied as copy:
             if os.fstat(copy.fileno()).st_ino != inode:
                 raise OSError("another descriptor has this number now")
@@ -93,18 +95,40 @@ class Holdings:
                 return None
             kind = f"{_NAMES.get(int(family), str(int(family)))} {_kind(copy)}"
             cookie, peer = cookie_of(copy), _peer(copy)
-            return Foreign(place, inode, cookie, kind, peer, _end(copy, place, end))
+            return Foreign(place, inode, cookie, kind, peer, _exe(place.pid), _end(copy, place, inode, end))
 
 
-def _end(copy: socket.socket | None, place: Place, how: str) -> str:
+def _exe(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return ""
+
+
+def _end(copy: socket.socket | None, place: Place, inode: int, how: str) -> str:
     if how == RECORD:
         return "left as it is"
     if how == CONNECTION and copy is not None and copy.family in INTERNET and copy.type == socket.SOCK_STREAM:
         with suppress(OSError):
             return _reset(copy)
-    with suppress(ProcessLookupError):
-        os.kill(place.pid, 9)
-    return "its process was killed"
+    return "its process was killed" if _kill(place, inode) else "its process had ended"
+
+
+def _kill(place: Place, inode: int) -> bool:
+    """Whoever has that number now, only where it holds that socket: numbers are used again."""
+    try:
+        pidfd = os.pidfd_open(place.pid)
+    except OSError:
+        return False
+    try:
+        if os.readlink(f"/proc/{place.pid}/task/{place.tid}/fd/{place.fd}") != f"socket:[{inode}]":
+            return False
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except OSError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
 
 
 def _reset(copy: socket.socket) -> str:

@@ -114,7 +114,7 @@ class Ledger:
             LOG.error("pid %d holds a socket that was made outside: %s, peer %s: %s", one.place.pid, one.family,
                       one.peer or "none", one.done)
             self._tell(words.FOREIGN, {
-                "pid": one.place.pid, "thread": one.place.tid, "fd": one.place.fd, "exe": _exe(one.place.pid),
+                "pid": one.place.pid, "thread": one.place.tid, "fd": one.place.fd, "exe": one.exe,
                 "family": one.family, "peer": one.peer, "cookie": f"{one.cookie:x}", "inode": one.inode,
                 "done": one.done}, start.workload if start else "")
 
@@ -139,13 +139,6 @@ class Ledger:
 
     def acknowledge(self, by: str) -> None:
         self._tell(words.ACKNOWLEDGED, {"by": by}, "")
-
-
-def _exe(pid: int) -> str:
-    try:
-        return os.readlink(f"/proc/{pid}/exe")
-    except OSError:
-        return ""
 
 
 def now() -> int:

@@ -79,26 +79,35 @@ def test_a_second_start_keeps_marks_and_origins(contained: Block) -> None:
 
 def test_the_loader_may_be_killed_at_any_moment(contained: Block) -> None:
     """From nothing attached: some hooks, then kill -9; the next start makes it whole, and nothing is there twice."""
-    with contained.containment._tracefs() as tracefs:
-        whole = subprocess.run(loader(contained, tracefs), env=ENVIRONMENT, capture_output=True, text=True, check=True)
-        assert len(whole.stdout.split(",")) > len(links.HOOKS)
-        cut = 0
-        for number in range(1, len(links.HOOKS), 3):
-            for pin in links.pins():
-                if pin not in links.MAPS:
-                    (contained.containment.bpffs / pin).unlink(missing_ok=True)
-            contained.containment.close()
-            _kill_when(loader(contained, tracefs), contained.containment.bpffs, number)
-            cut += bool(contained.containment.problems())
-            assert set(attached(contained).values()) <= {0, 1}
-            token = f"token-killed-loader-{number}"
-            contained.technique("plain-ipv4", token)
-            assert not contained.sink.saw(token), "the rules hold whatever the probes do"
-            subprocess.run(loader(contained, tracefs), env=ENVIRONMENT, capture_output=True, check=True)
-            assert contained.containment.problems() == []
-            assert set(attached(contained).values()) == {1}
-        assert cut, "it was never killed half-way"
-    contained.containment.repair()
+    try:
+        with contained.containment._tracefs() as tracefs:
+            whole = subprocess.run(loader(contained, tracefs), env=ENVIRONMENT, capture_output=True, text=True,
+                                   check=True)
+            assert len(whole.stdout.split(",")) > len(links.HOOKS)
+            for _ in range(5):        # on a busy machine who watches may come late each time of a round
+                cut = [_killed_half_way(contained, tracefs, number) for number in range(1, len(links.HOOKS), 3)]
+                if any(cut):
+                    break
+            assert any(cut), "it was never killed half-way"
+    finally:
+        contained.containment.repair()
+
+
+def _killed_half_way(contained: Block, tracefs: Path, number: int) -> bool:
+    for pin in links.pins():
+        if pin not in links.MAPS:
+            (contained.containment.bpffs / pin).unlink(missing_ok=True)
+    contained.containment.close()
+    _kill_when(loader(contained, tracefs), contained.containment.bpffs, number)
+    cut = bool(contained.containment.problems())
+    assert set(attached(contained).values()) <= {0, 1}
+    token = f"token-killed-loader-{number}"
+    contained.technique("plain-ipv4", token)
+    assert not contained.sink.saw(token), "the rules hold whatever the probes do"
+    subprocess.run(loader(contained, tracefs), env=ENVIRONMENT, capture_output=True, check=True)
+    assert contained.containment.problems() == []
+    assert set(attached(contained).values()) == {1}
+    return cut
 
 
 def _kill_when(command: list[str], bpffs: Path, links_there: int) -> None:
