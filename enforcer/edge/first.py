@@ -19,11 +19,14 @@ BANNER: Final = 1024                  # bytes of a server that are looked at for
 
 UNKNOWN, PASS = None, ""              # not told yet; may go on.  Anything else is why the flow ends.
 
-_GAP: Final = rb"[ \t\x0b\x0c]+"      # more than RFC 9112 3 has: what a lenient server takes
-_REQUEST: Final = re.compile(rb"([^\s]{1,64})" + _GAP + rb"([^\n]*?)" + _GAP + rb"HTTP/\d+(?:\.\d+)?[ \t\r]*\n")
+# No expression here may go back over what it has passed: a crew would hold the whole enforcer up (`++`, `*+`).
+_GAP: Final = b" \t\x0b\x0c"           # more than RFC 9112 3 has: what a lenient server takes
+_VERSION: Final = re.compile(rb"HTTP/\d++(?:\.\d++)?")
+_METHOD_WORD: Final = re.compile(rb"[^\s]{1,64}+(?=[ \t\x0b\x0c])")
 _PERHAPS: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}([ \t\x0b\x0c].*)?")
 _METHOD: Final = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|TRACE|PATCH|CONNECT)[ \t\x0b\x0c]")
-_PROXY: Final = re.compile(rb"(?:CONNECT[ \t]+\S+:\d+|[A-Z]{3,10}[ \t]+https?://(?P<there>[^\s/?#]*)\S*)[ \t]+HTTP/\d")
+_PROXY: Final = re.compile(
+    rb"(?:CONNECT[ \t]++(?>\S*:)\d++|[A-Z]{3,10}+[ \t]++https?://(?P<there>[^\s/?#]*+)\S*+)[ \t]++HTTP/\d")
 _TAIL: Final = 512                    # bytes that are kept for it
 _HEADERS_END: Final = re.compile(rb"\r?\n\r?\n")
 _AUTHORITY: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
@@ -98,15 +101,15 @@ class Beginning:
         line = data.partition(b"\n")[0]
         if not data or (line == data and _PERHAPS.fullmatch(data)):
             return UNKNOWN
-        found = _REQUEST.match(data)
-        if not found or found[1] == b"PRI":            # HTTP/2 (RFC 9113 3.4): whom it names is not read here
+        method, target = _request(line)
+        if not method or method == b"PRI":             # HTTP/2 (RFC 9113 3.4): whom it names is not read here
             return PASS
-        if found[1].upper() == b"CONNECT":
+        if method.upper() == b"CONNECT":
             return f"CONNECT: {_NO_PROXY}"
-        end = _HEADERS_END.search(data)
+        end = _HEADERS_END.search(data, max(0, len(line) - 1))
         if not end:
             return UNKNOWN
-        return self._hosts(found[2], data[found.end():end.start()]) or self._later(data[end.end() - 1:])
+        return self._hosts(target, data[len(line) + 1:end.start()]) or self._later(data[end.end() - 1:])
 
     def _hosts(self, target: bytes, head: bytes) -> str:
         lines = [line.removesuffix(b"\r") for line in head.split(b"\n")]
@@ -133,6 +136,16 @@ class Beginning:
             if there is None or _bare(there.rpartition(b"@")[2]) not in (self._names or {self._address}):
                 return _NO_PROXY
         return PASS
+
+
+def _request(line: bytes) -> tuple[bytes, bytes]:
+    """Method and target of a request's first line; empty where it is none (RFC 9112 3)."""
+    method = _METHOD_WORD.match(line)
+    rest = line.rstrip(_GAP + b"\r")
+    at = max(map(rest.rfind, (gap.to_bytes(1, "big") for gap in _GAP)))
+    if not method or at < method.end() or not _VERSION.fullmatch(rest, at + 1):
+        return b"", b""
+    return method[0], rest[method.end():at].strip(_GAP)
 
 
 def _socks(data: bytes) -> str | None:

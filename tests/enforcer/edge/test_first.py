@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -209,6 +210,19 @@ def test_a_beginning_in_too_many_pieces_or_records() -> None:
         said = one.client(b"x" if said is UNKNOWN and one._pieces else b"GET ")
     assert "pieces" in str(said)
     assert "records" in str(begin(NAME).client(in_records(hello(NAME, 900), 1)))
+
+
+@pytest.mark.parametrize("data", [
+    b"GET" + b" " * 60_000 + b"\n", b"GET" + b" x" * 30_000 + b" \n", b"x" * 64 + b" \t" * 30_000 + b"HTTP/1\n",
+    *(b"GET / HTTP/1.1\r\nHost: api.example\r\n\r\n" + one for one in (
+        b"GET http://" + b"a" * 60_000, b"CONNECT " + b":1" * 30_000, b"CONNECT" + b" " * 60_000, b"A" * 60_000,
+        b"CONNECT :" + b"1" * 60_000, b"GET " * 15_000, b"GET http://" * 5_000, b"A" * 30_000 + b" " * 30_000)),
+])
+def test_nothing_that_a_crew_says_takes_longer_than_its_length(data: bytes) -> None:
+    """An expression that goes back over what it has passed takes minutes here, and the agent ends the enforcer."""
+    before = time.process_time()
+    begin(NAME).client(data)
+    assert time.process_time() - before < 1
 
 
 def test_random_bytes_hold_nobody_up() -> None:
