@@ -47,7 +47,7 @@ class Containment:
         self._tags: dict[str, bytes] = {}      # of the programs as they were loaded
         self._ring: libbpf.Ring | None = None
         self._places: frozenset[bytes] | None = None
-        self._holdings = Holdings(self._made_inside, self._made_outside)
+        self._holdings = Holdings(self._in_crew, self._made_inside, self._made_outside)
 
     @property
     def slice(self) -> Path:
@@ -260,6 +260,10 @@ class Containment:
         pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
         marked = {pid for pid in pids if libbpf.lookup(fd, struct.pack("=I", pid), 4) not in (None, bytes(4))}
         return marked.union(cgroups.processes(self.slice))
+
+    def _in_crew(self, pid: int) -> bool:
+        """By mark or cgroup.  Raises OSError where it cannot be told."""
+        return self.owner_of(pid) != 0 or cgroups.is_inside(self._slice, cgroups.path_of(pid))
 
     def _made_inside(self, copy: socket.socket, pid: int) -> bool:
         """By what the probes keep with the socket; else by its cgroup, in the network namespace of `pid`."""

@@ -5,6 +5,10 @@ them: it is found by looking.  Every descriptor of every crew task that is a soc
 of it (pidfd_getfd), whatever its network namespace; what is known is not looked at again while somebody holds it.  A
 socket that is held for less time than there is between two looks is not seen.
 
+Whose number a process has may change at any moment, and crews know how to hurry that.  So everything is done by a
+descriptor of the process (pidfd), which was found to be a crew's while it had that number: nobody else's socket is
+ended, and nobody else is killed.
+
 A socket was made there where the probes say so (their storage on the socket itself) or where its cgroup lies in the
 slice (one that was accepted, or made while the probes were away).  Unix and netlink sockets lead nowhere by themselves.
 """
@@ -17,18 +21,20 @@ import signal
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 MOST: Final = 2000                    # sockets that are looked at in one round; the others in the next
+MISSED: Final = 3                     # rounds in a row after which a number that always moves on is not waited for
 HARMLESS: Final = frozenset((socket.AF_UNIX, socket.AF_NETLINK, socket.AF_ALG))
 INTERNET: Final = frozenset((socket.AF_INET, socket.AF_INET6))
 CONNECTION, PROCESS, RECORD = "connection", "process", "record"        # what is ended
-_PIDFD_GETFD, _PIDFD_OPEN, _KCMP = 438, 434, {"x86_64": 312, "aarch64": 272}
+_PIDFD_GETFD, _KCMP = 438, {"x86_64": 312, "aarch64": 272}
 _PIDFD_THREAD: Final = os.O_EXCL      # linux/pidfd.h, since 6.9
 _KCMP_FILES: Final = 2
 _SO_COOKIE: Final = 57                # asm-generic/socket.h
+_LINGER: Final = struct.Struct("=ii")
 _UNSPECIFIED: Final = struct.pack("=H14x", socket.AF_UNSPEC)
 _NAMES: Final = {int(family): family.name.removeprefix("AF_") for family in socket.AddressFamily}
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -57,45 +63,76 @@ class Foreign:
 
 
 class Holdings:
-    """`made_inside(copy, pid)`: whether a socket of the internet families was made by a crew; `outside(inode)` the same
-    by its number alone, for a descriptor that cannot be copied: True only where it is known to come from elsewhere."""
+    """`crew(pid)`: whether that is a crew's; OSError where it cannot be told.  `made_inside(copy, pid)`: whether
+    a socket of the internet families was made by a crew; `outside(inode)` the same by its number alone, for a
+    descriptor that cannot be copied: True only where it is known to come from elsewhere."""
 
-    def __init__(self, made_inside: Callable[[socket.socket, int], bool], outside: Callable[[int], bool]) -> None:
-        self._made_inside, self._outside = made_inside, outside
+    def __init__(
+        self, crew: Callable[[int], bool], made_inside: Callable[[socket.socket, int], bool],
+        outside: Callable[[int], bool],
+    ) -> None:
+        self._crew, self._made_inside, self._outside = crew, made_inside, outside
         self._known: frozenset[int] = frozenset()
+        self._waiting: dict[int, int] = {}     # inode -> rounds in which it was missed
 
     def look(self, pids: Iterable[int], end: str) -> list[Foreign]:
         """`end`: CONNECTION (what has none: the process), PROCESS or RECORD."""
         held = dict(_sockets(pids))
         known, found, looked = self._known & held.keys(), [], set()
-        for inode in list(held.keys() - known)[:MOST]:
+        # Who has waited longest comes first: many new ones do not keep an older one from being looked at.
+        waiting = {inode: missed for inode, missed in self._waiting.items() if inode in held}
+        waiting |= dict.fromkeys((inode for inode in held if inode not in known and inode not in waiting), 0)
+        for inode in tuple(waiting)[:MOST]:
+            missed = waiting.pop(inode)
             try:
-                foreign = self._examine(inode, held[inode], end)
+                foreign = self._examine(inode, held[inode], end, missed >= MISSED)
             except OSError:
-                continue              # it is gone, or has another number now: the next round looks again
+                waiting[inode] = missed + 1    # it is gone, or has another number now: the next round looks again
+                continue
             looked.add(inode)
             if foreign is not None:
                 found.append(foreign)
-        self._known = known | looked
+        self._known, self._waiting = known | looked, waiting
         return found
 
-    def _examine(self, inode: int, place: Place, end: str) -> Foreign | None:
+    def _examine(self, inode: int, place: Place, end: str, moves: bool) -> Foreign | None:
+        """`moves`: it was not found where it had been again and again."""
+        with self._process(place) as process:
+            try:
+                copied = _copy(process, place)
+                if os.fstat(copied.fileno()).st_ino != inode:
+                    _let_go(copied)
+                    raise OSError(errno.ESTALE, "another descriptor has this number now")
+            except OSError as reason:
+                if not (moves or reason.errno == errno.EINVAL) or not self._outside(inode):
+                    raise
+                # Before Linux 6.9 there is no pidfd of a thread, and this one has descriptors of its own.
+                return Foreign(place, inode, 0, "unknown", "", _exe(place.pid), _end(None, process, end))
+            try:
+                return self._judge(copied, process, inode, place, end)
+            finally:
+                _let_go(copied)
+
+    def _judge(self, copy: socket.socket, process: int, inode: int, place: Place, end: str) -> Foreign | None:
+        family = copy.family
+        if family in HARMLESS or (family in INTERNET and self._made_inside(copy, place.pid)):
+            return None
+        kind = f"{_NAMES.get(int(family), str(int(family)))} {_kind(copy)}"
+        cookie, peer = cookie_of(copy), _peer(copy)
+        return Foreign(place, inode, cookie, kind, peer, _exe(place.pid), _end(copy, process, end))
+
+    @contextmanager
+    def _process(self, place: Place) -> Iterator[int]:
+        """A descriptor of it.  Raises OSError where it is no crew's process (any more)."""
+        process = os.pidfd_open(place.pid)
         try:
-            copied = _copy(place)
-        except OSError as reason:
-            if reason.errno != errno.EINVAL or not self._outside(inode):
-                raise
-            # Before Linux 6.9 there is no pidfd of a thread, and this one has descriptors of its own.
-            return Foreign(place, inode, 0, "unknown", "", _exe(place.pid), _end(None, place, inode, end))
-        with copied as copy:
-            if os.fstat(copy.fileno()).st_ino != inode:
-                raise OSError("another descriptor has this number now")
-            family = copy.family
-            if family in HARMLESS or (family in INTERNET and self._made_inside(copy, place.pid)):
-                return None
-            kind = f"{_NAMES.get(int(family), str(int(family)))} {_kind(copy)}"
-            cookie, peer = cookie_of(copy), _peer(copy)
-            return Foreign(place, inode, cookie, kind, peer, _exe(place.pid), _end(copy, place, inode, end))
+            inside = self._crew(place.pid)
+            signal.pidfd_send_signal(process, 0)       # it still has the number: it had it when it was looked at
+            if not inside:
+                raise ProcessLookupError(errno.ESRCH, "its number is another's now")
+            yield process
+        finally:
+            os.close(process)
 
 
 def _exe(pid: int) -> str:
@@ -105,30 +142,15 @@ def _exe(pid: int) -> str:
         return ""
 
 
-def _end(copy: socket.socket | None, place: Place, inode: int, how: str) -> str:
+def _end(copy: socket.socket | None, process: int, how: str) -> str:
     if how == RECORD:
         return "left as it is"
     if how == CONNECTION and copy is not None and copy.family in INTERNET and copy.type == socket.SOCK_STREAM:
         with suppress(OSError):
             return _reset(copy)
-    return "its process was killed" if _kill(place, inode) else "its process had ended"
-
-
-def _kill(place: Place, inode: int) -> bool:
-    """Whoever has that number now, only where it holds that socket: numbers are used again."""
-    try:
-        pidfd = os.pidfd_open(place.pid)
-    except OSError:
-        return False
-    try:
-        if os.readlink(f"/proc/{place.pid}/task/{place.tid}/fd/{place.fd}") != f"socket:[{inode}]":
-            return False
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except OSError:
-        return False
-    finally:
-        os.close(pidfd)
-    return True
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    return "its process was killed"
 
 
 def _reset(copy: socket.socket) -> str:
@@ -177,19 +199,38 @@ def _tables(pid: int) -> Iterator[int]:
                 yield tid
 
 
-def _copy(place: Place) -> socket.socket:
-    """The same open socket.  Raises OSError."""
-    thread = place.tid != place.pid
-    pidfd = _libc.syscall(_PIDFD_OPEN, place.tid, _PIDFD_THREAD if thread else 0)
-    if pidfd < 0:
-        raise OSError(ctypes.get_errno(), "pidfd_open")
+def _copy(process: int, place: Place) -> socket.socket:
+    """The same open socket.  Raises OSError; EINVAL where the kernel has no descriptors of threads."""
+    if place.tid == place.pid:
+        return _copy_of(process, place.fd)
+    thread = os.pidfd_open(place.tid, _PIDFD_THREAD)
     try:
-        fd = _libc.syscall(_PIDFD_GETFD, pidfd, place.fd, 0)
+        os.stat(f"/proc/{place.pid}/task/{place.tid}")         # a thread of that process
+        return _copy_of(thread, place.fd)
     finally:
-        os.close(pidfd)
+        os.close(thread)
+
+
+def _copy_of(pidfd: int, number: int) -> socket.socket:
+    fd = _libc.syscall(_PIDFD_GETFD, pidfd, number, 0)
     if fd < 0:
         raise OSError(ctypes.get_errno(), "pidfd_getfd")
-    return socket.socket(fileno=fd)
+    try:
+        return socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)                  # something else has the number now
+        raise
+
+
+def _let_go(copy: socket.socket) -> None:
+    """Where the crew has closed its own meanwhile, this is the last one, and close(2) would wait here as long as the
+    crew has asked for (SO_LINGER): hours."""
+    with suppress(OSError):
+        if copy.family in INTERNET and copy.type == socket.SOCK_STREAM:
+            on, seconds = _LINGER.unpack(copy.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size))
+            if on and seconds:
+                copy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.pack(0, 0))
+    copy.close()
 
 
 def cookie_of(one: socket.socket) -> int:

@@ -82,6 +82,7 @@ class Agent:
         self._ring: list[Origin] = []
         self._ring_open = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sockets: asyncio.Task[None] | None = None        # the look at what crews hold
 
     # life
 
@@ -290,7 +291,9 @@ class Agent:
 
     async def _tick(self) -> None:
         await self.watch.look_beside()
-        await self.ledger.look(self.config.ledger.foreign)
+        if self._sockets is None or self._sockets.done():
+            # Beside the watch: what crews do with their sockets may hold this up, and must not hold that up.
+            self._sockets = self._spawn(self.ledger.look(self.config.ledger.foreign))
         self.watch.processes({"enforcer": self.enforcer.view().pid, "recorder": self.recorder.view().pid,
                               "launcher": self.launcher.pid})
         self._sweep()
@@ -523,10 +526,11 @@ class Agent:
     def _groups(self) -> Groups:
         return Groups(self.accounts.approvers, self.accounts.audit.pw_gid)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
