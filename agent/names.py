@@ -12,12 +12,13 @@ from agent.config import Config
 from agent.contract.messages import AskerAnswer, NameAsked, NameRecorded, WhoAsks
 from agent.contract.names import covers
 from agent.fields import is_address
-from agent.journal import Journal, JournalError
+from agent.journal import VALUE, Journal, JournalError
 from agent.kernel import Kernel
 from agent.owners import Owners
 from agent.resolve import Known, check_addresses
 
 VERDICTS: Final = ("answered", "refused", "failed")
+MOST: Final = 256                     # addresses in one word of the enforcer's; it has 32 of a server's
 _PLAIN: Final = frozenset(string.ascii_letters + string.digits + "-_")
 
 
@@ -50,6 +51,8 @@ class Askers:
         """Recorded, or not answered."""
         if asked.verdict not in VERDICTS:
             return NameRecorded(asked.number, error="no such verdict")
+        if len(asked.addresses) > MOST or max(map(len, (asked.name, *asked.addresses))) > VALUE:
+            return NameRecorded(asked.number, error="it is too long")
         given: tuple[str, ...] = ()
         pattern = self._pattern(asked.name)
         if asked.verdict == "answered":

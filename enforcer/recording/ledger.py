@@ -26,6 +26,7 @@ KINDS: Final = frozenset((events.SESSION_OPENED, events.FLOW_OPENED, events.REFU
 OPEN: Final = 100_000                 # sockets with connects that nobody accounts for yet
 RECENT: Final = 100_000               # cookies that are remembered after, or before, they were seen
 ALARMS: Final = 100
+EACH: Final = 16                      # connects of one socket that are followed: of more, the oldest had failed
 NOT_FOLLOWED: Final = "not followed"  # more open ones than OPEN, or without a cookie (an earlier build's)
 AGAIN: Final = "connected again"      # the same socket: this one had failed
 _KINDS: Final = {events.SESSION_OPENED: "session", events.FLOW_OPENED: "flow", events.REFUSED: "refused"}
@@ -74,6 +75,7 @@ class Book:
             self.counts[NOT_FOLLOWED] += 1
         elif verdict not in _DECIDED:
             self.counts[f"{verdict} by the kernel" if verdict == "refused" else verdict] += 1
+            self._failed(cookie, [one for one in self._open.get(cookie, []) if one.verdict == words.ELSEWHERE])
             _remember(self._done, cookie, verdict)
         elif (kind := self._early.pop(cookie, "")) or self._passed(cookie, verdict):
             self.counts[kind or self._done[cookie]] += 1
@@ -85,6 +87,18 @@ class Book:
             self._open.setdefault(cookie, []).append(Connect(
                 seq, event.at, event.monotonic, cookie, event.workload, _number(detail.get("pid", ""), 10),
                 detail.get("destination", ""), verdict))
+            if len(lines := self._open[cookie]) > EACH:
+                rewritten = next((one for one in lines[:-1] if one.verdict != words.ELSEWHERE), lines[-1])
+                self._failed(cookie, [one for one in lines if one is not rewritten])
+
+    def _failed(self, cookie: int, left: list[Connect]) -> None:
+        """The socket was connected anew, which it can be only after what is not `left` had ended."""
+        if gone := len(self._open.get(cookie, [])) - len(left):
+            self.counts[AGAIN] += gone
+            if left:
+                self._open[cookie] = left
+            else:
+                del self._open[cookie]
 
     def _passed(self, cookie: int, verdict: str) -> bool:
         """The kernel let this very connect through, and so it is connected elsewhere."""

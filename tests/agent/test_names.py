@@ -72,6 +72,15 @@ async def test_a_name_that_is_not_permitted_is_not_taken(told: Told, name: str) 
     assert told.known.addresses(name) == ()
 
 
+@pytest.mark.parametrize("word", [
+    asked("api.test", *(f"192.0.2.{number % 256}" for number in range(100_000))), asked("api.test", "1" * 1_000_000),
+    asked("a" * 1_000_000, "192.0.2.1"),
+])
+async def test_an_enforcer_cannot_hold_the_agent_up_with_one_word(told: Told, word: NameAsked) -> None:
+    assert told.askers.name_asked(word).error == "it is too long"
+    assert told.events() == []
+
+
 async def test_what_cannot_be_recorded_is_not_given(told: Told) -> None:
     told.askers._journal = Journal(told.directory / "gone", 0)
     said = told.askers.name_asked(asked("api.test", "192.0.2.1"))

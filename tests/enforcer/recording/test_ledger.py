@@ -61,6 +61,8 @@ def book(*seen: object) -> ledger.Book:
     ([connect(1, ELSEWHERE), flow(1, "redirect")], {"flow": 1}),
     ([connect(1, ELSEWHERE), refused(1)], {"refused": 1}),
     ([connect(1, "dns"), connect(1, ELSEWHERE)], {"dns": 2}),          # let through, and so it is elsewhere
+    ([connect(1), connect(1, "local")], {"local": 1, "connected again": 1}),       # else "connected, and elsewhere"
+    ([connect(1), connect(1, "dns")], {"dns": 1, "connected again": 1}),
     ([connect(1), unaccounted(1)], {"unaccounted": 1}),
     ([host(CONNECT, {"owner": "1", "pid": "2"})], {ledger.NOT_FOLLOWED: 1}),      # of an earlier build
     ([host("launch", {}), host("exit", {})], {}),
@@ -79,11 +81,20 @@ def test_accounted(seen: list[object], counts: dict[str, int]) -> None:
     [connect(1, ELSEWHERE), session(1)],                               # a session of the rewrite is not its account
     [connect(1, ELSEWHERE), flow(1)],
     [connect(1, "refused"), connect(1, ELSEWHERE)],
+    [connect(1), connect(1, ELSEWHERE), connect(1, "local")],          # nothing that the crew does afterwards hides it
     [connect(1), ended(1, until=0)],                                   # of an earlier one
     [connect(1), unaccounted(1, 0)],
 ])
 def test_open(seen: list[object]) -> None:
     assert len(book(*seen)) == 1
+
+
+def test_one_socket_that_connects_again_and_again_takes_no_more_than_its_share() -> None:
+    found = book(connect(1, ELSEWHERE), *(connect(1) for _ in range(100_000)))
+    [first, *others] = found.open(1000)
+    assert (first.verdict, len(others)) == (ELSEWHERE, ledger.EACH - 1)
+    assert others[-1].seq == 100_001
+    assert found.counts == {"connected again": 100_001 - ledger.EACH}
 
 
 def test_what_is_told_of_an_open_one() -> None:
