@@ -5,7 +5,7 @@ from typing import Final
 
 MOST: Final = 64 << 10                # bytes of a ClientHello
 RECORDS: Final = 1024                 # that it may come in
-_HANDSHAKE: Final = 0x16
+_ALERT, _HANDSHAKE = 0x15, 0x16
 _CLIENT_HELLO: Final = 1
 
 
@@ -43,8 +43,8 @@ def _hello(data: bytes) -> bytes:
     message, at = b"", 0
     for _ in range(RECORDS):
         head = data[at:at + 5]
-        if len(head) > 1 and head[1] != 3:
-            raise Malformed("opaque" if at == 0 else "a record of another version")
+        if len(head) > 1 and head[1] != 3 and (at or not _lenient(data)):
+            raise Malformed("a record of another version" if at else "opaque")
         if head[:1] and head[0] != _HANDSHAKE:
             if len(head) < 2:
                 raise Unfinished
@@ -67,6 +67,18 @@ def _hello(data: bytes) -> bytes:
             raise Unfinished
         at += 5 + size
     raise Malformed("in too many records")
+
+
+def _lenient(data: bytes) -> bool:
+    """Whether what begins with another version than 3.x may be TLS all the same: it is not looked at by every server
+    (RFC 8446 5.1 says so; Go's takes any below 16.0), and an alert may come before a hello."""
+    if data[1] >= 16 or data[0] not in (_ALERT, _HANDSHAKE):
+        return False
+    if len(data) < 6:
+        raise Unfinished
+    if data[0] == _ALERT:
+        return data[3:5] == b"\0\2" and data[5] in (1, 2)     # RFC 8446 6: level and description
+    return data[5] == _CLIENT_HELLO
 
 
 def _find(hello: bytes, at: int, end: int) -> str:

@@ -50,6 +50,9 @@ TABLE = [
     (hello(NAME, 900), PASS), (hello("other.example", 900), "TLS for"),
     (b"\x15\x03\x01\x00\x02\x01\x00" + hello("other.example"), "TLS that cannot be told"),
     (b"\x16\x03\x01\x00\x00" + hello("other.example"), "TLS that cannot be told"),
+    (b"\x16\x02\x01" + hello("other.example")[3:], "TLS for 'other.example'"),        # Go's servers take it
+    (b"\x16\x0f\x01" + hello(NAME)[3:], PASS), (b"\x16\x10\x01" + hello("other.example")[3:], PASS),
+    (b"\x15\x02\x00\x00\x02\x01\x00" + hello("other.example"), "TLS that cannot be told"),
     (b"\x80\x2e\x01\x03\x01" + bytes(60), "TLS without a server name"),
     (b"GET / HTTP/1.1\r\nHost: api.example\r\n\r\n", PASS),
     (b"GET / HTTP/1.1\r\nhost:API.EXAMPLE.:8080\r\n\r\n", PASS),
