@@ -1,5 +1,19 @@
 /* A crew's connect is recorded, then rewritten to the listener; what cannot be recorded is refused. */
 
+/* By its own address: what the kernel makes of none depends on what the socket is bound to (127.0.0.2; for "::" also
+ * ::ffff:127.0.0.1), so that it would dial somebody else than was looked at. */
+static __always_inline void dial(struct bpf_sock_addr *ctx, int family, u32 *to)
+{
+	if (family == 4) {
+		ctx->user_ip4 = to[3];
+	} else {
+		ctx->user_ip6[0] = to[0];
+		ctx->user_ip6[1] = to[1];
+		ctx->user_ip6[2] = to[2];
+		ctx->user_ip6[3] = to[3];
+	}
+}
+
 static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, struct settings *s, struct crew *crew, struct origin *origin, int family)
 {
 	u32 *to = (u32 *)origin->destination;
@@ -20,6 +34,8 @@ static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, struct setting
 		return REFUSE;
 	}
 	int local = connect_local(ctx, crew, origin, place);
+	if (local == PASS)
+		dial(ctx, family, place);
 	if (local >= 0)
 		return local;
 	origin->verdict = VERDICT_REDIRECTED;

@@ -100,6 +100,23 @@ def test_others_on_loopback_are_for_the_enforcer_to_say(
     assert [one.verdict for one in contained.containment.drain()] == ["redirected"]
 
 
+@pytest.mark.parametrize(("own", "other", "bound", "dialled"), [
+    ("::1", "127.0.0.1", "::ffff:127.0.0.1", "::"), ("127.0.0.1", "127.0.0.2", "127.0.0.2", "0.0.0.0"),
+    ("127.0.0.1", "127.0.0.2", "::ffff:127.0.0.2", "::ffff:0.0.0.0"),
+])
+@pytest.mark.parametrize("server", [OTHER, {"inside": False}], ids=["another's", "the host's"])
+@pytest.mark.parametrize("layers", ["contained", "without_rules"])
+def test_no_address_means_what_was_looked_at(
+    request: pytest.FixtureRequest, layers: str, own: str, other: str, bound: str, dialled: str,
+    server: dict[str, object]) -> None:
+    """By itself the kernel takes "no address" for the one that the socket is bound to: where another listens."""
+    block: Block = request.getfixturevalue(layers)
+    asking = ASK.replace("s.settimeout(2)", f"s.settimeout(2); s.bind(({bound!r}, 0))")
+    with served(block, own, **ONE), served(block, other, **server):
+        said, _ = block.python(asking, dialled, SERVED, "token", **ONE).communicate(timeout=30)
+    assert "echo" not in said or f"'{own}'" in said or f"'::ffff:{own}'" in said
+
+
 def test_a_registered_place_is_redirected_whoever_listens(contained: Block) -> None:
     contained.containment.register([("127.0.0.1", SERVED), ("192.0.2.1", SERVED)])
     try:
