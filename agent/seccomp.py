@@ -72,6 +72,8 @@ def _sockets(rules: object) -> None:
     _add(rules, unknown, "socket", seccomp.Arg(0, seccomp.GE, _FAMILIES))
     for family in set(range(_FAMILIES)) - {_UNIX, _INET, _INET6, _NETLINK}:
         _add(rules, unknown, "socket", seccomp.Arg(0, seccomp.EQ, family))
+    # Pairs are made as sockets are, module and all, before the family is asked whether it has any: TIPC has.
+    _add(rules, unknown, "socketpair", seccomp.Arg(0, seccomp.NE, _UNIX))
     _add(rules, protocol, "socket", seccomp.Arg(0, seccomp.EQ, _NETLINK), seccomp.Arg(2, seccomp.NE, 0))
     for family in (_INET, _INET6):
         # With protocol 0 the type chooses: SOCK_SEQPACKET would be SCTP.
