@@ -270,12 +270,13 @@ class Containment:
         key = struct.pack("=i", copy.fileno())
         if any(libbpf.lookup(self._map(name), key, links.MAPS[name].value_size) for name in ("makers", "origins")):
             return True
-        if copy.type != socket.SOCK_STREAM:
+        if copy.type not in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
             return False
-        cookie, inside = cookie_of(copy), self._cgroup_ids()
+        cookie, inside, port = cookie_of(copy), self._cgroup_ids(), copy.getsockname()[1]
         with netns.entered(pid):
-            return any(one.cookie == cookie and one.cgroup in inside
-                       for one in sockdiag.tcp_sockets(copy.getsockname()[1]))
+            there = (sockdiag.tcp_sockets(port, listening=True) if copy.type == socket.SOCK_STREAM
+                     else sockdiag.udp_sockets(port))
+        return any(one.cookie == cookie and one.cgroup in inside for one in there)
 
     def _made_outside(self, inode: int) -> bool:
         inside = self._cgroup_ids()

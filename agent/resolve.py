@@ -11,6 +11,7 @@ import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ SHORTEST, LONGEST, AGAIN = 5.0, 300.0, 5.0       # seconds between questions; af
 KEEP: Final = 3600.0                  # seconds
 MOST: Final = 64                      # addresses of one name; the oldest are forgotten
 BELOW: Final = 256                    # names below one wildcard; those that were given longest ago are forgotten
+READ, LONGEST_TEXT = 1024, 64         # of what the enforcer says that a name leads to: addresses, characters of one
 HOSTS: Final = "/etc/hosts"
 HOSTS_TTL: Final = 30.0               # seconds
 
@@ -244,9 +246,9 @@ class Resolver:
 def check_addresses(given: Iterable[str]) -> tuple[str, ...]:
     """What the enforcer says that a name leads to, as far as a name may lead there: canonical, MOST at most."""
     found = []
-    for one in given:
+    for one in islice(given, READ):
         try:
-            if not unreachable(one):
+            if len(one) <= LONGEST_TEXT and not unreachable(one):
                 found.append(str(ipaddress.ip_address(one)))
         except ValueError:
             continue

@@ -18,15 +18,17 @@ _ID: Final = struct.Struct("!HH16s16s")       # ports and addresses; then interf
 _ID_BYTES, _MESSAGE_BYTES, _INODE_AT = 48, 72, 68
 _ANY_STATE: Final = (1 << 32) - 1     # an unconnected datagram socket counts as closed
 _CONNECTED: Final = sum(1 << state for state in (1, 2, 4, 5, 8, 9, 11))       # all but LISTEN and those without owner
+_LISTEN: Final = 1 << 10
 _RECEIVE: Final = 1 << 17
 
 
-def tcp_sockets(port: int) -> list[Held]:
+def tcp_sockets(port: int, listening: bool = False) -> list[Held]:
     """Connected or connecting ones with that local port (0: any), both families.  Raises OSError."""
+    states = _CONNECTED | (_LISTEN if listening else 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as link:
         link.settimeout(5.0)
         return [one for family in (socket.AF_INET, socket.AF_INET6)
-                for one in _dump(link, family, port, socket.IPPROTO_TCP, _CONNECTED)]
+                for one in _dump(link, family, port, socket.IPPROTO_TCP, states)]
 
 
 def all_tcp_sockets() -> list[Held]:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -155,3 +156,11 @@ def test_names_below_a_wildcard_are_bounded_and_forgotten() -> None:
     known.update("a.cdn.test", ["2"], 1)
     known.forget_others(["*.cdn.test"])
     assert (known.addresses("a.cdn.test"), known.addresses("db.test")) == (("2",), ())
+
+
+def test_what_the_enforcer_says_is_read_to_a_bound() -> None:
+    """The agent does nothing else meanwhile."""
+    many = [f"{10 + number % 90}.{number >> 16}.{number >> 8 & 255}.{number & 255}" for number in range(200_000)]
+    before = time.process_time()
+    assert check_addresses(["0" * 1_000_000, *many]) == tuple(many[:MOST])
+    assert time.process_time() - before < 0.5
