@@ -13,7 +13,8 @@ from typing import Final
 from enforcer.edge.hello import Malformed, Unfinished, server_name
 
 MOST: Final = 96 << 10                # bytes of a beginning; longer ones end the flow
-PIECES: Final = 8192                  # that it may come in: each is looked at with all before it
+PIECES: Final = 8192                  # that it may come in: each is looked at with all before it,
+LOOKED: Final = 40 << 20              # bytes in all: a tenth of a second or so
 FIRST: Final = 16                     # bytes within which a registered protocol's plaintext is known
 BANNER: Final = 1024                  # bytes of a server that are looked at for an SSH banner
 
@@ -40,7 +41,7 @@ class Beginning:
     def __init__(self, names: Sequence[str], address: str, spoken: Callable[[bytes], str]) -> None:
         self._names, self._address, self._spoken = frozenset(names), address, spoken
         self._client, self._server = b"", b""
-        self._pieces = 0
+        self._pieces = self._looked = 0
         self._tail: bytes | None = None        # of what a plain HTTP client has sent; None: it is no such client
         self.told = False                      # what becomes of the client's bytes
 
@@ -50,8 +51,9 @@ class Beginning:
             return PASS if self._tail is None else self._later(data)
         self._client += data
         self._pieces += 1
+        self._looked += len(self._client)
         verdict = self._judge()
-        if verdict is UNKNOWN and (len(self._client) > MOST or self._pieces > PIECES):
+        if verdict is UNKNOWN and (len(self._client) > MOST or self._pieces > PIECES or self._looked > LOOKED):
             verdict = "its beginning is too long, or in too many pieces, to be told"
         if verdict is not UNKNOWN:
             self.told, self._client = True, b""

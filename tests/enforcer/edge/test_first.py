@@ -228,6 +228,16 @@ def test_nothing_that_a_crew_says_takes_longer_than_its_length(data: bytes) -> N
     assert time.process_time() - before < 1
 
 
+def test_a_long_beginning_in_small_pieces_is_not_looked_at_for_ever() -> None:
+    one, before = begin(NAME), time.process_time()
+    said, pieces = one.client(b"GET / HTTP/1.1\r\n"), 1
+    while said is UNKNOWN:
+        said, pieces = one.client(b"X: aaaaaaaa\n"), pieces + 1
+    assert "pieces" in said
+    assert pieces < PIECES / 2
+    assert time.process_time() - before < 2
+
+
 def test_random_bytes_hold_nobody_up() -> None:
     for _ in range(2000):
         begin(NAME).client(os.urandom(40))
