@@ -67,8 +67,9 @@ def test_stop_key_and_foreground_of_a_shell_with_job_control(host: Host, opened:
     opened.append(terminal := Terminal(host, "bash", "--norc", "--noprofile", "-i"))
     terminal.type(b"PS1=next'> '\r")
     terminal.until(b"next> ")
-    # The quotes keep the terminal's echo of the typed line from being taken for the command's word.
-    terminal.type(b"""sh -c 'trap "echo go""es" CONT; echo be""gun; while :; do sleep 0.05; done'\r""")
+    # The quotes keep the terminal's echo of the typed line from being taken for the command's word.  No command in the
+    # loop: a stop that comes between vfork(2) and execve(2) leaves the shell waiting for a child that is stopped.
+    terminal.type(b"""sh -c 'trap "echo go""es" CONT; echo be""gun; while :; do :; done'\r""")
     terminal.until(b"begun\r\n")
     terminal.type(b"\x1a")
     terminal.until(b"Stopped")
