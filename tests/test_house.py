@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
-    "words", "hot", "policy", "recording", "core", "protocols", "identity", "approval", "credentials", "dns", "edge",
+    "words", "hot", "policy", "recording", "core", "protocols", "identity", "approval", "credentials", "edge", "dns",
     "web", "app",
 ]
 PEERS = {("policy", "recording"), ("recording", "policy")}

@@ -2,10 +2,8 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -13,6 +11,7 @@ from typing import Final
 
 from enforcer.dns.messages import QUESTION
 from enforcer.dns.service import Asker, Service
+from enforcer.edge.ends import netns_cookie, packed
 
 LOG = logging.getLogger("weir.dns")
 
@@ -21,7 +20,6 @@ A_PASS: Final = 64                    # datagrams that are read in one pass of t
 STREAMS: Final = 128                  # connections at a time; more are closed
 IDLE: Final = 10.0                    # seconds that a connection may be silent
 QUESTIONS: Final = 100                # on one connection
-_NETNS_COOKIE: Final = 71             # SO_NETNS_COOKIE, linux/socket.h
 
 Answer = Callable[[bytes, Asker], Awaitable[bytes | None]]
 
@@ -40,7 +38,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for descriptor in descriptors:
             door = socket.socket(fileno=descriptor)
-            netns = _netns_cookie(door)
+            netns = netns_cookie(door)
             if door.type == socket.SOCK_DGRAM:
                 door.setblocking(False)
                 self._datagrams.append(door)
@@ -76,7 +74,7 @@ class Server:
                 task.add_done_callback(self._tasks.discard)
 
     async def _one(self, data: bytes, peer: tuple[str, int], netns: int, door: socket.socket) -> None:
-        said = await self._said(data, Asker(netns, False, _packed(peer[0]), peer[1]))
+        said = await self._said(data, Asker(netns, False, packed(peer[0]), peer[1]))
         if said is not None:
             with suppress(OSError):   # gone, or the buffer is full: it asks again
                 door.sendto(said, peer)
@@ -88,7 +86,7 @@ class Server:
             return
         self._streams.add(writer)
         try:
-            await self._converse(reader, writer, Asker(netns, True, _packed(peer[0]), peer[1]))
+            await self._converse(reader, writer, Asker(netns, True, packed(peer[0]), peer[1]))
         except (OSError, EOFError, TimeoutError):
             pass                      # it went away, or said nothing for too long
         finally:
@@ -115,18 +113,3 @@ class Server:
         except Exception as error:    # a bug: nobody is answered by it, and nothing ends of it
             LOG.error("a question could not be answered: %s", type(error).__name__)
             return None
-
-
-def _netns_cookie(door: socket.socket) -> int:
-    """0 where the kernel does not tell: then nobody is found."""
-    try:
-        cookie: int = struct.unpack("=Q", door.getsockopt(socket.SOL_SOCKET, _NETNS_COOKIE, 8))[0]
-    except OSError:
-        return 0
-    return cookie
-
-
-def _packed(address: str) -> bytes:
-    """16 bytes, IPv4 as ::ffff:a.b.c.d."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    return found.packed if found.version == 6 else b"\0" * 10 + b"\xff\xff" + found.packed

@@ -6,15 +6,14 @@ the start, whatever pause_reading says in connection_made).  What cannot be attr
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
-import struct
 from typing import Final
 
 from agent.contract.owner import Owner
 from enforcer import protocols
 from enforcer.edge.edge import Edge
+from enforcer.edge.ends import netns_cookie, original_destination, packed
 from enforcer.edge.flows import Flow
 from enforcer.edge.session import Session
 from enforcer.edge.upstream import keep_alive, render_address, reset
@@ -25,8 +24,6 @@ LOG = logging.getLogger("weir.listener")
 
 EARLY: Final = 64 << 10               # bytes kept before attribution
 BACKLOG: Final = 1024
-_NETNS_COOKIE: Final = 71             # SO_NETNS_COOKIE, linux/socket.h
-_ORIGINAL_DST: Final = 80             # SO_ORIGINAL_DST, IP6T_SO_ORIGINAL_DST: linux/netfilter_ipv4.h, ip6_tables.h
 
 
 class Arrival(asyncio.Protocol):
@@ -159,34 +156,3 @@ async def listen(edge: Edge, descriptors: tuple[int, ...]) -> list[asyncio.Serve
         )
         for descriptor in descriptors
     ]
-
-
-def netns_cookie(link: socket.socket) -> int:
-    """0 where the kernel does not tell: then nobody is found."""
-    try:
-        cookie: int = struct.unpack("=Q", link.getsockopt(socket.SOL_SOCKET, _NETNS_COOKIE, 8))[0]
-    except OSError:
-        return 0
-    return cookie
-
-
-def packed(address: str) -> bytes:
-    """16 bytes, IPv4 as ::ffff:a.b.c.d."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    return found.packed if found.version == 6 else b"\0" * 10 + b"\xff\xff" + found.packed
-
-
-def original_destination(link: socket.socket) -> str:
-    """"ADDRESS PORT" before an nftables redirect, "" where there was none."""
-    six = link.family == socket.AF_INET6
-    level, size = (socket.IPPROTO_IPV6, 28) if six else (socket.IPPROTO_IP, 16)
-    try:
-        raw = link.getsockopt(level, _ORIGINAL_DST, size)
-        mine = link.getsockname()
-    except OSError:
-        return ""                     # not seen by conntrack
-    if len(raw) < size:
-        return ""
-    port = struct.unpack_from("!H", raw, 2)[0]
-    address = socket.inet_ntop(link.family, raw[8:24] if six else raw[4:8])
-    return "" if (address, port) == (mine[0], mine[1]) else f"{address} {port}"

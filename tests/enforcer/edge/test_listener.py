@@ -226,7 +226,7 @@ table inet weir_edge_test {
 ASKED = """
 import socket, sys
 sys.path.insert(0, sys.argv[1])
-from enforcer.edge.listener import original_destination
+from enforcer.edge.ends import original_destination
 for family, here, there in ((socket.AF_INET, "0.0.0.0", "192.0.2.7"), (socket.AF_INET6, "::1", "2001:db8::7")):
     with socket.create_server((here, 15432), family=family) as listening:
         for address, port in ((there, 5432), ("127.0.0.1" if family == socket.AF_INET else "::1", 15432)):
