@@ -1,14 +1,18 @@
 """`./bootstrap test-vm`: build the image, boot a machine, clone HEAD into it, run the steps, write what came out.
 
-    python -m vm [--only STEP ...] [--hold] [--kvm] [--results FILE]
+    python -m vm [--quick] [--only STEP ...] [--pytest PATHS] [--hold] [--kvm] [--results FILE]
 
-`--hold` leaves the machine running after the steps until a key is pressed, and says how to log in.
+`--quick` installs nothing: this host's installation and its checkout as it lies there go in (quick.py), and no step is
+run but those that are asked for.  `--hold` leaves the machine running after the steps, and says how to log in; each
+line that it is given is run as a shell command there, in a quick machine on the checkout as it lies there by then,
+until an empty line or the end of input.
 """
 from __future__ import annotations
 
 import argparse
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,11 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from vm import host, image
+from vm import host, image, quick
 from vm.machine import Done, Machine, MachineError, machine
-from vm.steps import FACTS, STEPS, Step
+from vm.steps import FACTS, INSTALLING, STEPS, Step, pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+INSTALLED: Final = Path("/opt/weir")   # where bootstrap puts it in the guest
+HELD_SECONDS: Final = 3600
 WORK: Final = Path(os.environ.get("WEIR_VM", "/var/tmp/weir-vm"))
 TOLD: Final = re.compile(r"==>|weir-agent:|bootstrap:|FAILED|ERROR|[0-9]+ (passed|failed)")
 SUMMARY: Final = re.compile(r"(?m)^(?:=+ )?([0-9]+ (?:passed|failed|errors?|skipped|deselected).*?) in [0-9.]+s")
@@ -38,6 +44,7 @@ class Run:
     booted: float = 0.0
     facts: dict[str, str] = field(default_factory=dict)
     steps: list[tuple[Step, Done]] = field(default_factory=list)
+    quick: bool = False
 
     @property
     def failed(self) -> bool:
@@ -48,8 +55,15 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
-def prepare(guest: Machine) -> str:
-    """A clone of HEAD in the user's home, and what this host needs to reach registries; gives HEAD's name."""
+def name_of_head() -> str:
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *words], check=True, capture_output=True, text=True,
+                              timeout=60).stdout.strip()
+    return git("log", "-1", "--format=%h") + (" with changes" if git("status", "--porcelain") else "")
+
+
+def prepare(guest: Machine) -> None:
+    """A clone of HEAD in the user's home, and what this host needs to reach registries."""
     files = host.read()
     for path, text in files.texts.items():
         guest.write(path, text.encode())
@@ -58,16 +72,14 @@ def prepare(guest: Machine) -> str:
     with tempfile.NamedTemporaryFile() as bundle:
         subprocess.run(["git", "-C", str(ROOT), "bundle", "create", "-q", bundle.name, "HEAD"], check=True, timeout=60)
         guest.write("/tmp/weir.bundle", Path(bundle.name).read_bytes())
-    done = guest.run("sudo update-ca-certificates && git clone -q /tmp/weir.bundle weir && "
-                     "git -C weir log -1 --format=%h", seconds=300)
+    done = guest.run("sudo update-ca-certificates && git clone -q /tmp/weir.bundle weir", seconds=300)
     if done.status:
         raise MachineError(f"the clone: {done.output}")
-    return done.output.splitlines()[-1]
 
 
-def show(step: Step, guest: Machine) -> Done:
+def show(step: Step, guest: Machine, prefix: Path) -> Done:
     say(f"--- {step.name} (at most {step.seconds / 60:.0f} min)")
-    done = guest.run(f"cd weir && {step.command}", seconds=step.seconds,
+    done = guest.run(f"cd weir && WEIR_PREFIX={shlex.quote(str(prefix))} && {step.command}", seconds=step.seconds,
                      each=lambda line: print(f"    {line}", flush=True) if TOLD.search(line) else None)
     say(f"    {outcome(done)} after {done.seconds:.0f} s")
     if done.status:
@@ -82,27 +94,44 @@ def outcome(done: Done) -> str:
     return f"{ended}: {found[-1]}" if found else ended
 
 
-def go(steps: Sequence[Step], *, hold: bool, kvm: bool, results: Path | None) -> Run:
+def go(steps: Sequence[Step], *, hold: bool, kvm: bool, results: Path | None, fast: bool) -> Run:
     """`results` is written after each step: a run that is cut short has said something."""
     say("image")
-    built = image.build(WORK, host.apt_options())
-    with machine(built, WORK, kvm=kvm) as guest:
+    built = image.build(WORK, host.apt_options(), image.quick_packages() if fast else ())
+    prefix = quick.PREFIX if fast else INSTALLED
+    with machine(built, WORK, kvm=kvm, disk=quick.disk if fast else lambda _: ()) as guest:
         say(f"booting; console: {guest.log}")
-        booted = guest.wait_booted()
-        say(f"up after {booted:.0f} s: {' '.join(guest.ssh())}")
-        run = Run(prepare(guest), booted)
+        run = Run(name_of_head(), guest.wait_booted(), quick=fast)
+        say(f"up after {run.booted:.0f} s: {shlex.join(guest.ssh())}")
+        if fast:
+            quick.prepare(guest, ROOT)
+        else:
+            prepare(guest)
         for name, command in FACTS.items():
             run.facts[name] = ", ".join(guest.run(command, seconds=60).output.splitlines())
             say(f"{name}: {run.facts[name]}")
         for step in steps:
-            run.steps.append((step, show(step, guest)))
+            run.steps.append((step, show(step, guest, prefix)))
             if results:
                 results.write_text(render(run))
             if step.needed and run.steps[-1][1].status:
                 break
         if hold:
-            input("the machine is held; press Enter to end it\n")
+            obey(guest, prefix, fast=fast)
     return run
+
+
+def obey(guest: Machine, prefix: Path, *, fast: bool) -> None:
+    """Lines of standard input, each a shell command of the machine's user."""
+    say("the machine is held: a line is a command, an empty one ends it")
+    for line in sys.stdin:
+        if not line.strip():
+            return
+        if fast:
+            quick.push(guest, ROOT)
+        done = guest.run(f"cd weir && export WEIR_PREFIX={shlex.quote(str(prefix))} && {line}", seconds=HELD_SECONDS,
+                         each=lambda one: print(one, flush=True))
+        say(f"{done.status} after {done.seconds:.0f} s")
 
 
 def render(run: Run) -> str:
@@ -112,22 +141,37 @@ def render(run: Run) -> str:
     lines = [line for _, done in run.steps for line in SKIPPED.findall(COLOURS.sub("", done.output))]
     rest = "\nNot passed:\n\n```\n" + "\n".join(lines) + "\n```\n" if lines else ""
     return (f"# Last results of `./bootstrap test-vm`\n\n{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, commit "
-            f"{run.commit}: a fresh Debian 12 in a virtual machine of two processors, up after {run.booted:.0f} s.\n\n"
+            f"{run.commit}: a fresh Debian 12 in a virtual machine of two processors, up after {run.booted:.0f} s"
+            f"{'; quick: what bootstrap had installed on its host was put in' if run.quick else ''}.\n\n"
             f"| machine | |\n|---|---|\n{facts}\n\n| step | outcome | time |\n|---|---|---|\n{rows}\n{rest}")
 
 
-def main(argv: Sequence[str]) -> int:
+def chosen(given: argparse.Namespace) -> list[Step]:
+    """Without a choice every step, or, on a quick machine, none."""
+    asked, own = given.only or [], [pytest(paths, paths, given.minutes) for paths in given.pytest or ()]
+    if not asked and not own and not given.quick:
+        return list(STEPS)
+    return [*(step for step in STEPS if step.name in asked and not (given.quick and step in INSTALLING)), *own]
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m vm")
     parser.add_argument("--only", action="append", choices=[step.name for step in STEPS],
                         help="only this step; may be repeated")
-    parser.add_argument("--hold", action="store_true", help="leave the machine running until Enter is pressed")
+    parser.add_argument("--quick", action="store_true", help="with this host's installation; only what is asked for")
+    parser.add_argument("--pytest", action="append", metavar="PATHS", help="these tests (and options); may be repeated")
+    parser.add_argument("--minutes", type=float, default=60, help="that --pytest may take; 60")
+    parser.add_argument("--hold", action="store_true", help="leave the machine running; see there")
     parser.add_argument("--kvm", action="store_true", help="by KVM; without it the processor is emulated")
     parser.add_argument("--results", type=Path, help="write what came out there (Markdown)")
-    given = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str]) -> int:
+    given = parse(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))   # so that the machine and its disk go
     try:
-        run = go([step for step in STEPS if not given.only or step.name in given.only],
-                 hold=given.hold, kvm=given.kvm, results=given.results)
+        run = go(chosen(given), hold=given.hold, kvm=given.kvm, results=given.results, fast=given.quick)
     except (MachineError, image.ImageError) as reason:
         print(f"test-vm: {reason}", file=sys.stderr)
         return 2

@@ -6,18 +6,23 @@ machine (host.py), so that this may be kept and used for many runs.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+BOOTSTRAP: Final = Path(__file__).resolve().parents[2] / "bootstrap"
 NAME: Final = "debian-12"
 USER: Final = "admin"
 # Beside Debian's own "important" set, what its installer puts on a server, and git for the clone.
 PACKAGES: Final = (
     "linux-image-amd64", "systemd-sysv", "systemd-timesyncd", "dbus", "libpam-systemd", "openssh-server", "sudo", "git",
     "ca-certificates", "python3", "curl", "ifupdown", "isc-dhcp-client")
+# What escapes and containers are tried with.
+MEANS: Final = ("tmux", "screen", "cron", "at", "podman", "crun", "netavark", "kmod", "strace")
 HOOKS: Final = (
     'printf "auto lo\\niface lo inet loopback\\nallow-hotplug ens3\\niface ens3 inet dhcp\\n" '
     '>"$1/etc/network/interfaces"',
@@ -28,6 +33,12 @@ HOOKS: Final = (
     f'echo "{USER} ALL=(ALL) NOPASSWD: ALL" >"$1/etc/sudoers.d/{USER}"; chmod 440 "$1/etc/sudoers.d/{USER}"',
     'printf "UseDNS no\\n" >"$1/etc/ssh/sshd_config.d/vm.conf"',
     'chroot "$1" systemctl enable ssh')
+# The lab starts servers of its own, and nothing else takes the emulated processor's time.
+QUIET: Final = ('for unit in postgresql pgbouncer nftables apt-daily.timer apt-daily-upgrade.timer man-db.timer '
+                'dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap podman.socket podman podman-auto-update.timer '
+                'podman-restart; do chroot "$1" systemctl disable $unit || true; done',)
+BEFORE: Final = ('mkdir -p "$1/etc/postgresql-common"; '
+                 'echo "create_main_cluster = false" >"$1/etc/postgresql-common/createcluster.conf"',)
 SIZE: Final = "24G"                   # sparse
 BUILD_SECONDS: Final = 1200
 
@@ -45,9 +56,18 @@ def sources() -> list[str]:
     return []
 
 
-def build(directory: Path, options: list[str]) -> Path:
-    """The folder with `root.img`, `vmlinuz` and `initrd`, built where it is not there yet.  `options`: of apt."""
-    recipe = repr((PACKAGES, HOOKS, SIZE, sources())).encode()
+def quick_packages() -> tuple[str, ...]:
+    """What `./bootstrap install` and the lab would install, the kernel's headers, and what tests are made with."""
+    lists = re.findall(r"(?m)^(?:RUNTIME|BUILD|LAB)_PACKAGES=\(([^)]*)\)", BOOTSTRAP.read_text())
+    return (*(name for one in lists for name in one.split()), "linux-headers-amd64", *MEANS)
+
+
+def build(directory: Path, options: list[str], more: Sequence[str] = ()) -> Path:
+    """The folder with `root.img`, `vmlinuz` and `initrd`, built where it is not there yet.
+
+    `options` are apt's; `more` are packages beside a fresh server's.
+    """
+    recipe = repr((PACKAGES, HOOKS, SIZE, sources(), *((more, QUIET, BEFORE) if more else ()))).encode()
     made = directory / f"{NAME}-{hashlib.sha256(recipe).hexdigest()[:12]}"
     if made.exists():
         return made
@@ -58,8 +78,10 @@ def build(directory: Path, options: list[str]) -> Path:
     with tempfile.TemporaryDirectory(dir=directory) as temporary:
         root, parts = Path(temporary, "root"), Path(temporary, "parts")
         parts.mkdir()
-        _run(["mmdebstrap", "--quiet", "--variant=important", f"--include={','.join(PACKAGES)}",
-              *(f"--aptopt={line}" for line in options), *(f"--customize-hook={hook}" for hook in HOOKS),
+        _run(["mmdebstrap", "--quiet", "--variant=important", f"--include={','.join((*PACKAGES, *more))}",
+              *(f"--aptopt={line}" for line in options),
+              *(f"--essential-hook={hook}" for hook in (BEFORE if more else ())),
+              *(f"--customize-hook={hook}" for hook in (*HOOKS, *(QUIET if more else ()))),
               "bookworm", str(root), *sources()])
         for name, pattern in (("vmlinuz", "vmlinuz-*"), ("initrd", "initrd.img-*")):
             (found,) = (root / "boot").glob(pattern)

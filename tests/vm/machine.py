@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -39,30 +39,32 @@ class Done:
 
 
 class Machine:
-    def __init__(self, image: Path, directory: Path, *, kvm: bool = False) -> None:
-        """`image`: of image.build; `directory`: of this run.  Without `kvm` the processor is emulated."""
+    def __init__(self, image: Path, directory: Path, *, kvm: bool = False, more: Sequence[str] = ()) -> None:
+        """`image`: of image.build; `directory`: of this run; `more`: for QEMU.  Without `kvm` all is emulated."""
         self._directory, self._port, self.log = directory, _free_port(), directory / "console.log"
         self._key = directory / "key"
+        self._connection: subprocess.Popen[bytes] | None = None       # logging in takes seconds where it is emulated
         _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "vm", "-f", str(self._key)])
         disk = directory / "disk.qcow2"
         _run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image / "root.img"), str(disk)])
         self._qemu = subprocess.Popen(
             ["nice", "-n", "10", "qemu-system-x86_64", "-machine", "pc", "-cpu", "max", "-accel",
              "kvm" if kvm else "tcg,thread=multi",
-             "-smp", "2", "-m", "6144", "-nodefaults", "-display", "none", "-no-reboot",
+             "-smp", "2", "-m", "6144", "-nodefaults", "-display", "none",
              "-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd"),
              "-append", "root=/dev/vda rw console=ttyS0",
              "-drive", f"file={disk},if=virtio,format=qcow2,cache=unsafe",
              "-smbios", f"type=11,value=io.systemd.credential.binary:tmpfiles.extra={_admission(self._key)}",
              "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self._port}-:22",
              "-device", "virtio-net-pci,netdev=net,addr=3", "-device", "virtio-rng-pci",
-             "-serial", f"file:{self.log}"],
+             "-serial", f"file:{self.log}", *more],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=(directory / "qemu.log").open("wb"),
             preexec_fn=_die_with_parent)
 
     def wait_booted(self) -> float:
         """Until systemd says that it is up, in seconds.  A unit that failed is MachineError."""
         start = time.monotonic()
+        self._disconnect()
         while self.run("true", seconds=20).status:
             if self._qemu.poll() is not None or time.monotonic() - start > BOOT_SECONDS:
                 raise MachineError(f"no SSH after {time.monotonic() - start:.0f} s\n{self._console()}")
@@ -70,7 +72,16 @@ class Machine:
         up = self.run("systemctl is-system-running --wait", seconds=BOOT_SECONDS)
         if up.status:
             raise MachineError(f"systemd is {up.output} {self.run('systemctl --failed', seconds=60).output}")
+        self._connection = subprocess.Popen(
+            self.ssh("-M", "-N"), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent)
         return time.monotonic() - start
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection.wait()
+            self._connection = None
 
     def run(self, command: str, *, seconds: float, each: Callable[[str], None] | None = None) -> Done:
         """As the machine's user, by its login shell.  `each` is told every line as it comes."""
@@ -92,15 +103,16 @@ class Machine:
         if done.returncode:
             raise MachineError(f"{path} in the guest: {done.stderr.decode(errors='replace')}")
 
-    def ssh(self) -> list[str]:
-        """The command that logs in, for a person also."""
-        return ["ssh", "-F", "none", "-i", str(self._key), "-p", str(self._port), "-o", "BatchMode=yes",
-                "-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={self._directory}/known",
-                "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=30",
+    def ssh(self, *options: str) -> list[str]:
+        """The command that logs in, for a person also; over the one connection that is kept, where it is."""
+        return ["ssh", *options, "-F", "none", "-S", f"{self._directory}/ssh", "-i", str(self._key), "-p",
+                str(self._port), "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no",
+                "-o", f"UserKnownHostsFile={self._directory}/known", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=30",
                 "-o", "ServerAliveCountMax=10",
                 f"{USER}@127.0.0.1"]
 
     def close(self) -> None:
+        self._disconnect()
         self._qemu.terminate()
         try:
             self._qemu.wait(20)
@@ -113,10 +125,11 @@ class Machine:
 
 
 @contextlib.contextmanager
-def machine(image: Path, directory: Path, *, kvm: bool = False) -> Iterator[Machine]:
-    """A machine of its own below `directory`, its disk gone afterwards."""
+def machine(image: Path, directory: Path, *, kvm: bool = False,
+            disk: Callable[[Path], Sequence[str]] = lambda _: ()) -> Iterator[Machine]:
+    """A machine of its own below `directory`, its disks gone afterwards.  `disk` makes one more there: QEMU's words."""
     with tempfile.TemporaryDirectory(dir=directory, prefix="run-") as own:
-        made = Machine(image, Path(own), kvm=kvm)
+        made = Machine(image, Path(own), kvm=kvm, more=disk(Path(own)))
         try:
             yield made
         finally:

@@ -4,7 +4,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-PYTEST: Final = "sudo WEIR_EVERY_CONTROL=1 /opt/weir/dev/bin/python -m pytest -q -p no:cacheprovider"
+# WEIR_PREFIX is set in the shell that runs a step.
+PYTEST: Final = ('sudo WEIR_EVERY_CONTROL=1 WEIR_PREFIX="$WEIR_PREFIX" "$WEIR_PREFIX/dev/bin/python" -m pytest -q '
+                 "-p no:cacheprovider")
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,10 @@ def pytest(name: str, what: str, minutes: float) -> Step:
     return Step(name, f"{PYTEST} {what}", minutes * 60)
 
 
+INSTALLING: Final = (Step("install", "sudo ./bootstrap install", 1800, needed=True),
+                     Step("install again", "sudo ./bootstrap install", 300))
 STEPS: Final = (
-    Step("install", "sudo ./bootstrap install", 1800, needed=True),
-    Step("install again", "sudo ./bootstrap install", 300),
+    *INSTALLING,
     pytest("fresh machine", "tests/vm/checks.py", 20),
     Step("demo", "sudo ./bootstrap demo", 2700),
     pytest("probes", "tests/probes", 60),

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import pytest
 
-from vm import host
-from vm.__main__ import Run, outcome, render
+from vm import host, image
+from vm.__main__ import Run, chosen, outcome, parse, render
 from vm.machine import Done
 from vm.steps import STEPS
 
@@ -44,3 +44,21 @@ def test_what_did_not_pass_is_named() -> None:
     assert "| kernel | 6.1 |" in text
     assert f"| {STEPS[0].name} | passed | 5 s |" in text
     assert "FAILED tests/x.py::test_y - assert 0" in text
+    assert "quick" not in text
+    assert "quick: what bootstrap had installed" in render(Run("abc1234", 37.0, quick=True))
+
+
+def test_a_quick_machine_has_what_bootstrap_would_install() -> None:
+    packages = image.quick_packages()
+    assert {"python3-bpfcc", "gcc", "postgresql-15", "linux-headers-amd64"} <= set(packages)
+    assert len(packages) == len(set(packages))
+
+
+def test_a_quick_machine_runs_what_is_asked_for() -> None:
+    def names(*words: str) -> list[str]:
+        return [one.name for one in chosen(parse(words))]
+
+    assert names() == [one.name for one in STEPS]
+    assert names("--quick") == []
+    assert names("--quick", "--only", "install", "--only", "probes") == ["probes"]
+    assert names("--quick", "--pytest", "tests/a.py -k b") == ["tests/a.py -k b"]
