@@ -87,7 +87,8 @@ def build(directory: Path, options: list[str], more: Sequence[str] = ()) -> Path
             (found,) = (root / "boot").glob(pattern)
             shutil.copy(found, parts / name)
         _run(["mkfs.ext4", "-q", "-d", str(root), str(parts / "root.img"), SIZE])
-        parts.rename(made)
+        if not made.exists():         # another run was faster
+            parts.rename(made)
     return made
 
 

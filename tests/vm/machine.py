@@ -107,8 +107,8 @@ class Machine:
         """The command that logs in, for a person also; over the one connection that is kept, where it is."""
         return ["ssh", *options, "-F", "none", "-S", f"{self._directory}/ssh", "-i", str(self._key), "-p",
                 str(self._port), "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no",
-                "-o", f"UserKnownHostsFile={self._directory}/known", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=30",
-                "-o", "ServerAliveCountMax=10",
+                "-o", f"UserKnownHostsFile={self._directory}/known", "-o", "LogLevel=ERROR",
+                "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=30", "-o", "ServerAliveCountMax=10",
                 f"{USER}@127.0.0.1"]
 
     def close(self) -> None:
