@@ -21,6 +21,7 @@ from agent.config import (
     POLICY_FILES,
     Config,
     nameserver,
+    parse_block,
     parse_config,
     parse_groups,
 )
@@ -51,6 +52,15 @@ def load_config(path: str | Path) -> Config:
         raise ConfigError(tuple(sorted(problems, key=lambda one: (one.file != str(file), one.file, one.line))))
     dns = config.dns if config.dns.resolver else msgspec.structs.replace(config.dns, resolver=nameserver())
     return msgspec.structs.replace(config, groups=groups, policies=policies, roots=roots, dns=dns)
+
+
+def load_block(path: str | Path) -> tuple[Config, tuple[Problem, ...]]:
+    """What the block is made by, and what is wrong: there the defaults stand.  Accounts and other files are not looked
+    at, for they may not be there yet; of a file that others than root can write, nothing is taken."""
+    file, problems = Path(os.path.abspath(path)), list[Problem]()
+    text = _read(file, problems)
+    config, wrong = parse_block("" if text is None or problems else text, str(file))
+    return config, (*problems, *wrong)
 
 
 def _read(file: Path, problems: list[Problem]) -> str | None:

@@ -124,18 +124,32 @@ _JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON do
 @click.pass_obj
 def agent(file: str) -> None:
     """Run the agent in the foreground, as root, until `weir stop` or SIGTERM; SIGHUP reloads."""
-    _isolated(file)
+    _isolated(file, "agent")
     from agent.start import start_agent
 
     sys.exit(start_agent(file))
 
 
-def _isolated(file: str) -> None:
+@weir.command(epilog="Exit codes: 0 the block is in place, 1 it is not, 2 usage.")
+@click.option("--slice", "slice_", default="", help="Refuse where the configuration's slice is not this one.")
+@click.pass_obj
+def guard(file: str, slice_: str) -> None:
+    """Put the block in place and end, as root: crews are cut off until an agent runs.
+
+    Needs no network, no names and no accounts, and of the configuration only what the block is made by; where that is
+    wrong, the defaults stand.  For weir-guard.service, at boot."""
+    _isolated(file, "guard", *(("--slice", slice_) if slice_ else ()))
+    from agent.guard import start_guard
+
+    sys.exit(start_guard(file, slice_))
+
+
+def _isolated(file: str, *words: str) -> None:
     """Again with -I, where it is not: nothing may be imported from where a crew could have put it."""
     if not sys.flags.isolated:
         from agent.processes import python_module
 
-        command = [*python_module("agent.cli"), "--config", file, "agent"]
+        command = [*python_module("agent.cli"), "--config", file, *words]
         os.execv(command[0], command)  # noqa: S606
 
 
@@ -185,6 +199,12 @@ def stop(file: str, as_json: bool) -> None:
 def release(file: str, kill: bool, as_json: bool) -> None:
     """Take the block away: probes, rules and slice.  Refused while the slice holds a process.  Works without an
     agent, for root."""
+    from agent import units
+    from agent.check import load_block
+
+    name = load_block(file)[0].runtime.name
+    if kill:
+        units.end_crews(name)         # else systemd starts again what is killed
     try:
         answer = ask(control_path(file), control.Release(kill), until_end=True)
         error = _text(answer)
@@ -194,6 +214,8 @@ def release(file: str, kill: bool, as_json: bool) -> None:
         error = release_without_agent(file, kill)
     except AskingError as reason:
         error = str(reason)
+    if not error:
+        units.forget_guard(name)
     _done(error, as_json, "released: nothing is contained any more")
 
 

@@ -6,6 +6,7 @@ all come from it.  Errors come all at once, each with file, line, field and what
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -269,6 +270,7 @@ TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
 SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, LEDGER, RECORDING)
 MANY: Final = (EGRESS, WORKLOAD, TARGET)
 SECTIONS: Final = (*SINGLE, *MANY)
+BLOCK: Final = (RUNTIME, ENFORCER, DNS, NFTABLES)      # what probes and rules are made by
 _HOMES: Final = kinds.places(SECTIONS)
 
 
@@ -278,7 +280,29 @@ def parse_config(text: str, file: str) -> tuple[Config | None, Report]:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as wrong:
         return None, Report(file, {}, [_syntax(file, str(wrong))])
-    report = Report(file, locate(text), homes=_HOMES)
+    return _build(raw, Report(file, locate(text), homes=_HOMES))
+
+
+def parse_block(text: str, file: str) -> tuple[Config, tuple[Problem, ...]]:
+    """Pure: what the block alone is made by.  A section with a mistake is as if it was not there; nothing else of the
+    text matters."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as wrong:
+        raw, problems = {}, [_syntax(file, str(wrong))]
+    else:
+        problems = []
+    right: dict[str, Any] = {}
+    for name in {section.name for section in BLOCK}.intersection(raw):
+        _, report = _build({name: raw[name]}, Report(file, locate(text), homes=_HOMES))
+        problems += report.problems
+        right |= {} if report.problems else {name: raw[name]}
+    config, _ = _build(right, Report(file, {}))
+    assert config is not None
+    return config, tuple(problems)
+
+
+def _build(raw: Mapping[str, Any], report: Report) -> tuple[Config | None, Report]:
     kinds.check_names(raw, {section.name: section.written() for section in SECTIONS}, (), report)
     values: dict[str, Any] = {
         section.name: parse_section(section, raw.get(section.name, {}), (section.name,), report) for section in SINGLE}
@@ -292,7 +316,7 @@ def parse_config(text: str, file: str) -> tuple[Config | None, Report]:
         _check_selectors(target, path, report)
     for path, row in report.entries("target", "credential"):
         _check_credential(row, path, report)
-    return None if report.problems else Config(file=file, **values), report
+    return None if report.problems else Config(file=report.file, **values), report
 
 
 def _syntax(file: str, text: str) -> Problem:

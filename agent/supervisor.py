@@ -44,6 +44,7 @@ from agent.resolve import Known, Places, Resolver, Unresolved
 from agent.services import Enforcer, Recorder, end_all, wait_empty
 from agent.status import ENFORCING, Health
 from agent.trust import NO_TRUST, Trust, TrustTarget, prepare_trust, resolv_conf, write_public
+from agent.units import tell_systemd
 from agent.watch import Watch
 from agent.whois import Answers
 
@@ -131,6 +132,7 @@ class Agent:
         await self._probe()
         self.health.starting = False
         self.news()
+        tell_systemd("READY=1")
         for work in (self._watch(), self._reconfigure_when_asked()):
             self._spawn(work)
 
@@ -227,6 +229,7 @@ class Agent:
             state, reasons = news
             said = ": " + "; ".join(reasons) if reasons else ""
             (LOG.info if state == ENFORCING else LOG.warning)("%s%s", state, said)
+            tell_systemd(f"STATUS={state}{plain(said)}")
             self.tell(state, {"reason": "; ".join(reasons)} if reasons else {})
 
     def _alarms_changed(self) -> None:
