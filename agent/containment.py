@@ -7,6 +7,7 @@ through.
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import socket
 import struct
@@ -29,7 +30,7 @@ from probes.links import PlatformError
 _TRACEFS: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _EVENT: Final = Path("events", links.TASK_EVENT, "id")
 _SO_NETNS_COOKIE: Final = 71          # asm-generic/socket.h
-_LOAD: Final = 120.0                  # seconds; the loader takes about one
+_LOAD: Final = 300.0                  # seconds; the loader takes one or two, and a minute where it is emulated
 
 
 class Containment:
@@ -45,6 +46,8 @@ class Containment:
         self._maps: dict[str, int] = {}
         self._links: dict[str, int] = {}
         self._tags: dict[str, bytes] = {}      # of the programs as they were loaded
+        self._lsm: tuple[str, ...] = ()        # hooks of BPF LSM that were attached
+        self._without_lsm = "not loaded"
         self._ring: libbpf.Ring | None = None
         self._places: frozenset[bytes] | None = None
         self._holdings = Holdings(self._in_crew, self._made_inside, self._made_outside)
@@ -66,6 +69,14 @@ class Containment:
         """Readable when there is something to drain.  The same one until `release`."""
         return self._reader().fd
 
+    @property
+    def lsm(self) -> str:
+        """Which of BPF LSM's hooks are in place, and why not the others."""
+        names = ", ".join(name.removeprefix("lsm__") for name in self._lsm)
+        if not names:
+            return f"off: {self._without_lsm}"
+        return f"on: {names}" + (f"; without: {self._without_lsm}" if self._without_lsm else "")
+
     # put in place
 
     def install(self) -> None:
@@ -86,6 +97,7 @@ class Containment:
         """What is in place, as it is.  Raises PlatformError where something is not."""
         if found := self.problems():
             raise PlatformError("; ".join(found))
+        self._lsm = tuple(hook.name for hook in links.LSM_HOOKS if links.link_pin(self.bpffs, hook.name).exists())
         self._open()
 
     def repair(self) -> None:
@@ -121,7 +133,7 @@ class Containment:
             command = [
                 *python_module("probes.loader"), "--bpffs", str(self.bpffs), "--tracefs", str(tracefs), "--cgroup",
                 str(self._slice.root), "--slice", str(self.slice), "--port", str(self._rules.port), "--headers",
-                str(self._headers), *resolver]
+                str(self._headers), "--control", str(self._run / "control.sock"), *resolver]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=_LOAD, cwd="/",
                                       stdin=subprocess.DEVNULL)
@@ -130,6 +142,11 @@ class Containment:
         if done.returncode != 0:
             said = done.stderr.strip().splitlines()
             raise PlatformError(f"the probes could not be put in place: {said[-1] if said else done.returncode}")
+        loaded = json.loads(done.stdout)
+        self._lsm, self._without_lsm = tuple(loaded["lsm"]), loaded["without"]
+
+    def _hooks(self) -> list[links.Hook]:
+        return [*links.HOOKS, *(hook for hook in links.LSM_HOOKS if hook.name in self._lsm)]
 
     def _open(self) -> None:
         """Maps once, so that `ring_fd` stays; links anew, for some may have been replaced."""
@@ -138,10 +155,10 @@ class Containment:
                 self._maps[name] = libbpf.obj_get(links.map_pin(self.bpffs, name))
         if self._ring is None:
             self._ring = libbpf.Ring(self._maps["ring"])
-        fresh = {hook.name: libbpf.obj_get(links.link_pin(self.bpffs, hook.name)) for hook in links.HOOKS}
+        fresh = {hook.name: libbpf.obj_get(links.link_pin(self.bpffs, hook.name)) for hook in self._hooks()}
         before, self._links = self._links, fresh
         _close(before)
-        self._tags = links.tags(self.bpffs)
+        self._tags = links.tags(self.bpffs, self._hooks())
 
     def _pin_again(self) -> None:
         """What is held and has lost its pin: else it would be made a second time beside the first."""
@@ -300,7 +317,7 @@ class Containment:
         return differences(nft.list_table(self._rules.name), self._rules, self._is_slice)
 
     def _missing(self) -> list[str]:
-        return links.missing(self.bpffs, self._slice.root, self.slice, self._tags)
+        return links.missing(self.bpffs, self._slice.root, self.slice, self._tags, self._hooks())
 
     def _settings_problems(self) -> list[str]:
         expected = abi.render_settings(cgroups.cgroup_id(self.slice), self._slice.level, self._rules.port,

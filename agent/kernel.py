@@ -40,6 +40,8 @@ class Kernel(Protocol):
     @property
     def owners(self) -> Path: ...     # the pinned owner map
     @property
+    def lsm(self) -> str: ...         # BPF LSM: which hooks are in place, and why not
+    @property
     def ring_fd(self) -> int: ...     # readable when there is something to drain
 
     def install(self) -> None: ...

@@ -131,8 +131,8 @@ def enter(
     """Never returns, never raises.  `program`: the seccomp filter."""
     code = 125
     try:
+        mark(os.getpid(), launch.owner)       # first: bpf(2) is not for a crew
         _into_cgroup(launch.cgroup)
-        mark(os.getpid(), launch.owner)
         _descriptors(stdio, error, status)
         os.setsid()
         _signals()

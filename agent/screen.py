@@ -66,6 +66,7 @@ def render_status(status: Status) -> RenderableType:
         ("block", "see above" if status.state == "degraded" else "probes and rules as they should be"),
         ("nftables", "redirects what arrives unrewritten (every process on the host is tracked)" if status.redirect
          else "drops what arrives unrewritten"),
+        ("BPF LSM", safe(status.lsm)),
         ("listeners", ", ".join(status.listeners)),
         ("resolver", f"{status.dns}, asks {safe(status.upstream) or 'nobody: set [dns] resolver'}"),
         ("enforcer", _service(status.enforcer)),

@@ -20,13 +20,13 @@ from typing import Final
 CGROUP_INET_INGRESS, CGROUP_INET_EGRESS, CGROUP_INET_SOCK_CREATE, CGROUP_SOCK_OPS = 0, 1, 2, 3
 CGROUP_INET4_BIND, CGROUP_INET6_BIND, CGROUP_INET4_CONNECT, CGROUP_INET6_CONNECT = 8, 9, 10, 11
 CGROUP_UDP4_SENDMSG, CGROUP_UDP6_SENDMSG, CGROUP_INET4_GETPEERNAME, CGROUP_INET6_GETPEERNAME = 14, 15, 29, 30
-PERF_EVENT: Final = 41
+LSM_MAC, PERF_EVENT = 27, 41
 # enum bpf_prog_type
-TRACEPOINT, CGROUP_SKB, CGROUP_SOCK, SOCK_OPS, CGROUP_SOCK_ADDR = 5, 8, 9, 13, 18
+TRACEPOINT, CGROUP_SKB, CGROUP_SOCK, SOCK_OPS, CGROUP_SOCK_ADDR, LSM = 5, 8, 9, 13, 18, 29
 # enum bpf_map_type
 HASH, ARRAY, LRU_HASH, SK_STORAGE, RINGBUF = 1, 2, 9, 24, 27
 # enum bpf_link_type
-LINK_CGROUP, LINK_PERF_EVENT = 3, 7
+LINK_TRACING, LINK_CGROUP, LINK_PERF_EVENT = 2, 3, 7
 
 _PERF_TYPE_TRACEPOINT, _PERF_FLAG_FD_CLOEXEC = 2, 8
 _SYS_PERF_EVENT_OPEN: Final = {"x86_64": 298, "aarch64": 241}
@@ -223,6 +223,8 @@ def link_info(fd: int) -> LinkInfo:
     """struct bpf_link_info: a union from 16 on."""
     raw = _info(fd, ctypes.create_string_buffer(_INFO_BYTES), "link info")
     kind, number, program = struct.unpack_from("=3I", raw)
+    if kind == LINK_TRACING:
+        return LinkInfo(kind, number, program, attach_type=struct.unpack_from("=I", raw, 16)[0])
     if kind != LINK_CGROUP:
         return LinkInfo(kind, number, program)
     return LinkInfo(kind, number, program, *struct.unpack_from("=QI", raw, 16))

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final
 from probes import abi, libbpf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 TASK_EVENT: Final = "task/task_newtask"
-ROOT, SLICE, TASKS = "root", "slice", "tasks"
+ROOT, SLICE, TASKS, SECURITY = "root", "slice", "tasks", "security"
 PLACES: Final = 4096                  # registered addresses and ports on loopback
 
 
@@ -29,12 +29,12 @@ class PlatformError(RuntimeError):
 
 @dataclass(frozen=True)
 class Hook:
-    """`name` is the program's, too."""
+    """`name` is the program's, too; the kernel calls one of BPF LSM by what follows `lsm__`."""
 
     name: str
     program_type: int
     attach_type: int
-    place: str                        # ROOT or SLICE: of the cgroups; TASKS: the tracepoint
+    place: str                        # ROOT or SLICE: of the cgroups; TASKS: the tracepoint; SECURITY: BPF LSM
 
 
 # In the order in which they are attached: what joins and undoes a rewrite is there before anything is rewritten.
@@ -53,6 +53,10 @@ HOOKS: Final = (
     Hook("egress", libbpf.CGROUP_SKB, libbpf.CGROUP_INET_EGRESS, SLICE),
     Hook("ingress", libbpf.CGROUP_SKB, libbpf.CGROUP_INET_INGRESS, SLICE),
 )
+
+# Where the kernel has BPF LSM.  `lsm__` tells bcc which of its hooks is meant.
+LSM_HOOKS: Final = tuple(Hook(f"lsm__{name}", libbpf.LSM, libbpf.LSM_MAC, SECURITY) for name in (
+    "socket_create", "unix_stream_connect", "unix_may_send", "ptrace_access_check", "bpf", "perf_event_open"))
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def new_pin(bpffs: Path, name: str) -> Path:
 
 def pins() -> list[str]:
     """Every name that may be pinned, links first."""
-    names = [hook.name for hook in HOOKS]
+    names = [hook.name for hook in (*HOOKS, *LSM_HOOKS)]
     return [*(f"fresh_{name}" for name in names), *(f"link_{name}" for name in names), *MAPS]
 
 
@@ -130,10 +134,10 @@ def check_maps(bpffs: Path) -> None:
                                 "run `weir release`, then start again")
 
 
-def tags(bpffs: Path) -> dict[str, bytes]:
+def tags(bpffs: Path, hooks: Iterable[Hook] = HOOKS) -> dict[str, bytes]:
     """Hook -> digest of the program that its link runs.  Raises OSError."""
     found = {}
-    for hook in HOOKS:
+    for hook in hooks:
         with opened(link_pin(bpffs, hook.name)) as fd:
             found[hook.name] = libbpf.program_by_id(libbpf.link_info(fd).program).tag
     return found
@@ -152,9 +156,12 @@ def beside(root: Path, slice_: Path, bpffs: Path) -> list[str]:
     return found
 
 
-def missing(bpffs: Path, root: Path, slice_: Path, expected_tags: Mapping[str, bytes] | None = None) -> list[str]:
-    """Every hook and map that is not in place, by the kernel's own queries; empty: all of them are.  `expected_tags`:
-    what their programs are, where that is known."""
+def missing(
+    bpffs: Path, root: Path, slice_: Path, expected_tags: Mapping[str, bytes] | None = None,
+    hooks: Iterable[Hook] = HOOKS,
+) -> list[str]:
+    """Every one of `hooks` and every map that is not in place, by the kernel's own queries; empty: all of them are.
+    `expected_tags`: what their programs are, where that is known."""
     found = []
     for name, expected in MAPS.items():
         try:
@@ -166,7 +173,7 @@ def missing(bpffs: Path, root: Path, slice_: Path, expected_tags: Mapping[str, b
         if Map(info.type, info.key_size, info.value_size, info.entries) != expected:
             found.append(f"map {name}: another build's")
     own = _own_maps(bpffs)
-    for hook in HOOKS:
+    for hook in hooks:
         try:
             why = _look(bpffs, hook, place_of(hook, root, slice_), own, (expected_tags or {}).get(hook.name, b""))
         except OSError as reason:
@@ -189,12 +196,14 @@ def _look(bpffs: Path, hook: Hook, cgroup: Path, own: frozenset[int], tag: bytes
     with opened(link_pin(bpffs, hook.name)) as fd:
         link = libbpf.link_info(fd)
     program = libbpf.program_by_id(link.program)
-    if program.name != hook.name[:15] or program.type != hook.program_type:
+    if program.name != hook.name.removeprefix("lsm__")[:15] or program.type != hook.program_type:
         return f"runs the program {program.name}"
     if not program.maps or not own.issuperset(program.maps):
         return "runs a program with other maps"
     if tag and program.tag != tag:
         return "runs another program of that name"
+    if hook.place == SECURITY:
+        return "" if (link.type, link.attach_type) == (libbpf.LINK_TRACING, libbpf.LSM_MAC) else "is no LSM's link"
     if hook.place == TASKS:
         return "" if link.type == libbpf.LINK_PERF_EVENT else "is no tracepoint's link"
     if link.type != libbpf.LINK_CGROUP or link.attach_type != hook.attach_type:

@@ -1,10 +1,11 @@
 """Compiles, loads and attaches the programs of bpf/, says so, and ends: bcc holds 130 MB.  The only importer of bcc.
 
     python -I -m probes.loader --bpffs DIR --tracefs DIR --cgroup ROOT --slice DIR --port N [--resolver ADDRESS PORT]
-        [--headers DIR]
+        [--headers DIR] [--control SOCKET]
 
 Links and maps are pinned below --bpffs.  On success one JSON object on standard output and 0; else a message on
-standard error and 1, and what was in place stays in place.  A second start replaces the programs of existing links
+standard error and 1, and what was in place stays in place.  With --control programs of BPF LSM are loaded too, where
+the kernel takes them: the object says which, and why not.  A second start replaces the programs of existing links
 atomically; it may be killed at any moment and started again.
 """
 from __future__ import annotations
@@ -25,9 +26,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from probes import abi, libbpf
+from probes import abi, libbpf, lsm
 from probes.links import (
     HOOKS,
+    LSM_HOOKS,
+    SECURITY,
     TASK_EVENT,
     TASKS,
     Hook,
@@ -42,7 +45,7 @@ from probes.links import (
 )
 
 SOURCES: Final = Path(__file__).resolve().parent / "bpf"
-FILES: Final = ("maps", "task", "socket", "local", "connect", "packet")        # one translation unit, in this order
+FILES: Final = ("maps", "task", "socket", "local", "connect", "packet", "lsm")  # one translation unit, in this order
 _NEWTASK: Final = {"pid": (8, 4), "clone_flags": (32, 8)}             # as task.bpf.c has them
 _PATH: Final = re.compile(r"[A-Za-z0-9_./-]+")
 
@@ -51,12 +54,13 @@ def main(arguments: Sequence[str]) -> int:
     given = _parse(arguments)
     started = time.monotonic()
     try:
-        attached = load(given)
+        attached, lsm_attached, without = load(given)
     except (PlatformError, OSError, ValueError) as reason:
         print(f"weir-loader: {reason}", file=sys.stderr)
         return 1
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"hooks": attached, "seconds": round(time.monotonic() - started, 3), "peak_rss_kib": peak}))
+    print(json.dumps({"hooks": attached, "lsm": lsm_attached, "without": without,
+                      "seconds": round(time.monotonic() - started, 3), "peak_rss_kib": peak}))
     return 0
 
 
@@ -67,11 +71,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--port", required=True, type=int)
     parser.add_argument("--resolver", nargs=2, metavar=("ADDRESS", "PORT"))
     parser.add_argument("--headers", type=Path)
+    parser.add_argument("--control", type=Path)
     return parser.parse_args(arguments)
 
 
-def load(given: argparse.Namespace) -> list[str]:
-    """Names of the hooks.  Raises PlatformError, OSError, ValueError."""
+def load(given: argparse.Namespace) -> tuple[list[str], list[str], str]:
+    """Names of the hooks, of those of BPF LSM, and why those are not all of them.  Raises PlatformError, OSError,
+    ValueError."""
     resolver = (given.resolver[0], int(given.resolver[1])) if given.resolver else None
     level = len(given.slice.relative_to(given.cgroup).parts)
     settings = abi.render_settings(given.slice.stat().st_ino, level, given.port, resolver)
@@ -80,13 +86,13 @@ def load(given: argparse.Namespace) -> list[str]:
         raise PlatformError(f"this kernel's {TASK_EVENT} has another layout: {fields}")
     with directory(given.bpffs) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)      # one at a time: two would both attach what they found missing
-        _put_in_place(given, settings)
-    return [hook.name for hook in HOOKS]
+        lsm_attached, without = _put_in_place(given, settings)
+    return [hook.name for hook in HOOKS], lsm_attached, without
 
 
-def _put_in_place(given: argparse.Namespace, settings: bytes) -> None:
+def _put_in_place(given: argparse.Namespace, settings: bytes) -> tuple[list[str], str]:
     check_maps(given.bpffs)
-    module = _compile(given.bpffs, given.headers)
+    module, without = _compile_with_lsm(given)
     programs = {hook.name: _load(module, hook) for hook in HOOKS}
     check_maps(given.bpffs)
     # Before the first program runs, and on a second start before the new ones do.
@@ -94,19 +100,45 @@ def _put_in_place(given: argparse.Namespace, settings: bytes) -> None:
         libbpf.update(fd, struct.pack("=I", 0), settings)
     for hook in HOOKS:
         _attach(hook, programs[hook.name], given)
+    return ([], without) if without else _attach_lsm(module, given)
 
 
 # compile and load
 
-def _compile(bpffs: Path, headers: Path | None) -> Any:
+def _compile_with_lsm(given: argparse.Namespace) -> tuple[Any, str]:
+    """Why without it, or empty."""
+    try:
+        if given.control is None:
+            raise PlatformError("not asked for")
+        return _compile(given.bpffs, given.headers, lsm.flags(given.control)), ""
+    except PlatformError as reason:
+        return _compile(given.bpffs, given.headers), str(reason)
+
+
+def _attach_lsm(module: Any, given: argparse.Namespace) -> tuple[list[str], str]:
+    """Which are attached, and why the others are not: that is no reason to be without the rest."""
+    attached, without = [], []
+    for hook in LSM_HOOKS:
+        try:
+            _attach(hook, _load(module, hook), given)
+        except (PlatformError, OSError) as reason:
+            without.append(str(reason))
+        else:
+            attached.append(hook.name)
+    return attached, "; ".join(without)
+
+
+def _compile(bpffs: Path, headers: Path | None, more: Sequence[str] = ()) -> Any:
     if not _PATH.fullmatch(str(bpffs)):
         raise ValueError(f"{bpffs}: letters, digits, '_', '.', '-' and '/' only")
     _choose_headers(headers)
     text = "\n".join((SOURCES / f"{name}.bpf.c").read_text() for name in FILES)
     flags = [f"-DPID_MAX={abi.PID_MAX}", f"-DRING_BYTES={abi.RING_BYTES}", f'-DPIN="{bpffs}/"', f"-I{SOURCES}",
-             "-Wno-everything"]
+             "-Wno-everything", *more]
+    # What bcc knows by its name (lsm__) it would load and attach by itself, legacy.
+    bcc = type("Programs", (importlib.import_module("bcc").BPF,), {"_trace_autoload": lambda _: None})
     try:
-        return importlib.import_module("bcc").BPF(text=text, cflags=flags)
+        return bcc(text=text, cflags=flags)
     except Exception as reason:       # bcc raises bare Exception
         raise PlatformError(f"the programs do not compile: {reason}") from None
 
@@ -188,6 +220,9 @@ def _attach(hook: Hook, program: int, given: argparse.Namespace) -> None:
     if hook.place == TASKS:
         _replace(libbpf.link_tracepoint(program, given.tracefs, TASK_EVENT), hook, given.bpffs)
         return
+    if hook.place == SECURITY:
+        _replace(libbpf.link_create(program, 0, hook.attach_type), hook, given.bpffs)
+        return
     cgroup = place_of(hook, given.cgroup, given.slice)
     if path.exists() and _update(path, program, cgroup):
         return
@@ -205,8 +240,8 @@ def _update(path: Path, program: int, cgroup: Path) -> bool:
 
 
 def _replace(link: int, hook: Hook, bpffs: Path) -> None:
-    """Its pin is renamed over the former one, which detaches that.  Two of newtask write the same; of the others there
-    is no former one on the same cgroup."""
+    """Its pin is renamed over the former one, which detaches that.  Two of newtask write the same, two of LSM refuse
+    the same; of the others there is no former one on the same cgroup."""
     fresh = new_pin(bpffs, hook.name)
     try:
         fresh.unlink(missing_ok=True)

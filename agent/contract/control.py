@@ -171,6 +171,7 @@ class Status(Message, frozen=True):
     hints: tuple[str, ...]            # what somebody should look at
     dns: str = ""                     # where Weir's resolver answers crews
     upstream: str = ""                # the DNS server that it asks, "" where there is none
+    lsm: str = ""                     # BPF LSM: "on: ..." or "off: why"
 
 
 class LedgerView(Message, frozen=True):

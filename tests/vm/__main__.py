@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -79,12 +79,28 @@ def prepare(guest: Machine) -> None:
 
 def show(step: Step, guest: Machine, prefix: Path) -> Done:
     say(f"--- {step.name} (at most {step.seconds / 60:.0f} min)")
-    done = guest.run(f"cd weir && WEIR_PREFIX={shlex.quote(str(prefix))} && {step.command}", seconds=step.seconds,
-                     each=lambda line: print(f"    {line}", flush=True) if TOLD.search(line) else None)
+    done = go_through(step, lambda command: guest.run(
+        f"cd weir && WEIR_PREFIX={shlex.quote(str(prefix))} && {command}", seconds=step.seconds,
+        each=lambda line: print(f"    {line}", flush=True) if TOLD.search(line) else None), guest.reboot)
     say(f"    {outcome(done)} after {done.seconds:.0f} s")
     if done.status:
         print(done.output[-6000:], flush=True)
     return done
+
+
+def go_through(step: Step, run: Callable[[str], Done], reboot: Callable[[], float]) -> Done:
+    """The command; then, as often as is asked for, a boot, what follows it, and the command again before the next."""
+    done = run(step.command)
+    for number in range(step.boots):
+        if done.status or (number and (done := joined(done, run(step.command))).status):
+            break
+        say(f"    boot {number + 1}: up after {reboot():.0f} s")
+        done = joined(done, run(step.then))
+    return done
+
+
+def joined(one: Done, other: Done) -> Done:
+    return Done(other.status, f"{one.output}\n{other.output}", one.seconds + other.seconds)
 
 
 def outcome(done: Done) -> str:

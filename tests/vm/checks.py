@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -111,6 +111,12 @@ def _answer(listener: socket.socket) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def agent() -> Iterator[None]:
+    with running():
+        yield
+
+
+@contextmanager
+def running() -> Iterator[None]:
     """Weir's agent as a service of systemd's, with the operator's first configuration."""
     assert os.geteuid() == 0, "run it as root, inside the machine"
     shutil.copytree("packaging/default", ETC, dirs_exist_ok=True)
@@ -126,9 +132,21 @@ def agent() -> Iterator[None]:
 
 
 def start() -> None:
-    run("systemctl", "reset-failed", UNIT)
-    done = run("systemd-run", f"--unit={UNIT}", "--property=Delegate=no", shutil.which("weir") or "weir", "agent")
-    assert done.returncode == 0, done.stderr
+    """The units that bootstrap installed: the guard comes up with the agent."""
+    run("systemctl", "reset-failed", UNIT, "weir-guard")
+    done = run("systemctl", "start", UNIT, seconds=400)
+    assert done.returncode == 0, done.stderr + journal()[-3000:]
+
+
+def active(unit: str) -> bool:
+    return run("systemctl", "is-active", unit).stdout.strip() == "active"
+
+
+def unit(*command: str, properties: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """A transient unit in the crews' slice, as somebody who knows nothing of Weir would start one."""
+    options = [f"--property={one}" for one in properties]
+    return run("systemd-run", "--wait", "--pipe", "-q", "--slice=weir.slice", f"--property=User={USER}", *options,
+               *command, seconds=400)
 
 
 def test_it_is_the_machine_that_is_meant() -> None:
@@ -180,24 +198,51 @@ def test_the_slice_outlives_what_systemd_does_to_cgroups(server: tuple[str, int]
     assert not reaches(server, AS_CREW)
 
 
-def test_a_unit_in_a_slice_of_the_same_name_does_not_take_the_block_away(server: tuple[str, int]) -> None:
-    """systemd makes and removes weir.slice for its own units: the agent must notice, or nothing must change."""
-    run("systemd-run", "--wait", "--slice=weir.slice", "true")
-    run("systemctl", "stop", "weir.slice")
-    time.sleep(5)
+def test_a_unit_in_the_slice_is_contained(server: tuple[str, int]) -> None:
+    """The agent's slice and systemd's are one cgroup."""
+    before = SLICE.stat().st_ino
+    said = unit("/usr/bin/python3", "-c", "print(open('/proc/self/cgroup').read())\n" + ASK, *map(str, server))
+    assert "0::/weir.slice/run-" in said.stdout, said
+    assert "answered" not in said.stdout
+    assert SLICE.stat().st_ino == before
+    assert state() == "enforcing"
+
+
+def test_where_the_slice_is_stopped_the_next_unit_in_it_waits_for_the_guard(server: tuple[str, int]) -> None:
+    """systemd removes an empty slice's cgroup, and the rules know the next one of that name only by the guard."""
+    assert run("systemctl", "stop", "weir.slice", seconds=400).returncode == 0
+    assert not active("weir-guard")
+    assert not active(UNIT)
+    said = unit("/usr/bin/python3", "-c", ASK, *map(str, server))
+    assert said.returncode != 0
+    assert "answered" not in said.stdout
+    assert active("weir-guard")
+    assert not intrudes(server)
+    start()
     wait_for("enforcing")
     assert reaches(OUTSIDE, AS_CREW)
-    assert not reaches(server, AS_CREW)
-    assert not intrudes(server)
+
+
+def test_what_a_crew_runs_goes_on_while_the_agent_starts_again() -> None:
+    """KillMode=process: the launcher serves what runs."""
+    with subprocess.Popen([shutil.which("weir") or "weir", *AS_CREW[1:], "cat"], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True, cwd="/") as crew:
+        assert crew.stdin is not None
+        assert crew.stdout is not None
+        crew.stdin.write("before\n")
+        crew.stdin.flush()
+        assert crew.stdout.readline() == "before\n"
+        assert run("systemctl", "restart", UNIT, seconds=400).returncode == 0
+        wait_for("enforcing")
+        crew.stdin.write("after\n")
+        crew.stdin.close()
+        assert crew.stdout.readline() == "after\n"
 
 
 def test_the_block_stays_when_the_agent_is_killed(server: tuple[str, int]) -> None:
     assert run("systemctl", "kill", "--signal=KILL", UNIT).returncode == 0
-    while run("systemctl", "is-active", UNIT).stdout.strip() == "active":
-        time.sleep(0.2)
     assert not intrudes(server)
-    start()
-    wait_for("enforcing")
+    wait_for("enforcing")                         # systemd starts it again
 
 
 def test_the_block_stays_when_systemd_stops_the_agent(server: tuple[str, int]) -> None:
@@ -207,8 +252,14 @@ def test_the_block_stays_when_systemd_stops_the_agent(server: tuple[str, int]) -
     wait_for("enforcing")
 
 
-def test_release_takes_everything_away() -> None:
-    assert weir("release").returncode == 0
+def test_release_ends_units_that_would_start_again_and_takes_everything_away() -> None:
+    assert run("systemd-run", "--unit=stubborn", "--slice=weir.slice", f"--property=User={USER}",
+               "--property=Restart=always", "--property=RestartSec=0", "sleep", "1000").returncode == 0
+    assert weir("release").returncode == 1
+    assert active("stubborn")
+    assert weir("release", "--kill", seconds=400).returncode == 0
+    assert not active("stubborn")
+    assert not active("weir-guard")
     assert not SLICE.exists()
     assert run("nft", "list", "table", "inet", "weir").returncode != 0
     assert not Path("/run/weir/bpf").exists()

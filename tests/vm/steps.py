@@ -1,6 +1,7 @@
 """What is shown on the machine, in order.  Every step is a shell command of the machine's user, in the clone."""
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +16,8 @@ class Step:
     command: str
     seconds: float                    # bound
     needed: bool = False              # without it the rest shows nothing
+    boots: int = 0                    # so often the command is run, the machine booted, and `then` run
+    then: str = ""
 
 
 def pytest(name: str, what: str, minutes: float) -> Step:
@@ -23,9 +26,18 @@ def pytest(name: str, what: str, minutes: float) -> Step:
 
 INSTALLING: Final = (Step("install", "sudo ./bootstrap install", 1800, needed=True),
                      Step("install again", "sudo ./bootstrap install", 300))
+def boot(state: str) -> Step:
+    return Step(state, f'sudo "$WEIR_PREFIX/dev/bin/python" tests/vm/boot.py {shlex.quote(state)}', 900, boots=2,
+                then=f"{PYTEST} -rP tests/vm/boot.py")
+
+
 STEPS: Final = (
     *INSTALLING,
     pytest("fresh machine", "tests/vm/checks.py", 20),
+    pytest("BPF LSM", "tests/vm/lsm.py", 30),
+    boot("boot"),
+    boot("boot, configuration broken"),
+    boot("boot, guard refuses"),
     Step("demo", "sudo ./bootstrap demo", 2700),
     pytest("probes", "tests/probes", 60),
     pytest("escapes", "tests/escape", 60),

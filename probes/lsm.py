@@ -1,0 +1,30 @@
+"""BPF LSM, where this kernel has it: whether it does, and what its programs are compiled with."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from probes import btf
+from probes.links import PlatformError
+
+MODULES: Final = Path("/sys/kernel/security/lsm")
+# struct, names of the member
+MEMBERS: Final = (
+    ("cgroup", ("kn",)), ("kernfs_node", ("id",)), ("kernfs_node", ("parent", "__parent")),
+    ("unix_sock", ("addr",)), ("unix_address", ("name",)), ("socket", ("sk",)), ("sock", ("sk_cgrp_data",)),
+    ("task_struct", ("tgid",)), ("task_struct", ("cgroups",)), ("css_set", ("dfl_cgrp",)),
+)
+
+
+def flags(control: Path) -> list[str]:
+    """What makes the compiler see bpf/lsm.bpf.c.  `control`: the agent's control socket.  Raises PlatformError: why
+    there is none."""
+    try:
+        modules = MODULES.read_text().strip().split(",")
+    except OSError as reason:
+        raise PlatformError(f"{MODULES}: {reason.strerror}") from None
+    if "bpf" not in modules:
+        raise PlatformError(f"bpf is not among this kernel's security modules ({','.join(modules)}); "
+                            "lsm=...,bpf on its command line, where it was built with BPF LSM")
+    return ["-DLSM", f'-DCONTROL="{control}"',
+            *(f"-DOFFSET_{name}={offset}" for name, offset in btf.offsets(MEMBERS).items())]
