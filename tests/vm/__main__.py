@@ -143,8 +143,12 @@ def obey(guest: Machine, prefix: Path, *, fast: bool) -> None:
     for line in sys.stdin:
         if not line.strip():
             return
-        if fast:
-            quick.push(guest, ROOT)
+        try:
+            if fast:
+                quick.push(guest, ROOT)
+        except MachineError as reason:
+            say(str(reason))
+            continue
         done = guest.run(f"cd weir && export WEIR_PREFIX={shlex.quote(str(prefix))} && {line}", seconds=HELD_SECONDS,
                          each=lambda one: print(one, flush=True))
         say(f"{done.status} after {done.seconds:.0f} s")

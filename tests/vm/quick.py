@@ -59,7 +59,7 @@ def push(guest: Machine, root: Path) -> None:
     packed = subprocess.run(["tar", "-C", str(root), "--null", "-T", "-", "-cz"], input=names, check=True,
                             capture_output=True, timeout=120).stdout
     guest.write("/tmp/checkout.tar.gz", packed)
-    done = guest.run("rm -rf weir && mkdir weir && tar -C weir -xzf /tmp/checkout.tar.gz && "
+    done = guest.run("sudo rm -rf weir && mkdir weir && tar -C weir -xzf /tmp/checkout.tar.gz && "
                      f"cd weir && sudo WEIR_DEV=1 WEIR_PREFIX={shlex.quote(str(PREFIX))} ./bootstrap install",
                      seconds=COPY_SECONDS)
     if done.status:
