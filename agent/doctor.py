@@ -17,6 +17,7 @@ import msgspec
 from agent import landlock
 from agent.config import Config
 from agent.layout import CGROUPS, LayoutError, cgroup_root, find_accounts
+from probes import lsm
 
 OLDEST: Final = (6, 1)                # Debian 12
 DISK: Final = 1 << 30                 # bytes that should be free below /var/lib
@@ -40,7 +41,7 @@ def examine(config: Config | None) -> tuple[Finding, ...]:
         ("bcc", bcc), ("headers", headers), ("libbpf", lambda: library("libbpf.so.1", "libbpf1")),
         ("nftables", nftables),
         ("bubblewrap", lambda: program("bwrap", "bubblewrap")),
-        ("libseccomp", libseccomp), ("landlock", scopes),
+        ("libseccomp", libseccomp), ("landlock", scopes), ("BPF LSM", bpf_lsm),
         ("user namespaces", user_namespaces), ("ipv6", ipv6), ("clock", clock), ("disk", lambda: disk(config)),
         ("users", lambda: users(config)), ("other tools", other_tools),
     ]
@@ -137,11 +138,20 @@ def libseccomp() -> Finding:
     return library("libseccomp.so.2", "libseccomp2")
 
 
+def bpf_lsm() -> Finding:
+    """Optional: no reason to warn."""
+    why = lsm.absent()
+    return Finding("", OK, f"not there: {why}" if why else "there; weir status says what it took")
+
+
 def scopes() -> Finding:
     version = landlock.version()
+    if version < landlock.SCOPES and not lsm.absent():
+        return Finding("", OK, f"ABI {version}: no scopes; BPF LSM closes abstract Unix sockets instead")
     if version < landlock.SCOPES:
-        return Finding("", WARN, f"ABI {version}: no scopes", "Linux 6.12 or later, with landlock in its `lsm=`: "
-                       "without it a workload reaches the host's abstract Unix sockets (ss -xl shows them with an @)")
+        return Finding("", WARN, f"ABI {version}: no scopes", "Linux 6.12 or later, with landlock in its `lsm=`, "
+                       "or BPF LSM: without either a workload reaches the host's abstract Unix sockets (ss -xl "
+                       "shows them with an @)")
     return Finding("", OK, f"ABI {version}, with scopes")
 
 

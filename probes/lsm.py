@@ -16,15 +16,20 @@ MEMBERS: Final = (
 )
 
 
-def flags(control: Path) -> list[str]:
-    """What makes the compiler see bpf/lsm.bpf.c.  `control`: the agent's control socket.  Raises PlatformError: why
-    there is none."""
+def absent() -> str:
+    """Why the kernel has none; empty where it has."""
     try:
         modules = MODULES.read_text().strip().split(",")
     except OSError as reason:
-        raise PlatformError(f"{MODULES}: {reason.strerror}") from None
-    if "bpf" not in modules:
-        raise PlatformError(f"bpf is not among this kernel's security modules ({','.join(modules)}); "
-                            "lsm=...,bpf on its command line, where it was built with BPF LSM")
+        return f"{MODULES}: {reason.strerror}"
+    return "" if "bpf" in modules else (
+        f"bpf is not among the kernel's security modules ({','.join(modules)}): lsm=...,bpf on its command line")
+
+
+def flags(control: Path) -> list[str]:
+    """What makes the compiler see bpf/lsm.bpf.c.  `control`: the agent's control socket.  Raises PlatformError: why
+    there is none."""
+    if why := absent():
+        raise PlatformError(why)
     return ["-DLSM", f'-DCONTROL="{control}"',
             *(f"-DOFFSET_{name}={offset}" for name, offset in btf.offsets(MEMBERS).items())]

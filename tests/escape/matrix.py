@@ -34,14 +34,15 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     control: Literal["user", "root", "host"] = "user"
     vm: str = ""                      # why there is no control on a development machine: it has one in tests/vm
     since: str = ""                   # the first Linux that knows the way: before, there is no control
-    landlock: bool = False            # stopped by Landlock's scopes: before Linux 6.12 it is not contained
+    # Stopped by Landlock's scopes or by BPF LSM: before Linux 6.12 and without BPF LSM it is not contained.
+    landlock: bool = False
     alone: bool = False               # the attempt would change the others' verdicts
     event: str = ""                   # of the recording, where the verdict is "detected"
     shared: bool = False              # needs a process of the same user outside that helps: docs/containment.md
 
-    def verdict(self, state: str) -> Verdict:
-        """On this kernel."""
-        if self.landlock and landlock.version() < landlock.SCOPES:
+    def verdict(self, state: str, lsm: bool = False) -> Verdict:
+        """On this kernel.  `lsm`: BPF LSM's programs are in place; they are in each state."""
+        if self.landlock and landlock.version() < landlock.SCOPES and not lsm:
             return "not contained"
         return self.written(state)
 
@@ -60,7 +61,7 @@ def render_table() -> str:
         for name in techniques:
             row = rows[name]
             notes = [f"its control runs in tests/vm: {row.vm}"] if row.vm else []
-            notes += ["before Linux 6.12: not contained"] if row.landlock else []
+            notes += ["before Linux 6.12 without BPF LSM: not contained"] if row.landlock else []
             words = row.by + (f" ({'; '.join(notes)})" if notes else "")
             lines.append(f"| {name} | {' | '.join(row.written(state) for state in STATES)} | {words} |")
     return "\n".join(lines) + "\n"
