@@ -22,6 +22,7 @@ from agent import cgroups, netns, nft, sockdiag
 from agent.attribution import Held, Origin, find_asker, find_redirected, parse_origin
 from agent.beside import find_mangling
 from agent.holdings import Foreign, Holdings, cookie_of
+from agent.layout import bound
 from agent.processes import ENVIRONMENT, python_module
 from agent.ruleset import Ruleset, differences
 from probes import abi, libbpf, links
@@ -133,7 +134,7 @@ class Containment:
             command = [
                 *python_module("probes.loader"), "--bpffs", str(self.bpffs), "--tracefs", str(tracefs), "--cgroup",
                 str(self._slice.root), "--slice", str(self.slice), "--port", str(self._rules.port), "--headers",
-                str(self._headers), "--control", str(self._run / "control.sock"), *resolver]
+                str(self._headers), "--control", str(bound(self._run / "control.sock")), *resolver]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=_LOAD, cwd="/",
                                       stdin=subprocess.DEVNULL)

@@ -27,6 +27,7 @@ import msgspec
 from agent.contract import control
 from agent.contract.control import Message, Request
 from agent.frames import FrameError, Frames
+from agent.layout import bound
 
 LOG = logging.getLogger("weir.control")
 
@@ -121,7 +122,7 @@ class Control:
 
     def open(self) -> None:
         """Listen; the socket appears by rename, so that a client never finds one that nobody listens on."""
-        fresh = self._path.with_name(f".{self._path.name}.new")
+        fresh = bound(self._path)
         fresh.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         listener.bind(str(fresh))

@@ -43,6 +43,11 @@ def cgroup_root() -> Path:
     raise LayoutError("no cgroup v2 is mounted: mount -t cgroup2 none /sys/fs/cgroup")
 
 
+def bound(path: Path) -> Path:
+    """The name that a listening socket is bound by, before it is renamed to `path`: the kernel knows it by this one."""
+    return path.with_name(f".{path.name}.new")
+
+
 def find_accounts(config: Config) -> Accounts:
     runtime = config.runtime
     try:

@@ -1,12 +1,12 @@
 """Compiles, loads and attaches the programs of bpf/, says so, and ends: bcc holds 130 MB.  The only importer of bcc.
 
     python -I -m probes.loader --bpffs DIR --tracefs DIR --cgroup ROOT --slice DIR --port N [--resolver ADDRESS PORT]
-        [--headers DIR] [--control SOCKET]
+        [--headers DIR] [--control NAME]
 
 Links and maps are pinned below --bpffs.  On success one JSON object on standard output and 0; else a message on
-standard error and 1, and what was in place stays in place.  With --control programs of BPF LSM are loaded too, where
-the kernel takes them: the object says which, and why not.  A second start replaces the programs of existing links
-atomically; it may be killed at any moment and started again.
+standard error and 1, and what was in place stays in place.  With --control (the name that the agent's control socket
+is bound by) programs of BPF LSM are loaded too, where the kernel takes them: the object says which, and why not.  A
+second start replaces the programs of existing links atomically; it may be killed at any moment and started again.
 """
 from __future__ import annotations
 

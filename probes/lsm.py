@@ -27,8 +27,8 @@ def absent() -> str:
 
 
 def flags(control: Path) -> list[str]:
-    """What makes the compiler see bpf/lsm.bpf.c.  `control`: the agent's control socket.  Raises PlatformError: why
-    there is none."""
+    """What makes the compiler see bpf/lsm.bpf.c.  `control`: the name that the agent's control socket is bound
+    by.  Raises PlatformError: why there is none."""
     if why := absent():
         raise PlatformError(why)
     return ["-DLSM", f'-DCONTROL="{control}"',
