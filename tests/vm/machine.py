@@ -49,7 +49,7 @@ class Machine:
         disk = directory / "disk.qcow2"
         _run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image / "root.img"), str(disk)])
         self._qemu = subprocess.Popen(
-            ["nice", "-n", "10", "qemu-system-x86_64", "-machine", "pc", "-cpu", "max", "-accel",
+            ["nice", "-n", "2", "qemu-system-x86_64", "-machine", "pc", "-cpu", "max", "-accel",
              "kvm" if kvm else "tcg,thread=multi",
              "-smp", "2", "-m", "6144", "-nodefaults", "-display", "none",
              "-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd"),
