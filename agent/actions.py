@@ -136,7 +136,7 @@ class Questions:
             targets=target_views(config, places), egress=egress_views(config, places),
             workloads=workload_views(agent.owners), statistics=statistics,
             hints=hints(config, places, agent.resolver.failures, statistics, leafs, lag, agent.watch.beside),
-            dns=f"{config.dns.listen}:{DNS_PORT}", upstream=_server(config.dns.resolver),
+            modes=config.egress_modes, dns=f"{config.dns.listen}:{DNS_PORT}", upstream=_server(config.dns.resolver),
             lsm=agent.kernel.lsm)
 
     async def _statistics(self) -> dict[str, int]:

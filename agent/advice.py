@@ -10,6 +10,7 @@ from typing import Final
 
 from agent.config import Config
 from agent.fields import Problem
+from agent.status import said_of_mode
 
 _NAMED: Final = re.compile(r'\b(Target|Database|Schema|Table|Function|Group|Workload|Label)::"([^"/\n]+)')
 _APPROVERS: Final = re.compile(r'@hold\("[^"\n]*?approvers=([^",\n]*)')
@@ -30,6 +31,12 @@ def missing(config: Config) -> Iterator[str]:
     if not any(_code(text).strip() for text in config.policies.values()):
         yield (f"{config.directory}/policies/*.cedar permit nothing, so every statement is denied; "
                "packaging/default/policies/examples.cedar shows how")
+
+
+def lax(config: Config) -> Iterator[str]:
+    """Workloads whose egress is not enforced."""
+    for workload, mode in sorted(config.egress_modes.items()):
+        yield said_of_mode(workload, mode) + "; `weir egress suggest` drafts the [[egress]] that it needs"
 
 
 def notes(config: Config) -> tuple[Problem, ...]:

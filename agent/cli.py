@@ -31,7 +31,8 @@ WATCHING: Final = 1.0                 # seconds between looks at what waits
 
 # Commands of the enforcer's side: module, and the name of its click group; read by people without root.
 _ELSEWHERE: Final = {
-    **dict.fromkeys(("sessions", "replay", "verify", "export", "search", "erase"), "enforcer.recording.cli:group"),
+    **dict.fromkeys(("sessions", "replay", "egress", "verify", "export", "search", "erase"),
+                    "enforcer.recording.cli:group"),
     "policy": "enforcer.policy.cli:policy",
     "ledger": "agent.ledger_cli:ledger",
 }
@@ -242,7 +243,7 @@ def check(file: str, as_json: bool) -> None:
     try:
         config = load_config(file)
         problems = check_policies(config)
-        notes = [*map(str, advice.notes(config)), *advice.missing(config)]
+        notes = [*map(str, advice.notes(config)), *advice.missing(config), *advice.lax(config)]
     except ConfigError as wrong:
         problems = wrong.problems
     if as_json:

@@ -14,7 +14,7 @@ import msgspec
 
 from agent import fields as kinds
 from agent.contract.names import is_metadata
-from agent.contract.target import ColumnLabel
+from agent.contract.target import ENFORCE, MODES, ColumnLabel
 from agent.fields import (
     Field,
     Problem,
@@ -75,6 +75,10 @@ class Recording(msgspec.Struct, frozen=True):
     rotate: int                       # bytes
 
 
+class EgressPolicy(msgspec.Struct, frozen=True):
+    mode: str
+
+
 class EgressEntry(msgspec.Struct, frozen=True):
     name: str
     addresses: tuple[str, ...]        # and host names
@@ -87,6 +91,7 @@ class Workload(msgspec.Struct, frozen=True):
     users: tuple[str, ...]
     directories: tuple[str, ...]
     read_only: tuple[str, ...]
+    egress: str | None = None         # mode; None: the policy's
 
 
 class CredentialRow(msgspec.Struct, frozen=True):
@@ -133,6 +138,7 @@ class Config(msgspec.Struct, frozen=True):
     nftables: Nftables
     ledger: Ledger
     recording: Recording
+    egress_policy: EgressPolicy
     egress: tuple[EgressEntry, ...]
     workloads: tuple[Workload, ...]
     targets: tuple[TargetEntry, ...]
@@ -143,6 +149,12 @@ class Config(msgspec.Struct, frozen=True):
     @property
     def directory(self) -> Path:
         return Path(self.file).parent
+
+    @property
+    def egress_modes(self) -> dict[str, str]:
+        """Of the workloads whose egress is not enforced."""
+        every = {one.name: one.egress or self.egress_policy.mode for one in self.workloads}
+        return {name: mode for name, mode in every.items() if mode != ENFORCE}
 
     @property
     def run(self) -> Path:
@@ -235,6 +247,12 @@ RECORDING: Final = Section("recording", Recording, False, "Bounds of journal and
     Field("rotate", kinds.size("1MiB", "1TiB"), "Size at which a new recording file begins; it also does each day.",
           "1GiB", restart=True),
 ))
+EGRESS_POLICY: Final = Section("egress_policy", EgressPolicy, False, "What becomes of what neither a target nor "
+    "[[egress]] permits.", (
+    Field("mode", kinds.choice(*MODES), "`enforce` refuses it; `shadow` lets TCP through and records what would have "
+          "been refused, and why; `record` lets it through and records it.  In each mode targets go through their "
+          "protocol, and loopback and addresses of cloud metadata stay refused.", ENFORCE),
+))
 EGRESS: Final = Section("egress", EgressEntry, True, "Somewhere that crews may talk to as an opaque, recorded flow: a "
     "model's API, a package index.", (
     Field("name", kinds.NAME, "For the recording.", example="model"),
@@ -251,6 +269,7 @@ WORKLOAD: Final = Section("workload", Workload, True, "What `weir run --workload
     Field("directories", kinds.several(kinds.HOME_PATH), "What it sees of the files and may write.", [], ["~"]),
     Field("read_only", kinds.several(kinds.HOME_PATH), "What it sees besides the system and may not write.", [],
           ["/opt/crew"]),
+    Field("egress", kinds.choice(*MODES), "Its mode of egress.  Default: that of [egress_policy].", None, ENFORCE),
 ), attribute="workloads")
 TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
     Field("name", kinds.NAME, "For policies: `Target::\"orders\"`.", example="orders"),
@@ -267,7 +286,7 @@ TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
     Field("payload_limit", kinds.size("1KiB", "1GiB"), "Bytes of an answer that are kept.", "1MiB"),
 ), (_CREDENTIAL, _LABEL), attribute="targets")
 
-SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, LEDGER, RECORDING)
+SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, LEDGER, RECORDING, EGRESS_POLICY)
 MANY: Final = (EGRESS, WORKLOAD, TARGET)
 SECTIONS: Final = (*SINGLE, *MANY)
 BLOCK: Final = (RUNTIME, ENFORCER, DNS, NFTABLES)      # what probes and rules are made by

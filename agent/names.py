@@ -11,12 +11,14 @@ from typing import Final
 from agent.config import Config
 from agent.contract.messages import AskerAnswer, NameAsked, NameRecorded, WhoAsks
 from agent.contract.names import covers
+from agent.contract.target import ENFORCE, SHADOW
 from agent.fields import is_address
 from agent.journal import VALUE, Journal, JournalError
 from agent.kernel import Kernel
 from agent.owners import Owners
 from agent.resolve import Known, check_addresses
 
+UNLISTED: Final = "no target and no egress entry has this name"
 VERDICTS: Final = ("answered", "refused", "failed")
 MOST: Final = 256                     # addresses in one word of the enforcer's; it has 32 of a server's
 _PLAIN: Final = frozenset(string.ascii_letters + string.digits + "-_")
@@ -55,15 +57,16 @@ class Askers:
             return NameRecorded(asked.number, error="it is too long")
         given: tuple[str, ...] = ()
         pattern = self._pattern(asked.name)
+        lax = {} if pattern else self._lax(asked)
         if asked.verdict == "answered":
-            if not pattern:
-                return NameRecorded(asked.number, error="no target and no egress entry has this name")
+            if not pattern and not lax:
+                return NameRecorded(asked.number, error=UNLISTED)
             given = check_addresses(asked.addresses)
         try:
-            self._journal.record(f"dns.{asked.verdict}", asked.workload, self._detail(asked, given))
+            self._journal.record(f"dns.{asked.verdict}", asked.workload, self._detail(asked, given) | lax)
         except JournalError as reason:
             return NameRecorded(asked.number, error=f"it cannot be recorded: {reason}")
-        if given and self._known.update(asked.name, given, asyncio.get_running_loop().time()):
+        if given and pattern and self._known.update(asked.name, given, asyncio.get_running_loop().time()):
             if pattern.startswith("*."):
                 self._known.bound(pattern)
             self._changed(asked.name)
@@ -71,6 +74,13 @@ class Askers:
 
     def _pattern(self, name: str) -> str:
         return next((one for one in patterns(self._config()) if covers(one, name)), "") if _is_plain(name) else ""
+
+    def _lax(self, asked: NameAsked) -> dict[str, object]:
+        """What is said beside, where the workload's mode lets any name through; empty where it does not."""
+        mode = self._config().egress_modes.get(asked.workload, ENFORCE)
+        if mode == ENFORCE or asked.verdict == "refused" or not _is_plain(asked.name):
+            return {}
+        return {"mode": mode, **({"would_refuse": UNLISTED} if mode == SHADOW else {})}
 
     @staticmethod
     def _detail(asked: NameAsked, given: tuple[str, ...]) -> dict[str, object]:

@@ -16,6 +16,7 @@ from rich.text import Text
 from agent.contract.control import ServiceView, Status, TargetView
 from agent.contract.messages import HoldView, SessionView
 from agent.selftest import Finding
+from agent.status import ENFORCING, said_of_mode
 
 COLOURS: Final = {"enforcing": "bold green", "starting": "bold yellow", "blocked": "bold yellow",
                   "stopping": "bold yellow", "degraded": "bold red"}
@@ -58,8 +59,12 @@ def span(nanoseconds: int) -> str:
 
 
 def render_status(status: Status) -> RenderableType:
-    head = Text.assemble((status.state, COLOURS.get(status.state, "bold")), f": {MEANINGS.get(status.state, '')}")
+    meaning = MEANINGS.get(status.state, "")
+    if status.state == ENFORCING and status.modes:
+        meaning = "crews reach targets through the enforcer; not all of what else they reach is enforced"
+    head = Text.assemble((status.state, COLOURS.get(status.state, "bold")), f": {meaning}")
     parts: list[RenderableType] = [head]
+    parts += [Text(f"  {safe(said_of_mode(*one))}", style="bold red") for one in sorted(status.modes.items())]
     parts += [Text(f"  because {safe(reason)}", style="yellow") for reason in status.reasons]
     rows = [
         ("agent", f"pid {status.pid}, up {ago(status.since)}, {safe(status.config)}"),

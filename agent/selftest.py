@@ -142,6 +142,9 @@ def run_selftest(file: str, workload: str, user: str, tell: Callable[[str], None
         raise SelftestError("weir selftest needs root: the controls are root's")
     config = load_config(file)
     chosen = _workload(config, workload)
+    if mode := config.egress_modes.get(chosen.name):
+        raise SelftestError(f"egress of workload {chosen.name} is in mode {mode}: TCP gets through by configuration; "
+                            "try a workload where it is enforced")
     inside = [*python_module("agent.cli"), "--config", str(config.file), "run", "--workload", chosen.name, "--user",
               user or chosen.users[0], "--", PYTHON, "-c", _BOOT]
     with Decoy() as decoy, tempfile.TemporaryDirectory() as scratch:

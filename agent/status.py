@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from agent.config import Config
 from agent.contract.control import TargetView, WorkloadView
+from agent.contract.target import SHADOW
 from agent.owners import Start
 from agent.resolve import Places
 
@@ -61,6 +62,13 @@ class Health:
     def contained(self) -> bool:
         """Whether a workload may be started: what it opens is stopped or goes through the enforcer."""
         return not (self.starting or self.stopping or self.holes or self.probe)
+
+
+def said_of_mode(workload: str, mode: str) -> str:
+    """Of one that is not enforced."""
+    what = "recorded with what would have been refused" if mode == SHADOW else "recorded"
+    return (f"egress: {mode} for workload {workload}: NOT ENFORCED, TCP to any place outside of this host is let "
+            f"through and {what}")
 
 
 def target_views(config: Config, places: Places) -> tuple[TargetView, ...]:

@@ -29,7 +29,7 @@ from agent.config import DNS_PORT, Config, needs_restart
 from agent.contract import messages
 from agent.contract.control import Answered, Message
 from agent.contract.journal import HostEvent
-from agent.contract.target import Egress, Names, Target
+from agent.contract.target import ENFORCE, Egress, Names, Target
 from agent.control import Control, Groups
 from agent.facts import Hashes
 from agent.fields import ConfigError
@@ -42,7 +42,7 @@ from agent.owners import Owners, Start
 from agent.reconciling import Ledger
 from agent.resolve import Known, Places, Resolver, Unresolved
 from agent.services import Enforcer, Recorder, end_all, wait_empty
-from agent.status import ENFORCING, Health
+from agent.status import ENFORCING, Health, said_of_mode
 from agent.trust import NO_TRUST, Trust, TrustTarget, prepare_trust, resolv_conf, write_public
 from agent.units import tell_systemd
 from agent.watch import Watch
@@ -107,6 +107,7 @@ class Agent:
         make_directories(config, self.accounts)
         self.journal = Journal(config.journal, self.accounts.audit.pw_gid)
         self.tell("agent.started", {"pid": os.getpid(), "config": config.file, "runtime": config.runtime.name})
+        self._tell_modes({}, config.egress_modes)
         self._key = forwarded_key(config.state, self.accounts.audit.pw_gid)
         self.owners, self.hashes = Owners(config.run / "owners.json"), Hashes()
         await asyncio.to_thread(self.kernel.install)
@@ -231,6 +232,15 @@ class Agent:
             (LOG.info if state == ENFORCING else LOG.warning)("%s%s", state, said)
             tell_systemd(f"STATUS={state}{plain(said)}")
             self.tell(state, {"reason": "; ".join(reasons)} if reasons else {})
+
+    def _tell_modes(self, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+        """Egress that is not enforced, and what has changed in that."""
+        for workload in sorted({*before, *now}):
+            was, mode = before.get(workload, ENFORCE), now.get(workload, ENFORCE)
+            if was != mode:
+                LOG.warning("%s", said_of_mode(workload, mode) if mode != ENFORCE
+                            else f"egress: enforce for workload {workload}")
+                self.tell("egress.mode", {"mode": mode, "before": was}, workload)
 
     def _alarms_changed(self) -> None:
         self.health.alarms = self.ledger.alarms()
@@ -473,7 +483,9 @@ class Agent:
         except (ValueError, OSError, LayoutError) as reason:
             error = str(reason)
         if not error:
+            before = self.config.egress_modes
             self.config, self.trust, self.accounts = config, trust, accounts
+            self._tell_modes(before, config.egress_modes)
         await self.resolver.set_names(patterns(self.config))
         self._forget()
         return error
@@ -554,7 +566,7 @@ def render_configure(
         policies=config.policies, journal=str(config.journal), forwarded_key=key,
         journal_limit=config.recording.journal_limit, reserve=config.recording.reserve,
         max_sessions=config.enforcer.max_sessions, hold_seconds=config.enforcer.hold, durable=config.enforcer.durable,
-        names=Names(config.dns.resolver, patterns(config)), ready=ready)
+        names=Names(config.dns.resolver, patterns(config)), modes=config.egress_modes, ready=ready)
 
 
 def _targets(config: Config, places: Places, trust: Trust) -> Iterable[Target]:

@@ -24,6 +24,7 @@ import uvloop
 
 from agent.contract.logs import log_to_stderr
 from agent.contract.messages import Configure
+from agent.contract.target import MODES
 from enforcer import protocols
 from enforcer.approval.holds import Holds
 from enforcer.core.gate import CedarGate
@@ -34,6 +35,7 @@ from enforcer.edge.catalogue import Catalogues
 from enforcer.edge.channel import Channel, open_channel
 from enforcer.edge.commit import GroupCommit
 from enforcer.edge.edge import Configuration, Edge
+from enforcer.edge.flows import Flow
 from enforcer.edge.listener import listen
 from enforcer.policy import masks
 from enforcer.policy.cedar import load_policies
@@ -95,11 +97,14 @@ class Enforcer:
             return f"{message.journal}:0:0: {error}"
         self.edge.configuration = Configuration(
             {target.name: target for target in message.targets}, {entry.name: entry for entry in message.egress}, gate,
-            message.forwarded_key, message.max_sessions, message.durable,
+            message.forwarded_key, message.max_sessions, message.durable, message.modes,
         )
+        for one in tuple(self.edge.live.values()):
+            if isinstance(one, Flow):
+                one.reconsider()
         # Equal values look equal under the `hash` mask for as long as this installation lives.
         masks.set_key(blake2b(b"masks", digest_size=32, key=message.forwarded_key).digest())
-        self._dns.configure(message.names)
+        self._dns.configure(message.names, message.modes, [host for one in message.targets for host in one.hosts])
         LOG.info("configured: %d targets, %d egress entries", len(message.targets), len(message.egress))
         if message.ready and self._listeners:
             listeners, self._listeners = self._listeners, ()
@@ -117,6 +122,8 @@ class Enforcer:
             raise ConfigError("weir.toml", 0, 0, "the journal's directory can be changed only with a restart")
         if len(message.forwarded_key) != 32 or message.durable not in ("writes", "all", "none"):
             raise ConfigError("weir.toml", 0, 0, "forwarded_key has 32 bytes; durable is writes, all or none")
+        if not set(message.modes.values()) <= set(MODES):
+            raise ConfigError("weir.toml", 0, 0, f"a mode of egress is one of {', '.join(MODES)}")
 
     def _load(self, message: Configure) -> CedarGate:
         policies = load_policies(message.policies)

@@ -170,6 +170,7 @@ class Status(Message, frozen=True):
     statistics: dict[str, int]        # the enforcer's
     hints: tuple[str, ...]            # what somebody should look at
     dns: str = ""                     # where Weir's resolver answers crews
+    modes: dict[str, str] = {}        # egress mode of the workloads where it is not "enforce"
     upstream: str = ""                # the DNS server that it asks, "" where there is none
     lsm: str = ""                     # BPF LSM: "on: ..." or "off: why"
 

@@ -40,6 +40,7 @@ class Configure(Message, frozen=True):
     hold_seconds: int = 900           # a hold without `within=` expires after this
     durable: str = "writes"           # "writes" | "all" | "none": which operations wait for fdatasync
     names: Names = Names()
+    modes: dict[str, str] = {}        # egress mode of workloads, where it is not "enforce"
     ready: bool = True                # False: names are not resolved yet, connections wait
 
 

@@ -7,7 +7,8 @@ from typing import Final
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # Where clouds answer with the machine's own credentials (link-local ones besides: 169.254.169.254, fe80::a9fe:a9fe).
-METADATA: Final = frozenset({"fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"})
+METADATA: Final = frozenset({"fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "fd00:42::42", "100.100.100.200",
+                             "168.63.129.16", "192.0.0.192"})
 _TRANSLATED: Final = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))   # RFC 6052; 4291 2.5.5.1
 _THIS: Final = ipaddress.ip_network("0.0.0.0/8")
 

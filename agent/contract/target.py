@@ -1,7 +1,13 @@
 """What the enforcer is told of a registered target."""
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+# Modes of egress (docs/decisions/0015).  What has none, and what nobody knows, is enforced.
+ENFORCE, SHADOW, RECORD = "enforce", "shadow", "record"
+MODES: Final = (ENFORCE, SHADOW, RECORD)
 
 
 class ColumnLabel(msgspec.Struct, frozen=True):

@@ -1,5 +1,5 @@
-"""Pure: question -> what becomes of it.  Only configured names are asked of anybody; bounds for what a crew may say by
-asking below a wildcard.  Times are monotonic seconds.
+"""Pure: question -> what becomes of it.  Only configured names are asked of anybody, others in the modes shadow and
+record only; bounds for what a crew may say by asking below a wildcard.  Times are monotonic seconds.
 """
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ LABEL: Final = 40                     # characters of one label
 BELOW: Final = 64                     # characters in all
 LABELS: Final = 3
 FRESH: Final = 30                     # new names a minute, each wildcard
+# What is not listed, in the modes that let it through: all of it together.
+UNLISTED: Final = "*"
+UNLISTED_LABELS, UNLISTED_NAME = 8, 128
+UNLISTED_FRESH: Final = 300           # new names a minute
 REMEMBERED: Final = 256               # names that are not new, each wildcard
 RATE, BURST = 10.0, 50.0              # questions a second, each wildcard
 CREW_RATE, CREW_BURST = 100.0, 400.0  # questions a second, each workload
@@ -32,6 +36,13 @@ _NEVER: Final = frozenset({dns.rdatatype.ANY, dns.rdatatype.AXFR, dns.rdatatype.
 @dataclass(frozen=True)
 class Refused:
     reason: str
+
+
+@dataclass(frozen=True)
+class Unlisted(Refused):
+    """By the mode enforce; others ask `lax`."""
+
+    reason: str = "no target and no egress entry has this name"
 
 
 @dataclass(frozen=True)
@@ -68,9 +79,10 @@ class Bucket:
 class Below:
     """What was asked below one wildcard."""
 
-    def __init__(self) -> None:
-        self._bucket = Bucket(RATE, BURST)
-        self._fresh = Bucket(FRESH / 60, FRESH)
+    def __init__(self, rate: float = RATE, burst: float = BURST, fresh: int = FRESH) -> None:
+        """`fresh`: new names a minute."""
+        self._bucket, self._often = Bucket(rate, burst), fresh
+        self._fresh = Bucket(fresh / 60, fresh)
         self._known: OrderedDict[str, None] = OrderedDict()
 
     def why_not(self, name: str, now: float) -> str:
@@ -78,7 +90,7 @@ class Below:
             return "too many questions below this wildcard"
         if name not in self._known:
             if not self._fresh.take(now):
-                return f"more than {FRESH} new names a minute below this wildcard"
+                return f"more than {self._often} new names a minute below this wildcard"
             while len(self._known) >= REMEMBERED:
                 self._known.popitem(last=False)
         self._known[name] = None
@@ -95,6 +107,7 @@ class Decisions:
         self._wildcards = tuple(one for one in every if one.startswith("*."))
         kept: dict[str, Below] = before._below if before else {}
         self._below: dict[str, Below] = {one: kept.get(one) or Below() for one in self._wildcards}
+        self._below[UNLISTED] = kept.get(UNLISTED) or Below(CREW_RATE, CREW_BURST, UNLISTED_FRESH)
         self._crews: OrderedDict[str, Bucket] = before._crews if before else OrderedDict()
 
     def decide(self, query: Query) -> Refused | Empty | Forward:
@@ -103,10 +116,19 @@ class Decisions:
             return Refused("a question for everything")
         pattern = query.name if query.name in self._names else self._wildcard(query.name)
         if not pattern:
-            return Refused("no target and no egress entry has this name")
+            return Unlisted()
         if pattern != query.name and (reason := _unfit(query.name.removesuffix(pattern[1:]))):
             return Refused(reason)
         return Forward(pattern) if query.kind in FORWARDED else Empty()
+
+    def lax(self, query: Query) -> Refused | Empty | Forward:
+        """What is Unlisted, where that is let through."""
+        labels = query.name.split(".")
+        if len(labels) > UNLISTED_LABELS or len(query.name) > UNLISTED_NAME:
+            return Refused(f"more than {UNLISTED_LABELS} labels or {UNLISTED_NAME} characters")
+        if not all(_HOST.fullmatch(one) for one in labels):
+            return Refused("not a host's name")
+        return Forward(UNLISTED) if query.kind in FORWARDED else Empty()
 
     def why_not(self, query: Query, pattern: str, workload: str, now: float) -> str:
         """By what was asked before."""

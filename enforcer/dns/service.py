@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -16,9 +16,9 @@ import msgspec
 
 from agent.contract.messages import NameAsked, NameRecorded
 from agent.contract.names import unreachable
-from agent.contract.target import Names
+from agent.contract.target import ENFORCE, Names
 from enforcer.dns import messages
-from enforcer.dns.decision import Bucket, Decisions, Empty, Refused
+from enforcer.dns.decision import Bucket, Decisions, Empty, Refused, Unlisted
 from enforcer.dns.messages import Found, Query
 from enforcer.dns.upstream import Unanswered, Upstream
 
@@ -52,6 +52,8 @@ class Service:
         """`now`: monotonic seconds; `count` is called with the name of a statistic."""
         self._asking, self._now, self._count = asking, now, count
         self.names: Names | None = None
+        self._modes: dict[str, str] = {}
+        self._hosts: frozenset[str] = frozenset()
         self._upstream = Upstream(None)
         self._decisions = Decisions(())
         self._told = Bucket(TOLD, TOLD)
@@ -59,7 +61,10 @@ class Service:
         self._untold = 0
         self._telling: asyncio.Task[None] | None = None
 
-    def configure(self, names: Names) -> None:
+    def configure(self, names: Names, modes: Mapping[str, str] | None = None, hosts: Iterable[str] = ()) -> None:
+        """`modes`: of workloads whose egress is not enforced; `hosts`: names of targets."""
+        self._modes = {one: mode for one, mode in (modes or {}).items() if mode != ENFORCE}
+        self._hosts = frozenset(hosts)
         if names != self.names:
             self._decisions = Decisions(names.patterns, self._decisions)
             if names.upstream != self._upstream.server:
@@ -85,11 +90,15 @@ class Service:
             self._count("dns_dropped")
             return None
         verdict = self._decisions.decide(query)
-        if isinstance(verdict, Refused):
+        if isinstance(verdict, Refused) and not (isinstance(verdict, Unlisted) and self._modes):
             return await self._refuse(query, verdict.reason, asker)
         workload, reason = await self._asking.who_asks(asker.netns, asker.stream, asker.address, asker.port)
         if reason:
             return await self._refuse(query, f"not attributed: {reason}", None)
+        if isinstance(verdict, Unlisted) and workload in self._modes:
+            verdict = self._decisions.lax(query)
+        if isinstance(verdict, Refused):
+            return await self._refuse(query, verdict.reason, None, workload)
         if isinstance(verdict, Empty):
             return await self._give(query, Found(dns.rcode.NOERROR), workload, asker)
         if reason := self._decisions.why_not(query, verdict.pattern, workload, self._now()):
@@ -100,7 +109,18 @@ class Service:
             return await self._fail(query, str(failed), workload)
         if found.rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
             return await self._fail(query, f"the resolver said {dns.rcode.to_text(found.rcode)}", workload)
+        if error := await self._tell_of_targets(query, found, workload):
+            return await self._fail(query, error, workload)
         return await self._give(query, found, workload, asker)
+
+    async def _tell_of_targets(self, query: Query, found: Found, workload: str) -> str:
+        """Where it is another name of a target's (CNAME), its addresses are the target's before they are given."""
+        for name in self._hosts.intersection(found.chain) if found.addresses else ():
+            said = await self._asking.name_asked(msgspec.structs.replace(
+                self._event(query, workload, "answered", found), name=name))
+            if said.error:
+                return said.error
+        return ""
 
     async def _give(self, query: Query, found: Found, workload: str, asker: Asker) -> bytes:
         said = await self._asking.name_asked(self._event(query, workload, "answered", found))

@@ -9,7 +9,7 @@ from typing import Protocol as Interface
 from agent.contract.credential import Credential
 from agent.contract.messages import SessionView
 from agent.contract.owner import Owner
-from agent.contract.target import Egress, Target
+from agent.contract.target import ENFORCE, Egress, Target
 from enforcer.approval.holds import Holds
 from enforcer.core.context import Context
 from enforcer.core.gate import Gate
@@ -67,6 +67,7 @@ class Configuration:
     forwarded_key: bytes
     max_sessions: int
     durable: str
+    modes: dict[str, str] = field(default_factory=dict)     # workload -> egress mode, where it is not ENFORCE
 
     def __repr__(self) -> str:
         return f"Configuration(targets={tuple(self.targets)})"
@@ -116,6 +117,14 @@ class Edge:
         if len(self.live) + self.arriving > self.configuration.max_sessions:
             return f"{self.configuration.max_sessions} sessions are open, which is the most"
         return ""
+
+    def mode(self, workload: str) -> str:
+        return self.configuration.modes.get(workload, ENFORCE) if self.configuration is not None else ENFORCE
+
+    def is_target(self, address: str, port: int) -> bool:
+        """Whether it must not be a flow, whoever permits it."""
+        targets = self.configuration.targets.values() if self.configuration is not None else ()
+        return any(port == one.port and address in one.addresses for one in targets)
 
     def context(self, owner: Owner, target: Target) -> Context:
         """For a new session with this target.  Only where `why_not` is empty."""

@@ -1,8 +1,12 @@
 """Egress: opaque bytes both ways, recorded as a flow.
 
 FlowOpened is in the journal before the first packet leaves.  What a client says first is held until it is found right
-(enforcer.edge.first), for HOLD seconds at most; what a flow ended of is its recorded reason.  Backpressure and
-half-close go through as they came.
+(enforcer.edge.first): where it begins as TLS, HTTP or SOCKS do, for HOLD seconds, and then it ends; else for BRIEF, and
+then it goes on and is judged all the same.  What a flow ended of is its recorded reason.  Backpressure and half-close go
+through as they came.
+
+In the modes shadow and record (docs/decisions/0015) nothing is held and nothing ends it: FlowNoted says what was found,
+and in shadow what would have ended it.
 """
 from __future__ import annotations
 
@@ -11,10 +15,11 @@ from typing import Final
 
 from agent.contract.messages import SessionView
 from agent.contract.owner import Owner, Process
+from agent.contract.target import ENFORCE, SHADOW
 from enforcer import protocols
 from enforcer.edge import clock, tls, upstream
 from enforcer.edge.edge import Edge
-from enforcer.edge.first import PASS, UNKNOWN, Beginning
+from enforcer.edge.first import ADDRESS, PASS, UNKNOWN, Beginning
 from enforcer.edge.peer import HIGH, LOW
 from enforcer.words import events
 from enforcer.words.commands import CLIENT, SERVER
@@ -22,6 +27,8 @@ from enforcer.words.errors import RecordingError, UpstreamError
 from enforcer.words.inputs import HoldAnswered
 
 HOLD: Final = 5.0                     # seconds that a client's first bytes may wait for the rest of their beginning
+BRIEF: Final = 0.2                    # where a part of it is no whole beginning of anything that would be refused
+LONGEST: Final = 255                  # characters of a name that is recorded
 LINGER: Final = 60.0                  # seconds that a side may take to read what is left, once the other is lost
 
 
@@ -64,15 +71,20 @@ class Side(asyncio.Protocol):
 class Flow:
     """`record`, then `take` starts it; FlowClosed is recorded once, when both sides are lost."""
 
-    def __init__(self, edge: Edge, owner: Owner) -> None:
+    def __init__(self, edge: Edge, owner: Owner, mode: str = ENFORCE, wrong: str = "") -> None:
+        """`wrong`: why `mode` alone permits the address."""
         self._edge, self._owner = edge, owner
+        self._mode, self._wrong = mode, wrong
+        self._fault = ("", "")                    # rule and reason that would have ended it, and did not
+        self._said = ("", "", "", "")             # of its beginning
         self.name = clock.session_name()
         self._sides = (Side(self, CLIENT), Side(self, SERVER))
         self._bytes = [0, 0]
         self._early: list[bytes] | None = []
         by_name = () if owner.listed else owner.names
-        self._first = Beginning(by_name, owner.destination, _spoken)
-        self._held: list[bytes] | None = []       # until it is told; None: nothing is held
+        self._first = Beginning(by_name, owner.destination, _spoken, mode != ENFORCE)
+        self._held: list[bytes] = []              # what waits until it is told
+        self._let = False                         # its brief time is over
         self._hold: asyncio.TimerHandle | None = None
         self._since = clock.now()
         self._reason = ""
@@ -87,6 +99,9 @@ class Flow:
         if commit is None:
             raise RecordingError("there is no journal")
         commit.append(self._opened())
+        if self._mode != ENFORCE:
+            wrong = self._wrong if self._mode == SHADOW else ""
+            commit.append(self._note("", "", ADDRESS if wrong else "", wrong))
         commit.write_now()
 
     def take(self, transport: asyncio.Transport, early: bytes, ended: bool) -> None:
@@ -98,6 +113,8 @@ class Flow:
         self._edge.count("flows_total")
         if early:
             self.received(CLIENT, early)
+        if ended:
+            self._no_more()
         self._task = self._edge.loop.create_task(self._dial())
 
     async def _dial(self) -> None:
@@ -108,7 +125,8 @@ class Flow:
             configuration = self._edge.configuration
             entry = configuration.egress.get(owner.egress) if configuration is not None else None
             known = entry.addresses if entry is not None and not owner.names else owner.others
-            choices = upstream.with_other_family(owner.destination, known)
+            choices = tuple(one for one in upstream.with_other_family(owner.destination, known)
+                            if not self._edge.is_target(one, owner.port))
             transport, _, _ = await upstream.dial(choices, owner.port, lambda: self._sides[SERVER])
         except UpstreamError as error:
             self._end(str(error), True)
@@ -119,48 +137,93 @@ class Flow:
             return
         if early:
             transport.write(b"".join(early))
-        if self._sides[CLIENT].ended and not self._held:
+        if self._sides[CLIENT].ended:
             transport.write_eof()
         self._read(CLIENT)
 
     def received(self, number: int, data: bytes) -> None:
-        verdict = self._first.client(data) if number == CLIENT else self._first.server(data)
+        verdict = self._judge(number, data)
         if verdict:
             self._refuse(verdict)
-            return
-        if number == SERVER:
+        elif number == SERVER:
             self._bytes[SERVER] += len(data)
             self._send(number, data)
-        elif self._held is None:
-            self._forward(data)
-        elif verdict is UNKNOWN:
-            self._held.append(data)
-            if self._hold is None:
-                self._hold = self._edge.loop.call_later(HOLD, self._late)
         else:
             self._held.append(data)
+            if verdict is UNKNOWN and (not self._let or self._first.waits()):
+                self._wait()
+            else:
+                self._release()
+
+    def _judge(self, number: int, data: bytes) -> str | None:
+        verdict = self._first.client(data) if number == CLIENT else self._first.server(data)
+        if self._mode == ENFORCE:
+            return verdict
+        if verdict is UNKNOWN and self._first.waits():
+            self._wait()
+        elif verdict or self._first.told:
+            self._found(verdict or PASS)
+        return PASS
+
+    def _found(self, reason: str) -> None:
+        """Record what its beginning is, and the first thing that would have ended it, before it goes on."""
+        if reason and not self._fault[1]:
+            self._fault = (self._first.rule, reason)
+        fault = self._fault if self._mode == SHADOW else ("", "")
+        said = (self._first.speaks, self._first.name[:LONGEST], *fault)
+        if said == self._said or self._edge.commit is None:
+            return
+        self._said = said
+        try:
+            self._edge.commit.append(self._note(*said))
+            self._edge.commit.write_now()
+        except RecordingError as error:
+            self._end(f"nothing can be recorded: {error}", True)
+
+    def _wait(self) -> None:
+        if self._hold is None:
+            self._hold = self._edge.loop.call_later(BRIEF, self._after_brief)
+
+    def _after_brief(self) -> None:
+        if self._first.waits():
+            self._hold = self._edge.loop.call_later(HOLD - BRIEF, self._late)
+        else:
+            self._hold, self._let = None, True
+            self._release()
+
+    def _no_more(self) -> None:
+        """The client has said all that it will: what is held is the whole of it."""
+        self._late()
+        if not self._reason:
             self._release()
 
     def _refuse(self, reason: str) -> None:
-        self._held = None
+        self._held.clear()
         self._edge.count("flows_refused")
         self._end(reason, True)
 
     def _late(self) -> None:
-        reason = self._first.late()
-        if reason != PASS:
-            self._refuse(reason)
-        elif self._held is not None:
-            self._release()
+        if not self._first.waits():
+            return
+        if self._mode == ENFORCE:
+            self._refuse(self._first.late())
+        else:
+            self._found(self._first.late())
+
+    def reconsider(self) -> None:
+        """Under what has come into force: what only a laxer mode has let through ends, and what is a target now."""
+        if self._edge.is_target(self._owner.destination, self._owner.port):
+            self._end("a target has this address and port now", True)
+        elif self._mode != ENFORCE and self._edge.mode(self._owner.workload) == ENFORCE:
+            self._mode = ENFORCE
+            if wrong := self._wrong or self._fault[1]:
+                self._end(f"egress is enforced now: {wrong}", True)
 
     def _release(self) -> None:
-        if self._hold is not None:
-            self._hold.cancel()
-        held, self._held = self._held or [], None
+        held = b"".join(self._held)
+        self._held.clear()
         if held:
-            self._forward(b"".join(held))
-        if self._sides[CLIENT].ended and self._early is None:
-            self.ended(CLIENT)
+            self._forward(held)
 
     def _forward(self, data: bytes) -> None:
         self._bytes[CLIENT] += len(data)
@@ -177,9 +240,10 @@ class Flow:
 
     def ended(self, number: int) -> None:
         """Half-close; the whole flow is over when both sides have.  What was held is all that there is."""
-        if number == CLIENT and self._held:
-            self._late()
-            return
+        if number == CLIENT:
+            self._no_more()
+            if self._reason:
+                return
         other = self._sides[1 - number]
         if other.ended:
             self._end("closed", False)
@@ -267,6 +331,10 @@ class Flow:
             process.pid, process.exe, process.exe_sha256, process.argv, f"{owner.destination} {owner.port}",
             owner.attribution, owner.cookie,
         )
+
+    def _note(self, speaks: str, name: str, rule: str, reason: str) -> events.FlowNoted:
+        return events.FlowNoted(events.FLOW_NOTED, clock.now(), clock.monotonic(), self.name, self._mode, speaks, name,
+                                rule, reason)
 
 
 def _spoken(first: bytes) -> str:

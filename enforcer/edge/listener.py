@@ -10,7 +10,9 @@ import logging
 import socket
 from typing import Final
 
+from agent.contract.names import unreachable
 from agent.contract.owner import Owner
+from agent.contract.target import ENFORCE
 from enforcer import protocols
 from enforcer.edge.edge import Edge
 from enforcer.edge.ends import netns_cookie, original_destination, packed
@@ -102,9 +104,23 @@ class Arrival(asyncio.Protocol):
         """Make it a session or a flow.  Gives why not, else ""."""
         if owner.target:
             return self._session(owner)
-        if owner.egress:
-            return self._flow(owner)
-        return "no target and no egress entry has this address and port"
+        if self._edge.is_target(owner.destination, owner.port):
+            return "a target has this address and port now: connect again"
+        wrong, mode = self._why_no_flow(owner), self._edge.mode(owner.workload)
+        if wrong and (mode == ENFORCE or (never := _never(owner.destination))):
+            return wrong if mode == ENFORCE else f"{wrong}, and it is {never}: no mode lets it through"
+        return self._flow(owner, mode, wrong)
+
+    def _why_no_flow(self, owner: Owner) -> str:
+        """As it is said in the mode enforce; "" where an entry permits it."""
+        if not owner.egress:
+            return "no target and no egress entry has this address and port"
+        configuration = self._edge.configuration
+        entry = configuration.egress.get(owner.egress) if configuration else None
+        permitted = entry is not None and (owner.names or owner.destination in entry.addresses)
+        if entry is None or not permitted or owner.port not in entry.ports:
+            return f"egress {owner.egress} does not permit this address and port"
+        return ""
 
     def _session(self, owner: Owner) -> str:
         configuration = self._edge.configuration
@@ -121,13 +137,8 @@ class Arrival(asyncio.Protocol):
             session.gone(CLIENT, "")
         return ""
 
-    def _flow(self, owner: Owner) -> str:
-        configuration = self._edge.configuration
-        entry = configuration.egress.get(owner.egress) if configuration else None
-        permitted = entry is not None and (owner.names or owner.destination in entry.addresses)
-        if entry is None or not permitted or owner.port not in entry.ports:
-            return f"egress {owner.egress} does not permit this address and port"
-        flow = Flow(self._edge, owner)
+    def _flow(self, owner: Owner, mode: str, wrong: str) -> str:
+        flow = Flow(self._edge, owner, mode, wrong)
         try:
             flow.record()
         except RecordingError as error:
@@ -146,6 +157,14 @@ class Arrival(asyncio.Protocol):
         if self._size > EARLY:
             transport.resume_reading()
         return transport, b"".join(self._early)
+
+
+def _never(address: str) -> str:
+    """Why nobody is let there without an entry: this host's own services, and where it has credentials from."""
+    try:
+        return unreachable(address)
+    except ValueError:
+        return "no address"
 
 
 async def listen(edge: Edge, descriptors: tuple[int, ...]) -> list[asyncio.Server]:

@@ -20,6 +20,8 @@ import click
 import msgspec
 from rich.console import Console
 
+from agent.contract.names import covers
+from enforcer.recording import egress as places
 from enforcer.recording import erasing, export, notes, replay
 from enforcer.recording.read import FORBIDDEN, Reader, open_recording
 from enforcer.recording.verify import read_key, verify
@@ -160,6 +162,42 @@ def search(words: tuple[str, ...], directory: Path, as_json: bool, last: int) ->
             click.echo("nothing holds every one of these words", err=True)
         for one in reversed(found):
             _console().print(replay.render_found(one), soft_wrap=True)
+
+
+@group.group()
+def egress() -> None:
+    """What crews reach besides targets, from the recording."""
+
+
+@egress.command(epilog=_EXIT)
+@_recording
+@_JSON
+@click.option("--workload", default="", help="Of one workload.  Default: of all.")
+@click.pass_context
+def suggest(context: click.Context, directory: Path, as_json: bool, workload: str) -> None:
+    """Draft [[egress]] for what crews reached in the modes record and shadow, where weir.toml does not permit it yet.
+
+    Databases that nobody registered, proxies and services of this host are named in comments."""
+    entries = _egress_entries(str(context.obj))
+
+    def permitted(host: str, port: int) -> bool:
+        return any(port in one.get("ports", ()) and any(covers(str(name).lower(), host) for name in one.get(
+            "addresses", ())) for one in entries)
+
+    with reading(directory, "read", {"what": "egress", "workload": workload[:100]}) as reader:
+        found = places.read_places(reader.dbs, permitted, workload)
+        if as_json:
+            click.echo(msgspec.json.encode([places.place_json(one) for one in found]).decode())
+        else:
+            click.echo(places.render_draft(found, (str(one.get("name")) for one in entries)), nl=False)
+
+
+def _egress_entries(file: str) -> list[dict[str, Any]]:
+    """Of weir.toml, where it can be read; whether they are right is said by `weir check`."""
+    with suppress(OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        found = tomllib.loads(Path(file).read_text()).get("egress", [])
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    return []
 
 
 @group.command("export", epilog=_EXIT)

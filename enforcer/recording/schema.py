@@ -97,6 +97,9 @@ _TABLES: Final = (
     """CREATE TABLE flow_closed (
   seq INTEGER PRIMARY KEY, at INTEGER, flow TEXT, bytes_in INTEGER, bytes_out INTEGER, reason TEXT
 )""",
+    """CREATE TABLE flow_noted (
+  seq INTEGER PRIMARY KEY, at INTEGER, flow TEXT, mode TEXT, speaks TEXT, name TEXT, rule TEXT, reason TEXT
+)""",
     "CREATE TABLE host_event (seq INTEGER PRIMARY KEY, at INTEGER, name TEXT, workload TEXT, detail TEXT)",
     "CREATE TABLE recorder_event (seq INTEGER PRIMARY KEY, at INTEGER, name TEXT, detail TEXT)",
     "CREATE TABLE erasure (seq INTEGER PRIMARY KEY, at INTEGER, digests TEXT, by TEXT, reason TEXT, signature BLOB)",
@@ -108,6 +111,7 @@ _TABLES: Final = (
     "CREATE INDEX gap_session ON gap (session)",
     "CREATE INDEX flow_opened_flow ON flow_opened (flow)",
     "CREATE INDEX flow_closed_flow ON flow_closed (flow)",
+    "CREATE INDEX flow_noted_flow ON flow_noted (flow)",
 )
 
 
@@ -139,6 +143,9 @@ LEFT JOIN result r ON r.session = i.session AND r.operation = i.operation""",
     f"""CREATE VIEW flows AS SELECT o.flow, {_iso('o.at')} AS opened, {_iso('c.at')} AS closed, o.egress, o.subject,
   o.workload, o.exe, o.pid, o.destination, c.bytes_in, c.bytes_out, c.reason, o.seq
 FROM flow_opened o LEFT JOIN flow_closed c ON c.flow = o.flow""",
+    f"""CREATE VIEW flow_notes AS SELECT n.seq, {_iso('n.at')} AS time, n.flow, n.mode, o.workload, o.destination,
+  o.egress, n.speaks, n.name, n.rule, n.reason
+FROM flow_noted n LEFT JOIN flow_opened o ON o.flow = n.flow""",
     f"""CREATE VIEW host_events AS SELECT h.seq, {_iso('h.at')} AS time, h.name, h.workload, h.detail
 FROM host_event h""",
     f"CREATE VIEW gaps AS SELECT g.seq, {_iso('g.at')} AS time, g.session, g.operations, g.reason FROM gap g",
@@ -154,6 +161,7 @@ SPOKEN: Final[dict[int, tuple[str, int]]] = {
     events.SESSION_OPENED: ("session_opened", 23), events.SESSION_CLOSED: ("session_closed", 7),
     events.INTENT: ("intent", 16), events.RESULT: ("result", 13), events.HOLD: ("hold", 10), events.GAP: ("gap", 5),
     events.REFUSED: ("refused", 11), events.FLOW_OPENED: ("flow_opened", 13), events.FLOW_CLOSED: ("flow_closed", 6),
+    events.FLOW_NOTED: ("flow_noted", 8),
     events.HOST: ("host_event", 5), events.RECORDER: ("recorder_event", 4), events.ERASURE: ("erasure", 6),
 }
 INSERT: Final = {
@@ -164,8 +172,8 @@ STRUCTS: Final[dict[int, type[msgspec.Struct]]] = {
     events.SESSION_OPENED: events.SessionOpened, events.SESSION_CLOSED: events.SessionClosed,
     events.INTENT: events.Intent, events.RESULT: events.Result, events.HOLD: events.HoldChanged,
     events.GAP: events.Gap, events.REFUSED: events.Refused, events.FLOW_OPENED: events.FlowOpened,
-    events.FLOW_CLOSED: events.FlowClosed, events.HOST: HostEvent, events.RECORDER: events.RecorderEvent,
-    events.ERASURE: events.Erasure,
+    events.FLOW_CLOSED: events.FlowClosed, events.FLOW_NOTED: events.FlowNoted, events.HOST: HostEvent,
+    events.RECORDER: events.RecorderEvent, events.ERASURE: events.Erasure,
 }
 
 _encode_json = msgspec.json.Encoder().encode
@@ -241,6 +249,10 @@ def _flow_closed(seq: int, e: Any, blob: BlobId) -> Row:
     return seq, e.at, e.flow, e.bytes_in, e.bytes_out, e.reason
 
 
+def _flow_noted(seq: int, e: Any, blob: BlobId) -> Row:
+    return seq, e.at, e.flow, e.mode, e.speaks, e.name, e.rule, e.reason
+
+
 def _host(seq: int, e: Any, blob: BlobId) -> Row:
     return seq, e.at, e.name, e.workload, _detail(e.detail)
 
@@ -256,7 +268,8 @@ def _erasure(seq: int, e: Any, blob: BlobId) -> Row:
 derive: Final[dict[int, Callable[[int, Any, BlobId], Row]]] = {
     events.SESSION_OPENED: _opened, events.SESSION_CLOSED: _closed, events.INTENT: _intent, events.RESULT: _result,
     events.HOLD: _hold, events.GAP: _gap, events.REFUSED: _refused, events.FLOW_OPENED: _flow_opened,
-    events.FLOW_CLOSED: _flow_closed, events.HOST: _host, events.RECORDER: _recorder, events.ERASURE: _erasure,
+    events.FLOW_CLOSED: _flow_closed, events.FLOW_NOTED: _flow_noted, events.HOST: _host,
+    events.RECORDER: _recorder, events.ERASURE: _erasure,
 }
 
 # Every integer that becomes a column must fit SQLite's.

@@ -55,6 +55,7 @@ COLUMNS = {
     7: ("refused", "1 3 4 5 6 7 8 9 10j 11"),
     8: ("flow_opened", "1 3 4 5 6 7 8 9 10j 11 12 13"),
     9: ("flow_closed", "1 3 4 5 6"),
+    10: ("flow_noted", "1 3 4 5 6 7 8"),
     20: ("host_event", "1 3 4 5j"),
     30: ("recorder_event", "1 3 4j"),
     31: ("erasure", "1 3h 4 5 6"),
@@ -76,6 +77,9 @@ SCHEMA: dict[str, str] = {
     "file": "fab8b82e4b9c7265",
     "flow_closed": "a6cb6946a2992ada",
     "flow_closed_flow": "90c9f86da4be8f34",
+    "flow_noted": "fe53ce12071f51ac",
+    "flow_noted_flow": "7f3047601c5a3f1a",
+    "flow_notes": "cc73720a629357c8",
     "flow_opened": "2d516a4902ae6985",
     "flow_opened_flow": "b102d605b7072eab",
     "flows": "317543a65a240d17",
@@ -108,6 +112,7 @@ SCHEMA: dict[str, str] = {
     # SCHEMA-END
 }
 # What files of earlier builds have: columns came at the end.
+LATER = frozenset(("flow_noted", "flow_noted_flow", "flow_notes"))    # and what they do not have
 OLDER = {"flow_opened": "5993b5c693250594", "refused": "4bb5a23cd02cead4"}
 
 
@@ -568,9 +573,11 @@ class Verification:
                 self.report.problem(f"{file.name}: {name} is changed")
             else:
                 self.report.note(f"{file.name}: {name} was added")
-        for name in sorted(set(SCHEMA) - {name for name, _ in found}):
+        there = {name for name, _ in found}
+        wanted = {name: made for name, made in SCHEMA.items() if there & LATER or name not in LATER}
+        for name in sorted(set(wanted) - there):
             self.report.problem(f"{file.name}: {name} is gone")
-        return found >= set(SCHEMA.items())
+        return found >= set(wanted.items())
 
     def _verify_events(self, file: Recording) -> None:
         say, tables = self.report, _Tables(file, self.report)
@@ -758,7 +765,8 @@ class _Tables:
 
     def __init__(self, file: Recording, report: Report) -> None:
         self._file, self._report = file, report
-        self._cursors = {kind: file.rows(f'SELECT * FROM "{table}" ORDER BY seq')
+        there = {name for name, _ in file.schema()}
+        self._cursors = {kind: file.rows(f'SELECT * FROM "{table}" ORDER BY seq') if table in there else iter(())
                          for kind, (table, _) in COLUMNS.items()}
         self._next = {kind: next(cursor, None) for kind, cursor in self._cursors.items()}
 

@@ -23,6 +23,7 @@ GAP: Final = 6
 REFUSED: Final = 7
 FLOW_OPENED: Final = 8
 FLOW_CLOSED: Final = 9
+FLOW_NOTED: Final = 10
 HOST: Final = 20                      # agent.contract.journal.HostEvent
 RECORDER: Final = 30                  # the recorder's own: started, rotated, read, exported, torn journal
 ERASURE: Final = 31
@@ -175,6 +176,21 @@ class FlowClosed(msgspec.Struct, frozen=True, array_like=True):
     reason: str
 
 
+class FlowNoted(msgspec.Struct, frozen=True, array_like=True):
+    """Of a flow whose workload's egress is not enforced (docs/decisions/0015): once when it is opened, and again when
+    its beginning is known.  `rule` and `reason` only in the mode shadow: of what would have refused or ended it."""
+
+    kind: int
+    at: int
+    monotonic: int
+    flow: str
+    mode: str                         # "shadow" | "record"
+    speaks: str                       # "tls", "http", "proxy", "socks", "ssh", a registered protocol; "": not known
+    name: str                         # that it asks for (SNI, Host)
+    rule: str                         # "address" | "name" | "proxy" | "protocol" | "beginning"; "": none
+    reason: str
+
+
 class RecorderEvent(msgspec.Struct, frozen=True, array_like=True):
     kind: int
     at: int
@@ -195,6 +211,7 @@ class Erasure(msgspec.Struct, frozen=True, array_like=True):
 
 Event = (
     SessionOpened | SessionClosed | Intent | Result | HoldChanged | Gap | Refused | FlowOpened | FlowClosed
+    | FlowNoted
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -23,7 +23,7 @@ class Told:
         self.journal = Journal(directory, 0)
         config: Any = SimpleNamespace(
             targets=[SimpleNamespace(hosts=("db.test", "192.0.2.4"))],
-            egress=[SimpleNamespace(addresses=("*.cdn.test", "api.test"))])
+            egress=[SimpleNamespace(addresses=("*.cdn.test", "api.test"))], egress_modes={"lax": "record", "dim": "shadow"})
         assert patterns(config) == ("db.test", "*.cdn.test", "api.test")
         none: Any = None
         self.askers = Askers(none, none, self.journal, lambda: config, self.known, self.changes.append)

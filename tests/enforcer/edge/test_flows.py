@@ -294,6 +294,21 @@ def test_what_waits_too_long(house, monkeypatch, first: bytes, wanted: bytes) ->
     assert bool(wanted) == ("not finished in time" not in of_kind(house, events.FLOW_CLOSED)[0][6])
 
 
+@pytest.mark.parametrize("first", [b"G", b"ping", b"\0", b"\x80", b"EHLO me", b"\r\n"])
+def test_too_little_to_be_anything_waits_briefly_only(house, monkeypatch, first: bytes) -> None:
+    monkeypatch.setattr(flows, "HOLD", 60.0)
+    assert talk(house, [first]) == (first, first)
+
+
+@pytest.mark.parametrize("rest", [b"ET / HTTP/1.1\r\nHost: ", b"ET http://evil.example/ HTTP/1.1\r\n", b"ET "])
+def test_what_followed_a_brief_wait_waits_where_it_could_be_something(house, monkeypatch, rest: bytes) -> None:
+    """Only the first piece came too late to be held with the others."""
+    monkeypatch.setattr(flows, "BRIEF", 0.001)
+    monkeypatch.setattr(flows, "HOLD", 0.2)
+    assert talk(house, [b"G", rest]) in ((b"G", b""), (b"G", b"G"))
+    assert "not finished in time" in of_kind(house, events.FLOW_CLOSED)[0][6]
+
+
 @pytest.mark.parametrize(("first", "wanted"), [(b"ping", b"ping"), (b"\x16\x03\x01", b"")])
 def test_who_has_nothing_more_to_say_is_not_waited_for(house, first: bytes, wanted: bytes) -> None:
     assert talk(house, [first], end=True) == (wanted, wanted)

@@ -138,6 +138,8 @@ class Scene:
         writer.append(events.FlowOpened(
             8, self.at, 1, "F1", "model", "local:x", "crew", 1, "/bin/curl", "", ("curl", "-s"), "10.0.0.2 443",
             "mark"))
+        writer.append(events.FlowNoted(
+            10, self.at, 1, "F1", "shadow", "tls", "api.example", "name", "TLS for 'api.example'"))
         writer.append(events.FlowClosed(9, self.at, 1, "F1", 5, 6, "done"))
         writer.append(self.closed(session))
         writer.flush()

@@ -131,6 +131,8 @@ def test_a_file_of_an_earlier_build_is_closed_and_another_begun(scene) -> None:
     db.execute(next(one for one in schema.SCHEMA if one.startswith("CREATE TABLE flow_opened")).replace(
         ", cookie INTEGER", ""))
     db.execute("CREATE INDEX flow_opened_flow ON flow_opened (flow)")
+    db.execute("DROP VIEW flow_notes")
+    db.execute("DROP TABLE flow_noted")
     db.execute("UPDATE file SET closed = NULL")
     db.commit()
     db.close()
