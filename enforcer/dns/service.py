@@ -48,9 +48,13 @@ class Asker:
 
 
 class Service:
-    def __init__(self, asking: Asking, now: Callable[[], float], count: Callable[[str], None]) -> None:
-        """`now`: monotonic seconds; `count` is called with the name of a statistic."""
-        self._asking, self._now, self._count = asking, now, count
+    def __init__(
+        self, asking: Asking, now: Callable[[], float], count: Callable[[str], None],
+        given: Callable[[str, str, tuple[str, ...]], None] = lambda workload, name, addresses: None,
+    ) -> None:
+        """`now`: monotonic seconds; `count` is called with the name of a statistic; `given(workload, name, addresses)`
+        with what a workload gets whose egress is not enforced."""
+        self._asking, self._now, self._count, self._given = asking, now, count, given
         self.names: Names | None = None
         self._modes: dict[str, str] = {}
         self._hosts: frozenset[str] = frozenset()
@@ -131,6 +135,8 @@ class Service:
             self._count("dns_refused")
             return messages.render_refusal(query, dns.rcode.REFUSED)
         kept = replace(found, addresses=tuple(one for one in found.addresses if one in said.addresses))
+        if workload in self._modes and kept.addresses:
+            self._given(workload, query.name, kept.addresses)
         return messages.render_answer(query, kept, 65535 if asker.stream else messages.limit_of(query))
 
     async def _fail(self, query: Query, reason: str, workload: str) -> bytes:

@@ -16,6 +16,7 @@ from enforcer.core.gate import Gate
 from enforcer.edge import clock
 from enforcer.edge.cancel import Cancels
 from enforcer.edge.commit import GroupCommit
+from enforcer.edge.families import Families
 from enforcer.edge.salts import Salts
 from enforcer.edge.tls import Contexts
 from enforcer.words import events
@@ -91,6 +92,7 @@ class Edge:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     pressed: bool = False
     salts: Salts = field(default_factory=Salts)
+    families: Families = field(default_factory=Families)
 
     def count(self, name: str) -> None:
         self.counters[name] = self.counters.get(name, 0) + 1

@@ -1,9 +1,9 @@
 """Egress: opaque bytes both ways, recorded as a flow.
 
 FlowOpened is in the journal before the first packet leaves.  What a client says first is held until it is found right
-(enforcer.edge.first): where it begins as TLS, HTTP or SOCKS do, for HOLD seconds, and then it ends; else for BRIEF, and
-then it goes on and is judged all the same.  What a flow ended of is its recorded reason.  Backpressure and half-close go
-through as they came.
+(enforcer.edge.first): where it begins as TLS, HTTP or SOCKS do, for HOLD seconds, and then it ends; else for BRIEF
+seconds, and then it goes on and is judged all the same.  What a flow ended of is its recorded reason.  Backpressure and
+half-close go through as they came.
 
 In the modes shadow and record (docs/decisions/0015) nothing is held and nothing ends it: FlowNoted says what was found,
 and in shadow what would have ended it.
@@ -125,6 +125,8 @@ class Flow:
             configuration = self._edge.configuration
             entry = configuration.egress.get(owner.egress) if configuration is not None else None
             known = entry.addresses if entry is not None and not owner.names else owner.others
+            if self._wrong:
+                known = self._edge.families.others(owner.workload, owner.destination)
             choices = tuple(one for one in upstream.with_other_family(owner.destination, known)
                             if not self._edge.is_target(one, owner.port))
             transport, _, _ = await upstream.dial(choices, owner.port, lambda: self._sides[SERVER])

@@ -62,3 +62,27 @@ def test_names_that_nothing_has(policy: str, line: int, wanted: str) -> None:
     [note] = advice.notes(whole(policy))
     assert (note.file, note.line) == ("p.cedar", line)
     assert wanted in note.message
+
+
+def test_egress_that_is_not_enforced() -> None:
+    workloads = """
+[[workload]]
+name = "one"
+users = ["crew"]
+[[workload]]
+name = "two"
+users = ["crew"]
+egress = "enforce"
+[[workload]]
+name = "three"
+users = ["crew"]
+egress = "record"
+"""
+    made = config('[egress_policy]\nmode = "shadow"\n' + workloads)
+    assert made.egress_modes == {"one": "shadow", "three": "record"}
+    said = list(advice.lax(made))
+    assert [one.partition(",")[0] for one in said] == [
+        "egress: shadow for workload one: NOT ENFORCED", "egress: record for workload three: NOT ENFORCED"]
+    assert not list(advice.lax(config(workloads.replace('"record"', '"enforce"'))))
+    _, report = parse_config('[egress_policy]\nmode = "permissive"\n', "x")
+    assert "one of enforce, shadow, record would be right" in str(report.problems[0])

@@ -23,7 +23,8 @@ class Told:
         self.journal = Journal(directory, 0)
         config: Any = SimpleNamespace(
             targets=[SimpleNamespace(hosts=("db.test", "192.0.2.4"))],
-            egress=[SimpleNamespace(addresses=("*.cdn.test", "api.test"))], egress_modes={"lax": "record", "dim": "shadow"})
+            egress=[SimpleNamespace(addresses=("*.cdn.test", "api.test"))],
+            egress_modes={"lax": "record", "dim": "shadow"})
         assert patterns(config) == ("db.test", "*.cdn.test", "api.test")
         none: Any = None
         self.askers = Askers(none, none, self.journal, lambda: config, self.known, self.changes.append)
@@ -99,7 +100,7 @@ async def test_refusals(told: Told) -> None:
 
 @pytest.mark.parametrize(("address", "why"), [
     ("169.254.169.254", "metadata"), ("169.254.0.1", "metadata"), ("fe80::1", "metadata"),
-    ("fd00:ec2::254", "metadata"),
+    ("fd00:ec2::254", "metadata"), ("fd00:ec2::23", "metadata"), ("fd00:42::42", "metadata"),
     ("100.100.100.200", "metadata"), ("168.63.129.16", "metadata"), ("::ffff:169.254.169.254", "metadata"),
     ("64:ff9b::a9fe:a9fe", "metadata"), ("2002:a9fe:a9fe::1", "metadata"), ("::169.254.169.254", "metadata"),
     ("127.0.0.1", "loopback"), ("127.53.53.53", "loopback"), ("::1", "loopback"), ("::ffff:127.0.0.1", "loopback"),
@@ -122,3 +123,21 @@ def test_patterns() -> None:
     assert not covers("*.a.test", "xa.test")
     with pytest.raises(ValueError):
         unreachable("fe80::1%eth0")
+
+
+@pytest.mark.parametrize(("workload", "more"), [
+    ("lax", {"mode": "record"}),
+    ("dim", {"mode": "shadow", "would_refuse": "no target and no egress entry has this name"})])
+async def test_a_mode_lets_other_names_through_and_says_so(told: Told, workload: str, more: dict[str, str]) -> None:
+    word = msgspec.structs.replace(asked("evil.test", "192.0.2.1", "169.254.169.254"), workload=workload)
+    assert told.askers.name_asked(word).addresses == ("192.0.2.1",)
+    [(name, who, detail)] = told.events()
+    assert (name, who) == ("dns.answered", workload)
+    assert detail == {"name": "evil.test", "type": "A", "rcode": "NOERROR", "addresses": "192.0.2.1",
+                      "withheld": "169.254.169.254", **more}
+    assert told.known.addresses("evil.test") == ()          # nothing is permitted by it
+    assert told.changes == []
+    told.askers.name_asked(msgspec.structs.replace(asked("api.test", "192.0.2.1"), workload=workload))
+    assert "mode" not in told.events()[1][2]
+    for name in ("", "a b", "x" * 260 + ".test"):
+        assert told.askers.name_asked(msgspec.structs.replace(asked(name, "192.0.2.1"), workload=workload)).error

@@ -1,6 +1,11 @@
 """What the agent says of itself, and how often."""
 from __future__ import annotations
 
+import msgspec
+from rich.console import Console
+
+from agent.contract.control import ServiceView, Status
+from agent.screen import render_status
 from agent.status import DEGRADED, ENFORCING, OTHERWISE, Health
 
 
@@ -15,3 +20,20 @@ def test_another_state_is_said_at_once_and_other_reasons_once_in_a_while() -> No
     assert health.news(100.2 + OTHERWISE) == (DEGRADED, ("another is",))
     health.holes = ()
     assert health.news(100.3 + OTHERWISE) == (ENFORCING, ())
+
+
+def test_a_status_says_loudly_what_is_not_enforced() -> None:
+    view = ServiceView(1, 1, 0)
+    status = Status("enforcing", (), "weir", 1, 1, "x", True, (), view, view, 0, (), (), (), {}, ())
+    shown = _shown(status)
+    assert "crews reach targets through the enforcer, and nothing else" in shown
+    shown = _shown(msgspec.structs.replace(status, modes={"crew": "record"}))
+    assert "and nothing else" not in shown
+    assert "egress: record for workload crew: NOT ENFORCED" in shown.splitlines()[1]
+
+
+def _shown(status: Status) -> str:
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(render_status(status))
+    return captured.get()

@@ -83,7 +83,7 @@ OTHER = Host("other", 9)              # an ordinary client without Weir: the con
 DNS = Host("dns", 53)
 HOSTS = (CREW, MODEL, DB, OTHER, DNS)
 NAMES = {"db.lab.example": DB, "model.lab.example": MODEL, "other.lab.example": OTHER, "crew.lab.example": CREW,
-         "api.lab.example": OTHER}
+         "api.lab.example": OTHER, "alias.lab.example": DB}
 
 
 def _setns(fd: int) -> None:

@@ -5,7 +5,7 @@ import dns.message
 import pytest
 
 from enforcer.dns import decision
-from enforcer.dns.decision import Decisions, Empty, Forward, Refused
+from enforcer.dns.decision import UNLISTED, Decisions, Empty, Forward, Refused, Unlisted
 from enforcer.dns.messages import Query, parse_query
 
 PATTERNS = ("db.example", "*.cdn.example", "_x.example")
@@ -74,3 +74,23 @@ def test_what_is_remembered_is_bounded() -> None:
         asked(decisions, f"n{number}.cdn.example", number * 10.0, f"crew{number}")
     assert len(decisions._crews) <= decision.WORKLOADS
     assert all(len(one._known) <= decision.REMEMBERED for one in decisions._below.values())
+
+
+@pytest.mark.parametrize(("name", "kind", "wanted"), [
+    ("any.where.example.net", "A", Forward(UNLISTED)), ("any.where.example.net", "HTTPS", Forward(UNLISTED)),
+    ("db", "A", Forward(UNLISTED)), ("any.where.example.net", "TXT", Empty()), ("4.3.2.1.in-addr.arpa", "PTR", Empty()),
+    ("a.b.c.d.e.f.g.h.net", "A", Refused), (f"{'a' * 60}.{'b' * 60}.{'c' * 20}", "A", Refused),
+    (r"a\000b.net", "A", Refused), (r"a\.b.net", "A", Refused), ("-a.net", "A", Refused), (".", "A", Refused),
+])
+def test_what_is_not_listed_where_a_mode_lets_it_through(name: str, kind: str, wanted: object) -> None:
+    decisions = Decisions(PATTERNS)
+    assert isinstance(decisions.decide(query(name, kind)), Unlisted)
+    found = decisions.lax(query(name, kind))
+    assert found == wanted if not isinstance(wanted, type) else isinstance(found, wanted), found
+
+
+def test_what_is_not_listed_is_bounded_too() -> None:
+    decisions = Decisions(PATTERNS)
+    said = [decisions.why_not(query(f"n{number}.net"), UNLISTED, "crew", 1.0) for number in range(1000)]
+    assert said.count("") == decision.UNLISTED_FRESH
+    assert Decisions(PATTERNS, decisions).why_not(query("more.net"), UNLISTED, "crew", 1.0)

@@ -74,11 +74,16 @@ class Upstream:
                 "meta.example.": ["169.254.169.254", "127.0.0.1"]}
         if name.endswith(".cdn.example."):
             zone[name] = ["192.0.2.3"]
+        if name.endswith((".net.", "alias.org.")):
+            zone[name] = ["192.0.2.4"]
         if name == "away.example.":
             response.set_rcode(dns.rcode.SERVFAIL)
         elif name not in zone:
             response.set_rcode(dns.rcode.NXDOMAIN)
         elif kind == "A":
+            if name == "alias.org.":
+                response.answer.append(dns.rrset.from_text(name, 60, "IN", "CNAME", "db.example."))
+                zone["db.example."], name = zone[name], "db.example."
             response.answer.append(dns.rrset.from_text(name, 60, "IN", "A", *zone[name]))
             response.answer.append(dns.rrset.from_text("beside.example.", 60, "IN", "A", "192.0.2.99"))
         return response
@@ -338,3 +343,45 @@ def test_the_agents_own_names() -> None:
                 await place.service.resolve(name)
 
     assert not run(work).told.said
+
+
+@pytest.mark.parametrize("workload", ["crew", "strict"])
+def test_other_names_where_the_mode_of_who_asks_lets_them_through(workload: str) -> None:
+    async def work(place: Place) -> None:
+        place.service.configure(place.service.names, {"crew": "record", "strict": "enforce"}, ("db.example",))
+        place.told.who = (workload, "")
+        answer = await place.ask("any.net")
+        assert code(answer) == ("NOERROR" if workload == "crew" else "REFUSED")
+        assert code(await place.ask("any.net", "ANY")) == "REFUSED"
+        assert code(await place.ask("a.b.c.d.e.f.g.h.i.net")) == "REFUSED"
+        assert (await place.ask("any.net", "TXT")).answer == []
+        assert code(await place.ask("db.example")) == "NOERROR"
+
+    place = run(work)
+    asked = {str(one.question[0].name) for one in place.upstream.asked}
+    assert asked == ({"any.net.", "db.example."} if workload == "crew" else {"db.example."})
+    assert [one.verdict for one in place.told.said if one.name == "any.net"].count("refused") == (
+        1 if workload == "crew" else 3)
+    assert {one.workload for one in place.told.said} == {workload}
+
+
+def test_nobody_s_question_is_refused_in_any_mode() -> None:
+    async def work(place: Place) -> None:
+        place.service.configure(place.service.names, {"crew": "record"})
+        place.told.who = ("", "no socket of a workload")
+        assert code(await place.ask("any.net")) == "REFUSED"
+
+    assert not run(work).upstream.asked
+
+
+def test_another_name_of_a_target_leads_to_the_target() -> None:
+    """Its addresses are told as the target's before the crew has them, or it has none."""
+    async def work(place: Place) -> None:
+        place.service.configure(place.service.names, {"crew": "record"}, ("db.example",))
+        assert len((await place.ask("alias.org")).answer) == 2
+        assert [(one.name, one.addresses) for one in place.told.said] == [
+            ("db.example", ("192.0.2.4",)), ("alias.org", ("192.0.2.4",))]
+        place.told.error = "the journal is full"
+        assert code(await place.ask("alias.org")) == "SERVFAIL"
+
+    run(work)

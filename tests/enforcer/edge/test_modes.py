@@ -11,6 +11,7 @@ import uvloop
 
 from agent.contract.target import RECORD, SHADOW, Egress
 from enforcer.edge import flows, listener
+from enforcer.edge.families import NAMES, Families
 from enforcer.edge.flows import Flow
 from enforcer.protocols.postgresql import SSL_REQUEST
 from enforcer.words import events
@@ -29,6 +30,8 @@ class Talk:
         self.port = await self.house.open(more.pop("target", None), Egress("model", (), (upstream,)))
         self.house.asked.owner = msgspec.structs.replace(
             self.house.owner(upstream, egress="model" if entry else ""), names=names if entry else (), **more)
+        for one in getattr(self.house, "given", ()):
+            self.house.edge.families.give(*one)
         self.turn(self.mode)
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
 
@@ -243,3 +246,27 @@ def test_what_is_not_told_yet_is_judged_as_enforced_from_then_on(house) -> None:
         assert not await talk.say(b".example\r\n\r\n")
 
     assert run(house, RECORD, work).got == b"GET / HTTP/1.1\r\nHost: evil"
+
+
+def test_the_other_family_is_tried_as_a_client_would(house, anywhere) -> None:
+    async def work(talk: Talk) -> None:
+        await talk.open(entry=False, destination="::1")
+        assert await talk.say(b"hello\n")
+
+    house.given = [("crew", "any.example", ("::1",)), ("crew", "any.example", ("127.0.0.1",))]
+    assert run(house, RECORD, work).got == b"hello\n"
+
+
+def test_addresses_that_belong_together() -> None:
+    one = Families()
+    one.give("crew", "a.example", ("fd77::1",))
+    one.give("crew", "a.example", ("192.0.2.1", "192.0.2.2"))
+    assert one.others("crew", "fd77::1") == ("192.0.2.1", "192.0.2.2")
+    assert one.others("crew", "192.0.2.2") == ("fd77::1",)
+    assert one.others("another", "fd77::1") == ()
+    one.give("crew", "evil.example", ("fd77::1", "203.0.113.6"))
+    assert one.others("crew", "fd77::1") == ()
+    for number in range(3000):
+        one.give("crew", f"n{number}.example", [f"10.0.{part}.{number % 256}" for part in range(100)])
+    assert len(one._given) == NAMES
+    assert one.others("crew", "192.0.2.2") == ()
