@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from agent.config import Config
 from agent.contract.control import TargetView, WorkloadView
-from agent.contract.target import SHADOW
+from agent.contract.target import ENFORCE, SHADOW
 from agent.owners import Start
 from agent.resolve import Places
 
@@ -65,7 +65,9 @@ class Health:
 
 
 def said_of_mode(workload: str, mode: str) -> str:
-    """Of one that is not enforced."""
+    """As it stands in `weir status`, `weir check` and the log."""
+    if mode == ENFORCE:
+        return f"egress: enforce for workload {workload}"
     what = "recorded with what would have been refused" if mode == SHADOW else "recorded"
     return (f"egress: {mode} for workload {workload}: NOT ENFORCED, TCP to any place outside of this host is let "
             f"through and {what}")

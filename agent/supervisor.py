@@ -107,7 +107,7 @@ class Agent:
         make_directories(config, self.accounts)
         self.journal = Journal(config.journal, self.accounts.audit.pw_gid)
         self.tell("agent.started", {"pid": os.getpid(), "config": config.file, "runtime": config.runtime.name})
-        self._tell_modes({}, config.egress_modes)
+        self._tell_modes(None, config.egress_modes)
         self._key = forwarded_key(config.state, self.accounts.audit.pw_gid)
         self.owners, self.hashes = Owners(config.run / "owners.json"), Hashes()
         await asyncio.to_thread(self.kernel.install)
@@ -233,14 +233,13 @@ class Agent:
             tell_systemd(f"STATUS={state}{plain(said)}")
             self.tell(state, {"reason": "; ".join(reasons)} if reasons else {})
 
-    def _tell_modes(self, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-        """Egress that is not enforced, and what has changed in that."""
-        for workload in sorted({*before, *now}):
-            was, mode = before.get(workload, ENFORCE), now.get(workload, ENFORCE)
+    def _tell_modes(self, before: Mapping[str, str] | None, now: Mapping[str, str]) -> None:
+        """Egress that is not enforced, and what a reload has changed in that.  `before` None: the agent starts."""
+        for workload in sorted({*(before or ()), *now}):
+            was, mode = (before or {}).get(workload, ENFORCE), now.get(workload, ENFORCE)
             if was != mode:
-                LOG.warning("%s", said_of_mode(workload, mode) if mode != ENFORCE
-                            else f"egress: enforce for workload {workload}")
-                self.tell("egress.mode", {"mode": mode, "before": was}, workload)
+                LOG.warning("%s", said_of_mode(workload, mode))
+                self.tell("egress.mode", {"mode": mode, **({} if before is None else {"before": was})}, workload)
 
     def _alarms_changed(self) -> None:
         self.health.alarms = self.ledger.alarms()
