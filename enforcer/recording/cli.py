@@ -164,7 +164,7 @@ def search(words: tuple[str, ...], directory: Path, as_json: bool, last: int) ->
             _console().print(replay.render_found(one), soft_wrap=True)
 
 
-@group.group()
+@group.group(epilog=_EXIT)
 def egress() -> None:
     """What crews reach besides targets, from the recording."""
 
@@ -181,8 +181,8 @@ def suggest(context: click.Context, directory: Path, as_json: bool, workload: st
     entries = _egress_entries(str(context.obj))
 
     def permitted(host: str, port: int) -> bool:
-        return any(port in one.get("ports", ()) and any(covers(str(name).lower(), host) for name in one.get(
-            "addresses", ())) for one in entries)
+        return any(port in one.get("ports", ()) and any(
+            covers(str(name).lower().removesuffix("."), host) for name in one.get("addresses", ())) for one in entries)
 
     with reading(directory, "read", {"what": "egress", "workload": workload[:100]}) as reader:
         found = places.read_places(reader.dbs, permitted, workload)

@@ -315,10 +315,12 @@ def test_what_cannot_be_repaired_is_said_and_nothing_is_started(steady: Host) ->
 
 def test_reload(steady: Host) -> None:
     text = CONFIG + '[[egress]]\nname = "more"\naddresses = ["192.0.2.7"]\nports = [80]\n'
+    text += '[egress_policy]\nmode = "record"\n'
     try:
         steady.write(text)
         assert steady.weir("reload").returncode == 0
         assert [one["name"] for one in steady.status()["egress"]] == ["model", "more"]
+        assert steady.status()["modes"] == {"crew": "record"}
         steady.write(text.replace("port = 5432", "port = 0"))
         done = steady.weir("reload")
         assert done.returncode == 1
@@ -339,6 +341,8 @@ def test_reload(steady: Host) -> None:
     steady.until(lambda: len(steady.status()["egress"]) == 1, "reload by SIGHUP")
     steady.until(lambda: steady.events("config.reloaded")[1:], "events")
     assert len(steady.events("config.refused")) == 3
+    assert [(one["workload"], one["before"], one["mode"]) for one in steady.events("egress.mode")] == [
+        ("crew", "enforce", "record"), ("crew", "record", "enforce")]
 
 
 def test_a_wrong_policy_at_the_start_is_no_state_to_be_in(host: Host) -> None:

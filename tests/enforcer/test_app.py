@@ -202,6 +202,8 @@ async def test_what_is_wrong_with_a_configuration(agent: Agent) -> None:
     assert answer.error.startswith("x.cedar:")
     answer = await agent.ask(agent.configuration(3, journal="/nonexistent"))
     assert "/nonexistent" in answer.error
+    answer = await agent.ask(agent.configuration(3, modes={"crew": "permissive"}))
+    assert "a mode of egress is one of enforce, shadow, record" in answer.error
     assert await agent.ask(agent.configuration(4)) == messages.Configured(4)
     answer = await agent.ask(agent.configuration(5, journal="/elsewhere"))
     assert "only with a restart" in answer.error

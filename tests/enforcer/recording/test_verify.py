@@ -214,6 +214,16 @@ def test_flipped_bytes_anywhere(whole: Path, tmp_path: Path) -> None:
     assert undetected <= 6            # header counters, positions, free space
 
 
+@pytest.mark.parametrize(("statements", "wanted"), [
+    (["DROP VIEW flow_notes", "DROP TABLE flow_noted"], "its row in flow_noted is not there"),
+    (["DROP TABLE flow_noted"], "flow_noted is gone"), (["DROP VIEW flow_notes"], "flow_notes is gone"),
+])
+def test_a_table_that_earlier_builds_do_not_have_is_missed_where_there_are_such_events(
+        copy: Path, statements: list[str], wanted: str) -> None:
+    change(files(copy)[0], *statements)
+    assert any(wanted in one for one in check(copy).problems)
+
+
 def test_what_was_added_is_a_note(copy: Path) -> None:
     change(files(copy)[0], "CREATE TABLE mine (x)")
     report = check(copy)
