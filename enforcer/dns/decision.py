@@ -79,18 +79,20 @@ class Bucket:
 class Below:
     """What was asked below one wildcard."""
 
-    def __init__(self, rate: float = RATE, burst: float = BURST, fresh: int = FRESH) -> None:
+    def __init__(
+        self, rate: float = RATE, burst: float = BURST, fresh: int = FRESH, where: str = "below this wildcard",
+    ) -> None:
         """`fresh`: new names a minute."""
-        self._bucket, self._often = Bucket(rate, burst), fresh
+        self._bucket, self._often, self._where = Bucket(rate, burst), fresh, where
         self._fresh = Bucket(fresh / 60, fresh)
         self._known: OrderedDict[str, None] = OrderedDict()
 
     def why_not(self, name: str, now: float) -> str:
         if not self._bucket.take(now):
-            return "too many questions below this wildcard"
+            return f"too many questions {self._where}"
         if name not in self._known:
             if not self._fresh.take(now):
-                return f"more than {self._often} new names a minute below this wildcard"
+                return f"more than {self._often} new names a minute {self._where}"
             while len(self._known) >= REMEMBERED:
                 self._known.popitem(last=False)
         self._known[name] = None
@@ -107,7 +109,8 @@ class Decisions:
         self._wildcards = tuple(one for one in every if one.startswith("*."))
         kept: dict[str, Below] = before._below if before else {}
         self._below: dict[str, Below] = {one: kept.get(one) or Below() for one in self._wildcards}
-        self._below[UNLISTED] = kept.get(UNLISTED) or Below(CREW_RATE, CREW_BURST, UNLISTED_FRESH)
+        self._below[UNLISTED] = kept.get(UNLISTED) or Below(
+            CREW_RATE, CREW_BURST, UNLISTED_FRESH, "that are not listed")
         self._crews: OrderedDict[str, Bucket] = before._crews if before else OrderedDict()
 
     def decide(self, query: Query) -> Refused | Empty | Forward:

@@ -51,6 +51,7 @@ class Beginning:
         self._pieces = self._looked = 0
         self._tail: bytes | None = None        # of what a plain HTTP client has sent; None: it is no such client
         self._curious = curious
+        self._idle = False                     # it is looked at out of curiosity alone
         self.told = False                      # what becomes of the client's bytes
         self.speaks = ""                       # as far as it is known: events.FlowNoted
         self.name = ""                         # that it asks for (SNI, Host)
@@ -65,7 +66,8 @@ class Beginning:
         self._looked += len(self._client)
         verdict = self._judge()
         if verdict is UNKNOWN and (len(self._client) > MOST or self._pieces > PIECES or self._looked > LOOKED):
-            verdict = self._no(BEGINNING, "its beginning is too long, or in too many pieces, to be told")
+            verdict = PASS if self._idle else self._no(
+                BEGINNING, "its beginning is too long, or in too many pieces, to be told")
         if verdict is not UNKNOWN:
             self.told, self._client = True, b""
         return verdict
@@ -74,7 +76,7 @@ class Beginning:
         """Whether what is not told yet may not go on before it is."""
         first = self._client.lstrip(b"\r\n")
         begun = first[:1] in (b"\x04", b"\x05", b"\x14", b"\x15", b"\x16", b"\x17") or _METHOD.match(first)
-        return not self.told and bool(begun)
+        return not self.told and not self._idle and bool(begun)
 
     def late(self) -> str:
         """Why it ends: what waits was not finished in time."""
@@ -124,6 +126,7 @@ class Beginning:
         try:
             self.name = name = server_name(data)
         except Unfinished:
+            self._idle = not self._names
             return UNKNOWN
         except Malformed as error:
             opaque = str(error) == "opaque" or not self._names

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enforcer import protocols
+from enforcer.edge import first
 from enforcer.edge.first import MOST, PASS, PIECES, UNKNOWN, Beginning
 from enforcer.edge.hello import Malformed, Unfinished, server_name
 
@@ -241,3 +242,28 @@ def test_a_long_beginning_in_small_pieces_is_not_looked_at_for_ever() -> None:
 def test_random_bytes_hold_nobody_up() -> None:
     for _ in range(2000):
         begin(NAME).client(os.urandom(40))
+
+
+@pytest.mark.parametrize(("data", "speaks", "name"), [
+    (hello("any.example"), "tls", "any.example"), (hello(None), "tls", ""), (in_records(hello("a.example"), 3), "tls",
+                                                                             "a.example"),
+    (b"GET / HTTP/1.1\r\nHost: Any.Example:80\r\n\r\n", "http", "any.example"), (b"EHLO me\r\n", "", ""),
+    (b"\x15\x03\x01\x00\x02\x01\x00" + hello("a.example"), "", ""), (b"\x16\x00binary", "", ""),
+])
+def test_what_it_is_where_anything_is_permitted(data: bytes, speaks: str, name: str) -> None:
+    """As for an address that is listed: nothing is ended by it, and nothing would be."""
+    for pieces in ([data], [data[at:at + 1] for at in range(len(data))]):
+        one, said = Beginning((), "192.0.2.7", spoken, curious=True), UNKNOWN
+        for piece in pieces:
+            assert not (one.waits() and data[0] == 0x16)
+            said = one.client(piece)
+        assert (said, one.speaks, one.name, one.rule) == (PASS, speaks, name, "")
+
+
+def test_what_is_looked_at_out_of_curiosity_alone_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first, "PIECES", 50)
+    data = hello(NAME, 900)
+    for curious in (True, False):
+        one = Beginning(() if curious else (NAME,), "192.0.2.7", spoken, curious)
+        said = next(said for at in range(60) if (said := one.client(data[at:at + 1])) is not UNKNOWN)
+        assert (said == PASS) == curious
