@@ -157,6 +157,15 @@ def test_it_is_said_and_accounted_for(lax: Installed) -> None:
     assert accounted["accounted"]["flow"] >= 3
 
 
+def test_an_enforcer_that_was_killed_comes_back_in_the_same_modes(lax: Installed, crew: Crew, echo: Echo) -> None:
+    reload(lax, "record")
+    lax.kill("enforcer")
+    token = uuid.uuid4().hex
+    assert token in crew(TALK, OTHER.ipv4, 8081, "plain", f"b'{token}'")
+    assert token + "z" not in strict(lax, TALK, OTHER.ipv4, 8081, "plain", f"b'{token}z'")
+    assert not echo.saw(token + "z")
+
+
 def test_from_record_by_suggestion_and_shadow_to_enforce(lax: Installed, crew: Crew, echo: Echo) -> None:
     """What is suggested permits what was seen; shadow says what it does not; enforce ends that."""
     reload(lax, "record")
