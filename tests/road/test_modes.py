@@ -161,8 +161,8 @@ def test_an_enforcer_that_was_killed_comes_back_in_the_same_modes(lax: Installed
     reload(lax, "record")
     lax.kill("enforcer")
     token = uuid.uuid4().hex
-    assert token in crew(TALK, OTHER.ipv4, 8081, "plain", f"b'{token}'")
-    assert token + "z" not in strict(lax, TALK, OTHER.ipv4, 8081, "plain", f"b'{token}z'")
+    assert token in crew(TALK, OTHER.ipv4, PORT, "api.lab.example", token)
+    assert token + "z" not in strict(lax, TALK, OTHER.ipv4, PORT, "api.lab.example", token + "z")
     assert not echo.saw(token + "z")
 
 

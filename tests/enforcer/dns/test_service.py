@@ -117,6 +117,19 @@ class Told:
         return NameRecorded(0, tuple(one for one in asked.addresses if not unreachable(one)), self.error)
 
 
+def both() -> tuple[socket.socket, socket.socket]:
+    """Datagrams and streams on one port: a free one of streams, which other tests have many of, comes first."""
+    while True:
+        streams, datagrams = socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            datagrams.bind(streams.getsockname())
+        except OSError:
+            streams.close()
+            datagrams.close()
+        else:
+            return datagrams, streams
+
+
 class Place:
     def __init__(self) -> None:
         self.told, self.upstream, self.counted = Told(), Upstream(), list[str]()
@@ -125,18 +138,16 @@ class Place:
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
-        place = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        place.bind(("127.0.0.1", 0))
+        place, streams = both()
         self.upstream_port = place.getsockname()[1]
         place.setblocking(False)
         self.upstream.connection_made(place)
         loop.add_reader(place, lambda: self.upstream.datagram_received(*place.recvfrom(4096)))
-        self.behind = (place, await asyncio.start_server(self.upstream.stream, "127.0.0.1", self.upstream_port))
+        self.behind = (place, await asyncio.start_server(self.upstream.stream, sock=streams))
         self.service.configure(Names(("127.0.0.1", self.upstream_port), PATTERNS))
-        door = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        door.bind(("127.0.0.1", 0))
+        door, streams = both()
         self.port = door.getsockname()[1]
-        await self.server.open((door.detach(), socket.create_server(("127.0.0.1", self.port)).detach()))
+        await self.server.open((door.detach(), streams.detach()))
 
     async def ask(self, name: str, kind: str = "A", timeout: float = 10, **more: object) -> dns.message.Message:
         query = dns.message.make_query(name, kind, **more)  # type: ignore[arg-type]
