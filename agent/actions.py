@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from agent import local
 from agent.arguments import mask_text
 from agent.channel import ChannelError
 from agent.config import DNS_PORT
@@ -95,7 +96,9 @@ class Launches:
         return Surroundings(
             number=owner, owner=owner, cgroup=str(agent.kernel.slice / f"{workload}-{owner}"),
             hidden=(str(config.directory), str(config.run), str(config.state)), withheld=agent.accounts.own_groups,
-            trust=agent.trust, resolv=str(agent.resolv) if agent.resolv.exists() else "")
+            trust=agent.trust, resolv=str(agent.resolv) if agent.resolv.exists() else "",
+            socket_directory=str(config.run / local.DIRECTORY), sockets=local.links(config.targets),
+            real_sockets=local.real_sockets(config.targets))
 
     def ended(self, ended: Ended) -> None:
         """The launcher's word; also for what never ran.  Not when the agent stops: what runs goes on, and the next

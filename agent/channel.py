@@ -21,8 +21,9 @@ LOG = logging.getLogger("weir.channel")
 AT_ONCE: Final = 1024                 # questions being answered; more wait unread
 ASK: Final = 10.0                     # seconds
 
-Question = messages.Whois | messages.AskCredential | messages.WhoAsks | messages.NameAsked
-_QUESTIONS: Final = (messages.Whois, messages.AskCredential, messages.WhoAsks, messages.NameAsked)
+Question = messages.Whois | messages.WhoisLocal | messages.AskCredential | messages.WhoAsks | messages.NameAsked
+_QUESTIONS: Final = (
+    messages.Whois, messages.WhoisLocal, messages.AskCredential, messages.WhoAsks, messages.NameAsked)
 Answer = Callable[[Question], Awaitable[messages.Message]]
 _Answer = TypeVar("_Answer", bound=messages.Message)
 

@@ -124,6 +124,8 @@ class TargetEntry(msgspec.Struct, frozen=True):
     databases: tuple[str, ...]
     payload: str
     payload_limit: int                # bytes
+    sockets: tuple[str, ...]
+    upstream: str | None
     credentials: tuple[CredentialRow, ...]
     labels: tuple[LabelRow, ...]
 
@@ -274,13 +276,19 @@ WORKLOAD: Final = Section("workload", Workload, True, "What `weir run --workload
 TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
     Field("name", kinds.NAME, "For policies: `Target::\"orders\"`.", example="orders"),
     Field("protocol", kinds.choice(*protocols()), "What is spoken there.", example="postgresql"),
-    Field("hosts", kinds.several(kinds.HOST, least=1), "Names and addresses that crews dial; the first is what its "
-          "certificate is verified against.", example=["db.lab.example"]),
+    Field("hosts", kinds.several(kinds.HOST), "Names and addresses that crews dial; the first is what its certificate "
+          "is verified against.  None are needed where `sockets` and `upstream` are named.", [], ["db.lab.example"]),
     Field("port", kinds.PORT, "Its port.", example=5432),
     Field("tls", kinds.choice("verify-full", "verify-ca", "disable"), "How Weir speaks to it.", "verify-full"),
     Field("tls_ca", kinds.PATH, "Roots for its certificate, PEM.  Default: the system's.", None, "/etc/weir/db-ca.pem"),
     Field("trust", kinds.several(kinds.HOME_PATH), "Root files that its clients name (`sslrootcert`): Weir's authority "
           "is added to them in the workload's view.", [], ["~/db-ca.pem"]),
+    Field("sockets", kinds.several(kinds.DIALLED), "Unix sockets that crews dial: in their view Weir's own is there.  "
+          "Directories that workloads see must not hold them.", [], ["/var/run/postgresql/.s.PGSQL.5432"]),
+    Field("upstream", kinds.SOCKET, "Unix socket of the database itself, by which Weir reaches it in place of `hosts`; "
+          "`tls` and `tls_ca` do not matter then.  A credential without a password_file: the server takes Weir's user "
+          "by its uid (`peer`).", None,
+          "/var/run/postgresql/.s.PGSQL.5432"),
     Field("databases", kinds.several(kinds.TEXT), "Databases that may be used; none named: every one.", []),
     Field("payload", kinds.choice("none", "rows"), "What is recorded of answers, besides counts and digests.", "none"),
     Field("payload_limit", kinds.size("1KiB", "1GiB"), "Bytes of an answer that are kept.", "1MiB"),
@@ -334,7 +342,8 @@ def _build(raw: Mapping[str, Any], report: Report) -> tuple[Config | None, Repor
         _check_labels(target, path, report)
         _check_selectors(target, path, report)
     for path, row in report.entries("target", "credential"):
-        _check_credential(row, path, report)
+        target = report.made.get(path[:2])
+        _check_credential(row, target is not None and target.upstream is not None, path, report)
     return None if report.problems else Config(file=report.file, **values), report
 
 
@@ -371,9 +380,18 @@ def _check_targets(report: Report) -> dict[tuple[str, int], str]:
             if place in taken:
                 report.add((*path, "hosts"), f"{shown} belongs to target {taken[place]!r} already")
             taken.setdefault(place, target.name)
+        _check_sockets(target, path, taken, report)
         if target.tls == "disable" and target.tls_ca:
             report.add((*path, "tls_ca"), 'is not used with tls = "disable": leave one of them out')
     return taken
+
+
+def _check_sockets(target: TargetEntry, path: Place, taken: dict[tuple[str, int], str], report: Report) -> None:
+    for one in target.sockets:
+        if (first := taken.setdefault((one, 0), target.name)) != target.name:
+            report.add((*path, "sockets"), f"{one} belongs to target {first!r} already")
+    if not target.hosts and not (target.sockets and target.upstream):
+        report.add(path, "has no `hosts`: without, both `sockets` and `upstream` are needed")
 
 
 def _check_egress(report: Report, taken: dict[tuple[str, int], str]) -> None:
@@ -404,10 +422,11 @@ def _check_selectors(target: TargetEntry, path: Place, report: Report) -> None:
                        'needs TLS, and this target has tls = "disable"')
 
 
-def _check_credential(row: CredentialRow, path: Place, report: Report) -> None:
+def _check_credential(row: CredentialRow, peer: bool, path: Place, report: Report) -> None:
+    """`peer`: the server may take Weir by its uid."""
     if bool(row.certificate_file) != bool(row.key_file):
         report.add(path, "names only one of certificate_file and key_file; both would be right")
-    if not row.password_file and not row.certificate_file:
+    if not row.password_file and not row.certificate_file and not peer:
         report.add(path, "has neither password_file nor certificate_file with key_file")
 
 

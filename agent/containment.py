@@ -242,6 +242,15 @@ class Containment:
         except (OSError, PlatformError):
             return True
 
+    def task(self, pid: int) -> tuple[int, int] | None:
+        """Owner (0: no mark) and cgroup id of a crew's process; None: no crew's, or gone."""
+        try:
+            path = cgroups.path_of(pid)
+            owner, inside = self.owner_of(pid), cgroups.is_inside(self._slice, path)
+            return (owner, cgroups.cgroup_id(self._slice.root / path.lstrip("/"))) if owner or inside else None
+        except OSError:
+            return None
+
     def take(self, netns: int, address: bytes, port: int) -> Origin | None:
         """Whose connection comes from there; handed out once.  `netns`: SO_NETNS_COOKIE of the accepted socket;
         `address`: 4 or 16 bytes.  Raises ValueError."""

@@ -18,6 +18,8 @@ from agent.positions import Path, line_of
 REQUIRED: Final = object()
 LIST_LIMIT: Final = 1000              # entries of one list
 TEXT_LIMIT: Final = 4096              # characters of one text
+SOCKET_LIMIT: Final = 107             # bytes of a Unix socket's path
+OWN_PLACES: Final = ("/run", "/tmp", "/var/tmp")      # noqa: S108  every view has its own, and empty, ones
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RUNTIME: Final = re.compile(r"[a-z][a-z0-9-]{0,15}")
@@ -226,6 +228,23 @@ def _absolute(value: Any) -> str:
     return text.rstrip("/") or "/"
 
 
+def _socket(value: Any) -> str:
+    """unix(7): sun_path has room for 107 bytes and a zero."""
+    text = _absolute(value)
+    if len(text.encode()) > SOCKET_LIMIT or text == "/":
+        raise ValueError(f"{_shown(text)} is no path of a Unix socket")
+    return "/run" + text.removeprefix("/var/run") if text.startswith("/var/run/") else text
+
+
+def _dialled(value: Any) -> str:
+    text = _socket(value)
+    if not text.startswith(tuple(f"{place}/" for place in OWN_PLACES)):
+        raise ValueError(f"{_shown(text)} lies elsewhere")
+    if text.startswith("/run/sockets/"):
+        raise ValueError(f"{_shown(text)} is where Weir's own are")
+    return text
+
+
 def _home_path(value: Any) -> str:
     text = _text(value)
     if text == "~" or text.startswith("~/"):
@@ -364,6 +383,8 @@ LABEL: Final = Kind("lower-case words joined by '.', like pii.email", _matching(
 TEXT: Final = Kind("a text", _text)
 SELECTOR: Final = Kind("a name, or '*' for every one", _selector)
 PATH: Final = Kind("an absolute path", _absolute)
+SOCKET: Final = Kind("the absolute path of a Unix socket, 107 bytes at most", _socket)
+DIALLED: Final = Kind("the path of a Unix socket below /run, /var/run, /tmp or /var/tmp", _dialled)
 HOME_PATH: Final = Kind("an absolute path, or one that begins with ~/", _home_path)
 BOOLEAN: Final = Kind("true or false", _boolean)
 PORT: Final = Kind("a whole number from 1 to 65535", _whole(1, 65535))

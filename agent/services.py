@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -197,10 +197,10 @@ class Enforcer(Service):
 
     def __init__(
         self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
-        listeners: Sequence[int], dns: Sequence[int], configure: Render, answer: Answer,
+        listeners: Sequence[int], dns: Sequence[int], local: Mapping[str, int], configure: Render, answer: Answer,
     ) -> None:
         super().__init__(user, cgroup, tell, changed)
-        self._dns = dns
+        self._dns, self._local = dns, local
         self._listeners, self._render, self._answer = listeners, configure, answer
         self._channel: EnforcerChannel | None = None
         self._configuring = asyncio.Lock()
@@ -231,8 +231,10 @@ class Enforcer(Service):
         try:
             with theirs:
                 command = [*python_module("enforcer.app"), "--channel", str(theirs.fileno()), "--listeners",
-                           ",".join(map(str, self._listeners)), "--dns", ",".join(map(str, self._dns))]
-                await self._spawn(command, (theirs.fileno(), *self._listeners, *self._dns), nice=AHEAD)
+                           ",".join(map(str, self._listeners)), "--dns", ",".join(map(str, self._dns)), "--local",
+                           ",".join(f"{fd}:{name}" for name, fd in self._local.items())]
+                keep = (theirs.fileno(), *self._listeners, *self._dns, *self._local.values())
+                await self._spawn(command, keep, nice=AHEAD)
             self._channel = await EnforcerChannel.open(ours, self._answer)
             return await self._serve(self._channel)
         finally:

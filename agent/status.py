@@ -74,8 +74,9 @@ def said_of_mode(workload: str, mode: str) -> str:
 
 
 def target_views(config: Config, places: Places) -> tuple[TargetView, ...]:
-    return tuple(TargetView(one.name, one.protocol, one.hosts, one.port, places.addresses.get(one.name, ()))
-                 for one in config.targets)
+    return tuple(
+        TargetView(one.name, one.protocol, (*one.hosts, *one.sockets), one.port, places.addresses.get(one.name, ()))
+        for one in config.targets)
 
 
 def egress_views(config: Config, places: Places) -> tuple[TargetView, ...]:
@@ -97,7 +98,7 @@ def hints(
     of others."""
     found = [f"{name} could not be resolved: {why}" for name, why in sorted(failures.items())]
     found += [f"target {one.name} has no address: connections to it are not known to be its own"
-              for one in config.targets if not places.addresses.get(one.name)]
+              for one in config.targets if one.hosts and not places.addresses.get(one.name)]
     found += [f"{conflict}: such connections are refused; let the names differ in port, or make them one target"
               for conflict in places.conflicts()]
     found += [f"{address} has no certificate until no workload runs: clients that verify by address refuse it"

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from agent import selfprobe
+from agent import local, selfprobe
 from agent.actions import Launches, Questions
 from agent.channel import ChannelError
 from agent.check import check_policies, load_config
@@ -124,6 +124,7 @@ class Agent:
         await self._end_predecessors()
         self.listeners = open_listeners(config.enforcer.port)
         self.dns = open_dns(config.dns.listen)
+        self.local = local.open_local(config.run / local.DIRECTORY, config.targets)
         self._start_services()
         self.control = Control(config.control, Questions(self), self._groups, self.kernel.is_crew, self.tell)
         self.control.open()
@@ -154,6 +155,7 @@ class Agent:
         self.enforcer = Enforcer(
             config.runtime.user, self._own / "enforcer", self.tell, self._service_changed,
             [one.fileno() for one in self.listeners], [one.fileno() for one in self.dns],
+            {name: one.fileno() for name, one in self.local.items()},
             lambda number: render_configure(
                 number, self.config, self.places, self.trust, self._key, self._named), answers.answer)
         self.recorder.start()
@@ -184,7 +186,7 @@ class Agent:
             await self.control.close()
         if "hashes" in parts:
             self.hashes.close()
-        for listener in (*parts.get("listeners", ()), *parts.get("dns", ())):
+        for listener in (*parts.get("listeners", ()), *parts.get("dns", ()), *parts.get("local", {}).values()):
             listener.close()
         remove_own(self._own)
 
@@ -425,7 +427,8 @@ class Agent:
 
     def _prepare_trust(self, config: Config, places: Places) -> Trust:
         trust = prepare_trust(
-            [TrustTarget(one.name, one.hosts, places.addresses[one.name], one.trust) for one in config.targets],
+            [TrustTarget(one.name, one.hosts, places.addresses[one.name], one.trust)
+             for one in config.targets if one.hosts],
             config.state, config.run, running=len(self.owners) > 0)
         (config.run / "trust").mkdir(mode=0o755, exist_ok=True)
         write_public(self.resolv, resolv_conf(config.dns.listen).encode())
@@ -472,6 +475,9 @@ class Agent:
             return str(wrong)
         if changed := needs_restart(self.config, config):
             return f"{', '.join(changed)}: cannot be changed by a reload; weir stop, then start the agent again"
+        if names := local.not_opened(self.local, config.targets):
+            return (f"sockets of target {', '.join(names)}: they are opened when the agent starts; weir stop, then "
+                    "start it again")
         try:
             await self.resolver.set_names({*patterns(self.config), *patterns(config)})
             places, trust = await self._prepare(config)
@@ -570,11 +576,12 @@ def render_configure(
 
 def _targets(config: Config, places: Places, trust: Trust) -> Iterable[Target]:
     for one in config.targets:
-        leaf = trust.leafs[one.name]
+        leaf = trust.leafs.get(one.name) if one.hosts else None
         yield Target(
             name=one.name, protocol=one.protocol, hosts=one.hosts, port=one.port,
-            addresses=places.addresses.get(one.name, ()), tls=one.tls, tls_ca=config.roots.get(one.name, ""),
-            leaf_certificate=leaf.certificate, leaf_key=leaf.key, databases=one.databases,
+            addresses=places.addresses.get(one.name, ()), tls="disable" if one.upstream else one.tls,
+            tls_ca=config.roots.get(one.name, ""), leaf_certificate=leaf.certificate if leaf else "",
+            leaf_key=leaf.key if leaf else "", socket=one.upstream or "", databases=one.databases,
             labels=tuple(row.column_label() for row in one.labels), payload=one.payload,
             payload_limit=one.payload_limit)
 

@@ -27,6 +27,7 @@ LINK_LIMIT: Final = 40                # as the kernel, path_resolution(7)
 # Merged /usr or not: what of these is a link on the host is the same link inside.
 _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc")
 _EMPTY: Final = ("/tmp", "/run", "/var/tmp")  # noqa: S108
+SOCKETS: Final = "/run/sockets"       # in the view
 # OpenBLAS, hwloc and JVMs count processors here; nothing else of /sys is shown.
 _PROCESSORS: Final = ("/sys/devices/system/cpu", "/sys/devices/system/node")
 
@@ -48,6 +49,8 @@ class View(msgspec.Struct, frozen=True):
     readable: tuple[str, ...]
     hidden: tuple[str, ...]           # Weir's own, whatever the others say
     binds: tuple[Bind, ...]
+    socket_directory: str = ""        # Weir's own Unix sockets, shown as SOCKETS
+    sockets: tuple[tuple[str, str], ...] = ()       # path, and the name in that directory to which it leads
 
 
 class Files(Protocol):
@@ -114,6 +117,7 @@ def render_view(view: View, files: Files, argv0: str, search: str, cwd: str) -> 
     _make_room(tree, binds)
     for bind in binds:
         _bind(tree, bind)
+    _sockets(tree, view)
     _hide(tree, view)
     for directory in tree.closed:
         tree.arguments += ["--remount-ro", directory]
@@ -264,6 +268,17 @@ def _bind(tree: _Tree, bind: Bind) -> None:
     elif (content := _appended(tree.files, real if kind else "", bind.source)) is not None:
         tree.arguments += ["--ro-bind-data", Data(content), target]
         tree.mounts.append(_Mount(target, None))
+
+
+def _sockets(tree: _Tree, view: View) -> None:
+    """The directory is bound, not the sockets: one that is made anew on the host would lose its bind."""
+    if not view.sockets:
+        return
+    tree.mount("--ro-bind", view.socket_directory, SOCKETS)
+    for path, name in view.sockets:
+        if tree.host(path) is None:   # else it is the workload's own place: nothing is made on the host
+            tree.arguments += ["--symlink", posixpath.join(SOCKETS, name), path]
+            tree.mounts.append(_Mount(path, None))
 
 
 def _appended(files: Files, own: str, added: str) -> bytes | None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,19 +18,20 @@ from agent.contract.messages import (
     WhoAsks,
     Whois,
     WhoisAnswer,
+    WhoisLocal,
 )
-from agent.contract.owner import Owner
+from agent.contract.owner import Owner, Process
 from agent.facts import Hashes, read_process
 from agent.identity import groups_of, subject_of
 from agent.kernel import Kernel, Origin
 from agent.names import Askers
 from agent.owners import Owners, Start
-from agent.resolve import Places
+from agent.resolve import Place, Places
 from agent.secrets import SecretError, find_credential
 
 LOG = logging.getLogger("weir.whois")
 
-Question = Whois | AskCredential | WhoAsks | NameAsked
+Question = Whois | WhoisLocal | AskCredential | WhoAsks | NameAsked
 
 
 class Answers:
@@ -53,8 +55,8 @@ class Answers:
             return _refusal(question, "the agent could not tell")
 
     async def _answer(self, question: Question) -> Message:
-        if isinstance(question, Whois):
-            found = await self._whois(question)
+        if isinstance(question, Whois | WhoisLocal):
+            found = await (self._whois(question) if isinstance(question, Whois) else self._whois_local(question))
             return WhoisAnswer(question.number, found) if isinstance(found, Owner) else WhoisAnswer(
                 question.number, None, found)
         if isinstance(question, AskCredential):
@@ -96,12 +98,33 @@ class Answers:
         if not redirected and origin.tgid:
             process = await read_process(origin.tgid, origin.when, self._hashes)
         attribution = "redirect" if redirected else "mark" if origin.owner else "cgroup"
+        return self._said(start, origin.cookie, process, destination, port, attribution, place)
+
+    async def _whois_local(self, question: WhoisLocal) -> Owner | str:
+        """Or why it cannot be told.  The pid may be another process' by now: the enforcer looks at that afterwards."""
+        target = next((one for one in self._config().targets if one.name == question.target and one.sockets), None)
+        if target is None:
+            return f"target {question.target} has no socket that crews may dial"
+        found = await asyncio.to_thread(self._kernel.task, question.pid)
+        start = (self._owners.find(found[0]) if found[0] else self._owners.find_cgroup(found[1])) if found else None
+        if found is None or start is None:
+            return f"process {question.pid} is no crew's"
+        if question.uid != start.uid:
+            return f"it was connected by uid {question.uid}, which workload {start.workload} does not run as"
+        process = await read_process(question.pid, time.monotonic_ns(), self._hashes)
+        return self._said(start, 0, process, target.sockets[0], target.port, "mark" if found[0] else "cgroup",
+                          Place(target=target.name), local=True)
+
+    def _said(
+        self, start: Start, cookie: int, process: Process | None, destination: str, port: int, attribution: str,
+        place: Place, *, local: bool = False,
+    ) -> Owner:
         return Owner(
             workload=start.workload, uid=start.uid, user=start.user, subject=subject_of(start.user),
             groups=groups_of(self._config().groups, user=start.user, unix=start.unix_groups, workload=start.workload),
-            process=process, cgroup=self._below(start.cgroup), cookie=origin.cookie, destination=destination,
+            process=process, cgroup=self._below(start.cgroup), cookie=cookie, destination=destination,
             port=port, attribution=attribution, target=place.target, egress=place.egress, names=place.names,
-            listed=place.listed, others=place.others)
+            listed=place.listed, others=place.others, local=local)
 
     def _below(self, path: str) -> str:
         return "/" + str(Path(path).relative_to(self._cgroups)) if Path(path).is_relative_to(self._cgroups) else path
@@ -125,7 +148,7 @@ def _destination(redirected: str) -> tuple[str, int]:
 
 
 def _refusal(question: Question, reason: str) -> Message:
-    if isinstance(question, Whois):
+    if isinstance(question, Whois | WhoisLocal):
         return WhoisAnswer(question.number, None, reason)
     if isinstance(question, AskCredential):
         return CredentialAnswer(question.number, None, reason)

@@ -77,6 +77,9 @@ class Surroundings:
     trust: Trust
     resolv: str = ""                  # file that shows as /etc/resolv.conf
     hosts: str = ""                   # file that shows as /etc/hosts
+    socket_directory: str = ""        # of Weir's own Unix sockets
+    sockets: tuple[tuple[str, str], ...] = ()       # path in the view, name in the directory
+    real_sockets: tuple[str, ...] = ()              # of databases on the host: nothing may show what is there
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,9 @@ def resolve_run(
     assert workload is not None
     account = named or caller
     view = _view(workload, account, around, request.env)
+    if shown := next((path for path in around.real_sockets if shows(view, path)), ""):
+        return Refusal(f"workload {workload.name} would see {shown}, a registered database's own socket: take its "
+                       "directory out of `directories` and `read_only`")
     cwd = request.cwd
     if account.uid != caller.uid and not shows(view, os.fsdecode(cwd)):
         cwd = os.fsencode(account.home)     # root's own directory is nothing that another user could start in
@@ -164,7 +170,8 @@ def _view(workload: Workload, account: Account, around: Surroundings, env: dict[
         binds.append(Bind(around.hosts, "/etc/hosts", absent="make"))
     return View(
         home=account.home, writable=expand(workload.directories, account.home),
-        readable=expand(workload.read_only, account.home), hidden=around.hidden, binds=tuple(dict.fromkeys(binds)))
+        readable=expand(workload.read_only, account.home), hidden=(*around.hidden, *around.real_sockets),
+        binds=tuple(dict.fromkeys(binds)), socket_directory=around.socket_directory, sockets=around.sockets)
 
 
 def _own_roots(env: dict[bytes, bytes], home: str, trust: Trust) -> Iterable[str]:

@@ -1,6 +1,6 @@
 """The enforcer's composition root: the one place where parts are put together.
 
-    python -I -m enforcer.app --channel FD --listeners FD,FD --dns FD,FD
+    python -I -m enforcer.app --channel FD --listeners FD,FD --dns FD,FD --local FD:TARGET
 
 The agent starts it as an unprivileged user with these descriptors inherited; it refuses to run with any privilege.
 Exit: 0 after Drain or SIGTERM, 1 where it may not run or the agent is gone (docs/decisions/0003).
@@ -36,7 +36,7 @@ from enforcer.edge.channel import Channel, open_channel
 from enforcer.edge.commit import GroupCommit
 from enforcer.edge.edge import Configuration, Edge
 from enforcer.edge.flows import Flow
-from enforcer.edge.listener import listen
+from enforcer.edge.listener import listen, listen_local
 from enforcer.policy import masks
 from enforcer.policy.cedar import load_policies
 from enforcer.recording.journal import JournalWriter
@@ -62,16 +62,19 @@ class Enforcer:
         self._resolver = Server(self._dns)
         self._loop = loop
         self._listeners: tuple[int, ...] = ()
+        self._local: dict[str, int] = {}
         self._journal: Path | None = None
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.AbstractServer] = []
         self._gate: CedarGate | None = None
         self.ended = asyncio.Event()
         self.code = 1
 
-    async def run(self, channel: int, listeners: tuple[int, ...], dns: tuple[int, ...] = ()) -> int:
-        """Until drained or the agent is gone.  Gives the exit code."""
+    async def run(
+        self, channel: int, listeners: tuple[int, ...], dns: tuple[int, ...] = (), local: dict[str, int] | None = None,
+    ) -> int:
+        """Until drained or the agent is gone.  Gives the exit code.  `local`: listeners on Unix sockets, by target."""
         self._loop.add_signal_handler(signal.SIGTERM, lambda: self._loop.create_task(self.drain()))
-        self._listeners = listeners
+        self._listeners, self._local = listeners, local or {}
         await open_channel(channel, self.channel)
         await self._resolver.open(dns)
         ticking = self._loop.create_task(self._tick())
@@ -108,7 +111,7 @@ class Enforcer:
         LOG.info("configured: %d targets, %d egress entries", len(message.targets), len(message.egress))
         if message.ready and self._listeners:
             listeners, self._listeners = self._listeners, ()
-            self._servers = await listen(self.edge, listeners)
+            self._servers = [*await listen(self.edge, listeners), *await listen_local(self.edge, self._local)]
         gc.freeze()                   # what is loaded stays: the collector need not walk it again and again
         return ""
 
@@ -209,10 +212,12 @@ def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
     LOG.error("unexpected: %s (%s)", context.get("message", ""), type(error).__name__ if error else "no exception")
 
 
-async def _run(channel: int, listeners: tuple[int, ...], dns: tuple[int, ...]) -> int:
+async def _run(
+    channel: int, listeners: tuple[int, ...], dns: tuple[int, ...], local: dict[str, int]
+) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_unexpected)
-    return await Enforcer(loop).run(channel, listeners, dns)
+    return await Enforcer(loop).run(channel, listeners, dns, local)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -220,6 +225,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--channel", type=int, required=True, metavar="FD")
     parser.add_argument("--listeners", required=True, metavar="FD,FD")
     parser.add_argument("--dns", default="", metavar="FD,FD")
+    parser.add_argument("--local", default="", metavar="FD:TARGET,FD:TARGET")
     options = parser.parse_args(argv)
     log_to_stderr()
     try:
@@ -229,7 +235,8 @@ def main(argv: list[str] | None = None) -> int:
         LOG.error("%s", error)
         return 1
     listeners, dns = (tuple(int(one) for one in given.split(",") if one) for given in (options.listeners, options.dns))
-    return uvloop.run(_run(options.channel, listeners, dns))
+    local = {name: int(fd) for fd, _, name in (one.partition(":") for one in options.local.split(",") if one)}
+    return uvloop.run(_run(options.channel, listeners, dns, local))
 
 
 if __name__ == "__main__":

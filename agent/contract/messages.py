@@ -134,6 +134,16 @@ class Whois(Message, frozen=True):
     redirected: str = ""              # SO_ORIGINAL_DST as "ADDRESS PORT" where it differs from the listener's own
 
 
+class WhoisLocal(Message, frozen=True):
+    """Whose is a connection to a target's Unix socket.  Answered by WhoisAnswer, which holds if the process is still
+    there when it comes: SO_PEERPIDFD of the accepted socket tells."""
+
+    number: int
+    target: str                       # whose listener accepted it
+    pid: int                          # SO_PEERCRED: as the kernel noted them at connect(2)
+    uid: int
+
+
 class WhoAsks(Message, frozen=True):
     """Whose socket sent a question to the resolver.  Answered by AskerAnswer."""
 
@@ -240,8 +250,8 @@ FromAgent = (
     | ListSessions | AskStatistics | EndSession | Ping | Drain
 )
 FromEnforcer = (
-    Configured | Whois | AskCredential | WhoAsks | NameAsked | NameResolved | HoldsAnswer | HoldDecided | SessionsAnswer
-    | StatisticsAnswer | Done | Pong
+    Configured | Whois | WhoisLocal | AskCredential | WhoAsks | NameAsked | NameResolved | HoldsAnswer | HoldDecided
+    | SessionsAnswer | StatisticsAnswer | Done | Pong
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -33,3 +33,4 @@ class Owner(msgspec.Struct, frozen=True):
     names: tuple[str, ...] = ()       # of [[egress]] entries, for which Weir's resolver gave this address
     listed: bool = False              # an [[egress]] entry has this very address
     others: tuple[str, ...] = ()      # of the other family, given for every one of `names`
+    local: bool = False               # by a Unix socket: `destination` is its path, and no hook saw a connect

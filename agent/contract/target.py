@@ -37,6 +37,7 @@ class Target(msgspec.Struct, frozen=True):
     payload: str = "none"             # "none" | "rows": record delivered responses
     payload_limit: int = 1 << 20      # bytes of payload kept an operation; the digest covers all
     options: dict[str, str] = {}      # the protocol's own, e.g. "catalogue_credential"
+    socket: str = ""                  # Unix socket that is dialled in place of `addresses`; `tls` is "disable" then
 
 
 class Egress(msgspec.Struct, frozen=True):

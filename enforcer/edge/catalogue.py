@@ -114,7 +114,7 @@ class Catalogues:
         """One reading, recorded as a session of Weir's own."""
         target = context.target
         read = protocols.find(target.protocol).read_catalogue
-        host = next(filter(upstream.numeric, upstream.addresses(target, context.principal.owner)), "")
+        host = next(filter(upstream.dialable, upstream.addresses(target, context.principal.owner)), "")
         if read is None or not host:
             raise UpstreamError(f"target {target.name} has no catalogue that can be read")
         secure = None if target.tls == "disable" else self._edge.contexts.towards_server(target, credential)

@@ -95,6 +95,13 @@ class Channel(asyncio.Protocol):
             return "the agent does not answer"
         return answer.owner or answer.reason or "the agent does not know this connection"
 
+    async def whois_local(self, target: str, pid: int, uid: int) -> Owner | str:
+        number = self._next()
+        answer = await self._ask(number, messages.WhoisLocal(number, target, pid, uid), WHOIS)
+        if not isinstance(answer, messages.WhoisAnswer):
+            return "the agent does not answer"
+        return answer.owner or answer.reason or "the agent does not know this process"
+
     async def credential(self, target: str, database: str, role: str, groups: tuple[str, ...]) -> Credential | str:
         """The credential, or why there is none."""
         number = self._next()

@@ -151,10 +151,9 @@ async def _send_cancel(session: Session, key: Key) -> None:
     if render is None or session.edge.commit is None:
         return
     session.edge.commit.write_now()
-    address, _, port = key.address.rpartition(":")
     try:
         async with asyncio.timeout(CANCEL):
-            reader, writer = await asyncio.open_connection(address.strip("[]"), int(port))
+            reader, writer = await upstream.open_streams(key.address)
             try:
                 if key.target.tls != "disable":
                     writer.write(request)

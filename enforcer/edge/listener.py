@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from functools import partial
 from typing import Final
 
 from agent.contract.names import unreachable
 from agent.contract.owner import Owner
 from agent.contract.target import ENFORCE
 from enforcer import protocols
+from enforcer.edge.caller import find_caller
 from enforcer.edge.edge import Edge
 from enforcer.edge.ends import netns_cookie, original_destination, packed
 from enforcer.edge.flows import Flow
@@ -79,26 +81,34 @@ class Arrival(asyncio.Protocol):
     async def _attribute(self) -> None:
         if self._transport is None:
             return
-        link = self._transport.get_extra_info("socket")
-        redirected = original_destination(link)
-        reason = self._edge.why_not()
+        reason, where = self._edge.why_not(), self._where(self._transport)
         if reason:
-            self._refuse(None, redirected, reason)
+            self._refuse(None, where, reason)
             return
-        peer = self._transport.get_extra_info("peername")
-        if peer is None:              # reset before it was accepted
-            self._refuse(None, redirected, "gone before it could be attributed")
-            return
-        address, port = peer[:2]
-        answer = await self._edge.asking.whois(netns_cookie(link), packed(address), port, redirected)
+        answer = await self._whose(self._transport)
         if isinstance(answer, str):
-            self._refuse(None, redirected or f"from {render_address(address, port)}", f"not attributed: {answer}")
+            self._refuse(None, where, answer)
             return
         destination = f"{answer.destination} {answer.port}"
         gone = "" if self._transport is not None else "gone before it could be attributed"
         reason = gone or self._edge.why_not() or self._place(answer)
         if reason:
             self._refuse(answer, destination, reason)
+
+    def _where(self, transport: asyncio.Transport) -> str:
+        """Where it wanted to, or where it comes from, as far as the socket tells."""
+        peer = transport.get_extra_info("peername")
+        return original_destination(transport.get_extra_info("socket")) or (
+            f"from {render_address(*peer[:2])}" if peer else "")
+
+    async def _whose(self, transport: asyncio.Transport) -> Owner | str:
+        """Or why it cannot be told."""
+        link, peer = transport.get_extra_info("socket"), transport.get_extra_info("peername")
+        if peer is None:              # reset before it was accepted
+            return "gone before it could be attributed"
+        asked = netns_cookie(link), packed(peer[0]), peer[1], original_destination(link)
+        answer = await self._edge.asking.whois(*asked)
+        return f"not attributed: {answer}" if isinstance(answer, str) else answer
 
     def _place(self, owner: Owner) -> str:
         """Make it a session or a flow.  Gives why not, else ""."""
@@ -165,6 +175,38 @@ def _never(address: str) -> str:
         return unreachable(address)
     except ValueError:
         return "no address"
+
+
+class LocalArrival(Arrival):
+    """One at the Unix socket of a target: by the process that called connect(2), as the kernel noted it."""
+
+    def __init__(self, edge: Edge, target: str) -> None:
+        super().__init__(edge)
+        self._target = target
+
+    def _where(self, transport: asyncio.Transport) -> str:
+        return f"the socket of target {self._target}"
+
+    async def _whose(self, transport: asyncio.Transport) -> Owner | str:
+        caller = find_caller(transport.get_extra_info("socket"))
+        if caller is None:
+            return "not attributed: the process that connected has ended or cannot be seen"
+        with caller:
+            answer = await self._edge.asking.whois_local(self._target, caller.pid, caller.uid)
+            # Only now: a pid that is still the caller's has been so all the while.
+            if not isinstance(answer, str) and not caller.is_there():
+                answer = "the process that connected has ended"
+        return f"not attributed: {answer}" if isinstance(answer, str) else answer
+
+
+async def listen_local(edge: Edge, descriptors: dict[str, int]) -> list[asyncio.AbstractServer]:
+    """Accept from inherited listening Unix sockets, by target."""
+    return [
+        await edge.loop.create_unix_server(
+            partial(LocalArrival, edge, target), sock=socket.socket(fileno=descriptor), backlog=BACKLOG,
+            start_serving=True)
+        for target, descriptor in descriptors.items()
+    ]
 
 
 async def listen(edge: Edge, descriptors: tuple[int, ...]) -> list[asyncio.Server]:

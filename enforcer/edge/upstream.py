@@ -21,6 +21,8 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 def addresses(target: Target, owner: Owner) -> tuple[str, ...]:
     """Where to dial: the one that the client chose, where it belongs to the target (libpq's host lists choose by
     address); else the target's in order."""
+    if target.socket:
+        return (target.socket,)
     if owner.destination in target.addresses:
         return with_other_family(owner.destination, target.addresses)
     return target.addresses
@@ -33,10 +35,15 @@ def with_other_family(dialled: str, known: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def render_address(address: str, port: int) -> str:
+    if address.startswith("/"):
+        return address
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def numeric(address: str) -> bool:
+def dialable(address: str) -> bool:
+    """The path of a Unix socket, or an address; never a name: what the agent resolved is what counts."""
+    if address.startswith("/"):
+        return True
     try:
         ipaddress.ip_address(address)
     except ValueError:
@@ -52,10 +59,12 @@ async def dial(
     reason = "it has no address"
     try:
         async with asyncio.timeout(timeout):
-            for address in filter(numeric, choices):      # never a name: what the agent resolved is what counts
+            for address in filter(dialable, choices):
                 shown = render_address(address, port)
                 try:
-                    transport, protocol = await loop.create_connection(factory, address, port)
+                    transport, protocol = await (
+                        loop.create_unix_connection(factory, address) if address.startswith("/")
+                        else loop.create_connection(factory, address, port))
                 except OSError as error:
                     reason = f"{shown}: {os.strerror(error.errno) if error.errno else 'cannot be reached'}"
                     continue
@@ -66,9 +75,19 @@ async def dial(
     raise UpstreamError(reason)
 
 
+async def open_streams(place: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """To a place as `dial` gives it.  Raises OSError."""
+    if place.startswith("/"):
+        return await asyncio.open_unix_connection(place)
+    address, _, port = place.rpartition(":")
+    return await asyncio.open_connection(address.strip("[]"), int(port))
+
+
 def keep_alive(transport: asyncio.BaseTransport) -> None:
-    """A peer that vanished is noticed within two minutes."""
+    """A peer that vanished is noticed within two minutes.  One at a Unix socket cannot vanish."""
     link = transport.get_extra_info("socket")
+    if link.family == socket.AF_UNIX:
+        return
     for level, option, value in (
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),

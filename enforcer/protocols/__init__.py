@@ -25,7 +25,8 @@ class ReadCatalogue(Interface):
     ) -> object:
         """The protocol's own Catalogue, read by a connection of Weir's own.  Blocks: called in a thread.
 
-        `ssl_context` is an ssl.SSLContext that verifies the target's name, or None for a target without TLS."""
+        `host` may be the path of a Unix socket.  `ssl_context` is an ssl.SSLContext that verifies the target's name,
+        or None for a target without TLS."""
         ...
 
 

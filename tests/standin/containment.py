@@ -128,6 +128,10 @@ class Containment:
     def owner_of(self, pid: int) -> int:
         return 0
 
+    def task(self, pid: int) -> tuple[int, int] | None:
+        path = Path(f"/proc/{pid}/cgroup").read_text().rpartition("0::")[2].split("\n")[0]
+        return (0, os.stat(f"{cgroup_root()}{path}").st_ino) if self.is_crew(pid) else None
+
     def problems(self) -> list[str]:
         if (self.slice / "self-probe-stuck").exists():
             return ["stuck"]

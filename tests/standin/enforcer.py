@@ -118,6 +118,7 @@ if __name__ == "__main__":
     parser.add_argument("--channel", type=int)
     parser.add_argument("--listeners")
     parser.add_argument("--dns")
+    parser.add_argument("--local")
     given = parser.parse_args()
     with open("/proc/self/status") as status:
         bad = [line for line in status if line.startswith(("CapEff", "CapPrm", "CapBnd")) and int(line.split()[1], 16)]

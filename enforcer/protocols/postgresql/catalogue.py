@@ -212,8 +212,9 @@ def load_catalogue(
 ) -> Catalogue:
     """Blocks.  `ssl_context` None: a target without TLS.  Raises what pg8000 raises, ValueError where it is too big."""
     context: Any = ssl_context if isinstance(ssl_context, ssl.SSLContext) else False
+    place: dict[str, Any] = {"unix_sock": host} if host.startswith("/") else {"host": host, "port": port}
     connection = pg8000.native.Connection(
-        credential.user, host=host, port=port, database=database, password=credential.password or None,
+        credential.user, **place, database=database, password=credential.password or None,
         ssl_context=context, timeout=TIMEOUT, application_name="weir",
     )
     try:

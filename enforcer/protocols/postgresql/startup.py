@@ -137,7 +137,8 @@ class Startup:
     def _encrypt(self, code: int) -> list[Command]:
         if code == GSSENC_REQUEST:
             return [SendData(CLIENT, b"N")]
-        if not self._context.target.leaf_certificate:
+        # Over a Unix socket there is no TLS (fe-connect.c, and the server itself says so): it has no name to verify.
+        if not self._context.target.leaf_certificate or self._context.principal.owner.local:
             self._plain_refused = True
             return [SendData(CLIENT, b"N")]
         self.phase = "tls"
