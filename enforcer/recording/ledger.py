@@ -29,6 +29,8 @@ ALARMS: Final = 100
 EACH: Final = 16                      # connects of one socket that are followed: of more, the oldest had failed
 NOT_FOLLOWED: Final = "not followed"  # more open ones than OPEN, or without a cookie (an earlier build's)
 AGAIN: Final = "connected again"      # the same socket: this one had failed
+LOCAL: Final = "at a Unix socket"      # no hook sees those connects: there is nothing that they could be paired with
+_WEIR: Final = "weir"                 # attribution of what Weir opened itself
 _KINDS: Final = {events.SESSION_OPENED: "session", events.FLOW_OPENED: "flow", events.REFUSED: "refused"}
 _DECIDED: Final = (words.REDIRECTED, words.ELSEWHERE)
 
@@ -55,6 +57,8 @@ class Book:
                 known(self, seq, event)
         elif event.cookie:
             self._account(event.cookie, _KINDS[event.kind], getattr(event, "attribution", "redirect"))
+        elif event.destination.startswith("/") and getattr(event, "attribution", "") != _WEIR:
+            self.counts[f"{_KINDS[event.kind]} {LOCAL}"] += 1
 
     def open(self, before: int, most: int = words.MOST) -> tuple[Connect, ...]:
         """Recorded before that (CLOCK_BOOTTIME nanoseconds), the oldest first."""

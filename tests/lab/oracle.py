@@ -26,6 +26,7 @@ from lab.postgresql import Database, LoggedStatement
 QUIET = frozenset(("bind", "parse", "login", "denial", "connect", "cancel", "catalogue", "describe"))
 UNFINISHED = frozenset(("error", "skipped", "cancelled", "denied"))
 SOURCES = (CREW.ipv4, CREW.ipv6)
+LOCAL = "[local]"
 
 
 @dataclass
@@ -128,5 +129,7 @@ def _unexecuted(told: Told, counter: Counter[bytes]) -> list[str]:
 
 
 def executed_by_weir(database: Database, since: int = 0) -> list[LoggedStatement]:
-    """Everything that came from the crew's host, from row `since` of the log on."""
-    return [s for s in database.statements()[since:] if s.source in SOURCES and not s.error]
+    """Everything that came from the crew's host, or by the server's Unix socket from anybody but its administrator;
+    from row `since` of the log on."""
+    return [s for s in database.statements()[since:] if not s.error and (
+        s.source in SOURCES or (s.source == LOCAL and s.user != "postgres"))]

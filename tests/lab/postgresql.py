@@ -51,6 +51,7 @@ timezone = UTC
 
 HBA = """
 local all postgres peer map=lab
+local all peered peer map=lab
 local all all scram-sha-256
 host all all all scram-sha-256
 """
@@ -179,7 +180,7 @@ def _initialise(directory: Path) -> None:
     with open(data / "postgresql.conf", "a") as file:
         file.write(SETTINGS.format(port=PORT, socket=directory, tls=directory / "tls"))
     (data / "pg_hba.conf").write_text(HBA)
-    (data / "pg_ident.conf").write_text("lab root postgres\nlab postgres postgres\n")
+    (data / "pg_ident.conf").write_text("lab root postgres\nlab postgres postgres\nlab weir peered\n")
 
 
 def _fill(database: Database) -> None:

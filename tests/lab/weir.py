@@ -59,7 +59,7 @@ tls = "verify-full"
 tls_ca = "{tls_ca}"
 trust = ["~/db-ca.pem"]
 payload = "{payload}"
-
+{target}
 [[target.credential]]
 role = "*"
 user = "crew_svc"
@@ -280,7 +280,7 @@ def prefix() -> Path:
 
 
 def configure(lab: Lab, *, labels: bool = False, payload: str = "none", enforcer: str = "", recording: str = "",
-              policy: str = POLICY, more: str = "") -> Path:
+              target: str = "", policy: str = POLICY, more: str = "") -> Path:
     """Write a configuration directory; the path of its weir.toml."""
     lab.number += 1
     etc = lab.scratch / f"etc{lab.number}"
@@ -296,7 +296,7 @@ def configure(lab: Lab, *, labels: bool = False, payload: str = "none", enforcer
     (etc / "weir.toml").write_text(CONFIG.format(
         runtime=RUNTIME, port=PORT, dns=DNS.ipv4, model_port=MODEL_PORT, user=USER, db=NAME, tls_ca=lab.database.ca,
         payload=payload, etc=etc, labels=LABELS if labels else "", enforcer=enforcer, recording=recording,
-        read_only=read_only,
+        read_only=read_only, target=target,
     ) + more)
     (etc / "groups.toml").write_text(GROUPS)
     (etc / "policies" / "shop.cedar").write_text(policy)
