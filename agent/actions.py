@@ -1,6 +1,7 @@
 """What is done when somebody who may asks over the control socket: workloads are started, questions answered."""
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import socket
@@ -23,6 +24,7 @@ from agent.identity import groups_of, subject_of
 from agent.journal import backlog, plain
 from agent.launch import Ended, Launched
 from agent.owners import Start
+from agent.sharing import Weakness
 from agent.status import egress_views, hints, target_views, workload_views
 from agent.workloads import Account, Refusal, Surroundings, resolve_run
 
@@ -75,10 +77,13 @@ class Launches:
             return Failed(launch.code, launch.text)
         account = named or caller
         start = Start(owner, launch.workload, launch.uid, account.name, _unix_groups(launch.gid, launch.groups),
-                      launch.cgroup, time.time_ns(), command=plain(mask_text(os.fsdecode(launch.argv[0]))))
+                      launch.cgroup, time.time_ns(), command=plain(mask_text(os.fsdecode(launch.argv[0]))),
+                      caller=peer.pid, root=launch.root)
+        weak = await asyncio.to_thread(agent.sharing.find, start)
         agent.owners.put(start)
         self._running.add(owner)
         try:
+            launch = msgspec.structs.replace(launch, notes=_notes(start, weak))
             said = await agent.launcher.launch(launch, connection.fileno(), fds)
         except (OSError, ValueError) as reason:
             self.discard(owner)
@@ -87,7 +92,9 @@ class Launches:
             agent.owners.put(msgspec.structs.replace(start, pid=said.pid))
             agent.tell("launch", {
                 "owner": owner, "uid": launch.uid, "user": account.name, "by": caller.name, "pid": said.pid,
-                "command": start.command, "cgroup": launch.cgroup}, launch.workload)
+                "command": start.command, "cgroup": launch.cgroup, **({"inside": "root"} if launch.root else {})},
+                launch.workload)
+            agent.sharing.take(start, weak)
         return None
 
     def _surroundings(self, owner: int, workload: str) -> Surroundings:
@@ -137,7 +144,7 @@ class Questions:
             config=config.file, redirect=config.nftables.redirect, listeners=tuple(map(_shown, agent.listeners)),
             enforcer=agent.enforcer.view(), recorder=agent.recorder.view(), lag=lag,
             targets=target_views(config, places), egress=egress_views(config, places),
-            workloads=workload_views(agent.owners), statistics=statistics,
+            workloads=workload_views(agent.owners, agent.sharing.of), statistics=statistics,
             hints=hints(config, places, agent.resolver.failures, statistics, leafs, lag, agent.watch.beside),
             modes=config.egress_modes, dns=f"{config.dns.listen}:{DNS_PORT}", upstream=_server(config.dns.resolver),
             lsm=agent.kernel.lsm)
@@ -191,6 +198,12 @@ class Questions:
 
     async def reload(self) -> Message:
         return Answered(await self._agent.reload())
+
+
+def _notes(start: Start, weak: tuple[Weakness, ...]) -> tuple[str, ...]:
+    """What `weir run` says on standard error: one line each."""
+    inside = (f"inside, {start.user} is root: uid 0 of a user namespace, without capabilities",) if start.root else ()
+    return (*inside, *((f"degraded: {'; '.join(map(str, weak))}",) if weak else ()))
 
 
 def _fitting(make: Callable[[tuple[_Item, ...]], Message], items: tuple[_Item, ...]) -> Message:

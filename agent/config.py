@@ -92,6 +92,7 @@ class Workload(msgspec.Struct, frozen=True):
     directories: tuple[str, ...]
     read_only: tuple[str, ...]
     egress: str | None = None         # mode; None: the policy's
+    root: bool = False                # inside, its user is uid 0
 
 
 class CredentialRow(msgspec.Struct, frozen=True):
@@ -272,6 +273,8 @@ WORKLOAD: Final = Section("workload", Workload, True, "What `weir run --workload
     Field("read_only", kinds.several(kinds.HOME_PATH), "What it sees besides the system and may not write.", [],
           ["/opt/crew"]),
     Field("egress", kinds.choice(*MODES), "Its mode of egress.  Default: that of [egress_policy].", None, ENFORCE),
+    Field("root", kinds.BOOLEAN, "Inside, its user is root: uid 0 of a user namespace that maps only the user's own "
+          "uid, without any capability.  For tools and images that insist on it; files belong to the user.", False),
 ), attribute="workloads")
 TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
     Field("name", kinds.NAME, "For policies: `Target::\"orders\"`.", example="orders"),

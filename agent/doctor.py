@@ -7,20 +7,23 @@ import os
 import platform
 import pwd
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from agent import landlock
-from agent.config import Config
+from agent import landlock, sharing, sockdiag
+from agent.config import DNS_PORT, LISTEN, Config
 from agent.layout import CGROUPS, LayoutError, cgroup_root, find_accounts
-from probes import lsm
+from probes import abi, lsm
 
 OLDEST: Final = (6, 1)                # Debian 12
 DISK: Final = 1 << 30                 # bytes that should be free below /var/lib
+KUBERNETES: Final = frozenset(("kubelet", "k3s", "k3s-server", "k3s-agent", "kubelite", "k0s"))     # proc(5), comm
 OK, WARN, FAIL = "ok", "warn", "fail"
 _STA_UNSYNC: Final = 0x0040           # adjtimex(2)
 _TIMEX_WORDS: Final = 64              # of 4 bytes: more than struct timex has
@@ -43,7 +46,9 @@ def examine(config: Config | None) -> tuple[Finding, ...]:
         ("bubblewrap", lambda: program("bwrap", "bubblewrap")),
         ("libseccomp", libseccomp), ("landlock", scopes), ("BPF LSM", bpf_lsm),
         ("user namespaces", user_namespaces), ("ipv6", ipv6), ("clock", clock), ("disk", lambda: disk(config)),
-        ("users", lambda: users(config)), ("other tools", other_tools),
+        ("users", lambda: users(config)), ("workloads", lambda: workloads(config)),
+        ("socket diagnosis", diagnosis), ("resolver", lambda: resolver(config)), ("other tools", other_tools),
+        ("pods", pods),
     ]
     return tuple(_guarded(name, check) for name, check in checks)
 
@@ -216,6 +221,76 @@ def _user(name: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+def workloads(config: Config | None) -> Finding:
+    """What `weir run` would call degraded, were they started now by somebody else."""
+    if config is None or not config.workloads:
+        return Finding("", OK, "none is configured")
+    found, slice_ = [], config.runtime.name
+    for workload in config.workloads:
+        for user in workload.users:
+            with suppress(KeyError):
+                names = sharing.processes_of(pwd.getpwnam(user).pw_uid, lambda pid: _in_slice(pid, slice_))
+                found += [f"{workload.name}: {weak}" for weak in (
+                    *sharing.uid_shared(user, names), *sharing.configured(config, workload, user),
+                    *sharing.writable(workload, user))]
+    if found:
+        return Finding("", WARN, f"degraded: {'; '.join(found)}", "no layer sees what others of the same "
+                       "user, or in the same directories, do for a crew")
+    return Finding("", OK, "users and directories of their own")
+
+
+def _in_slice(pid: int, name: str) -> bool:
+    """By its cgroup."""
+    path = Path(f"/proc/{pid}/cgroup").read_text()
+    return any(line.startswith(f"0::/{name}.slice") for line in path.splitlines())
+
+
+def diagnosis() -> Finding:
+    """sock_diag(7) for TCP and UDP: by it connections and questions to the resolver are attributed."""
+    missing = []
+    for name, ask in (("tcp_diag", sockdiag.tcp_sockets), ("udp_diag", sockdiag.udp_sockets)):
+        try:
+            ask(DNS_PORT)
+        except OSError:
+            missing.append(name)
+    if missing:
+        return Finding("", FAIL, f"no {' and '.join(missing)}", f"modprobe {' '.join(missing)}, or a kernel with "
+                       "CONFIG_INET_DIAG and CONFIG_INET_UDP_DIAG")
+    return Finding("", OK, "TCP and UDP")
+
+
+def resolver(config: Config | None) -> Finding:
+    """Whether the agent could listen where crews ask."""
+    address = config.dns.listen if config else LISTEN
+    if config and _answers(config.control):
+        return Finding("", OK, f"{address} port {DNS_PORT}: the agent runs")
+    places = {abi.packed(one) for one in (address, "0.0.0.0", "::")}           # noqa: S104
+    taken = [one for one in (*sockdiag.tcp_sockets(DNS_PORT, listening=True), *sockdiag.udp_sockets(DNS_PORT))
+             if one.local_port == DNS_PORT and one.local in places]
+    if taken:
+        shown = ", ".join(sorted({abi.unpacked(one.local) for one in taken}))
+        return Finding("", FAIL, f"a DNS server has port {DNS_PORT} of {shown}, and Weir's needs {address}",
+                       "let it listen on its own addresses only (ss -lunp shows which it is), or set [dns] listen to "
+                       "another of 127.0.0.0/8")
+    return Finding("", OK, f"{address} port {DNS_PORT} is free")
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as one:
+        return one.connect_ex(str(path)) == 0
+
+
+def pods() -> Finding:
+    names = set()
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        with suppress(OSError):
+            names.add(path.read_text().strip())
+    if found := sorted(names & KUBERNETES):
+        return Finding("", WARN, f"Kubernetes runs here ({', '.join(found)})", "pods are not supported yet: what runs "
+                       "in them is not contained")
+    return Finding("", OK, "no Kubernetes here")
 
 
 def other_tools() -> Finding:

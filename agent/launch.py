@@ -33,6 +33,8 @@ class Launch(Message, frozen=True):
     owner: int                        # written to the owner map before anything of the workload runs
     cgroup: str                       # absolute path; made by the launcher, removed when empty
     view: View
+    root: bool = False                # the uid is shown as 0 inside, the gid too
+    notes: tuple[str, ...] = ()       # for the caller, when it runs
 
 
 class Ready(Message, frozen=True):

@@ -101,7 +101,7 @@ class Command:
     """One started command and everything that is open for it."""
 
     def __init__(self, loop: Loop, launch: Launch, client: socket.socket, tell: Tell) -> None:
-        self.number, self._cgroup = launch.number, launch.cgroup
+        self.number, self._cgroup, self._notes = launch.number, launch.cgroup, launch.notes
         self._loop, self._client, self._tell = loop, client, tell
         self._frames = Frames(client, control.SPOKEN_LIMIT, descriptors=False)
         self._pid = self._pidfd = self._error = self._status = self._master = self._events = -1
@@ -164,7 +164,7 @@ class Command:
         if not self._failure:
             self._started = True
             self._tell(Launched(self.number, self._pid))
-            self._say(control.Started(self._pid), [self._master] if self._master >= 0 else [])
+            self._say(control.Started(self._pid, self._notes), [self._master] if self._master >= 0 else [])
 
     def _on_status(self) -> None:
         """bubblewrap's documents, one a line (bwrap(1), --json-status-fd).  "exit-code" is only said where the command

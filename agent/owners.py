@@ -32,6 +32,8 @@ class Start(msgspec.Struct, frozen=True):
     since: int                        # nanoseconds UTC
     pid: int = 0                      # of the sandbox, initial pid namespace; 0 until it runs
     command: str = ""                 # argv[0]
+    caller: int = 0                   # pid of `weir run`
+    root: bool = False                # uid 0 inside
 
 
 class _Kept(msgspec.Struct, frozen=True):

@@ -99,6 +99,8 @@ class _Runner:
             return _fail(first.text, first.code)
         if not isinstance(first, Started):
             raise ValueError("the agent answered out of turn")
+        for note in first.notes:
+            _fail(note)
         if self._tty:
             self._take_terminal()
         self._take_answer()               # a short command's end may have come with its beginning

@@ -214,8 +214,8 @@ def _exec(launch: Launch, program: bytes) -> NoReturn:
     if rendered.cwd != posixpath.normpath(cwd):
         os.write(2, os.fsencode(f"weir: {cwd} is not in the view of workload {launch.workload}, "
                                 f"so the command starts in {rendered.cwd}\n"))
-    arguments = [*_FIXED, "--json-status-fd", str(STATUS), "--seccomp", str(_memory(program)),
-                 *map(_argument, rendered.arguments), *_loader_variables(launch.env)]
+    arguments = [*_FIXED, *(_AS_ROOT if launch.root else ()), "--json-status-fd", str(STATUS), "--seccomp",
+                 str(_memory(program)), *map(_argument, rendered.arguments), *_loader_variables(launch.env)]
     encoded = b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
     terminal = ["--ctty"] if launch.tty else []
     # By --args: what is bound where, and the loader's variables, are nobody's business in `ps`.
@@ -227,6 +227,7 @@ def _exec(launch: Launch, program: bytes) -> NoReturn:
 
 _FIXED: Final = ("--unshare-user", "--disable-userns", "--unshare-pid", "--unshare-ipc", "--die-with-parent",
                  "--cap-drop", "ALL")
+_AS_ROOT: Final = ("--uid", "0", "--gid", "0")      # of the user namespace, which maps nobody else
 
 
 def _loader_variables(env: dict[bytes, bytes]) -> list[str]:

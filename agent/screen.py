@@ -82,7 +82,9 @@ def render_status(status: Status) -> RenderableType:
     parts += _section("targets", [_target(one) for one in status.targets])
     parts += _section("egress", [_target(one) for one in status.egress])
     parts += _section("workloads", [
-        (one.workload, f"{safe(one.command)} as {one.user}, pid {one.pid}, since {ago(one.since)}")
+        (one.workload, "\n".join((
+            f"{safe(one.command)} as {one.user}{' (root inside)' if one.root else ''}, pid {one.pid}, since "
+            f"{ago(one.since)}", *(f"degraded: {safe(what)}" for what in one.degraded))))
         for one in status.workloads])
     parts += [Text(f"! {safe(hint)}", style="yellow") for hint in status.hints]
     return Group(*parts)

@@ -1,7 +1,7 @@
 """Pure: what the agent says of itself.  One place decides whether it is enforcing."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agent.config import Config
@@ -85,8 +85,12 @@ def egress_views(config: Config, places: Places) -> tuple[TargetView, ...]:
                  for one in config.egress for port in one.ports)
 
 
-def workload_views(starts: Iterable[Start]) -> tuple[WorkloadView, ...]:
-    return tuple(WorkloadView(one.workload, one.user, one.pid, one.since, one.command, one.owner)
+def workload_views(
+    starts: Iterable[Start], degraded: Callable[[int], tuple[str, ...]] = lambda owner: (),
+) -> tuple[WorkloadView, ...]:
+    """`degraded` of an owner."""
+    return tuple(WorkloadView(one.workload, one.user, one.pid, one.since, one.command, one.owner, one.root,
+                              degraded(one.owner))
                  for one in sorted(starts, key=lambda one: one.since))
 
 

@@ -42,6 +42,7 @@ from agent.owners import Owners, Start
 from agent.reconciling import Ledger
 from agent.resolve import Known, Places, Resolver, Unresolved
 from agent.services import Enforcer, Recorder, end_all, wait_empty
+from agent.sharing import Sharing
 from agent.status import ENFORCING, Health, said_of_mode
 from agent.trust import NO_TRUST, Trust, TrustTarget, prepare_trust, resolv_conf, write_public
 from agent.units import tell_systemd
@@ -56,6 +57,7 @@ FIRST: Final = 10.0                   # seconds that the start waits for the enf
 KILLED: Final = 10.0                  # seconds that killed processes of the slice may take to go
 RETRY: Final = 1.0                    # seconds before the launcher is started again
 RING_LINES: Final = 100_000           # connects that wait for the journal; more stay in the ring, and then are refused
+SHARED: Final = 10.0                  # seconds between looks at who else has the workloads' uids and directories
 RESOLVED: Final = 15.0                # seconds that the enforcer may take to resolve a name
 BACKLOG: Final = 1024
 PROBE: Final = "weir-self-probe"      # the workload that the self-probe is attributed to
@@ -82,6 +84,7 @@ class Agent:
         self.released = False
         self._ring: list[Origin] = []
         self._ring_open = False
+        self._shared_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._sockets: asyncio.Task[None] | None = None        # the look at what crews hold
 
@@ -110,6 +113,7 @@ class Agent:
         self._tell_modes(None, config.egress_modes)
         self._key = forwarded_key(config.state, self.accounts.audit.pw_gid)
         self.owners, self.hashes = Owners(config.run / "owners.json"), Hashes()
+        self.sharing = Sharing(lambda: self.config, self.kernel.is_crew, self.owners, self.tell)
         await asyncio.to_thread(self.kernel.install)
         self._open_ring()
         self.watch = Watch(self)
@@ -310,12 +314,21 @@ class Agent:
             self._sockets = self._spawn(self.ledger.look(self.config.ledger.foreign))
         self.watch.processes({"enforcer": self.enforcer.view().pid, "recorder": self.recorder.view().pid,
                               "launcher": self.launcher.pid})
+        await self._look_at_workloads()
         self._sweep()
         if self.resolver.sweep():
             self._forget()
         self._watch_journal()
         if self.health.probe and not self.health.holes:
             await self._probe()
+
+    async def _look_at_workloads(self) -> None:
+        """Who else has their uids and directories."""
+        if time.monotonic() >= self._shared_at:
+            self._shared_at = time.monotonic() + SHARED
+            for start, found in await asyncio.to_thread(self.sharing.look):
+                self.sharing.take(start, found)
+            self.sharing.forget()
 
     async def _look(self) -> None:
         """At the block; what was put back is tried."""

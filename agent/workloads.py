@@ -53,6 +53,8 @@ class Workload(Protocol):
     def directories(self) -> tuple[str, ...]: ...
     @property
     def read_only(self) -> tuple[str, ...]: ...
+    @property
+    def root(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def resolve_run(
         env=environment(request.env, account, caller, around.trust), cwd=cwd, uid=account.uid, gid=account.gid,
         groups=tuple(group for group in account.groups if group > 0 and group not in around.withheld),
         tty=request.tty, rows=request.rows, columns=request.columns, owner=around.owner, cgroup=around.cgroup,
-        view=view)
+        view=view, root=workload.root)
 
 
 def environment(env: dict[bytes, bytes], account: Account, caller: Account, trust: Trust) -> dict[bytes, bytes]:

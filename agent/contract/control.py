@@ -42,6 +42,7 @@ class Started(Message, frozen=True):
     """The pid is of the initial pid namespace.  With `tty`, the master of the terminal comes with it."""
 
     pid: int
+    notes: tuple[str, ...] = ()       # what the caller should know
 
 
 class Exited(Message, frozen=True):
@@ -150,6 +151,8 @@ class WorkloadView(msgspec.Struct, frozen=True):
     since: int
     command: str
     owner: int
+    root: bool = False                # its user is uid 0 inside
+    degraded: tuple[str, ...] = ()    # what makes it weaker than it looks, and how to mend it
 
 
 class Status(Message, frozen=True):

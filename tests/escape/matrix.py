@@ -38,16 +38,20 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     landlock: bool = False
     alone: bool = False               # the attempt would change the others' verdicts
     event: str = ""                   # of the recording, where the verdict is "detected"
+    # As mapped root (`root = true` of a workload) every technique is tried in ./bootstrap test-all, and in ./bootstrap
+    # test those for which it may matter, with both layers.
+    root: bool = False
+    rooted: dict[str, Verdict] = {}   # state -> verdict as mapped root, where it is another
     shared: bool = False              # needs a process of the same user outside that helps: docs/containment.md
 
-    def verdict(self, state: str, lsm: bool = False) -> Verdict:
-        """On this kernel.  `lsm`: BPF LSM's programs are in place; they are in each state."""
+    def verdict(self, state: str, lsm: bool = False, root: bool = False) -> Verdict:
+        """On this kernel.  `lsm`: BPF LSM's programs are in place; they are in each state.  `root`: as mapped root."""
         if self.landlock and landlock.version() < landlock.SCOPES and not lsm:
             return "not contained"
-        return self.written(state)
+        return self.written(state, root)
 
-    def written(self, state: str) -> Verdict:
-        return getattr(self, state)  # type: ignore[no-any-return]
+    def written(self, state: str, root: bool = False) -> Verdict:
+        return (self.rooted if root else {}).get(state) or getattr(self, state)
 
 
 def read_rows() -> dict[str, Row]:
@@ -55,15 +59,17 @@ def read_rows() -> dict[str, Row]:
 
 
 def render_table() -> str:
-    rows, lines = read_rows(), ["| technique | both | eBPF alone | nftables alone | by what |", "|---|---|---|---|---|"]
+    rows, lines = read_rows(), [
+        "| technique | both | both, as root | eBPF alone | nftables alone | by what |", "|---|---|---|---|---|---|"]
     for family, techniques in FAMILIES.items():
-        lines.append(f"| **{family}** | | | | |")
+        lines.append(f"| **{family}** | | | | | |")
         for name in techniques:
             row = rows[name]
             notes = [f"its control runs in tests/vm: {row.vm}"] if row.vm else []
             notes += ["before Linux 6.12 without BPF LSM: not contained"] if row.landlock else []
             words = row.by + (f" ({'; '.join(notes)})" if notes else "")
-            lines.append(f"| {name} | {' | '.join(row.written(state) for state in STATES)} | {words} |")
+            verdicts = [row.written("both"), row.written("both", root=True), *map(row.written, STATES[1:])]
+            lines.append(f"| {name} | {' | '.join(verdicts)} | {words} |")
     return "\n".join(lines) + "\n"
 
 

@@ -53,7 +53,12 @@ STATIC = PROGRAM + "int main(void) { return attempt(); }\n"
 PRELOAD = PROGRAM + """
 __attribute__((constructor)) static void first(void) { if (getenv("TOKEN")) _exit(attempt()); }
 """
-SUID = "#include <unistd.h>\nint main(void) { return setuid(0) == 0 && getuid() == 0 ? 0 : 1; }\n"
+# That it is uid 0 says little: a workload may be shown as root.  What counts is root's power over the host's files.
+SUID = """
+#include <fcntl.h>
+#include <unistd.h>
+int main(void) { return setuid(0) == 0 && getuid() == 0 && open("/etc/shadow", O_RDONLY) >= 0 ? 0 : 1; }
+"""
 
 
 class Server:

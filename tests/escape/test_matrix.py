@@ -22,18 +22,21 @@ from dataclasses import dataclass
 import pytest
 from clients.test_clients import environment
 from escape.attempts import SINK
-from escape.matrix import PAGE, STATES, read_rows, render_page
+from escape.matrix import PAGE, STATES, Row, read_rows, render_page
 from escape.states import asleep, detach_probes, expected, layers, without_rules
 from escape.surroundings import Server, server, surroundings
 from lab.hosts import CREW, DB, OTHER, USER, wait_until
 from lab.lab import Lab
-from lab.weir import Installed, weir
+from lab.weir import AS_ROOT, ROOTED, WORKLOAD, Installed, weir
 
 from agent.techniques import TECHNIQUES, Where
 
 ROWS = read_rows()
 PYTHON = "/usr/bin/python3"
 EVERY_CONTROL = "WEIR_EVERY_CONTROL" in os.environ      # in tests/vm, whose kernel has what others lack
+EVERY_ROOT = "WEIR_EVERY_ROOT" in os.environ      # everything as mapped root too, in each state: in test-all
+AS_ROOT_TOO = [name for name, row in ROWS.items() if row.root or EVERY_ROOT]
+ROOT = "root-"                        # before a state: as mapped root
 FREE = 45999                          # a port that is nobody's, for controls that want the listener's
 
 
@@ -118,7 +121,7 @@ def tried(the_lab: Lab) -> Iterator[Tried]:
         seen = stack.enter_context(server())
         around = stack.enter_context(surroundings(the_lab))
         control = controls(the_lab, around, seen)
-        installed = stack.enter_context(weir(the_lab))
+        installed = stack.enter_context(weir(the_lab, more=AS_ROOT))
         control |= on_the_crews_host(installed, around, seen)
         yield in_every_state(installed, around[CREW.name], seen, control)
 
@@ -161,25 +164,39 @@ def on_the_crews_host(installed: Installed, around: dict[str, Where], seen: Serv
 
 def in_every_state(installed: Installed, to: Where, seen: Server, control: dict[str, Try]) -> Tried:
     to = dataclasses.replace(to, pids=",".join(map(str, installed.pids().values())))
-    names, crew, lsm = list(TECHNIQUES), {}, str(installed.status()["lsm"]).startswith("on")
-    with connected(CREW) as held:
-        runner = Runner(installed.crew_argv(PYTHON, "-m", "techniques", "batch"), installed.lab.home,
-                        installed.lab.client_environment(), held)
-        try:
-            permitted = [select(installed)]
-            crew["both"] = in_state("both", runner, names, to, seen)
-            told = events(installed)
-            permitted.append(select(installed))
-            with asleep(installed):
-                with without_rules():
-                    crew["ebpf"] = in_state("ebpf", runner, names, to, seen)
-                detach_probes()
-                crew["nftables"] = in_state("nftables", runner, names, to, seen)
-        finally:
-            runner.end()
+    crew: dict[str, dict[str, Try]] = {}
+    lsm = str(installed.status()["lsm"]).startswith("on")
+    with connected(CREW) as held, ExitStack() as stack:
+        runners = {prefix: stack.enter_context(runner(installed, workload, held))
+                   for prefix, workload in (("", WORKLOAD), (ROOT, ROOTED))}
+
+        def tried_in(state: str, root: bool) -> None:
+            crew[state] = in_state(state, state, runners[""], list(TECHNIQUES), to, seen)
+            if root:
+                crew[ROOT + state] = in_state(state, ROOT + state, runners[ROOT], AS_ROOT_TOO, to, seen)
+
+        permitted = [select(installed, WORKLOAD)]
+        tried_in("both", root=True)
+        told = events(installed)
+        permitted += [select(installed, WORKLOAD), select(installed, ROOTED)]
+        with asleep(installed):
+            with without_rules():
+                tried_in("ebpf", EVERY_ROOT)
+            detach_probes()
+            tried_in("nftables", EVERY_ROOT)
     # The agent puts back what was taken away.  Its state is not "enforcing": what got through meanwhile is an alarm.
     wait_until("both layers", lambda: layers() == expected("both"), 60)
     return Tried(crew, control, permitted, told, lsm)
+
+
+@contextmanager
+def runner(installed: Installed, workload: str, held: int) -> Iterator[Runner]:
+    made = Runner(installed.crew_argv(PYTHON, "-m", "techniques", "batch", workload=workload), installed.lab.home,
+                  installed.lab.client_environment(), held)
+    try:
+        yield made
+    finally:
+        made.end()
 
 
 def events(installed: Installed) -> dict[str, set[str]]:
@@ -193,16 +210,18 @@ def events(installed: Installed) -> dict[str, set[str]]:
     return found
 
 
-def in_state(state: str, runner: Runner, names: list[str], to: Where, seen: Server) -> dict[str, Try]:
+def in_state(
+    state: str, token: str, runner: Runner, names: list[str], to: Where, seen: Server,
+) -> dict[str, Try]:
     assert layers() == expected(state)
-    done = runner.attempts(names, state, to, seen)
+    done = runner.attempts(names, token, to, seen)
     assert layers() == expected(state)
     return done
 
 
-def select(installed: Installed) -> str:
+def select(installed: Installed, workload: str) -> str:
     done = installed.crew("psql", "-X", "-A", "-t", "-w", "-c", "SELECT count(*) FROM products",
-                          environment=environment(installed.lab, "wrong"))
+                          environment=environment(installed.lab, "wrong"), workload=workload)
     return done.stdout.strip() or done.stderr
 
 
@@ -210,12 +229,22 @@ def select(installed: Installed) -> str:
 @pytest.mark.parametrize("technique", TECHNIQUES)
 @pytest.mark.parametrize("state", STATES)
 def test_verdict(tried: Tried, state: str, technique: str) -> None:
-    row, one = ROWS[technique], tried.crew[state][technique]
-    verdict = row.verdict(state, tried.lsm)
+    hold_against(tried, ROWS[technique], ROWS[technique].verdict(state, tried.lsm), tried.crew[state][technique])
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("technique", AS_ROOT_TOO)
+@pytest.mark.parametrize("state", STATES if EVERY_ROOT else STATES[:1])
+def test_verdict_as_mapped_root(tried: Tried, state: str, technique: str) -> None:
+    row = ROWS[technique]
+    hold_against(tried, row, row.verdict(state, tried.lsm, root=True), tried.crew[ROOT + state][technique])
+
+
+def hold_against(tried: Tried, row: Row, verdict: str, one: Try) -> None:
     if verdict == "stopped":
         assert not one.arrived, one.said
         return
-    if verdict == "detected":         # whether before it arrived or after
+    if verdict == "detected":       # whether before it arrived or after
         cookies = set(re.findall(r"cookie (\w+)", one.said))
         assert cookies & tried.told.get(row.event, set()), f"no event {row.event} tells of it: {one.said}"
     else:
@@ -242,7 +271,7 @@ def older(release: str) -> bool:
 
 @pytest.mark.lab
 def test_a_permitted_session_works_in_the_same_run(tried: Tried) -> None:
-    assert tried.permitted == ["4", "4"]
+    assert tried.permitted == ["4", "4", "4"]
 
 
 def test_every_technique_has_a_row_and_every_row_a_technique() -> None:
@@ -253,6 +282,7 @@ def test_with_both_layers_nothing_is_below_stopped() -> None:
     """But for a connected socket that is handed in, which is detected; and what a process of the same user outside does
     for the crew of its own will."""
     below = {name: row for name, row in ROWS.items() if row.both != "stopped"}
+    assert all(row.rooted.get("both", row.both) == row.both for row in ROWS.values())
     assert all(row.shared or (row.both == "detected" and row.event) for row in below.values()), sorted(below)
 
 

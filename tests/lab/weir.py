@@ -89,6 +89,15 @@ data = ["user:{USER}"]
 dba = ["user:{APPROVER}"]
 """
 
+ROOTED = "rooted"                     # a workload whose user is uid 0 inside
+AS_ROOT = f"""
+[[workload]]
+name = "{ROOTED}"
+users = ["{USER}"]
+directories = ["~"]
+root = true
+"""
+
 POLICY = """
 @id("shop-connect")
 permit (principal in Group::"data", action == Action::"connect", resource in Target::"shop");
@@ -164,18 +173,18 @@ class Installed:
             timeout=timeout, env=self.lab.client_environment({"COLUMNS": "200"}), cwd="/",
         )
 
-    def crew_argv(self, *command: str) -> list[str]:
-        return CREW.argv(self.argv("run", "--workload", WORKLOAD, "--user", USER, "--", *command))
+    def crew_argv(self, *command: str, workload: str = WORKLOAD) -> list[str]:
+        return CREW.argv(self.argv("run", "--workload", workload, "--user", USER, "--", *command))
 
     def crew(
         self, *command: str, environment: Mapping[str, str] | None = None, timeout: float = 120,
-        input: str | None = None,
+        input: str | None = None, workload: str = WORKLOAD,
     ) -> subprocess.CompletedProcess[str]:
         """A command in the crews' slice, as the crew's user."""
         how: dict[str, object] = {"input": input} if input is not None else {"stdin": subprocess.DEVNULL}
         return subprocess.run(  # type: ignore[call-overload,no-any-return]
-            self.crew_argv(*command), capture_output=True, text=True, timeout=timeout, cwd=self.lab.home,
-            env=self.lab.client_environment(environment), **how,
+            self.crew_argv(*command, workload=workload), capture_output=True, text=True, timeout=timeout,
+            cwd=self.lab.home, env=self.lab.client_environment(environment), **how,
         )
 
     def status(self) -> dict[str, object]:
