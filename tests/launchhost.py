@@ -213,7 +213,7 @@ async def _serve(settings: dict[str, Any]) -> None:
         (base / f"{name}.key").write_text(leaf.key)
     trusts.write_public(base / "run" / "resolv.conf", trusts.resolv_conf(settings["resolver"]).encode())
     workload = SimpleNamespace(name="crew", users=tuple(settings["users"]), directories=tuple(settings["directories"]),
-                               read_only=tuple(settings["read_only"]))
+                               read_only=tuple(settings["read_only"]), root=settings.get("root", False))
     accounts = {"tester": Account("tester", UID, UID, (UID + 1,), settings["home"]),
                 "root": Account("root", 0, 0, (0,), "/root")}
     door = LauncherDoor(lambda ended: _say(ended=[ended.number, ended.code, ended.text]), lambda: _say(lost=True))

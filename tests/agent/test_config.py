@@ -312,3 +312,39 @@ def test_no_value_breaks_the_parser(value: object, field: str) -> None:
         return
     _, report = parse_config(text, "f")
     assert all(one.line in (1, 2) for one in report.problems)
+
+
+# sockets
+
+LOCAL = """
+[[target]]
+name = "orders"
+protocol = "postgresql"
+port = 5432
+sockets = ["/var/run/postgresql/.s.PGSQL.5432", "/tmp/.s.PGSQL.5432"]
+upstream = "/var/run/postgresql/.s.PGSQL.5432"
+[[target.credential]]
+user = "weir"
+"""
+
+
+def test_a_target_of_sockets_alone() -> None:
+    [target] = right(LOCAL).targets
+    assert target.sockets == ("/run/postgresql/.s.PGSQL.5432", "/tmp/.s.PGSQL.5432")
+    assert (target.hosts, target.upstream) == ((), "/run/postgresql/.s.PGSQL.5432")
+
+
+@pytest.mark.parametrize(("old", "new", "said"), [
+    ("/tmp/.s", "/srv/.s", "lies elsewhere"), ("/tmp/.s", "/run/sockets/s", "Weir's own"),
+    ("/tmp/.s", "tmp/.s", "absolute"), ("/tmp/.s", f"/tmp/{'x' * 100}/.s", "no path of a Unix socket"),
+    ("upstream", "#upstream", "has no `hosts`"),
+    ("upstream =", 'hosts = ["db"]\n#', "has neither password_file nor certificate_file"),
+])
+def test_wrong_sockets(old: str, new: str, said: str) -> None:
+    _, report = parse_config(LOCAL.replace(old, new), "weir.toml")
+    assert any(said in str(one) for one in report.problems), report.problems
+
+
+def test_a_socket_is_one_targets() -> None:
+    _, report = parse_config(LOCAL + LOCAL.replace("orders", "other"), "weir.toml")
+    assert any("belongs to target 'orders' already" in str(one) for one in report.problems)

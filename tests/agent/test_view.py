@@ -399,3 +399,38 @@ def test_where_it_starts(cwd: str, start: str) -> None:
 def test_without_a_home_it_starts_at_the_root() -> None:
     found = rendered(view(home="/nohome", writable=("/srv/data",)), cwd="/nohome")
     assert found.cwd == "/"
+
+
+# sockets
+
+
+def sockets(*paths: str, writable: tuple[str, ...] = (HOME,), hidden: tuple[str, ...] = ()) -> View:
+    return View(home=HOME, writable=writable, readable=(), hidden=(*WEIR, *hidden), binds=(),
+                socket_directory="/run/weir/sockets", sockets=tuple((path, "orders") for path in paths))
+
+
+def test_sockets_are_links_into_weirs_directory() -> None:
+    found = rendered(sockets("/run/postgresql/.s.PGSQL.5432", "/tmp/.s.PGSQL.5433"))
+    assert at(found, "/run/sockets") == [("--ro-bind", "/run/weir/sockets", "/run/sockets")]
+    for path in ("/run/postgresql/.s.PGSQL.5432", "/tmp/.s.PGSQL.5433"):
+        assert at(found, path) == [("--symlink", "/run/sockets/orders", path)]
+    made = mounts(found)
+    assert made.index(at(found, "/run/sockets")[0]) > made.index(("--tmpfs", "/run"))
+
+
+def test_no_target_has_sockets() -> None:
+    assert not at(rendered(view()), "/run/sockets")
+
+
+def test_the_real_one_is_covered_wherever_it_shows() -> None:
+    """A workload is refused that names its directory (workloads.py); a link may lead there all the same."""
+    real = "/srv/pg/.s.PGSQL.5432"
+    made = sockets("/run/postgresql/.s.PGSQL.5432", writable=("/data",), hidden=(real,))
+    found = rendered(made, {real: b"", "/data": "-> /srv/pg"})
+    assert at(found, real) == [("--ro-bind", "/dev/null", real)]
+    assert at(found, "/data/.s.PGSQL.5432") == [("--ro-bind", "/dev/null", "/data/.s.PGSQL.5432")]
+
+
+def test_nothing_is_made_in_a_directory_of_the_hosts() -> None:
+    path = "/tmp/work/.s.PGSQL.5432"
+    assert not at(rendered(sockets(path, writable=("/tmp/work",)), {"/tmp/work": None}), path)

@@ -27,6 +27,7 @@ class Configured:
     users: tuple[str, ...] = ("ann", "bob")
     directories: tuple[str, ...] = ("~", "~/work", "/srv/data/")
     read_only: tuple[str, ...] = ("/opt/venv",)
+    root: bool = False
 
 
 CREW = Configured()
@@ -207,3 +208,23 @@ def test_a_launch_that_may_not_be_carried_out(changes: dict[str, object]) -> Non
     launch = accepted()
     with pytest.raises(ValueError):
         check_launch(msgspec.structs.replace(launch, **changes))
+
+
+# what is shown of it
+
+
+def test_root_inside_is_the_workloads_to_say() -> None:
+    assert not accepted().root
+    launch = accepted(workload=replace(CREW, root=True))
+    assert (launch.root, launch.uid, launch.gid) == (True, 1000, 1000)
+
+
+def test_no_directory_of_a_workload_holds_a_databases_socket() -> None:
+    around = replace(AROUND, socket_directory="/run/weir/sockets", sockets=(("/run/p/a", "orders"),),
+                     real_sockets=("/run/p/a", "/srv/pg/real"))
+    view = accepted(around=around).view
+    assert (view.socket_directory, view.sockets) == ("/run/weir/sockets", (("/run/p/a", "orders"),))
+    assert view.hidden[-2:] == ("/run/p/a", "/srv/pg/real"), "whatever leads there"
+    for directory in ("/srv", "/srv/pg", "/run/p"):
+        said = refused(workload=replace(CREW, read_only=(directory,)), around=around)
+        assert "a registered database's own socket" in said

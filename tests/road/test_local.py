@@ -118,7 +118,8 @@ asyncio.run(main())
 @pytest.mark.parametrize(("program", "printed", "host"), [
     (PSYCOPG, "4\n57014\n", {}),                      # with a cancel, over the socket as well
     (ASYNCPG, "4\n", {}),
-    (PSYCOPG, "4\n57014\n", {"PGHOST": os.path.dirname(NEAR), "PGPORT": "5433"}),
+    pytest.param(PSYCOPG, "4\n57014\n", {"PGHOST": os.path.dirname(NEAR), "PGPORT": "5433"},
+                 marks=pytest.mark.slow),
 ])
 def test_drivers(local: Installed, program: str, printed: str, host: dict[str, str]) -> None:
     done = local.crew(PYTHON, "-c", program, environment=environment(**host), timeout=15)
@@ -169,21 +170,31 @@ def test_who_is_no_crew_is_refused_and_recorded(local: Installed, user: str) -> 
     assert "is no crew's" in str(told(local, "refused")["reason"])
 
 
-def test_restarts(local: Installed) -> None:
-    """A crew that runs all the while reaches what is there: another enforcer, another agent."""
-    ask = ["psql", "-X", "-A", "-t", "-w", "-d", "dbname=shop user=crew_svc", "-c", "SELECT 1"]
+ONE = ["psql", "-X", "-A", "-t", "-w", "-d", "dbname=shop user=crew_svc", "-c", "SELECT 1"]
+
+
+def test_another_enforcer(local: Installed) -> None:
+    """Who connects meanwhile waits; and the ledger knows of such sessions, and waits for none."""
     with local.inside() as crew:
-        assert crew.run_inside(ask) == (0, "1\n", "")
         local.kill("enforcer")
-        assert crew.run_inside(ask) == (0, "1\n", ""), "it waits for the next one"
+        assert crew.run_inside(ONE) == (0, "1\n", "")
+    local.settle()
+    found = ledger(local)
+    assert (found["unaccounted"], found["alarms"], found["waiting"]) == (0, [], 0)
+    accounted = found["accounted"]
+    assert isinstance(accounted, dict)
+    assert accounted["session at a Unix socket"] >= 1
+
+
+@pytest.mark.slow
+def test_another_agent(local: Installed) -> None:
+    """It makes the socket anew; a crew that runs all the while reaches that one."""
+    with local.inside() as crew:
+        assert crew.run_inside(ONE) == (0, "1\n", "")
         local.kill("agent")
-        assert crew.run_inside(ask)[0] != 0, "nobody is there"
+        assert crew.run_inside(ONE)[0] != 0, "nobody is there"
         again = local.again()
         again.wait()
-        assert crew.run_inside(ask) == (0, "1\n", "")
+        assert crew.run_inside(ONE) == (0, "1\n", "")
         again.settle()
-        found = ledger(again)
-        assert (found["unaccounted"], found["alarms"], found["waiting"]) == (0, [], 0)
-        accounted = found["accounted"]
-        assert isinstance(accounted, dict)
-        assert accounted["session at a Unix socket"] >= 1
+        assert ledger(again)["unaccounted"] == 0

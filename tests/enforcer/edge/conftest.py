@@ -26,7 +26,7 @@ from enforcer.approval.holds import Holds
 from enforcer.edge import clock
 from enforcer.edge.commit import GroupCommit
 from enforcer.edge.edge import Configuration, Edge
-from enforcer.edge.listener import listen
+from enforcer.edge.listener import listen, listen_local
 from enforcer.protocols.postgresql import SSL_REQUEST
 from enforcer.words import commands as words
 from enforcer.words import events, inputs
@@ -206,10 +206,17 @@ class Asked:
         self.owner: Owner | str = "nobody knows it"
         self.login: Credential | str = Credential("scram", PASSWORD)
         self.whois_calls: list[tuple[int, bytes, int, str]] = []
+        self.local_calls: list[tuple[str, int, int]] = []
         self.gate: asyncio.Event | None = None
 
     async def whois(self, netns: int, address: bytes, port: int, redirected: str) -> Owner | str:
         self.whois_calls.append((netns, address, port, redirected))
+        if self.gate is not None:
+            await self.gate.wait()
+        return self.owner
+
+    async def whois_local(self, target: str, pid: int, uid: int) -> Owner | str:
+        self.local_calls.append((target, pid, uid))
         if self.gate is not None:
             await self.gate.wait()
         return self.owner
@@ -365,6 +372,16 @@ class House:
         found = await listen(self.edge, (listening.detach(),))
         self.servers += found
         return int(found[0].sockets[0].getsockname()[1])
+
+    async def open_local(self, target: Target) -> Path:
+        """As `open`, at a Unix socket of the target's."""
+        await self.open(target)
+        path = self.directory / "socket"
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(str(path))
+        listening.listen()
+        self.servers += await listen_local(self.edge, {target.name: listening.detach()})
+        return path
 
     async def serve(self, answer) -> int:
         """A server on loopback; gives its port."""

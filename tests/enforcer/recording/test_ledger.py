@@ -1,6 +1,9 @@
 """Connects x sessions, flows and refusals, from events alone: a playbook."""
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
 from agent.contract.journal import HostEvent
@@ -136,3 +139,13 @@ def test_everything_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     {"cookie": "no number", "verdict": "redirected"}, {"cookie": "", "verdict": "redirected"}, {"cookie": "1"}])
 def test_what_makes_no_sense_is_counted(detail: dict[str, str]) -> None:
     assert book(host(CONNECT, detail)).counts == {ledger.NOT_FOLLOWED: 1}
+
+
+def test_sessions_at_a_unix_socket_are_counted_apart() -> None:
+    """No hook sees their connect, so there is nothing to pair them with, and nothing that waits for them."""
+    def local(made: Any, **more: str) -> Any:
+        return msgspec.structs.replace(made, destination="/run/postgresql/.s.PGSQL.5432 5432", **more)
+
+    found = book(local(session(0)), local(session(0)), local(refused(0)), local(session(0, "weir")), refused(0))
+    assert found.counts == {"session at a Unix socket": 2, "refused at a Unix socket": 1}
+    assert not len(found)
