@@ -21,6 +21,7 @@ from agent.owners import Owners, Start
 from agent.workloads import expand
 
 NAMED: Final = 3                      # processes that are named
+_HEAD: Final = 1024                  # bytes of /proc/PID/status that hold the name and the uids
 _ACL: Final = "system.posix_acl_access"
 
 Tell = Callable[[str, Mapping[str, object], str], None]
@@ -38,20 +39,21 @@ class Weakness:
 
 def processes_of(uid: int, left_out: Callable[[int], bool], proc: Path = Path("/proc")) -> list[str]:
     """Names of processes that have this uid in any place, without those that are `left_out` by their pid."""
-    found = []
-    for entry in proc.iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError, KeyError):          # it has ended
-                lines = dict(line.split(":\t", 1) for line in (entry / "status").read_text().splitlines()
-                             if line.startswith(("Name:", "Uid:")))
-                if str(uid) in lines["Uid"].split() and not left_out(int(entry.name)):
-                    found.append(lines["Name"])
+    found, wanted = [], str(uid).encode()
+    for name in os.listdir(proc):
+        if name.isdigit():
+            with suppress(OSError):   # it has ended
+                with open(f"{proc}/{name}/status", "rb", buffering=0) as file:
+                    head = file.read(_HEAD)
+                uids = head.partition(b"\nUid:")[2].partition(b"\n")[0].split()
+                if wanted in uids and not left_out(int(name)):
+                    found.append(head.partition(b"\n")[0].removeprefix(b"Name:\t").decode(errors="backslashreplace"))
     return found
 
 
 def uid_shared(user: str, names: Iterable[str]) -> Iterator[Weakness]:
     """By processes that run now, outside of the slice."""
-    found = sorted(names)
+    found = sorted("".join(one if one.isprintable() else "?" for one in name) for name in names)
     if found:
         named = list(dict.fromkeys(found))
         shown = ", ".join(named[:NAMED]) + (", ..." if len(named) > NAMED else "")

@@ -41,6 +41,8 @@ def test_what_is_said_is_short() -> None:
     assert str(one) == ("user ada has 5 processes outside of any workload (bash, sshd, top, ...), which may act for "
                         "the crew: give the workload a user of its own")
     assert not list(sharing.uid_shared("ada", []))
+    [one] = sharing.uid_shared("ada", ["x\x1b[2J"])
+    assert "(x?[2J)" in str(one), "its name is the process' own to choose, and goes to a terminal"
 
 
 def test_a_login_shell_is_the_case(tmp_path: Path) -> None:
