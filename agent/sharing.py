@@ -46,7 +46,7 @@ def processes_of(uid: int, left_out: Callable[[int], bool], proc: Path = Path("/
                 with open(f"{proc}/{name}/status", "rb", buffering=0) as file:
                     head = file.read(_HEAD)
                 uids = head.partition(b"\nUid:")[2].partition(b"\n")[0].split()
-                if wanted in uids and not left_out(int(name)):
+                if wanted in uids and b"\nState:\tZ" not in head and not left_out(int(name)):
                     found.append(head.partition(b"\n")[0].removeprefix(b"Name:\t").decode(errors="backslashreplace"))
     return found
 

@@ -28,10 +28,10 @@ def config(*workloads: Any) -> Any:
 
 def test_processes_of_a_uid(tmp_path: Path) -> None:
     for pid, name, uids in ((7, "bash", "5 5 5 5"), (8, "crew", "5 5 5 5"), (9, "sudo", "1 5 0 0"),
-                            (10, "x", "6 6 6 6"), (11, "gone", "")):
+                            (10, "x", "6 6 6 6"), (11, "gone", ""), (12, "dead", "5 5 5 5")):
         (tmp_path / str(pid)).mkdir()
         if uids:
-            text = f"Name:\t{name}\nState:\tS\nUid:\t{chr(9).join(uids.split())}\n"
+            text = f"Name:\t{name}\nState:\t{'Z' if name == 'dead' else 'S'}\nUid:\t{chr(9).join(uids.split())}\n"
             (tmp_path / str(pid) / "status").write_text(text)
     assert sorted(sharing.processes_of(5, lambda pid: pid == 8, tmp_path)) == ["bash", "sudo"]
 

@@ -345,6 +345,46 @@ def test_reload(steady: Host) -> None:
         ("crew", "enforce", "record"), ("crew", "record", "enforce")]
 
 
+@contextlib.contextmanager
+def sleeping() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of the workload's user outside."""
+    with subprocess.Popen(["sleep", "600"], user=5, group=60, extra_groups=[]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_what_a_workload_shares_is_said_once(steady: Host) -> None:
+    """By `weir run` in one line, below the workload, and in the recording; `weir run` itself is nobody else."""
+    try:
+        steady.write(CONFIG.replace('users = ["games"]', 'users = ["games"]\ndirectories = ["/tmp"]\nroot = true'))
+        assert steady.weir("reload").returncode == 0
+        with sleeping(), Crew(steady) as crew:
+            assert crew.process.stderr is not None
+            said = [crew.process.stderr.readline() for _ in range(2)]
+            assert said[0].startswith("weir: inside, games is root")
+            assert said[1].startswith("weir: degraded: user games has 1 process outside of any workload (sleep), which")
+            assert "; /tmp: everybody may write: let it" in said[1]
+            [shown] = steady.status()["workloads"]
+            assert (shown["root"], len(shown["degraded"])) == (True, 2)
+            assert "degraded: user games has" in steady.weir("status").stdout
+            assert steady.status()["state"] == "enforcing", "the block is whole"
+            assert "user games has 1 process" in steady.event("workload.degraded")["what"]
+            assert crew.whose()["owner"]["uid"] == 5, "outside it is the user"  # type: ignore[index]
+    finally:
+        steady.write(CONFIG)
+        assert steady.weir("reload").returncode == 0
+
+
+def test_a_socket_that_came_after_the_start_is_refused(steady: Host) -> None:
+    try:
+        steady.write(CONFIG.replace("port = 5432", 'port = 5432\nsockets = ["/tmp/.s.PGSQL.5432"]'))
+        assert "sockets of target orders: they are opened when the agent starts" in steady.weir("reload").stderr
+    finally:
+        steady.write(CONFIG)
+
+
 def test_a_wrong_policy_at_the_start_is_no_state_to_be_in(host: Host) -> None:
     (host.base / "etc" / "policies" / "a.cedar").write_text("WRONG")
     host.start(wait="")
