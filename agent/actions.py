@@ -22,7 +22,8 @@ from agent.contract.control import Answered, Failed, Message, Refused
 from agent.control import OWN_ERROR, Peer
 from agent.identity import groups_of, subject_of
 from agent.journal import backlog, plain
-from agent.launch import Ended, Launched
+from agent.launch import HOST, Ended, Launched
+from agent.networks import label, own_descriptor
 from agent.owners import Start
 from agent.sharing import Weakness
 from agent.status import egress_views, hints, target_views, workload_views
@@ -55,7 +56,15 @@ class Launches:
         if start := self._agent.owners.find(owner):
             with suppress(OSError):
                 Path(start.cgroup).rmdir()
+        self._agent.networks.close(owner)
         self._agent.owners.end(owner)
+
+    async def network(self, owner: int, workload: str, kind: str) -> int:
+        """A descriptor of the namespace for a start, the caller's to close.  Raises OSError, PlatformError,
+        ChannelError: there is none, and nothing may be started."""
+        if kind == HOST:
+            return own_descriptor()
+        return (await self._agent.networks.open(owner, label(workload, owner))).namespace.descriptor()
 
     async def run(
         self, request: control.Run, peer: Peer, connection: socket.socket, fds: list[int],
@@ -78,22 +87,30 @@ class Launches:
         account = named or caller
         start = Start(owner, launch.workload, launch.uid, account.name, _unix_groups(launch.gid, launch.groups),
                       launch.cgroup, time.time_ns(), command=plain(mask_text(os.fsdecode(launch.argv[0]))),
-                      caller=peer.pid, root=launch.root)
+                      caller=peer.pid, root=launch.root, network=launch.network)
         weak = await asyncio.to_thread(agent.sharing.find, start)
-        agent.owners.put(start)
+        try:
+            network = await self.network(owner, launch.workload, launch.network)
+        except (OSError, RuntimeError, ChannelError) as reason:
+            agent.networks.close(owner)
+            agent.tell("launch.refused", {"by": caller.name, "reason": f"no network: {reason}"}, request.workload)
+            return Failed(OWN_ERROR, f"nothing was started, for it has no {launch.network} network: {reason}")
         self._running.add(owner)
         try:
+            agent.owners.put(start)
             launch = msgspec.structs.replace(launch, notes=_notes(start, weak))
-            said = await agent.launcher.launch(launch, connection.fileno(), fds)
+            said = await agent.launcher.launch(launch, connection.fileno(), fds, network)
         except (OSError, ValueError) as reason:
             self.discard(owner)
             return Failed(OWN_ERROR, str(reason))
+        finally:
+            os.close(network)
         if isinstance(said, Launched):
             agent.owners.put(msgspec.structs.replace(start, pid=said.pid))
             agent.tell("launch", {
                 "owner": owner, "uid": launch.uid, "user": account.name, "by": caller.name, "pid": said.pid,
-                "command": start.command, "cgroup": launch.cgroup, **({"inside": "root"} if launch.root else {})},
-                launch.workload)
+                "command": start.command, "cgroup": launch.cgroup, "network": launch.network,
+                **({"inside": "root"} if launch.root else {})}, launch.workload)
             agent.sharing.take(start, weak)
         return None
 
@@ -114,6 +131,7 @@ class Launches:
             return
         start = self._agent.owners.find(ended.number)
         self._running.discard(ended.number)
+        self._agent.networks.close(ended.number)
         if start is None:
             return
         self._agent.owners.end(ended.number)

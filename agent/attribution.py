@@ -51,6 +51,7 @@ class Held:
     cgroup: int                       # id; 0: not told
     state: int = 0                    # include/net/tcp_states.h
     inode: int = 0                    # 0: of no descriptor (waiting to be accepted, or closed)
+    netns: int = 0                    # cookie of a contained network namespace; 0: the host's
 
 
 def find_redirected(sockets: Sequence[Held], address: bytes, port: int, cgroups: Set[int], now: int) -> Origin | None:

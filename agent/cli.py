@@ -115,6 +115,10 @@ def weir(context: click.Context, file: str) -> None:
 
 
 _JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
+_NETWORK: Final = click.option(
+    "--network", type=click.Choice(["private", "host"]), help="A network namespace of its own with only lo "
+    "and Weir in it, or the host's.  Default: as the workload's configuration says; where that is private, only root "
+    "may choose host.")
 
 
 # the agent itself
@@ -158,13 +162,14 @@ def _isolated(file: str, *words: str) -> None:
               epilog="Exit codes: the command's own; 125 Weir failed or refused; 126, 127 as a shell's; 2 usage.")
 @click.option("--workload", required=True, help="A [[workload]] of the configuration.")
 @click.option("--user", default="", help="Run as this user; only root may name another, and must.")
+@_NETWORK
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
-def run(file: str, workload: str, user: str, command: tuple[str, ...]) -> None:
+def run(file: str, workload: str, user: str, network: str | None, command: tuple[str, ...]) -> None:
     """Start COMMAND in the crews' slice."""
     from agent.run import run as start
 
-    sys.exit(start(str(control_path(file)), workload, user, command))
+    sys.exit(start(str(control_path(file)), workload, user, command, network or ""))
 
 
 @weir.command(epilog="Exit codes: 0 enforcing, 1 running but not enforcing, 2 usage, 3 not running.")
@@ -290,15 +295,16 @@ def doctor(file: str, as_json: bool) -> None:
 @weir.command(epilog="Exit codes: 0 nothing got through, 1 something did or nothing could be tried, 2 usage.")
 @click.option("--workload", default="", help="In which [[workload]]; the first one where it is not said.")
 @click.option("--user", default="", help="As which of its users; its first one where it is not said.")
+@_NETWORK
 @_JSON
 @click.pass_obj
-def selftest(file: str, workload: str, user: str, as_json: bool) -> None:
+def selftest(file: str, workload: str, user: str, network: str | None, as_json: bool) -> None:
     """Try ways round from inside a workload on this host (root)."""
     from agent.fields import ConfigError
     from agent.selftest import SelftestError, run_selftest
 
     try:
-        found = run_selftest(file, workload, user, lambda text: None if as_json else click.echo(text))
+        found = run_selftest(file, workload, user, network or "", lambda text: None if as_json else click.echo(text))
     except (ConfigError, SelftestError, OSError) as reason:
         _fail(str(reason), as_json=as_json)
     if as_json:

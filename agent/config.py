@@ -24,6 +24,7 @@ from agent.fields import (
     parse_tables,
     render_path,
 )
+from agent.launch import HOST, PRIVATE
 from agent.positions import Path as Place
 from agent.positions import locate
 
@@ -91,6 +92,7 @@ class Workload(msgspec.Struct, frozen=True):
     users: tuple[str, ...]
     directories: tuple[str, ...]
     read_only: tuple[str, ...]
+    network: str
     egress: str | None = None         # mode; None: the policy's
     root: bool = False                # inside, its user is uid 0
 
@@ -275,6 +277,9 @@ WORKLOAD: Final = Section("workload", Workload, True, "What `weir run --workload
     Field("egress", kinds.choice(*MODES), "Its mode of egress.  Default: that of [egress_policy].", None, ENFORCE),
     Field("root", kinds.BOOLEAN, "Inside, its user is root: uid 0 of a user namespace that maps only the user's own "
           "uid, without any capability.  For tools and images that insist on it; files belong to the user.", False),
+    Field("network", kinds.choice(PRIVATE, HOST), "`private`: each start has a network namespace of its own with only "
+          "`lo` and Weir in it; `host`: it is in the host's.  `weir run --network` may ask for `private` in any case, "
+          "for `host` only where it stands here, or as root.", PRIVATE),
 ), attribute="workloads")
 TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
     Field("name", kinds.NAME, "For policies: `Target::\"orders\"`.", example="orders"),

@@ -13,16 +13,19 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from agent import cgroups, netns, nft, sockdiag
+from agent import cgroups, nft, sockdiag
 from agent.attribution import Held, Origin, find_asker, find_redirected, parse_origin
 from agent.beside import find_mangling
+from agent.contained import Contained
 from agent.holdings import Foreign, Holdings, cookie_of
 from agent.layout import bound
+from agent.netns import Namespace, current_cookie
 from agent.processes import ENVIRONMENT, python_module
 from agent.ruleset import Ruleset, differences
 from probes import abi, libbpf, links
@@ -30,7 +33,6 @@ from probes.links import PlatformError
 
 _TRACEFS: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _EVENT: Final = Path("events", links.TASK_EVENT, "id")
-_SO_NETNS_COOKIE: Final = 71          # asm-generic/socket.h
 _LOAD: Final = 300.0                  # seconds; the loader takes one or two, and a minute where it is emulated
 
 
@@ -51,6 +53,8 @@ class Containment:
         self._without_lsm = "not loaded"
         self._ring: libbpf.Ring | None = None
         self._places: frozenset[bytes] | None = None
+        self._contained = Contained(self._rules, self._is_slice, lambda: cgroups.cgroup_id(self.slice))
+        self._own = current_cookie()
         self._holdings = Holdings(self._in_crew, self._made_inside, self._made_outside)
 
     @property
@@ -106,7 +110,8 @@ class Containment:
         self.slice.mkdir(mode=0o755, exist_ok=True)
         if self._rule_problems():
             nft.apply_table(self._rules)
-        if self.problems():
+        self._contained.repair()
+        if self._problems():
             self.install()
         else:
             self._open()
@@ -122,7 +127,7 @@ class Containment:
 
     def mangling(self) -> list[str]:
         """What could undo the block's work behind it."""
-        return find_mangling(nft.list_ruleset(), self._rules.name)
+        return [*find_mangling(nft.list_ruleset(), self._rules.name), *self._contained.mangling()]
 
     def beside(self) -> list[str]:
         """Programs of others that change addresses at the same places: not wrong in itself."""
@@ -259,23 +264,35 @@ class Containment:
         return parse_origin(raw) if raw else None
 
     def by_redirect(self, netns: int, address: bytes, port: int) -> Origin | None:
-        """Whose connection that the firewall redirected comes from there: the cgroup, not the process.  Only in the
-        agent's own network namespace."""
-        if netns != _netns_cookie():
-            return None
-        return find_redirected(sockdiag.tcp_sockets(port), address, port, self._cgroup_ids(), time.monotonic_ns())
+        """Whose connection that the firewall redirected comes from there: the cgroup, not the process."""
+        sockets = self._look(netns, lambda: sockdiag.tcp_sockets(port))
+        return find_redirected(sockets, address, port, self._cgroup_ids(), time.monotonic_ns())
 
     def asker(self, netns: int, stream: bool, address: bytes, port: int) -> int:
-        """Cgroup of the crew's socket, TCP or UDP, that has this end; 0: none.  Only in the agent's own network
-        namespace."""
-        if netns != _netns_cookie():
-            return 0
-        sockets = sockdiag.tcp_sockets(port) if stream else sockdiag.udp_sockets(port)
-        return find_asker(sockets, address, port, self._cgroup_ids())
+        """Cgroup of the crew's socket, TCP or UDP, that has this end; 0: none."""
+        kind = sockdiag.tcp_sockets if stream else sockdiag.udp_sockets
+        return find_asker(self._look(netns, lambda: kind(port)), address, port, self._cgroup_ids())
+
+    def _look(self, netns: int, at: Callable[[], list[Held]]) -> list[Held]:
+        """In the host's network namespace or a contained one; there is nothing in any other."""
+        return at() if netns == self._own else self._contained.look(netns, at)
 
     def tcp_sockets(self) -> list[Held]:
-        """Every connected or connecting one on this host, as far as the agent's network namespace goes."""
-        return sockdiag.all_tcp_sockets()
+        """Every connected or connecting one of the host's and the contained network namespaces."""
+        found = sockdiag.all_tcp_sockets()
+        for cookie in self._contained.cookies():
+            with suppress(OSError):   # it was given up meanwhile
+                found += [replace(one, netns=cookie)
+                          for one in self._contained.look(cookie, sockdiag.all_tcp_sockets)]
+        return found
+
+    def contain(self, namespace: Namespace, name: str) -> None:
+        """The rules hold in it, too.  Raises PlatformError, OSError where they do not."""
+        self._contained.add(namespace, name)
+
+    def let_go(self, cookie: int) -> None:
+        """Nothing of a crew is in it any more."""
+        self._contained.remove(cookie)
 
     def foreign_sockets(self, end: str) -> list[Foreign]:
         """Sockets that crew tasks hold and that were made outside, since the last call.  `end`: agent.holdings."""
@@ -300,14 +317,17 @@ class Containment:
         if copy.type not in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
             return False
         cookie, inside, port = cookie_of(copy), self._cgroup_ids(), copy.getsockname()[1]
-        with netns.entered(pid):
-            there = (sockdiag.tcp_sockets(port, listening=True) if copy.type == socket.SOCK_STREAM
-                     else sockdiag.udp_sockets(port))
+        namespace = Namespace.of(pid)
+        try:
+            there = namespace.call(lambda: sockdiag.tcp_sockets(port, listening=True)
+                                   if copy.type == socket.SOCK_STREAM else sockdiag.udp_sockets(port))
+        finally:
+            namespace.close()
         return any(one.cookie == cookie and one.cgroup in inside for one in there)
 
     def _made_outside(self, inode: int) -> bool:
         inside = self._cgroup_ids()
-        return any(one.inode == inode and one.cgroup not in inside for one in sockdiag.all_tcp_sockets())
+        return any(one.inode == inode and one.cgroup not in inside for one in self.tcp_sockets())
 
     def _cgroup_ids(self) -> set[int]:
         """Of the slice and everything in it."""
@@ -321,6 +341,10 @@ class Containment:
         """Everything that is not as it should be, by the kernel's own queries; empty: enforcing."""
         if not self.slice.is_dir():
             return [f"the slice {self.slice} is not there"]
+        return [*self._problems(), *self._contained.problems()]
+
+    def _problems(self) -> list[str]:
+        """Without contained networks."""
         return [*self._missing(), *self._settings_problems(), *self._rule_problems()]
 
     def _rule_problems(self) -> list[str]:
@@ -359,6 +383,7 @@ class Containment:
         if self.slice.exists():
             cgroups.remove(self.slice)
         self.close()
+        self._contained.clear()
         if _mounted(self.bpffs) == "bpf":
             for name in links.pins():
                 (self.bpffs / name).unlink(missing_ok=True)
@@ -434,8 +459,3 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         raise PlatformError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
-
-
-def _netns_cookie() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")

@@ -9,7 +9,8 @@ from agent.frames import LENGTH
 from agent.view import View
 
 LIMIT: Final = 5 << 20                # bytes of a frame: a caller's Run and its view
-DESCRIPTORS: Final = 4                # with a Launch: the caller's connection, then its descriptors 0, 1, 2
+DESCRIPTORS: Final = 5                # with a Launch: the caller and its descriptors 0, 1, 2; network namespace
+PRIVATE, HOST = "private", "host"     # which network: a namespace of the start's own, or the host's
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
@@ -35,6 +36,7 @@ class Launch(Message, frozen=True):
     view: View
     root: bool = False                # the uid is shown as 0 inside, the gid too
     notes: tuple[str, ...] = ()       # for the caller, when it runs
+    network: str = HOST               # for the agent, which makes it
 
 
 class Ready(Message, frozen=True):

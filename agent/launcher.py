@@ -1,8 +1,8 @@
 """The process that starts commands inside the slice: root, single-threaded, without an event loop of the agent's.
 
 `python -I -m agent.launcher --channel FD [--owners PATH]`, spawned by agent/launching.py.  Over the channel come Launch
-messages with the caller's connection and its descriptors 0, 1 and 2; from then on this process speaks with the caller
-directly (agent/contract/control.py): Signal and Resize in, Started, Exited and Failed out.
+messages with the caller's connection, its descriptors 0, 1 and 2, and the network namespace; from then on this process
+speaks with the caller directly (agent/contract/control.py): Signal and Resize in, Started, Exited and Failed out.
 
 A command's life: the child makes its way down (agent/sandbox.py) and becomes bubblewrap; `error` closes: it is started.
 bubblewrap ends: whatever is left in the cgroup is killed.  The cgroup is empty: it is removed, and caller and agent are
@@ -112,8 +112,8 @@ class Command:
 
     # start
 
-    def start(self, launch: Launch, fds: list[int], mark: Mark, program: bytes) -> None:
-        """Raises NotStarted, OSError; then `abandon`."""
+    def start(self, launch: Launch, fds: list[int], network: int, mark: Mark, program: bytes) -> None:
+        """`network`: descriptor of the namespace.  Raises NotStarted, OSError; then `abandon`."""
         for name, fd in enumerate(fds):
             check_descriptor(fd, name)
         os.mkdir(self._cgroup, 0o755)
@@ -128,7 +128,7 @@ class Command:
         try:
             self._pid = os.fork()
             if self._pid == 0:
-                enter(launch, caller, (stdio[0], stdio[1], stdio[2]), error, status, mark, program)
+                enter(launch, caller, (stdio[0], stdio[1], stdio[2]), network, error, status, mark, program)
             self._pidfd = os.pidfd_open(self._pid)
         except OSError:
             if self._pid > 0:
@@ -360,7 +360,7 @@ class Launcher:
                 os.close(fd)
             return LOG.error("a launch without a connection")
         try:
-            self._launch(channel.parse_launch(body), client, fds[1:])
+            self._launch(channel.parse_launch(body), client, fds[1:4], fds[4])
         except msgspec.DecodeError as reason:
             LOG.error("a malformed launch: %s", reason)
             client.close()
@@ -368,7 +368,7 @@ class Launcher:
             for fd in fds[1:]:
                 os.close(fd)
 
-    def _launch(self, launch: Launch, client: socket.socket, stdio: list[int]) -> None:
+    def _launch(self, launch: Launch, client: socket.socket, stdio: list[int], network: int) -> None:
         if launch.number in self._commands:
             client.close()
             return LOG.error("number %d is taken", launch.number)
@@ -377,7 +377,7 @@ class Launcher:
             channel.check_launch(launch)
             if len(self._commands) > RUNNING_LIMIT:
                 raise NotStarted(125, f"{RUNNING_LIMIT} commands are running")
-            command.start(launch, stdio, self._mark, self._program)
+            command.start(launch, stdio, network, self._mark, self._program)
         except NotStarted as reason:
             command.abandon(reason.code, reason.text)
         except (OSError, ValueError) as reason:

@@ -76,8 +76,9 @@ class LauncherDoor:
         if self._pid == pid:
             self._pid = 0
 
-    async def launch(self, launch: Launch, connection: int, fds: Sequence[int]) -> Launched | Ended:
-        """Hand a caller's connection and its descriptors 0, 1, 2 over.  They stay the agent's to close afterwards.
+    async def launch(self, launch: Launch, connection: int, fds: Sequence[int], network: int) -> Launched | Ended:
+        """Hand a caller's connection, its descriptors 0, 1, 2 and its network namespace over.  They stay the agent's to
+        close afterwards.
 
         Answers when bubblewrap runs, or with the reason why not; the caller is told by the launcher itself.
         Raises OSError where the launcher is not there, ValueError where the launch is too long.
@@ -89,7 +90,7 @@ class LauncherDoor:
         self._waiting[launch.number] = answer
         try:
             async with self._sending:
-                await self._send(frame, [connection, *fds])
+                await self._send(frame, [connection, *fds, network])
             return await answer
         finally:
             self._waiting.pop(launch.number, None)

@@ -42,7 +42,7 @@ class Evidence:
     boot: int                         # nanoseconds UTC: what was recorded before has ended with the host
     port: int                         # of the listeners
     sockets: Mapping[int, Held]       # by cookie: every connected or connecting TCP socket
-    arrived: Set[tuple[bytes, int]]   # addresses and ports that the listeners have as peers, accepted or waiting
+    arrived: Set[tuple[int, bytes, int]]     # netns, address and port of the listeners' peers, accepted or waiting
     handed: Mapping[int, int]         # cookie -> when whois said whose it was
     enforcer: int                     # when the running one was started
     failing: int                      # when it last could not record; 0: never
@@ -81,7 +81,7 @@ def judge(one: Connect, evidence: Evidence) -> Judged:
 def _at_listener(held: Held, evidence: Evidence) -> bool:
     """By the rewrite, or by the firewall's redirect: then the listener's side alone tells."""
     rewritten = held.remote in _LOOPBACK and held.remote_port == evidence.port
-    return rewritten or (held.local, held.local_port) in evidence.arrived
+    return rewritten or (held.netns, held.local, held.local_port) in evidence.arrived
 
 
 def _of_enforcer(held: Held | None, handed: int, evidence: Evidence) -> Judged:

@@ -2,10 +2,31 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import os
+import socket
+import struct
+from typing import Any, Final
 
 from agent.ruleset import Ruleset, render_table
 from probes.links import PlatformError
+
+_NETLINK_NETFILTER: Final = 12
+_GET_GENERATION, _NEW_GENERATION = 0x0A10, 0x0A0F    # NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_{GET,NEW}GEN
+_HEADER: Final = struct.Struct("=IHHII")
+_GENERATION_AT: Final = 24            # behind both headers and the first attribute's, NFTA_GEN_ID
+
+
+def generation() -> int:
+    """Another number after each change to any rule of the calling thread's network namespace (linux/netfilter/
+    nf_tables.h).  Raises OSError."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as link:
+        link.settimeout(5.0)
+        link.send(_HEADER.pack(20, _GET_GENERATION, 1, 1, 0) + bytes(4))       # NLM_F_REQUEST; struct nfgenmsg
+        answer = link.recv(4096)
+    if len(answer) < _GENERATION_AT + 4 or _HEADER.unpack_from(answer)[1] != _NEW_GENERATION:
+        number = -struct.unpack_from("=i", answer.ljust(20, b"\0"), 16)[0]
+        raise OSError(number, f"nftables' generation: {os.strerror(number)}")
+    return int(struct.unpack_from("!I", answer, _GENERATION_AT)[0])
 
 
 def apply_table(rules: Ruleset) -> None:

@@ -34,6 +34,7 @@ class Start(msgspec.Struct, frozen=True):
     command: str = ""                 # argv[0]
     caller: int = 0                   # pid of `weir run`
     root: bool = False                # uid 0 inside
+    network: str = "host"             # PRIVATE or HOST of agent/launch.py
 
 
 class _Kept(msgspec.Struct, frozen=True):

@@ -81,8 +81,8 @@ class Ledger:
         self._not_before = now() + SHARE * (now() - began)
         evidence = Evidence(
             began, time.time_ns() - began, self._port, {one.cookie: one for one in sockets},
-            {(one.remote, one.remote_port) for one in sockets if one.local_port == self._port}, self._handed, since,
-            self._failing)
+            {(one.netns, one.remote, one.remote_port) for one in sockets if one.local_port == self._port}, self._handed,
+            since, self._failing)
         self._say(self._rounds.settle(answer.open, evidence, written, answer.taken), answer)
 
     def _say(self, settled: Settled, answer: LedgerAnswer) -> None:

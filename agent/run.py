@@ -39,13 +39,13 @@ _FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUI
 _STOPPED: Final = (signal.SIGTSTP, signal.SIGCONT)
 
 
-def run(control: str, workload: str, user: str, argv: Sequence[str]) -> int:
+def run(control: str, workload: str, user: str, argv: Sequence[str], network: str = "") -> int:
     """The command's exit code as a shell's; 125 with a text on stderr where it is Weir that failed or refused."""
     try:
         for fd in (0, 1, 2):
             _open_missing(fd)
         with ExitStack() as stack:
-            return _Runner(stack, control, workload, user, argv).run()
+            return _Runner(stack, control, workload, user, argv, network).run()
     except (FileNotFoundError, ConnectionRefusedError):
         return _fail(f"the agent is not running (no answer at {control}); nothing was started")
     except (OSError, FrameError, ValueError, msgspec.DecodeError) as reason:
@@ -67,13 +67,15 @@ def _fail(text: str, code: int = OWN_ERROR) -> int:
 
 
 class _Runner:
-    def __init__(self, stack: ExitStack, control: str, workload: str, user: str, argv: Sequence[str]) -> None:
+    def __init__(
+        self, stack: ExitStack, control: str, workload: str, user: str, argv: Sequence[str], network: str,
+    ) -> None:
         self._stack = stack
         self._tty = os.isatty(0) and os.isatty(1)
         rows, columns = terminal.size_of(0) if self._tty else (0, 0)
         self._request = Run(
             workload=workload, user=user, argv=tuple(map(os.fsencode, argv)), cwd=os.fsencode(os.getcwd()),
-            env=dict(os.environb), tty=self._tty, rows=rows, columns=columns)
+            env=dict(os.environb), tty=self._tty, rows=rows, columns=columns, network=network)
         self._sock = stack.enter_context(socket.socket(socket.AF_UNIX))
         self._sock.connect(control)
         self._frames = Frames(self._sock, LIMIT)

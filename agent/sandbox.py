@@ -1,8 +1,8 @@
 """From fork to bubblewrap's first instruction: the launcher's child on its way down from root.
 
-The order is the point.  Still root: into the cgroup, the owner mark, limits.  Then the descriptors, the uid, nothing
-left of privilege.  Only then is anything looked at that the user could have prepared: the view is rendered and the
-command looked for with his rights.
+The order is the point.  Still root: into the cgroup, the owner mark, the network namespace, limits.  Then the
+descriptors, the uid, nothing left of privilege.  Only then is anything looked at that the user could have prepared: the
+view is rendered and the command looked for with his rights.
 
 Between bubblewrap and the command stands setsid(1): bubblewrap's outer process and its pid 1 share a process group, and
 a ^C meant for the command would end them; the command has a session of its own, in which the terminal is.  It also
@@ -36,6 +36,7 @@ STATUS: Final = 4                     # bubblewrap's --json-status-fd
 _HIGH: Final = 64                     # descriptors are moved up here before 0 to 4 are filled
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_SET_NAME = 24, 38, 47, 15
 _AMBIENT_CLEAR_ALL: Final = 4
+_CLONE_NEWNET: Final = 0x40000000
 _CAPABILITY_VERSION: Final = 0x20080522
 _KEYCTL: Final = {"x86_64": 250, "aarch64": 219}     # system call numbers; libc has no function
 _JOIN_SESSION_KEYRING: Final = 1
@@ -125,13 +126,14 @@ def check_descriptor(fd: int, name: int) -> None:
 
 
 def enter(
-    launch: Launch, caller: Caller, stdio: tuple[int, int, int], error: int, status: int,
+    launch: Launch, caller: Caller, stdio: tuple[int, int, int], network: int, error: int, status: int,
     mark: Callable[[int, int], None], program: bytes,
 ) -> NoReturn:
-    """Never returns, never raises.  `program`: the seccomp filter."""
+    """Never returns, never raises.  `network`: the namespace; `program`: the seccomp filter."""
     code = 125
     try:
-        mark(os.getpid(), launch.owner)       # first: bpf(2) is not for a crew
+        _into_network(network)        # first: setns(2) and bpf(2) are not for a crew
+        mark(os.getpid(), launch.owner)
         _into_cgroup(launch.cgroup)
         _descriptors(stdio, error, status)
         os.setsid()
@@ -157,6 +159,11 @@ def _say(code: int, text: str) -> int:
 def _into_cgroup(path: str) -> None:
     with open(path + "/cgroup.procs", "w") as file:
         file.write("0")
+
+
+def _into_network(namespace: int) -> None:
+    if _libc.setns(namespace, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "the network namespace could not be entered")
 
 
 def _limits(caller: Caller) -> None:

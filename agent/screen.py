@@ -83,8 +83,8 @@ def render_status(status: Status) -> RenderableType:
     parts += _section("egress", [_target(one) for one in status.egress])
     parts += _section("workloads", [
         (one.workload, "\n".join((
-            f"{safe(one.command)} as {one.user}{' (root inside)' if one.root else ''}, pid {one.pid}, since "
-            f"{ago(one.since)}", *(f"degraded: {safe(what)}" for what in one.degraded))))
+            f"{safe(one.command)} as {one.user}{' (root inside)' if one.root else ''}, pid {one.pid}, {one.network} "
+            f"network, since {ago(one.since)}", *(f"degraded: {safe(what)}" for what in one.degraded))))
         for one in status.workloads])
     parts += [Text(f"! {safe(hint)}", style="yellow") for hint in status.hints]
     return Group(*parts)

@@ -1,9 +1,10 @@
 """The short escape matrix that is run before Weir says "enforcing": a real process in the slice tries to get out.
 
-    python -I -m agent.selfprobe --cgroup DIR --uid UID TCP4 TCP6 UDP4 UDP6
+    python -I -m agent.selfprobe --cgroup DIR --uid UID --network FD TCP4 TCP6 UDP4 UDP6
 
 The verdict is the receiver's: decoys of the agent's own, outside the slice, on loopback ports that are nobody's target.
-Whatever reaches one of them got through.  The child says what it tried and what the kernel answered, for the report.
+Whatever reaches one of them got through.  In a network of its own the decoys are in there, too.  The child says what it
+tried and what the kernel answered, for the report.
 """
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
+from agent.netns import enter, inside
 from agent.processes import ENVIRONMENT, python_module
 
 NOBODY: Final = 65534
@@ -58,16 +60,18 @@ class Decoys:
                 if one.fileno() in ready]
 
 
-async def probe(cgroup: Path, mark: Callable[[int], None]) -> list[str]:
+async def probe(cgroup: Path, mark: Callable[[int], None], network: int) -> list[str]:
     """What got out of the slice, or why it could not be tried; empty where the block holds.  `cgroup` is a fresh child
-    of the slice; `mark(pid)` gives the child the mark that a workload would have."""
+    of the slice; `mark(pid)` gives the child the mark that a workload would have; `network` is a descriptor of the
+    namespace in which it tries."""
     with ExitStack() as stack:
-        decoys = Decoys(stack)
+        decoys = inside(network, lambda: Decoys(stack))
         cgroup.mkdir(exist_ok=True)
         try:
             process = await asyncio.create_subprocess_exec(
-                *python_module("agent.selfprobe"), "--cgroup", str(cgroup), "--uid", str(NOBODY), *decoys.ports(),
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=ENVIRONMENT, cwd="/")
+                *python_module("agent.selfprobe"), "--cgroup", str(cgroup), "--uid", str(NOBODY), "--network",
+                str(network), *decoys.ports(), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+                env=ENVIRONMENT, cwd="/", pass_fds=(network,))
             said = await _converse(process, mark)
             reached = decoys.reached()
         finally:
@@ -139,9 +143,11 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="agent.selfprobe")
     parser.add_argument("--cgroup", required=True)
     parser.add_argument("--uid", type=int, required=True)
+    parser.add_argument("--network", type=int, required=True)
     parser.add_argument("ports", type=int, nargs=4)
     given = parser.parse_args(arguments)
     Path(given.cgroup, "cgroup.procs").write_text("0")
+    enter(given.network)
     os.setgroups([])
     os.setresgid(given.uid, given.uid, given.uid)
     os.setresuid(given.uid, given.uid, given.uid)

@@ -29,6 +29,7 @@ import msgspec
 
 from agent.check import load_config
 from agent.config import Config, Workload
+from agent.launch import HOST
 from agent.processes import ENVIRONMENT, python_module
 from agent.techniques import TECHNIQUES, Where
 
@@ -136,8 +137,11 @@ class Decoy:
         self._seen = [*self._seen, data][-_KEPT:]
 
 
-def run_selftest(file: str, workload: str, user: str, tell: Callable[[str], None]) -> list[Finding]:
-    """As root, with the agent running.  `file`: the configuration.  Raises SelftestError, ConfigError; OSError."""
+def run_selftest(
+    file: str, workload: str, user: str, network: str, tell: Callable[[str], None],
+) -> list[Finding]:
+    """As root, with the agent running.  `file`: the configuration; `network`: as `weir run` has it, "": the workload's
+    own.  Raises SelftestError, ConfigError; OSError."""
     if os.geteuid() != 0:
         raise SelftestError("weir selftest needs root: the controls are root's")
     config = load_config(file)
@@ -146,12 +150,13 @@ def run_selftest(file: str, workload: str, user: str, tell: Callable[[str], None
         raise SelftestError(f"egress of workload {chosen.name} is in mode {mode}: TCP gets through by configuration; "
                             "try a workload where it is enforced")
     inside = [*python_module("agent.cli"), "--config", str(config.file), "run", "--workload", chosen.name, "--user",
-              user or chosen.users[0], "--", PYTHON, "-c", _BOOT]
+              user or chosen.users[0], "--network", network or chosen.network, "--", PYTHON, "-c", _BOOT]
     with Decoy() as decoy, tempfile.TemporaryDirectory() as scratch:
         where = _where(config, decoy.port)
         tell(f"{len(TRIED)} techniques, first without Weir")
         control = _attempts([PYTHON, "-c", _BOOT], dict(ENVIRONMENT) | {"TMPDIR": scratch}, where, decoy)
-        tell(f"now inside workload {chosen.name}")
+        where_it_runs = "the host's network" if (network or chosen.network) == HOST else "a network of its own"
+        tell(f"now inside workload {chosen.name}, in {where_it_runs}")
         return judge(control, _attempts(inside, dict(ENVIRONMENT), where, decoy))
 
 

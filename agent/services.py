@@ -1,13 +1,14 @@
 """Enforcer and recorder as the agent's children: started unprivileged, started again when they end, ended in order."""
 from __future__ import annotations
 
+import array
 import asyncio
 import logging
 import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from agent.channel import Answer, ChannelError, EnforcerChannel
 from agent.contract import messages
 from agent.contract.control import ServiceView
 from agent.contract.ledger import HEADER, LIMIT, AskLedger, LedgerAnswer, parse_answer, render_frame
+from agent.networks import Network
 from agent.processes import ENVIRONMENT, python_module, unprivileged
 
 LOG = logging.getLogger("weir.services")
@@ -198,9 +200,13 @@ class Enforcer(Service):
     def __init__(
         self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
         listeners: Sequence[int], dns: Sequence[int], local: Mapping[str, int], configure: Render, answer: Answer,
+        networks: Callable[[], Iterable[Network]] = tuple,
     ) -> None:
+        """`networks`: what it has to serve besides the host's."""
         super().__init__(user, cgroup, tell, changed)
-        self._dns, self._local = dns, local
+        self._dns, self._local, self._networks = dns, local, networks
+        self._doors: socket.socket | None = None
+        self._withdrawing: set[asyncio.Task[None]] = set()
         self._listeners, self._render, self._answer = listeners, configure, answer
         self._channel: EnforcerChannel | None = None
         self._configuring = asyncio.Lock()
@@ -219,6 +225,47 @@ class Enforcer(Service):
             done = await self.channel.ask(render or self._render, messages.Configured, CONFIGURE)
         return done.error
 
+    async def give(self, network: Network) -> None:
+        """Have it serve a network.  Where it does not run, it is given it when it does.  Raises ChannelError where it
+        does not take it."""
+        if self._channel is None or self._doors is None:
+            return
+        sending = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", network.descriptors()))]
+        doors = self._doors
+
+        def send(number: int) -> messages.OpenNetwork:
+            # Both at once: the packets come in the order of the messages.
+            doors.sendmsg([b"\0"], sending)
+            return messages.OpenNetwork(number, network.cookie, len(network.listeners), len(network.dns))
+
+        try:
+            done = await self._channel.ask(send, messages.Done)
+        except OSError as reason:
+            raise ChannelError(f"the enforcer cannot be given a network: {reason}") from None
+        if done.error:
+            raise ChannelError(f"the enforcer does not take the network: {done.error}")
+
+    async def _give_all(self) -> None:
+        """One that it does not take is cut off; the others are served."""
+        for network in self._networks():
+            try:
+                await self.give(network)
+            except ChannelError as reason:
+                LOG.error("%s", reason)
+                self._tell("network.refused", {"reason": str(reason)})
+
+    def withdraw(self, netns: int) -> None:
+        """Have it let one go; it need not have it."""
+        if self._channel is not None:
+            task = asyncio.get_running_loop().create_task(self._withdraw(self._channel, netns))
+            self._withdrawing.add(task)
+            task.add_done_callback(self._withdrawing.discard)
+
+    @staticmethod
+    async def _withdraw(channel: EnforcerChannel, netns: int) -> None:
+        with suppress(ChannelError):  # then it ends, and what it had ends with it
+            await channel.ask(lambda number: messages.CloseNetwork(number, netns), messages.Done)
+
     async def _ask_to_end(self, process: asyncio.subprocess.Process) -> None:
         try:
             await self.channel.ask(messages.Drain, messages.Done, DRAIN)
@@ -228,12 +275,15 @@ class Enforcer(Service):
 
     async def _life(self) -> str:
         ours, theirs = socket.socketpair()
+        self._doors, doors = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._doors.setblocking(False)
         try:
-            with theirs:
-                command = [*python_module("enforcer.app"), "--channel", str(theirs.fileno()), "--listeners",
-                           ",".join(map(str, self._listeners)), "--dns", ",".join(map(str, self._dns)), "--local",
+            with theirs, doors:
+                command = [*python_module("enforcer.app"), "--channel", str(theirs.fileno()), "--doors",
+                           str(doors.fileno()), "--listeners", ",".join(map(str, self._listeners)), "--dns",
+                           ",".join(map(str, self._dns)), "--local",
                            ",".join(f"{fd}:{name}" for name, fd in self._local.items())]
-                keep = (theirs.fileno(), *self._listeners, *self._dns, *self._local.values())
+                keep = (theirs.fileno(), doors.fileno(), *self._listeners, *self._dns, *self._local.values())
                 await self._spawn(command, keep, nice=AHEAD)
             self._channel = await EnforcerChannel.open(ours, self._answer)
             return await self._serve(self._channel)
@@ -241,6 +291,8 @@ class Enforcer(Service):
             if self._channel is not None:
                 self._channel.close()
                 self._channel = None
+            self._doors.close()
+            self._doors = None
             ours.close()
 
     async def _serve(self, channel: EnforcerChannel) -> str:
@@ -252,6 +304,7 @@ class Enforcer(Service):
                 self.first.set_result(error)
             if error:
                 return f"its configuration: {error}"
+            await self._give_all()
             self._set(True, "")
             while not ended.done() and not channel.closed.is_set():
                 await asyncio.wait({ended}, timeout=PING_EVERY)

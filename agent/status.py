@@ -24,6 +24,7 @@ class Health:
     starting: bool = True
     stopping: bool = False
     holes: tuple[str, ...] = ("the probes and rules are not in place yet",)     # Kernel.problems() after repair
+    networks: tuple[str, ...] = ()    # of workloads that run, and could not be contained
     probe: tuple[str, ...] = ("the self-probe has not been run",)
     enforcer: str = "not started"     # why it does not work
     recorder: str = "not started"
@@ -36,7 +37,7 @@ class Health:
 
     def state(self) -> tuple[str, tuple[str, ...]]:
         """(state, reasons)."""
-        holes = (*self.holes, *self.probe)
+        holes = (*self.holes, *self.networks, *self.probe)
         if self.stopping:
             return STOPPING, ()
         if self.starting:
@@ -61,7 +62,7 @@ class Health:
     @property
     def contained(self) -> bool:
         """Whether a workload may be started: what it opens is stopped or goes through the enforcer."""
-        return not (self.starting or self.stopping or self.holes or self.probe)
+        return not (self.starting or self.stopping or self.holes or self.networks or self.probe)
 
 
 def said_of_mode(workload: str, mode: str) -> str:
@@ -90,7 +91,7 @@ def workload_views(
 ) -> tuple[WorkloadView, ...]:
     """`degraded` of an owner."""
     return tuple(WorkloadView(one.workload, one.user, one.pid, one.since, one.command, one.owner, one.root,
-                              degraded(one.owner))
+                              degraded(one.owner), one.network)
                  for one in sorted(starts, key=lambda one: one.since))
 
 

@@ -14,7 +14,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
@@ -25,19 +24,22 @@ from agent import local, selfprobe
 from agent.actions import Launches, Questions
 from agent.channel import ChannelError
 from agent.check import check_policies, load_config
-from agent.config import DNS_PORT, Config, needs_restart
+from agent.config import Config, needs_restart
 from agent.contract import messages
 from agent.contract.control import Answered, Message
 from agent.contract.journal import HostEvent
 from agent.contract.target import ENFORCE, Egress, Names, Target
 from agent.control import Control, Groups
+from agent.doors import close_all, open_dns, open_listeners
 from agent.facts import Hashes
 from agent.fields import ConfigError
 from agent.journal import Journal, JournalError, backlog, make_event, plain
 from agent.kernel import Kernel, Origin
+from agent.launch import HOST
 from agent.launching import LauncherDoor
 from agent.layout import Accounts, LayoutError, find_accounts, forwarded_key, make_directories
 from agent.names import Askers, patterns
+from agent.networks import Networks
 from agent.owners import Owners, Start
 from agent.reconciling import Ledger
 from agent.resolve import Known, Places, Resolver, Unresolved
@@ -59,7 +61,6 @@ RETRY: Final = 1.0                    # seconds before the launcher is started a
 RING_LINES: Final = 100_000           # connects that wait for the journal; more stay in the ring, and then are refused
 SHARED: Final = 10.0                  # seconds between looks at who else has the workloads' uids and directories
 RESOLVED: Final = 15.0                # seconds that the enforcer may take to resolve a name
-BACKLOG: Final = 1024
 PROBE: Final = "weir-self-probe"      # the workload that the self-probe is attributed to
 
 
@@ -129,7 +130,11 @@ class Agent:
         self.listeners = open_listeners(config.enforcer.port)
         self.dns = open_dns(config.dns.listen)
         self.local = local.open_local(config.run / local.DIRECTORY, config.targets)
+        self.networks = Networks(
+            self.kernel, config.enforcer.port, config.dns.listen, lambda network: self.enforcer.give(network),
+            lambda netns: self.enforcer.withdraw(netns))
         self._start_services()
+        await self._recover_networks()
         self.control = Control(config.control, Questions(self), self._groups, self.kernel.is_crew, self.tell)
         self.control.open()
         self._spawn(self._first_configuration())
@@ -161,7 +166,8 @@ class Agent:
             [one.fileno() for one in self.listeners], [one.fileno() for one in self.dns],
             {name: one.fileno() for name, one in self.local.items()},
             lambda number: render_configure(
-                number, self.config, self.places, self.trust, self._key, self._named), answers.answer)
+                number, self.config, self.places, self.trust, self._key, self._named), answers.answer,
+            lambda: self.networks)
         self.recorder.start()
         self.enforcer.start()
 
@@ -190,8 +196,9 @@ class Agent:
             await self.control.close()
         if "hashes" in parts:
             self.hashes.close()
-        for listener in (*parts.get("listeners", ()), *parts.get("dns", ()), *parts.get("local", {}).values()):
-            listener.close()
+        if "networks" in parts:
+            self.networks.close_all()
+        close_all((*parts.get("listeners", ()), *parts.get("dns", ()), *parts.get("local", {}).values()))
         remove_own(self._own)
 
     async def _end_predecessors(self) -> None:
@@ -316,6 +323,7 @@ class Agent:
                               "launcher": self.launcher.pid})
         await self._look_at_workloads()
         self._sweep()
+        await self._recover_networks()
         if self.resolver.sweep():
             self._forget()
         self._watch_journal()
@@ -342,8 +350,15 @@ class Agent:
             if not self.launches.has(start.owner) and not _populated(Path(start.cgroup)):
                 with suppress(OSError):
                     Path(start.cgroup).rmdir()
+                self.networks.close(start.owner)
                 self.owners.end(start.owner)
                 self.tell("exit", {"owner": start.owner, "user": start.user, "code": "not known"}, start.workload)
+
+    async def _recover_networks(self) -> None:
+        """Of what was started before this agent."""
+        before, self.health.networks = self.health.networks, tuple(await self.networks.recover(self.owners))
+        if self.health.networks and self.health.networks != before:
+            self.tell("network.lost", {"reason": "; ".join(self.health.networks)})
 
     def _watch_journal(self) -> None:
         config = self.config.recording
@@ -364,20 +379,29 @@ class Agent:
                 self._open_ring()
 
     async def _probe(self) -> None:
-        """A process in the slice tries to get out; the verdict is the receiver's."""
+        """Processes in the slice try to get out, in each kind of network that a workload may have."""
+        kinds = {HOST, *(one.network for one in self.config.workloads)}
+        done = await asyncio.gather(*map(self._probe_in, sorted(kinds)))
+        before, self.health.probe = self.health.probe, tuple(one for found in done for one in found)
+        if self.health.probe and self.health.probe != before:
+            self.tell("probe.failed", {"found": "; ".join(self.health.probe)})
+
+    async def _probe_in(self, network: str) -> list[str]:
+        """The verdict is the receiver's."""
         owner = self.owners.draw()
         cgroup = self.kernel.slice / selfprobe.name()
-        self.owners.put(Start(owner, PROBE, selfprobe.NOBODY, "nobody", (), str(cgroup), 0))
+        self.owners.put(Start(owner, PROBE, selfprobe.NOBODY, "nobody", (), str(cgroup), 0, network=network))
         self.launches.add(owner)
+        where = -1
         try:
-            found = await selfprobe.probe(cgroup, lambda pid: self.kernel.mark(pid, owner))
-        except OSError as reason:
-            found = [f"the self-probe could not be run: {reason}"]
+            where = await self.launches.network(owner, PROBE, network)
+            return await selfprobe.probe(cgroup, lambda pid: self.kernel.mark(pid, owner), where)
+        except (OSError, RuntimeError, ChannelError) as reason:
+            return [f"the self-probe could not be run in {network} network: {reason}"]
         finally:
+            if where >= 0:
+                os.close(where)
             self.launches.discard(owner)
-        before, self.health.probe = self.health.probe, tuple(found)
-        if found and tuple(found) != before:
-            self.tell("probe.failed", {"found": "; ".join(found)})
 
     # launcher
 
@@ -597,51 +621,6 @@ def _targets(config: Config, places: Places, trust: Trust) -> Iterable[Target]:
             leaf_key=leaf.key if leaf else "", socket=one.upstream or "", databases=one.databases,
             labels=tuple(row.column_label() for row in one.labels), payload=one.payload,
             payload_limit=one.payload_limit)
-
-
-def open_listeners(port: int) -> list[socket.socket]:
-    """127.0.0.1 and, where the host has IPv6, ::1.  Kept open over restarts of the enforcer: connections wait."""
-    opened = []
-    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
-        try:
-            one = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        except OSError:
-            if family == socket.AF_INET:
-                raise
-            continue
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            one.bind((address, port))
-            one.listen(BACKLOG)
-        except OSError as reason:
-            one.close()
-            if family == socket.AF_INET6 and not Path("/proc/net/if_inet6").exists():
-                continue
-            raise OSError(reason.errno, f"{address} port {port}: {reason.strerror}") from None
-        opened.append(one)
-    return opened
-
-
-def open_dns(address: str) -> list[socket.socket]:
-    """Datagrams and streams for Weir's resolver.  Kept open as the listeners are."""
-    opened = []
-    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-        one = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK)
-        opened.append(one)
-        try:
-            if kind == socket.SOCK_STREAM:
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind((address, DNS_PORT))
-            if kind == socket.SOCK_STREAM:
-                one.listen(BACKLOG)
-        except OSError as reason:
-            for each in opened:
-                each.close()
-            raise OSError(reason.errno, f"[dns] listen {address} port {DNS_PORT}: {reason.strerror}; does a DNS server "
-                          "listen on every address?  Let it name its own") from None
-    return opened
 
 
 def remove_own(cgroup: Path) -> None:

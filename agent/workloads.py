@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from agent.contract.control import Run
-from agent.launch import Launch
+from agent.launch import HOST, PRIVATE, Launch
 from agent.trust import Trust, binds_for
 from agent.view import Bind, View, shows
 
@@ -55,6 +55,8 @@ class Workload(Protocol):
     def read_only(self) -> tuple[str, ...]: ...
     @property
     def root(self) -> bool: ...
+    @property
+    def network(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def resolve_run(
         env=environment(request.env, account, caller, around.trust), cwd=cwd, uid=account.uid, gid=account.gid,
         groups=tuple(group for group in account.groups if group > 0 and group not in around.withheld),
         tty=request.tty, rows=request.rows, columns=request.columns, owner=around.owner, cgroup=around.cgroup,
-        view=view, root=workload.root)
+        view=view, root=workload.root, network=request.network or workload.network)
 
 
 def environment(env: dict[bytes, bytes], account: Account, caller: Account, trust: Trust) -> dict[bytes, bytes]:
@@ -143,6 +145,8 @@ def _malformed(request: Run) -> str:
         return "an argument or a variable holds a zero byte"
     if any(not name or b"=" in name for name in request.env) or not request.cwd.startswith(b"/"):
         return "a variable without a name, or a directory that is not absolute"
+    if request.network not in ("", PRIVATE, HOST):
+        return f"there is no network {request.network!r}"
     return ""
 
 
@@ -160,6 +164,8 @@ def _unpermitted(request: Run, workload: Workload | None, caller: Account, named
         return f"the home directory of {account.name} is not an absolute, printable path"
     if account.name not in workload.users:
         return f"{account.name} is not among the `users` of workload {workload.name}"
+    if request.network == HOST and workload.network != HOST and caller.uid != 0:
+        return f"workload {workload.name} has a network of its own: only root may start it in the host's"
     return ""
 
 

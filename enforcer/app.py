@@ -1,6 +1,6 @@
 """The enforcer's composition root: the one place where parts are put together.
 
-    python -I -m enforcer.app --channel FD --listeners FD,FD --dns FD,FD --local FD:TARGET
+    python -I -m enforcer.app --channel FD --doors FD --listeners FD,FD --dns FD,FD --local FD:TARGET
 
 The agent starts it as an unprivileged user with these descriptors inherited; it refuses to run with any privilege.
 Exit: 0 after Drain or SIGTERM, 1 where it may not run or the agent is gone (docs/decisions/0003).
@@ -37,6 +37,8 @@ from enforcer.edge.commit import GroupCommit
 from enforcer.edge.edge import Configuration, Edge
 from enforcer.edge.flows import Flow
 from enforcer.edge.listener import listen, listen_local
+from enforcer.edge.listener import listen
+from enforcer.networks import Networks
 from enforcer.policy import masks
 from enforcer.policy.cedar import load_policies
 from enforcer.recording.journal import JournalWriter
@@ -71,8 +73,11 @@ class Enforcer:
 
     async def run(
         self, channel: int, listeners: tuple[int, ...], dns: tuple[int, ...] = (), local: dict[str, int] | None = None,
+        doors: int = -1,
     ) -> int:
-        """Until drained or the agent is gone.  Gives the exit code.  `local`: listeners on Unix sockets, by target."""
+        """Until drained or the agent is gone.  Gives the exit code.  `local`: listeners on Unix sockets, by target;
+        `doors`: where those of other networks come in."""
+        self._networks = self.channel.networks = Networks(self.edge, self._resolver, doors)
         self._loop.add_signal_handler(signal.SIGTERM, lambda: self._loop.create_task(self.drain()))
         self._listeners, self._local = listeners, local or {}
         await open_channel(channel, self.channel)
@@ -112,6 +117,7 @@ class Enforcer:
         if message.ready and self._listeners:
             listeners, self._listeners = self._listeners, ()
             self._servers = [*await listen(self.edge, listeners), *await listen_local(self.edge, self._local)]
+            await self._networks.ready()
         gc.freeze()                   # what is loaded stays: the collector need not walk it again and again
         return ""
 
@@ -161,6 +167,7 @@ class Enforcer:
         self.edge.draining = True
         self._listeners = ()
         self._resolver.close()
+        self._networks.end()
         for server in self._servers:
             server.close()
         for one in tuple(self.edge.live.values()):
@@ -213,16 +220,17 @@ def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
 
 
 async def _run(
-    channel: int, listeners: tuple[int, ...], dns: tuple[int, ...], local: dict[str, int]
+    channel: int, listeners: tuple[int, ...], dns: tuple[int, ...], local: dict[str, int], doors: int,
 ) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_unexpected)
-    return await Enforcer(loop).run(channel, listeners, dns, local)
+    return await Enforcer(loop).run(channel, listeners, dns, local, doors)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="enforcer.app", description="Started by `weir agent`.")
     parser.add_argument("--channel", type=int, required=True, metavar="FD")
+    parser.add_argument("--doors", type=int, default=-1, metavar="FD")
     parser.add_argument("--listeners", required=True, metavar="FD,FD")
     parser.add_argument("--dns", default="", metavar="FD,FD")
     parser.add_argument("--local", default="", metavar="FD:TARGET,FD:TARGET")
@@ -236,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     listeners, dns = (tuple(int(one) for one in given.split(",") if one) for given in (options.listeners, options.dns))
     local = {name: int(fd) for fd, _, name in (one.partition(":") for one in options.local.split(",") if one)}
-    return uvloop.run(_run(options.channel, listeners, dns, local))
+    return uvloop.run(_run(options.channel, listeners, dns, local, options.doors))
 
 
 if __name__ == "__main__":

@@ -201,6 +201,7 @@ async def _serve(settings: dict[str, Any]) -> None:
     from agent.frames import Frames, send
     from agent.launch import Ended, Launched
     from agent.launching import LauncherDoor
+    from agent.networks import own_descriptor
     from agent.workloads import Account, Refusal, Surroundings, resolve_run
 
     base = Path(settings["base"])
@@ -213,7 +214,8 @@ async def _serve(settings: dict[str, Any]) -> None:
         (base / f"{name}.key").write_text(leaf.key)
     trusts.write_public(base / "run" / "resolv.conf", trusts.resolv_conf(settings["resolver"]).encode())
     workload = SimpleNamespace(name="crew", users=tuple(settings["users"]), directories=tuple(settings["directories"]),
-                               read_only=tuple(settings["read_only"]), root=settings.get("root", False))
+                               read_only=tuple(settings["read_only"]), root=settings.get("root", False),
+                               network="host")
     accounts = {"tester": Account("tester", UID, UID, (UID + 1,), settings["home"]),
                 "root": Account("root", 0, 0, (0,), "/root")}
     door = LauncherDoor(lambda ended: _say(ended=[ended.number, ended.code, ended.text]), lambda: _say(lost=True))
@@ -250,7 +252,9 @@ async def _serve(settings: dict[str, Any]) -> None:
                 send(connection, control.render_frame(control.Failed(launch.code, launch.text)))
                 frames.close_descriptors()
             else:
-                got: Launched | Ended = await door.launch(launch, connection.fileno(), fds)
+                network = own_descriptor()
+                got: Launched | Ended = await door.launch(launch, connection.fileno(), fds, network)
+                os.close(network)
                 _say(launched=[number, got.pid if isinstance(got, Launched) else 0])
             for fd in fds:
                 os.close(fd)

@@ -36,6 +36,7 @@ class Run(Message, frozen=True):
     tty: bool                         # the launcher makes a terminal; descriptors that are none are passed through
     rows: int = 0
     columns: int = 0
+    network: str = ""                 # "private" | "host"; empty: as the workload's configuration says
 
 
 class Started(Message, frozen=True):
@@ -153,6 +154,7 @@ class WorkloadView(msgspec.Struct, frozen=True):
     owner: int
     root: bool = False                # its user is uid 0 inside
     degraded: tuple[str, ...] = ()    # what makes it weaker than it looks, and how to mend it
+    network: str = "host"
 
 
 class Status(Message, frozen=True):

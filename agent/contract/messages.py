@@ -14,6 +14,7 @@ from agent.contract.owner import Owner
 from agent.contract.target import Egress, Names, Target
 
 LIMIT = 8 << 20                       # bytes; a longer frame is refused before memory is taken
+DOORS = 16                            # sockets of one network namespace, at most
 _LENGTH = struct.Struct("<I")
 
 
@@ -104,6 +105,23 @@ class EndSession(Message, frozen=True):
     number: int
     session: str
     reason: str
+
+
+class OpenNetwork(Message, frozen=True):
+    """Serve another network namespace.  Its sockets have come before this, in the same order of messages: SCM_RIGHTS of
+    one packet over the doors' socket pair.  Answered by Done; one that is served already is no error."""
+
+    number: int
+    netns: int                        # SO_NETNS_COOKIE of each of them
+    listeners: int                    # so many of these,
+    dns: int                          # then so many of the resolver's
+
+
+class CloseNetwork(Message, frozen=True):
+    """Its workload has ended: accept nothing more there.  Answered by Done."""
+
+    number: int
+    netns: int
 
 
 class Ping(Message, frozen=True):
@@ -247,7 +265,7 @@ class Pong(Message, frozen=True):
 
 FromAgent = (
     Configure | WhoisAnswer | CredentialAnswer | AskerAnswer | NameRecorded | ResolveName | ListHolds | DecideHold
-    | ListSessions | AskStatistics | EndSession | Ping | Drain
+    | ListSessions | AskStatistics | EndSession | OpenNetwork | CloseNetwork | Ping | Drain
 )
 FromEnforcer = (
     Configured | Whois | WhoisLocal | AskCredential | WhoAsks | NameAsked | NameResolved | HoldsAnswer | HoldDecided

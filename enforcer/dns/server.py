@@ -28,11 +28,16 @@ class Server:
     """`open` takes the sockets; what is asked goes to the service."""
 
     def __init__(self, service: Service) -> None:
+        self._service = service
         self._answer: Answer = service.answer
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: set[asyncio.StreamWriter] = set()
         self._doors: list[asyncio.Server] = []
         self._datagrams: list[socket.socket] = []
+
+    def another(self) -> Server:
+        """For another network namespace, with bounds of its own."""
+        return Server(self._service)
 
     async def open(self, descriptors: tuple[int, ...]) -> None:
         loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -30,6 +30,13 @@ Resolve = Callable[[str], Awaitable[tuple[tuple[str, ...], int]]]
 _Named = TypeVar("_Named")
 
 
+class Networks(Protocol):
+    """enforcer.networks.Networks."""
+
+    async def open(self, message: messages.OpenNetwork) -> str: ...
+    def close(self, netns: int) -> None: ...
+
+
 class Channel(asyncio.Protocol):
     """`configure` puts a Configure in force and gives what is wrong with it, or ""; `drain` ends everything.
 
@@ -37,11 +44,12 @@ class Channel(asyncio.Protocol):
 
     def __init__(
         self, configure: Callable[[messages.Configure], Awaitable[str]], drain: Callable[[], Awaitable[None]],
-        resolve: Resolve | None = None,
+        resolve: Resolve | None = None
     ) -> None:
         """`resolve` gives a name's addresses and seconds, or raises with the reason."""
         self._configure, self._drain, self._resolve = configure, drain, resolve
         self.edge: Edge | None = None
+        self.networks: Networks | None = None
         self.closed = asyncio.Event()
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
@@ -157,6 +165,12 @@ class Channel(asyncio.Protocol):
             self._spawn(self._put_in_force(message))
         elif isinstance(message, messages.Drain):
             self._spawn(self._end(message))
+        elif isinstance(message, messages.OpenNetwork):
+            self._spawn(self._opened(message))
+        elif isinstance(message, messages.CloseNetwork):
+            if self.networks is not None:
+                self.networks.close(message.netns)
+            self._send(messages.Done(message.number))
         elif isinstance(message, messages.ResolveName):
             self._spawn(self._resolved(message))
         else:
@@ -177,6 +191,10 @@ class Channel(asyncio.Protocol):
             self._send(messages.NameResolved(message.number, error=str(reason) or type(reason).__name__))
         else:
             self._send(messages.NameResolved(message.number, addresses, ttl))
+
+    async def _opened(self, message: messages.OpenNetwork) -> None:
+        error = await self.networks.open(message) if self.networks is not None else "this process serves no networks"
+        self._send(messages.Done(message.number, error))
 
     async def _end(self, message: messages.Drain) -> None:
         await self._drain()

@@ -24,9 +24,9 @@ def held(peer: str, state: int = ESTABLISHED) -> Held:
 
 
 def evidence(peer: str = "", state: int = ESTABLISHED, *, arrived: bool = False, handed: int = 0, enforcer: int = 1,
-             failing: int = 0, boot: int = 0) -> Evidence:
+             failing: int = 0, boot: int = 0, netns: int = 0) -> Evidence:
     sockets = {7: held(peer, state)} if peer else {}
-    ends = {(abi.packed("10.0.0.1"), 40000)} if arrived else set()
+    ends = {(netns, abi.packed("10.0.0.1"), 40000)} if arrived else set()
     return Evidence(NOW, boot, PORT, sockets, ends, {7: handed} if handed else {}, enforcer, failing)
 
 
@@ -39,6 +39,7 @@ redirected  connecting  -       -        old      -       old  | wait
 redirected  outside     -       -        old      -       old  | alarm: not with the enforcer
 redirected  closing     -       -        old      -       old  | alarm: not with the enforcer
 redirected  outside     yes     -        old      -       old  | wait
+redirected  outside     other   -        old      -       old  | alarm: not with the enforcer
 redirected  -           -       just     old      -       old  | wait
 redirected  -           -       long     old      -       old  | alarm: has recorded neither
 redirected  listener    -       long     old      -       old  | alarm: has recorded neither
@@ -64,8 +65,9 @@ def test_judgements(line: str) -> None:
     peer, state = SOCKETS[socket]
     since = {"-": 0, "just": NOW - SECOND, "long": NOW - HANDED - SECOND}[handed]
     judged = judge(connect(verdict, at=10), evidence(
-        peer, state, arrived=arrived == "yes", handed=since, enforcer=NOW - SECOND if enforcer == "new" else 1,
-        failing=NOW - 2 * HANDED if failing == "yes" else 0, boot=20 if boot == "new" else 0))
+        peer, state, arrived=arrived != "-", netns=9 if arrived == "other" else 0, handed=since,
+        enforcer=NOW - SECOND if enforcer == "new" else 1, failing=NOW - 2 * HANDED if failing == "yes" else 0,
+        boot=20 if boot == "new" else 0))
     if says == "wait":
         assert judged == WAIT
     elif says.startswith("alarm: "):

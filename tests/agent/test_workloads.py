@@ -28,6 +28,7 @@ class Configured:
     directories: tuple[str, ...] = ("~", "~/work", "/srv/data/")
     read_only: tuple[str, ...] = ("/opt/venv",)
     root: bool = False
+    network: str = "private"
 
 
 CREW = Configured()
@@ -62,6 +63,21 @@ def test_the_caller_as_it_is() -> None:
     assert (launch.uid, launch.gid, launch.number, launch.owner) == (1000, 1000, 7, 70)
     assert (launch.argv, launch.cwd, launch.cgroup) == (REQUEST.argv, REQUEST.cwd, AROUND.cgroup)
     assert (launch.tty, launch.rows, launch.columns, launch.workload) == (True, 24, 80, "crew")
+
+
+@pytest.mark.parametrize(("configured", "asked", "caller", "given"), [
+    ("private", "", ANN, "private"), ("private", "private", ANN, "private"), ("private", "host", ROOT, "host"),
+    ("host", "", ANN, "host"), ("host", "private", ANN, "private"), ("host", "host", ANN, "host"),
+])
+def test_which_network(configured: str, asked: str, caller: Account, given: str) -> None:
+    workload = replace(CREW, network=configured)
+    named = ANN if caller is ROOT else None
+    assert accepted(request(network=asked, user=named.name if named else ""), workload, caller, named).network == given
+
+
+def test_the_hosts_network_is_the_operators_to_permit() -> None:
+    assert "only root may start it in the host's" in refused(request(network="host"))
+    assert "there is no network 'none'" in refused(request(network="none"))
 
 
 def test_neither_roots_group_nor_weirs_own_are_kept() -> None:

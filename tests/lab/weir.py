@@ -173,18 +173,20 @@ class Installed:
             timeout=timeout, env=self.lab.client_environment({"COLUMNS": "200"}), cwd="/",
         )
 
-    def crew_argv(self, *command: str, workload: str = WORKLOAD) -> list[str]:
-        return CREW.argv(self.argv("run", "--workload", workload, "--user", USER, "--", *command))
+    def crew_argv(self, *command: str, workload: str = WORKLOAD, network: str = "") -> list[str]:
+        """`network`: "private" or "host"; the workload's, private, where it is not said."""
+        chosen = ["--network", network] if network else []
+        return CREW.argv(self.argv("run", "--workload", workload, "--user", USER, *chosen, "--", *command))
 
     def crew(
         self, *command: str, environment: Mapping[str, str] | None = None, timeout: float = 120,
-        input: str | None = None, workload: str = WORKLOAD,
+        input: str | None = None, workload: str = WORKLOAD, network: str = "",
     ) -> subprocess.CompletedProcess[str]:
         """A command in the crews' slice, as the crew's user."""
         how: dict[str, object] = {"input": input} if input is not None else {"stdin": subprocess.DEVNULL}
         return subprocess.run(  # type: ignore[call-overload,no-any-return]
-            self.crew_argv(*command, workload=workload), capture_output=True, text=True, timeout=timeout,
-            cwd=self.lab.home, env=self.lab.client_environment(environment), **how,
+            self.crew_argv(*command, workload=workload, network=network), capture_output=True, text=True,
+            timeout=timeout, cwd=self.lab.home, env=self.lab.client_environment(environment), **how,
         )
 
     def status(self) -> dict[str, object]:
@@ -237,11 +239,11 @@ class Installed:
         return replace(self, process=process)
 
     @contextmanager
-    def inside(self) -> Iterator[Inside]:
+    def inside(self, network: str = "") -> Iterator[Inside]:
         """A crew process that runs commands as long as the block does."""
         process = subprocess.Popen(
-            self.crew_argv("/usr/bin/python3", "-c", RUNNER), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            cwd=self.lab.home, env=self.lab.client_environment(),
+            self.crew_argv("/usr/bin/python3", "-c", RUNNER, network=network), stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, cwd=self.lab.home, env=self.lab.client_environment(),
         )
         made = Inside(process)
         try:

@@ -116,6 +116,7 @@ async def serve(channel: int, listeners: list[int]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--channel", type=int)
+    parser.add_argument("--doors")
     parser.add_argument("--listeners")
     parser.add_argument("--dns")
     parser.add_argument("--local")

@@ -38,6 +38,7 @@ ports = [443]
 [[workload]]
 name = "crew"
 users = ["games"]
+network = "host"
 [[target]]
 name = "orders"
 protocol = "postgresql"
