@@ -1,14 +1,15 @@
-"""The states of the block: both layers, or one.  What holds is asked of the kernel, never of Weir."""
+"""The states of the block: both layers, one, or none.  What holds is asked of the kernel, never of Weir."""
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from lab.hosts import CREW, RUNTIME
+from lab.hosts import CREW, RUNTIME, Host
 from lab.weir import Installed
 
 from agent import cgroups
@@ -17,8 +18,17 @@ from probes import libbpf, links
 BPFFS = Path("/run") / RUNTIME / "bpf"
 
 
-def layers() -> dict[str, bool | None]:
-    """Layer -> whether it holds whole; None: in part.  BPF_PROG_QUERY of every hook, and nft's own listing."""
+@dataclass(frozen=True)
+class OwnNetwork(Host):
+    """That of a workload; `number` is the pid of a process in it."""
+
+    @property
+    def path(self) -> Path:
+        return Path(f"/proc/{self.number}/ns/net")
+
+
+def layers(where: Host = CREW) -> dict[str, bool | None]:
+    """Layer -> whether it holds whole; None: in part.  BPF_PROG_QUERY of every hook, and nft's own listing there."""
     slice_ = cgroups.find_slice(RUNTIME)
     own = set()
     for name in links.MAPS:
@@ -31,14 +41,14 @@ def layers() -> dict[str, bool | None]:
             with links.directory(links.place_of(hook, slice_.root, slice_.path)) as target:
                 programs = [libbpf.program_by_id(one) for one in libbpf.prog_query(target, hook.attach_type)]
             there.append(any(one.name == hook.name[:15] and own.intersection(one.maps) for one in programs))
-    listed = CREW.run(["nft", "list", "table", "inet", RUNTIME])
+    listed = where.run(["nft", "list", "table", "inet", RUNTIME])
     rules = listed.returncode == 0 and listed.stdout.count("counter packets") >= 3 and "drop" in listed.stdout
     return {"ebpf": all(there) if all(there) or not any(there) else None,
             "nftables": rules if rules or listed.returncode != 0 else None}
 
 
 def expected(state: str) -> dict[str, bool]:
-    return {"ebpf": state != "nftables", "nftables": state != "ebpf"}
+    return {"ebpf": state in ("both", "ebpf"), "nftables": state in ("both", "nftables")}
 
 
 @contextmanager
@@ -53,13 +63,13 @@ def asleep(installed: Installed) -> Iterator[None]:
 
 
 @contextmanager
-def without_rules() -> Iterator[None]:
-    saved = CREW.run(["nft", "-s", "list", "table", "inet", RUNTIME], check=True).stdout
-    CREW.run(["nft", "delete", "table", "inet", RUNTIME], check=True)
+def without_rules(where: Host = CREW) -> Iterator[None]:
+    saved = where.run(["nft", "-s", "list", "table", "inet", RUNTIME], check=True).stdout
+    where.run(["nft", "delete", "table", "inet", RUNTIME], check=True)
     try:
         yield
     finally:
-        CREW.run(["nft", "-f", "-"], input=saved, check=True)
+        where.run(["nft", "-f", "-"], input=saved, check=True)
 
 
 def detach_probes() -> None:

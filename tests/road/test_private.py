@@ -151,7 +151,7 @@ def test_an_agent_that_dies(shared: Installed) -> None:
     with shared.inside() as crew:
         assert select(crew, shared) == "4"
         shared.kill("all")
-        assert "refused" in select(crew, shared), "cut off"
+        assert "refused" in select(crew, shared, DB.ipv4), "cut off"
         second = shared.again()
         second.wait()
         assert select(crew, second) == "4"
