@@ -17,6 +17,7 @@ from escape.sink import Sink
 from lab.hosts import wait_until
 
 from agent import cgroups
+from agent.attribution import Origin
 from agent.containment import Containment
 from agent.techniques import Where
 
@@ -30,6 +31,17 @@ CREW6, SERVER6 = "fd79::1", "fd79::2"
 PYTHON = "/usr/bin/python3"
 AGENT = Path(__file__).resolve().parents[1] / "agent"
 HEADERS = Path("/run") / NAME / "headers"
+CONNECT = """
+import socket, sys
+s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
+s.settimeout(5)
+if len(sys.argv) > 3:
+    s.bind((sys.argv[3], 0))
+s.connect((sys.argv[1], int(sys.argv[2])))
+print(s.getpeername()[:2], flush=True)
+sys.stdin.readline()
+print(s.getpeername()[:2], flush=True)
+"""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -135,3 +147,13 @@ def listener(family: socket.AddressFamily = socket.AF_INET) -> Iterator[socket.s
         one.listen(64)
         one.settimeout(5)
         yield one
+
+
+def cookie(one: socket.socket) -> int:
+    return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, 71, 8), "little")
+
+
+def whose(block: Block, accepted: socket.socket) -> Origin | None:
+    address, port = accepted.getpeername()[:2]
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return block.containment.take(cookie(accepted), socket.inet_pton(family, address), port)

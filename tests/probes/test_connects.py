@@ -8,36 +8,28 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from blockhost import CREW4, CREW6, DNS, DNS4, NO_DNS4, PORT, SERVER4, SERVER6, SINK, Block, entered, listener
+from blockhost import (
+    CONNECT,
+    CREW4,
+    CREW6,
+    DNS,
+    DNS4,
+    NO_DNS4,
+    PORT,
+    SERVER4,
+    SERVER6,
+    SINK,
+    Block,
+    cookie,
+    entered,
+    listener,
+    whose,
+)
 from lab.hosts import wait_until
 
-from agent.attribution import Origin
 from agent.cgroups import cgroup_id
 
 pytestmark = pytest.mark.kernel
-
-CONNECT = """
-import socket, sys
-s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
-s.settimeout(5)
-if len(sys.argv) > 3:
-    s.bind((sys.argv[3], 0))
-s.connect((sys.argv[1], int(sys.argv[2])))
-print(s.getpeername()[:2], flush=True)
-sys.stdin.readline()
-print(s.getpeername()[:2], flush=True)
-"""
-
-
-def cookie(one: socket.socket) -> int:
-    return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, 71, 8), "little")
-
-
-def whose(block: Block, accepted: socket.socket) -> Origin | None:
-    address, port = accepted.getpeername()[:2]
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return block.containment.take(cookie(accepted), socket.inet_pton(family, address), port)
-
 
 @pytest.mark.parametrize(("to", "source", "family"), [
     (SERVER4, "", socket.AF_INET), (SERVER4, CREW4, socket.AF_INET), (SERVER6, "", socket.AF_INET6),
