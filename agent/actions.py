@@ -23,7 +23,7 @@ from agent.control import OWN_ERROR, Peer
 from agent.identity import groups_of, subject_of
 from agent.journal import backlog, plain
 from agent.launch import HOST, Ended, Launched
-from agent.networks import label, own_descriptor
+from agent.networks import MOST, label, own_descriptor
 from agent.owners import Start
 from agent.sharing import Weakness
 from agent.status import egress_views, hints, target_views, workload_views
@@ -90,6 +90,8 @@ class Launches:
                       caller=peer.pid, root=launch.root, network=launch.network)
         weak = await asyncio.to_thread(agent.sharing.find, start)
         try:
+            if launch.network != HOST and agent.networks.full:
+                raise OSError(f"{MOST} workloads have one, and no more can")
             network = await self.network(owner, launch.workload, launch.network)
         except (OSError, RuntimeError, ChannelError) as reason:
             agent.networks.close(owner)

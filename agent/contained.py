@@ -18,7 +18,7 @@ from agent.netns import Namespace
 from agent.ruleset import Ruleset, differences
 from probes.links import PlatformError
 
-MOST: Final = 256                     # namespaces; each takes the kernel about a megabyte with its rules
+MOST: Final = 272                     # namespaces: agent.networks.MOST of workloads, and some of the self-probe's
 _Found = TypeVar("_Found")
 
 

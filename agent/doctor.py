@@ -155,8 +155,8 @@ def scopes() -> Finding:
         return Finding("", OK, f"ABI {version}: no scopes; BPF LSM closes abstract Unix sockets instead")
     if version < landlock.SCOPES:
         return Finding("", WARN, f"ABI {version}: no scopes", "Linux 6.12 or later, with landlock in its `lsm=`, "
-                       "or BPF LSM: without either a workload reaches the host's abstract Unix sockets (ss -xl "
-                       "shows them with an @)")
+                       "or BPF LSM: without either a workload in the host's network reaches its abstract Unix sockets "
+                       "(ss -xl shows them with an @)")
     return Finding("", OK, f"ABI {version}, with scopes")
 
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
-from typing import Protocol
+from typing import Final, Protocol
 
 from agent.doors import close_all, open_dns, open_listeners
 from agent.launch import PRIVATE
@@ -24,6 +24,8 @@ from agent.netns import Namespace, current_cookie
 from agent.owners import Start
 
 LOG = logging.getLogger("weir.networks")
+
+MOST: Final = 256                     # of workloads; each takes the kernel half a megabyte, the agent five descriptors
 
 
 class Kernel(Protocol):
@@ -68,8 +70,10 @@ class Networks:
     def __iter__(self) -> Iterator[Network]:
         return iter(tuple(self._there.values()))
 
-    def find(self, owner: int) -> Network | None:
-        return self._there.get(owner)
+    @property
+    def full(self) -> bool:
+        """No workload is given another."""
+        return len(self._there) >= MOST
 
     async def open(self, owner: int, name: str) -> Network:
         """A new one.  Raises OSError, PlatformError, ChannelError: there is none then."""

@@ -37,7 +37,6 @@ from enforcer.edge.commit import GroupCommit
 from enforcer.edge.edge import Configuration, Edge
 from enforcer.edge.flows import Flow
 from enforcer.edge.listener import listen, listen_local
-from enforcer.edge.listener import listen
 from enforcer.networks import Networks
 from enforcer.policy import masks
 from enforcer.policy.cedar import load_policies

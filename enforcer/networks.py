@@ -100,7 +100,8 @@ def _wrong(sockets: Sequence[socket.socket], message: OpenNetwork) -> str:
 
 
 def _shut(network: _Network) -> None:
-    _close(network.waiting)
+    waiting, network.waiting = network.waiting, ()
+    _close(waiting)
     network.dns.close()
     for server in network.servers:
         server.close()

@@ -168,9 +168,7 @@ class Channel(asyncio.Protocol):
         elif isinstance(message, messages.OpenNetwork):
             self._spawn(self._opened(message))
         elif isinstance(message, messages.CloseNetwork):
-            if self.networks is not None:
-                self.networks.close(message.netns)
-            self._send(messages.Done(message.number))
+            self._spawn(self._closed(message))       # as a task, too: in order with OpenNetwork's
         elif isinstance(message, messages.ResolveName):
             self._spawn(self._resolved(message))
         else:
@@ -195,6 +193,11 @@ class Channel(asyncio.Protocol):
     async def _opened(self, message: messages.OpenNetwork) -> None:
         error = await self.networks.open(message) if self.networks is not None else "this process serves no networks"
         self._send(messages.Done(message.number, error))
+
+    async def _closed(self, message: messages.CloseNetwork) -> None:
+        if self.networks is not None:
+            self.networks.close(message.netns)
+        self._send(messages.Done(message.number))
 
     async def _end(self, message: messages.Drain) -> None:
         await self._drain()

@@ -55,5 +55,6 @@ def people_see_it(installed: Installed) -> None:
     assert (refused.returncode, refused.stderr) == (1, "weir: weir selftest needs root: the controls are root's\n")
     unknown = installed.weir("selftest", "--workload", "nobody")
     assert (unknown.returncode, unknown.stderr) == (1, "weir: no workload nobody\n")
-    shown: subprocess.CompletedProcess[str] = installed.weir("selftest", timeout=200)
+    shown: subprocess.CompletedProcess[str] = installed.weir("selftest", "--network", "host", timeout=200)
+    assert "now inside workload crew, in the host's network" in shown.stdout
     assert "0 not contained" in shown.stdout.splitlines()[-1], shown.stdout

@@ -15,6 +15,7 @@ from agent import landlock
 from agent.techniques import FAMILIES
 
 STATES = ("both", "ebpf", "nftables")
+NEITHER = "neither"                   # without both, in a network of its own: there is nowhere to go
 FILE = Path(__file__).resolve().parent / "matrix.toml"
 PAGE = FILE.parents[2] / "docs" / "containment.md"
 BETWEEN = re.compile(r"(<!-- matrix -->\n).*?(<!-- end of the matrix -->)", re.S)
@@ -43,12 +44,20 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     root: bool = False
     rooted: dict[str, Verdict] = {}   # state -> verdict as mapped root, where it is another
     shared: bool = False              # needs a process of the same user outside that helps: docs/containment.md
+    network: bool = False             # stopped by a network of its own, whatever the kernel
 
     def verdict(self, state: str, lsm: bool = False, root: bool = False) -> Verdict:
         """On this kernel.  `lsm`: BPF LSM's programs are in place; they are in each state.  `root`: as mapped root."""
         if self.landlock and landlock.version() < landlock.SCOPES and not lsm:
             return "not contained"
         return self.written(state, root)
+
+    def private(self, state: str, lsm: bool = False) -> Verdict:
+        """In a network of its own.  What gets out there does so by sockets from outside, which come, or help, over a
+        Unix socket: the rules do not see them either."""
+        if self.network:
+            return "stopped"
+        return self.verdict("nftables" if state == NEITHER else state, lsm)
 
     def written(self, state: str, root: bool = False) -> Verdict:
         return (self.rooted if root else {}).get(state) or getattr(self, state)
@@ -60,15 +69,18 @@ def read_rows() -> dict[str, Row]:
 
 def render_table() -> str:
     rows, lines = read_rows(), [
-        "| technique | both | both, as root | eBPF alone | nftables alone | by what |", "|---|---|---|---|---|---|"]
+        "| technique | both | both, as root | eBPF alone | nftables alone | neither, own network | by what |",
+        "|---|---|---|---|---|---|---|"]
     for family, techniques in FAMILIES.items():
-        lines.append(f"| **{family}** | | | | | |")
+        lines.append(f"| **{family}** | | | | | | |")
         for name in techniques:
             row = rows[name]
             notes = [f"its control runs in tests/vm: {row.vm}"] if row.vm else []
-            notes += ["before Linux 6.12 without BPF LSM: not contained"] if row.landlock else []
+            where = " in the host's network" if row.network else ""
+            notes += [f"before Linux 6.12 without BPF LSM{where}: not contained"] if row.landlock else []
             words = row.by + (f" ({'; '.join(notes)})" if notes else "")
-            verdicts = [row.written("both"), row.written("both", root=True), *map(row.written, STATES[1:])]
+            verdicts = [row.written("both"), row.written("both", root=True), *map(row.written, STATES[1:]),
+                        row.written("nftables")]
             lines.append(f"| {name} | {' | '.join(verdicts)} | {words} |")
     return "\n".join(lines) + "\n"
 

@@ -18,7 +18,7 @@ def test_nothing_opens_while_weir_is_down(the_lab: Lab, sink: Sink, victim: str)
     """The block outlives who made it; the listener's port cannot be taken over by a crew."""
     with weir(the_lab) as installed:
         the_lab.give(TECHNIQUES)
-        with installed.inside() as crew:
+        with installed.inside("host") as crew:
             installed.kill(victim)
             for technique in TRIED:
                 token, command = attempt(technique)

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 import pytest
 from clients.test_clients import environment
 from escape.attempts import SINK
-from escape.matrix import PAGE, STATES, Row, read_rows, render_page
-from escape.states import asleep, detach_probes, expected, layers, without_rules
+from escape.matrix import NEITHER, PAGE, STATES, Row, read_rows, render_page
+from escape.states import OwnNetwork, asleep, detach_probes, expected, layers, without_rules
 from escape.surroundings import Server, server, surroundings
-from lab.hosts import CREW, DB, OTHER, USER, wait_until
+from lab.hosts import CREW, DB, OTHER, USER, Host, wait_until
 from lab.lab import Lab
 from lab.weir import AS_ROOT, ROOTED, WORKLOAD, Installed, weir
 
@@ -36,7 +36,12 @@ PYTHON = "/usr/bin/python3"
 EVERY_CONTROL = "WEIR_EVERY_CONTROL" in os.environ      # in tests/vm, whose kernel has what others lack
 EVERY_ROOT = "WEIR_EVERY_ROOT" in os.environ      # everything as mapped root too, in each state: in test-all
 AS_ROOT_TOO = [name for name, row in ROWS.items() if row.root or EVERY_ROOT]
-ROOT = "root-"                        # before a state: as mapped root
+EVERY_NETWORK = "WEIR_EVERY_NETWORK" in os.environ      # the same for a network of its own; else a part, in one state
+FEW = ("plain-ipv4", "plain-ipv6", "any-address", "own-addresses", "fast-open-sendto", "ip-options", "udp", "udp-ipv6",
+       "udp-dns-port", "fragments", "join-group", "packet-socket", "netlink-route-change", "double-fork",
+       "set-namespace", "abstract", "shared-directory", "handed-connected", "by-the-listener", "bind-the-listener")
+PRIVATELY_TOO = list(TECHNIQUES) if EVERY_NETWORK else list(FEW)
+ROOT, OWN = "root-", "own-"           # before a state: as mapped root; in a network of its own
 FREE = 45999                          # a port that is nobody's, for controls that want the listener's
 
 
@@ -167,32 +172,50 @@ def in_every_state(installed: Installed, to: Where, seen: Server, control: dict[
     crew: dict[str, dict[str, Try]] = {}
     lsm = str(installed.status()["lsm"]).startswith("on")
     with connected(CREW) as held, ExitStack() as stack:
-        runners = {prefix: stack.enter_context(runner(installed, workload, held))
-                   for prefix, workload in (("", WORKLOAD), (ROOT, ROOTED))}
+        runners = {prefix: stack.enter_context(runner(installed, workload, network, held))
+                   for prefix, workload, network in (
+                       ("", WORKLOAD, "host"), (ROOT, ROOTED, "host"), (OWN, WORKLOAD, "private"))}
+        own = own_network(installed)
 
         def tried_in(state: str, root: bool) -> None:
-            crew[state] = in_state(state, state, runners[""], list(TECHNIQUES), to, seen)
+            if state != NEITHER:
+                crew[state] = in_state(state, CREW, state, runners[""], list(TECHNIQUES), to, seen)
             if root:
-                crew[ROOT + state] = in_state(state, ROOT + state, runners[ROOT], AS_ROOT_TOO, to, seen)
+                crew[ROOT + state] = in_state(state, CREW, ROOT + state, runners[ROOT], AS_ROOT_TOO, to, seen)
+            if state == NEITHER or EVERY_NETWORK:
+                crew[OWN + state] = in_state(state, own, OWN + state, runners[OWN], PRIVATELY_TOO, to, seen)
 
-        permitted = [select(installed, WORKLOAD)]
+        permitted = [select(installed, WORKLOAD, "host"), select(installed, WORKLOAD, "private")]
         tried_in("both", root=True)
         told = events(installed)
-        permitted += [select(installed, WORKLOAD), select(installed, ROOTED)]
+        permitted += [select(installed, WORKLOAD, "host"), select(installed, ROOTED, "private")]
         with asleep(installed):
-            with without_rules():
+            with without_rules(), without_rules(own):
                 tried_in("ebpf", EVERY_ROOT)
             detach_probes()
             tried_in("nftables", EVERY_ROOT)
-    # The agent puts back what was taken away.  Its state is not "enforcing": what got through meanwhile is an alarm.
-    wait_until("both layers", lambda: layers() == expected("both"), 60)
+            with without_rules(), without_rules(own):
+                tried_in(NEITHER, root=False)
+        # The agent puts back what was taken away.  Its state is not "enforcing": what got through is an alarm.
+        wait_until("both layers", lambda: layers() == layers(own) == expected("both"), 60)
     return Tried(crew, control, permitted, told, lsm)
 
 
+def own_network(installed: Installed) -> OwnNetwork:
+    """Of the one workload that has one; its pid is told once it runs."""
+    def pids() -> list[int]:
+        return [one["pid"] for one in installed.status()["workloads"]  # type: ignore[attr-defined]
+                if one["network"] == "private" and one["pid"]]
+
+    wait_until("the workload", pids)
+    [pid] = pids()
+    return OwnNetwork("own", pid)
+
+
 @contextmanager
-def runner(installed: Installed, workload: str, held: int) -> Iterator[Runner]:
-    made = Runner(installed.crew_argv(PYTHON, "-m", "techniques", "batch", workload=workload), installed.lab.home,
-                  installed.lab.client_environment(), held)
+def runner(installed: Installed, workload: str, network: str, held: int) -> Iterator[Runner]:
+    made = Runner(installed.crew_argv(PYTHON, "-m", "techniques", "batch", workload=workload, network=network),
+                  installed.lab.home, installed.lab.client_environment(), held)
     try:
         yield made
     finally:
@@ -211,17 +234,17 @@ def events(installed: Installed) -> dict[str, set[str]]:
 
 
 def in_state(
-    state: str, token: str, runner: Runner, names: list[str], to: Where, seen: Server,
+    state: str, where: Host, token: str, runner: Runner, names: list[str], to: Where, seen: Server,
 ) -> dict[str, Try]:
-    assert layers() == expected(state)
+    assert layers(where) == expected(state)
     done = runner.attempts(names, token, to, seen)
-    assert layers() == expected(state)
+    assert layers(where) == expected(state)
     return done
 
 
-def select(installed: Installed, workload: str) -> str:
+def select(installed: Installed, workload: str, network: str) -> str:
     done = installed.crew("psql", "-X", "-A", "-t", "-w", "-c", "SELECT count(*) FROM products",
-                          environment=environment(installed.lab, "wrong"), workload=workload)
+                          environment=environment(installed.lab, "wrong"), workload=workload, network=network)
     return done.stdout.strip() or done.stderr
 
 
@@ -238,6 +261,14 @@ def test_verdict(tried: Tried, state: str, technique: str) -> None:
 def test_verdict_as_mapped_root(tried: Tried, state: str, technique: str) -> None:
     row = ROWS[technique]
     hold_against(tried, row, row.verdict(state, tried.lsm, root=True), tried.crew[ROOT + state][technique])
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("technique", PRIVATELY_TOO)
+@pytest.mark.parametrize("state", [*STATES, NEITHER] if EVERY_NETWORK else [NEITHER])
+def test_verdict_in_a_network_of_its_own(tried: Tried, state: str, technique: str) -> None:
+    row = ROWS[technique]
+    hold_against(tried, row, row.private(state, tried.lsm), tried.crew[OWN + state][technique])
 
 
 def hold_against(tried: Tried, row: Row, verdict: str, one: Try) -> None:
@@ -271,7 +302,7 @@ def older(release: str) -> bool:
 
 @pytest.mark.lab
 def test_a_permitted_session_works_in_the_same_run(tried: Tried) -> None:
-    assert tried.permitted == ["4", "4", "4"]
+    assert tried.permitted == ["4"] * 4
 
 
 def test_every_technique_has_a_row_and_every_row_a_technique() -> None:

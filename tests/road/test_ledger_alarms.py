@@ -55,9 +55,10 @@ def test_what_went_past_the_enforcer_is_an_alarm(the_lab: Lab, sink: Sink) -> No
     says that somebody was through."""
     with weir(the_lab) as installed:
         token = f"token-{uuid.uuid4().hex}"
-        crew = subprocess.Popen(installed.crew_argv("/usr/bin/python3", "-c", HOLDS, DB.ipv4, str(SINK), token),
-                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=the_lab.home,
-                                env=the_lab.client_environment())
+        crew = subprocess.Popen(
+            installed.crew_argv("/usr/bin/python3", "-c", HOLDS, DB.ipv4, str(SINK), token, network="host"),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=the_lab.home,
+            env=the_lab.client_environment())
         assert crew.stdin is not None
         assert crew.stdout is not None
         try:

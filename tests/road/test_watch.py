@@ -40,7 +40,7 @@ def watched(the_lab: Lab) -> Iterator[Installed]:
 
 @pytest.fixture(scope="module")
 def crew(watched: Installed) -> Iterator[Inside]:
-    with watched.inside() as made:
+    with watched.inside("host") as made:
         yield made
 
 
@@ -117,7 +117,7 @@ GROUPS = [list(FAULTS)[at:at + 4] for at in range(0, len(FAULTS), 4)]
 def test_the_block_is_put_back(the_lab: Lab, sink: Sink, faults: list[str]) -> None:
     with weir(the_lab) as installed:
         the_lab.give(TECHNIQUES)
-        with installed.inside() as crew:
+        with installed.inside("host") as crew:
             for fault in faults:
                 one_fault(installed, crew, sink, fault)
 
