@@ -210,7 +210,7 @@ def release(file: str, kill: bool, as_json: bool) -> None:
 
     name = load_block(file)[0].runtime.name
     if kill:
-        units.end_crews(name)         # else systemd starts again what is killed
+        units.stop_slice(name)        # else systemd starts again what is killed
     try:
         answer = ask(control_path(file), control.Release(kill), until_end=True)
         error = _text(answer)
@@ -221,7 +221,7 @@ def release(file: str, kill: bool, as_json: bool) -> None:
     except AskingError as reason:
         error = str(reason)
     if not error:
-        units.forget_guard(name)
+        units.stop_slice(name)        # nothing in it runs; what is started in it next brings the block back
     _done(error, as_json, "released: nothing is contained any more")
 
 

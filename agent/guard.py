@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
+from typing import Final
 
 from agent.check import load_block
 from agent.config import Config
@@ -14,6 +16,9 @@ from agent.layout import LayoutError, find_accounts, make_directories, take_lock
 from agent.start import harden, make_kernel
 
 LOG = logging.getLogger("weir.guard")
+
+PATIENCE: Final = 30.0                # seconds that an agent may take to put the block back
+AGAIN: Final = 0.2                    # seconds between looks
 
 
 def start_guard(file: str, slice_: str) -> int:
@@ -44,13 +49,16 @@ def _guard(config: Config) -> int:
     kernel = make_kernel(config)
     try:
         lock = take_lock()
-    except LayoutError:               # an agent runs, and the block is its own to keep
+    except LayoutError:               # an agent runs, and the block is its own to keep, and to put back
+        end = time.monotonic() + PATIENCE
+        while kernel.problems() and time.monotonic() < end:
+            time.sleep(AGAIN)
         return _verdict(kernel, "an agent has it in place")
     try:
         config.run.mkdir(mode=0o755, parents=True, exist_ok=True)
-        before = kernel.problems()
-        kernel.install()
-        _record(config, before)
+        if before := kernel.problems():
+            kernel.install()
+            _record(config, before)
         return _verdict(kernel, "in place; crews are cut off until an agent runs")
     finally:
         os.close(lock)

@@ -1,7 +1,6 @@
 """Weir's units, where systemd runs this host: packaging/systemd.  What the agent tells systemd of itself.
 
-Guard and slice require each other: a slice that was stopped, and so lost its cgroup, is not started again without the
-guard, and neither is anything in it.
+systemd removes the cgroup of a slice that is stopped; before the slice is started again the guard runs.
 """
 from __future__ import annotations
 
@@ -15,21 +14,16 @@ from typing import Final
 from agent.processes import ENVIRONMENT
 
 NAME: Final = "weir"                  # [runtime] name that the units are for
-GUARD, SLICE = "weir-guard.service", "weir.slice"
+SLICE: Final = "weir.slice"
 STOPPING: Final = 300.0               # seconds that the units of crews may take to end
 _MANAGED: Final = Path("/run/systemd/system")          # sd_booted(3)
 
 
-def end_crews(name: str) -> None:
-    """Every unit in the slice, then guard and agent; the block stays.  No error where there is no systemd."""
-    if name == NAME and _systemctl("is-active", "--quiet", GUARD):
+def stop_slice(name: str) -> None:
+    """Every unit in it ends, and it does not count as started any more: the next one has to bring the guard up.  No
+    error where there is no systemd."""
+    if name == NAME and _systemctl("is-active", "--quiet", SLICE):
         _systemctl("stop", SLICE)
-
-
-def forget_guard(name: str) -> None:
-    """What was released is not in place: the next unit in the slice has to bring the guard up again."""
-    if name == NAME and _systemctl("is-active", "--quiet", GUARD):
-        _systemctl("stop", GUARD)
 
 
 def _systemctl(*words: str) -> bool:

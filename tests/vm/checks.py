@@ -208,16 +208,16 @@ def test_a_unit_in_the_slice_is_contained(server: tuple[str, int]) -> None:
     assert state() == "enforcing"
 
 
-def test_where_the_slice_is_stopped_the_next_unit_in_it_waits_for_the_guard(server: tuple[str, int]) -> None:
-    """systemd removes an empty slice's cgroup, and the rules know the next one of that name only by the guard."""
-    assert run("systemctl", "stop", "weir.slice", seconds=400).returncode == 0
-    assert not active("weir-guard")
-    assert not active(UNIT)
-    said = unit("/usr/bin/python3", "-c", ASK, *map(str, server))
-    assert said.returncode != 0
-    assert "answered" not in said.stdout
-    assert active("weir-guard")
-    assert not intrudes(server)
+def test_a_slice_that_is_stopped_is_not_started_again_without_the_guard(server: tuple[str, int]) -> None:
+    """systemd removes its cgroup, and rules and programs know the next one of that name only by guard or agent."""
+    for without_agent in (False, True):
+        if without_agent:
+            assert run("systemctl", "stop", UNIT, seconds=400).returncode == 0
+        assert run("systemctl", "stop", "weir.slice", seconds=400).returncode == 0
+        said = unit("/usr/bin/python3", "-c", "print('ran')\n" + ASK, *map(str, server))
+        assert said.stdout.startswith("ran\n"), said
+        assert "answered" not in said.stdout
+        assert not intrudes(server)
     start()
     wait_for("enforcing")
     assert reaches(OUTSIDE, AS_CREW)
@@ -259,8 +259,17 @@ def test_release_ends_units_that_would_start_again_and_takes_everything_away() -
     assert active("stubborn")
     assert weir("release", "--kill", seconds=400).returncode == 0
     assert not active("stubborn")
-    assert not active("weir-guard")
+    assert not active("weir.slice")
     assert not SLICE.exists()
     assert run("nft", "list", "table", "inet", "weir").returncode != 0
     assert not Path("/run/weir/bpf").exists()
     assert reaches(OUTSIDE)
+
+
+def test_after_a_release_a_unit_in_the_slice_brings_the_block_back(server: tuple[str, int]) -> None:
+    said = unit("/usr/bin/python3", "-c", "print('ran')\n" + ASK, *map(str, server))
+    assert said.stdout.startswith("ran\n"), said
+    assert "answered" not in said.stdout
+    assert not active(UNIT)
+    assert weir("release").returncode == 0
+    assert not SLICE.exists()
