@@ -35,13 +35,15 @@ ROWS = read_rows()
 PYTHON = "/usr/bin/python3"
 EVERY_CONTROL = "WEIR_EVERY_CONTROL" in os.environ      # in tests/vm, whose kernel has what others lack
 EVERY_ROOT = "WEIR_EVERY_ROOT" in os.environ      # everything as mapped root too, in each state: in test-all
-AS_ROOT_TOO = [name for name, row in ROWS.items() if row.root or EVERY_ROOT]
 EVERY_NETWORK = "WEIR_EVERY_NETWORK" in os.environ      # the same for a network of its own; else a part, in one state
+ROOT, OWN = "root-", "own-"           # before a state: as mapped root; in a network of its own
+CHOSEN = os.environ.get("WEIR_ROWS", "").split()        # in tests/vm, where each attempt takes long; none: all
+NAMES = [name for name in TECHNIQUES if not CHOSEN or name in CHOSEN]
+AS_ROOT_TOO = [name for name in NAMES if ROWS[name].root or EVERY_ROOT]
 FEW = ("plain-ipv4", "plain-ipv6", "any-address", "own-addresses", "fast-open-sendto", "ip-options", "udp", "udp-ipv6",
        "udp-dns-port", "fragments", "join-group", "packet-socket", "netlink-route-change", "double-fork",
        "set-namespace", "abstract", "shared-directory", "handed-connected", "by-the-listener", "bind-the-listener")
-PRIVATELY_TOO = list(TECHNIQUES) if EVERY_NETWORK else list(FEW)
-ROOT, OWN = "root-", "own-"           # before a state: as mapped root; in a network of its own
+PRIVATELY_TOO = [name for name in NAMES if EVERY_NETWORK or name in FEW]
 FREE = 45999                          # a port that is nobody's, for controls that want the listener's
 
 
@@ -135,7 +137,7 @@ def controls(lab: Lab, around: dict[str, Where], seen: Server) -> dict[str, Try]
     """On a host without Weir: as the same user, and as root where only root could."""
     done: dict[str, Try] = {}
     for who in ("user", "root"):
-        names = [name for name, row in ROWS.items() if row.control == who]
+        names = [name for name in NAMES if ROWS[name].control == who]
         to = around[OTHER.name]
         as_user = ["setpriv", "--reuid", USER, "--regid", USER, "--init-groups", "--"] if who == "user" else []
         with connected(OTHER) as held:
@@ -153,7 +155,7 @@ def controls(lab: Lab, around: dict[str, Where], seen: Server) -> dict[str, Try]
 def on_the_crews_host(installed: Installed, around: dict[str, Where], seen: Server) -> dict[str, Try]:
     """As root beside Weir: against it, but for signals, whose victims are others."""
     victims = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
-    names = [name for name, row in ROWS.items() if row.control == "host"]
+    names = [name for name in NAMES if ROWS[name].control == "host"]
     to = dataclasses.replace(around[CREW.name], pids=",".join(str(one.pid) for one in victims), listener=FREE)
     with connected(CREW) as held:
         runner = Runner(CREW.argv([PYTHON, "-m", "techniques", "batch"]), installed.lab.home,
@@ -179,7 +181,7 @@ def in_every_state(installed: Installed, to: Where, seen: Server, control: dict[
 
         def tried_in(state: str, root: bool) -> None:
             if state != NEITHER:
-                crew[state] = in_state(state, CREW, state, runners[""], list(TECHNIQUES), to, seen)
+                crew[state] = in_state(state, CREW, state, runners[""], NAMES, to, seen)
             if root:
                 crew[ROOT + state] = in_state(state, CREW, ROOT + state, runners[ROOT], AS_ROOT_TOO, to, seen)
             if state == NEITHER or EVERY_NETWORK:
@@ -249,7 +251,7 @@ def select(installed: Installed, workload: str, network: str) -> str:
 
 
 @pytest.mark.lab
-@pytest.mark.parametrize("technique", TECHNIQUES)
+@pytest.mark.parametrize("technique", NAMES)
 @pytest.mark.parametrize("state", STATES)
 def test_verdict(tried: Tried, state: str, technique: str) -> None:
     hold_against(tried, ROWS[technique], ROWS[technique].verdict(state, tried.lsm), tried.crew[state][technique])
@@ -283,7 +285,7 @@ def hold_against(tried: Tried, row: Row, verdict: str, one: Try) -> None:
 
 
 @pytest.mark.lab
-@pytest.mark.parametrize("technique", TECHNIQUES)
+@pytest.mark.parametrize("technique", NAMES)
 def test_control(tried: Tried, technique: str) -> None:
     """Without Weir it arrives: the way exists."""
     row, one = ROWS[technique], tried.control[technique]

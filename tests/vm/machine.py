@@ -25,6 +25,8 @@ from vm.image import USER
 PR_SET_PDEATHSIG: Final = 1
 BOOT_SECONDS: Final = 600
 # Emulated, instructions that move bytes one by one are slow; kernel and libc take them where they are said to be fast.
+# With a thread for each processor one never came back from code that the other had just patched (a program of BPF LSM
+# attached to a function that both ran): one thread.
 PROCESSOR: Final = "max,erms=off,fsrm=off"
 LEFT_OUT: Final = "powernow_k8,kvm_amd,kvm_intel"      # tried once a processor and event, for nothing
 
@@ -52,7 +54,7 @@ class Machine:
         _run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image / "root.img"), str(disk)])
         self._qemu = subprocess.Popen(
             ["nice", "-n", "2", "qemu-system-x86_64", "-machine", "pc", "-cpu", PROCESSOR, "-accel",
-             "kvm" if kvm else "tcg,thread=multi",
+             "kvm" if kvm else "tcg,thread=single",
              "-smp", "2", "-m", "6144", "-nodefaults", "-display", "none",
              "-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd"),
              "-append", f"root=/dev/vda rw console=ttyS0 module_blacklist={LEFT_OUT}",
