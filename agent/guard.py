@@ -17,7 +17,7 @@ from agent.start import harden, make_kernel
 
 LOG = logging.getLogger("weir.guard")
 
-PATIENCE: Final = 30.0                # seconds that an agent may take to put the block back
+PATIENCE: Final = 240.0               # seconds that an agent may take to put the block back; a second or two are usual
 AGAIN: Final = 0.2                    # seconds between looks
 
 
