@@ -1,7 +1,7 @@
 """Unix sockets of registered targets as crews dial them: listeners of the agent's, where views show them.
 
-Each target that has `sockets` gets one listener, RUN/sockets/TARGET.  A view shows that directory as INSIDE and has a
-symbolic link from each configured path into it (agent/view.py): so the path leads to the listener of now, also after
+Each target that has `sockets` gets one listener, RUN/sockets/TARGET.  A view shows that directory as /run/sockets, with
+a symbolic link from each configured path into it (agent/view.py): so the path leads to the listener of now, also after
 the agent has made it anew.  Everybody may connect; the enforcer serves only whom the agent knows as a crew's process.
 """
 from __future__ import annotations
