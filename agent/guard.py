@@ -51,12 +51,12 @@ def _guard(config: Config) -> int:
         lock = take_lock()
     except LayoutError:               # an agent runs, and the block is its own to keep, and to put back
         end = time.monotonic() + PATIENCE
-        while kernel.problems() and time.monotonic() < end:
+        while _problems(kernel) and time.monotonic() < end:
             time.sleep(AGAIN)
         return _verdict(kernel, "an agent has it in place")
     try:
         config.run.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if before := kernel.problems():
+        if before := _problems(kernel):
             kernel.install()
             _record(config, before)
         return _verdict(kernel, "in place; crews are cut off until an agent runs")
@@ -64,8 +64,15 @@ def _guard(config: Config) -> int:
         os.close(lock)
 
 
+def _problems(kernel: Kernel) -> list[str]:
+    try:
+        return kernel.problems()
+    except (OSError, RuntimeError) as reason:     # it was taken away, or put back, meanwhile
+        return [str(reason)]
+
+
 def _verdict(kernel: Kernel, said: str) -> int:
-    if problems := kernel.problems():
+    if problems := _problems(kernel):
         LOG.error("the block is not whole: %s", "; ".join(problems))
         return 1
     LOG.info("the block around %s: %s", Path(kernel.slice).name, said)
