@@ -14,6 +14,8 @@ import pytest
 
 from agent import selfprobe
 from agent.layout import cgroup_root
+from agent.netns import Namespace
+from agent.networks import own_descriptor
 from agent.processes import python_module, unprivileged
 from agent.services import AHEAD, end_all, wait_empty
 
@@ -100,11 +102,18 @@ def test_a_module_of_this_code_is_found_with_isolation() -> None:
 # the self-probe
 
 
-async def test_without_a_block_the_probe_says_what_got_through(cgroup: Path) -> None:
+@pytest.fixture
+def network() -> Iterator[int]:
+    fd = own_descriptor()
+    yield fd
+    os.close(fd)
+
+
+async def test_without_a_block_the_probe_says_what_got_through(cgroup: Path, network: int) -> None:
     marked: list[int] = []
     child = cgroup / selfprobe.name()
     try:
-        found = await selfprobe.probe(child, marked.append)
+        found = await selfprobe.probe(child, marked.append, network)
         assert len(marked) == 1
         assert "a process in the slice reached a closed port: TCP to 127.0.0.1" in found
         assert "a process in the slice reached a closed port: UDP to 127.0.0.1" in found
@@ -113,14 +122,30 @@ async def test_without_a_block_the_probe_says_what_got_through(cgroup: Path) -> 
         child.rmdir()
 
 
-async def test_a_probe_that_cannot_be_run_is_no_good_word(cgroup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_decoys_are_where_it_tries(cgroup: Path) -> None:
+    """A network of its own that nothing guards: what it reaches is in there."""
+    child, namespace = cgroup / selfprobe.name(), Namespace.make()
+    fd = namespace.descriptor()
+    try:
+        found = await selfprobe.probe(child, lambda pid: None, fd)
+        assert "a process in the slice reached a closed port: TCP to 127.0.0.1" in found
+    finally:
+        os.close(fd)
+        namespace.close()
+        await wait_empty(child, 10)
+        child.rmdir()
+
+
+async def test_a_probe_that_cannot_be_run_is_no_good_word(
+    cgroup: Path, network: int, monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def no(pid: int) -> None:
         raise OSError("no mark")
 
     child = cgroup / selfprobe.name()
-    assert await selfprobe.probe(child, no) == ["the self-probe could not be run: no mark"]
+    assert await selfprobe.probe(child, no, network) == ["the self-probe could not be run: no mark"]
     monkeypatch.setattr(selfprobe, "NOBODY", 1 << 40)
-    assert (await selfprobe.probe(child, lambda pid: None))[0].startswith("the self-probe could not be run")
+    assert (await selfprobe.probe(child, lambda pid: None, network))[0].startswith("the self-probe could not be run")
     await wait_empty(child, 10)
     child.rmdir()
 

@@ -51,8 +51,8 @@ def host(the_lab: Lab) -> Iterator[Installed]:
         yield stack.enter_context(weir(the_lab, more=MORE))
 
 
-def read(host: Installed, port: int) -> str:
-    return host.crew("/usr/bin/python3", "-c", READ, "127.0.0.1", str(port)).stdout.strip()
+def read(host: Installed, port: int, network: str = "private") -> str:
+    return host.crew("/usr/bin/python3", "-c", READ, "127.0.0.1", str(port), network=network).stdout.strip()
 
 
 def test_a_tool_server_of_the_crews_own(host: Installed) -> None:
@@ -66,8 +66,9 @@ def test_the_hosts_services_are_reached_by_egress_alone(host: Installed) -> None
     control = subprocess.run(CREW.argv(["/usr/bin/python3", "-c", READ, "127.0.0.1", str(UNREGISTERED)]),
                              capture_output=True, text=True, timeout=30)
     assert control.stdout == "the host's\n"
-    assert read(host, EGRESS) == "the host's"
-    assert read(host, UNREGISTERED) in ("closed", "ConnectionResetError")
+    assert read(host, EGRESS) == read(host, EGRESS, "host") == "the host's"
+    assert read(host, UNREGISTERED, "host") in ("closed", "ConnectionResetError")
+    assert read(host, UNREGISTERED) == "ConnectionRefusedError", "in a network of its own nobody is there"
 
     file = sorted(host.recording.glob("*.sqlite"))[-1]
     asked = f"SELECT count(*) FROM refused WHERE destination = '127.0.0.1 {UNREGISTERED}'"
@@ -102,10 +103,11 @@ for _ in range(100):
 
 def test_two_workloads_do_not_meet(host: Installed) -> None:
     """Each start is one: what one serves, another does not reach."""
-    with host.inside() as one:
+    with host.inside("host") as one:
         assert one.run_inside(["/usr/bin/python3", "-c", SERVE, str(OWN)])[0] == 0
         assert one.run_inside(["/usr/bin/python3", "-c", ASK, str(OWN)])[1] == "200\n"
-        assert read(host, OWN) in ("closed", "ConnectionResetError")
+        assert read(host, OWN, "host") in ("closed", "ConnectionResetError")
+        assert read(host, OWN) == "ConnectionRefusedError"
 
 
 def test_a_registered_place_is_not_the_crews_own(host: Installed) -> None:

@@ -63,7 +63,7 @@ def reload(lax: Installed, mode: str, more: str = "") -> None:
 
 @pytest.fixture(scope="module")
 def crew(lax: Installed) -> Iterator[Crew]:
-    with lax.inside() as inside:
+    with lax.inside("host") as inside:
         yield lambda *command: _said(inside.run_inside(["/usr/bin/python3", "-c", *map(str, command)]))
 
 
@@ -147,7 +147,7 @@ def test_it_is_said_and_accounted_for(lax: Installed) -> None:
     reload(lax, "record")
     shown = lax.weir("status").stdout
     assert "egress: record for workload crew: NOT ENFORCED" in shown
-    assert "strict" not in shown
+    assert "for workload strict" not in shown
     assert json.loads(lax.weir("status", "--json").stdout)["modes"] == {"crew": "record"}
     assert "note: egress: record for workload crew: NOT ENFORCED" in lax.weir("check").stdout
     assert "egress: record for workload crew: NOT ENFORCED" in lax.log.read_text()
