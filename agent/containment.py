@@ -23,7 +23,7 @@ from agent import cgroups, nft, sockdiag
 from agent.attribution import Held, Origin, find_asker, find_redirected, parse_origin
 from agent.beside import find_mangling
 from agent.contained import Contained
-from agent.holdings import Foreign, Holdings, cookie_of
+from agent.holdings import ELSEWHERE, OWN, SENT, Foreign, Holdings, cookie_of
 from agent.layout import bound
 from agent.netns import Namespace, current_cookie
 from agent.processes import ENVIRONMENT, python_module
@@ -55,7 +55,7 @@ class Containment:
         self._places: frozenset[bytes] | None = None
         self._contained = Contained(self._rules, self._is_slice, lambda: cgroups.cgroup_id(self.slice))
         self._own = current_cookie()
-        self._holdings = Holdings(self._in_crew, self._made_inside, self._made_outside)
+        self._holdings = Holdings(self._in_crew, self._whose, self._made_outside)
 
     @property
     def slice(self) -> Path:
@@ -309,13 +309,15 @@ class Containment:
         """By mark or cgroup.  Raises OSError where it cannot be told."""
         return self.owner_of(pid) != 0 or cgroups.is_inside(self._slice, cgroups.path_of(pid))
 
-    def _made_inside(self, copy: socket.socket, pid: int) -> bool:
+    def _whose(self, copy: socket.socket, pid: int) -> str:
         """By what the probes keep with the socket; else by its cgroup, in the network namespace of `pid`."""
         key = struct.pack("=i", copy.fileno())
-        if any(libbpf.lookup(self._map(name), key, links.MAPS[name].value_size) for name in ("makers", "origins")):
-            return True
+        if libbpf.lookup(self._map("makers"), key, links.MAPS["makers"].value_size):
+            return OWN
+        if libbpf.lookup(self._map("origins"), key, links.MAPS["origins"].value_size):
+            return SENT
         if copy.type not in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-            return False
+            return ELSEWHERE
         cookie, inside, port = cookie_of(copy), self._cgroup_ids(), copy.getsockname()[1]
         namespace = Namespace.of(pid)
         try:
@@ -323,7 +325,7 @@ class Containment:
                                    if copy.type == socket.SOCK_STREAM else sockdiag.udp_sockets(port))
         finally:
             namespace.close()
-        return any(one.cookie == cookie and one.cgroup in inside for one in there)
+        return OWN if any(one.cookie == cookie and one.cgroup in inside for one in there) else ELSEWHERE
 
     def _made_outside(self, inode: int) -> bool:
         inside = self._cgroup_ids()

@@ -2,15 +2,17 @@
 
 No hook sees the connect of such a socket, and its packets carry the cgroup in which it was made, so nothing stops
 them: it is found by looking.  Every descriptor of every crew task that is a socket is looked at once, through a copy
-of it (pidfd_getfd), whatever its network namespace; what is known is not looked at again while somebody holds it.  A
-socket that is held for less time than there is between two looks is not seen.
+of it (pidfd_getfd), whatever its network namespace; what a crew made is not looked at again while somebody holds it.
+What it did not make is, each time: whoever else holds it may connect it once more, past every hook.  A socket that is
+held for less time than there is between two looks is not seen.
 
 Whose number a process has may change at any moment, and crews know how to hurry that.  So everything is done by a
 descriptor of the process (pidfd), which was found to be a crew's while it had that number: nobody else's socket is
 ended, and nobody else is killed.
 
 A socket was made there where the probes say so (their storage on the socket itself) or where its cgroup lies in the
-slice (one that was accepted, or made while the probes were away).  Unix and netlink sockets lead nowhere by themselves.
+slice (one that was accepted, or made while the probes were away).  One of others that a crew's own connect sent to the
+enforcer is contained for as long as that connection.  Unix and netlink sockets lead nowhere by themselves.
 """
 from __future__ import annotations
 
@@ -30,6 +32,9 @@ MISSED: Final = 3                     # rounds in a row after which a number tha
 HARMLESS: Final = frozenset((socket.AF_UNIX, socket.AF_NETLINK, socket.AF_ALG))
 INTERNET: Final = frozenset((socket.AF_INET, socket.AF_INET6))
 CONNECTION, PROCESS, RECORD = "connection", "process", "record"        # what is ended
+OWN, SENT, ELSEWHERE = "own", "sent", "elsewhere"      # made by a crew; of others, sent to the enforcer; of others
+ENDED: Final = "its connection was ended"
+IDLE, LISTENS, UNKNOWN = "", "listens", "unknown"      # what one of others does, where it has no peer
 _PIDFD_GETFD, _KCMP = 438, {"x86_64": 312, "aarch64": 272}
 _PIDFD_THREAD: Final = os.O_EXCL      # linux/pidfd.h, since 6.9
 _KCMP_FILES: Final = 2
@@ -63,40 +68,51 @@ class Foreign:
 
 
 class Holdings:
-    """`crew(pid)`: whether that is a crew's; OSError where it cannot be told.  `made_inside(copy, pid)`: whether
-    a socket of the internet families was made by a crew; `outside(inode)` the same by its number alone, for a
-    descriptor that cannot be copied: True only where it is known to come from elsewhere."""
+    """`crew(pid)`: whether that is a crew's; OSError where it cannot be told.  `whose(copy, pid)`: OWN, SENT or
+    ELSEWHERE, of a socket of the internet families; `outside(inode)` by its number alone, for a descriptor that cannot
+    be copied: True only where it is known to come from elsewhere."""
 
     def __init__(
-        self, crew: Callable[[int], bool], made_inside: Callable[[socket.socket, int], bool],
-        outside: Callable[[int], bool],
+        self, crew: Callable[[int], bool], whose: Callable[[socket.socket, int], str], outside: Callable[[int], bool],
     ) -> None:
-        self._crew, self._made_inside, self._outside = crew, made_inside, outside
+        self._crew, self._whose, self._outside = crew, whose, outside
         self._known: frozenset[int] = frozenset()
         self._waiting: dict[int, int] = {}     # inode -> rounds in which it was missed
+        self._others: dict[int, str] = {}      # inode -> what it did when it was looked at last: SENT, IDLE, its peer, ...
 
     def look(self, pids: Iterable[int], end: str) -> list[Foreign]:
         """`end`: CONNECTION (what has none: the process), PROCESS or RECORD."""
         held = dict(_sockets(pids))
-        known, found, looked = self._known & held.keys(), [], set()
+        known, found = set(self._known & held.keys()), []
+        others = {inode: did for inode, did in self._others.items() if inode in held}
         # Who has waited longest comes first: many new ones do not keep an older one from being looked at.
         waiting = {inode: missed for inode, missed in self._waiting.items() if inode in held}
-        waiting |= dict.fromkeys((inode for inode in held if inode not in known and inode not in waiting), 0)
-        for inode in tuple(waiting)[:MOST]:
-            missed = waiting.pop(inode)
+        fresh = (inode for inode in held if inode not in known and inode not in waiting and inode not in others)
+        waiting |= dict.fromkeys(fresh, 0)
+        for inode in (*tuple(others)[:MOST], *tuple(waiting)[:MOST]):
+            before, missed = others.pop(inode, None), waiting.pop(inode, 0)
             try:
-                foreign = self._examine(inode, held[inode], end, missed >= MISSED)
-            except OSError:
-                waiting[inode] = missed + 1    # it is gone, or has another number now: the next round looks again
+                does, foreign = self._examine(inode, held[inode], end, before, missed >= MISSED)
+            except OSError:           # it is gone, or has another number now: the next round looks again
+                if before is None:
+                    waiting[inode] = missed + 1
+                else:
+                    others[inode] = before
                 continue
-            looked.add(inode)
+            if does == OWN:
+                known.add(inode)
+            else:
+                others[inode] = does
             if foreign is not None:
                 found.append(foreign)
-        self._known, self._waiting = known | looked, waiting
+        self._known, self._waiting, self._others = frozenset(known), waiting, others
         return found
 
-    def _examine(self, inode: int, place: Place, end: str, moves: bool) -> Foreign | None:
-        """`moves`: it was not found where it had been again and again."""
+    def _examine(
+        self, inode: int, place: Place, end: str, before: str | None, moves: bool,
+    ) -> tuple[str, Foreign | None]:
+        """What it does, and what there is to say of that.  `before`: what it did; None: it was not looked at yet.
+        `moves`: it was not found where it had been again and again."""
         with self._process(place) as process:
             try:
                 copied = _copy(process, place)
@@ -104,22 +120,30 @@ class Holdings:
                     _let_go(copied)
                     raise OSError(errno.ESTALE, "another descriptor has this number now")
             except OSError as reason:
-                if not (moves or reason.errno == errno.EINVAL) or not self._outside(inode):
+                if not (moves or reason.errno == errno.EINVAL) or before is not None or not self._outside(inode):
                     raise
                 # Before Linux 6.9 there is no pidfd of a thread, and this one has descriptors of its own.
-                return Foreign(place, inode, 0, "unknown", "", _exe(place.pid), _end(None, process, end))
+                return UNKNOWN, Foreign(place, inode, 0, "unknown", "", _exe(place.pid), _end(None, process, end))
             try:
-                return self._judge(copied, process, inode, place, end)
+                return self._judge(copied, process, inode, place, end, before)
             finally:
                 _let_go(copied)
 
-    def _judge(self, copy: socket.socket, process: int, inode: int, place: Place, end: str) -> Foreign | None:
+    def _judge(
+        self, copy: socket.socket, process: int, inode: int, place: Place, end: str, before: str | None,
+    ) -> tuple[str, Foreign | None]:
         family = copy.family
-        if family in HARMLESS or (family in INTERNET and self._made_inside(copy, place.pid)):
-            return None
+        whose = OWN if family in HARMLESS else self._whose(copy, place.pid) if family in INTERNET else ELSEWHERE
+        if whose != ELSEWHERE:
+            return whose, None
+        peer = _peer(copy)
+        does = peer or (LISTENS if _listens(copy) else IDLE)
+        if before is not None and does in (IDLE, before):
+            return does, None
         kind = f"{_NAMES.get(int(family), str(int(family)))} {_kind(copy)}"
-        cookie, peer = cookie_of(copy), _peer(copy)
-        return Foreign(place, inode, cookie, kind, peer, _exe(place.pid), _end(copy, process, end))
+        cookie = cookie_of(copy)
+        done = _end(copy, process, end)
+        return IDLE if done == ENDED else does, Foreign(place, inode, cookie, kind, peer, _exe(place.pid), done)
 
     @contextmanager
     def _process(self, place: Place) -> Iterator[int]:
@@ -157,10 +181,10 @@ def _reset(copy: socket.socket) -> str:
     """As tcp_disconnect() of the kernel does it for everybody who holds the socket; it may be connected again, and then
     the hooks see it.  Raises OSError: for one that listens, too, shutdown(2) first."""
     with suppress(OSError):
-        copy.shutdown(socket.SHUT_RDWR) if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) else None
+        copy.shutdown(socket.SHUT_RDWR) if _listens(copy) else None
     if _libc.connect(copy.fileno(), _UNSPECIFIED, len(_UNSPECIFIED)) != 0:
         raise OSError(ctypes.get_errno(), "connect AF_UNSPEC")
-    return "its connection was ended"
+    return ENDED
 
 
 def _sockets(pids: Iterable[int]) -> Iterator[tuple[int, Place]]:
@@ -238,6 +262,12 @@ def cookie_of(one: socket.socket) -> int:
     cookie, size = ctypes.c_uint64(), ctypes.c_uint32(8)
     said = _libc.getsockopt(one.fileno(), socket.SOL_SOCKET, _SO_COOKIE, ctypes.byref(cookie), ctypes.byref(size))
     return cookie.value if said == 0 else 0
+
+
+def _listens(one: socket.socket) -> bool:
+    with suppress(OSError):
+        return bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    return False
 
 
 def _kind(one: socket.socket) -> str:

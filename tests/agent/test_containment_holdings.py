@@ -11,6 +11,7 @@ import pytest
 
 from agent import cgroups
 from agent.containment import Containment
+from agent.holdings import ELSEWHERE, OWN
 from agent.layout import cgroup_root
 
 
@@ -23,6 +24,6 @@ def test_by_its_cgroup(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(("127.0.0.1", 0))
         copy = {"listening": door, "connected": one, "datagram": datagrams}[kind]
-        for inside, wanted in ({mine}, True), (set[int](), False):
+        for inside, wanted in ({mine}, OWN), (set[int](), ELSEWHERE):
             block: Any = SimpleNamespace(_map=lambda name: 0, _cgroup_ids=lambda inside=inside: inside)
-            assert Containment._made_inside(block, copy, os.getpid()) == wanted
+            assert Containment._whose(block, copy, os.getpid()) == wanted

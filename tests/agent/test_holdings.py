@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent import holdings
-from agent.holdings import CONNECTION, PROCESS, RECORD, Holdings, Place
+from agent.holdings import CONNECTION, ELSEWHERE, OWN, PROCESS, RECORD, SENT, Holdings, Place
 
 
 def everything(_pid: int) -> bool:
@@ -25,8 +25,12 @@ def nothing(*_what: object) -> bool:
     return False
 
 
+def others(_copy: socket.socket, _pid: int) -> str:
+    return ELSEWHERE
+
+
 def looker(**given: object) -> Holdings:
-    parts = {"crew": everything, "made_inside": nothing, "outside": nothing} | given
+    parts = {"crew": everything, "whose": others, "outside": nothing} | given
     return Holdings(**parts)  # type: ignore[arg-type]
 
 
@@ -83,6 +87,34 @@ def test_a_socket_of_a_crew_is_ended_once(
 
 
 @needs_copies
+@pytest.mark.parametrize("end", [CONNECTION, RECORD])
+def test_a_socket_that_is_connected_again_is_noticed_again(
+    child: subprocess.Popen[bytes], pair: tuple[socket.socket, socket.socket], end: str,
+) -> None:
+    """Whoever else holds it connects it past the hooks: they know the task, and that is none of a crew's."""
+    looking = looker()
+    assert len(looking.look([child.pid], end)) == 1
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        for _ in range(2):
+            holdings._libc.connect(pair[0].fileno(), holdings._UNSPECIFIED, len(holdings._UNSPECIFIED))
+            assert looking.look([child.pid], end) == [], "nothing is new"
+            pair[0].connect(door.getsockname())
+            [again] = looking.look([child.pid], end)
+            assert again.peer == f"127.0.0.1 {door.getsockname()[1]}"
+            assert looking.look([child.pid], end) == []
+
+
+@needs_copies
+def test_what_a_crews_own_connect_sent_is_looked_at_again(
+    child: subprocess.Popen[bytes], pair: tuple[socket.socket, socket.socket],
+) -> None:
+    """That is true of this connection alone: the next one may be another's."""
+    answers = iter([SENT, SENT, ELSEWHERE])
+    looking = looker(whose=lambda *_what: next(answers))
+    assert [len(looking.look([child.pid], CONNECTION)) for _ in range(3)] == [0, 0, 1]
+
+
+@needs_copies
 @pytest.mark.parametrize("end", [CONNECTION, PROCESS, RECORD])
 def test_a_process_that_is_no_crews_any_more_is_not_touched(
     child: subprocess.Popen[bytes], pair: tuple[socket.socket, socket.socket], end: str,
@@ -110,7 +142,7 @@ def test_who_waits_longest_is_looked_at_first(monkeypatch: pytest.MonkeyPatch) -
     looking, order, fresh = looker(), [], iter(range(1000, 100_000))
     held: dict[int, Place] = {7: Place(1, 1, 3)}
     monkeypatch.setattr(holdings, "MOST", 10)
-    monkeypatch.setattr(looking, "_examine", lambda inode, *_rest: order.append(inode))
+    monkeypatch.setattr(looking, "_examine", lambda inode, *_rest: (OWN, order.append(inode)))
     for _ in range(3):                # each time more new ones than are looked at, and all before it
         held = {next(fresh): Place(1, 1, 4) for _ in range(15)} | {7: Place(1, 1, 3)}
         monkeypatch.setattr(holdings, "_sockets", lambda _pids, held=held: iter(held.items()))

@@ -78,14 +78,16 @@ class Holder:
 
 
 @contextmanager
-def handed(block: Block, link: socket.socket, how: str, table: str = "process") -> Iterator[Holder]:
+def handed(
+    block: Block, link: socket.socket, how: str, table: str = "process", script: str = HOLDER,
+) -> Iterator[Holder]:
     if how == "rights":
         path = Path(f"/run/{os.getpid()}-handover")
         with socket.socket(socket.AF_UNIX) as door:
             door.bind(str(path))
             door.listen()
             try:
-                process = block.python(HOLDER, how, path, table, mark=9)
+                process = block.python(script, how, path, table, mark=9)
                 peer, _ = door.accept()
                 with peer:
                     peer.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [link.fileno()]))])
@@ -265,3 +267,30 @@ def test_its_number_alone_where_it_cannot_be_copied(contained: Block) -> None:
         assert any(one.inode == inode for one in sockdiag.all_tcp_sockets())
         assert contained.containment._made_outside(inode)
         assert not contained.containment._made_outside(inode + 1000000)
+
+
+def test_a_socket_that_others_connect_again(contained: Block) -> None:
+    """It was reset in the crew's hands; whoever else holds it is no crew, and no hook minds its connect."""
+    with connected() as link, handed(contained, link, "rights") as holder:
+        [found] = contained.containment.foreign_sockets(CONNECTION)
+        assert found.place.pid == holder.pid
+        assert holder.say("reset") != "sent"
+        assert contained.containment.foreign_sockets(CONNECTION) == []
+        link.connect((SERVER4, SINK))
+        assert reaches(contained, holder, "connected-again"), "nothing else stops it"
+        [again] = contained.containment.foreign_sockets(CONNECTION)
+        assert (again.peer, again.done) == (f"{SERVER4} {SINK}", "its connection was ended")
+        assert holder.say("after-again") != "sent"
+
+
+def test_a_crews_own_connect_is_no_excuse_for_the_next(contained: Block) -> None:
+    """Handed in unconnected, sent to the listener by the crew, then connected elsewhere by who handed it in."""
+    script = HOLDER.replace("def say(link):", f"def say(link):\n    link.connect(({SERVER4!r}, 5432))")
+    with socket.socket() as link, listener():
+        with handed(contained, link, "rights", script=script) as holder:
+            assert contained.containment.foreign_sockets(CONNECTION) == []
+            holdings._libc.connect(link.fileno(), holdings._UNSPECIFIED, len(holdings._UNSPECIFIED))
+            link.connect((SERVER4, SINK))
+            assert reaches(contained, holder, "not-the-crews-own")
+            [found] = contained.containment.foreign_sockets(CONNECTION)
+            assert found.peer == f"{SERVER4} {SINK}"
