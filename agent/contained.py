@@ -30,11 +30,11 @@ class _Network:
 
 
 class Contained:
-    """`is_slice(text)`: as agent.ruleset.differences wants it; `slice_id()`: its number now."""
+    """`is_ours(level, text)`: as agent.ruleset.differences wants it; `slice_id()`: its number now."""
 
-    def __init__(self, rules: Ruleset, is_slice: Callable[[str], bool], slice_id: Callable[[], int]) -> None:
+    def __init__(self, rules: Ruleset, is_ours: Callable[[int, str], bool], slice_id: Callable[[], int]) -> None:
         self._rules = dataclasses.replace(rules, redirect=True)
-        self._is_slice, self._slice_id = is_slice, slice_id
+        self._is_ours, self._slice_id = is_ours, slice_id
         self._there: dict[int, _Network] = {}          # by cookie
         self._adding = threading.Lock()
 
@@ -92,7 +92,7 @@ class Contained:
         generation = one.namespace.call(nft.generation)
         if one.whole == (generation, slice_id):
             return []
-        found = differences(one.namespace.call(lambda: nft.list_table(self._rules.name)), self._rules, self._is_slice)
+        found = differences(one.namespace.call(lambda: nft.list_table(self._rules.name)), self._rules, self._is_ours)
         one.whole = (0, 0) if found else (generation, slice_id)
         return found
 

@@ -53,7 +53,7 @@ class Containment:
         self._without_lsm = "not loaded"
         self._ring: libbpf.Ring | None = None
         self._places: frozenset[bytes] | None = None
-        self._contained = Contained(self._rules, self._is_slice, lambda: cgroups.cgroup_id(self.slice))
+        self._contained = Contained(self._rules, self._is_ours, lambda: cgroups.cgroup_id(self.slice))
         self._own = current_cookie()
         self._holdings = Holdings(self._in_crew, self._whose, self._made_outside)
 
@@ -350,7 +350,7 @@ class Containment:
         return [*self._missing(), *self._settings_problems(), *self._rule_problems()]
 
     def _rule_problems(self) -> list[str]:
-        return differences(nft.list_table(self._rules.name), self._rules, self._is_slice)
+        return differences(nft.list_table(self._rules.name), self._rules, self._is_ours)
 
     def _missing(self) -> list[str]:
         return links.missing(self.bpffs, self._slice.root, self.slice, self._tags, self._hooks())
@@ -365,9 +365,9 @@ class Containment:
             return [f"the probes' settings: {reason.strerror}"]
         return [] if found == expected else ["the probes work with other settings"]
 
-    def _is_slice(self, text: str) -> bool:
-        """`text`: some path with that inode below /sys/fs/cgroup, or the number."""
-        mine = cgroups.cgroup_id(self.slice)
+    def _is_ours(self, level: int, text: str) -> bool:
+        """The slice, or at level 0 the root.  `text`: some path with that inode below /sys/fs/cgroup, or the number."""
+        mine = cgroups.cgroup_id(self.slice if level else self._slice.root)
         if text.isdigit():
             return int(text) == mine
         try:

@@ -15,7 +15,9 @@ from typing import Final
 
 import msgspec
 
-HIGHEST: Final = 0xFFFFFFFE           # of an owner number (agent/launch.py)
+from probes.abi import HIGHEST_OWNER, LOCAL_OWNER
+
+HIGHEST: Final = HIGHEST_OWNER
 ENDED: Final = 256                    # starts that are remembered after their end: their last connections may be open
 FILE_LIMIT: Final = 64 << 20          # bytes
 
@@ -58,10 +60,12 @@ class Owners:
         return len(self._starts)
 
     def draw(self) -> int:
-        """A number that nothing carries.  Kept before it is used: a crash never gives it again.  Raises OSError."""
-        number, self._next = self._next, self._next + 1 if self._next < HIGHEST else 1
-        while self._next in self._starts:
-            self._next += 1
+        """A number that nothing carries, as far as the mark of its packets shows it.  Kept before it is used: a crash
+        never gives it again.  Raises OSError."""
+        number, running = self._next, {one & LOCAL_OWNER for one in self._starts}
+        self._next = _after(number)
+        while self._next in self._starts or (self._next & LOCAL_OWNER in running and len(running) < LOCAL_OWNER):
+            self._next = _after(self._next)
         self._keep()
         return number
 
@@ -100,6 +104,10 @@ class Owners:
         with open(fd, "wb") as file:
             file.write(content)
         fresh.rename(self._file)
+
+
+def _after(number: int) -> int:
+    return number + 1 if number < HIGHEST else 1
 
 
 def _load(file: Path) -> _Kept | None:

@@ -12,16 +12,18 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Final
 
-from probes.abi import LOCAL_MARK
+from probes.abi import LOCAL_MARK, LOCAL_MASK
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _PATH: Final = re.compile(r"[A-Za-z0-9_./-]+")
 _CGROUP: Final = re.compile(r'socket cgroupv2 level (\d+) (?:"([^"]*)"|(\d+))')
 _LOOPBACK: Final = (("ip", "127.0.0.1"), ("ip6", "::1"))
 _LOCAL: Final = (("ip", "127.0.0.0/8"), ("ip6", "::1"))
-_MARKED: Final = f"meta mark {LOCAL_MARK:#x}"
+_MARKED: Final = f"meta mark & {LOCAL_MASK:#x} == {LOCAL_MARK:#x}"
+_SHORT: Final = f"meta mark {LOCAL_MARK:#x}/{LOCAL_MASK.bit_count()}"       # as nft before 1.0.8 lists it
 _OPENS: Final = "syn / syn,ack"       # RFC 9293 3.1: SYN without ACK
 
 
@@ -33,6 +35,11 @@ class Ruleset:
     port: int                         # of the listeners, on loopback
     resolver: tuple[str, int] | None
     redirect: bool                    # TCP that is not rewritten goes to the listener; conntrack then follows everybody
+
+    @property
+    def root(self) -> str:
+        """Of cgroup v2, as `path`."""
+        return str(PurePosixPath(self.path).parents[self.level - 1])
 
     def __post_init__(self) -> None:
         """Raises ValueError: nothing but itself gets into the text."""
@@ -106,13 +113,15 @@ def _wire() -> Iterator[str]:
 def _input(rules: Ruleset) -> Iterator[str]:
     """Answers only: nobody connects to a crew but itself.  Those to a redirected connection come under the name of whom
     the crew dialled; what they are, conntrack knows.  Where a workload's listener gave way to somebody else's after its
-    connect was let through, the packet that opens is dropped."""
+    connect was let through, the packet that opens is dropped: every socket is in the root, but one that is remembered
+    (TIME_WAIT) is in no cgroup, and a SYN of its ports opens anew."""
     answers = _ends(rules, "saddr", "sport") + _resolver(rules, "saddr", "sport", ("tcp", "udp"))
     if rules.redirect:
         answers += [f"meta l4proto tcp ct direction reply ct status dnat ct reply {family} saddr {address} "
                     f"ct reply proto-src {rules.port}" for family, address in _LOOPBACK]
     yield from _chain("filter_input", "type filter hook input priority 0; policy accept;",
-                      f"{_match(rules)} jump crew_input", f"{_MARKED} tcp flags {_OPENS} counter drop")
+                      f"{_match(rules)} jump crew_input",
+                      f'{_MARKED} tcp flags {_OPENS} socket cgroupv2 level 0 "{rules.root}" counter drop')
     yield from _chain("crew_input", *_accept(_opened("saddr")), f"tcp flags {_OPENS} counter drop",
                       *_accept(answers + _answers()), "counter drop")
 
@@ -127,16 +136,16 @@ def _answers() -> list[str]:
     return [f"{family} saddr {network} {family} daddr {network} tcp flags != {_OPENS}" for family, network in _LOCAL]
 
 
-def differences(listing: str, rules: Ruleset, same: Callable[[str], bool]) -> list[str]:
+def differences(listing: str, rules: Ruleset, same: Callable[[int, str], bool]) -> list[str]:
     """Why `nft -s -y list table` is not that table; empty where it is.
 
-    A rule holds a cgroup's id, and nft shows some path that has this inode now, or the number: `same(text)` says
-    whether that is the slice."""
+    A rule holds a cgroup's id, and nft shows some path that has this inode now, or the number: `same(level, text)` says
+    whether that is the slice, or at level 0 the root."""
     if not listing:
         return [f"nftables: table inet {rules.name} is not there"]
     found = []
     for level, path, number in _CGROUP.findall(listing):
-        if int(level) != rules.level or not same(path or number):
+        if int(level) not in (rules.level, 0) or not same(int(level), path or number):
             found.append(f"nftables: a rule of {rules.name} matches another cgroup ({path or number})")
     expected, there = _lines(render_table(rules)), _lines(listing)
     found += [f"nftables: {rules.name} lacks '{line}'" for line in expected if line not in there]
@@ -145,5 +154,5 @@ def differences(listing: str, rules: Ruleset, same: Callable[[str], bool]) -> li
 
 
 def _lines(text: str) -> list[str]:
-    bare = (_CGROUP.sub("socket cgroupv2", line.strip()) for line in text.splitlines())
+    bare = (_CGROUP.sub(r"socket cgroupv2 level \1", line.strip()).replace(_SHORT, _MARKED) for line in text.splitlines())
     return [line for line in bare if line]

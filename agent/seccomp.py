@@ -35,7 +35,8 @@ _UNKNOWN: Final = -1                  # __NR_SCMP_ERROR; other negative numbers:
 _IOCTLS: Final = (0x5412, 0x541C, 0x5423)
 # Joining a multicast group: the kernel reports its name to the neighbours, in packets that are no socket's, and so no
 # layer's.  Fourteen bytes of an IPv6 group are whatever the crew likes.  Level (IPPROTO_IP, IPPROTO_IPV6), options.
-_JOINS: Final = ((0, (35, 39, 41, 42, 46, 48)), (41, (20, 27, 42, 46, 48)))
+# Choosing who of a group gets a connection (SO_ATTACH_REUSEPORT_CBPF, _EBPF): the probes choose as the kernel does.
+_JOINS: Final = ((0, (35, 39, 41, 42, 46, 48)), (41, (20, 27, 42, 46, 48)), (1, (51, 52)))
 _TREE: Final = 2                      # a binary tree over the numbers: eight comparisons a call, not sixty
 _LOW: Final = 0xFFFFFFFF              # the kernel takes an int or unsigned int: the upper half is the caller's
 

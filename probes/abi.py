@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 HOOK_MARK, HOOK_CGROUP, HOOK_SOCKET = 1, 2, 3
 VERDICT_REDIRECTED, VERDICT_DNS, VERDICT_REFUSED, VERDICT_LOCAL, VERDICT_ELSEWHERE = 1, 2, 3, 4, 8
-LOCAL_MARK: Final = 0x57656972
+LOCAL_MARK, LOCAL_MASK, LOCAL_OWNER = 0x57650000, 0xffff0000, 0x7fff
 
 PID_MAX: Final = 1 << 22              # PID_MAX_LIMIT of 64-bit kernels, linux/threads.h: no pid is past the array
 RING_BYTES: Final = 1 << 20

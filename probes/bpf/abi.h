@@ -11,9 +11,12 @@
 #define VERDICT_LOCAL 4         /* to a listener of the same workload, on loopback */
 #define VERDICT_ELSEWHERE 8     /* no connect, but its outcome: connected past the rewrite (sockops) */
 
-/* Of sockets, and so of packets, whose connect was found to go to a listener of the same workload.  nftables lets such
- * packets pass between loopback addresses and nowhere else; a crew cannot set a mark (CAP_NET_ADMIN). */
-#define LOCAL_MARK 0x57656972
+/* Of sockets, and so of packets, whose connect was found to go to a listener of the same workload, whose number is the
+ * rest.  nftables lets such packets pass between loopback addresses and nowhere else, the probes to that workload's
+ * listeners alone; a crew cannot set a mark (CAP_NET_ADMIN). */
+#define LOCAL_MARK 0x57650000
+#define LOCAL_MASK 0xffff0000
+#define LOCAL_OWNER 0x7fff      /* the number's bits; the highest one: of a cgroup, where there is no owner */
 
 struct settings {               /* array of one */
 	u64 slice;              /* id of the crews' cgroup: its directory's inode */

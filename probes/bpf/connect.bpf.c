@@ -19,7 +19,7 @@ static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, struct setting
 	u32 *to = (u32 *)origin->destination;
 	/* Whatever an earlier connect of this socket left no longer holds. */
 	origins.sk_storage_delete(ctx->sk);
-	if (ctx->sk->mark == LOCAL_MARK && !set_mark(ctx, 0))
+	if (is_local(ctx->sk->mark) && !set_mark(ctx, 0))
 		return REFUSE;
 	if (is_resolver(s, to, origin->port)) {
 		origin->verdict = VERDICT_DNS;
@@ -134,7 +134,7 @@ static __always_inline void see_established(struct bpf_sock *sk, u32 *to, u16 po
 	struct settings *s = current_settings();
 	if (!s || is_resolver(s, to, port))
 		return;
-	if (is_loopback(to) && (port == s->listener || sk->mark == LOCAL_MARK))
+	if (is_loopback(to) && (port == s->listener || is_local(sk->mark)))
 		return;
 	struct origin origin = {
 		.cookie = cookie, .when = bpf_ktime_get_ns(), .port = port, .hook = HOOK_SOCKET, .verdict = VERDICT_ELSEWHERE,

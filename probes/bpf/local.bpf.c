@@ -32,7 +32,7 @@ static __always_inline int whose_listener(struct bpf_sock_addr *ctx, struct crew
 	if (!listener)
 		return NOBODY;
 	struct maker *maker = makers.sk_storage_get(listener, 0, 0);
-	bool own = maker && maker->inside && (crew->owner ? maker->owner == crew->owner : maker->cgroup == crew->cgroup);
+	bool own = maker && maker->inside && maker->owner == crew->owner && (crew->owner || maker->cgroup == crew->cgroup);
 	bpf_sk_release(listener);
 	return own ? OWN : OTHERS;
 }
@@ -57,5 +57,38 @@ static __always_inline int connect_local(struct bpf_sock_addr *ctx, struct crew 
 		return REFUSE;
 	}
 	origin->verdict = VERDICT_LOCAL;
-	return set_mark(ctx, LOCAL_MARK) && record(origin) ? PASS : REFUSE;
+	return set_mark(ctx, local_mark(crew->owner, crew->cgroup)) && record(origin) ? PASS : REFUSE;
+}
+
+/* The listeners' port is no crew's to bind, nor is the resolver's: whoever has it gets what others send there.  Nor is any
+ * at which somebody else listens: where the kernel lets several sockets of a user have it (SO_REUSEPORT), connections to
+ * the other one would come to the crew's and be dropped. */
+static __always_inline int on_bind(struct bpf_sock_addr *ctx, u32 *to)
+{
+	struct settings *s = current_settings();
+	if (!s)
+		return REFUSE;
+	u16 port = bpf_ntohs(ctx->user_port);
+	struct crew crew = who(ctx, s);
+	if (!crew.hook || !port)
+		return PASS;
+	if (port == s->listener || port == s->resolver_port)
+		return REFUSE;
+	if (ctx->protocol == IPPROTO_TCP && whose_listener(ctx, &crew, to, port) == OTHERS) {
+		bpf_set_retval(-98);                            /* EADDRINUSE */
+		return REFUSE;
+	}
+	return PASS;
+}
+
+int bind4(struct bpf_sock_addr *ctx)
+{
+	u32 to[4] = { 0, 0, MAPPED, ctx->user_ip4 };
+	return on_bind(ctx, to);
+}
+
+int bind6(struct bpf_sock_addr *ctx)
+{
+	u32 to[4] = { ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3] };
+	return on_bind(ctx, to);
 }

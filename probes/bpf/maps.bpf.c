@@ -79,6 +79,11 @@ static __always_inline bool is_mapped(u32 *address)
 	return address[0] == 0 && address[1] == 0 && address[2] == MAPPED;
 }
 
+static __always_inline bool is_local(u32 mark)
+{
+	return (mark & LOCAL_MASK) == LOCAL_MARK;
+}
+
 /* 127.0.0.0/8, ::1. */
 static __always_inline bool is_loopback(u32 *address)
 {

@@ -66,6 +66,50 @@ static __always_inline bool look(struct __sk_buff *packet, struct seen *seen)
 	return true;
 }
 
+static __always_inline bool is_own(struct bpf_sock *listener, u32 mark)
+{
+	struct maker *maker = makers.sk_storage_get(listener, 0, 0);
+	return maker && maker->inside && local_mark(maker->owner, maker->cgroup) == mark;
+}
+
+/* Connect's hook has looked at who listens; now the ports are known, by which one of a group (SO_REUSEPORT) is chosen, and
+ * in between the listener may be another.  Where nobody listens any more the kernel says so; a connection of the same
+ * ports that is remembered (TIME_WAIT) hides who listens, so that this is asked for without them. */
+static __always_inline bool to_own(struct __sk_buff *packet, struct seen *seen)
+{
+	struct bpf_sock_tuple tuple = {};
+	u32 size = sizeof(tuple.ipv6);
+	__be16 *port = &tuple.ipv6.sport;
+	if (is_mapped(seen->to)) {
+		tuple.ipv4.saddr = seen->from[3];
+		tuple.ipv4.daddr = seen->to[3];
+		tuple.ipv4.sport = bpf_htons(seen->from_port);
+		tuple.ipv4.dport = bpf_htons(seen->to_port);
+		size = sizeof(tuple.ipv4);
+		port = &tuple.ipv4.sport;
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, seen->from, 16);
+		__builtin_memcpy(tuple.ipv6.daddr, seen->to, 16);
+		tuple.ipv6.sport = bpf_htons(seen->from_port);
+		tuple.ipv6.dport = bpf_htons(seen->to_port);
+	}
+	bool own = true;
+	for (int again = 0; again < 2; again++) {
+		struct bpf_sock *found = bpf_skc_lookup_tcp(packet, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+		if (!found)
+			return true;
+		struct bpf_sock *listener = bpf_get_listener_sock(found);
+		bool listens = listener != 0;
+		if (listener)
+			own = is_own(listener, packet->mark);
+		bpf_sk_release(found);
+		if (listens)
+			return own;
+		*port = 0;
+	}
+	return false;
+}
+
 /* On the slice: packets of sockets that were made in it, after nftables' redirect. */
 int egress(struct __sk_buff *packet)
 {
@@ -83,10 +127,12 @@ int egress(struct __sk_buff *packet)
 	if (seen.to_port == s->listener)
 		return seen.to[3] == (is_mapped(seen.to) ? LOOPBACK4 : bpf_htonl(1)) ? PASS : REFUSE;
 	/* Within a workload: connect has marked who opens; who answers cannot begin anything. */
-	return packet->mark == LOCAL_MARK || (is_loopback(seen.from) && !seen.opens) ? PASS : REFUSE;
+	if (!seen.opens)
+		return is_local(packet->mark) || is_loopback(seen.from) ? PASS : REFUSE;
+	return is_local(packet->mark) && to_own(packet, &seen) ? PASS : REFUSE;
 }
 
-/* On the slice: nobody connects to a crew but itself.  Answers to a redirected connection come under the name of whom
+/* On the slice: nobody connects to a crew but itself, by the socket that the packet has come to.  Answers to a redirected connection come under the name of whom
  * the crew dialled, so of what opens nothing TCP itself knows what it belongs to. */
 int ingress(struct __sk_buff *packet)
 {
@@ -96,5 +142,10 @@ int ingress(struct __sk_buff *packet)
 		return REFUSE;
 	if (seen.protocol == IPPROTO_UDP)
 		return is_resolver(s, seen.from, seen.from_port) ? PASS : REFUSE;
-	return !seen.opens || (packet->mark == LOCAL_MARK && is_loopback(seen.from)) ? PASS : REFUSE;
+	if (!seen.opens)
+		return PASS;
+	if (!is_local(packet->mark) || !is_loopback(seen.from) || !packet->sk)
+		return REFUSE;
+	struct bpf_sock *listener = bpf_get_listener_sock(packet->sk);
+	return listener && is_own(listener, packet->mark) ? PASS : REFUSE;
 }

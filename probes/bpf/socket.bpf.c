@@ -15,6 +15,12 @@ int sock_create(struct bpf_sock *socket)
 	return makers.sk_storage_get(socket, &maker, BPF_SK_STORAGE_GET_F_CREATE) ? PASS : REFUSE;
 }
 
+/* The mark of packets within one workload. */
+static __always_inline u32 local_mark(u32 owner, u64 cgroup)
+{
+	return LOCAL_MARK | (owner ? owner & LOCAL_OWNER : (LOCAL_OWNER + 1) | ((u32)cgroup & LOCAL_OWNER));
+}
+
 struct crew {
 	u64 cgroup;
 	u32 owner;
@@ -38,26 +44,4 @@ static __always_inline struct crew who(struct bpf_sock_addr *ctx, struct setting
 		crew.cgroup = maker->cgroup;
 	}
 	return crew;
-}
-
-/* The listeners' port is no crew's to bind, nor is the resolver's: whoever has it gets what others send there. */
-static __always_inline int on_bind(struct bpf_sock_addr *ctx)
-{
-	struct settings *s = current_settings();
-	if (!s)
-		return REFUSE;
-	u16 port = bpf_ntohs(ctx->user_port);
-	if (port != s->listener && (port != s->resolver_port || !port))
-		return PASS;
-	return who(ctx, s).hook ? REFUSE : PASS;
-}
-
-int bind4(struct bpf_sock_addr *ctx)
-{
-	return on_bind(ctx);
-}
-
-int bind6(struct bpf_sock_addr *ctx)
-{
-	return on_bind(ctx);
 }

@@ -255,6 +255,7 @@ print("xdp", family(44, 3), "netfilter", family(16, 3, 12))
 print("route", family(16, 3, 0), "unix", family(1, 1), "tcp", family(2, 1, 6))
 print("udp6", family(10, 2, 17), "stream", family(2, 1 | 0o2004000))
 print("icmp", family(2, 2, 1), "udplite", family(2, 2, 136), "mptcp", family(2, 1, 262))
+print("choose", call(54, 0, 1, 51, 0, 0), "program", call(54, 0, 1, ctypes.c_ulong(0x100000034), 0, 0))
 print("seqpacket", family(2, 5), "sctp", family(2, 1, 132))
 print("raw", family(2, 3, 255), "high", call(41, ctypes.c_ulong(0x100000011), 3, 0))
 """
@@ -266,7 +267,7 @@ def test_system_calls(host: Host) -> None:
     words = out.decode().split()
     seen = dict(zip(words[::2], words[1::2], strict=True))
     wanted = {name: "EPERM" for name in ("io_uring", "bpf", "perf", "keyctl", "unshare", "mount", "setns", "clone",
-                                         "userfaultfd", "tiocsti")}
+                                         "userfaultfd", "tiocsti", "choose", "program")}
     wanted |= {"clone3": "ENOSYS"} | {name: "EAFNOSUPPORT" for name in ("vsock", "packet", "alg", "xdp", "high")}
     others = ("netfilter", "icmp", "udplite", "mptcp", "seqpacket", "sctp", "raw")
     wanted |= dict.fromkeys(others, "EPROTONOSUPPORT")

@@ -9,8 +9,8 @@ WITH_REDIRECT = Ruleset("weir", "unified/weir.slice", 1, 15432, ("2001:db8::53",
 WITHOUT_DNS = Ruleset("weir", "weir.slice", 1, 15432, None, False)
 
 
-def same(text: str) -> bool:
-    return text in ("unified/weir.slice", "4711")
+def same(level: int, text: str) -> bool:
+    return text in (("unified/weir.slice", "4711") if level else ("unified", "1"))
 
 
 def test_the_table() -> None:
@@ -25,8 +25,8 @@ table inet weir {
 \t\tip6 daddr ::1 tcp dport 15432 accept
 \t\tip daddr 192.0.2.53 tcp dport 53 accept
 \t\tip daddr 192.0.2.53 udp dport 53 accept
-\t\tmeta mark 0x57656972 ip daddr 127.0.0.0/8 meta l4proto tcp accept
-\t\tmeta mark 0x57656972 ip6 daddr ::1 meta l4proto tcp accept
+\t\tmeta mark & 0xffff0000 == 0x57650000 ip daddr 127.0.0.0/8 meta l4proto tcp accept
+\t\tmeta mark & 0xffff0000 == 0x57650000 ip6 daddr ::1 meta l4proto tcp accept
 \t\tip saddr 127.0.0.0/8 ip daddr 127.0.0.0/8 tcp flags != syn / syn,ack accept
 \t\tip6 saddr ::1 ip6 daddr ::1 tcp flags != syn / syn,ack accept
 \t\tcounter drop
@@ -39,11 +39,11 @@ table inet weir {
 \tchain filter_input {
 \t\ttype filter hook input priority 0; policy accept;
 \t\tsocket cgroupv2 level 1 "unified/weir.slice" jump crew_input
-\t\tmeta mark 0x57656972 tcp flags syn / syn,ack counter drop
+\t\tmeta mark & 0xffff0000 == 0x57650000 tcp flags syn / syn,ack socket cgroupv2 level 0 "unified" counter drop
 \t}
 \tchain crew_input {
-\t\tmeta mark 0x57656972 ip saddr 127.0.0.0/8 meta l4proto tcp accept
-\t\tmeta mark 0x57656972 ip6 saddr ::1 meta l4proto tcp accept
+\t\tmeta mark & 0xffff0000 == 0x57650000 ip saddr 127.0.0.0/8 meta l4proto tcp accept
+\t\tmeta mark & 0xffff0000 == 0x57650000 ip6 saddr ::1 meta l4proto tcp accept
 \t\ttcp flags syn / syn,ack counter drop
 \t\tip saddr 127.0.0.1 tcp sport 15432 accept
 \t\tip6 saddr ::1 tcp sport 15432 accept
@@ -67,8 +67,9 @@ def test_redirect_spares_listener_and_resolver() -> None:
     assert [line.strip() for line in chain.strip().splitlines()] == [
         "ip daddr 127.0.0.1 tcp dport 15432 accept", "ip6 daddr ::1 tcp dport 15432 accept",
         "ip6 daddr 2001:db8::53 tcp dport 5353 accept",
-        "meta mark 0x57656972 ip daddr 127.0.0.0/8 meta l4proto tcp accept",
-        "meta mark 0x57656972 ip6 daddr ::1 meta l4proto tcp accept", "meta l4proto tcp counter redirect to :15432"]
+        "meta mark & 0xffff0000 == 0x57650000 ip daddr 127.0.0.0/8 meta l4proto tcp accept",
+        "meta mark & 0xffff0000 == 0x57650000 ip6 daddr ::1 meta l4proto tcp accept",
+        "meta l4proto tcp counter redirect to :15432"]
 
 
 def test_without_resolver_no_udp_at_all() -> None:
@@ -86,6 +87,10 @@ def test_every_chain_of_crews_ends(rules: Ruleset) -> None:
 def test_its_own_listing_is_the_same(rules: Ruleset) -> None:
     assert differences(render_table(rules), rules, same) == []
     assert differences(render_table(rules).replace('"unified/weir.slice"', "4711"), rules, same) == []
+    assert differences(render_table(rules).replace('"unified"', "1"), rules, same) == []
+    short = render_table(rules).replace("mark & 0xffff0000 == 0x57650000", "mark 0x57650000/16")
+    assert short != render_table(rules)
+    assert differences(short, rules, same) == [], "as nft 1.0.6 lists it"
 
 
 def test_differences_are_told() -> None:
@@ -94,6 +99,8 @@ def test_differences_are_told() -> None:
     assert "lacks 'counter drop'" in differences(text.replace("counter drop", "counter accept"), PLAIN, same)[0]
     assert "another cgroup (815)" in differences(text.replace('"unified/weir.slice"', "815"), PLAIN, same)[0]
     assert differences(text.replace("level 1", "level 2"), PLAIN, same)
+    assert differences(text.replace('level 1 "unified/weir.slice"', 'level 0 "unified"'), PLAIN, same)
+    assert "another cgroup (2)" in differences(text.replace('"unified"', "2"), PLAIN, same)[0]
     assert differences(text.replace("\t\tip6 daddr ::1 tcp dport 15432 accept\n", ""), PLAIN, same)
     more = text.replace("\t\tcounter drop", "\t\tip daddr 203.0.113.1 accept\n\t\tcounter drop", 1)
     assert differences(more, PLAIN, same) == ["nftables: weir has also 'ip daddr 203.0.113.1 accept'"]

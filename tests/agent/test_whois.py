@@ -64,6 +64,13 @@ def test_numbers_wrap_around_what_is_taken(tmp_path: Path) -> None:
     assert [owners.draw(), owners.draw()] == [HIGHEST, 2]
 
 
+def test_numbers_that_packets_would_show_alike_do_not_run_together(tmp_path: Path) -> None:
+    """The mark has room for the lower bits (probes/bpf/abi.h)."""
+    (tmp_path / "o").write_bytes(msgspec.json.encode({"next": 0x8003, "starts": [msgspec.to_builtins(start(4))]}))
+    owners = Owners(tmp_path / "o")
+    assert [owners.draw(), owners.draw()] == [0x8003, 0x8005]
+
+
 def test_only_so_many_ended_ones_are_remembered(tmp_path: Path) -> None:
     owners = Owners(tmp_path / "o")
     for number in range(1, 400):

@@ -4,7 +4,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -190,7 +190,7 @@ def test_the_mark_goes_when_the_socket_goes_elsewhere(contained: Block) -> None:
             accepted, _ = door.accept()
             accepted.sendall(b"enforcer")
             accepted.close()
-            assert asking.communicate(timeout=30)[0] == "0x57656972 0\nb'enforcer'\n"
+            assert asking.communicate(timeout=30)[0] == "0x57650005 0\nb'enforcer'\n"
 
 
 @pytest.mark.parametrize("how", [{"mark": 5}, {}], ids=["mark", "cgroup"])
@@ -200,7 +200,7 @@ def test_a_crew_cannot_mark_a_socket_that_leaves(contained: Block, how: dict[str
 import socket
 s = socket.socket()
 s.settimeout(2)
-s.setsockopt(socket.SOL_SOCKET, 36, 0x57656972)
+s.setsockopt(socket.SOL_SOCKET, 36, 0x57650005)
 s.connect(("203.0.113.1", {PORT}))
 print(s.getsockopt(socket.SOL_SOCKET, 36))
 """
@@ -232,19 +232,140 @@ def test_a_port_that_is_bound_is_not_a_listener(contained: Block) -> None:
     squatter.communicate("\n", timeout=10)
 
 
-def test_a_listener_that_gives_way_is_not_followed(contained: Block) -> None:
-    """Marked packets that open reach only sockets of the slice: the rules close the moment between check and packet."""
-    script = f"""
-import socket
-s = socket.socket()
-s.settimeout(2)
-s.setsockopt(socket.SOL_SOCKET, 36, 0x57656972)
+MARKED = """
+import socket, sys
+s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
+s.settimeout(1)
+s.setsockopt(socket.SOL_SOCKET, 36, int(sys.argv[3], 16))
 try:
-    s.connect(("127.0.0.1", {SERVED}))
+    s.connect((sys.argv[1], int(sys.argv[2])))
     print("through")
 except TimeoutError:
     print("dropped")
 """
+
+
+def test_a_listener_that_gives_way_is_not_followed(contained: Block) -> None:
+    """Marked packets that open reach only sockets of the slice: the rules close the moment between check and packet."""
     with served(contained, "127.0.0.1", inside=False):
-        assert contained.python(script, inside=False).communicate(timeout=20)[0] == "dropped\n"
+        dialling = contained.python(MARKED, "127.0.0.1", SERVED, "57650005", inside=False)
+        assert dialling.communicate(timeout=20)[0] == "dropped\n"
         assert ask(contained, "127.0.0.1", inside=False).startswith("echo ")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_the_mark_names_the_workload(contained: Block, address: str) -> None:
+    """One workload's marked packet, and another's listener that came in between: dialled from outside, where the hooks
+    of connect say nothing."""
+    with served(contained, address, **ONE):
+        dialling = {mark: contained.python(MARKED, address, SERVED, mark, inside=False)
+                    for mark in ("57650005", "57650006", "57658005", "57650000")}
+        said = {mark: process.communicate(timeout=20)[0] for mark, process in dialling.items()}
+    assert said == {"57650005": "through\n", "57650006": "dropped\n", "57658005": "dropped\n",
+                    "57650000": "dropped\n"}
+
+
+GROUP = """
+import socket, sys
+family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
+door = socket.socket(family)
+door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+try:
+    door.bind((sys.argv[1], int(sys.argv[2])))
+    print("bound", flush=True)
+except OSError as error:
+    sys.exit(f"{error.strerror}")
+sys.stdin.readline()
+door.listen()
+print("listening", flush=True)
+while True:
+    one, _ = door.accept()
+    with one:
+        one.sendall(sys.argv[3].encode())
+"""
+DIAL = """
+import socket, sys
+family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
+said = []
+for _ in range(int(sys.argv[4])):
+    with socket.socket(family) as one:
+        one.settimeout(float(sys.argv[3]))
+        try:
+            one.connect((sys.argv[1], int(sys.argv[2])))
+            said.append(one.makefile().read())
+        except OSError as error:
+            said.append(type(error).__name__)
+print(*said, flush=True)
+"""
+
+
+def dial(block: Block, address: str, times: int, patience: float = 5.0, script: str = DIAL) -> list[str]:
+    """What so many connects of workload ONE brought, `patience` seconds each."""
+    return block.python(script, address, SERVED, patience, times, **ONE).communicate(timeout=60)[0].split()
+
+
+@contextmanager
+def grouped(block: Block, address: str, name: str, **how: object) -> Iterator[Callable[[], None]]:
+    """Bound; it listens once what is yielded is called."""
+    process = block.python(GROUP, address, SERVED, name, **how)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "bound\n"
+
+    def listen() -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "listening\n"
+
+    yield listen
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize(("layers", "address"), [("contained", "127.0.0.1"), ("without_rules", "::1")])
+@pytest.mark.parametrize("other", [OTHER, {"inside": False}], ids=["another's", "the host's"])
+def test_a_group_that_others_joined(
+    request: pytest.FixtureRequest, layers: str, other: dict[str, object], address: str) -> None:
+    """SO_REUSEPORT: who of the group gets a connection is chosen by its ports, after the look at who listens."""
+    block: Block = request.getfixturevalue(layers)
+    with listener(socket.AF_INET6 if ":" in address else socket.AF_INET), \
+            grouped(block, address, "others", **other) as joins, grouped(block, address, "own", **ONE) as listens:
+        listens()
+        assert dial(block, address, 4) == ["own"] * 4
+        joins()
+        said = dial(block, address, 20, 0.05)
+        assert "others" not in said
+        assert len(said) == 20
+
+
+def test_a_group_of_ones_own(contained: Block) -> None:
+    with grouped(contained, "127.0.0.1", "own", **ONE) as first, grouped(contained, "127.0.0.1", "own", **ONE) as then:
+        first()
+        then()
+        assert dial(contained, "127.0.0.1", 8) == ["own"] * 8
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("127.0.0.1", "127.0.0.1"), ("", "127.0.0.1"), ("::1", "::1")])
+@pytest.mark.parametrize("other", [OTHER, {"inside": False}], ids=["another's", "the host's"])
+def test_a_crew_joins_no_group_of_others(
+    contained: Block, theirs: str, ours: str, other: dict[str, object]) -> None:
+    """A part of who connects to them would come to the crew, and be dropped."""
+    with grouped(contained, theirs, "theirs", **other) as listens:
+        listens()
+        said, _ = contained.python(GROUP, ours, SERVED, "own", **ONE).communicate(timeout=30)
+    assert said == "Address already in use\n"
+
+
+@pytest.mark.parametrize("layers", ["contained", "without_rules"])
+def test_a_port_that_was_used_a_moment_ago(request: pytest.FixtureRequest, layers: str) -> None:
+    """The server closed first: its end is remembered (TIME_WAIT), and a SYN of the same ports opens anew (RFC 9293
+    3.6.1)."""
+    twice = DIAL.replace("with socket.socket(family) as one:", "with socket.socket(family) as one:\n        "
+                         "one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n        one.bind((sys.argv[1], "
+                         "17339))")
+    block: Block = request.getfixturevalue(layers)
+    with grouped(block, "127.0.0.1", "own", **ONE) as listens:
+        listens()
+        assert dial(block, "127.0.0.1", 10, script=twice) == ["own"] * 10
