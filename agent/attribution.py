@@ -39,6 +39,28 @@ def parse_origin(raw: bytes) -> Origin:
                   HOOKS[one.hook], VERDICTS[one.verdict])
 
 
+TURNS: Final = {abi.TURN_CONNECT: "connect", abi.TURN_QUESTION: "question"}
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """What of a workload came out of turn (probes/bpf/turns.bpf.c)."""
+
+    owner: int                        # 0: known by its cgroup only
+    cgroup: int                       # id, where there is no owner
+    what: str                         # "connect", or "question" to the resolver
+    refused: int
+    unwritten: int                    # connects within the workload: let through, and not in the ring
+
+
+def parse_bounded(turn: bytes, over: bytes) -> Bounded:
+    """Raises ValueError: not a record of this build's."""
+    whose, count = abi.parse(abi.Turn, turn), abi.parse(abi.Over, over)
+    if whose.what not in TURNS:
+        raise ValueError(f"turn {whose.what}")
+    return Bounded(whose.owner, whose.cgroup, TURNS[whose.what], count.refused, count.unwritten)
+
+
 @dataclass(frozen=True)
 class Held:
     """One TCP or UDP socket, as sock_diag says."""

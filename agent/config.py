@@ -222,7 +222,8 @@ RUNTIME: Final = Section("runtime", Runtime, False, "Names, places and users of 
 ))
 ENFORCER: Final = Section("enforcer", Enforcer, False, "The one process that crews reach.", (
     Field("port", kinds.HIGH_PORT, "Port of its listeners on 127.0.0.1 and ::1.", 15432, restart=True),
-    Field("max_sessions", kinds.count(1, 100000), "Sessions at a time; one more is refused.", 1000),
+    Field("max_sessions", kinds.count(1, 100000), "Sessions at a time; one more is refused. The last tenth is for "
+          "workloads with less than half of them.", 1000),
     Field("hold", kinds.duration("1s", "7d"), "How long a held operation waits where its rule does not say.", "15m"),
     Field("durable", kinds.choice("writes", "all", "none"), "Which operations wait until their record is on disk.",
           "writes"),

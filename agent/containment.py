@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from agent import cgroups, nft, sockdiag
-from agent.attribution import Held, Origin, find_asker, find_redirected, parse_origin
+from agent.attribution import Bounded, Held, Origin, find_asker, find_redirected, parse_bounded, parse_origin
 from agent.beside import find_mangling
 from agent.contained import Contained
 from agent.holdings import ELSEWHERE, OWN, SENT, Foreign, Holdings, cookie_of
@@ -227,6 +227,12 @@ class Containment:
     def drain(self) -> list[Origin]:
         """Connects since the last call, in order."""
         return [parse_origin(raw) for raw in self._reader().drain()]
+
+    def bounded(self) -> list[Bounded]:
+        """What came out of turn since the last call."""
+        fd, spec = self._map("overs"), links.MAPS["overs"]
+        taken = ((turn, libbpf.take(fd, turn, spec.value_size)) for turn in list(libbpf.keys(fd, spec.key_size)))
+        return [parse_bounded(turn, over) for turn, over in taken if over is not None]
 
     def mark(self, pid: int, owner: int) -> None:
         """`pid` in the initial pid namespace; its children will have the mark, those it already has do not.  Raises

@@ -78,7 +78,7 @@ class Holdings:
         self._crew, self._whose, self._outside = crew, whose, outside
         self._known: frozenset[int] = frozenset()
         self._waiting: dict[int, int] = {}     # inode -> rounds in which it was missed
-        self._others: dict[int, str] = {}      # inode -> what it did when it was looked at last: SENT, IDLE, its peer, ...
+        self._others: dict[int, str] = {}      # inode -> what it did at the last look: SENT, IDLE, its peer, ...
 
     def look(self, pids: Iterable[int], end: str) -> list[Foreign]:
         """`end`: CONNECTION (what has none: the process), PROCESS or RECORD."""

@@ -154,5 +154,6 @@ def differences(listing: str, rules: Ruleset, same: Callable[[int, str], bool]) 
 
 
 def _lines(text: str) -> list[str]:
-    bare = (_CGROUP.sub(r"socket cgroupv2 level \1", line.strip()).replace(_SHORT, _MARKED) for line in text.splitlines())
+    lines = text.replace(_SHORT, _MARKED).splitlines()
+    bare = (_CGROUP.sub(r"socket cgroupv2 level \1", line.strip()) for line in lines)
     return [line for line in bare if line]

@@ -61,6 +61,7 @@ RETRY: Final = 1.0                    # seconds before the launcher is started a
 RING_LINES: Final = 100_000           # connects that wait for the journal; more stay in the ring, and then are refused
 SHARED: Final = 10.0                  # seconds between looks at who else has the workloads' uids and directories
 RESOLVED: Final = 15.0                # seconds that the enforcer may take to resolve a name
+BOUNDED: Final = {"connect": "connects.bounded", "question": "dns.bounded"}
 PROBE: Final = "weir-self-probe"      # the workload that the self-probe is attributed to
 
 
@@ -324,6 +325,7 @@ class Agent:
         await self._look_at_workloads()
         self._sweep()
         await self._recover_networks()
+        await self._tell_bounded()
         if self.resolver.sweep():
             self._forget()
         self._watch_journal()
@@ -359,6 +361,19 @@ class Agent:
         before, self.health.networks = self.health.networks, tuple(await self.networks.recover(self.owners))
         if self.health.networks and self.health.networks != before:
             self.tell("network.lost", {"reason": "; ".join(self.health.networks)})
+
+    async def _tell_bounded(self) -> None:
+        """What the kernel refused because a workload was too fast: one event each, of however many."""
+        try:
+            found = await asyncio.to_thread(self.kernel.bounded)
+        except Exception as reason:   # what is wrong with the block is said by the watch
+            LOG.warning("what came out of turn could not be read: %s", reason)
+            return
+        for one in found:
+            start = self.owners.find(one.owner) if one.owner else self.owners.find_cgroup(one.cgroup)
+            self.tell(BOUNDED[one.what], {
+                "owner": one.owner, "refused": one.refused, "unwritten": one.unwritten,
+            }, start.workload if start else "")
 
     def _watch_journal(self) -> None:
         config = self.config.recording

@@ -8,6 +8,8 @@ from typing import Final, TypeVar
 HOOK_MARK, HOOK_CGROUP, HOOK_SOCKET = 1, 2, 3
 VERDICT_REDIRECTED, VERDICT_DNS, VERDICT_REFUSED, VERDICT_LOCAL, VERDICT_ELSEWHERE = 1, 2, 3, 4, 8
 LOCAL_MARK, LOCAL_MASK, LOCAL_OWNER = 0x57650000, 0xffff0000, 0x7fff
+TURN_CONNECT, TURN_QUESTION = 1, 2
+CONNECTS, CONNECTS_AT_ONCE, QUESTIONS, QUESTIONS_AT_ONCE = 500, 1000, 200, 400
 
 PID_MAX: Final = 1 << 22              # PID_MAX_LIMIT of 64-bit kernels, linux/threads.h: no pid is past the array
 RING_BYTES: Final = 1 << 20
@@ -37,12 +39,21 @@ class Place(ctypes.Structure):
     _fields_ = (("address", ctypes.c_uint8 * 16), ("port", ctypes.c_uint16), ("pad", ctypes.c_uint8 * 6))
 
 
+class Turn(ctypes.Structure):
+    _fields_ = (("cgroup", ctypes.c_uint64), ("owner", ctypes.c_uint32), ("what", ctypes.c_uint32))
+
+
+class Over(ctypes.Structure):
+    _fields_ = (("refused", ctypes.c_uint64), ("unwritten", ctypes.c_uint64))
+
+
 class Maker(ctypes.Structure):
     _fields_ = (("cgroup", ctypes.c_uint64), ("owner", ctypes.c_uint32), ("inside", ctypes.c_uint32))
 
 
 STRUCTS: Final[dict[str, type[ctypes.Structure]]] = {
-    "settings": Settings, "origin": Origin, "connection": Connection, "place": Place, "maker": Maker}
+    "settings": Settings, "origin": Origin, "connection": Connection, "place": Place, "maker": Maker,
+    "turn": Turn, "over": Over}
 
 _S = TypeVar("_S", bound=ctypes.Structure)
 

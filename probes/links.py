@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 TASK_EVENT: Final = "task/task_newtask"
 ROOT, SLICE, TASKS, SECURITY = "root", "slice", "tasks", "security"
 PLACES: Final = 4096                  # registered addresses and ports on loopback
+TURNS: Final = 4096                   # workloads that are told apart by how fast they are
 
 
 class PlatformError(RuntimeError):
@@ -72,6 +73,8 @@ MAPS: Final[Mapping[str, Map]] = {
     "owners": Map(libbpf.ARRAY, 4, 4, abi.PID_MAX),
     "connections": Map(libbpf.LRU_HASH, ctypes.sizeof(abi.Connection), ctypes.sizeof(abi.Origin), 65536),
     "places": Map(libbpf.HASH, ctypes.sizeof(abi.Place), 1, PLACES),
+    "turns": Map(libbpf.LRU_HASH, ctypes.sizeof(abi.Turn), 8, TURNS),
+    "overs": Map(libbpf.LRU_HASH, ctypes.sizeof(abi.Turn), ctypes.sizeof(abi.Over), TURNS),
     "origins": Map(libbpf.SK_STORAGE, 4, ctypes.sizeof(abi.Origin), 0),
     "makers": Map(libbpf.SK_STORAGE, 4, ctypes.sizeof(abi.Maker), 0),
     "ring": Map(libbpf.RINGBUF, 0, 0, abi.RING_BYTES),

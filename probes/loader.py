@@ -33,6 +33,7 @@ from probes.links import (
     SECURITY,
     TASK_EVENT,
     TASKS,
+    TURNS,
     Hook,
     PlatformError,
     check_maps,
@@ -45,7 +46,7 @@ from probes.links import (
 )
 
 SOURCES: Final = Path(__file__).resolve().parent / "bpf"
-FILES: Final = ("maps", "task", "socket", "local", "connect", "packet", "lsm")  # one translation unit, in this order
+FILES: Final = ("maps", "task", "socket", "turns", "local", "connect", "packet", "lsm")   # one unit, in this order
 _NEWTASK: Final = {"pid": (8, 4), "clone_flags": (32, 8)}             # as task.bpf.c has them
 _PATH: Final = re.compile(r"[A-Za-z0-9_./-]+")
 
@@ -132,15 +133,21 @@ def _compile(bpffs: Path, headers: Path | None, more: Sequence[str] = ()) -> Any
     if not _PATH.fullmatch(str(bpffs)):
         raise ValueError(f"{bpffs}: letters, digits, '_', '.', '-' and '/' only")
     _choose_headers(headers)
-    text = "\n".join((SOURCES / f"{name}.bpf.c").read_text() for name in FILES)
-    flags = [f"-DPID_MAX={abi.PID_MAX}", f"-DRING_BYTES={abi.RING_BYTES}", f'-DPIN="{bpffs}/"', f"-I{SOURCES}",
-             "-Wno-everything", *more]
     # What bcc knows by its name (lsm__) it would load and attach by itself, legacy.
     bcc = type("Programs", (importlib.import_module("bcc").BPF,), {"_trace_autoload": lambda _: None})
     try:
-        return bcc(text=text, cflags=flags)
+        return bcc(text=source(), cflags=[*flags(bpffs), *more])
     except Exception as reason:       # bcc raises bare Exception
         raise PlatformError(f"the programs do not compile: {reason}") from None
+
+
+def source() -> str:
+    return "\n".join((SOURCES / f"{name}.bpf.c").read_text() for name in FILES)
+
+
+def flags(bpffs: Path) -> list[str]:
+    return [f"-DPID_MAX={abi.PID_MAX}", f"-DRING_BYTES={abi.RING_BYTES}", f"-DTURNS={TURNS}", f'-DPIN="{bpffs}/"',
+            f"-I{SOURCES}", "-Wno-everything"]
 
 
 def _load(module: Any, hook: Hook) -> int:

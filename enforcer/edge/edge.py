@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from typing import Final
 from typing import Protocol as Interface
 
 from agent.contract.credential import Credential
@@ -60,6 +61,9 @@ class Loading(Interface):
     async def load(self, context: Context, database: str, credential: Credential, stale: int) -> tuple[object, str]: ...
 
 
+ARRIVING: Final = 4096                # connections that are not attributed yet: the turns of four (probes/bpf)
+
+
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """What is in force; replaced as a whole."""
@@ -110,16 +114,27 @@ class Edge:
         if not self.live:
             self.idle.set()
 
-    def why_not(self) -> str:
-        """Why no new connection can be taken now, "" if it can."""
+    def why_not(self, owner: Owner | None = None) -> str:
+        """Why no new connection (of this owner) can be taken now, "" if it can."""
         if self.configuration is None or self.commit is None:
             return "the enforcer is not configured yet"
         if self.draining:
             return "the enforcer is stopping"
         if self.commit.failure:
             return f"nothing can be recorded: {self.commit.failure}"
-        if len(self.live) + self.arriving > self.configuration.max_sessions:
-            return f"{self.configuration.max_sessions} sessions are open, which is the most"
+        if self.arriving > ARRIVING:
+            return "too many connections arrive at once"
+        return self._no_place(owner, self.configuration.max_sessions) if owner is not None else ""
+
+    def _no_place(self, owner: Owner, most: int) -> str:
+        """The last tenth is for workloads that have less than half of all: none keeps every other one out."""
+        free = most - len(self.live)
+        if free <= 0:
+            return f"{most} sessions are open, which is the most"
+        if free <= most // 10:
+            own = sum(one.view().workload == owner.workload for one in self.live.values())
+            if own * 2 >= most:
+                return f"{own} sessions of this workload are open, and the last places are for others"
         return ""
 
     def mode(self, workload: str) -> str:

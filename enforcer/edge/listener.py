@@ -26,7 +26,7 @@ from enforcer.words.errors import ConfigError, RecordingError
 
 LOG = logging.getLogger("weir.listener")
 
-EARLY: Final = 64 << 10               # bytes kept before attribution
+EARLY: Final = 16 << 10               # bytes kept before attribution
 BACKLOG: Final = 1024
 
 
@@ -91,7 +91,7 @@ class Arrival(asyncio.Protocol):
             return
         destination = f"{answer.destination} {answer.port}"
         gone = "" if self._transport is not None else "gone before it could be attributed"
-        reason = gone or self._edge.why_not() or self._place(answer)
+        reason = gone or self._edge.why_not(answer) or self._place(answer)
         if reason:
             self._refuse(answer, destination, reason)
 

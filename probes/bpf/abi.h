@@ -18,6 +18,14 @@
 #define LOCAL_MASK 0xffff0000
 #define LOCAL_OWNER 0x7fff      /* the number's bits; the highest one: of a cgroup, where there is no owner */
 
+/* Turns of each workload: so many a second, so many at once. */
+#define TURN_CONNECT 1
+#define TURN_QUESTION 2         /* a datagram to the resolver */
+#define CONNECTS 500
+#define CONNECTS_AT_ONCE 1000
+#define QUESTIONS 200
+#define QUESTIONS_AT_ONCE 400
+
 struct settings {               /* array of one */
 	u64 slice;              /* id of the crews' cgroup: its directory's inode */
 	u32 level;              /* its depth below the root of cgroup v2 */
@@ -51,6 +59,17 @@ struct place {                  /* on loopback, of a target or an egress entry: 
 	u8 address[16];
 	u16 port;
 	u8 pad[6];
+};
+
+struct turn {                   /* whose, and of what */
+	u64 cgroup;             /* id, where there is no owner */
+	u32 owner;
+	u32 what;
+};
+
+struct over {                   /* what came out of turn, until the agent takes the count */
+	u64 refused;
+	u64 unwritten;          /* within the workload: let through, and not in the ring */
 };
 
 struct maker {                  /* who made a socket: kept with it */

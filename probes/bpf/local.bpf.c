@@ -12,6 +12,19 @@ static __always_inline bool record(struct origin *origin)
 	return true;
 }
 
+/* And in turn. */
+static __always_inline bool record_in_turn(struct settings *s, struct crew *crew, struct origin *origin)
+{
+	struct turn turn = turn_to_connect(s, crew);
+	if (in_turn(&turn, CONNECTS, CONNECTS_AT_ONCE))
+		return record(origin);
+	struct over *over = count_over(&turn);
+	if (over)
+		__sync_fetch_and_add(&over->refused, 1);
+	bpf_set_retval(-99);    /* EADDRNOTAVAIL: as where every port is taken, which is what a kernel says to who is so fast */
+	return false;
+}
+
 #define NOBODY 0                                                /* no listener there */
 #define OTHERS 1
 #define OWN 2
@@ -43,7 +56,7 @@ static __always_inline bool set_mark(struct bpf_sock_addr *ctx, u32 mark)
 }
 
 /* A connect that stays within the workload, or finds nobody: PASS or REFUSE; -1 for any other. */
-static __always_inline int connect_local(struct bpf_sock_addr *ctx, struct crew *crew, struct origin *origin, u32 *to)
+static __always_inline int connect_local(struct bpf_sock_addr *ctx, struct settings *s, struct crew *crew, struct origin *origin, u32 *to)
 {
 	struct place place = { .port = origin->port };
 	__builtin_memcpy(place.address, to, 16);
@@ -57,7 +70,16 @@ static __always_inline int connect_local(struct bpf_sock_addr *ctx, struct crew 
 		return REFUSE;
 	}
 	origin->verdict = VERDICT_LOCAL;
-	return set_mark(ctx, local_mark(crew->owner, crew->cgroup)) && record(origin) ? PASS : REFUSE;
+	if (!set_mark(ctx, local_mark(crew->owner, crew->cgroup)))
+		return REFUSE;
+	struct turn turn = turn_to_connect(s, crew);
+	if (in_turn(&turn, CONNECTS, CONNECTS_AT_ONCE))
+		return record(origin) ? PASS : REFUSE;
+	struct over *over = count_over(&turn);
+	if (!over)
+		return REFUSE;
+	__sync_fetch_and_add(&over->unwritten, 1);              /* it leads nowhere, and nothing waits for its account */
+	return PASS;
 }
 
 /* The listeners' port is no crew's to bind, nor is the resolver's: whoever has it gets what others send there.  Nor is any

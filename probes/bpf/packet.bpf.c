@@ -110,6 +110,23 @@ static __always_inline bool to_own(struct __sk_buff *packet, struct seen *seen)
 	return false;
 }
 
+static __always_inline bool may_ask(struct __sk_buff *packet, struct settings *s)
+{
+	struct turn turn = { .what = TURN_QUESTION };
+	struct bpf_sock *asker = packet->sk;
+	struct maker *maker = asker ? makers.sk_storage_get(asker, 0, 0) : 0;
+	if (maker)
+		turn.owner = maker->owner;
+	if (!turn.owner)
+		turn.cgroup = bpf_skb_ancestor_cgroup_id(packet, s->level + 1);
+	if (in_turn(&turn, QUESTIONS, QUESTIONS_AT_ONCE))
+		return true;
+	struct over *over = count_over(&turn);
+	if (over)
+		__sync_fetch_and_add(&over->refused, 1);
+	return false;
+}
+
 /* On the slice: packets of sockets that were made in it, after nftables' redirect. */
 int egress(struct __sk_buff *packet)
 {
@@ -118,7 +135,7 @@ int egress(struct __sk_buff *packet)
 	if (!s || !look(packet, &seen))
 		return REFUSE;
 	if (is_resolver(s, seen.to, seen.to_port))
-		return PASS;
+		return seen.protocol != IPPROTO_UDP || may_ask(packet, s) ? PASS : REFUSE;
 	if (seen.protocol != IPPROTO_TCP || !is_loopback(seen.to))
 		return REFUSE;
 	/* A socket that is bound to another interface sends what is for a loopback address to the wire. */
@@ -144,8 +161,9 @@ int ingress(struct __sk_buff *packet)
 		return is_resolver(s, seen.from, seen.from_port) ? PASS : REFUSE;
 	if (!seen.opens)
 		return PASS;
-	if (!is_local(packet->mark) || !is_loopback(seen.from) || !packet->sk)
+	struct bpf_sock *at = packet->sk;
+	if (!is_local(packet->mark) || !is_loopback(seen.from) || !at)
 		return REFUSE;
-	struct bpf_sock *listener = bpf_get_listener_sock(packet->sk);
+	struct bpf_sock *listener = bpf_get_listener_sock(at);
 	return listener && is_own(listener, packet->mark) ? PASS : REFUSE;
 }

@@ -1,6 +1,6 @@
 """What containment costs: a connect of a crew and of everybody else, conntrack entries, memory at rest.
 
-    PYTHONPATH=tests:. python -m bench.connects [--count 2000] [--rounds 5] [--out FILE]      root
+    PYTHONPATH=tests:. python -m bench.connects [--count 1000] [--rounds 5] [--out FILE]      root
 
 Medians within a round; ordinary processes are measured before Weir is there, while it is, and after it was released.
 """
@@ -143,7 +143,7 @@ def caused(ask: Ask) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench.connects")
-    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(arguments)

@@ -116,3 +116,35 @@ def test_a_registered_place_is_not_the_crews_own(host: Installed) -> None:
         said = one.run_inside(["/usr/bin/python3", "-c", ASK, str(REGISTERED)])[1]
         assert said, "it connected, to the enforcer"
         assert "200" not in said
+
+
+FLOOD = """
+import socket, sys, time
+end = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end:
+    with socket.socket() as one:
+        one.setblocking(False)
+        try:
+            one.connect(("203.0.113.9", 9))
+        except OSError:
+            pass
+"""
+
+
+def test_who_connects_as_fast_as_it_can_keeps_nobody_from_connecting(host: Installed) -> None:
+    flood = ["sh", "-c", '/usr/bin/python3 -c "$1" 5 & /usr/bin/python3 -c "$1" 5; wait', "sh", FLOOD]
+    with host.inside() as other, subprocess.Popen(host.crew_argv(*flood), stdin=subprocess.DEVNULL, cwd=host.lab.home,
+                                                  env=host.lab.client_environment()) as fast:
+        while fast.poll() is None:
+            assert other.run_inside(["/usr/bin/python3", "-c", READ, "127.0.0.1", str(EGRESS)])[1] == "the host's\n"
+        assert fast.returncode == 0
+    file = sorted(host.recording.glob("*.sqlite"))[-1]
+    asked = ("SELECT count(*), sum(detail ->> 'refused') FROM host_event WHERE name = 'connects.bounded' "
+             "AND workload = 'crew'")
+
+    def recorded() -> bool:
+        said = subprocess.run(["sqlite3", "-readonly", str(file), asked], capture_output=True, text=True, check=True)
+        events, refused = said.stdout.split("|")
+        return 2 <= int(events) <= 20 and int(refused) > 1000
+
+    wait_until("what was refused is on record, a few times", recorded, 20)

@@ -70,15 +70,13 @@ REPLACE = """
 import os, sys
 sys.path.insert(0, sys.argv[3])
 from pathlib import Path
-from probes import abi, libbpf, links, loader
+from probes import libbpf, links, loader
 loader._choose_headers(Path(sys.argv[2]))
 import bcc
-text = "\\n".join((loader.SOURCES / f"{name}.bpf.c").read_text() for name in loader.FILES)
-text = text.replace("int connect4(struct bpf_sock_addr *ctx)\\n{", "int connect4(struct bpf_sock_addr *ctx)\\n{\\n"
-                    "\\tstruct settings *s = current_settings();\\n\\tif (s && s->listener)\\n\\t\\treturn PASS;")
-flags = [f"-DPID_MAX={abi.PID_MAX}", f"-DRING_BYTES={abi.RING_BYTES}", f'-DPIN="{sys.argv[1]}/"', f"-I{loader.SOURCES}",
-         "-Wno-everything"]
-module = bcc.BPF(text=text, cflags=flags)
+begins = "int connect4(struct bpf_sock_addr *ctx)\\n{\\n"
+text = loader.source().replace(begins, begins + "\\tstruct settings *s = current_settings();\\n"
+                               "\\tif (s && s->listener)\\n\\t\\treturn PASS;")
+module = bcc.BPF(text=text, cflags=loader.flags(Path(sys.argv[1])))
 hook = next(one for one in links.HOOKS if one.name == "connect4")
 program = module.load_func(hook.name, hook.program_type, attach_type=hook.attach_type).fd
 with links.opened(links.link_pin(Path(sys.argv[1]), "connect4")) as link:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from enforcer.edge import listener
+from enforcer.edge import edge, listener
 from enforcer.words import commands as words
 from enforcer.words import events, inputs
 
@@ -186,6 +186,66 @@ def test_a_client_that_said_all_before_it_was_attributed(house) -> None:
         writer.close()
 
     run(house, work)
+
+
+def test_one_workload_does_not_take_every_place(house) -> None:
+    """Who opens as many connections as it can, and holds them."""
+    house.most = 20
+
+    async def work() -> None:
+        async def server(reader, writer) -> None:
+            writer.write(b"here")
+            await reader.read()
+            writer.close()
+
+        from agent.contract.target import Egress
+
+        upstream = await house.serve(server)
+        port = await house.open(egress=Egress("model", ("127.0.0.1",), (upstream,)))
+
+        async def connect(workload: str) -> asyncio.StreamWriter | None:
+            house.asked.owner = house.owner(upstream, egress="model", workload=workload)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                return writer if await reader.readexactly(4) == b"here" else None
+            except (asyncio.IncompleteReadError, ConnectionResetError):
+                writer.close()
+                return None
+
+        greedy = [await connect("greedy") for _ in range(25)]
+        assert [one is not None for one in greedy] == [True] * 18 + [False] * 7
+        others = [await connect("other"), await connect("another")]
+        assert None not in others
+        assert await connect("third") is None
+        for one in (*greedy, *others):
+            if one is not None:
+                one.close()
+
+    run(house, work)
+    assert {event[9] for event in refusals(house)} == {
+        "18 sessions of this workload are open, and the last places are for others",
+        "20 sessions are open, which is the most"}
+
+
+def test_what_arrives_takes_no_sessions_place(house, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows yet whose it is; more than can be asked for at once is reset."""
+    house.most = 5
+    monkeypatch.setattr(edge, "ARRIVING", 8)
+
+    async def work() -> None:
+        port = await house.open()
+        house.asked.gate = asyncio.Event()
+        links = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
+        while len(house.asked.whois_calls) < 8:
+            await asyncio.sleep(0.01)
+        assert await is_reset(port)
+        house.asked.gate.set()
+        for _, writer in links:
+            writer.close()
+
+    run(house, work)
+    assert refusals(house)[0][9] == "too many connections arrive at once"
+    assert len(refusals(house)) == 9
 
 
 def test_a_drain_refuses(house) -> None:
