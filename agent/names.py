@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import string
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from agent.config import Config
@@ -15,7 +16,7 @@ from agent.contract.target import ENFORCE, SHADOW
 from agent.fields import is_address
 from agent.journal import VALUE, Journal, JournalError
 from agent.kernel import Kernel
-from agent.owners import Owners
+from agent.owners import Owners, Start
 from agent.resolve import Known, check_addresses
 
 UNLISTED: Final = "no target and no egress entry has this name"
@@ -40,14 +41,21 @@ class Askers:
     ) -> None:
         self._kernel, self._owners, self._journal = kernel, owners, journal
         self._config, self._known, self._changed = config, known, changed
+        # Of its own: however many ask, the threads in which connections are attributed are free.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="askers")
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
 
     async def who_asks(self, question: WhoAsks) -> AskerAnswer:
-        cgroup = await asyncio.to_thread(
-            self._kernel.asker, question.netns, question.stream, question.address, question.port)
-        start = self._owners.find_cgroup(cgroup) if cgroup else None
+        start = await asyncio.get_running_loop().run_in_executor(self._thread, self._start, question)
         if start is None:
             return AskerAnswer(question.number, reason="no socket of a workload has this address and port")
         return AskerAnswer(question.number, start.workload)
+
+    def _start(self, question: WhoAsks) -> Start | None:
+        cgroup = self._kernel.asker(question.netns, question.stream, question.address, question.port)
+        return self._owners.find_cgroup(cgroup) if cgroup else None
 
     def name_asked(self, asked: NameAsked) -> NameRecorded:
         """Recorded, or not answered."""

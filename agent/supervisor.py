@@ -158,10 +158,11 @@ class Agent:
             ["--journal", str(config.journal), "--recording", str(config.recordings), "--checkpoint-seconds",
              str(config.recording.checkpoint), "--rotate-bytes", str(config.recording.rotate)],
             self.ledger.question, self.ledger.told)
-        askers = Askers(self.kernel, self.owners, self.journal, lambda: self.config, self.resolver.known, self._given)
+        self.askers = Askers(
+            self.kernel, self.owners, self.journal, lambda: self.config, self.resolver.known, self._given)
         answers = Answers(
             self.kernel, self.owners, self.hashes, self._cgroups, lambda: self.config, lambda: self.places,
-            self.ledger.handed, askers)
+            self.ledger.handed, self.askers)
         self.enforcer = Enforcer(
             config.runtime.user, self._own / "enforcer", self.tell, self._service_changed,
             [one.fileno() for one in self.listeners], [one.fileno() for one in self.dns],
@@ -199,6 +200,8 @@ class Agent:
             self.hashes.close()
         if "networks" in parts:
             self.networks.close_all()
+        if "askers" in parts:
+            self.askers.close()
         close_all((*parts.get("listeners", ()), *parts.get("dns", ()), *parts.get("local", {}).values()))
         remove_own(self._own)
 

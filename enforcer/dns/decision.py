@@ -14,7 +14,7 @@ import dns.rdatatype
 from agent.contract.names import covers
 from enforcer.dns.messages import FORWARDED, Query
 
-# Below a wildcard: a crew chooses the name, and whoever has the zone reads it.
+# Below a wildcard: a crew chooses the name, and whoever has the zone reads it.  Each workload has its own.
 LABEL: Final = 40                     # characters of one label
 BELOW: Final = 64                     # characters in all
 LABELS: Final = 3
@@ -25,6 +25,7 @@ UNLISTED_LABELS, UNLISTED_NAME = 8, 128
 UNLISTED_FRESH: Final = 300           # new names a minute
 REMEMBERED: Final = 256               # names that are not new, each wildcard
 RATE, BURST = 10.0, 50.0              # questions a second, each wildcard
+TOLD: Final = 20                      # refusals a second that are recorded one by one, each workload
 CREW_RATE, CREW_BURST = 100.0, 400.0  # questions a second, each workload
 WORKLOADS: Final = 1024               # that are told apart
 
@@ -100,6 +101,28 @@ class Below:
         return ""
 
 
+class Crew:
+    """What one workload asked."""
+
+    def __init__(self) -> None:
+        self._bucket = Bucket(CREW_RATE, CREW_BURST)
+        self.told = Bucket(TOLD, TOLD)
+        self._below: dict[str, Below] = {}
+
+    def may_ask(self, now: float) -> bool:
+        return self._bucket.take(now)
+
+    def below(self, pattern: str) -> Below:
+        """A wildcard, or UNLISTED."""
+        if pattern not in self._below:
+            self._below[pattern] = Below() if pattern != UNLISTED else Below(
+                CREW_RATE, CREW_BURST, UNLISTED_FRESH, "that are not listed")
+        return self._below[pattern]
+
+    def keep(self, wildcards: Iterable[str]) -> None:
+        self._below = {one: self._below[one] for one in (*wildcards, UNLISTED) if one in self._below}
+
+
 class Decisions:
     """For one configuration.  What was asked is remembered beyond it: a reload is no way to begin anew."""
 
@@ -107,11 +130,9 @@ class Decisions:
         every = tuple(patterns)
         self._names = frozenset(one for one in every if not one.startswith("*."))
         self._wildcards = tuple(one for one in every if one.startswith("*."))
-        kept: dict[str, Below] = before._below if before else {}
-        self._below: dict[str, Below] = {one: kept.get(one) or Below() for one in self._wildcards}
-        self._below[UNLISTED] = kept.get(UNLISTED) or Below(
-            CREW_RATE, CREW_BURST, UNLISTED_FRESH, "that are not listed")
-        self._crews: OrderedDict[str, Bucket] = before._crews if before else OrderedDict()
+        self._crews: OrderedDict[str, Crew] = before._crews if before else OrderedDict()
+        for crew in self._crews.values():
+            crew.keep(self._wildcards)
 
     def decide(self, query: Query) -> Refused | Empty | Forward:
         """By the question alone."""
@@ -133,16 +154,19 @@ class Decisions:
             return Refused("not a host's name")
         return Forward(UNLISTED) if query.kind in FORWARDED else Empty()
 
-    def why_not(self, query: Query, pattern: str, workload: str, now: float) -> str:
-        """By what was asked before."""
-        crew = self._crews.setdefault(workload, Bucket(CREW_RATE, CREW_BURST))
+    def crew(self, workload: str) -> Crew:
+        """"": whoever is none."""
+        crew = self._crews.setdefault(workload, Crew())
         self._crews.move_to_end(workload)
         while len(self._crews) > WORKLOADS:
             self._crews.popitem(last=False)
-        if not crew.take(now):
-            return "too many questions of this workload"
-        below = self._below.get(pattern)
-        return below.why_not(query.name, now) if below else ""
+        return crew
+
+    def why_not(self, query: Query, pattern: str, workload: str, now: float) -> str:
+        """By what was asked before."""
+        if pattern != UNLISTED and pattern not in self._wildcards:
+            return ""
+        return self.crew(workload).below(pattern).why_not(query.name, now)
 
     def _wildcard(self, name: str) -> str:
         return next((one for one in self._wildcards if covers(one, name)), "")

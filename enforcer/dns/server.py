@@ -15,7 +15,7 @@ from enforcer.edge.ends import netns_cookie, packed
 
 LOG = logging.getLogger("weir.dns")
 
-AT_ONCE: Final = 512                  # questions that are being answered; more are not heard
+AT_ONCE: Final = 1024                 # questions that are being answered; more are not heard
 A_PASS: Final = 64                    # datagrams that are read in one pass of the loop
 STREAMS: Final = 128                  # connections at a time; more are closed
 IDLE: Final = 10.0                    # seconds that a connection may be silent
@@ -30,6 +30,7 @@ class Server:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._answer: Answer = service.answer
+        self._gone = service.gone
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: set[asyncio.StreamWriter] = set()
         self._doors: list[asyncio.Server] = []
@@ -90,12 +91,14 @@ class Server:
             writer.transport.abort()
             return
         self._streams.add(writer)
+        asker = Asker(netns, True, packed(peer[0]), peer[1])
         try:
-            await self._converse(reader, writer, Asker(netns, True, packed(peer[0]), peer[1]))
+            await self._converse(reader, writer, asker)
         except (OSError, EOFError, TimeoutError):
             pass                      # it went away, or said nothing for too long
         finally:
             self._streams.discard(writer)
+            self._gone(asker)
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asker: Asker) -> None:

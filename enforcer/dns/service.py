@@ -2,11 +2,13 @@
 
 The agent records every answer before it goes out, and from then on knows that its addresses belong to the name.
 Refusals are recorded one by one up to a number a second, beyond that as a number: nobody fills the recording by asking.
+Whatever is bounded is so for each workload.  The kernel bounds what of a workload comes here at all (probes/bpf).
 """
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -24,8 +26,7 @@ from enforcer.dns.upstream import Unanswered, Upstream
 
 LOG = logging.getLogger("weir.dns")
 
-TOLD: Final = 20                      # refusals a second that are recorded one by one
-ASKED, ASKED_AT_ONCE = 500.0, 1000.0  # questions a second whose asker the agent is asked for; more are not answered
+ASKED, ASKED_AT_ONCE = 1000.0, 2000.0 # questions a second whose asker the agent is asked for: of five that hurry
 SHOWN: Final = 1024                   # characters of a name that is recorded; 253 bytes, each escaped as four, and dots
 
 
@@ -46,6 +47,13 @@ class Asker:
     address: bytes                    # 16 bytes
     port: int
 
+    @property
+    def key(self) -> tuple[int, bool, bytes, int]:
+        return self.netns, self.stream, self.address, self.port
+
+
+Whose = asyncio.Task[tuple[str, str]]
+
 
 class Service:
     def __init__(
@@ -60,9 +68,9 @@ class Service:
         self._hosts: frozenset[str] = frozenset()
         self._upstream = Upstream(None)
         self._decisions = Decisions(())
-        self._told = Bucket(TOLD, TOLD)
         self._asked = Bucket(ASKED, ASKED_AT_ONCE)
-        self._untold = 0
+        self._whose: dict[tuple[int, bool, bytes, int], Whose] = {}
+        self._untold: Counter[str] = Counter()         # by workload
         self._telling: asyncio.Task[None] | None = None
 
     def configure(self, names: Names, modes: Mapping[str, str] | None = None, hosts: Iterable[str] = ()) -> None:
@@ -93,22 +101,22 @@ class Service:
         if not self._asked.take(self._now()):
             self._count("dns_dropped")
             return None
-        verdict = self._decisions.decide(query)
-        if isinstance(verdict, Refused) and not (isinstance(verdict, Unlisted) and self._modes):
-            return await self._refuse(query, verdict.reason, asker)
-        workload, reason = await self._asking.who_asks(asker.netns, asker.stream, asker.address, asker.port)
+        workload, reason = await self._who_asks(asker)
         if reason:
-            return await self._refuse(query, f"not attributed: {reason}", None)
+            return await self._refuse(query, f"not attributed: {reason}", "")
+        if not self._decisions.crew(workload).may_ask(self._now()):
+            return await self._refuse(query, "too many questions of this workload", workload)
+        verdict = self._decisions.decide(query)
         if isinstance(verdict, Unlisted) and workload in self._modes:
             verdict = self._decisions.lax(query)
         if isinstance(verdict, Refused):
-            return await self._refuse(query, verdict.reason, None, workload)
+            return await self._refuse(query, verdict.reason, workload)
         if isinstance(verdict, Empty):
             return await self._give(query, Found(dns.rcode.NOERROR), workload, asker)
         if reason := self._decisions.why_not(query, verdict.pattern, workload, self._now()):
-            return await self._refuse(query, reason, None, workload)
+            return await self._refuse(query, reason, workload)
         try:
-            found = await self._upstream.ask(query.name, query.kind)
+            found = await self._upstream.ask(query.name, query.kind, workload)
         except Unanswered as failed:
             return await self._fail(query, str(failed), workload)
         if found.rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
@@ -126,6 +134,20 @@ class Service:
                 return said.error
         return ""
 
+    async def _who_asks(self, asker: Asker) -> tuple[str, str]:
+        """Asked once for what comes together, and once for a stream: for as long as there is that very socket."""
+        whose = self._whose.get(asker.key)
+        if whose is None:
+            whose = asyncio.get_running_loop().create_task(self._asking.who_asks(*asker.key))
+            self._whose[asker.key] = whose
+            if not asker.stream:
+                whose.add_done_callback(lambda _: self._whose.pop(asker.key, None))
+        return await asyncio.shield(whose)
+
+    def gone(self, asker: Asker) -> None:
+        """The stream has ended."""
+        self._whose.pop(asker.key, None)
+
     async def _give(self, query: Query, found: Found, workload: str, asker: Asker) -> bytes:
         said = await self._asking.name_asked(self._event(query, workload, "answered", found))
         if said.error:
@@ -141,22 +163,20 @@ class Service:
 
     async def _fail(self, query: Query, reason: str, workload: str) -> bytes:
         self._count("dns_failed")
-        if self._told.take(self._now()):
+        if self._decisions.crew(workload).told.take(self._now()):
             await self._asking.name_asked(msgspec.structs.replace(
                 self._event(query, workload, "failed"), rcode="SERVFAIL", reason=reason))
         else:
-            self._tell_later()
+            self._tell_later(workload)
         return messages.render_refusal(query, dns.rcode.SERVFAIL)
 
-    async def _refuse(self, query: Query, reason: str, asker: Asker | None, workload: str = "") -> bytes:
+    async def _refuse(self, query: Query, reason: str, workload: str) -> bytes:
         self._count("dns_refused")
-        if self._told.take(self._now()):
-            if asker is not None:
-                workload, _ = await self._asking.who_asks(asker.netns, asker.stream, asker.address, asker.port)
+        if self._decisions.crew(workload).told.take(self._now()):
             await self._asking.name_asked(msgspec.structs.replace(
                 self._event(query, workload, "refused"), rcode="REFUSED", reason=reason))
         else:
-            self._tell_later()
+            self._tell_later(workload)
         return messages.render_refusal(query, dns.rcode.REFUSED)
 
     def _event(self, query: Query, workload: str, verdict: str, found: Found | None = None) -> NameAsked:
@@ -164,14 +184,15 @@ class Service:
             0, workload, query.name[:SHOWN], query.shown, verdict, dns.rcode.to_text(found.rcode) if found else "",
             found.addresses if found else ())
 
-    def _tell_later(self) -> None:
+    def _tell_later(self, workload: str) -> None:
         """Those that are not recorded one by one, as a number once a second."""
-        self._untold += 1
+        self._untold[workload] += 1
         if self._telling is None:
             self._telling = asyncio.get_running_loop().create_task(self._tell())
 
     async def _tell(self) -> None:
         await asyncio.sleep(1.0)
-        number, self._untold, self._telling = self._untold, 0, None
-        await self._asking.name_asked(NameAsked(
-            0, "", "", "", "refused", "", (), f"{number} more questions that were refused or failed", number))
+        untold, self._untold, self._telling = self._untold, Counter(), None
+        for workload, number in untold.items():
+            await self._asking.name_asked(NameAsked(
+                0, workload, "", "", "refused", "", (), f"{number} more questions that were refused or failed", number))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+from collections import Counter
 from typing import Final
 
 import dns.rcode
@@ -17,7 +18,8 @@ from enforcer.dns.messages import AAAA, ANSWER, A, Found, Truncated, parse_answe
 
 TRY: Final = 1.5                      # seconds for one attempt
 TRIES: Final = 2
-AT_ONCE: Final = 256                  # questions that are open; more fail
+AT_ONCE: Final = 256                  # questions of crews that are open; more fail
+EACH: Final = 32                      # of one workload, what waits for an equal one too
 
 
 class Unanswered(Exception):
@@ -27,21 +29,42 @@ class Unanswered(Exception):
 class Upstream:
     def __init__(self, server: tuple[str, int] | None) -> None:
         self.server = server
-        self._open = 0
+        self._open: dict[tuple[str, dns.rdatatype.RdataType], asyncio.Task[Found]] = {}
+        self._waiting: Counter[str] = Counter()        # questions, by workload
 
-    async def ask(self, name: str, kind: dns.rdatatype.RdataType) -> Found:
-        """What it says, whatever that is.  Raises Unanswered."""
+    async def ask(self, name: str, kind: dns.rdatatype.RdataType, workload: str = "") -> Found:
+        """What it says, whatever that is; equal questions are one while it is open.  `workload`: "" for the agent
+        itself, which has its place whatever crews do.  Raises Unanswered."""
         if self.server is None:
             raise Unanswered("there is no resolver: set [dns] resolver")
-        if self._open >= AT_ONCE:
-            raise Unanswered("too many questions are open")
-        self._open += 1
+        if workload and self._waiting[workload] >= EACH:
+            raise Unanswered(f"{EACH} questions of this workload are open")
+        running = self._open.get((name, kind))
+        if running is None:
+            if workload and len(self._open) >= AT_ONCE:
+                raise Unanswered("too many questions are open")
+            running = self._begin(self.server, name, kind)
+        self._waiting[workload] += 1
         try:
-            return await self._ask(self.server, name, kind)
+            return await asyncio.shield(running)
         except OSError as reason:
             raise Unanswered(f"the resolver cannot be reached: {reason.strerror or type(reason).__name__}") from None
         finally:
-            self._open -= 1
+            self._waiting[workload] -= 1
+            if not self._waiting[workload]:
+                del self._waiting[workload]
+
+    def _begin(self, server: tuple[str, int], name: str, kind: dns.rdatatype.RdataType) -> asyncio.Task[Found]:
+        running = asyncio.get_running_loop().create_task(self._ask(server, name, kind))
+        self._open[name, kind] = running
+
+        def done(task: asyncio.Task[Found]) -> None:
+            del self._open[name, kind]
+            if not task.cancelled():
+                task.exception()      # whoever asked may have gone
+
+        running.add_done_callback(done)
+        return running
 
     async def _ask(self, server: tuple[str, int], name: str, kind: dns.rdatatype.RdataType) -> Found:
         for _ in range(TRIES):

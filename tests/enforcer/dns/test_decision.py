@@ -41,6 +41,8 @@ def test_questions(name: str, kind: str, wanted: object) -> None:
 def asked(decisions: Decisions, name: str, now: float, workload: str = "crew") -> str:
     verdict = decisions.decide(query(name))
     assert isinstance(verdict, Forward), verdict
+    if not decisions.crew(workload).may_ask(now):
+        return "too many questions of this workload"
     return decisions.why_not(query(name), verdict.pattern, workload, now)
 
 
@@ -73,7 +75,9 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(3000):
         asked(decisions, f"n{number}.cdn.example", number * 10.0, f"crew{number}")
     assert len(decisions._crews) <= decision.WORKLOADS
-    assert all(len(one._known) <= decision.REMEMBERED for one in decisions._below.values())
+    for number in range(decision.REMEMBERED + 50):
+        asked(decisions, f"n{number}.cdn.example", 30_000 + number * 10.0)
+    assert len(decisions.crew("crew").below("*.cdn.example")._known) <= decision.REMEMBERED
 
 
 @pytest.mark.parametrize(("name", "kind", "wanted"), [

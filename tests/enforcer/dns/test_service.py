@@ -19,13 +19,13 @@ import uvloop
 from agent.contract.messages import NameAsked, NameRecorded
 from agent.contract.names import unreachable
 from agent.contract.target import Names
-from enforcer.dns import decision, service
+from enforcer.dns import decision, upstream
 from enforcer.dns.server import Server
 from enforcer.dns.service import Service
 from enforcer.dns.upstream import Unanswered
 
 PATTERNS = ("db.example", "big.example", "meta.example", "*.cdn.example", "gone.example", "away.example", "lie.example",
-            "slow.example", "stuck.example")
+            "slow.example", "stuck.example", *(f"stuck{number}.example" for number in range(400)))
 
 
 class Upstream:
@@ -41,7 +41,7 @@ class Upstream:
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         query = dns.message.from_wire(data)
         name = str(query.question[0].name)
-        if name == "stuck.example.":
+        if name.startswith("stuck"):
             self.asked.append(query)
             return
         if name == "lie.example.":                 # everything but an answer, then an answer
@@ -104,11 +104,15 @@ class Told:
         self.who = ("crew", "")
         self.error = ""
         self.gate: asyncio.Event | None = None
+        self.ports: dict[int, str] = {}        # of workloads other than `who`
+        self.whose = 0                         # how often it was asked for one
 
     async def who_asks(self, netns: int, stream: bool, address: bytes, port: int) -> tuple[str, str]:
         assert netns > 0
         assert address == bytes(10) + b"\xff\xff\x7f\x00\x00\x01"
-        return self.who
+        self.whose += 1
+        await asyncio.sleep(0.002)
+        return (self.ports[port], "") if port in self.ports else self.who
 
     async def name_asked(self, asked: NameAsked) -> NameRecorded:
         if self.gate is not None:
@@ -303,7 +307,7 @@ def test_tunnelling_below_a_wildcard_dries_up() -> None:
 
 def test_a_flood_is_counted_and_not_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(place: Place) -> None:
-        monkeypatch.setattr(service, "TOLD", 20)
+        monkeypatch.setattr(decision, "TOLD", 20)
         for _ in range(30):
             await asyncio.gather(*(place.ask(f"x{number}.evil.net") for number in range(10)))
         while not any(one.count > 1 for one in place.told.said):
@@ -394,5 +398,96 @@ def test_another_name_of_a_target_leads_to_the_target() -> None:
             ("db.example", ("192.0.2.4",)), ("alias.org", ("192.0.2.4",))]
         place.told.error = "the journal is full"
         assert code(await place.ask("alias.org")) == "SERVFAIL"
+class Greedy:
+    """A socket of another workload's, which asks and does not wait."""
+
+    def __init__(self, place: Place, workload: str = "greedy") -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.connect(("127.0.0.1", place.port))
+        place.told.ports[self.socket.getsockname()[1]] = workload
+
+    async def ask(self, *names: str) -> None:
+        for number, name in enumerate(names):
+            self.socket.send(dns.message.make_query(name, "A").to_wire())
+            if number % 50 == 49:
+                await asyncio.sleep(0.01)      # the socket's buffer is not what is tried here
+
+    def __enter__(self) -> Greedy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+
+def test_questions_that_nobody_answers_keep_no_other_workload_waiting() -> None:
+    """So many of one workload's are open at a time; the others and the agent have their own places."""
+    async def work(place: Place) -> None:
+        with Greedy(place) as greedy:
+            await greedy.ask(*(f"stuck{number}.example" for number in range(400)))
+            while len(place.upstream.asked) < upstream.EACH:
+                await asyncio.sleep(0.01)
+            began = time.monotonic()
+            assert code(await place.ask("db.example")) == "NOERROR"
+            assert await place.service.resolve("db.example") == (("192.0.2.1",), 60)
+            assert time.monotonic() - began < upstream.TRY
+
+    place = run(work)
+    assert len({query.question[0].name for query in place.upstream.asked}) <= upstream.EACH + 1
+    assert any("of this workload are open" in one.reason for one in place.told.said)
+
+
+def test_one_who_asks_as_fast_as_it_can_keeps_nobody_from_asking() -> None:
+    async def work(place: Place) -> None:
+        with Greedy(place) as greedy:
+            asking = asyncio.create_task(greedy.ask(*["db.example", "x.evil.net"] * 700))
+            for _ in range(10):
+                assert code(await place.ask("db.example", timeout=3)) == "NOERROR"
+            await asking
+            assert code(await place.ask("db.example")) == "NOERROR"
+            assert code(await place.ask("x.evil.net")) == "REFUSED"
+
+    place = run(work)
+    greedy = [one for one in place.told.said if one.workload == "greedy"]
+    assert sum(one.verdict == "answered" for one in greedy) <= decision.CREW_BURST + 300
+    refused = [one for one in place.told.said if one.workload == "crew" and one.verdict == "refused"]
+    assert [one.name for one in refused] == ["x.evil.net"]
+
+
+def test_below_a_wildcard_each_workload_has_its_own_names() -> None:
+    async def work(place: Place) -> None:
+        with Greedy(place) as greedy:
+            await greedy.ask(*(f"n{number}.cdn.example" for number in range(200)))
+            while not any("wildcard" in one.reason for one in place.told.said):
+                await asyncio.sleep(0.01)
+            assert code(await place.ask("mine.cdn.example")) == "NOERROR"
+
+    run(work)
+
+
+def test_equal_questions_are_one_upstream() -> None:
+    async def work(place: Place) -> None:
+        with Greedy(place) as greedy:
+            await greedy.ask(*["stuck.example"] * 20)
+            said = await asyncio.gather(*(place.ask("stuck.example") for _ in range(5)))
+            assert {code(one) for one in said} == {"SERVFAIL"}
+
+    assert len(run(work).upstream.asked) <= 2 * upstream.TRIES
+
+
+def test_who_asks_is_asked_once_for_a_stream_and_for_what_comes_together() -> None:
+    async def work(place: Place) -> None:
+        query = dns.message.make_query("db.example", "A").to_wire()
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+        for _ in range(5):
+            writer.write(struct.pack("!H", len(query)) + query)
+            await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+        writer.close()
+        assert place.told.whose == 1
+        with Greedy(place) as together:
+            await together.ask(*["db.example"] * 5)
+            while len(place.told.said) < 10:
+                await asyncio.sleep(0.01)
+        assert place.told.whose < 6
 
     run(work)
