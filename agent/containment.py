@@ -13,7 +13,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from agent.beside import find_mangling
 from agent.contained import Contained
 from agent.holdings import ELSEWHERE, OWN, SENT, Foreign, Holdings, cookie_of
 from agent.layout import bound
+from agent.marks import TICK, Task, corrections, parent_and_began
 from agent.netns import Namespace, current_cookie
 from agent.processes import ENVIRONMENT, python_module
 from agent.ruleset import Ruleset, differences
@@ -34,6 +35,8 @@ from probes.links import PlatformError
 _TRACEFS: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _EVENT: Final = Path("events", links.TASK_EVENT, "id")
 _LOAD: Final = 300.0                  # seconds; the loader takes one or two, and a minute where it is emulated
+_MARKS: Final = ("hook newtask", "map owners")
+_PASSES: Final = 20                   # over all tasks, while there are new ones with marks that are not theirs
 
 
 class Containment:
@@ -55,6 +58,8 @@ class Containment:
         self._places: frozenset[bytes] | None = None
         self._contained = Contained(self._rules, self._is_ours, lambda: cgroups.cgroup_id(self.slice))
         self._own = current_cookie()
+        self._whole_at = 0            # CLOCK_BOOTTIME nanoseconds: when it was last seen that marks are handed on
+        self._gap: int | None = None  # since when they may not have been, and have not been put right yet
         self._holdings = Holdings(self._in_crew, self._whose, self._made_outside)
 
     @property
@@ -89,7 +94,10 @@ class Containment:
         self.slice.mkdir(mode=0o755, exist_ok=True)
         nft.apply_table(self._rules)
         self._mount_bpffs()
-        gap = any(one.startswith(("hook sockops", "hook connect")) for one in self._missing())
+        missing = self._missing()
+        gap = any(one.startswith(("hook sockops", "hook connect")) for one in missing)
+        if self._gap is None and any(one.startswith(_MARKS) for one in missing):
+            self._gap = self._whole_at
         self._pin_again()
         self._load()
         self._open()
@@ -241,6 +249,35 @@ class Containment:
             raise ValueError(f"no mark {owner} for process {pid}")
         libbpf.update(self._map("owners"), struct.pack("=I", pid), struct.pack("=I", owner))
 
+    def remark(self, starts: Mapping[str, int]) -> int:
+        """Put right what was born while marks were not handed on; how many were wrong.  `starts`: path of a cgroup ->
+        its owner.  Raises PlatformError where it comes to no end."""
+        if self._gap is None:
+            return 0
+        wrong = 0
+        for _ in range(_PASSES):
+            found = corrections(self._tasks(starts), self._gap)
+            for pid, mark in found.items():
+                libbpf.update(self._map("owners"), struct.pack("=I", pid), struct.pack("=I", mark))
+            if not found:
+                self._gap = None
+                return wrong
+            wrong += len(found)
+        raise PlatformError("marks that are not their tasks' own keep coming")
+
+    def _tasks(self, starts: Mapping[str, int]) -> Iterator[Task]:
+        for pid in _pids():
+            try:
+                parent, began = parent_and_began(pid)
+                path = cgroups.path_of(pid)
+            except OSError:
+                continue              # it has ended
+            owner = None
+            if cgroups.is_inside(self._slice, path):
+                place = f"{self._slice.root}{path}"
+                owner = next((one for cgroup, one in starts.items() if f"{place}/".startswith(f"{cgroup}/")), 0)
+            yield Task(pid, parent, began, self.owner_of(pid), owner)
+
     def owner_of(self, pid: int) -> int:
         """0: no mark."""
         raw = libbpf.lookup(self._map("owners"), struct.pack("=I", pid), 4) if 0 < pid < abi.PID_MAX else None
@@ -307,13 +344,15 @@ class Containment:
     def crew(self) -> set[int]:
         """Pids of everything in the slice, and of what has a mark wherever it is."""
         fd = self._map("owners")
-        pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
-        marked = {pid for pid in pids if libbpf.lookup(fd, struct.pack("=I", pid), 4) not in (None, bytes(4))}
+        marked = {pid for pid in _pids() if libbpf.lookup(fd, struct.pack("=I", pid), 4) not in (None, bytes(4))}
         return marked.union(cgroups.processes(self.slice))
 
     def _in_crew(self, pid: int) -> bool:
-        """By mark or cgroup.  Raises OSError where it cannot be told."""
-        return self.owner_of(pid) != 0 or cgroups.is_inside(self._slice, cgroups.path_of(pid))
+        """By cgroup or mark; not by a mark alone that it may have from who had its number before.  Raises OSError where
+        it cannot be told."""
+        if cgroups.is_inside(self._slice, cgroups.path_of(pid)):
+            return True
+        return self.owner_of(pid) != 0 and parent_and_began(pid)[1] + TICK <= self._whole_at
 
     def _whose(self, copy: socket.socket, pid: int) -> str:
         """By what the probes keep with the socket; else by its cgroup, in the network namespace of `pid`."""
@@ -353,7 +392,10 @@ class Containment:
 
     def _problems(self) -> list[str]:
         """Without contained networks."""
-        return [*self._missing(), *self._settings_problems(), *self._rule_problems()]
+        began, missing = time.clock_gettime_ns(time.CLOCK_BOOTTIME), self._missing()
+        if self._gap is None and not any(one.startswith(_MARKS) for one in missing):
+            self._whole_at = began
+        return [*missing, *self._settings_problems(), *self._rule_problems()]
 
     def _rule_problems(self) -> list[str]:
         return differences(nft.list_table(self._rules.name), self._rules, self._is_ours)
@@ -421,6 +463,10 @@ class Containment:
             return self._maps[name]
         except KeyError:
             raise PlatformError("the probes are not in place") from None
+
+
+def _pids() -> Iterator[int]:
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
 def _close(descriptors: dict[str, int]) -> None:

@@ -1,7 +1,7 @@
 """What the agent's core asks of the kernel side: agent/containment.py has it, with probes and nftables."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -58,6 +58,7 @@ class Kernel(Protocol):
     def let_go(self, cookie: int) -> None: ...
     def tcp_sockets(self) -> list[Held]: ...
     def foreign_sockets(self, end: str) -> list[Foreign]: ...
+    def remark(self, starts: Mapping[str, int]) -> int: ...    # cgroup -> owner; how many marks were not their own
     def owner_of(self, pid: int) -> int: ...
     def task(self, pid: int) -> tuple[int, int] | None: ...     # owner and cgroup id of a crew's process
     def problems(self) -> list[str]: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import string
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -30,6 +30,15 @@ def patterns(config: Config) -> tuple[str, ...]:
     hosts = [host for one in config.targets for host in one.hosts]
     hosts += [host for one in config.egress for host in one.addresses]
     return tuple(dict.fromkeys(host for host in hosts if not is_address(host)))
+
+
+async def at_intervals(asked: asyncio.Event, pause: float, work: Callable[[], Awaitable[None]]) -> None:
+    """`work` once for all that was asked since it began last, and not again before `pause` seconds."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        await work()
+        await asyncio.sleep(pause)
 
 
 class Askers:

@@ -38,7 +38,7 @@ from agent.kernel import Kernel, Origin
 from agent.launch import HOST
 from agent.launching import LauncherDoor
 from agent.layout import Accounts, LayoutError, find_accounts, forwarded_key, make_directories
-from agent.names import Askers, patterns
+from agent.names import Askers, at_intervals, patterns
 from agent.networks import Networks
 from agent.owners import Owners, Start
 from agent.reconciling import Ledger
@@ -60,6 +60,7 @@ KILLED: Final = 10.0                  # seconds that killed processes of the sli
 RETRY: Final = 1.0                    # seconds before the launcher is started again
 RING_LINES: Final = 100_000           # connects that wait for the journal; more stay in the ring, and then are refused
 SHARED: Final = 10.0                  # seconds between looks at who else has the workloads' uids and directories
+RECONFIGURE: Final = 5.0              # seconds between configurations because names lead elsewhere
 RESOLVED: Final = 15.0                # seconds that the enforcer may take to resolve a name
 BOUNDED: Final = {"connect": "connects.bounded", "question": "dns.bounded"}
 PROBE: Final = "weir-self-probe"      # the workload that the self-probe is attributed to
@@ -117,6 +118,7 @@ class Agent:
         self.owners, self.hashes = Owners(config.run / "owners.json"), Hashes()
         self.sharing = Sharing(lambda: self.config, self.kernel.is_crew, self.owners, self.tell)
         await asyncio.to_thread(self.kernel.install)
+        await asyncio.to_thread(self.kernel.remark, {start.cgroup: start.owner for start in self.owners})
         self._open_ring()
         self.watch = Watch(self)
         self.watch.open()
@@ -126,7 +128,7 @@ class Agent:
         await self._start_launcher()
         if self.health.launcher:
             self._spawn(self._restart_launcher())
-        self.resolver = Resolver(self._ask_name, self._reconfigure.set)
+        self.resolver = Resolver(self._ask_name, self._resolved)
         await self._end_predecessors()
         self.listeners = open_listeners(config.enforcer.port)
         self.dns = open_dns(config.dns.listen)
@@ -145,7 +147,7 @@ class Agent:
         self.health.starting = False
         self.news()
         tell_systemd("READY=1")
-        for work in (self._watch(), self._reconfigure_when_asked()):
+        for work in (self._watch(), at_intervals(self._reconfigure, RECONFIGURE, self._names_changed)):
             self._spawn(work)
 
     def _start_services(self) -> None:
@@ -473,6 +475,14 @@ class Agent:
         if any(name in target.hosts for target in self.config.targets):
             self._reconfigure.set()
 
+    def _resolved(self) -> None:
+        """A name of the agent's own asking leads somewhere new."""
+        try:
+            self._take_places(Places(self.config.targets, self.config.egress, self.resolver.known))
+        except (ValueError, OSError) as reason:        # said with the next configuration, which meets it again
+            LOG.warning("new addresses could not be taken: %s", reason)
+        self._reconfigure.set()
+
     async def _prepare(self, config: Config) -> tuple[Places, Trust]:
         """For this configuration and the names as they are known now.  Raises ValueError, OSError."""
         places = Places(config.targets, config.egress, self.resolver.known)
@@ -499,22 +509,19 @@ class Agent:
         """What shows as /etc/resolv.conf in a workload's view."""
         return self.config.run / "trust" / "resolv.conf"
 
-    async def _reconfigure_when_asked(self) -> None:
-        """Names have changed."""
-        while True:
-            await self._reconfigure.wait()
-            self._reconfigure.clear()
-            async with self._reloading:
-                try:
-                    places, self.trust = await self._prepare(self.config)
-                    self._take_places(places)
-                    error = await self.enforcer.configure()
-                except ChannelError:
-                    continue          # the next enforcer is configured with what is known then
-                except (ValueError, OSError) as reason:
-                    error = str(reason)
-                addresses = {name: " ".join(found) for name, found in self.places.addresses.items()}
-                self.tell("names.changed", {**addresses, **({"error": error} if error else {})})
+    async def _names_changed(self) -> None:
+        """What crews dial is known already: this is for certificates, and for the addresses that others were given."""
+        async with self._reloading:
+            try:
+                places, self.trust = await self._prepare(self.config)
+                self._take_places(places)
+                error = await self.enforcer.configure()
+            except ChannelError:
+                return                # the next enforcer is configured with what is known then
+            except (ValueError, OSError) as reason:
+                error = str(reason)
+            addresses = {name: " ".join(found) for name, found in self.places.addresses.items()}
+            self.tell("names.changed", {**addresses, **({"error": error} if error else {})})
 
     async def reload(self) -> str:
         """Take over what the files say; what is wrong with it, and then the old configuration stays."""

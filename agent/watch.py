@@ -1,8 +1,9 @@
 """The watch: is the block as it should be, do Weir's own processes run; what is wrong is put right and recorded.
 
 It looks when the kernel tells of a change (agent/changes.py), and once a second.  What was found is repaired at once,
-and where both layers were hit, everything in the slice stands still meanwhile (cgroup.freeze): with one layer left,
-nothing gets out.  Who takes the block away again and again does not keep the agent busy (agent/repairs.py).
+and where both layers were hit, or marks are not handed on, everything in the slice stands still meanwhile
+(cgroup.freeze): with one layer left, nothing gets out.  Who takes the block away again and again does not keep the
+agent busy (agent/repairs.py).
 """
 from __future__ import annotations
 
@@ -112,14 +113,21 @@ class Watch:
         self._freeze(found)
         try:
             self._agent.kernel.repair()
+            self._remark()
         except Exception as reason:
             LOG.error("the block could not be repaired: %s: %s", type(reason).__name__, reason)
         return self._problems()
 
+    def _remark(self) -> None:
+        starts = {start.cgroup: start.owner for start in self._agent.owners}
+        if wrong := self._agent.kernel.remark(starts):
+            LOG.warning("%d processes had marks that were not their own", wrong)
+
     def _freeze(self, found: tuple[str, ...]) -> None:
+        """Where both layers were hit; and where marks are not handed on, for whose a process is decides what it may."""
         rules = any(one.startswith("nftables") for one in found)
         both = rules and any(one.startswith(("hook", "map")) for one in found)
-        if both and not self._frozen:
+        if (both or any(one.startswith("hook newtask") for one in found)) and not self._frozen:
             try:
                 self._agent.kernel.freeze(True)
                 self._frozen = True

@@ -19,11 +19,11 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 def addresses(target: Target, owner: Owner) -> tuple[str, ...]:
-    """Where to dial: the one that the client chose, where it belongs to the target (libpq's host lists choose by
-    address); else the target's in order."""
+    """Where to dial: the one that the client chose (libpq's host lists choose by address).  The agent says that it is
+    the target's, of names that keep changing earlier than the next configuration does."""
     if target.socket:
         return (target.socket,)
-    if owner.destination in target.addresses:
+    if dialable(owner.destination) and not owner.destination.startswith("/"):
         return with_other_family(owner.destination, target.addresses)
     return target.addresses
 

@@ -1,6 +1,7 @@
 """What the resolver tells the agent: checked again, recorded before it counts, refused where it is nobody's."""
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from agent.contract.journal import HEADER
 from agent.contract.messages import NameAsked
 from agent.contract.names import covers, is_metadata, unreachable
 from agent.journal import Journal
-from agent.names import Askers, patterns
+from agent.names import Askers, at_intervals, patterns
 from agent.resolve import Known
 
 
@@ -141,3 +142,24 @@ async def test_a_mode_lets_other_names_through_and_says_so(told: Told, workload:
     assert "mode" not in told.events()[1][2]
     for name in ("", "a b", "x" * 260 + ".test"):
         assert told.askers.name_asked(msgspec.structs.replace(asked(name, "192.0.2.1"), workload=workload)).error
+
+
+async def test_names_that_keep_changing_are_taken_at_intervals() -> None:
+    """Each change is in force, and many are one configuration."""
+    asked, taken, changes = asyncio.Event(), list[int](), 0
+
+    async def work() -> None:
+        taken.append(changes)
+        await asyncio.sleep(0.01)
+
+    running = asyncio.create_task(at_intervals(asked, 0.2, work))
+    for _ in range(50):
+        changes += 1
+        asked.set()
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        while taken[-1] != 50:
+            await asyncio.sleep(0.01)
+    assert taken[0] == 1, "the first at once"
+    assert len(taken) <= 6
+    running.cancel()

@@ -59,6 +59,7 @@ def _take_away(made: Block) -> None:
 @pytest.fixture
 def contained(block: Block) -> Iterator[Block]:
     """The block, whole before and after each test."""
+    block.containment.remark({})
     assert block.containment.problems() == []
     block.containment.drain()
     yield block

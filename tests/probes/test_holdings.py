@@ -19,6 +19,7 @@ from lab.hosts import wait_until
 
 from agent import holdings, sockdiag
 from agent.holdings import CONNECTION, PROCESS, RECORD
+from agent.marks import TICK
 
 pytestmark = pytest.mark.kernel
 
@@ -107,7 +108,11 @@ def handed(
         block.started.append(process)
     else:
         process = block.python(HOLDER, how, f"{os.getpid()}:{link.fileno()}", table, mark=9, leave=True)
-    yield Holder(process)
+    holder = Holder(process)
+    # Of who is outside of the slice it is known by its mark: once the hook that hands it on was seen after its birth.
+    time.sleep(2 * TICK / 1e9)
+    assert block.containment.problems() == []
+    yield holder
 
 
 def connected(address: str = SERVER4) -> socket.socket:

@@ -1,0 +1,43 @@
+"""Which mark a task should have, where the hook that hands marks on (probes, newtask) was away for a while.
+
+Every slot of the owner map then holds what the number's former holder had, for tasks that were born meanwhile: a
+process of the host counts as a crew's, a crew's as another crew's.  Tasks in a workload's cgroup are that workload's:
+they cannot leave it.  Elsewhere, whoever was born before keeps what it has, and whoever was born since has what its
+parent has: a child of a crew's process that somebody took out of the slice is a crew's, and everybody else is not.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+TICK: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")        # nanoseconds
+
+
+@dataclass(frozen=True)
+class Task:
+    pid: int
+    parent: int
+    began: int                        # CLOCK_BOOTTIME nanoseconds, rounded down to a tick
+    mark: int
+    owner: int | None                 # of the workload whose cgroup it is in; 0: it has none; None: it is elsewhere
+
+
+def corrections(tasks: Iterable[Task], since: int) -> dict[int, int]:
+    """Pid -> mark, of those that have another.  `since`: CLOCK_BOOTTIME nanoseconds."""
+    every = {one.pid: one for one in tasks}
+    marks = {pid: one.mark for pid, one in every.items()}
+    for one in sorted(every.values(), key=lambda one: (one.began, one.pid)):       # parents before their children
+        if one.owner:
+            marks[one.pid] = one.owner
+        elif one.owner is None and one.began + TICK > since:
+            marks[one.pid] = marks.get(one.parent, 0)
+    return {pid: mark for pid, mark in marks.items() if mark != every[pid].mark}
+
+
+def parent_and_began(pid: int) -> tuple[int, int]:
+    """proc(5), /proc/PID/stat: ppid, starttime.  Raises OSError."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(words[1]), int(words[19]) * TICK
