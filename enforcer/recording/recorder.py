@@ -39,7 +39,7 @@ from agent.contract.journal import BLOB, END, EVENT
 from agent.contract.ledger import AskLedger, LedgerAnswer
 from agent.contract.logs import log_to_stderr
 from enforcer.hot.chain import make_digest
-from enforcer.recording import ledger, notes, schema
+from enforcer.recording import ledger, locks, notes, schema
 from enforcer.recording.answering import Door
 from enforcer.recording.erasure import erase_everywhere, read_erased
 from enforcer.recording.intake import LOCKING, JournalFile
@@ -47,7 +47,7 @@ from enforcer.recording.journal import NAME, SALT, TAKEN
 from enforcer.recording.open_sessions import OpenSessions
 from enforcer.recording.read import recent_events
 from enforcer.recording.signing import Signer, load_signer
-from enforcer.recording.store import close_older, list_files, open_store
+from enforcer.recording.store import close_older, list_files
 from enforcer.words import events
 from enforcer.words.errors import RecordingError
 
@@ -99,8 +99,8 @@ class Recorder:
         self._options, self._signer = options, signer
         self.stopping = False
         notes.make_spool(options.recording)
-        self._store = open_store(options.recording, signer)
-        self._store.begin()
+        self._store, shut_out = locks.open_unlocked(options.recording, signer)
+        self._shut_until = time.monotonic() + locks.SHUT_FOR if shut_out else 0.0
         self._files: dict[str, JournalFile] = {}
         self._positions = self._store.positions()
         self._sessions = OpenSessions()
@@ -121,6 +121,8 @@ class Recorder:
         self._book.age()
         self._door = Door(options.ledger, self._answer) if options.ledger >= 0 else None
         self._store.tell("recorder.started", {"key": signer.key_id, "file": self._store.path.name})
+        if shut_out:
+            self._store.tell("recording.locked", shut_out)
 
     def run(self) -> None:
         while not self.stopping:
@@ -136,6 +138,9 @@ class Recorder:
         self._commit()
         if self._is_due("sync", now, SYNC):
             self._settle(now)
+        if self._shut_until and now > self._shut_until:
+            self._options.recording.chmod(locks.OPEN)
+            self._shut_until = 0.0
         if self._door is not None:
             self._door.turn()
         return took
@@ -583,6 +588,7 @@ def main() -> int:
         return 0
     except (RecordingError, OSError, sqlite3.Error) as reason:
         LOG.error("the recorder ends: %s", reason)
+        locks.shut_out(options.recording, reason)
         return 1
 
 

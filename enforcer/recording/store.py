@@ -219,6 +219,13 @@ class Store:
             _leave_wal(self._db)
         self._db.close()
 
+    def abandon(self) -> None:
+        """It could not be begun."""
+        if self._wal >= 0:
+            os.close(self._wal)
+            self._wal = -1
+        self._db.close()
+
     # Erasure
 
     def erase(self, erasure: Erasure) -> None:

@@ -21,7 +21,7 @@ import zstandard
 
 from agent.contract.journal import BLOB, EVENT, render_record
 from enforcer.hot.chain import Chain, make_digest, make_leaf
-from enforcer.recording import intake, notes, schema, store, weir_verify
+from enforcer.recording import intake, locks, notes, schema, store, weir_verify
 from enforcer.recording import journal as journal_module
 from enforcer.recording import recorder as recording_process
 from enforcer.recording.intake import JournalFile
@@ -672,3 +672,54 @@ def test_many_texts_are_erased_in_one_pass_over_the_blobs(scene) -> None:
     assert store._erase(db, tuple(digests[:1000]), b"") == 1000
     assert len(steps) < 1000
     assert db.execute("SELECT count(*) FROM blob WHERE body IS NOT NULL").fetchone() == (2000,)
+
+
+# Locks
+
+
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "rb")
+fcntl.lockf(file, fcntl.LOCK_SH, int(sys.argv[3]), int(sys.argv[2]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(("what", "start", "length"), [
+    ("-shm", 120, 1), ("-shm", 120, 8), ("", 0x40000000, 512)], ids=["to write", "all", "of the file"])
+def test_who_may_only_read_does_not_keep_the_recorder_from_writing(
+        scene, monkeypatch: pytest.MonkeyPatch, what: str, start: int, length: int) -> None:
+    monkeypatch.setattr(store, "BUSY", 50)
+    writer = scene.writer()
+    scene.start()
+    writer.append(scene.opened())
+    writer.flush()
+    scene.turn()
+    [file] = scene.files()
+    if not what:
+        scene.stop()                  # out of WAL mode, and into it again needs the file alone
+    command = [sys.executable, "-c", HOLD, f"{file}{what}", str(start), str(length)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        writer.append(*scene.intent(1))
+        writer.flush()
+        if what:
+            with pytest.raises(sqlite3.OperationalError, match="locked") as reason:
+                scene.turn()
+            locks.shut_out(scene.recording, reason.value)
+            scene.kill()
+        recorder = scene.start()
+        assert scene.recording.stat().st_mode & 0o777 == 0o700, "shut, so that nobody takes them again at once"
+        scene.turn()
+        [told] = scene.rows("SELECT detail FROM recorder_event WHERE name = 'recording.locked'")
+        assert f'"pid":"{holder.pid}"' in told[0]
+        assert not (scene.recording / locks.FOUND).exists()
+        assert scene.rows("SELECT count(*) FROM intent") == [(1,)]
+        recorder._shut_until = 1.0
+        scene.turn()
+        assert scene.recording.stat().st_mode & 0o777 == 0o750
+        holder.kill()
+    scene.stop()
+    scene.assert_verified()
