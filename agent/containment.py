@@ -129,6 +129,18 @@ class Containment:
         with suppress(FileNotFoundError):
             (self.slice / "cgroup.freeze").write_text("1" if on else "0")
 
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        try:
+            before = (self.slice / "cgroup.freeze").read_text().strip() == "1"
+        except FileNotFoundError:
+            before = True
+        self.freeze(True)
+        try:
+            yield
+        finally:
+            self.freeze(before)
+
     def watched(self) -> dict[Path, str]:
         """Directories whose changes mean that the block may not be whole, and the name in them that matters."""
         return {self._slice.root: self.slice.name, self.bpffs: "", self._run: self.bpffs.name}
@@ -254,9 +266,13 @@ class Containment:
         its owner.  Raises PlatformError where it comes to no end."""
         if self._gap is None:
             return 0
+        with self._frozen():          # or who forks faster than this looks would always have children with its own
+            return self._put_right(starts, self._gap)
+
+    def _put_right(self, starts: Mapping[str, int], since: int) -> int:
         wrong = 0
         for _ in range(_PASSES):
-            found = corrections(self._tasks(starts), self._gap)
+            found = corrections(self._tasks(starts), since)
             for pid, mark in found.items():
                 libbpf.update(self._map("owners"), struct.pack("=I", pid), struct.pack("=I", mark))
             if not found:

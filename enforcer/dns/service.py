@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Protocol
 
 import dns.rcode
@@ -140,9 +141,13 @@ class Service:
         if whose is None:
             whose = asyncio.get_running_loop().create_task(self._asking.who_asks(*asker.key))
             self._whose[asker.key] = whose
-            if not asker.stream:
-                whose.add_done_callback(lambda _: self._whose.pop(asker.key, None))
+            whose.add_done_callback(partial(self._known, asker))
         return await asyncio.shield(whose)
+
+    def _known(self, asker: Asker, whose: Whose) -> None:
+        told = not whose.cancelled() and whose.exception() is None and not whose.result()[1]
+        if not (asker.stream and told):
+            self._whose.pop(asker.key, None)
 
     def gone(self, asker: Asker) -> None:
         """The stream has ended."""
