@@ -165,7 +165,8 @@ class Questions:
             enforcer=agent.enforcer.view(), recorder=agent.recorder.view(), lag=lag,
             targets=target_views(config, places), egress=egress_views(config, places),
             workloads=workload_views(agent.owners, agent.sharing.of), statistics=statistics,
-            hints=hints(config, places, agent.resolver.failures, statistics, leafs, lag, agent.watch.beside),
+            hints=(*hints(config, places, agent.resolver.failures, statistics, leafs, lag, agent.watch.beside),
+                   *agent.containers.hints()),
             modes=config.egress_modes, dns=f"{config.dns.listen}:{DNS_PORT}", upstream=_server(config.dns.resolver),
             lsm=agent.kernel.lsm)
 

@@ -12,14 +12,14 @@ import ctypes
 import os
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 _NETLINK_NETFILTER, _SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES = 12, 270, 1, 7
 _EVENT: Final = struct.Struct("=iIII")
-_MOVED, _CREATE, _DELETE, _UNMOUNT, _IGNORED = 0xC0, 0x100, 0x200, 0x2000, 0x8000
+_MODIFY, _MOVED, _CREATE, _DELETE, _UNMOUNT, _IGNORED = 0x2, 0xC0, 0x100, 0x200, 0x2000, 0x8000
 _BYTES: Final = 1 << 16
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -55,6 +55,12 @@ class Changes:
             number = _libc.inotify_add_watch(self._inotify, os.fsencode(path), _MOVED | _CREATE | _DELETE)
             if number >= 0:
                 self._names[number] = name
+
+    def also(self, paths: Iterable[Path]) -> None:
+        """Of these everything matters, also what is written to them.  One that goes is not watched any more."""
+        for path in paths if self._inotify >= 0 else ():
+            number = _libc.inotify_add_watch(self._inotify, os.fsencode(path), _MODIFY | _MOVED | _CREATE | _DELETE)
+            self._names.setdefault(number, "")
 
     def close(self) -> None:
         loop = asyncio.get_running_loop()

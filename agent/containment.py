@@ -24,11 +24,13 @@ from agent.attribution import Bounded, Held, Origin, find_asker, find_redirected
 from agent.beside import find_mangling
 from agent.contained import Contained
 from agent.holdings import ELSEWHERE, OWN, SENT, Foreign, Holdings, cookie_of
+from agent.hostends import Link
 from agent.layout import bound
 from agent.marks import TICK, Task, corrections, parent_and_began
 from agent.netns import Namespace, current_cookie
 from agent.processes import ENVIRONMENT, python_module
 from agent.ruleset import Ruleset, differences
+from agent.sealed import Sealed
 from probes import abi, libbpf, links
 from probes.links import PlatformError
 
@@ -57,6 +59,7 @@ class Containment:
         self._ring: libbpf.Ring | None = None
         self._places: frozenset[bytes] | None = None
         self._contained = Contained(self._rules, self._is_ours, lambda: cgroups.cgroup_id(self.slice))
+        self._sealed = Sealed(name)
         self._own = current_cookie()
         self._whole_at = 0            # CLOCK_BOOTTIME nanoseconds: when it was last seen that marks are handed on
         self._gap: int | None = None  # since when they may not have been, and have not been put right yet
@@ -119,6 +122,7 @@ class Containment:
         if self._rule_problems():
             nft.apply_table(self._rules)
         self._contained.repair()
+        self._sealed.repair()
         if self._problems():
             self.install()
         else:
@@ -349,6 +353,10 @@ class Containment:
         """The rules hold in it, too.  Raises PlatformError, OSError where they do not."""
         self._contained.add(namespace, name)
 
+    def seal(self, ends: Iterable[Link]) -> None:
+        """Nothing passes the host's ends of these links, and of no others.  Raises PlatformError, ValueError."""
+        self._sealed.set(ends)
+
     def let_go(self, cookie: int) -> None:
         """Nothing of a crew is in it any more."""
         self._contained.remove(cookie)
@@ -404,7 +412,7 @@ class Containment:
         """Everything that is not as it should be, by the kernel's own queries; empty: enforcing."""
         if not self.slice.is_dir():
             return [f"the slice {self.slice} is not there"]
-        return [*self._problems(), *self._contained.problems()]
+        return [*self._problems(), *self._contained.problems(), *self._sealed.problems()]
 
     def _problems(self) -> list[str]:
         """Without contained networks."""
@@ -450,6 +458,7 @@ class Containment:
             cgroups.remove(self.slice)
         self.close()
         self._contained.clear()
+        self._sealed.clear()
         if _mounted(self.bpffs) == "bpf":
             for name in links.pins():
                 (self.bpffs / name).unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from agent.attribution import Bounded, Held
 from agent.holdings import Foreign
+from agent.hostends import Link
 from agent.netns import Namespace
 
 
@@ -56,6 +57,7 @@ class Kernel(Protocol):
     def asker(self, netns: int, stream: bool, address: bytes, port: int) -> int: ...    # cgroup id; 0: no crew's socket
     def contain(self, namespace: Namespace, name: str) -> None: ...     # put the rules into it, too
     def let_go(self, cookie: int) -> None: ...
+    def seal(self, ends: Iterable[Link]) -> None: ...      # nothing passes the host's ends of these links
     def tcp_sockets(self) -> list[Held]: ...
     def foreign_sockets(self, end: str) -> list[Foreign]: ...
     def remark(self, starts: Mapping[str, int]) -> int: ...    # cgroup -> owner; how many marks were not their own

@@ -45,6 +45,11 @@ class Namespace:
         """That of a process."""
         return cls(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
 
+    def furnish(self) -> None:
+        """One that somebody else has made, and that has nothing but `lo`, as `make` does."""
+        setup = render_setup(has_ipv4(), has_ipv6())
+        self.call(lambda: _set_up(setup))
+
     def call(self, work: Callable[[], _Found]) -> _Found:
         """What `work` gives, done in it."""
         fd = self.descriptor()
@@ -108,19 +113,23 @@ def _make(setup: list[bytes]) -> int:
     _call(_libc.unshare, _CLONE_NEWNET)
     fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as link:
-            for message in setup:
-                _send(link, message)
+        _set_up(setup)
     except BaseException:
         os.close(fd)
         raise
     return fd
 
 
+def _set_up(setup: list[bytes]) -> None:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as link:
+        for message in setup:
+            _send(link, message)
+
+
 def _send(link: socket.socket, message: bytes) -> None:
     link.send(message)
     number = parse_error(link.recv(4096))
-    if number and not (number in _NO_FAMILY and message[16] == socket.AF_INET6):
+    if number not in (0, errno.EEXIST) and not (number in _NO_FAMILY and message[16] == socket.AF_INET6):
         raise OSError(number, f"lo could not be set up: {os.strerror(number)}")
 
 

@@ -37,9 +37,7 @@ def apply_table(rules: Ruleset) -> None:
 
 def list_table(name: str) -> str:
     """Without counters; empty where it is not there.  Raises PlatformError."""
-    if f"table inet {name}" not in _command("list tables").splitlines():
-        return ""
-    return _command(f"list table inet {name}")
+    return _list("inet", name)
 
 
 def list_ruleset() -> str:
@@ -50,6 +48,26 @@ def list_ruleset() -> str:
 def delete_table(name: str) -> None:
     """Also where it is not there.  Raises PlatformError."""
     _command(f"table inet {name}\ndelete table inet {name}")
+
+
+def apply_netdev(name: str, text: str) -> None:
+    """A whole table of family netdev, in one transaction.  Raises PlatformError."""
+    _command(f"table netdev {name}\ndelete table netdev {name}\n{text}")
+
+
+def list_netdev(name: str) -> str:
+    """Empty where it is not there.  Raises PlatformError."""
+    return _list("netdev", name)
+
+
+def delete_netdev(name: str) -> None:
+    """Also where it is not there.  Raises PlatformError."""
+    _command(f"table netdev {name}\ndelete table netdev {name}")
+
+
+def _list(family: str, name: str) -> str:
+    there = f"table {family} {name}" in _command("list tables").splitlines()
+    return _command(f"list table {family} {name}") if there else ""
 
 
 def _command(text: str) -> str:

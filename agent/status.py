@@ -31,6 +31,7 @@ class Health:
     launcher: str = "not started"
     journal: str = ""                 # why the agent's own journal cannot be written
     suspended: tuple[str, ...] = ()   # Weir's own processes that were stopped by a signal
+    containers: tuple[str, ...] = ()  # what leads round Weir in one, or past one of its layers
     alarms: tuple[str, ...] = ()      # of the ledger: something got through, or would have
     _said: tuple[str, tuple[str, ...]] = field(default=("", ()))
     _said_at: float = 0.0
@@ -42,8 +43,8 @@ class Health:
             return STOPPING, ()
         if self.starting:
             return STARTING, holes
-        if holes or self.alarms:
-            return DEGRADED, (*holes, *self.alarms)
+        if holes or self.containers or self.alarms:
+            return DEGRADED, (*holes, *self.containers, *self.alarms)
         broken = [f"{name}: {why}" for name, why in (
             ("enforcer", self.enforcer), ("recorder", self.recorder), ("launcher", self.launcher),
             ("journal", self.journal)) if why]

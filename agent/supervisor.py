@@ -25,6 +25,8 @@ from agent.actions import Launches, Questions
 from agent.channel import ChannelError
 from agent.check import check_policies, load_config
 from agent.config import Config, needs_restart
+from agent.container import CONTAINER
+from agent.containers import Containers
 from agent.contract import messages
 from agent.contract.control import Answered, Message
 from agent.contract.journal import HostEvent
@@ -125,6 +127,7 @@ class Agent:
         await self._look()
         self.launcher = LauncherDoor(lambda ended: self.launches.ended(ended), self._launcher_lost)
         self.launches = Launches(self)
+        self.containers = Containers(self, self._cgroups)
         await self._start_launcher()
         if self.health.launcher:
             self._spawn(self._restart_launcher())
@@ -138,6 +141,7 @@ class Agent:
             lambda netns: self.enforcer.withdraw(netns))
         self._start_services()
         await self._recover_networks()
+        await self.containers.look()
         self.control = Control(config.control, Questions(self), self._groups, self.kernel.is_crew, self.tell)
         self.control.open()
         self._spawn(self._first_configuration())
@@ -315,6 +319,7 @@ class Agent:
         while True:
             await self.watch.wait()
             await self._look()
+            await self.containers.look()
             if time.monotonic() - ticked >= WATCH / 2:
                 ticked = time.monotonic()
                 await self._tick()
@@ -354,6 +359,8 @@ class Agent:
     def _sweep(self) -> None:
         """Starts of an earlier agent's launcher end without a word."""
         for start in self.owners:
+            if start.network == CONTAINER:
+                continue
             if not self.launches.has(start.owner) and not _populated(Path(start.cgroup)):
                 with suppress(OSError):
                     Path(start.cgroup).rmdir()

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -54,6 +55,10 @@ class Watch:
 
     def close(self) -> None:
         self._changes.close()
+
+    def also(self, paths: Iterable[Path]) -> None:
+        """Changes of these are a reason to look, too."""
+        self._changes.also(paths)
 
     async def wait(self) -> None:
         """Until there is reason to look."""

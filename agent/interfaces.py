@@ -1,0 +1,37 @@
+"""Network interfaces of the calling thread's network namespace, by rtnetlink(7)."""
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+from agent.hostends import DONE, ERROR, Link, messages, parse_link, parse_number, render_links, render_number
+
+_RECEIVE = 1 << 17
+
+
+def links() -> tuple[Link, ...]:
+    """Raises OSError."""
+    return tuple(one for kind, body in _ask(render_links(), many=True) if (one := parse_link(kind, body)) is not None)
+
+
+def number_of(fd: int) -> int:
+    """Which number a network namespace has here; -1: none.  Raises OSError."""
+    return max((parse_number(kind, body) for kind, body in _ask(render_number(fd), many=False)), default=-1)
+
+
+def _ask(message: bytes, many: bool) -> Iterator[tuple[int, bytes]]:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as link:
+        link.settimeout(5.0)
+        link.send(message)
+        while True:
+            for kind, body in messages(link.recv(_RECEIVE)):
+                if kind == DONE:
+                    return
+                if kind == ERROR:
+                    number = -struct.unpack_from("=i", body)[0]
+                    raise OSError(number, f"rtnetlink: {os.strerror(number)}")
+                yield kind, body
+            if not many:
+                return
