@@ -35,6 +35,7 @@ _ELSEWHERE: Final = {
                     "enforcer.recording.cli:group"),
     "policy": "enforcer.policy.cli:policy",
     "ledger": "agent.ledger_cli:ledger",
+    "container-args": "agent.container_cli:container_args",
 }
 
 
@@ -91,7 +92,7 @@ def _elsewhere(name: str) -> click.Command | None:
         missing = f"not installed: {reason}"
         return click.Command(name, params=[click.Argument(["rest"], nargs=-1, type=click.UNPROCESSED)], help=missing,
                              context_settings={"ignore_unknown_options": True}, callback=lambda rest: _fail(missing))
-    return group.commands.get(name) if name != attribute else group  # type: ignore[no-any-return]
+    return group.commands.get(name) if name != attribute.replace("_", "-") else group  # type: ignore[no-any-return]
 
 
 def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -191,8 +191,9 @@ class Containers:
             finally:
                 os.close(fd)
             ends += mine
-            wrong += [_Wrong(one.shown, f"its interface {link.name} ({link.kind or 'hardware'}) has no end that "
-                             "could be closed on the host", False) for link in others(one.network.namespace.call(links), mine)]
+            wrong += [_Wrong(one.shown, f"its interface {link.name} ({link.kind or 'hardware'}) has no end that could "
+                             "be closed on the host", False)
+                      for link in others(one.network.namespace.call(links), mine)]
         return tuple(sorted(ends, key=lambda link: link.index)), wrong
 
     # what they may do

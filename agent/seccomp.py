@@ -9,12 +9,15 @@ view would not hold.  Source: libseccomp 2.5, seccomp_rule_add(3); man-pages 6.
 from __future__ import annotations
 
 import errno
+import json
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import seccomp  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-_REFUSED: Final = (                   # EPERM, as without the capability
+REFUSED: Final = (                    # EPERM, as without the capability
     "io_uring_setup", "io_uring_enter", "io_uring_register",
     "bpf", "perf_event_open", "userfaultfd", "keyctl", "add_key", "request_key",
     "mount", "umount", "umount2", "pivot_root", "chroot", "mount_setattr", "move_mount", "open_tree",
@@ -41,55 +44,92 @@ _TREE: Final = 2                      # a binary tree over the numbers: eight co
 _LOW: Final = 0xFFFFFFFF              # the kernel takes an int or unsigned int: the upper half is the caller's
 
 
+@dataclass(frozen=True)
+class Condition:
+    argument: int
+    comparison: str                   # of seccomp_rule_add(3), without SCMP_CMP_
+    value: int                        # of MASKED_EQ: the mask
+    other: int = 0                    # of MASKED_EQ: what is left
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The call fails with `error` where every condition holds."""
+
+    call: str
+    error: int
+    conditions: tuple[Condition, ...] = ()
+
+
+def rules() -> Iterator[Rule]:
+    yield from (Rule(name, errno.EPERM) for name in REFUSED)
+    # A filter cannot read clone3's flags in memory; libc falls back to clone.
+    yield Rule("clone3", errno.ENOSYS)
+    yield from (Rule("clone", errno.EPERM, (_masked(0, flag, flag),)) for flag in _NAMESPACES)
+    yield from (Rule("ioctl", errno.EPERM, (_masked(1, _LOW, number),)) for number in _IOCTLS)
+    for level, options in _JOINS:
+        yield from (Rule("setsockopt", errno.EPERM, (_masked(1, _LOW, level), _masked(2, _LOW, option)))
+                    for option in options)
+    yield from _sockets()
+
+
+def _masked(argument: int, mask: int, value: int) -> Condition:
+    return Condition(argument, "MASKED_EQ", mask, value)
+
+
+def _sockets() -> Iterator[Rule]:
+    """UNIX, INET and INET6 with TCP and UDP, NETLINK for routes: what the probes do not rewrite must not exist."""
+    unknown, protocol = errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT
+    yield Rule("socket", unknown, (Condition(0, "GE", _FAMILIES),))
+    for family in sorted(set(range(_FAMILIES)) - {_UNIX, _INET, _INET6, _NETLINK}):
+        yield Rule("socket", unknown, (Condition(0, "EQ", family),))
+    # Pairs are made as sockets are, module and all, before the family is asked whether it has any: TIPC has.
+    yield Rule("socketpair", unknown, (Condition(0, "NE", _UNIX),))
+    yield Rule("socket", protocol, (Condition(0, "EQ", _NETLINK), Condition(2, "NE", 0)))
+    for family in (_INET, _INET6):
+        # With protocol 0 the type chooses: SOCK_SEQPACKET would be SCTP.
+        for kind in sorted(set(range(_TYPES + 1)) - {_STREAM, _DATAGRAM}):
+            yield Rule("socket", protocol, (Condition(0, "EQ", family), _masked(1, _TYPES, kind)))
+        yield Rule("socket", protocol, (Condition(0, "EQ", family), Condition(2, "GT", _UDP)))
+        for number in sorted(set(range(1, _UDP)) - {_TCP}):
+            yield Rule("socket", protocol, (Condition(0, "EQ", family), Condition(2, "EQ", number)))
+
+
 def render_filter() -> bytes:
     """struct sock_filter array in the order of the machine."""
-    rules = seccomp.SyscallFilter(defaction=seccomp.ALLOW)
-    # int 0x80 and x32 number their calls differently: no rule below would hold for them.
-    rules.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
-    rules.set_attr(seccomp.Attr.CTL_OPTIMIZE, _TREE)
-    refused = seccomp.ERRNO(errno.EPERM)
-    for name in _REFUSED:
-        _add(rules, refused, name)
-    # A filter cannot read clone3's flags in memory; libc falls back to clone.
-    _add(rules, seccomp.ERRNO(errno.ENOSYS), "clone3")
-    for flag in _NAMESPACES:
-        _add(rules, refused, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, flag, flag))
-    for number in _IOCTLS:
-        _add(rules, refused, "ioctl", seccomp.Arg(1, seccomp.MASKED_EQ, _LOW, number))
-    for level, options in _JOINS:
-        for option in options:
-            _add(rules, refused, "setsockopt", seccomp.Arg(1, seccomp.MASKED_EQ, _LOW, level),
-                 seccomp.Arg(2, seccomp.MASKED_EQ, _LOW, option))
-    _sockets(rules)
+    program = seccomp.SyscallFilter(defaction=seccomp.ALLOW)
+    # int 0x80 and x32 number their calls differently: no rule would hold for them.
+    program.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
+    program.set_attr(seccomp.Attr.CTL_OPTIMIZE, _TREE)
+    for rule in rules():
+        _add(program, rule)
     with tempfile.TemporaryFile() as file:
-        rules.export_bpf(file)
+        program.export_bpf(file)
         file.seek(0)
         return file.read()
 
 
-def _sockets(rules: object) -> None:
-    """UNIX, INET and INET6 with TCP and UDP, NETLINK for routes: what the probes do not rewrite must not exist."""
-    unknown, protocol = seccomp.ERRNO(errno.EAFNOSUPPORT), seccomp.ERRNO(errno.EPROTONOSUPPORT)
-    _add(rules, unknown, "socket", seccomp.Arg(0, seccomp.GE, _FAMILIES))
-    for family in set(range(_FAMILIES)) - {_UNIX, _INET, _INET6, _NETLINK}:
-        _add(rules, unknown, "socket", seccomp.Arg(0, seccomp.EQ, family))
-    # Pairs are made as sockets are, module and all, before the family is asked whether it has any: TIPC has.
-    _add(rules, unknown, "socketpair", seccomp.Arg(0, seccomp.NE, _UNIX))
-    _add(rules, protocol, "socket", seccomp.Arg(0, seccomp.EQ, _NETLINK), seccomp.Arg(2, seccomp.NE, 0))
-    for family in (_INET, _INET6):
-        # With protocol 0 the type chooses: SOCK_SEQPACKET would be SCTP.
-        for kind in set(range(_TYPES + 1)) - {_STREAM, _DATAGRAM}:
-            _add(rules, protocol, "socket", seccomp.Arg(0, seccomp.EQ, family),
-                 seccomp.Arg(1, seccomp.MASKED_EQ, _TYPES, kind))
-        _add(rules, protocol, "socket", seccomp.Arg(0, seccomp.EQ, family), seccomp.Arg(2, seccomp.GT, _UDP))
-        for number in set(range(1, _UDP)) - {_TCP}:
-            _add(rules, protocol, "socket", seccomp.Arg(0, seccomp.EQ, family), seccomp.Arg(2, seccomp.EQ, number))
+def render_profile() -> str:
+    """The same as JSON, for the runtime of a container (--security-opt seccomp=FILE; the profiles of Docker and podman,
+    which make config-linux.md of the OCI's runtime specification of it).  Foreign architectures: libseccomp's default,
+    which kills."""
+    calls = [{"names": [rule.call], "action": "SCMP_ACT_ERRNO", "errnoRet": rule.error, "args": [
+        {"index": one.argument, "value": one.value, "valueTwo": one.other, "op": f"SCMP_CMP_{one.comparison}"}
+        for one in rule.conditions]} for rule in rules() if _number(rule.call) is not None]
+    return json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": calls}, indent=1) + "\n"
 
 
-def _add(rules: object, action: object, name: str, *arguments: object) -> None:
-    """What this architecture does not have is left out; what the library does not know by name is an error."""
+def _add(program: object, rule: Rule) -> None:
+    """What this architecture does not have is left out."""
+    arguments = [seccomp.Arg(one.argument, getattr(seccomp, one.comparison), one.value, one.other)
+                 for one in rule.conditions]
+    if (number := _number(rule.call)) is not None:
+        program.add_rule(seccomp.ERRNO(rule.error), number, *arguments)  # type: ignore[attr-defined]
+
+
+def _number(name: str) -> int | None:
+    """None: not on this architecture.  Raises OSError where the library does not know the name."""
     number = seccomp.resolve_syscall(seccomp.Arch.NATIVE, name)
     if number == _UNKNOWN:
         raise OSError(errno.ENOSYS, f"libseccomp does not know {name}: version 2.5 or later is needed")
-    if number >= 0:
-        rules.add_rule(action, number, *arguments)  # type: ignore[attr-defined]
+    return int(number) if number >= 0 else None

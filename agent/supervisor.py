@@ -26,6 +26,7 @@ from agent.channel import ChannelError
 from agent.check import check_policies, load_config
 from agent.config import Config, needs_restart
 from agent.container import CONTAINER
+from agent.container_args import PROFILE
 from agent.containers import Containers
 from agent.contract import messages
 from agent.contract.control import Answered, Message
@@ -45,6 +46,7 @@ from agent.networks import Networks
 from agent.owners import Owners, Start
 from agent.reconciling import Ledger
 from agent.resolve import Known, Places, Resolver, Unresolved
+from agent.seccomp import render_profile
 from agent.services import Enforcer, Recorder, end_all, wait_empty
 from agent.sharing import Sharing
 from agent.status import ENFORCING, Health, said_of_mode
@@ -504,6 +506,7 @@ class Agent:
             config.state, config.run, running=len(self.owners) > 0)
         (config.run / "trust").mkdir(mode=0o755, exist_ok=True)
         write_public(self.resolv, resolv_conf(config.dns.listen).encode())
+        write_public(self.resolv.with_name(PROFILE), render_profile().encode())
         return trust
 
     def _take_places(self, places: Places) -> None:
