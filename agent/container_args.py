@@ -43,7 +43,8 @@ def files(config: Config) -> tuple[str, ...]:
 
 def notes(config: Config) -> tuple[str, ...]:
     """What cannot be known here."""
-    return tuple(f"{file}: where the container's home is, is not known; bind {config.run / 'trust' / 'weir.pem'} over it"
+    own = config.run / "trust" / "weir.pem"
+    return tuple(f"{file}: where the container's home is, is not known here; bind {own} over it"
                  for file in dict.fromkeys(_named(config)) if file.startswith("~"))
 
 

@@ -15,8 +15,8 @@ from agent.fields import ConfigError
 
 @click.command("container-args", epilog="Exit codes: 0 done, 1 refused, 2 usage.")
 @click.argument("workload")
-@click.option("--user", default="", help="One of the workload's users: who the container is for policies.  Default: its "
-              "only one.")
+@click.option("--user", default="", help="One of the workload's users: who the container is for policies.  Default: "
+              "its only one.")
 @click.option("--manager", type=click.Choice([SYSTEMD, CGROUPFS]), default=None,
               help="Who makes the runtime's cgroups (podman info, docker info say it).  Default: systemd where it runs "
               "this host.")
@@ -59,8 +59,8 @@ def _workload(config: Config, name: str) -> Workload:
 
 def _account(workload: Workload, user: str) -> pwd.struct_passwd:
     if not user and len(workload.users) > 1:
-        raise click.ClickException(f"workload {workload.name} has several users ({', '.join(workload.users)}): say which "
-                                   "with --user")
+        raise click.ClickException(f"workload {workload.name} has several users ({', '.join(workload.users)}): say "
+                                   "which with --user")
     name = user or workload.users[0]
     if name not in workload.users:
         raise click.ClickException(f"{name} is not among the `users` of workload {workload.name}")

@@ -5,15 +5,20 @@ does before it: arguments in, config.json out.  Its files are the host's program
 """
 from __future__ import annotations
 
+import ipaddress
 import json
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab.hosts import CREW, RUNTIME
+from escape.attempts import where
+
+from agent.techniques import Where
+from lab.hosts import CREW, RUNTIME, Host, end, ip, processes
 from lab.lab import Lab
 from lab.weir import RUNNER, Inside
 
@@ -50,7 +55,7 @@ class Options:
     cgroup_parent: str = ""
     network: str = ""                 # none, or ns:PATH
     user: str = "0:0"
-    rights: tuple[str, ...] = ("CAP_CHOWN", "CAP_NET_RAW", "CAP_SETUID", "CAP_SETGID", "CAP_NET_BIND_SERVICE", "CAP_KILL")
+    rights: tuple[str, ...] = ("CAP_CHOWN", "CAP_NET_RAW", "CAP_SETUID", "CAP_SETGID", "CAP_NET_BIND_SERVICE")
     no_new_privileges: bool = False
     filter: dict[str, Any] | None = field(default_factory=lambda: {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
         {"names": ["mount", "kexec_load"], "action": "SCMP_ACT_ERRNO"}]})
@@ -115,11 +120,54 @@ def render(image: Image, name: str, options: Options, command: Sequence[str]) ->
             "linux": linux}
 
 
+@dataclass(frozen=True)
+class Network:
+    """A bridge of the host's with two namespaces at it: a container's, and a neighbour's, who is no crew."""
+
+    box: Host
+    neighbour: Host
+    four: str = "10.78.0."
+    six: str = "fd78::"
+
+    @classmethod
+    @contextmanager
+    def made(cls) -> Iterator[Network]:
+        one = cls(Host("box", 21), Host("neighbour", 22))
+        try:
+            one._make()
+            yield one
+        finally:
+            for host in (one.box, one.neighbour):
+                end(processes(host.netns))
+                ip(f"netns delete {host.netns}")
+            ip("link delete lab-bridge", netns=CREW.netns)
+
+    def _make(self) -> None:
+        ip("link add lab-bridge type bridge forward_delay 0", "link set lab-bridge up",
+           f"address add {self.four}1/24 dev lab-bridge", netns=CREW.netns)
+        for host in (self.box, self.neighbour):
+            port = f"p-{host.name}"
+            ip(f"netns add {host.netns}")
+            ip(f"link add {port} type veth peer name eth0 netns {host.netns}",
+               f"link set {port} master lab-bridge up", netns=CREW.netns)
+            ip("link set lo up", "link set eth0 up", f"address add {self.four}{host.number}/24 dev eth0",
+               f"address add {self.six}{host.number}/64 dev eth0 nodad", f"route add default via {self.four}1",
+               netns=host.netns)
+
+    def where(self) -> Where:
+        """For a technique that is tried in the box."""
+        with self.neighbour.entered():
+            [local] = [line.split()[0] for line in Path("/proc/thread-self/net/if_inet6").read_text().splitlines()
+                       if line.startswith("fe80") and line.endswith("eth0")]
+        link = str(ipaddress.IPv6Address(bytes.fromhex(local)))
+        return where(self.box, host4=f"{self.four}{self.neighbour.number}", host6=f"{self.six}{self.neighbour.number}",
+                     own4=f"{self.four}{self.box.number}", own6=f"{self.six}{self.box.number}", link=link)
+
+
 @contextmanager
 def container(lab: Lab, image: Image, name: str, *arguments: str) -> Iterator[Inside]:
     """It runs commands as long as the block does."""
-    bundle = lab.scratch / f"bundle-{name}"
-    bundle.mkdir()
+    bundle = Path(tempfile.mkdtemp(prefix=f"bundle-{name}-", dir=lab.scratch))
     config = render(image, name, parse(arguments), ["/usr/bin/python3", "-c", RUNNER])
     (bundle / "config.json").write_text(json.dumps(config))
     runc = (*IN_CGROUPS, "runc", "--root", STATE)
@@ -128,7 +176,7 @@ def container(lab: Lab, image: Image, name: str, *arguments: str) -> Iterator[In
                                stdout=subprocess.PIPE, stderr=log, text=True, cwd="/")
     made = Inside(process)
     try:
-        try:
+        try:              # the runtime itself may fail
             made.run_inside(["true"])
         except (RuntimeError, OSError) as reason:
             raise RuntimeError(f"{reason}: {(bundle / 'log').read_text()}") from None
