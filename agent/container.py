@@ -16,7 +16,7 @@ CONTAINER: Final = "container"        # the kind of network that such a start ha
 RUNTIMES: Final = ("libpod-", "docker-", "crio-", "cri-containerd-", "nerdctl-")      # cgroups' names begin so
 _MONITORS: Final = re.compile(r"conmon|libpod-conmon-.*")     # podman's monitor, beside its container
 # What comes before the container's own program; it has all rights, and gives them up before it executes that.
-_STARTING: Final = re.compile(r"runc(:\[.*)?|crun|\d|conmon|catatonit|exe")
+_STARTING: Final = re.compile(r"runc(:\[\d:[A-Z]+\])?|crun|\d|conmon|catatonit|exe")
 _ESCAPED: Final = re.compile(r"\\x([0-9a-f]{2})")
 
 # linux/capability.h, from 0 on.

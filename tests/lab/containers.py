@@ -36,8 +36,8 @@ class Image:
     root: Path
 
     @classmethod
-    def make(cls, lab: Lab, name: str) -> Image:
-        root = lab.scratch / f"image-{name}"
+    def make(cls, directory: Path) -> Image:
+        root = directory / "image"
         for one in ("etc/ssl/certs", "proc", "sys", "dev", "tmp", "run", "usr", "home"):
             (root / one).mkdir(parents=True)
         for one in LINKS:

@@ -35,7 +35,7 @@ def shared(the_lab: Lab) -> Iterator[Installed]:
 
 @pytest.fixture(scope="module")
 def image(the_lab: Lab) -> Image:
-    return Image.make(the_lab, "plain")
+    return Image.make(the_lab.scratch)
 
 
 @pytest.fixture
