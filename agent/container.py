@@ -69,8 +69,8 @@ class Container:
     cgroup: str                       # absolute path
     place: str                        # the same from the root of cgroup v2 on, as in mountinfo
     name: str
-    inode: int                        # of the cgroup
     processes: tuple[Process, ...]
+    whole: bool = True                # these are all of them
 
     @property
     def shown(self) -> str:

@@ -14,7 +14,7 @@ import logging
 import os
 import pwd
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from agent.container import CONTAINER, Container, Process, slice_of, weaknesses
 from agent.control import Peer
 from agent.hostends import Link, host_ends, others
 from agent.interfaces import links, number_of
+from agent.journal import plain
 from agent.netns import Namespace
 from agent.networks import Network
 from agent.owners import Start
@@ -78,7 +79,7 @@ class Containers:
     async def _look(self) -> None:
         found = await asyncio.to_thread(self._survey.containers)
         if not found and not self._networks and not self._since and self._sealed == ():
-            return
+            return                    # nor was there anything a moment ago
         wrong: list[_Wrong] = []
         for container in found:
             wrong += await self._contain(container)
@@ -128,7 +129,7 @@ class Containers:
             "owner": owner, "container": container.name, "user": user.pw_name, "pid": pid,
             "cgroup": container.cgroup}, container.workload)
 
-    def _end(self, found: Iterable[Container]) -> None:
+    def _end(self, found: Sequence[Container]) -> None:
         there = {one.cgroup for one in found}
         for start in self._agent.owners:
             if start.network == CONTAINER and start.cgroup not in there:
@@ -181,24 +182,26 @@ class Containers:
         return wrong
 
     def _ends(self) -> tuple[tuple[Link, ...], list[_Wrong]]:
-        ends: list[Link] = []
+        host = links() if self._networks or self._sealed else ()
+        # One that was closed stays so: whoever may change the container's network may move the other end elsewhere.
+        there = {(one.index, one.name) for one in host}
+        ends = {one.index: one for one in self._sealed or () if (one.index, one.name) in there}
         wrong: list[_Wrong] = []
-        host = links() if self._networks else ()
         for one in tuple(self._networks.values()):
             fd = one.network.namespace.descriptor()
             try:
                 mine = host_ends(host, number_of(fd))
             finally:
                 os.close(fd)
-            ends += mine
+            ends |= {link.index: link for link in mine}
             wrong += [_Wrong(one.shown, f"its interface {link.name} ({link.kind or 'hardware'}) has no end that could "
                              "be closed on the host", False)
                       for link in others(one.network.namespace.call(links), mine)]
-        return tuple(sorted(ends, key=lambda link: link.index)), wrong
+        return tuple(ends[index] for index in sorted(ends)), wrong
 
     # what they may do
 
-    def _examine(self, found: Iterable[Container]) -> Iterator[_Wrong]:
+    def _examine(self, found: Sequence[Container]) -> Iterator[_Wrong]:
         """What a runtime does while it begins is not said at once: it must stand for a while."""
         host, doors = host_namespaces(), self._survey.doors() if found else ()
         inside: list[int] = []
@@ -207,10 +210,16 @@ class Containers:
             for process in container.processes:
                 yield from (_Wrong(container.shown, reason, process.starting)
                             for reason in weaknesses(process, container.place, host, doors))
+            if not container.whole:
+                yield _Wrong(container.shown, "it has so many processes that not all can be looked at", False)
+        for key in self._networks:
+            inside_it = {one.workload for one in found for process in one.processes if process.namespaces["net"] == key}
+            if len(inside_it) > 1:
+                yield _Wrong("a container's network", f"it is shared by workloads {', '.join(sorted(inside_it))}")
         for pid, name in self._survey.neighbours(self._networks, inside):
-            yield _Wrong("a container's network", f"process {pid} ({name[:20]}) is in it, and is no crew's")
+            yield _Wrong("a container's network", f"process {pid} ({plain(name)}) is in it, and is no crew's")
 
-    def _tell(self, wrong: Iterable[_Wrong]) -> None:
+    def _tell(self, wrong: Sequence[_Wrong]) -> None:
         now = time.monotonic()
         early = {(one.where, one.reason) for one in wrong if not one.waits}
         self._since = {(one.where, one.reason): self._since.get((one.where, one.reason), now) for one in wrong}

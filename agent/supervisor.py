@@ -309,7 +309,7 @@ class Agent:
             self._pause_ring()
 
     def _connect_event(self, origin: Origin) -> HostEvent:
-        start = self.owners.find(origin.owner)
+        start = self.owners.find(origin.owner) if origin.owner else self.owners.find_cgroup(origin.cgroup)
         return make_event("connect", start.workload if start else "", {
             "owner": origin.owner, "pid": origin.tgid, "destination": f"{origin.destination} {origin.port}",
             "hook": origin.hook, "cookie": f"{origin.cookie:x}", "verdict": origin.verdict})

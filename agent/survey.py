@@ -71,7 +71,7 @@ class Survey:
         for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()) if wanted else ():
             with suppress(OSError, ValueError):
                 if pid not in known and os.readlink(f"/proc/{pid}/ns/net") in wanted and not self._is_inside(pid):
-                    found.append((pid, Path(f"/proc/{pid}/comm").read_text().strip()))
+                    found.append((pid, _read(str(pid), "comm").strip()))
         return tuple(found)
 
     def is_in(self, pid: int, cgroup: str) -> bool:
@@ -87,14 +87,15 @@ class Survey:
     def _container(self, workload: str, path: Path) -> Container | None:
         processes: list[Process] = []
         mounts: dict[str, tuple[Mount, ...]] = {}
-        for pid in cgroups.processes(path)[:MOST]:
+        there = cgroups.processes(path)
+        for pid in there[:MOST]:
             with suppress(OSError, ValueError):       # it has ended
                 processes.append(read_process(pid, mounts))
         if not processes:
             return None
         with suppress(OSError):
             return Container(workload, str(path), "/" + str(path.relative_to(self._root)), container_name(path.name),
-                             path.stat().st_ino, tuple(processes))
+                             tuple(processes), len(there) <= MOST)
         return None
 
 
