@@ -66,24 +66,39 @@ def select(crew: Inside, installed: Installed, host: str = NAME) -> str:
     return out.strip() if code == 0 else err
 
 
+def contained(crew: Inside, installed: Installed, host: str = NAME) -> None:
+    """Waits until a session works; says what it was told where none does."""
+    said = ""
+
+    def works() -> bool:
+        nonlocal said
+        said = select(crew, installed, host)
+        return said == "4"
+
+    try:
+        wait_until("it is contained", works, 20)
+    except TimeoutError as reason:
+        raise AssertionError(f"{reason}: {said}\n{installed.status()}\n{installed.tail()}") from None
+
+
 @pytest.mark.parametrize("host", [NAME, DB.ipv4, DB.ipv6])
 def test_a_session(installed: Installed, inside: Inside, host: str) -> None:
-    wait_until("it is contained", lambda: select(inside, installed, host) == "4", 5)
+    contained(inside, installed, host)
     assert installed.status()["state"] == "enforcing"
 
 
 def test_it_is_shown_and_recorded(installed: Installed, image: Image) -> None:
     with container(installed.lab, image, "shown", *arguments(installed)) as inside:
-        wait_until("it is shown", lambda: shown(installed), 5)
+        wait_until("it is shown", lambda: shown(installed), 20)
         assert [(one["workload"], one["user"], one["network"], one["command"]) for one in shown(installed)] == [
             (WORKLOAD, USER, "container", "libpod-shown")]
         assert select(inside, installed) == "4"
-    wait_until("its end is noticed", lambda: not shown(installed), 5)
+    wait_until("its end is noticed", lambda: not shown(installed), 20)
 
     def ended() -> bool:
         return any(one["container"] == "libpod-shown" for one in events(installed, "container.ended"))
 
-    wait_until("its end is recorded", ended, 5)
+    wait_until("its end is recorded", ended, 20)
     assert any(one["container"] == "libpod-shown" for one in events(installed, "container.started"))
 
 
@@ -149,7 +164,7 @@ def test_the_ways_exist(shared: Installed, image: Image, attempts: Attempts) -> 
 def test_a_user_gets_nothing_out(installed: Installed, image: Image, attempts: Attempts) -> None:
     chosen = [one for one in arguments(installed) if not one.startswith("--network")]
     with container(installed.lab, image, "user", *chosen, bridged(attempts.network), attempts.volume) as inside:
-        wait_until("it is contained", lambda: select(inside, installed) == "4", 5)
+        contained(inside, installed)
         assert attempts.run(inside) == dict.fromkeys(WAYS, False)
         assert installed.status()["state"] == "enforcing"
 
@@ -161,14 +176,14 @@ ROOT = (f"--cgroup-parent=/{RUNTIME}.slice/{RUNTIME}-{WORKLOAD}.slice", "--cap-a
 def test_root_gets_nothing_out_and_is_said(installed: Installed, image: Image, attempts: Attempts) -> None:
     """With every right over its network: the host's end of its link is what holds then."""
     with container(installed.lab, image, "root", *ROOT, bridged(attempts.network), attempts.volume) as inside:
-        wait_until("it is said", lambda: installed.status()["state"] == "degraded", 5)
+        wait_until("it is said", lambda: installed.status()["state"] == "degraded", 20)
         assert attempts.run(inside) == dict.fromkeys(WAYS, False)
         inside.run_inside(["nft", "flush", "ruleset"])
         assert attempts.run(inside) == dict.fromkeys(WAYS, False)
         reasons = "; ".join(installed.status()["reasons"])  # type: ignore[arg-type]
         for one in ("NET_ADMIN, NET_RAW", "runs as root", "no seccomp filter"):
             assert one in reasons, reasons
-    wait_until("it is over", lambda: installed.status()["state"] == "enforcing", 10)
+    wait_until("it is over", lambda: installed.status()["state"] == "enforcing", 20)
     said = {one["reason"] for one in events(installed, "container.degraded")}
     assert "it has NET_ADMIN, NET_RAW" in said
 
@@ -184,7 +199,7 @@ def test_what_else_is_said(installed: Installed, image: Image) -> None:
                 "in the host's network namespace", "control.sock of the host shows at /run/weir.sock",
                 "container libpod-nobody of other: there is no such workload"))
 
-        wait_until("everything is said", said, 5)
+        wait_until("everything is said", said, 20)
 
 
 def test_one_that_starts_without_an_agent_is_cut_off(installed: Installed, image: Image, attempts: Attempts) -> None:
@@ -195,4 +210,4 @@ def test_one_that_starts_without_an_agent_is_cut_off(installed: Installed, image
         assert attempts.run(inside) == dict.fromkeys(WAYS, False)
         next_one = installed.again()
         next_one.wait()
-        wait_until("it is contained", lambda: select(inside, next_one) == "4", 10)
+        contained(inside, next_one)
