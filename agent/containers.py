@@ -124,7 +124,7 @@ class Containers:
         pid, owner = container.processes[0].pid, self._agent.owners.draw()
         groups = Peer(0, 0, user.pw_gid, tuple(os.getgrouplist(user.pw_name, user.pw_gid))).unix_groups
         self._agent.owners.put(Start(owner, container.workload, uid, user.pw_name, groups, container.cgroup,
-                                     time.time_ns(), pid, container.name, CONTAINER))
+                                     time.time_ns(), pid, container.name, network=CONTAINER))
         self._agent.tell("container.started", {
             "owner": owner, "container": container.name, "user": user.pw_name, "pid": pid,
             "cgroup": container.cgroup}, container.workload)

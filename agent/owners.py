@@ -36,7 +36,7 @@ class Start(msgspec.Struct, frozen=True):
     command: str = ""                 # argv[0]
     caller: int = 0                   # pid of `weir run`
     root: bool = False                # uid 0 inside
-    network: str = "host"             # PRIVATE or HOST of agent/launch.py
+    network: str = "host"             # PRIVATE or HOST of agent/launch.py, or CONTAINER
 
 
 class _Kept(msgspec.Struct, frozen=True):

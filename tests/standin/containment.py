@@ -113,6 +113,9 @@ class Containment:
     def tcp_sockets(self) -> list[object]:
         return []
 
+    def seal(self, ends: Iterable[object]) -> None:
+        pass
+
     def freeze(self, on: bool) -> None:
         (self.slice / "cgroup.freeze").write_text(str(int(on)))
 

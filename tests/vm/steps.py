@@ -47,6 +47,8 @@ STEPS: Final = (
     boot("boot"),
     boot("boot, configuration broken"),
     boot("boot, guard refuses"),
+    Step("containers", "sudo apt-get install -y -q --no-install-recommends podman crun netavark && "
+         f"{PYTEST} tests/vm/containers.py", 1800),
     Step("demo", "sudo ./bootstrap demo", 2700),
     Step("matrix", f"{PYTEST.replace('sudo ', 'sudo WEIR_ROWS=' + shlex.quote(' '.join(ROWS)) + ' ')} "
          "tests/escape/test_matrix.py", 2700),
