@@ -81,12 +81,13 @@ def contained(crew: Inside, installed: Installed, host: str = NAME) -> None:
         raise AssertionError(f"{reason}: {said}\n{installed.status()}\n{installed.tail()}") from None
 
 
-@pytest.mark.parametrize("host", [NAME, DB.ipv4, DB.ipv6])
+@pytest.mark.parametrize("host", [NAME, pytest.param(DB.ipv4, marks=pytest.mark.slow), DB.ipv6])
 def test_a_session(installed: Installed, inside: Inside, host: str) -> None:
     contained(inside, installed, host)
     assert installed.status()["state"] == "enforcing"
 
 
+@pytest.mark.slow
 def test_it_is_shown_and_recorded(installed: Installed, image: Image) -> None:
     with container(installed.lab, image, "shown", *arguments(installed)) as inside:
         wait_until("it is shown", lambda: shown(installed), 20)
@@ -202,6 +203,7 @@ def test_what_else_is_said(installed: Installed, image: Image) -> None:
         wait_until("everything is said", said, 20)
 
 
+@pytest.mark.slow
 def test_one_that_starts_without_an_agent_is_cut_off(installed: Installed, image: Image, attempts: Attempts) -> None:
     """From its first packet; and the next agent contains it.  The last test here: `installed` has another agent."""
     chosen = [one for one in arguments(installed) if not one.startswith("--network")]
