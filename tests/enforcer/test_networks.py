@@ -25,7 +25,7 @@ class Sender:
 
     def __init__(self) -> None:
         self.ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        service = SimpleNamespace(answer=None)
+        service = SimpleNamespace(answer=None, gone=None)
         self.networks = Networks(SimpleNamespace(), Server(service), theirs.detach())  # type: ignore[arg-type]
         self.namespace = Namespace.make()
         self.doors = self.namespace.call(lambda: [*open_listeners(PORT), *open_dns("127.53.53.53")])
