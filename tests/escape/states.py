@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import psutil
 from lab.hosts import CREW, RUNTIME, Host
@@ -69,7 +70,15 @@ def without_rules(where: Host = CREW) -> Iterator[None]:
     try:
         yield
     finally:
-        where.run(["nft", "-f", "-"], input=saved, check=True)
+        where.run(["nft", "-f", "-"], input=_readable(saved), check=True)
+
+
+def _readable(listing: str) -> str:
+    """nft before 1.0.8 reads neither a mask as it lists it, nor the number of the root cgroup."""
+    slice_ = cgroups.find_slice(RUNTIME)
+    root = PurePosixPath(slice_.nft_path).parents[slice_.level - 1]
+    listing = re.sub(r"mark (0x\w+)/16", r"mark & 0xffff0000 == \1", listing)
+    return re.sub(r"level 0 \d+", f'level 0 "{root}"', listing)
 
 
 def detach_probes() -> None:
