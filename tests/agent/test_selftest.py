@@ -26,6 +26,9 @@ def test_judgement() -> None:
     assert [said[name] for name in TRIED[:4]] == ["not contained", "not tried", "not contained", "stopped"]
 
 
+HERE_NOT = {"ping-socket", "message-bus", "systemd-run"}       # without a control where they are closed or not there
+
+
 @pytest.mark.lab
 def test_without_a_block_it_gets_through(the_lab: Lab) -> None:
     """The same attempts by an ordinary user on a host without Weir: what would be said of a block that is none."""
@@ -46,7 +49,9 @@ def test_the_command(the_lab: Lab) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         found = {one["technique"]: one["verdict"] for one in json.loads(done.stdout)}
         assert set(found) == set(TRIED)
-        assert {name for name, verdict in found.items() if verdict != "stopped"} <= {"ping-socket"}
+        others = {name: verdict for name, verdict in found.items() if verdict != "stopped"}
+        assert set(others) <= HERE_NOT
+        assert set(others.values()) <= {"not tried"}
         people_see_it(installed)
 
 
