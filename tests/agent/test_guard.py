@@ -1,6 +1,7 @@
 """`weir guard`: the block without an agent, and what it takes of a configuration that is wrong."""
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -85,6 +86,7 @@ def mistaken(tmp_path: Path) -> Iterator[Path]:
             assert done.returncode == 0, done.stderr
     finally:
         ip(f"netns delete {NAME}")
+        shutil.rmtree(Path("/run", NAME), ignore_errors=True)
 
 
 @pytest.mark.kernel
