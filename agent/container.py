@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 CONTAINER: Final = "container"        # the kind of network that such a start has
+SLICE, PLAIN = ".slice", ".containers"        # ends of the names of workloads' parts of the crews' slice
 RUNTIMES: Final = ("libpod-", "docker-", "crio-", "cri-containerd-", "nerdctl-")      # cgroups' names begin so
 _MONITORS: Final = re.compile(r"conmon|libpod-conmon-.*")     # podman's monitor, beside its container
 # What comes before the container's own program; it has all rights, and gives them up before it executes that.
@@ -86,17 +87,19 @@ class Door:
     path: str
 
 
-def slice_of(runtime: str, workload: str) -> str:
-    """The directory below the crews' slice in which a workload's containers are; also the name of systemd's unit, in
-    which '-' leads down the tree: systemd.slice(5), systemd.unit(5)."""
-    return f"{runtime}-{workload.replace('-', chr(92) + 'x2d')}.slice"
+def slice_of(runtime: str, workload: str, kind: str = SLICE) -> str:
+    """The directory below the crews' slice in which a workload's containers are; as SLICE the name of systemd's unit,
+    too, in which '-' leads down the tree: systemd.slice(5), systemd.unit(5).  `kind`: PLAIN where the runtime makes
+    cgroups itself: podman takes no slice then."""
+    return f"{runtime}-{workload.replace('-', chr(92) + 'x2d')}{kind}"
 
 
 def workload_of(runtime: str, directory: str) -> str:
     """The other way round; empty: no such directory."""
-    if not directory.startswith(runtime + "-") or not directory.endswith(".slice"):
+    stem, dot, kind = directory.rpartition(".")
+    if not stem.startswith(runtime + "-") or dot + kind not in (SLICE, PLAIN):
         return ""
-    inner = directory[len(runtime) + 1:-len(".slice")]
+    inner = stem[len(runtime) + 1:]
     return "" if "-" in inner else _ESCAPED.sub(lambda found: chr(int(found[1], 16)), inner)
 
 

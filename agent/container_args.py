@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.config import Config, Workload
-from agent.container import slice_of
+from agent.container import PLAIN, slice_of
 from agent.trust import SYSTEM_BUNDLE
 from agent.workloads import TRUST_VARIABLES
 
@@ -22,8 +22,8 @@ def render_args(config: Config, workload: Workload, uid: int, gid: int, manager:
 
 def _args(config: Config, workload: Workload, uid: int, gid: int, manager: str) -> Iterator[str]:
     trust, name = config.run / "trust", config.runtime.name
-    own = slice_of(name, workload.name)
-    yield f"--cgroup-parent={own if manager == SYSTEMD else f'/{name}.slice/{own}'}"
+    yield "--cgroup-parent=" + (slice_of(name, workload.name) if manager == SYSTEMD else
+                                f"/{name}.slice/{slice_of(name, workload.name, PLAIN)}")
     yield "--network=none"
     yield f"--user={uid}:{gid}"
     yield "--cap-drop=all"

@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 
 from agent.container import (
+    PLAIN,
     Door,
     Mount,
     Process,
@@ -43,12 +44,12 @@ def process(**more: object) -> Process:
 
 @pytest.mark.parametrize("workload", ["crew", "my-crew", "a.b_c", "a--b", "x2d"])
 def test_a_slice_names_its_workload(workload: str) -> None:
-    name = slice_of("weir", workload)
-    assert "-" not in name.removeprefix("weir-")
-    assert workload_of("weir", name) == workload
+    for name in (slice_of("weir", workload), slice_of("weir", workload, PLAIN)):
+        assert "-" not in name.removeprefix("weir-")
+        assert workload_of("weir", name) == workload
 
 
-@pytest.mark.parametrize("name", ["crew-7", "weir-a-b.slice", "weir.slice", "other-crew.slice", "weir-crew", ""])
+@pytest.mark.parametrize("name", ["crew-7", "weir-a-b.slice", "weir.slice", "other-crew.slice", "weir-crew", "weir-7", ""])
 def test_what_is_no_workloads_slice(name: str) -> None:
     assert workload_of("weir", name) == ""
 

@@ -41,7 +41,7 @@ def args(target: str = TARGET, manager: str = SYSTEMD) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(("manager", "parent"), [
-    (SYSTEMD, "weir-my\\x2dcrew.slice"), (CGROUPFS, "/weir.slice/weir-my\\x2dcrew.slice")])
+    (SYSTEMD, "weir-my\\x2dcrew.slice"), (CGROUPFS, "/weir.slice/weir-my\\x2dcrew.containers")])
 def test_its_cgroup(manager: str, parent: str) -> None:
     assert args(manager=manager)[0] == f"--cgroup-parent={parent}"
 
