@@ -49,7 +49,8 @@ def test_a_slice_names_its_workload(workload: str) -> None:
         assert workload_of("weir", name) == workload
 
 
-@pytest.mark.parametrize("name", ["crew-7", "weir-a-b.slice", "weir.slice", "other-crew.slice", "weir-crew", "weir-7", ""])
+@pytest.mark.parametrize("name", ["crew-7", "weir-a-b.slice", "weir.slice", "other-crew.slice", "weir-crew", "weir-7",
+                                  ""])
 def test_what_is_no_workloads_slice(name: str) -> None:
     assert workload_of("weir", name) == ""
 
