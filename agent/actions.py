@@ -166,7 +166,7 @@ class Questions:
             targets=target_views(config, places), egress=egress_views(config, places),
             workloads=workload_views(agent.owners, agent.sharing.of), statistics=statistics,
             hints=(*hints(config, places, agent.resolver.failures, statistics, leafs, lag, agent.watch.beside),
-                   *agent.containers.hints()),
+                   *agent.containers.hints(), *agent.units.hints()),
             modes=config.egress_modes, dns=f"{config.dns.listen}:{DNS_PORT}", upstream=_server(config.dns.resolver),
             lsm=agent.kernel.lsm)
 
@@ -209,6 +209,12 @@ class Questions:
     async def acknowledge(self, peer: Peer) -> Message:
         self._agent.ledger.acknowledge(peer.user)
         return Answered()
+
+    async def adopt(self, request: control.Adopt | control.Abandon, peer: Peer) -> Message:
+        units = self._agent.units
+        if isinstance(request, control.Adopt):
+            return await units.adopt(request, peer.user)
+        return Answered(await units.abandon(request, peer.user))
 
     async def stop(self) -> Message:
         self._agent.stop()

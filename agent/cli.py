@@ -36,6 +36,7 @@ _ELSEWHERE: Final = {
     "policy": "enforcer.policy.cli:policy",
     "ledger": "agent.ledger_cli:ledger",
     "container-args": "agent.container_cli:container_args",
+    "adopt": "agent.adopt_cli:adopt",
 }
 
 
@@ -242,6 +243,7 @@ def check(file: str, as_json: bool) -> None:
 
     Notes say what is allowed but hardly meant, and what is still to be filled in."""
     from agent import advice
+    from agent.adopt import state_of_units
     from agent.check import check_policies, load_config
     from agent.fields import ConfigError
 
@@ -249,7 +251,7 @@ def check(file: str, as_json: bool) -> None:
     try:
         config = load_config(file)
         problems = check_policies(config)
-        notes = [*map(str, advice.notes(config)), *advice.missing(config), *advice.lax(config)]
+        notes = [*map(str, advice.notes(config)), *advice.missing(config), *advice.lax(config), *state_of_units(config)]
     except ConfigError as wrong:
         problems = wrong.problems
     if as_json:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from agent import fields as kinds
+from agent.adoptable import END, REPORT, RESTART, wrong_name
 from agent.contract.names import is_metadata
 from agent.contract.target import ENFORCE, MODES, ColumnLabel
 from agent.fields import (
@@ -95,6 +96,8 @@ class Workload(msgspec.Struct, frozen=True):
     network: str
     egress: str | None = None         # mode; None: the policy's
     root: bool = False                # inside, its user is uid 0
+    unit: str | None = None           # of systemd's, which `weir adopt` confines
+    running: str = "end"              # adoptable.END, REPORT or RESTART: what was open when it was adopted
 
 
 class CredentialRow(msgspec.Struct, frozen=True):
@@ -268,10 +271,11 @@ EGRESS: Final = Section("egress", EgressEntry, True, "Somewhere that crews may t
     Field("metadata", kinds.BOOLEAN, "Permit the listed addresses that clouds hand out machines' credentials on, and "
           "other link-local ones.", False),
 ), attribute="egress")
-WORKLOAD: Final = Section("workload", Workload, True, "What `weir run --workload NAME` may start.", (
+WORKLOAD: Final = Section("workload", Workload, True, "What `weir run --workload NAME` may start, or a unit of "
+    "systemd's that `weir adopt` confines.", (
     Field("name", kinds.NAME, "For policies, groups and the recording.", example="crew"),
-    Field("users", kinds.several(kinds.ACCOUNT, least=1), "Who it may run as, and who may start it (besides root).",
-          example=["crew"]),
+    Field("users", kinds.several(kinds.ACCOUNT), "Who it may run as, and who may start it (besides root).  Needed, but "
+          "for a unit with DynamicUser=.", [], ["crew"]),
     Field("directories", kinds.several(kinds.HOME_PATH), "What it sees of the files and may write.", [], ["~"]),
     Field("read_only", kinds.several(kinds.HOME_PATH), "What it sees besides the system and may not write.", [],
           ["/opt/crew"]),
@@ -279,8 +283,14 @@ WORKLOAD: Final = Section("workload", Workload, True, "What `weir run --workload
     Field("root", kinds.BOOLEAN, "Inside, its user is root: uid 0 of a user namespace that maps only the user's own "
           "uid, without any capability.  For tools and images that insist on it; files belong to the user.", False),
     Field("network", kinds.choice(PRIVATE, HOST), "`private`: each start has a network namespace of its own with only "
-          "`lo` and Weir in it; `host`: it is in the host's.  `weir run --network` may ask for `private` in any case, "
-          "for `host` only where it stands here, or as root.", PRIVATE),
+          "`lo` and Weir in it; `host`: it is in the host's, as a `unit` always is.  "
+          "`weir run --network` may ask for `private` in any case, for `host` only where it stands here, or as root.",
+          PRIVATE),
+    Field("unit", kinds.UNIT, "A service of systemd's that is this workload: `weir adopt UNIT` writes the drop-in that "
+          "confines it.  Its User= is one of `users`.", None, "crew.service"),
+    Field("running", kinds.choice(END, REPORT, RESTART), "What becomes of connections that the unit has open when "
+          "it is adopted: they are ended; or only reported, and their packets dropped; or the unit is restarted.  In "
+          "the first two it is contained at once, and confined in full from its next start on.", END),
 ), attribute="workloads")
 TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
     Field("name", kinds.NAME, "For policies: `Target::\"orders\"`.", example="orders"),
@@ -345,6 +355,7 @@ def _build(raw: Mapping[str, Any], report: Report) -> tuple[Config | None, Repor
     for section in MANY:
         values[section.attribute] = parse_tables(section, raw, (), report)
     _check_names(report)
+    _check_workloads(report)
     _check_places(report)
     _check_egress(report, _check_targets(report))
     for path, target in report.entries("target"):
@@ -370,6 +381,20 @@ def _check_names(report: Report) -> None:
         key, shown = (path[0], entry.name), render_path(path)
         if (first := seen.setdefault(key, shown)) != shown:
             report.add((*path, "name"), f"{entry.name!r} is also the name of {first}")
+
+
+def _check_workloads(report: Report) -> None:
+    runtime = report.made.get(("runtime",))
+    units: dict[str, str] = {}
+    for path, workload in report.entries("workload"):
+        if not workload.users and not workload.unit:
+            report.add((*path, "users"), f"is missing or empty; {kinds.several(kinds.ACCOUNT).right} would be right")
+        if not workload.unit:
+            continue
+        if wrong := wrong_name(workload.unit, runtime.name if runtime else ""):
+            report.add((*path, "unit"), wrong)
+        if (first := units.setdefault(workload.unit, render_path(path))) != render_path(path):
+            report.add((*path, "unit"), f"{workload.unit} is {first} already")
 
 
 def _listeners(report: Report) -> set[tuple[str, int]]:

@@ -30,9 +30,9 @@ class _Network:
 
 
 class Contained:
-    """`is_ours(level, text)`: as agent.ruleset.differences wants it; `slice_id()`: its number now."""
+    """`is_ours(text, path)`: as agent.ruleset.differences wants it; `slice_id()`: its number now."""
 
-    def __init__(self, rules: Ruleset, is_ours: Callable[[int, str], bool], slice_id: Callable[[], int]) -> None:
+    def __init__(self, rules: Ruleset, is_ours: Callable[[str, str], bool], slice_id: Callable[[], int]) -> None:
         self._rules = dataclasses.replace(rules, redirect=True)
         self._is_ours, self._slice_id = is_ours, slice_id
         self._there: dict[int, _Network] = {}          # by cookie

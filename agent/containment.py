@@ -23,10 +23,11 @@ from agent import cgroups, nft, sockdiag
 from agent.attribution import Bounded, Held, Origin, find_asker, find_redirected, parse_bounded, parse_origin
 from agent.beside import find_mangling
 from agent.contained import Contained
-from agent.holdings import ELSEWHERE, OWN, SENT, Foreign, Holdings, cookie_of
+from agent.holdings import CONNECTION, ELSEWHERE, OWN, SENT, Foreign, Holdings, cookie_of
 from agent.hostends import Link
+from agent.joined import Joined, end_before
 from agent.layout import bound
-from agent.marks import TICK, Task, corrections, parent_and_began
+from agent.marks import TICK, Task, corrections, is_marked, parent_and_began
 from agent.netns import Namespace, current_cookie
 from agent.processes import ENVIRONMENT, python_module
 from agent.ruleset import Ruleset, differences
@@ -36,6 +37,7 @@ from probes.links import PlatformError
 
 _TRACEFS: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _EVENT: Final = Path("events", links.TASK_EVENT, "id")
+_ROUNDS: Final = 3                    # looks at what a unit has open: descriptors move on meanwhile
 _LOAD: Final = 300.0                  # seconds; the loader takes one or two, and a minute where it is emulated
 _MARKS: Final = ("hook newtask", "map owners")
 _PASSES: Final = 20                   # over all tasks, while there are new ones with marks that are not theirs
@@ -64,6 +66,7 @@ class Containment:
         self._whole_at = 0            # CLOCK_BOOTTIME nanoseconds: when it was last seen that marks are handed on
         self._gap: int | None = None  # since when they may not have been, and have not been put right yet
         self._holdings = Holdings(self._in_crew, self._whose, self._made_outside)
+        self._joined = Joined(self._slice.root)
 
     @property
     def slice(self) -> Path:
@@ -95,7 +98,8 @@ class Containment:
     def install(self) -> None:
         """Also over what is there already: then marks, origins and connections stay, and programs are replaced."""
         self.slice.mkdir(mode=0o755, exist_ok=True)
-        nft.apply_table(self._rules)
+        self._remember_joined()
+        self._apply_rules()
         self._mount_bpffs()
         missing = self._missing()
         gap = any(one.startswith(("hook sockops", "hook connect")) for one in missing)
@@ -104,6 +108,7 @@ class Containment:
         self._pin_again()
         self._load()
         self._open()
+        self._write_joined()
         if self._places is not None:
             self._write_places(self._places)
         if gap:
@@ -111,6 +116,8 @@ class Containment:
 
     def adopt(self) -> None:
         """What is in place, as it is.  Raises PlatformError where something is not."""
+        self._remember_joined()
+        self._rules = replace(self._rules, joined=self._joined.matches())
         if found := self.problems():
             raise PlatformError("; ".join(found))
         self._lsm = tuple(hook.name for hook in links.LSM_HOOKS if links.link_pin(self.bpffs, hook.name).exists())
@@ -119,8 +126,10 @@ class Containment:
     def repair(self) -> None:
         """Only what is not as it should be: rules come back within milliseconds, probes take a second."""
         self.slice.mkdir(mode=0o755, exist_ok=True)
+        for path in self._joined.made_again():
+            self.join(path, CONNECTION)
         if self._rule_problems():
-            nft.apply_table(self._rules)
+            self._apply_rules()
         self._contained.repair()
         self._sealed.repair()
         if self._problems():
@@ -130,13 +139,13 @@ class Containment:
 
     def freeze(self, on: bool) -> None:
         """Everything in the slice stands still, or goes on.  Where the slice is gone, nothing is in it."""
-        with suppress(FileNotFoundError):
-            (self.slice / "cgroup.freeze").write_text("1" if on else "0")
+        for cgroup in (self.slice, *self._joined.ids):
+            _freeze(cgroup, on)
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:
         try:
-            before = (self.slice / "cgroup.freeze").read_text().strip() == "1"
+            before = self._stands_still()
         except FileNotFoundError:
             before = True
         self.freeze(True)
@@ -144,6 +153,9 @@ class Containment:
             yield
         finally:
             self.freeze(before)
+
+    def _stands_still(self) -> bool:
+        return (self.slice / "cgroup.freeze").read_text().strip() == "1"
 
     def watched(self) -> dict[Path, str]:
         """Directories whose changes mean that the block may not be whole, and the name in them that matters."""
@@ -221,6 +233,69 @@ class Containment:
         for key in list(libbpf.keys(fd, spec.key_size)):
             libbpf.delete(fd, key)
 
+    # cgroups outside of the slice that count as in it
+
+    def joined(self) -> tuple[Path, ...]:
+        return tuple(self._joined.ids)
+
+    def join(self, cgroup: Path, end: str) -> list[Foreign]:
+        """What is in it, and below, is a crew's from here on; what it had open before is ended (CONNECTION, PROCESS) or
+        left to the rules, which drop its packets (RECORD).  Raises OSError, PlatformError, ValueError."""
+        self._joined.check(cgroup)
+        if cgroup.is_relative_to(self.slice):
+            raise ValueError(f"{cgroup} lies in the slice")
+        self._take_joined({**self._joined.live(), cgroup: cgroups.cgroup_id(cgroup)})
+        looks, found = Holdings(self._in_crew, self._noted, lambda inode: False, end_before), []
+        for _ in range(_ROUNDS):
+            found += looks.look(cgroups.processes(cgroup), end)
+        self._holdings.take_over(looks)
+        return found
+
+    def leave(self, cgroup: Path) -> None:
+        """Raises OSError, PlatformError."""
+        self._take_joined({path: number for path, number in self._joined.live().items() if path != cgroup})
+
+    def _take_joined(self, wanted: dict[Path, int]) -> None:
+        left = self._joined.ids.keys() - wanted.keys()
+        self._joined.take(wanted)
+        self._write_joined()
+        self._apply_rules()
+        with suppress(FileNotFoundError):
+            if self._stands_still():
+                self.freeze(True)
+                for cgroup in left:
+                    _freeze(cgroup, False)
+
+    def _write_joined(self) -> None:
+        entries, fd = self._joined.entries(), self._map("joined")
+        filled = len(self._joined.ids)
+        for place in (*range(filled), *reversed(range(filled, len(entries)))):
+            libbpf.update(fd, struct.pack("=I", place), entries[place])
+
+    def _apply_rules(self) -> None:
+        """Again where a cgroup went away meanwhile: nft looks each up by its path."""
+        for last in (False, False, True):
+            self._rules = replace(self._rules, joined=self._joined.matches())
+            try:
+                return nft.apply_table(self._rules)
+            except PlatformError:
+                if last or not self._rules.joined:
+                    raise
+
+    def _remember_joined(self) -> None:
+        if not self._joined.ids:
+            self._joined.remember(self._read_joined())
+
+    def _read_joined(self) -> list[bytes]:
+        """The whole array; empty where it cannot be read."""
+        size = links.MAPS["joined"].value_size
+        try:
+            with links.opened(links.map_pin(self.bpffs, "joined")) as fd:
+                found = [libbpf.lookup(fd, struct.pack("=I", place), size) for place in range(abi.JOINED)]
+        except OSError:
+            return []
+        return [one for one in found if one is not None]
+
     # mounts
 
     def _mount_bpffs(self) -> None:
@@ -293,7 +368,7 @@ class Containment:
             except OSError:
                 continue              # it has ended
             owner = None
-            if cgroups.is_inside(self._slice, path):
+            if cgroups.is_inside(self._slice, path) and is_marked(path.removeprefix(f"{self._slice.name}/")):
                 place = f"{self._slice.root}{path}"
                 owner = next((one for cgroup, one in starts.items() if f"{place}/".startswith(f"{cgroup}/")), 0)
             yield Task(pid, parent, began, self.owner_of(pid), owner)
@@ -306,7 +381,7 @@ class Containment:
     def is_crew(self, pid: int) -> bool:
         """By mark or cgroup.  True where it cannot be told: the process is gone, or the map is."""
         try:
-            return pid <= 0 or self.owner_of(pid) != 0 or cgroups.is_inside(self._slice, cgroups.path_of(pid))
+            return pid <= 0 or self.owner_of(pid) != 0 or self._is_inside(cgroups.path_of(pid))
         except (OSError, PlatformError):
             return True
 
@@ -314,7 +389,7 @@ class Containment:
         """Owner (0: no mark) and cgroup id of a crew's process; None: no crew's, or gone."""
         try:
             path = cgroups.path_of(pid)
-            owner, inside = self.owner_of(pid), cgroups.is_inside(self._slice, path)
+            owner, inside = self.owner_of(pid), self._is_inside(path)
             return (owner, cgroups.cgroup_id(self._slice.root / path.lstrip("/"))) if owner or inside else None
         except OSError:
             return None
@@ -369,22 +444,32 @@ class Containment:
         """Pids of everything in the slice, and of what has a mark wherever it is."""
         fd = self._map("owners")
         marked = {pid for pid in _pids() if libbpf.lookup(fd, struct.pack("=I", pid), 4) not in (None, bytes(4))}
-        return marked.union(cgroups.processes(self.slice))
+        return marked.union(*map(cgroups.processes, (self.slice, *self._joined.ids)))
 
     def _in_crew(self, pid: int) -> bool:
         """By cgroup or mark; not by a mark alone that it may have from who had its number before.  Raises OSError where
         it cannot be told."""
-        if cgroups.is_inside(self._slice, cgroups.path_of(pid)):
+        if self._is_inside(cgroups.path_of(pid)):
             return True
         return self.owner_of(pid) != 0 and parent_and_began(pid)[1] + TICK <= self._whole_at
 
-    def _whose(self, copy: socket.socket, pid: int) -> str:
-        """By what the probes keep with the socket; else by its cgroup, in the network namespace of `pid`."""
+    def _is_inside(self, path: str) -> bool:
+        """In the slice, or in what counts as in it.  `path` as proc(5) has it."""
+        return cgroups.is_inside(self._slice, path) or self._joined.contains(path)
+
+    def _noted(self, copy: socket.socket, _pid: int = 0) -> str:
+        """By what the probes keep with the socket."""
         key = struct.pack("=i", copy.fileno())
         if libbpf.lookup(self._map("makers"), key, links.MAPS["makers"].value_size):
             return OWN
         if libbpf.lookup(self._map("origins"), key, links.MAPS["origins"].value_size):
             return SENT
+        return ELSEWHERE
+
+    def _whose(self, copy: socket.socket, pid: int) -> str:
+        """By what the probes keep with the socket; else by its cgroup, in the network namespace of `pid`."""
+        if (noted := self._noted(copy)) != ELSEWHERE:
+            return noted
         if copy.type not in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
             return ELSEWHERE
         cookie, inside, port = cookie_of(copy), self._cgroup_ids(), copy.getsockname()[1]
@@ -401,9 +486,9 @@ class Containment:
         return any(one.inode == inode and one.cgroup not in inside for one in self.tcp_sockets())
 
     def _cgroup_ids(self) -> set[int]:
-        """Of the slice and everything in it."""
+        """Of the slice and everything in it, and of what counts as in it."""
         found = set()
-        for path in cgroups.below(self.slice):
+        for path in (one for top in (self.slice, *self._joined.ids) for one in cgroups.below(top)):
             with suppress(FileNotFoundError):
                 found.add(cgroups.cgroup_id(path))
         return found
@@ -419,10 +504,16 @@ class Containment:
         began, missing = time.clock_gettime_ns(time.CLOCK_BOOTTIME), self._missing()
         if self._gap is None and not any(one.startswith(_MARKS) for one in missing):
             self._whole_at = began
-        return [*missing, *self._settings_problems(), *self._rule_problems()]
+        return [*missing, *self._settings_problems(), *self._rule_problems(), *self._joined_problems()]
 
     def _rule_problems(self) -> list[str]:
         return differences(nft.list_table(self._rules.name), self._rules, self._is_ours)
+
+    def _joined_problems(self) -> list[str]:
+        found = [f"the cgroup {path} was made again, outside of the slice" for path in self._joined.made_again()]
+        if (there := self._read_joined()) and there != self._joined.entries():
+            found.append("the probes know other cgroups outside of the slice")
+        return found
 
     def _missing(self) -> list[str]:
         return links.missing(self.bpffs, self._slice.root, self.slice, self._tags, self._hooks())
@@ -437,9 +528,11 @@ class Containment:
             return [f"the probes' settings: {reason.strerror}"]
         return [] if found == expected else ["the probes work with other settings"]
 
-    def _is_ours(self, level: int, text: str) -> bool:
-        """The slice, or at level 0 the root.  `text`: some path with that inode below /sys/fs/cgroup, or the number."""
-        mine = cgroups.cgroup_id(self.slice if level else self._slice.root)
+    def _is_ours(self, text: str, path: str) -> bool:
+        """`text`: some path with the inode of that cgroup below /sys/fs/cgroup, or the number.  A joined one may be
+        gone."""
+        place = cgroups.NFT_BASE / path
+        mine = cgroups.cgroup_id(place) if place in (self.slice, self._slice.root) else self._joined.ids.get(place, -1)
         if text.isdigit():
             return int(text) == mine
         try:
@@ -452,6 +545,10 @@ class Containment:
     def release(self) -> None:
         """Raises PlatformError while the slice holds a process.  Removing the slice comes first and cannot be
         overtaken: the kernel refuses it where a process is in it, and then nothing was changed."""
+        self._remember_joined()
+        for one in filter(cgroups.populated, self._joined.ids):
+            raise PlatformError(f"{one.name} was adopted while it ran, and still does: restart it first, or "
+                                f"weir adopt --undo {one.name}")
         if cgroups.populated(self.slice):
             raise PlatformError(f"the slice {self.slice} holds processes: {cgroups.processes(self.slice)[:10]}")
         if self.slice.exists():
@@ -492,6 +589,11 @@ class Containment:
 
 def _pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def _freeze(cgroup: Path, on: bool) -> None:
+    with suppress(FileNotFoundError):
+        (cgroup / "cgroup.freeze").write_text("1" if on else "0")
 
 
 def _close(descriptors: dict[str, int]) -> None:

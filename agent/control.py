@@ -91,6 +91,7 @@ class Actions(Protocol):
     async def reload(self) -> Message: ...
     async def ledger(self) -> Message: ...
     async def acknowledge(self, peer: Peer) -> Message: ...
+    async def adopt(self, request: control.Adopt | control.Abandon, peer: Peer) -> Message: ...
 
 
 @dataclass(frozen=True)
@@ -264,6 +265,8 @@ class Control:
                     os.close(fd)
         if isinstance(request, control.Decide):
             return await self._actions.decide(request, peer)
+        if isinstance(request, control.Adopt | control.Abandon):
+            return await self._actions.adopt(request, peer)
         if isinstance(request, control.Acknowledge):
             return await self._actions.acknowledge(peer)
         if isinstance(request, control.Release):

@@ -46,7 +46,7 @@ def examine(config: Config | None) -> tuple[Finding, ...]:
         ("bubblewrap", lambda: program("bwrap", "bubblewrap")),
         ("libseccomp", libseccomp), ("landlock", scopes), ("BPF LSM", bpf_lsm),
         ("user namespaces", user_namespaces), ("ipv6", ipv6), ("clock", clock), ("disk", lambda: disk(config)),
-        ("users", lambda: users(config)), ("workloads", lambda: workloads(config)),
+        ("users", lambda: users(config)), ("units", lambda: units(config)), ("workloads", lambda: workloads(config)),
         ("socket diagnosis", diagnosis), ("resolver", lambda: resolver(config)), ("other tools", other_tools),
         ("pods", pods),
     ]
@@ -213,6 +213,19 @@ def users(config: Config | None) -> Finding:
     if len({0, accounts.weir.pw_uid, accounts.audit.pw_uid}) < 3:
         return Finding("", FAIL, "enforcer and recorder share a uid, or are root", "two unprivileged users")
     return Finding("", OK, f"{accounts.weir.pw_name}, {accounts.audit.pw_name}")
+
+
+def units(config: Config | None) -> Finding:
+    """Those that are workloads."""
+    wanted = [one.unit for one in config.workloads if one.unit] if config else []
+    if not Path("/run/systemd/system").is_dir():
+        advice = "weir run starts workloads" if wanted else ""
+        return Finding("", FAIL if wanted else OK, "systemd does not run this host", advice)
+    from agent.adopt import state_of_units
+
+    if config is not None and (found := list(state_of_units(config))):
+        return Finding("", WARN, "; ".join(found), "weir adopt UNIT")
+    return Finding("", OK, ", ".join(wanted) if wanted else "none is a workload")
 
 
 def _user(name: str) -> bool:

@@ -24,6 +24,7 @@ OWN_PLACES: Final = ("/run", "/tmp", "/var/tmp")      # noqa: S108  every view h
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RUNTIME: Final = re.compile(r"[a-z][a-z0-9-]{0,15}")
 _ACCOUNT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+_UNIT: Final = re.compile(r"[A-Za-z0-9:_.\\@-]{1,247}\.service")
 _LABEL: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*"
                           r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?")
@@ -379,6 +380,7 @@ NAME: Final = Kind("a name of letters, digits, '.', '_' and '-', 64 at most", _m
 RUNTIME_NAME: Final = Kind("a name of lower-case letters, digits and '-', 16 at most, a letter first",
                            _matching(_RUNTIME))
 ACCOUNT: Final = Kind("the name of a user or group of this host", _matching(_ACCOUNT))
+UNIT: Final = Kind("the name of a service of systemd's, like crew.service", _matching(_UNIT))
 LABEL: Final = Kind("lower-case words joined by '.', like pii.email", _matching(_LABEL))
 TEXT: Final = Kind("a text", _text)
 SELECTOR: Final = Kind("a name, or '*' for every one", _selector)

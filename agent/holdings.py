@@ -74,8 +74,11 @@ class Holdings:
 
     def __init__(
         self, crew: Callable[[int], bool], whose: Callable[[socket.socket, int], str], outside: Callable[[int], bool],
+        ending: Callable[[socket.socket | None, int, str], str] | None = None,
     ) -> None:
+        """`ending`: as `end_socket`, in its place."""
         self._crew, self._whose, self._outside = crew, whose, outside
+        self._ending = ending or end_socket
         self._known: frozenset[int] = frozenset()
         self._waiting: dict[int, int] = {}     # inode -> rounds in which it was missed
         self._others: dict[int, str] = {}      # inode -> what it did at the last look: SENT, IDLE, its peer, ...
@@ -108,6 +111,11 @@ class Holdings:
         self._known, self._waiting, self._others = frozenset(known), waiting, others
         return found
 
+    def take_over(self, other: Holdings) -> None:
+        """What that one has looked at is known, and what it said is not said again."""
+        self._known |= other._known
+        self._others |= other._others
+
     def _examine(
         self, inode: int, place: Place, end: str, before: str | None, moves: bool,
     ) -> tuple[str, Foreign | None]:
@@ -123,7 +131,8 @@ class Holdings:
                 if not (moves or reason.errno == errno.EINVAL) or before is not None or not self._outside(inode):
                     raise
                 # Before Linux 6.9 there is no pidfd of a thread, and this one has descriptors of its own.
-                return UNKNOWN, Foreign(place, inode, 0, "unknown", "", _exe(place.pid), _end(None, process, end))
+                return UNKNOWN, Foreign(place, inode, 0, "unknown", "", _exe(place.pid),
+                                        self._ending(None, process, end))
             try:
                 return self._judge(copied, process, inode, place, end, before)
             finally:
@@ -142,7 +151,7 @@ class Holdings:
             return does, None
         kind = f"{_NAMES.get(int(family), str(int(family)))} {_kind(copy)}"
         cookie = cookie_of(copy)
-        done = _end(copy, process, end)
+        done = self._ending(copy, process, end)
         return IDLE if done == ENDED else does, Foreign(place, inode, cookie, kind, peer, _exe(place.pid), done)
 
     @contextmanager
@@ -166,7 +175,8 @@ def _exe(pid: int) -> str:
         return ""
 
 
-def _end(copy: socket.socket | None, process: int, how: str) -> str:
+def end_socket(copy: socket.socket | None, process: int, how: str) -> str:
+    """What was done.  `copy` of the socket, where there is one; `process`: a pidfd; `how`: what is to be ended."""
     if how == RECORD:
         return "left as it is"
     if how == CONNECTION and copy is not None and copy.family in INTERNET and copy.type == socket.SOCK_STREAM:

@@ -34,6 +34,11 @@ class Accounts:
         """Gids that no workload is given."""
         return frozenset({self.weir.pw_gid, self.audit.pw_gid, self.approvers})
 
+    @property
+    def group_names(self) -> frozenset[str]:
+        """Of these."""
+        return frozenset(grp.getgrgid(gid).gr_name for gid in self.own_groups)
+
 
 def cgroup_root() -> Path:
     """Where cgroup v2 is mounted.  Raises LayoutError."""

@@ -4,6 +4,7 @@ Every slot of the owner map then holds what the number's former holder had, for 
 process of the host counts as a crew's, a crew's as another crew's.  Tasks in a workload's cgroup are that workload's:
 they cannot leave it.  Elsewhere, whoever was born before keeps what it has, and whoever was born since has what its
 parent has: a child of a crew's process that somebody took out of the slice is a crew's, and everybody else is not.
+So it is with units and containers, whose tasks have no mark: systemd and container runtimes have none to hand on.
 """
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+_UNMARKED: Final = (".service", ".slice", ".scope")    # what systemd calls its cgroups
 TICK: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")        # nanoseconds
 
 
@@ -22,7 +24,7 @@ class Task:
     parent: int
     began: int                        # CLOCK_BOOTTIME nanoseconds, rounded down to a tick
     mark: int
-    owner: int | None                 # of the workload whose cgroup it is in; 0: it has none; None: it is elsewhere
+    owner: int | None                 # of the workload whose cgroup it is in; 0: of none; None: elsewhere, or unmarked
 
 
 def corrections(tasks: Iterable[Task], since: int) -> dict[int, int]:
@@ -35,6 +37,11 @@ def corrections(tasks: Iterable[Task], since: int) -> dict[int, int]:
         elif one.owner is None and one.began + TICK > since:
             marks[one.pid] = marks.get(one.parent, 0)
     return {pid: mark for pid, mark in marks.items() if mark != every[pid].mark}
+
+
+def is_marked(path: str) -> bool:
+    """Whether tasks of this cgroup have a mark: `path` from the slice on.  The launcher's have, NAME-NUMBER."""
+    return not path.partition("/")[0].endswith(_UNMARKED)
 
 
 def parent_and_began(pid: int) -> tuple[int, int]:

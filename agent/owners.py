@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from agent.container import CONTAINER
 from probes.abi import HIGHEST_OWNER, LOCAL_OWNER
 
 HIGHEST: Final = HIGHEST_OWNER
@@ -33,10 +34,12 @@ class Start(msgspec.Struct, frozen=True):
     cgroup: str                       # absolute path of its own cgroup
     since: int                        # nanoseconds UTC
     pid: int = 0                      # of the sandbox, initial pid namespace; 0 until it runs
-    command: str = ""                 # argv[0]
+    command: str = ""                 # argv[0]; a unit's name
     caller: int = 0                   # pid of `weir run`
     root: bool = False                # uid 0 inside
     network: str = "host"             # PRIVATE or HOST of agent/launch.py, or CONTAINER
+    unit: str = ""                    # of systemd's, which started it
+    inode: int = 0                    # of a unit's cgroup: the next start has another
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -51,6 +54,7 @@ class Owners:
         self._next = kept.next if kept else random.SystemRandom().randrange(1, 1 << 31)
         self._starts = {start.owner: start for start in kept.starts} if kept else {}
         self._ended: dict[int, Start] = {}
+        self.elsewhere: Callable[[int], Start | None] = lambda number: None     # asked for a cgroup that nobody has yet
 
     def __iter__(self) -> Iterator[Start]:
         """Starts that have not ended."""
@@ -91,11 +95,22 @@ class Owners:
         """By a cgroup's id, which is its directory's inode (kernfs): the start whose own it is or lies in."""
         for start in self:
             try:
-                if any(os.stat(path).st_ino == number for path, _, _ in os.walk(start.cgroup)):
+                same = start.inode in (0, os.stat(start.cgroup).st_ino)
+                if same and any(os.stat(path).st_ino == number for path, _, _ in os.walk(start.cgroup)):
                     return start
             except OSError:
                 continue
-        return None
+        return self.elsewhere(number)
+
+    def marked(self) -> dict[str, int]:
+        """Cgroup -> number, of starts whose tasks have it as their mark: those of units and containers have none."""
+        return {one.cgroup: one.owner for one in self if not one.unit and one.network != CONTAINER}
+
+    def find_process(self, pid: int) -> Start | None:
+        """By the cgroup that it is in, where its start has one of its own.  Raises OSError."""
+        with open(f"/proc/{pid}/cgroup") as file:
+            path = next((line[3:].strip() for line in file if line.startswith("0::")), "")
+        return next((start for start in self if path and start.cgroup.endswith(path)), None)
 
     def _keep(self) -> None:
         fresh = self._file.with_name(f".{self._file.name}.new")

@@ -120,7 +120,8 @@ class Ledger:
 
     def _start(self, pid: int) -> Start | None:
         try:
-            return self._owners.find(self._kernel.owner_of(pid))
+            owner = self._kernel.owner_of(pid)
+            return self._owners.find(owner) if owner else self._owners.find_process(pid)
         except Exception:             # without the probes there is no mark
             return None
 

@@ -19,6 +19,7 @@ from probes.abi import LOCAL_MARK, LOCAL_MASK
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _PATH: Final = re.compile(r"[A-Za-z0-9_./-]+")
+_UNIT_PATH: Final = re.compile(r"[A-Za-z0-9_./@:\\-]+")         # systemd.unit(5): names of units
 _CGROUP: Final = re.compile(r'socket cgroupv2 level (\d+) (?:"([^"]*)"|(\d+))')
 _LOOPBACK: Final = (("ip", "127.0.0.1"), ("ip6", "::1"))
 _LOCAL: Final = (("ip", "127.0.0.0/8"), ("ip6", "::1"))
@@ -35,6 +36,7 @@ class Ruleset:
     port: int                         # of the listeners, on loopback
     resolver: tuple[str, int] | None
     redirect: bool                    # TCP that is not rewritten goes to the listener; conntrack then follows everybody
+    joined: tuple[tuple[str, int], ...] = ()       # path and level of cgroups that count as in the slice
 
     @property
     def root(self) -> str:
@@ -45,6 +47,8 @@ class Ruleset:
         """Raises ValueError: nothing but itself gets into the text."""
         if not _NAME.fullmatch(self.name) or not _PATH.fullmatch(self.path) or self.level < 1:
             raise ValueError(f"no table {self.name} for {self.path} at level {self.level}")
+        if not all(_UNIT_PATH.fullmatch(path) and level > 0 for path, level in self.joined):
+            raise ValueError("a joined cgroup is none")
         ports = (self.port, self.resolver[1]) if self.resolver else (self.port,)
         if not all(0 < port < 1 << 16 for port in ports):
             raise ValueError("a port is none")
@@ -58,8 +62,13 @@ def render_table(rules: Ruleset) -> str:
     return "\n".join([f"table inet {rules.name} {{", *chains, "}"]) + "\n"
 
 
-def _match(rules: Ruleset) -> str:
-    return f'socket cgroupv2 level {rules.level} "{rules.path}"'
+def _crews(rules: Ruleset, rest: str) -> list[str]:
+    """For packets of sockets that were made in the slice, and in each cgroup that counts as in it."""
+    return [f'socket cgroupv2 level {level} "{path}" {rest}' for path, level in _cgroups(rules)]
+
+
+def _cgroups(rules: Ruleset) -> tuple[tuple[str, int], ...]:
+    return ((rules.path, rules.level), *rules.joined)
 
 
 def _chain(name: str, *lines: str) -> Iterator[str]:
@@ -87,7 +96,7 @@ def _accept(matches: list[str]) -> list[str]:
 
 def _nat(rules: Ruleset) -> Iterator[str]:
     yield from _chain("nat_output", "type nat hook output priority -100; policy accept;",
-                      f"{_match(rules)} meta l4proto tcp jump crew_nat")
+                      *_crews(rules, "meta l4proto tcp jump crew_nat"))
     untouched = _ends(rules, "daddr", "dport") + _resolver(rules, "daddr", "dport", ("tcp",)) + _opened("daddr")
     yield from _chain("crew_nat", *_accept(untouched),
                       f"meta l4proto tcp counter redirect to :{rules.port}")
@@ -96,7 +105,7 @@ def _nat(rules: Ruleset) -> Iterator[str]:
 def _output(rules: Ruleset) -> Iterator[str]:
     """After the redirect, whose priority is lower."""
     yield from _chain("filter_output", "type filter hook output priority 0; policy accept;",
-                      f"{_match(rules)} jump crew_output")
+                      *_crews(rules, "jump crew_output"))
     yield from _chain("crew_output", *_accept(
         _ends(rules, "daddr", "dport") + _resolver(rules, "daddr", "dport", ("tcp", "udp"))
         + _opened("daddr") + _answers()), "counter drop")
@@ -120,7 +129,7 @@ def _input(rules: Ruleset) -> Iterator[str]:
         answers += [f"meta l4proto tcp ct direction reply ct status dnat ct reply {family} saddr {address} "
                     f"ct reply proto-src {rules.port}" for family, address in _LOOPBACK]
     yield from _chain("filter_input", "type filter hook input priority 0; policy accept;",
-                      f"{_match(rules)} jump crew_input",
+                      *_crews(rules, "jump crew_input"),
                       f'{_MARKED} tcp flags {_OPENS} socket cgroupv2 level 0 "{rules.root}" counter drop')
     yield from _chain("crew_input", *_accept(_opened("saddr")), f"tcp flags {_OPENS} counter drop",
                       *_accept(answers + _answers()), "counter drop")
@@ -136,24 +145,29 @@ def _answers() -> list[str]:
     return [f"{family} saddr {network} {family} daddr {network} tcp flags != {_OPENS}" for family, network in _LOCAL]
 
 
-def differences(listing: str, rules: Ruleset, same: Callable[[int, str], bool]) -> list[str]:
+def differences(listing: str, rules: Ruleset, same: Callable[[str, str], bool]) -> list[str]:
     """Why `nft -s -y list table` is not that table; empty where it is.
 
-    A rule holds a cgroup's id, and nft shows some path that has this inode now, or the number: `same(level, text)` says
-    whether that is the slice, or at level 0 the root."""
+    A rule holds a cgroup's id, and nft shows some path that has this inode now, or the number: `same(text, path)` says
+    whether that is the cgroup that the rules know by `path`."""
     if not listing:
         return [f"nftables: table inet {rules.name} is not there"]
     found = []
-    for level, path, number in _CGROUP.findall(listing):
-        if int(level) not in (rules.level, 0) or not same(int(level), path or number):
-            found.append(f"nftables: a rule of {rules.name} matches another cgroup ({path or number})")
-    expected, there = _lines(render_table(rules)), _lines(listing)
+
+    def known(match: re.Match[str]) -> str:
+        """As it is rendered, where it is one of ours."""
+        text = match[2] or match[3] or ""
+        for path, level in (*_cgroups(rules), (rules.root, 0)):
+            if int(match[1]) == level and same(text, path):
+                return f'socket cgroupv2 level {level} "{path}"'
+        found.append(f"nftables: a rule of {rules.name} matches another cgroup ({text})")
+        return match[0]
+
+    expected, there = _lines(render_table(rules)), _lines(_CGROUP.sub(known, listing))
     found += [f"nftables: {rules.name} lacks '{line}'" for line in expected if line not in there]
     found += [f"nftables: {rules.name} has also '{line}'" for line in there if line not in expected]
     return found if found or expected == there else [f"nftables: the rules of {rules.name} are in another order"]
 
 
 def _lines(text: str) -> list[str]:
-    lines = text.replace(_SHORT, _MARKED).splitlines()
-    bare = (_CGROUP.sub(r"socket cgroupv2 level \1", line.strip()) for line in lines)
-    return [line for line in bare if line]
+    return [line.strip() for line in text.replace(_SHORT, _MARKED).splitlines() if line.strip()]

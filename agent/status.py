@@ -32,6 +32,7 @@ class Health:
     journal: str = ""                 # why the agent's own journal cannot be written
     suspended: tuple[str, ...] = ()   # Weir's own processes that were stopped by a signal
     containers: tuple[str, ...] = ()  # what leads round Weir in one, or past one of its layers
+    units: tuple[str, ...] = ()       # adopted ones that are not confined as they should be
     alarms: tuple[str, ...] = ()      # of the ledger: something got through, or would have
     _said: tuple[str, tuple[str, ...]] = field(default=("", ()))
     _said_at: float = 0.0
@@ -43,8 +44,8 @@ class Health:
             return STOPPING, ()
         if self.starting:
             return STARTING, holes
-        if holes or self.containers or self.alarms:
-            return DEGRADED, (*holes, *self.containers, *self.alarms)
+        if holes or self.containers or self.units or self.alarms:
+            return DEGRADED, (*holes, *self.containers, *self.units, *self.alarms)
         broken = [f"{name}: {why}" for name, why in (
             ("enforcer", self.enforcer), ("recorder", self.recorder), ("launcher", self.launcher),
             ("journal", self.journal)) if why]

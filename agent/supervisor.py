@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from agent import local, selfprobe
 from agent.actions import Launches, Questions
+from agent.adopted import Units
 from agent.channel import ChannelError
 from agent.check import check_policies, load_config
 from agent.config import Config, needs_restart
@@ -75,7 +76,7 @@ class Agent:
 
     def __init__(self, config: Config, kernel: Kernel, *, cgroups: Path) -> None:
         """`cgroups`: the root of cgroup v2."""
-        self.config, self.kernel, self._cgroups = config, kernel, cgroups
+        self.config, self.kernel, self.cgroups = config, kernel, cgroups
         self.health = Health()
         self.since = time.time_ns()
         self.accounts: Accounts = find_accounts(config)
@@ -122,14 +123,16 @@ class Agent:
         self.owners, self.hashes = Owners(config.run / "owners.json"), Hashes()
         self.sharing = Sharing(lambda: self.config, self.kernel.is_crew, self.owners, self.tell)
         await asyncio.to_thread(self.kernel.install)
-        await asyncio.to_thread(self.kernel.remark, {start.cgroup: start.owner for start in self.owners})
+        await asyncio.to_thread(self.kernel.remark, self.owners.marked())
         self._open_ring()
         self.watch = Watch(self)
         self.watch.open()
         await self._look()
         self.launcher = LauncherDoor(lambda ended: self.launches.ended(ended), self._launcher_lost)
         self.launches = Launches(self)
-        self.containers = Containers(self, self._cgroups)
+        self.containers = Containers(self, self.cgroups)
+        self.units = Units(self)
+        self.owners.elsewhere = self.units.find
         await self._start_launcher()
         if self.health.launcher:
             self._spawn(self._restart_launcher())
@@ -169,7 +172,7 @@ class Agent:
         self.askers = Askers(
             self.kernel, self.owners, self.journal, lambda: self.config, self.resolver.known, self._given)
         answers = Answers(
-            self.kernel, self.owners, self.hashes, self._cgroups, lambda: self.config, lambda: self.places,
+            self.kernel, self.owners, self.hashes, self.cgroups, lambda: self.config, lambda: self.places,
             self.ledger.handed, self.askers)
         self.enforcer = Enforcer(
             config.runtime.user, self._own / "enforcer", self.tell, self._service_changed,
@@ -338,6 +341,7 @@ class Agent:
         self._sweep()
         await self._recover_networks()
         await self._tell_bounded()
+        await self.units.look()
         if self.resolver.sweep():
             self._forget()
         self._watch_journal()
@@ -361,7 +365,7 @@ class Agent:
     def _sweep(self) -> None:
         """Starts of an earlier agent's launcher end without a word."""
         for start in self.owners:
-            if start.network == CONTAINER:
+            if start.unit or start.network == CONTAINER:
                 continue
             if not self.launches.has(start.owner) and not _populated(Path(start.cgroup)):
                 with suppress(OSError):
@@ -507,6 +511,7 @@ class Agent:
         (config.run / "trust").mkdir(mode=0o755, exist_ok=True)
         write_public(self.resolv, resolv_conf(config.dns.listen).encode())
         write_public(self.resolv.with_name(PROFILE), render_profile().encode())
+        self.units.refresh_files(config)
         return trust
 
     def _take_places(self, places: Places) -> None:

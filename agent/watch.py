@@ -124,8 +124,7 @@ class Watch:
         return self._problems()
 
     def _remark(self) -> None:
-        starts = {start.cgroup: start.owner for start in self._agent.owners}
-        if wrong := self._agent.kernel.remark(starts):
+        if wrong := self._agent.kernel.remark(self._agent.owners.marked()):
             LOG.warning("%d processes had marks that were not their own", wrong)
 
     def _freeze(self, found: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ VERDICT_REDIRECTED, VERDICT_DNS, VERDICT_REFUSED, VERDICT_LOCAL, VERDICT_ELSEWHE
 LOCAL_MARK, LOCAL_MASK, LOCAL_OWNER = 0x57650000, 0xffff0000, 0x7fff
 TURN_CONNECT, TURN_QUESTION = 1, 2
 CONNECTS, CONNECTS_AT_ONCE, QUESTIONS, QUESTIONS_AT_ONCE = 500, 1000, 200, 400
+JOINED: Final = 16
 
 PID_MAX: Final = 1 << 22              # PID_MAX_LIMIT of 64-bit kernels, linux/threads.h: no pid is past the array
 RING_BYTES: Final = 1 << 20
@@ -20,6 +21,10 @@ class Settings(ctypes.Structure):
     _fields_ = (
         ("slice", ctypes.c_uint64), ("level", ctypes.c_uint32), ("listener", ctypes.c_uint16),
         ("resolver_port", ctypes.c_uint16), ("resolver", ctypes.c_uint8 * 16))
+
+
+class Joined(ctypes.Structure):
+    _fields_ = (("cgroup", ctypes.c_uint64), ("level", ctypes.c_uint32), ("pad", ctypes.c_uint32))
 
 
 class Origin(ctypes.Structure):
@@ -52,7 +57,7 @@ class Maker(ctypes.Structure):
 
 
 STRUCTS: Final[dict[str, type[ctypes.Structure]]] = {
-    "settings": Settings, "origin": Origin, "connection": Connection, "place": Place, "maker": Maker,
+    "settings": Settings, "joined": Joined, "origin": Origin, "connection": Connection, "place": Place, "maker": Maker,
     "turn": Turn, "over": Over}
 
 _S = TypeVar("_S", bound=ctypes.Structure)
@@ -85,6 +90,10 @@ def render_settings(slice_id: int, level: int, listener: int, resolver: tuple[st
     address = packed(resolver[0]) if resolver else bytes(16)
     return bytes(Settings(slice_id, level, listener, resolver[1] if resolver else 0,
                           (ctypes.c_uint8 * 16).from_buffer_copy(address)))
+
+
+def render_joined(cgroup: int, level: int) -> bytes:
+    return bytes(Joined(cgroup, level, 0))
 
 
 def render_connection(netns: int, address: bytes, port: int) -> bytes:

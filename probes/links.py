@@ -53,6 +53,7 @@ HOOKS: Final = (
     Hook("connect6", libbpf.CGROUP_SOCK_ADDR, libbpf.CGROUP_INET6_CONNECT, ROOT),
     Hook("egress", libbpf.CGROUP_SKB, libbpf.CGROUP_INET_EGRESS, SLICE),
     Hook("ingress", libbpf.CGROUP_SKB, libbpf.CGROUP_INET_INGRESS, SLICE),
+    Hook("setsockopt", libbpf.CGROUP_SOCKOPT, libbpf.CGROUP_SETSOCKOPT, SLICE),
 )
 
 # Where the kernel has BPF LSM.  `lsm__` tells bcc which of its hooks is meant.
@@ -70,6 +71,7 @@ class Map:
 
 MAPS: Final[Mapping[str, Map]] = {
     "settings": Map(libbpf.ARRAY, 4, ctypes.sizeof(abi.Settings), 1),
+    "joined": Map(libbpf.ARRAY, 4, ctypes.sizeof(abi.Joined), abi.JOINED),
     "owners": Map(libbpf.ARRAY, 4, 4, abi.PID_MAX),
     "connections": Map(libbpf.LRU_HASH, ctypes.sizeof(abi.Connection), ctypes.sizeof(abi.Origin), 65536),
     "places": Map(libbpf.HASH, ctypes.sizeof(abi.Place), 1, PLACES),

@@ -42,6 +42,18 @@ print(s.getpeername()[:2], flush=True)
 sys.stdin.readline()
 print(s.getpeername()[:2], flush=True)
 """
+FLOOD = """
+import collections, json, socket, sys
+said = collections.Counter()
+for _ in range(int(sys.argv[1])):
+    with socket.socket() as one:
+        try:
+            one.connect(("203.0.113.9", 9))
+        except OSError as error:
+            said[error.strerror] += 1
+print(json.dumps(said), flush=True)
+"""
+TOO_FAST, NOBODY = "Cannot assign requested address", "Connection refused"      # to who connects in FLOOD
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

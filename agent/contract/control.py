@@ -18,6 +18,7 @@ from agent.contract.messages import HoldView, SessionView
 
 LIMIT = 4 << 20                       # bytes; execve(2) takes less than this of arguments and environment
 SPOKEN_LIMIT = 256                    # bytes of a frame that a caller sends after `Started`
+SOCKETS = 1000                        # of one Adopted
 HEADER = struct.Struct("<I")
 
 
@@ -106,6 +107,20 @@ class Reload(Message, frozen=True):
     """Root.  Answered by Answered."""
 
 
+class Adopt(Message, frozen=True):
+    """Root.  What runs of a unit is a crew's from now on; the caller writes its drop-in.  Answered by Adopted."""
+
+    unit: str
+    cgroup: str                       # of what runs outside of the slice, as proc(5) has it; empty: nothing does
+    end: str                          # what becomes of what it has open: "end" or "report"
+
+
+class Abandon(Message, frozen=True):
+    """Root.  Its drop-in is gone: what runs outside of the slice is nobody's any more.  Answered by Answered."""
+
+    unit: str
+
+
 class AskLedger(Message, frozen=True):
     """Members of the auditors' group and root.  Answered by LedgerView."""
 
@@ -191,6 +206,21 @@ class LedgerView(Message, frozen=True):
     answers: int = 0                  # how often the recorder has said since its start
 
 
+class OpenSocket(msgspec.Struct, frozen=True):
+    """That a unit had when it was adopted."""
+
+    pid: int
+    exe: str
+    family: str                       # "INET stream"
+    peer: str                         # "ADDRESS PORT", empty where it is not connected
+    done: str
+
+
+class Adopted(Message, frozen=True):
+    error: str = ""
+    sockets: tuple[OpenSocket, ...] = ()      # at most SOCKETS
+
+
 class Approvals(Message, frozen=True):
     holds: tuple[HoldView, ...]
 
@@ -199,8 +229,9 @@ class OpenSessions(Message, frozen=True):
     sessions: tuple[SessionView, ...]
 
 
-Request = Run | AskStatus | ListApprovals | Decide | AskSessions | Stop | Release | Reload | AskLedger | Acknowledge
-Reply = Failed | Status | Approvals | OpenSessions | LedgerView | Answered | Refused
+Request = (Run | AskStatus | ListApprovals | Decide | AskSessions | Stop | Release | Reload | AskLedger | Acknowledge
+           | Adopt | Abandon)
+Reply = Failed | Status | Approvals | OpenSessions | LedgerView | Adopted | Answered | Refused
 ToRunner = Started | Exited | Failed
 FromRunner = Signal | Resize
 

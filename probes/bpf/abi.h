@@ -34,6 +34,14 @@ struct settings {               /* array of one */
 	u8 resolver[16];
 };
 
+#define JOINED 16               /* cgroups outside of the slice that count as in it: array, no gap before its end */
+
+struct joined {
+	u64 cgroup;             /* id; 0: no more of them */
+	u32 level;              /* as in settings */
+	u32 pad;
+};
+
 struct origin {                 /* one connect: kept with its socket, joined to the connection, written to the ring */
 	u64 cookie;             /* of the socket */
 	u64 cgroup;             /* id; of the task, with HOOK_SOCKET of the one that made the socket */

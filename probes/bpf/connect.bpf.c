@@ -23,17 +23,17 @@ static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, struct setting
 		return REFUSE;
 	if (is_resolver(s, to, origin->port)) {
 		origin->verdict = VERDICT_DNS;
-		return record_in_turn(s, crew, origin) ? PASS : REFUSE;
+		return record_in_turn(crew, origin) ? PASS : REFUSE;
 	}
 	u32 place[4] = { to[0], to[1], to[2], to[3] };
 	if (is_mapped(to) ? to[3] == 0 : to[0] == 0 && to[1] == 0 && to[2] == 0 && to[3] == 0)
 		place[3] = is_mapped(to) ? LOOPBACK4 : bpf_htonl(1);    /* no address means this host's */
 	if (origin->port == s->listener && is_loopback(place)) {
 		origin->verdict = VERDICT_REFUSED;              /* the listener is not dialled by hand */
-		record_in_turn(s, crew, origin);
+		record_in_turn(crew, origin);
 		return REFUSE;
 	}
-	int local = connect_local(ctx, s, crew, origin, place);
+	int local = connect_local(ctx, crew, origin, place);
 	if (local == PASS)
 		dial(ctx, family, place);
 	if (local >= 0)
@@ -41,7 +41,7 @@ static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, struct setting
 	origin->verdict = VERDICT_REDIRECTED;
 	if (!origins.sk_storage_get(ctx->sk, origin, BPF_SK_STORAGE_GET_F_CREATE))
 		return REFUSE;
-	if (!record_in_turn(s, crew, origin)) {
+	if (!record_in_turn(crew, origin)) {
 		origins.sk_storage_delete(ctx->sk);
 		return REFUSE;
 	}

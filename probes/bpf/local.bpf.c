@@ -13,9 +13,9 @@ static __always_inline bool record(struct origin *origin)
 }
 
 /* And in turn. */
-static __always_inline bool record_in_turn(struct settings *s, struct crew *crew, struct origin *origin)
+static __always_inline bool record_in_turn(struct crew *crew, struct origin *origin)
 {
-	struct turn turn = turn_to_connect(s, crew);
+	struct turn turn = turn_to_connect(crew);
 	if (in_turn(&turn, CONNECTS, CONNECTS_AT_ONCE))
 		return record(origin);
 	struct over *over = count_over(&turn);
@@ -56,7 +56,7 @@ static __always_inline bool set_mark(struct bpf_sock_addr *ctx, u32 mark)
 }
 
 /* A connect that stays within the workload, or finds nobody: PASS or REFUSE; -1 for any other. */
-static __always_inline int connect_local(struct bpf_sock_addr *ctx, struct settings *s, struct crew *crew, struct origin *origin, u32 *to)
+static __always_inline int connect_local(struct bpf_sock_addr *ctx, struct crew *crew, struct origin *origin, u32 *to)
 {
 	struct place place = { .port = origin->port };
 	__builtin_memcpy(place.address, to, 16);
@@ -72,7 +72,7 @@ static __always_inline int connect_local(struct bpf_sock_addr *ctx, struct setti
 	origin->verdict = VERDICT_LOCAL;
 	if (!set_mark(ctx, local_mark(crew->owner, crew->cgroup)))
 		return REFUSE;
-	struct turn turn = turn_to_connect(s, crew);
+	struct turn turn = turn_to_connect(crew);
 	if (in_turn(&turn, CONNECTS, CONNECTS_AT_ONCE))
 		return record(origin) ? PASS : REFUSE;
 	struct over *over = count_over(&turn);

@@ -7,6 +7,7 @@
 /* PIN is the path of the pins up to a map's name.  bcc takes the map that is pinned there, or makes and pins one: a second
  * start keeps every mark and every open socket's origin.  It has no pinned form of sk_storage and ringbuf: spelled out. */
 BPF_TABLE_PINNED("array", u32, struct settings, settings, 1, PIN "settings");
+BPF_TABLE_PINNED("array", u32, struct joined, joined, JOINED, PIN "joined");
 BPF_TABLE_PINNED("array", u32, u32, owners, PID_MAX, PIN "owners");
 BPF_TABLE_PINNED("lru_hash", struct connection, struct origin, connections, 65536, PIN "connections");
 
@@ -62,9 +63,29 @@ static __always_inline u32 task_mark(void)
 	return mark ? *mark : 0;
 }
 
-static __always_inline bool task_inside(struct settings *s)
+static __always_inline bool task_in_slice(struct settings *s)
 {
 	return s->slice && bpf_get_current_ancestor_cgroup_id(s->level) == s->slice;
+}
+
+/* The joined cgroup that the task is in.  0: none. */
+static __always_inline u64 task_joined(void)
+{
+	for (u32 place = 0; place < JOINED; place++) {
+		u32 key = place;
+		struct joined *one = joined.lookup(&key);
+		u64 cgroup = one ? one->cgroup : 0;
+		if (!cgroup)
+			break;
+		if (bpf_get_current_ancestor_cgroup_id(one->level) == cgroup)
+			return cgroup;
+	}
+	return 0;
+}
+
+static __always_inline bool task_inside(struct settings *s)
+{
+	return task_in_slice(s) || task_joined();
 }
 
 static __always_inline bool same_address(u32 *a, u32 *b)

@@ -23,6 +23,7 @@ static __always_inline u32 local_mark(u32 owner, u64 cgroup)
 
 struct crew {
 	u64 cgroup;
+	u64 start;                                              /* with HOOK_CGROUP: what is one start, whatever it makes below */
 	u32 owner;
 	u8 hook;                                                /* 0: no crew */
 	bool inside;                                            /* the socket was made in the slice */
@@ -36,7 +37,10 @@ static __always_inline struct crew who(struct bpf_sock_addr *ctx, struct setting
 	crew.inside = maker && maker->inside;
 	if (crew.owner) {
 		crew.hook = HOOK_MARK;
-	} else if (task_inside(s)) {
+	} else if (task_in_slice(s)) {
+		crew.hook = HOOK_CGROUP;
+		crew.start = bpf_get_current_ancestor_cgroup_id(s->level + 1);
+	} else if ((crew.start = task_joined())) {
 		crew.hook = HOOK_CGROUP;
 	} else if (maker) {
 		crew.hook = HOOK_SOCKET;
@@ -44,4 +48,23 @@ static __always_inline struct crew who(struct bpf_sock_addr *ctx, struct setting
 		crew.cgroup = maker->cgroup;
 	}
 	return crew;
+}
+
+/* On the slice.  Joining a multicast group: the kernel reports its name to the neighbours, in packets that are no socket's
+ * and pass no other hook.  Choosing who of a group gets a connection (SO_REUSEPORT): packet's programs choose as the kernel
+ * does.  seccomp refuses both, where a workload has it; no directive of systemd's does. */
+int setsockopt(struct bpf_sockopt *ctx)
+{
+	int level = ctx->level, option = ctx->optname;
+	if (!current_settings())
+		return REFUSE;
+	if (ctx->optlen > 4096)
+		ctx->optlen = 0;                                /* as it is: more than a page is not copied for us */
+	if (level == 0)                                         /* IPPROTO_IP */
+		return option == 35 || option == 39 || option == 41 || option == 42 || option == 46 || option == 48 ? REFUSE : PASS;
+	if (level == IPPROTO_IPV6)
+		return option == 20 || option == 27 || option == 42 || option == 46 || option == 48 ? REFUSE : PASS;
+	if (level == 1)                                         /* SOL_SOCKET: SO_ATTACH_REUSEPORT_CBPF, _EBPF */
+		return option == 51 || option == 52 ? REFUSE : PASS;
+	return PASS;
 }

@@ -31,12 +31,11 @@ static __always_inline bool in_turn(struct turn *turn, u64 rate, u64 at_once)
 	return true;
 }
 
-static __always_inline struct turn turn_to_connect(struct settings *s, struct crew *crew)
+/* A cgroup that a start makes below its own is no new turn. */
+static __always_inline struct turn turn_to_connect(struct crew *crew)
 {
 	struct turn turn = { .owner = crew->owner, .what = TURN_CONNECT };
-	if (!crew->owner && crew->hook == HOOK_CGROUP)          /* a cgroup that it makes below its own is no new turn */
-		turn.cgroup = bpf_get_current_ancestor_cgroup_id(s->level + 1);
-	if (!crew->owner && !turn.cgroup)
-		turn.cgroup = crew->cgroup;
+	if (!crew->owner)
+		turn.cgroup = crew->start ? crew->start : crew->cgroup;
 	return turn;
 }

@@ -93,6 +93,18 @@ def test_nothing_configured_is_right() -> None:
     assert (config.runtime.name, config.targets, config.control) == ("weir", (), Path("/run/weir/control.sock"))
 
 
+def test_units_of_workloads() -> None:
+    text = '[[workload]]\nname = "{}"\nunit = "{}"\n'
+    assert right(text.format("a", "crew@1.service")).workloads[0].unit == "crew@1.service"
+    assert right(text.format("a", "crew.service")).workloads[0].users == (), "DynamicUser= may be meant"
+    for name, said in (("crew", "is no such name"), ("crew@.service", "template"), ("ssh.service", "the host's own"),
+                       ("weir-agent.service", "Weir's own"), ("a b.service", "is no such name")):
+        assert said in errors(text.format("a", name))[0]
+    twice = text.format("a", "crew.service") + text.format("b", "crew.service")
+    assert errors(twice) == ["weir.toml:6: workload[2].unit: crew.service is workload[1] already"]
+    assert "one of end, report, restart" in errors(text.format("a", "crew.service") + 'running = "kill"\n')[0]
+
+
 def test_all_errors_come_at_once_with_their_lines() -> None:
     found = errors("""
 [runtime]
@@ -114,13 +126,13 @@ users = []
 """)
     assert [re.match(r"weir.toml:(\d+): ([^:]*):", one).groups() for one in found] == [  # type: ignore[union-attr]
         ("17", "egrets"), ("3", "runtime.nam"), ("5", "enforcer.port"), ("6", "enforcer.hold"),
-        ("16", "workload[1].users"), ("10", "target[1].protocol"), ("9", "target[1].hosts"), ("11", "target[1].port"),
-        ("12", "target[1].credential[1]"),
+        ("10", "target[1].protocol"), ("9", "target[1].hosts"), ("11", "target[1].port"),
+        ("16", "workload[1].users"), ("12", "target[1].credential[1]"),
     ]
     assert "did you mean [[egress]]?" in found[0]
     assert "did you mean name?" in found[1]
     assert "a whole number from 1024 to 65535 would be right" in found[2]
-    assert "did you mean postgresql?" in found[5]
+    assert "did you mean postgresql?" in found[4]
 
 
 TARGET = '[[target]]\nname = "a"\nprotocol = "postgresql"\nhosts = ["db"]\nport = 5432\n'

@@ -23,8 +23,9 @@ def there() -> Iterator[tuple[Contained, Namespace]]:
     slice_.path.mkdir()
     rules = Ruleset(NAME, slice_.nft_path, slice_.level, 15432, ("127.53.53.53", 53), redirect=False)
 
-    def same(level: int, text: str) -> bool:
-        return text.isdigit() or Path(cgroups.NFT_BASE / text) == (slice_.path if level else slice_.root)
+    def same(text: str, path: str) -> bool:
+        mine = {rules.path: slice_.path, rules.root: slice_.root}[path]
+        return Path(cgroups.NFT_BASE / text) == mine or (text.isdigit() and int(text) == cgroups.cgroup_id(mine))
 
     contained = Contained(rules, same, lambda: cgroups.cgroup_id(slice_.path))
     namespace = Namespace.make()

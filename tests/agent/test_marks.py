@@ -2,8 +2,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
-from agent.marks import TICK, Task, corrections, parent_and_began
+from msgspec.structs import replace
+
+from agent.container import CONTAINER
+from agent.marks import TICK, Task, corrections, is_marked, parent_and_began
+from agent.owners import Owners, Start
 
 SINCE = 1000 * TICK
 BEFORE, AFTER = SINCE - 5 * TICK, SINCE + 5 * TICK
@@ -49,3 +54,18 @@ def test_what_the_kernel_says() -> None:
     parent, began = parent_and_began(os.getpid())
     assert parent == os.getppid()
     assert parent_and_began(parent)[1] <= began
+
+
+def test_units_and_containers_have_none(tmp_path: Path) -> None:
+    for name, marked in (("crew-7", True), ("crew-7/below.service", True), ("crew.service", False),
+                         ("crew@1.service/below", False), ("weir-crew.slice/libpod-1.scope", False),
+                         ("weir-crew.slice/1f", False)):
+        assert is_marked(name) is marked
+    owners = Owners(tmp_path / "owners.json")
+    start = Start(7, "crew", 1000, "ada", (), "/weir.slice/crew-7", 1)
+    for one in (start, replace(start, owner=8, cgroup="/weir.slice/crew.service", unit="crew.service"),
+                replace(start, owner=9, cgroup="/weir.slice/weir-crew.slice/libpod-1.scope", network=CONTAINER)):
+        owners.put(one)
+    assert owners.marked() == {"/weir.slice/crew-7": 7}
+    tasks = [Task(1, 0, 0, 0, None), Task(10, 1, AFTER, 7, None)]
+    assert corrections(tasks, SINCE) == {10: 0}, "it was started by who has none"

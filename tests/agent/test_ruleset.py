@@ -9,8 +9,12 @@ WITH_REDIRECT = Ruleset("weir", "unified/weir.slice", 1, 15432, ("2001:db8::53",
 WITHOUT_DNS = Ruleset("weir", "weir.slice", 1, 15432, None, False)
 
 
-def same(level: int, text: str) -> bool:
-    return text in (("unified/weir.slice", "4711") if level else ("unified", "1"))
+JOINED = Ruleset("weir", "weir.slice", 1, 15432, None, True, (("system.slice/a-b@1.service", 2),))
+
+
+def same(text: str, path: str) -> bool:
+    return text == path or (text, path) in (
+        ("4711", "unified/weir.slice"), ("1", "unified"), ("4712", "system.slice/a-b@1.service"))
 
 
 def test_the_table() -> None:
@@ -107,6 +111,21 @@ def test_differences_are_told() -> None:
     last = "\t\tip6 saddr ::1 ip6 daddr ::1 tcp flags != syn / syn,ack accept\n"
     moved = text.replace(f"{last}\t\tcounter drop\n", f"\t\tcounter drop\n{last}")
     assert "another order" in differences(moved, PLAIN, same)[0]
+
+
+def test_a_joined_cgroup_is_treated_as_the_slice() -> None:
+    text = render_table(JOINED)
+    for rest in ("meta l4proto tcp jump crew_nat", "jump crew_output", "jump crew_input"):
+        assert f'socket cgroupv2 level 1 "weir.slice" {rest}\n' in text
+        assert f'socket cgroupv2 level 2 "system.slice/a-b@1.service" {rest}\n' in text
+    assert differences(text, JOINED, same) == []
+    assert differences(text.replace('"system.slice/a-b@1.service"', "4712"), JOINED, same) == []
+    line = '\t\tsocket cgroupv2 level 2 "system.slice/a-b@1.service" jump crew_output\n'
+    assert "lacks" in differences(text.replace(line, ""), JOINED, same)[0]
+    other = text.replace('"system.slice/a-b@1.service" jump crew_output', '"weir.slice" jump crew_output')
+    assert "another cgroup (weir.slice)" in differences(other, JOINED, same)[0], "at that level it is none"
+    with pytest.raises(ValueError):
+        Ruleset("weir", "weir.slice", 1, 1, None, False, (('x" accept', 2),))
 
 
 @pytest.mark.parametrize(("name", "path", "level", "port", "resolver"), [

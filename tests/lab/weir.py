@@ -22,6 +22,7 @@ from lab.servers import server, start, stop
 APPROVER = "labdba"                   # member of weir-approvers and, by groups.toml, of `dba`
 AUDITOR = "labaudit"                  # member of weir-audit
 WORKLOAD = "crew"
+UNIT = "labcrew.service"              # a workload of systemd's, which does not run here: a test makes its cgroup
 PORT = 15432
 STARTED = 300.0                       # seconds: the loader compiles, on an emulated processor too
 
@@ -49,6 +50,11 @@ name = "crew"
 users = ["{user}"]
 directories = ["~"]
 read_only = [{read_only}]
+
+[[workload]]
+name = "unit"
+users = ["{user}"]
+unit = "{unit}"
 
 [[target]]
 name = "shop"
@@ -307,7 +313,7 @@ def configure(lab: Lab, *, labels: bool = False, payload: str = "none", enforcer
     (etc / "weir.toml").write_text(CONFIG.format(
         runtime=RUNTIME, port=PORT, dns=DNS.ipv4, model_port=MODEL_PORT, user=USER, db=NAME, tls_ca=lab.database.ca,
         payload=payload, etc=etc, labels=LABELS if labels else "", enforcer=enforcer, recording=recording,
-        read_only=read_only, target=target,
+        read_only=read_only, target=target, unit=UNIT,
     ) + more)
     (etc / "groups.toml").write_text(GROUPS)
     (etc / "policies" / "shop.cedar").write_text(policy)

@@ -64,16 +64,18 @@ def test_each_has_its_own_again(contained: Block) -> None:
     assert contained.containment.problems() == []
     with away(contained):
         host, crew = ready(contained.python(FORK, inside=False)), ready(contained.python(FORK, child="two"))
+        unit = ready(contained.python(FORK, child="wt.service"))
         of_left = int(said(left, "fork"))
-        stale = [contained.containment.owner_of(pid) for pid in (host.pid, crew.pid, of_left)]
-        assert stale == [STALE] * 3, "the control: they have what the numbers had"
+        stale = [contained.containment.owner_of(pid) for pid in (host.pid, crew.pid, unit.pid, of_left)]
+        assert stale == [STALE] * 4, "the control: they have what the numbers had"
     contained.containment.repair()
     of_host = int(said(host, "fork"))
     assert contained.containment.owner_of(of_host) == STALE, "and hand it on"
     assert contained.containment.remark({str(contained.containment.slice / "two"): 8}) >= 4
     marks = {name: contained.containment.owner_of(pid) for name, pid in {
-        "host": host.pid, "of host": of_host, "crew": crew.pid, "left": left.pid, "of left": of_left}.items()}
-    assert marks == {"host": 0, "of host": 0, "crew": 8, "left": 9, "of left": 9}
+        "host": host.pid, "of host": of_host, "crew": crew.pid, "unit": unit.pid, "left": left.pid,
+        "of left": of_left}.items()}
+    assert marks == {"host": 0, "of host": 0, "crew": 8, "unit": 0, "left": 9, "of left": 9}
     assert contained.containment.owner_of(int(said(crew, "fork"))) == 8
     assert contained.containment.remark({}) == 0, "once"
 

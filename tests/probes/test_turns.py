@@ -6,24 +6,13 @@ import time
 from collections import Counter
 
 import pytest
-from blockhost import DNS, DNS4, Block
+from blockhost import DNS, DNS4, FLOOD, NOBODY, TOO_FAST, Block
 
 from agent.attribution import Bounded
 from probes import abi
 
 pytestmark = pytest.mark.kernel
 
-FLOOD = """
-import collections, json, socket, sys
-said = collections.Counter()
-for _ in range(int(sys.argv[1])):
-    with socket.socket() as one:
-        try:
-            one.connect(("203.0.113.9", 9))
-        except OSError as error:
-            said[error.strerror] += 1
-print(json.dumps(said), flush=True)
-"""
 ONCE = """
 import socket
 try:
@@ -31,7 +20,6 @@ try:
 except OSError as error:
     print(error.strerror)
 """
-TOO_FAST, NOBODY = "Cannot assign requested address", "Connection refused"
 
 
 @pytest.mark.parametrize("how", [{"mark": 21}, {"child": "fast"}], ids=["mark", "cgroup"])

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable
 
 import pytest
-from blockhost import DNS, Block
+from blockhost import CREW4, DNS, Block
 
 from agent.cgroups import cgroup_id
 from agent.techniques import calls
@@ -131,3 +131,59 @@ def test_whose_datagrams(contained: Block, how: str) -> None:
         assert containment.asker(netns + 1, False, b"\x7f\0\0\1", port) == 0
         process.communicate("\n", timeout=20)
         assert containment.asker(netns, False, b"\x7f\0\0\1", port) == 0
+
+
+JOIN = """
+import socket, struct, sys
+V4, V6, group, six = socket.AF_INET, socket.AF_INET6, bytes([239, 1, 2, 3]), bytes([255, 2]) + bytes(13) + b"x"
+def place(family, address):
+    return (struct.pack("=HH", family, 0) + (bytes(4) if family == V6 else b"") + address).ljust(128, bytes(1))
+number = struct.pack("=I", socket.if_nametoindex("eth0"))
+index = struct.pack("=I4x", socket.if_nametoindex("eth0"))
+said = []
+for family, level, option, value in (
+        (V4, 0, 35, group + socket.inet_aton(sys.argv[1])), (V4, 0, 42, index + place(V4, group)),
+        (V4, 0, 46, index + place(V4, group) + place(V4, bytes([10, 0, 0, 1]))),
+        (V6, 41, 20, six + number), (V6, 41, 42, index + place(V6, six))):
+    with socket.socket(family, socket.SOCK_DGRAM) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.setsockopt(level, option, value)
+            said.append("joined")
+        except PermissionError:
+            said.append("refused")
+print(*said)
+"""
+
+
+def test_no_group_is_joined(contained: Block) -> None:
+    for inside, said in ((False, "joined"), (True, "refused")):
+        out, _ = contained.python(JOIN, CREW4, inside=inside).communicate(timeout=20)
+        assert out.split() == [said] * 5, out
+
+
+CHOOSE = """
+import ctypes, socket, struct
+code = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0), 8)         # BPF_RET | BPF_K: the first one
+with socket.socket() as one:
+    one.setsockopt(socket.SOL_SOCKET, 15, 1)                                    # SO_REUSEPORT
+    try:
+        one.setsockopt(socket.SOL_SOCKET, 51, struct.pack("@HP", 1, ctypes.addressof(code)))
+        print("chosen")
+    except PermissionError:
+        print("refused")
+"""
+
+
+def test_nobody_chooses_who_of_a_group_is_meant(contained: Block) -> None:
+    """A unit has no filter of system calls that would know."""
+    for inside, said in ((False, "chosen"), (True, "refused")):
+        out, _ = contained.python(CHOOSE, inside=inside).communicate(timeout=20)
+        assert out == f"{said}\n"
+
+
+def test_long_options_pass(contained: Block) -> None:
+    """More than a page, which a program sees none of."""
+    code = "import socket\nsocket.socket().setsockopt(6, 13, b'cubic' + bytes(8000))\nprint('done')"
+    out, _ = contained.python(code, inside=True).communicate(timeout=20)
+    assert out == "done\n"

@@ -116,6 +116,9 @@ class Containment:
     def seal(self, ends: Iterable[object]) -> None:
         pass
 
+    def joined(self) -> tuple[Path, ...]:
+        return ()
+
     def freeze(self, on: bool) -> None:
         (self.slice / "cgroup.freeze").write_text(str(int(on)))
 
