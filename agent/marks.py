@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_UNMARKED: Final = (".service", ".slice", ".scope")    # what systemd calls its cgroups
+from agent.container import PLAIN, SLICE
+
+_UNMARKED: Final = (".service", ".scope", SLICE, PLAIN)        # how the names of such cgroups end
 TICK: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")        # nanoseconds
 
 

@@ -59,7 +59,7 @@ def test_what_the_kernel_says() -> None:
 def test_units_and_containers_have_none(tmp_path: Path) -> None:
     for name, marked in (("crew-7", True), ("crew-7/below.service", True), ("crew.service", False),
                          ("crew@1.service/below", False), ("weir-crew.slice/libpod-1.scope", False),
-                         ("weir-crew.slice/1f", False)):
+                         ("weir-crew.containers/libpod-1", False)):
         assert is_marked(name) is marked
     owners = Owners(tmp_path / "owners.json")
     start = Start(7, "crew", 1000, "ada", (), "/weir.slice/crew-7", 1)
