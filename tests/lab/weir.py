@@ -23,6 +23,7 @@ APPROVER = "labdba"                   # member of weir-approvers and, by groups.
 AUDITOR = "labaudit"                  # member of weir-audit
 WORKLOAD = "crew"
 UNIT = "labcrew.service"              # a workload of systemd's, which does not run here: a test makes its cgroup
+UNIT_USER = "nobody"                  # not the crew's: who is two workloads is said at each start
 PORT = 15432
 STARTED = 300.0                       # seconds: the loader compiles, on an emulated processor too
 
@@ -53,8 +54,9 @@ read_only = [{read_only}]
 
 [[workload]]
 name = "unit"
-users = ["{user}"]
+users = ["{unit_user}"]
 unit = "{unit}"
+egress = "enforce"
 
 [[target]]
 name = "shop"
@@ -91,7 +93,7 @@ mask = "redact"
 
 GROUPS = f"""
 [groups]
-data = ["user:{USER}"]
+data = ["user:{USER}", "user:{UNIT_USER}"]
 dba = ["user:{APPROVER}"]
 """
 
@@ -314,6 +316,7 @@ def configure(lab: Lab, *, labels: bool = False, payload: str = "none", enforcer
         runtime=RUNTIME, port=PORT, dns=DNS.ipv4, model_port=MODEL_PORT, user=USER, db=NAME, tls_ca=lab.database.ca,
         payload=payload, etc=etc, labels=LABELS if labels else "", enforcer=enforcer, recording=recording,
         read_only=read_only, target=target, unit=UNIT,
+        unit_user=UNIT_USER,
     ) + more)
     (etc / "groups.toml").write_text(GROUPS)
     (etc / "policies" / "shop.cedar").write_text(policy)

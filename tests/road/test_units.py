@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from clients.test_clients import environment
 from lab.hosts import CREW, DB, RUNTIME, USER, wait_until
-from lab.weir import UNIT, Installed
+from lab.weir import UNIT, UNIT_USER, Installed
 
 from agent import cgroups
 from agent.layout import cgroup_root
@@ -25,7 +25,7 @@ ASK = f"psql -X -A -t -w 'host=db.lab.example hostaddr={DB.ipv4} dbname=shop use
 
 
 @contextmanager
-def unit(installed: Installed, user: str = USER) -> Iterator[subprocess.Popen[str]]:
+def unit(installed: Installed, user: str = UNIT_USER) -> Iterator[subprocess.Popen[str]]:
     path = cgroup_root() / f"{RUNTIME}.slice" / UNIT
     path.mkdir()
     process = subprocess.Popen(
@@ -66,11 +66,11 @@ def test_a_unit_is_its_workload(installed: Installed) -> None:
             ["sqlite3", "-readonly", str(sorted(installed.recording.glob("*.sqlite"))[-1]),
              "SELECT subject, exe, target FROM sessions WHERE workload = 'unit' ORDER BY seq DESC LIMIT 1"],
             capture_output=True, text=True, check=True).stdout
-        assert said.startswith(f"local:{USER}|")
+        assert said.startswith(f"local:{UNIT_USER}|")
         assert "psql" in said or "postgresql" in said
         assert said.endswith("|shop\n")
         [shown] = [one for one in installed.status()["workloads"] if one["workload"] == "unit"]  # type: ignore[attr-defined]
-        assert (shown["command"], shown["user"]) == (UNIT, USER)
+        assert (shown["command"], shown["user"]) == (UNIT, UNIT_USER)
         first = shown["owner"]
     with unit(installed) as process:
         assert asked(process) == "42"
@@ -89,7 +89,7 @@ def test_a_unit_in_the_slice_that_is_not_confined_is_said(installed: Installed) 
 
 def test_a_unit_of_somebody_else_is_nobodys(installed: Installed) -> None:
     """The workload's users are who it may be: another's connections are refused."""
-    with unit(installed, user="nobody") as process:
+    with unit(installed, user=USER) as process:
         assert "42" not in asked(process)
         wait_until("it is said", lambda: "not one of its users" in json.dumps(installed.status()), 20)
     assert Path(f"/etc/systemd/system/{UNIT}.d").exists() is False
