@@ -5,16 +5,14 @@ and is asked what it has in force.  Where a step fails, those before it are take
 """
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from agent import bound, cgroups, systemd
-from agent.adoptable import RESTART, Unit, refusals, wrong_name
+from agent.adoptable import RESTART, Unit, wrong_name
 from agent.adopted import examine_unit
 from agent.asking import AskingError, NotRunning, ask
 from agent.check import load_config
@@ -24,10 +22,9 @@ from agent.dropin import GUARD, render_dropin, undone, unseen
 from agent.holdings import ELSEWHERE, RECORD, Holdings
 from agent.joined import end_before
 from agent.layout import LayoutError, cgroup_root, find_accounts
+from agent.objections import refusals
 from agent.planning import Planned, directory_of, plan_unit
 from agent.systemd import SystemdError
-
-_LISTENS: Final = re.compile(r"(\S+) \((\w+)\)")
 
 
 class AdoptError(Exception):
@@ -140,16 +137,15 @@ def find_workload(config: Config, name: str, wanted: str, dry: bool) -> Workload
 
 
 def _wrong(planned: Planned, unit: Unit, workload: Workload, own: frozenset[str]) -> Iterator[str]:
-    found = list(refusals(unit, workload.users, own, planned.plan.root))
-    yield from found
+    yield from refusals(unit, workload.users, own, planned.plan.root)
     if unit["LoadState"] != "loaded":
         return
     yield from planned.wrong
     yield from unseen(planned.plan, unit)
-    for name in unit.sockets:
-        for place, kind in _LISTENS.findall(systemd.show_socket(name)):
+    for socket in unit.sockets:
+        for kind, place in systemd.show_socket(socket):
             if not place.startswith(("/", "@")):
-                yield (f"{name} listens on {place} ({kind}) and hands that over: a socket that was made outside of the "
+                yield (f"{socket} listens on {place} ({kind}) and hands that over: a socket made outside of the "
                        "slice, which Weir ends; let the service listen by itself")
     if systemd.show(GUARD)["LoadState"] != "loaded":
         yield f"{GUARD} is not installed: without it nothing holds at boot before the agent is up"
@@ -159,7 +155,7 @@ def _remarks(planned: Planned, unit: Unit) -> Iterator[str]:
     if (there := unit["Slice"]) not in ("", "system.slice", planned.plan.slice):
         yield f"it leaves {there}, and what that has of limits"
     for name in ("BindPaths", "BindReadOnlyPaths", "DeviceAllow"):
-        if unit[name] and unit["RootDirectory"] != planned.plan.root:
+        if unit.all(name) and unit["RootDirectory"] != planned.plan.root:
             yield f"its own {name}= is left out: what it sees is named in `directories` and `read_only`"
     yield from (f"{name} makes its socket outside of the slice" for name in unit.sockets)
 

@@ -1,29 +1,61 @@
-"""Pure: what systemd says of a unit, and why it may not be adopted.
+"""Pure: a unit, as systemd says over D-Bus what it has in force, and which names may be adopted.
 
-What is refused cannot be contained by directives (it is root's, or leaves its cgroup), is the host's own, or would not
-work inside.  Properties and their texts are those of `systemctl show`, systemd 252.
+Read by org.freedesktop.DBus.Properties (org.freedesktop.systemd1(5)), and not from the text of `systemctl show`: there
+an argument with a line break is a line of its own, and speaks for systemd.  What is missing or has another signature
+than that of systemd 252 is an error.
 """
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterable, Iterator, Mapping
+import string
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Literal
+
+import msgspec
 
 END, REPORT, RESTART = "end", "report", "restart"
+DYNAMIC: Final = range(61184, 65520)  # uids and gids of DynamicUser=, systemd.exec(5)
 
+_LETTERS: Final = frozenset(string.ascii_letters)
 _UNIT: Final = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.service")
-_EXECS: Final = tuple(f"{name}Ex" for name in (
+_COMMANDS: Final = tuple(f"{name}Ex" for name in (
     "ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost"))
-PROPERTIES: Final = (
-    "Id", "LoadState", "LoadError", "FragmentPath", "DropInPaths", "Transient", "NeedDaemonReload", "ActiveState",
-    "ControlGroup", "Type", "User", "Group", "SupplementaryGroups", "DynamicUser", "Slice", "PAMName", "RootDirectory",
-    "RootImage", "RootDirectoryStartOnly", "PermissionsStartOnly", "TriggeredBy", "WorkingDirectory", "Environment",
-    "EnvironmentFiles", "StandardInput", "StandardOutput", "StandardError", "NotifyAccess", "PrivateNetwork",
-    "NetworkNamespacePath", "RestrictAddressFamilies", "StateDirectory", "CacheDirectory", "LogsDirectory",
-    "RuntimeDirectory", "ConfigurationDirectory", "Requires", "MountImages", "ExtensionImages", *_EXECS,
-)
+_SHAPES: Final[Mapping[str, Any]] = {     # D-Bus signature -> its JSON, busctl(1)
+    "s": str, "b": bool, "i": int, "u": int, "t": int, "as": tuple[str, ...], "(ss)": tuple[str, str],
+    "(bas)": tuple[bool, tuple[str, ...]], "a(ss)": tuple[tuple[str, str], ...], "a(sb)": tuple[tuple[str, bool], ...],
+    "a(sst)": tuple[tuple[str, str, int], ...], "a(ssbt)": tuple[tuple[str, str, bool, int], ...],
+    "a(sba(ss))": tuple[Any, ...], "a(ssba(ss))": tuple[Any, ...],
+    "a(sasasttttuii)": tuple[tuple[str, tuple[str, ...], tuple[str, ...], int, int, int, int, int, int, int], ...],
+}
+_ASKED: Final = {
+    "s": "Id LoadState ActiveState ControlGroup Type User Group Slice PAMName RootDirectory RootImage WorkingDirectory "
+         "StandardInput StandardOutput StandardError NotifyAccess NetworkNamespacePath IPCNamespacePath TTYPath "
+         "UtmpIdentifier LogNamespace BusName USBFunctionDescriptors USBFunctionStrings ProtectSystem ProtectHome "
+         "ProtectProc ProcSubset KeyringMode KillMode DevicePolicy",
+    "b": "Transient NeedDaemonReload DynamicUser RootDirectoryStartOnly PrivateNetwork Delegate NoNewPrivileges "
+         "LockPersonality PrivateUsers PrivateTmp PrivateDevices PrivateIPC ProtectKernelTunables ProtectKernelModules "
+         "ProtectKernelLogs ProtectControlGroups ProtectClock ProtectHostname MountAPIVFS SendSIGKILL TTYReset "
+         "TTYVHangup TTYVTDisallocate",
+    "i": "FinalKillSignal SecureBits",
+    "u": "FileDescriptorStoreMax",
+    "t": "CapabilityBoundingSet AmbientCapabilities RestrictNamespaces",
+    "as": "SupplementaryGroups TriggeredBy Environment Requires JoinsNamespaceOf SystemCallArchitectures "
+          "StateDirectory CacheDirectory LogsDirectory RuntimeDirectory ConfigurationDirectory ExtensionDirectories "
+          "InaccessiblePaths ReadWritePaths IPIngressFilterPath IPEgressFilterPath",
+    "(ss)": "LoadError",
+    "(bas)": "RestrictAddressFamilies SystemCallFilter",
+    "a(ss)": "TemporaryFileSystem DeviceAllow LoadCredential LoadCredentialEncrypted BPFProgram",
+    "a(sb)": "EnvironmentFiles",
+    "a(sst)": "StateDirectorySymlink CacheDirectorySymlink LogsDirectorySymlink RuntimeDirectorySymlink",
+    "a(ssbt)": "BindPaths BindReadOnlyPaths",
+    "a(sba(ss))": "ExtensionImages",
+    "a(ssba(ss))": "MountImages",
+    "a(sasasttttuii)": " ".join(_COMMANDS),
+}
+PROPERTIES: Final = {name: signature for signature, names in _ASKED.items() for name in names.split()}
+START_ONLY: Final = "PermissionsStartOnly"        # of old, and told only to who asks for it by name
+OPENED: Final = "OpenFile"                        # from systemd 253 on
 
 # The host's own: others depend on them, or they do for anybody what they would then do for a crew.
 _OWN: Final = re.compile(
@@ -44,14 +76,21 @@ class Command:
 
 @dataclass(frozen=True)
 class Unit:
-    properties: Mapping[str, str]     # as PROPERTIES; of one that stands more than once, the last
+    properties: Mapping[str, object]  # as PROPERTIES says, lists as tuples
     commands: tuple[Command, ...]
 
     def __getitem__(self, name: str) -> str:
-        return self.properties.get(name, "")
+        """Of a text."""
+        found = self.properties.get(name, "")
+        return found if isinstance(found, str) else ""
 
-    def words(self, name: str) -> tuple[str, ...]:
-        return tuple(self[name].split())
+    def yes(self, name: str) -> bool:
+        return self.properties.get(name) is True
+
+    def all(self, name: str) -> tuple[Any, ...]:
+        """Of a list: what is in it, as its signature says."""
+        found = self.properties.get(name, ())
+        return found if isinstance(found, tuple) else ()
 
     @property
     def running(self) -> bool:
@@ -59,21 +98,17 @@ class Unit:
 
     @property
     def dynamic(self) -> bool:
-        return self["DynamicUser"] == "yes"
+        return self.yes("DynamicUser")
 
     @property
     def environment(self) -> dict[str, str]:
         """`Environment=` alone."""
-        try:
-            pairs = (word.partition("=") for word in shlex.split(self["Environment"]))
-        except ValueError:            # quoted by systemd in a way that shlex does not know
-            return {}
+        pairs = (word.partition("=") for word in self.all("Environment"))
         return {name: value for name, _, value in pairs}
 
     @property
     def environment_files(self) -> tuple[str, ...]:
-        """Paths; of several, those that are absolute."""
-        return tuple(word for word in self["EnvironmentFiles"].split() if word.startswith("/"))
+        return tuple(path for path, _ in self.all("EnvironmentFiles"))
 
     @property
     def directory(self) -> str:
@@ -82,30 +117,62 @@ class Unit:
 
     @property
     def sockets(self) -> tuple[str, ...]:
-        return tuple(name for name in self.words("TriggeredBy") if name.endswith(".socket"))
+        return tuple(name for name in self.all("TriggeredBy") if name.endswith(".socket"))
 
 
-def parse_show(text: str) -> Unit:
-    """Of `systemctl show`: one unit."""
-    properties: dict[str, str] = {}
-    commands: list[Command] = []
-    for line in text.splitlines():
-        name, equals, value = line.partition("=")
-        if not equals:
-            continue
-        if name in _EXECS:
-            commands.append(parse_command(name, value))
-        else:
-            properties[name] = value
-    return Unit(properties, tuple(commands))
+class _Value(msgspec.Struct):
+    """A variant."""
+
+    type: str
+    data: msgspec.Raw
 
 
-def parse_command(name: str, value: str) -> Command:
-    """"{ path=/bin/x ; argv[]=/bin/x y ; flags=privileged ; start_time=...": what a person wrote is argv alone, and so
-    the last `flags=` counts."""
-    path = value.removeprefix("{ path=").partition(" ; argv[]=")[0]
-    flags = value.rpartition(" ; flags=")[2].partition(" ; ")[0]
-    return Command(name.removesuffix("Ex"), path, frozenset(flags.split()))
+class _Answer(msgspec.Struct):
+    type: Literal["a{sv}"]
+    data: tuple[dict[str, _Value]]
+
+
+def parse_unit(everything: bytes, start_only: bytes) -> Unit:
+    """`everything`: busctl's JSON of GetAll, over all interfaces; `start_only`: of START_ONLY.  Raises ValueError."""
+    (found,) = _decode("the unit", everything, _Answer).data
+    said = {name: _value(name, signature, found.get(name)) for name, signature in PROPERTIES.items()}
+    said[START_ONLY] = parse_property(START_ONLY, "b", start_only)
+    if OPENED in found:
+        said[OPENED] = _decode(OPENED, found[OPENED].data, tuple[Any, ...])
+    commands = tuple(Command(name.removesuffix("Ex"), path, frozenset(flags)) for name in _COMMANDS
+                     for path, _, flags, *_ in said.pop(name))
+    return Unit({**said, "LoadError": said["LoadError"][1]}, commands)
+
+
+def parse_sockets(answer: bytes) -> tuple[tuple[str, str], ...]:
+    """Property Listen of a socket: kind ("Stream", "FIFO", ...) and place.  Raises ValueError."""
+    found: tuple[tuple[str, str], ...] = parse_property("Listen", "a(ss)", answer)
+    return found
+
+
+def parse_property(name: str, signature: str, answer: bytes) -> Any:
+    """Of `busctl get-property`.  Raises ValueError."""
+    return _value(name, signature, _decode(name, answer, _Value))
+
+
+def _value(name: str, signature: str, found: _Value | None) -> Any:
+    if found is None or found.type != signature:
+        raise ValueError(f"systemd says {name} as {found.type if found else 'nothing'}, and not as {signature}")
+    return _decode(name, found.data, _SHAPES[signature])
+
+
+def _decode(name: str, text: bytes | msgspec.Raw, shape: Any) -> Any:
+    try:
+        return msgspec.json.decode(text, type=shape)
+    except msgspec.DecodeError as reason:
+        raise ValueError(f"what systemd says of {name} is not understood: {reason}") from None
+
+
+def object_path(unit: str) -> str:
+    """Which has the unit on the bus: sd_bus_path_encode(3)."""
+    coded = (chr(byte) if chr(byte) in _LETTERS or (place and chr(byte) in string.digits) else f"_{byte:02x}"
+             for place, byte in enumerate(unit.encode()))
+    return f"/org/freedesktop/systemd1/unit/{''.join(coded)}"
 
 
 def wrong_name(name: str, runtime: str) -> str:
@@ -119,56 +186,3 @@ def wrong_name(name: str, runtime: str) -> str:
     if _OWN.fullmatch(name):
         return f"{name} is the host's own, which others depend on: a crew needs a unit of its own"
     return ""
-
-
-def refusals(unit: Unit, users: Iterable[str], groups: Iterable[str], root: str) -> Iterator[str]:
-    """Every reason why it cannot be contained by directives.  `users`: of the workload; `groups`: names of Weir's own;
-    `root`: the RootDirectory that Weir gives it."""
-    yield from _not_there(unit)
-    yield from _privileged(unit, tuple(users), frozenset(groups))
-    yield from _elsewhere(unit, root)
-
-
-def _not_there(unit: Unit) -> Iterator[str]:
-    if unit["LoadState"] == "not-found":
-        yield ("there is no such unit of this host's systemd; units of users' own managers are not adopted: they run "
-               "as `weir run` starts them, or as a unit of the host with User=")
-    elif unit["LoadState"] != "loaded":
-        yield f"systemd says that it is {unit['LoadState'] or 'not known'} {unit['LoadError']}".rstrip()
-    if unit["Transient"] == "yes":
-        yield "it is transient (systemd-run) and gone when it ends: `weir run` starts commands"
-
-
-def _privileged(unit: Unit, users: tuple[str, ...], own: frozenset[str]) -> Iterator[str]:
-    user, groups = unit["User"], {unit["Group"], *unit.words("SupplementaryGroups")}
-    if not unit.dynamic and user in ("", "root", "0"):
-        yield ("it runs as root, which no workload does: write User= of an unprivileged account, or DynamicUser=yes, "
-               "below [Service]")
-    elif not unit.dynamic and user not in users:
-        yield f"it runs as {user}, who is not among the `users` of the workload"
-    if groups & {"root", "0"}:
-        yield "it has the group root: name another by Group= and SupplementaryGroups="
-    if withheld := sorted(groups & own):
-        yield f"it has Weir's own group {', '.join(withheld)}"
-    for command in unit.commands:
-        if found := command.flags & {"privileged", "no-setuid", "ambient"}:
-            yield (f"{command.property}= has {command.path} run past User= and the sandbox "
-                   f"({', '.join(sorted(found))}): leave the +, ! or !! out, or put it into a unit of its own")
-    for name in ("PermissionsStartOnly", "RootDirectoryStartOnly"):
-        if unit[name] == "yes":
-            yield f"{name}=yes lets its other commands run outside of the sandbox"
-    if unit["PAMName"]:
-        yield "PAMName= opens a session, which moves it to another cgroup: leave it out"
-
-
-def _elsewhere(unit: Unit, root: str) -> Iterator[str]:
-    if unit["RootDirectory"] not in ("", root) or any(unit[name] for name in ("RootImage", "MountImages",
-                                                                             "ExtensionImages")):
-        yield "it has a root file system of its own (RootDirectory=, RootImage=), and Weir gives it another"
-    if unit["PrivateNetwork"] == "yes" or unit["NetworkNamespacePath"]:
-        yield "it has a network namespace of its own, in which no listener of Weir's is"
-    if unit["Type"] == "dbus":
-        yield "Type=dbus takes a name on the system's bus, which no workload reaches: another Type= would be right"
-    for name in ("StandardInput", "StandardOutput", "StandardError"):
-        if unit[name].startswith(("tty", "socket")):
-            yield f"{name}={unit[name]} gives it a terminal or a socket of the host's"

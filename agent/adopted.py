@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent import bound, cgroups, systemd
-from agent.adoptable import REPORT, Unit, refusals
+from agent.adoptable import DYNAMIC, REPORT, Unit
 from agent.config import Config, Workload
 from agent.contract import control
 from agent.control import Peer
 from agent.dropin import render_dropin, undone
 from agent.holdings import CONNECTION, RECORD
+from agent.objections import refusals
 from agent.owners import Start
 from agent.planning import directory_of, plan_unit
 from agent.systemd import SystemdError
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("weir.units")
 
 EVERY: Final = 10.0                   # seconds between looks at what systemd has in force
-DYNAMIC: Final = range(61184, 65520)  # uids of DynamicUser=, systemd.exec(5)
 
 
 class Units:
@@ -204,7 +204,8 @@ def examine_unit(config: Config, workload: Workload, own: frozenset[str]) -> tup
     try:
         unit = systemd.show(name)
         planned = plan_unit(config, workload, name, unit)
-        found = [*refusals(unit, workload.users, own, planned.plan.root), *planned.wrong, *undone(planned.plan, unit)]
+        found = [*refusals(unit, workload.users, own, planned.plan.root), *planned.wrong,
+                 *undone(planned.plan, unit)]
         if systemd.read_dropin(name) != render_dropin(planned.plan):
             found.append(f"its drop-in is not what Weir would write now: weir adopt {name}")
     except (SystemdError, OSError) as reason:

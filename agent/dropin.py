@@ -8,11 +8,11 @@ emptied first: systemd adds to lists.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from agent.adoptable import Unit
+from agent.adoptable import START_ONLY, Unit
 from agent.seccomp import REFUSED
 
 FILE: Final = "50-weir.conf"
@@ -23,22 +23,28 @@ _SOMETIMES: Final = ("/lib32", "/lib64", "/libx32")
 # Nothing of /sys but what counts processors; /proc/sys is read-only by ProtectKernelTunables=.
 _COVERED: Final = ("/sys/fs", "/sys/kernel", "/sys/class/net", "/sys/firmware", "/sys/hypervisor")
 FAMILIES: Final = ("AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK")
-_DIRECTORIES: Final = {"StateDirectory": "/var/lib", "CacheDirectory": "/var/cache", "LogsDirectory": "/var/log",
+DIRECTORIES: Final = {"StateDirectory": "/var/lib", "CacheDirectory": "/var/cache", "LogsDirectory": "/var/log",
                        "RuntimeDirectory": "/run", "ConfigurationDirectory": "/etc"}
 _PLAIN: Final = re.compile(r"[A-Za-z0-9/._@=,+-]+")
 
-# What stands in the file and is read back: property of `systemctl show` -> the text there and here.
-_ALWAYS: Final = {
-    "Delegate": "no", "NoNewPrivileges": "yes", "CapabilityBoundingSet": "", "AmbientCapabilities": "",
-    "SystemCallArchitectures": "native", "RestrictNamespaces": "yes", "LockPersonality": "yes",
-    "KeyringMode": "private", "PrivateUsers": "yes", "PrivateTmp": "yes", "PrivateDevices": "yes", "PrivateIPC": "yes",
-    "ProtectSystem": "strict", "ProtectHome": "no", "ProtectProc": "invisible", "ProcSubset": "all",
-    "ProtectKernelTunables": "yes", "ProtectKernelModules": "yes", "ProtectKernelLogs": "yes",
-    "ProtectControlGroups": "yes", "ProtectClock": "yes", "ProtectHostname": "yes", "MountAPIVFS": "yes",
-    "FileDescriptorStoreMax": "0",
+_YES, _NO, _NONE = ("yes", True), ("no", False), ("", 0)
+# What stands in the file, and what systemd then says of the property.
+_ALWAYS: Final[Mapping[str, tuple[str, object]]] = {
+    "Delegate": _NO, "NoNewPrivileges": _YES, "CapabilityBoundingSet": _NONE, "AmbientCapabilities": _NONE,
+    "SecureBits": _NONE, "SystemCallArchitectures": ("native", ("native",)), "RestrictNamespaces": ("yes", 0),
+    "LockPersonality": _YES, "KeyringMode": ("private", "private"), "PrivateUsers": _YES, "PrivateTmp": _YES,
+    "PrivateDevices": _YES, "PrivateIPC": _YES, "ProtectSystem": ("strict", "strict"), "ProtectHome": ("no", "no"),
+    "ProtectProc": ("invisible", "invisible"), "ProcSubset": ("all", "all"), "ProtectKernelTunables": _YES,
+    "ProtectKernelModules": _YES, "ProtectKernelLogs": _YES, "ProtectControlGroups": _YES, "ProtectClock": _YES,
+    "ProtectHostname": _YES, "MountAPIVFS": _YES, "FileDescriptorStoreMax": ("0", 0),
+    # What runs is in the slice, and all of it ends with the unit; no command of it is root's.
+    "KillMode": ("control-group", "control-group"), "SendSIGKILL": _YES, "FinalKillSignal": ("SIGKILL", 9),
+    START_ONLY: _NO, "RootDirectoryStartOnly": _NO,
 }
 _EMPTIED: Final = ("BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem", "InaccessiblePaths", "ReadOnlyPaths",
                    "ReadWritePaths", "RestrictAddressFamilies", "DeviceAllow")
+_CLOCK: Final = ("char-rtc", "r")     # systemd 252 adds it for ProtectClock=, systemd.exec(5)
+_CLOSED: Final = ("closed", "strict")                  # DevicePolicy=, by PrivateDevices=
 
 
 @dataclass(frozen=True)
@@ -61,11 +67,8 @@ class Plan:
 
 def families(unit: Unit) -> tuple[str, ...]:
     """What the unit itself leaves of what a workload may have."""
-    own = unit["RestrictAddressFamilies"]
-    if own in ("", "~"):
-        return FAMILIES
-    words = set(own.lstrip("~").split())
-    return tuple(one for one in FAMILIES if (one not in words) == own.startswith("~"))
+    allows, names = unit.all("RestrictAddressFamilies") or (False, ())
+    return tuple(one for one in FAMILIES if (one in names) == allows)
 
 
 def shows(plan: Plan, unit: Unit, path: str) -> bool:
@@ -87,8 +90,8 @@ def unseen(plan: Plan, unit: Unit) -> Iterator[str]:
 
 def _own_directories(unit: Unit) -> Iterator[str]:
     """Of StateDirectory= and the like: systemd makes and binds them."""
-    for name, top in _DIRECTORIES.items():
-        yield from (f"{top}/{word.partition(':')[0]}" for word in unit.words(name))
+    for name, top in DIRECTORIES.items():
+        yield from (f"{top}/{word}" for word in unit.all(name))
 
 
 def render_dropin(plan: Plan) -> str:
@@ -108,7 +111,7 @@ def _head(plan: Plan) -> Iterator[str]:
 def _service(plan: Plan) -> Iterator[str]:
     yield "[Service]"
     yield f"Slice={plan.slice}"
-    yield from (f"{name}={value}" for name, value in _ALWAYS.items())
+    yield from (f"{name}={text}" for name, (text, _) in _ALWAYS.items())
     yield from (f"{name}=" for name in _EMPTIED)
     yield f"RestrictAddressFamilies={' '.join(plan.families) or 'none'}"
     yield f"SystemCallFilter=~{' '.join(f'{name}:EPERM' for name in REFUSED)}"
@@ -119,8 +122,13 @@ def _service(plan: Plan) -> Iterator[str]:
     if plan.notifies:
         yield f"BindReadOnlyPaths=-{NOTIFY}"
     yield from (f"BindReadOnlyPaths={_word(source)}:{_word(target)}" for source, target in plan.files)
-    yield from (f"InaccessiblePaths={_word('-+' + path)}" for path in (*_COVERED, *plan.hidden))
+    yield from (f"InaccessiblePaths={_word(path)}" for path in _inaccessible(plan))
     yield from (f"Environment={_word(f'{name}={value}')}" for name, value in plan.environment)
+
+
+def _inaccessible(plan: Plan) -> tuple[str, ...]:
+    """Where they are there, and below the unit's root."""
+    return tuple(f"-+{path}" for path in (*_COVERED, *plan.hidden))
 
 
 def _word(text: str) -> str:
@@ -137,48 +145,69 @@ def _percent(text: str) -> str:
 
 # read back
 
-READ_BACK: Final = (*_ALWAYS, "Slice", "RootDirectory", "RootImage", "RestrictAddressFamilies", "SystemCallFilter",
-                    "BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem", "Requires", "NeedDaemonReload",
-                    "DeviceAllow")
-
 
 def undone(plan: Plan, unit: Unit) -> Iterator[str]:
     """What of the drop-in systemd has not in force: another drop-in, a later one, says otherwise."""
-    if unit["NeedDaemonReload"] == "yes":
+    if unit.yes("NeedDaemonReload"):
         yield "systemd has not read its files again: systemctl daemon-reload"
-    for name, wanted in {**_ALWAYS, "Slice": plan.slice, "RootDirectory": plan.root, "RootImage": "",
-                         "TemporaryFileSystem": "", "DeviceAllow": ""}.items():
-        if unit[name] != wanted:
-            yield f"{name} is {unit[name] or 'empty'}, not {wanted or 'empty'}"
-    if GUARD not in unit.words("Requires"):
+    wanted = {name: value for name, (_, value) in _ALWAYS.items()} | {
+        "Slice": plan.slice, "RootDirectory": plan.root, "RootImage": "", "TemporaryFileSystem": (),
+        "ReadWritePaths": ()}
+    for name, value in wanted.items():
+        if (found := unit.properties.get(name)) != value:
+            yield f"{name} is {_shown(found)}, not {_shown(value)}"
+    if GUARD not in unit.all("Requires"):
         yield f"it does not require {GUARD}"
-    if more := set(unit.words("RestrictAddressFamilies")) - set(plan.families) - {"none"}:
-        yield f"RestrictAddressFamilies has also {' '.join(sorted(more))}"
+    yield from _devices(unit)
+    yield from _families(plan, unit)
     yield from _calls(unit)
     yield from _binds(plan, unit)
+    if lacks := [path for path in _inaccessible(plan) if path not in unit.all("InaccessiblePaths")]:
+        yield f"InaccessiblePaths lacks {' '.join(lacks)}"
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "not said"
+    if isinstance(value, tuple):
+        return " ".join(map(_shown, value)) or "empty"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value) or "empty"
+
+
+def _devices(unit: Unit) -> Iterator[str]:
+    if more := [" ".join(one) for one in unit.all("DeviceAllow") if one != _CLOCK]:
+        yield f"DeviceAllow has {', '.join(more)}"
+    if unit["DevicePolicy"] not in _CLOSED:
+        yield f"DevicePolicy is {_shown(unit['DevicePolicy'])}, not closed"
+
+
+def _families(plan: Plan, unit: Unit) -> Iterator[str]:
+    allows, names = unit.all("RestrictAddressFamilies") or (False, ())
+    if not allows:
+        yield "RestrictAddressFamilies has no list of what is allowed"
+    elif more := sorted(set(names) - set(plan.families)):
+        yield f"RestrictAddressFamilies has also {' '.join(more)}"
 
 
 def _calls(unit: Unit) -> Iterator[str]:
-    shown = unit["SystemCallFilter"]
-    names = {word.partition(":")[0] for word in shown.lstrip("~").split()}
-    let = sorted(set(REFUSED) - names if shown.startswith("~") or not shown else set(REFUSED) & names)
-    if let:
+    allows, shown = unit.all("SystemCallFilter") or (False, ())
+    names = {word.partition(":")[0] for word in shown}
+    if let := sorted(set(REFUSED) & names if allows else set(REFUSED) - names):
         yield f"SystemCallFilter lets {' '.join(let)} through"
 
 
 def _binds(plan: Plan, unit: Unit) -> Iterator[str]:
-    """What it sees besides."""
-    expected = {"BindPaths": set(plan.writable),
-                "BindReadOnlyPaths": {*SYSTEM, *_SOMETIMES, *plan.readable, NOTIFY, *(one for _, one in plan.files)}}
+    """What it sees besides; and what it does not see of Weir's files."""
+    same = (*SYSTEM, *_SOMETIMES, *plan.readable, NOTIFY)
+    expected = {"BindPaths": {(path, path) for path in plan.writable},
+                "BindReadOnlyPaths": {*((path, path) for path in same), *plan.files}}
     for name, wanted in expected.items():
-        shown = {_target(word) for word in unit.words(name)}
+        shown = {(source, target) for source, target, _, _ in unit.all(name)}
         if more := sorted(shown - wanted):
-            yield f"{name} has also {' '.join(more)}"
-        if name == "BindReadOnlyPaths" and (lacks := sorted({one for _, one in plan.files} - shown)):
-            yield f"BindReadOnlyPaths lacks {' '.join(lacks)}"
+            yield f"{name} has also {_pairs(more)}"
+        if name == "BindReadOnlyPaths" and (lacks := sorted(set(plan.files) - shown)):
+            yield f"{name} lacks {_pairs(lacks)}"
 
 
-def _target(word: str) -> str:
-    """"-/source:/target:rbind", as systemctl shows it."""
-    parts = word.lstrip("-").split(":")
-    return parts[1] if len(parts) > 1 and parts[1].startswith("/") else parts[0]
+def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    return " ".join(source if source == target else f"{source}:{target}" for source, target in pairs)

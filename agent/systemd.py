@@ -2,19 +2,19 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from agent.adoptable import PROPERTIES, Unit, parse_show
-from agent.dropin import FILE, READ_BACK
+from agent.adoptable import START_ONLY, Unit, object_path, parse_sockets, parse_unit
+from agent.dropin import FILE
 from agent.processes import ENVIRONMENT
 
 UNITS: Final = Path("/etc/systemd/system")
-_START_ONLY: Final = re.compile(r"(?mi)^\s*PermissionsStartOnly\s*=")      # of old; `systemctl show` hides it
+BUS: Final = ("--system",)            # busctl(1)
+_SYSTEMD: Final = "org.freedesktop.systemd1"
+_ANSWER: Final = 4 << 20              # bytes; a unit's properties take 20 thousand
 _PATIENCE: Final = 60.0               # seconds
 _STARTING: Final = 600.0              # seconds that a restart may take: its own timeouts count
 
@@ -25,22 +25,23 @@ class SystemdError(Exception):
 
 def show(unit: str) -> Unit:
     """Also of one that is not there: LoadState says so.  Raises SystemdError."""
-    names = ",".join(dict.fromkeys((*PROPERTIES, *READ_BACK)))
-    found = parse_show(_systemctl(["show", "--no-pager", f"--property={names}", "--", unit]))
-    older = any(_START_ONLY.search(_text(path)) for path in (found["FragmentPath"], *found.words("DropInPaths")))
-    return replace(found, properties={**found.properties, "PermissionsStartOnly": "yes" if older else "no"})
-
-
-def _text(path: str) -> str:
+    everything = _busctl(["call", _SYSTEMD, object_path(unit), "org.freedesktop.DBus.Properties", "GetAll", "s", ""])
     try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
+        return parse_unit(everything, _property(unit, "Service", START_ONLY))
+    except ValueError as reason:
+        raise SystemdError(f"{unit}: {reason}") from None
 
 
-def show_socket(unit: str) -> str:
-    """Where a socket listens: "ADDRESS (Stream)" and the like, one a line.  Raises SystemdError."""
-    return _systemctl(["show", "--no-pager", "--value", "--property=Listen", "--", unit])
+def show_socket(unit: str) -> tuple[tuple[str, str], ...]:
+    """Where a socket listens: kind and place, each.  Raises SystemdError."""
+    try:
+        return parse_sockets(_property(unit, "Socket", "Listen"))
+    except ValueError as reason:
+        raise SystemdError(f"{unit}: {reason}") from None
+
+
+def _property(unit: str, interface: str, name: str) -> bytes:
+    return _busctl(["get-property", _SYSTEMD, object_path(unit), f"{_SYSTEMD}.{interface}", name])
 
 
 def reload() -> None:
@@ -100,14 +101,28 @@ def _sync(directory: Path) -> None:
         os.close(fd)
 
 
-def _systemctl(words: Sequence[str], seconds: float = _PATIENCE) -> str:
+def _systemctl(words: Sequence[str], seconds: float = _PATIENCE) -> None:
+    _run(["systemctl", "--system", *words], seconds)
+
+
+def _busctl(words: Sequence[str]) -> bytes:
+    """Its JSON."""
+    done = _run(["busctl", *BUS, "--json=short", "--auto-start=no", *words], _PATIENCE)
+    if len(done) > _ANSWER:
+        raise SystemdError(f"busctl says more than {_ANSWER} bytes")
+    return done
+
+
+def _run(command: Sequence[str], seconds: float) -> bytes:
     try:
-        done = subprocess.run(["systemctl", "--system", *words], capture_output=True, text=True, errors="replace",
-                              timeout=seconds, env=ENVIRONMENT, cwd="/", stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, capture_output=True, timeout=seconds, env=ENVIRONMENT, cwd="/",
+                              stdin=subprocess.DEVNULL)
     except FileNotFoundError:
-        raise SystemdError("systemctl is not there: units are adopted where systemd runs the host") from None
+        raise SystemdError(f"{command[0]} is not there: units are adopted where systemd runs the host") from None
     except subprocess.TimeoutExpired:
-        raise SystemdError(f"systemctl {words[0]} took more than {seconds:.0f} s") from None
+        raise SystemdError(f"{command[0]} took more than {seconds:.0f} s") from None
     if done.returncode != 0:
-        raise SystemdError(f"systemctl {words[0]}: {done.stderr.strip() or done.returncode}")
+        said = done.stderr.decode(errors="replace").strip() or str(done.returncode)
+        hint = "; D-Bus is needed: apt install dbus" if said.startswith("Failed to connect") else ""
+        raise SystemdError(f"{' '.join(command[:3])}: {said}{hint}")
     return done.stdout

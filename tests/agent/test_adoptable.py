@@ -1,91 +1,94 @@
-"""What systemd says of a unit, and which are refused: from the texts of systemctl, systemd 252."""
+"""What systemd says of a unit over D-Bus, closed on what it does not know; and which names are adopted."""
 from __future__ import annotations
+
+import json
 
 import pytest
 
-from agent.adoptable import Unit, parse_command, parse_show, refusals, wrong_name
+from agent.adoptable import PROPERTIES, Unit, object_path, parse_sockets, parse_unit, wrong_name
 
-GOOD = """\
-Type=simple
-ExecStartEx={ path=/usr/bin/python3 ; argv[]=/usr/bin/python3 /opt/crew/main.py ; flags= ; start_time=[n/a] ; pid=0 }
-Id=crew.service
-LoadState=loaded
-ActiveState=active
-ControlGroup=/system.slice/crew.service
-User=crew
-Group=
-DynamicUser=no
-WorkingDirectory=!/opt/crew
-Environment="A=b c" "D=e\\"f" PLAIN=1
-EnvironmentFiles=/etc/default/crew (ignore_errors=yes)
-StandardInput=null
-StandardOutput=journal
-RestrictAddressFamilies=~
-TriggeredBy=crew.socket crew.timer
-"""
-ROOT = "/var/lib/weir/units/crew/root"
+_EMPTY: dict[str, object] = {"s": "", "b": False, "i": 0, "u": 0, "t": 0, "(ss)": ["", ""], "(bas)": [False, []]}
+NO = b'{"type":"b","data":false}'
 
 
-def unit(**changed: str) -> Unit:
-    found = parse_show(GOOD)
-    commands = found.commands
-    if "command" in changed:
-        commands = (*commands, parse_command("ExecStartPreEx", changed.pop("command")))
-    return Unit({**found.properties, **changed}, commands)
+def line(path: str, *flags: str, arguments: tuple[str, ...] = ()) -> list[object]:
+    return [path, [path, *arguments], list(flags), 0, 0, 0, 0, 0, 0, 0]
 
 
-def refused(one: Unit) -> list[str]:
-    return list(refusals(one, ("crew", "other"), ("weir", "weir-audit", "weir-approvers"), ROOT))
+def answer(changed: dict[str, object], **types: str) -> bytes:
+    """busctl's, of a unit that says nothing but what is `changed`."""
+    said = {name: {"type": signature, "data": changed.get(name, _EMPTY.get(signature, []))}
+            for name, signature in {**PROPERTIES, **types}.items()}
+    return json.dumps({"type": "a{sv}", "data": [said]}).encode()
+
+
+def parsed(**changed: object) -> Unit:
+    return parse_unit(answer(changed), NO)
 
 
 def test_what_systemd_says() -> None:
-    one = unit()
+    one = parsed(
+        ExecStartEx=[line("/usr/bin/python3", arguments=("/opt/crew/main.py",))], ActiveState="active",
+        ControlGroup="/system.slice/crew.service", DynamicUser=True, WorkingDirectory="!/opt/crew",
+        Environment=["A=b c", 'D=e"f', "PLAIN=1"], EnvironmentFiles=[["/etc/default/crew", True]],
+        TriggeredBy=["crew.socket", "crew.timer"], LoadError=["org.x", "why"])
     assert one.running
+    assert one.dynamic
     assert one.environment == {"A": "b c", "D": 'e"f', "PLAIN": "1"}
     assert one.environment_files == ("/etc/default/crew",)
     assert one.directory == "/opt/crew"
     assert one.sockets == ("crew.socket",)
     assert [command.path for command in one.commands] == ["/usr/bin/python3"]
-    assert refused(one) == []
-    assert refused(unit(User="", DynamicUser="yes")) == []
-    assert refused(unit(RootDirectory=ROOT)) == []
+    assert one["LoadError"] == "why"
+    assert not one.yes("PermissionsStartOnly")
+    assert parse_unit(answer({}), b'{"type":"b","data":true}').yes("PermissionsStartOnly")
 
 
 def test_arguments_do_not_speak_for_systemd() -> None:
-    text = "{ path=/bin/a ; argv[]=/bin/a ; flags= ; path=/bin/b ; flags=privileged ; start_time=[n/a] }"
-    assert parse_command("ExecStartEx", text).flags == {"privileged"}
-    text = "{ path=/bin/a ; argv[]=/bin/a x ; flags=no-setuid ignore-failure ; start_time=[n/a] ; status=0/0 }"
-    assert parse_command("ExecStartEx", text).flags == {"no-setuid", "ignore-failure"}
+    one = parsed(PAMName="login", ExecStartPreEx=[line("/bin/sh", "privileged", arguments=("-c", "id\nexit 0"))],
+                 ExecStopEx=[line("/bin/a", arguments=("}\nPAMName=\n", " ; flags= ; "))])
+    assert [(command.property, command.flags) for command in one.commands] == [
+        ("ExecStartPre", {"privileged"}), ("ExecStop", frozenset())]
+    assert one["PAMName"] == "login"
 
 
-@pytest.mark.parametrize(("changed", "said"), [
-    ({"LoadState": "not-found"}, "no such unit of this host's systemd; units of users' own managers"),
-    ({"LoadState": "masked"}, "that it is masked"),
-    ({"LoadState": "bad-setting", "LoadError": "x"}, "bad-setting x"),
-    ({"Transient": "yes"}, "`weir run` starts commands"),
-    ({"User": ""}, "runs as root, which no workload does: write User="),
-    ({"User": "root"}, "runs as root"),
-    ({"User": "0"}, "runs as root"),
-    ({"User": "somebody"}, "not among the `users`"),
-    ({"Group": "root"}, "group root"),
-    ({"SupplementaryGroups": "audio 0"}, "group root"),
-    ({"SupplementaryGroups": "weir-approvers"}, "Weir's own group weir-approvers"),
-    ({"PermissionsStartOnly": "yes"}, "PermissionsStartOnly=yes"),
-    ({"PAMName": "login"}, "PAMName="),
-    ({"RootDirectory": "/srv/root"}, "root file system of its own"),
-    ({"RootImage": "/srv/root.raw"}, "root file system of its own"),
-    ({"PrivateNetwork": "yes"}, "network namespace of its own"),
-    ({"NetworkNamespacePath": "/run/netns/x"}, "network namespace of its own"),
-    ({"Type": "dbus"}, "another Type="),
-    ({"StandardInput": "tty-force"}, "StandardInput=tty-force"),
-    ({"StandardOutput": "socket"}, "StandardOutput=socket"),
-    ({"command": "{ path=/bin/x ; argv[]=/bin/x ; flags=privileged ; start_time=[n/a] }"}, "ExecStartPre= has /bin/x"),
-    ({"command": "{ path=/bin/x ; argv[]=/bin/x ; flags=no-setuid ; start_time=[n/a] }"}, "no-setuid"),
-    ({"command": "{ path=/bin/x ; argv[]=/bin/x ; flags=ambient ; start_time=[n/a] }"}, "ambient"),
+def test_what_only_a_newer_systemd_says() -> None:
+    assert parsed().all("OpenFile") == ()
+    assert parse_unit(answer({"OpenFile": [["/x", "y", 0]]}, OpenFile="a(sst)"), NO).all("OpenFile")
+
+
+@pytest.mark.parametrize("text", [
+    b"", b"{}", b"null", b'{"type":"a{sv}","data":[]}', b'{"type":"a{sv}","data":[{}]}', b'{"type":"s","data":[{}]}',
+    answer({})[:-1], answer({"User": 0}), answer({"ExecStartEx": [["/x", ["/x"], "privileged", 0, 0, 0, 0, 0, 0, 0]]}),
+    answer({"ExecStartEx": [["/x", ["/x"]]]}), answer({}, User="as"), answer({"BindPaths": [["/x", "/y"]]}),
+    answer({}, ExecStartEx="a(sasbttttuii)"),
 ])
-def test_what_is_refused(changed: dict[str, str], said: str) -> None:
-    found = refused(unit(**changed))
-    assert any(said in one for one in found), found
+def test_what_is_not_understood_is_an_error(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"systemd says"):
+        parse_unit(text, NO)
+
+
+def test_nothing_may_be_missing() -> None:
+    for name in PROPERTIES:
+        said = json.loads(answer({}))
+        del said["data"][0][name]
+        with pytest.raises(ValueError, match=name):
+            parse_unit(json.dumps(said).encode(), NO)
+
+
+def test_start_only_may_not_be_missing() -> None:
+    with pytest.raises(ValueError, match="PermissionsStartOnly"):
+        parse_unit(answer({}), b'{"type":"s","data":"no"}')
+
+
+def test_sockets() -> None:
+    assert parse_sockets(b'{"type":"a(ss)","data":[["Special","/dev/x"]]}') == (("Special", "/dev/x"),)
+    with pytest.raises(ValueError, match="Listen"):
+        parse_sockets(b'{"type":"as","data":["Special"]}')
+
+
+def test_where_a_unit_is_on_the_bus() -> None:
+    assert object_path("1crew@a-b.service") == "/org/freedesktop/systemd1/unit/_31crew_40a_2db_2eservice"
 
 
 @pytest.mark.parametrize(("name", "said"), [

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent import dropin
-from agent.adoptable import Command, Unit
+from agent.adoptable import PROPERTIES, START_ONLY, Command, Unit
 from agent.dropin import FAMILIES, Plan, families, render_dropin, shows, undone, unseen
 from agent.seccomp import REFUSED
 
@@ -21,17 +21,26 @@ PLAN = Plan(
     hidden=("/etc/weir", "/run/weir", "/var/lib/weir"),
     environment=(("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"), ("ODD", 'a b%c"d\\e$f')),
     families=FAMILIES, notifies=False)
-# As `systemctl show` of systemd 252 has it, where exactly this is in force.
-IN_FORCE = {
-    **dropin._ALWAYS, "Slice": "weir.slice", "RootDirectory": PLAN.root, "RootImage": "", "TemporaryFileSystem": "",
-    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_NETLINK AF_UNIX",
-    "SystemCallFilter": "~" + " ".join(f"{name}:EPERM" for name in REFUSED),
-    "BindPaths": "/home/crew:/home/crew:rbind /srv/data:/srv/data:rbind",
-    "BindReadOnlyPaths": "/usr:/usr:rbind /etc:/etc:rbind -/lib64:/lib64:rbind /opt/crew:/opt/crew:rbind "
-    "/var/lib/weir/units/crew/resolv.conf:/etc/resolv.conf:rbind "
-    "/var/lib/weir/units/crew/roots.pem:/etc/ssl/certs/ca-certificates.crt:rbind",
-    "Requires": "sysinit.target weir-guard.service weir.slice", "NeedDaemonReload": "no",
+# As systemd 252 says it over D-Bus, where exactly this is in force (tests/agent/test_systemd.py has it from systemd).
+RBIND = 0x4000
+IN_FORCE: dict[str, object] = {
+    **{name: value for name, (_, value) in dropin._ALWAYS.items()}, "Slice": "weir.slice", "RootDirectory": PLAN.root,
+    "RootImage": "", "TemporaryFileSystem": (), "ReadWritePaths": (), "DeviceAllow": (("char-rtc", "r"),),
+    "DevicePolicy": "closed", "RestrictAddressFamilies": (True, ("AF_INET", "AF_INET6", "AF_NETLINK", "AF_UNIX")),
+    "SystemCallFilter": (False, tuple(f"{name}:EPERM" for name in REFUSED)),
+    "BindPaths": (("/home/crew", "/home/crew", False, RBIND), ("/srv/data", "/srv/data", False, RBIND)),
+    "BindReadOnlyPaths": (
+        ("/usr", "/usr", False, RBIND), ("/etc", "/etc", False, RBIND), ("/lib64", "/lib64", True, RBIND),
+        ("/opt/crew", "/opt/crew", False, RBIND), *((source, target, False, RBIND) for source, target in PLAN.files)),
+    "InaccessiblePaths": tuple(f"-+{path}" for path in (*dropin._COVERED, *PLAN.hidden)),
+    "Requires": ("sysinit.target", "weir-guard.service", "weir.slice"), "NeedDaemonReload": False,
 }
+
+
+def and_bound(name: str, source: str, target: str) -> tuple[object, ...]:
+    before = IN_FORCE[name]
+    assert isinstance(before, tuple)
+    return (*before, (source, target, False, RBIND))
 
 
 def lines(text: str) -> list[str]:
@@ -48,6 +57,8 @@ def test_the_file() -> None:
     for line in (
             "Slice=weir.slice", "Delegate=no", "NoNewPrivileges=yes", "CapabilityBoundingSet=", "AmbientCapabilities=",
             "SystemCallArchitectures=native", "RestrictNamespaces=yes", "KeyringMode=private", "PrivateUsers=yes",
+            "SecureBits=", "KillMode=control-group", "SendSIGKILL=yes", "FinalKillSignal=SIGKILL",
+            "PermissionsStartOnly=no", "RootDirectoryStartOnly=no",
             "ProtectSystem=strict", "ProtectProc=invisible", "ProtectKernelTunables=yes", "PrivateIPC=yes",
             "RootDirectory=/var/lib/weir/units/crew/root", "BindPaths=/home/crew", "BindPaths=/srv/data",
             "BindReadOnlyPaths=/opt/crew",
@@ -86,15 +97,16 @@ def test_systemd_reads_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("own", "left"), [
-    ("", FAMILIES), ("~", FAMILIES), ("~AF_PACKET AF_NETLINK", ("AF_UNIX", "AF_INET", "AF_INET6")),
-    ("AF_INET AF_PACKET", ("AF_INET",)), ("none", ()),
+    ((False, ()), FAMILIES), ((False, ("AF_PACKET", "AF_NETLINK")), ("AF_UNIX", "AF_INET", "AF_INET6")),
+    ((True, ("AF_INET", "AF_PACKET")), ("AF_INET",)), ((True, ()), ()),
 ])
-def test_what_the_unit_has_given_up_it_does_not_get_back(own: str, left: tuple[str, ...]) -> None:
+def test_what_the_unit_has_given_up_it_does_not_get_back(own: object, left: tuple[str, ...]) -> None:
     assert families(Unit({"RestrictAddressFamilies": own}, ())) == left
+    assert families(Unit({}, ())) == FAMILIES
 
 
 def test_what_it_would_not_see() -> None:
-    unit = Unit({"WorkingDirectory": "/srv/elsewhere", "StateDirectory": "crew:alias", "RuntimeDirectory": "crew"}, (
+    unit = Unit({"WorkingDirectory": "/srv/elsewhere", "StateDirectory": ("crew",), "RuntimeDirectory": ("crew",)}, (
         Command("ExecStart", "/opt/crew/bin/python", frozenset()), Command("ExecStop", "/opt/crewx", frozenset())))
     assert shows(PLAN, unit, "/var/lib/crew/x")
     assert shows(PLAN, unit, "/run/crew")
@@ -110,32 +122,57 @@ def test_what_is_in_force_is_what_was_written() -> None:
 
 @pytest.mark.parametrize(("changed", "said"), [
     ({"Slice": "system.slice"}, "Slice is system.slice, not weir.slice"),
-    ({"NoNewPrivileges": "no"}, "NoNewPrivileges is no"),
-    ({"CapabilityBoundingSet": "cap_net_raw"}, "CapabilityBoundingSet is cap_net_raw, not empty"),
-    ({"AmbientCapabilities": "cap_net_raw"}, "AmbientCapabilities"),
-    ({"RestrictNamespaces": "net"}, "RestrictNamespaces is net"),
+    ({"NoNewPrivileges": False}, "NoNewPrivileges is no, not yes"),
+    ({"CapabilityBoundingSet": 0x2000}, "CapabilityBoundingSet is 8192, not 0"),
+    ({"AmbientCapabilities": 1}, "AmbientCapabilities"),
+    ({"SecureBits": 1}, "SecureBits is 1, not 0"),
+    ({"RestrictNamespaces": 1 << 30}, "RestrictNamespaces is"),
+    ({"SystemCallArchitectures": ()}, "SystemCallArchitectures is empty, not native"),
     ({"RootDirectory": ""}, "RootDirectory is empty"),
-    ({"PrivateUsers": "no"}, "PrivateUsers"),
-    ({"Delegate": "yes"}, "Delegate is yes"),
-    ({"Requires": "sysinit.target"}, "does not require weir-guard.service"),
-    ({"RestrictAddressFamilies": "~"}, "RestrictAddressFamilies has also ~"),
-    ({"RestrictAddressFamilies": "AF_UNIX AF_PACKET"}, "has also AF_PACKET"),
-    ({"SystemCallFilter": "~"}, "lets"),
-    ({"SystemCallFilter": "~" + " ".join(name for name in REFUSED if name != "bpf")}, "lets bpf through"),
-    ({"SystemCallFilter": "read write io_uring_setup"}, "lets io_uring_setup through"),
-    ({"BindPaths": IN_FORCE["BindPaths"] + " /run/dbus:/run/dbus:rbind"}, "BindPaths has also /run/dbus"),
-    ({"BindReadOnlyPaths": IN_FORCE["BindReadOnlyPaths"] + " /run:/x:rbind"}, "BindReadOnlyPaths has also /x"),
-    ({"BindReadOnlyPaths": "/usr:/usr:rbind"}, "BindReadOnlyPaths lacks /etc/resolv.conf"),
-    ({"TemporaryFileSystem": "/etc:rw"}, "TemporaryFileSystem is /etc:rw"),
-    ({"DeviceAllow": "/dev/net/tun rw"}, "DeviceAllow"),
-    ({"NeedDaemonReload": "yes"}, "daemon-reload"),
-    ({"FileDescriptorStoreMax": "9"}, "FileDescriptorStoreMax"),
+    ({"PrivateUsers": False}, "PrivateUsers"),
+    ({"Delegate": True}, "Delegate is yes"),
+    ({"KillMode": "process"}, "KillMode is process, not control-group"),
+    ({"SendSIGKILL": False}, "SendSIGKILL is no, not yes"),
+    ({"FinalKillSignal": 15}, "FinalKillSignal is 15, not 9"),
+    ({"PermissionsStartOnly": True}, "PermissionsStartOnly is yes, not no"),
+    ({"RootDirectoryStartOnly": True}, "RootDirectoryStartOnly is yes, not no"),
+    ({"Requires": ("sysinit.target",)}, "does not require weir-guard.service"),
+    ({"RestrictAddressFamilies": (False, ())}, "RestrictAddressFamilies has no list of what is allowed"),
+    ({"RestrictAddressFamilies": (False, ("AF_UNIX",))}, "RestrictAddressFamilies has no list"),
+    ({"RestrictAddressFamilies": (True, ("AF_UNIX", "AF_PACKET"))}, "RestrictAddressFamilies has also AF_PACKET"),
+    ({"SystemCallFilter": (False, ())}, "lets"),
+    ({"SystemCallFilter": (False, tuple(name for name in REFUSED if name != "bpf"))}, "lets bpf through"),
+    ({"SystemCallFilter": (True, ("read", "write", "io_uring_setup"))}, "lets io_uring_setup through"),
+    ({"BindPaths": and_bound("BindPaths", "/run/dbus", "/run/dbus")}, "BindPaths has also /run/dbus"),
+    ({"BindPaths": and_bound("BindPaths", "/", "/home/crew")}, "BindPaths has also /:/home/crew"),
+    ({"BindReadOnlyPaths": and_bound("BindReadOnlyPaths", "/run", "/x")}, "BindReadOnlyPaths has also /run:/x"),
+    ({"BindReadOnlyPaths": and_bound("BindReadOnlyPaths", "/run", "/usr")}, "BindReadOnlyPaths has also /run:/usr"),
+    ({"BindReadOnlyPaths": (("/usr", "/usr", False, RBIND),)},
+     "BindReadOnlyPaths lacks /var/lib/weir/units/crew/resolv.conf:/etc/resolv.conf"),
+    ({"InaccessiblePaths": ("-+/sys/fs",)}, "InaccessiblePaths lacks -+/sys/kernel"),
+    ({"InaccessiblePaths": ()}, "-+/etc/weir"),
+    ({"TemporaryFileSystem": (("/etc", "rw"),)}, "TemporaryFileSystem is /etc rw, not empty"),
+    ({"ReadWritePaths": ("/usr",)}, "ReadWritePaths is /usr, not empty"),
+    ({"DeviceAllow": (("char-rtc", "r"), ("/dev/net/tun", "rw"))}, "DeviceAllow has /dev/net/tun rw"),
+    ({"DeviceAllow": (("char-rtc", "rw"),)}, "DeviceAllow has char-rtc rw"),
+    ({"DevicePolicy": "auto"}, "DevicePolicy is auto, not closed"),
+    ({"NeedDaemonReload": True}, "daemon-reload"),
+    ({"FileDescriptorStoreMax": 9}, "FileDescriptorStoreMax is 9, not 0"),
 ])
-def test_what_another_drop_in_undoes(changed: dict[str, str], said: str) -> None:
+def test_what_another_drop_in_undoes(changed: dict[str, object], said: str) -> None:
     found = list(undone(PLAN, Unit({**IN_FORCE, **changed}, ())))
-    assert any(said in one for one in found), found
+    assert len(found) == 1
+    assert said in found[0]
+
+
+@pytest.mark.parametrize("name", IN_FORCE)
+def test_what_is_not_said_is_not_in_force(name: str) -> None:
+    found = list(undone(PLAN, Unit({key: value for key, value in IN_FORCE.items() if key != name}, ())))
+    assert found or name in ("NeedDaemonReload", "BindPaths", "DeviceAllow")
+    assert name in PROPERTIES or name == START_ONLY
 
 
 def test_a_filter_of_its_own_that_allows_less_is_right() -> None:
-    assert list(undone(PLAN, Unit({**IN_FORCE, "SystemCallFilter": "read write connect"}, ()))) == []
-    assert list(undone(PLAN, Unit({**IN_FORCE, "RestrictAddressFamilies": "none"}, ()))) == []
+    allowed = {**IN_FORCE, "SystemCallFilter": (True, ("read", "write", "connect")), "DevicePolicy": "strict",
+               "RestrictAddressFamilies": (True, ()), "DeviceAllow": ()}
+    assert list(undone(PLAN, Unit(allowed, ()))) == []

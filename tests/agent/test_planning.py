@@ -138,8 +138,8 @@ def test_what_the_unit_has_chosen_itself(rooted: Path) -> None:
     own = rooted / "own.pem"
     own.write_bytes(PEM)
     (rooted / "environment").write_text(f"# x\nREQUESTS_CA_BUNDLE='{own}'\n")
-    unit = Unit({**UNIT.properties, "Environment": "SSL_CERT_FILE=/elsewhere.pem",
-                 "EnvironmentFiles": f"{rooted}/environment (ignore_errors=no)"}, ())
+    unit = Unit({**UNIT.properties, "Environment": ("SSL_CERT_FILE=/elsewhere.pem",),
+                 "EnvironmentFiles": ((f"{rooted}/environment", False),)}, ())
     found = planned(rooted, unit)
     names = {name for name, _ in found.plan.environment}
     assert {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"}.isdisjoint(names)
