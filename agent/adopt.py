@@ -22,8 +22,8 @@ from agent.dropin import GUARD, render_dropin, undone, unseen
 from agent.holdings import ELSEWHERE, RECORD, Holdings
 from agent.joined import end_before
 from agent.layout import LayoutError, cgroup_root, find_accounts
-from agent.objections import refusals
 from agent.planning import Planned, directory_of, plan_unit
+from agent.standing import objections
 from agent.systemd import SystemdError
 
 
@@ -54,7 +54,7 @@ def adopt(file: str, name: str, wanted: str, running: str, dry: bool) -> Outcome
         raise AdoptError(f"{name} is another name of {unit['Id']}: name that, here and in {config.file}")
     planned = plan_unit(config, workload, name, unit)
     notes = (*planned.notes, *_remarks(planned, unit))
-    if wrong := list(_wrong(planned, unit, workload, own)):
+    if wrong := list(_wrong(config, planned, unit, workload, own)):
         raise AdoptError("\n".join(f"{name}: {one}" for one in wrong))
     text, there = render_dropin(planned.plan), systemd.read_dropin(name)
     how = running or workload.running
@@ -75,7 +75,7 @@ def adopt(file: str, name: str, wanted: str, running: str, dry: bool) -> Outcome
     if restarted := how == RESTART and unit.running:
         systemd.restart(name)
     now = systemd.show(name)
-    degraded = (*undone(planned.plan, now), *refusals(now, workload.users, own, planned.plan.root),
+    degraded = (*undone(planned.plan, now), *objections(config, workload, now, own, planned.plan.root),
                 *(["it was restarted, and does not run in the slice"] if restarted and now.running
                   and not _inside(planned, now) else []))
     return Outcome(name, workload.name, "unchanged" if text == there else "adopted", str(systemd.file_of(name)), text,
@@ -136,17 +136,14 @@ def find_workload(config: Config, name: str, wanted: str, dry: bool) -> Workload
                      f"{f'workload {wanted}' if wanted else 'the one that it is'}, then weir reload")
 
 
-def _wrong(planned: Planned, unit: Unit, workload: Workload, own: frozenset[str]) -> Iterator[str]:
-    yield from refusals(unit, workload.users, own, planned.plan.root)
+def _wrong(
+    config: Config, planned: Planned, unit: Unit, workload: Workload, own: frozenset[str],
+) -> Iterator[str]:
+    yield from objections(config, workload, unit, own, planned.plan.root)
     if unit["LoadState"] != "loaded":
         return
     yield from planned.wrong
     yield from unseen(planned.plan, unit)
-    for socket in unit.sockets:
-        for kind, place in systemd.show_socket(socket):
-            if not place.startswith(("/", "@")):
-                yield (f"{socket} listens on {place} ({kind}) and hands that over: a socket made outside of the "
-                       "slice, which Weir ends; let the service listen by itself")
     if systemd.show(GUARD)["LoadState"] != "loaded":
         yield f"{GUARD} is not installed: without it nothing holds at boot before the agent is up"
 

@@ -24,9 +24,9 @@ from agent.contract import control
 from agent.control import Peer
 from agent.dropin import render_dropin, undone
 from agent.holdings import CONNECTION, RECORD
-from agent.objections import refusals
 from agent.owners import Start
 from agent.planning import directory_of, plan_unit
+from agent.standing import objections
 from agent.systemd import SystemdError
 from probes.links import PlatformError
 
@@ -204,7 +204,7 @@ def examine_unit(config: Config, workload: Workload, own: frozenset[str]) -> tup
     try:
         unit = systemd.show(name)
         planned = plan_unit(config, workload, name, unit)
-        found = [*refusals(unit, workload.users, own, planned.plan.root), *planned.wrong,
+        found = [*objections(config, workload, unit, own, planned.plan.root), *planned.wrong,
                  *undone(planned.plan, unit)]
         if systemd.read_dropin(name) != render_dropin(planned.plan):
             found.append(f"its drop-in is not what Weir would write now: weir adopt {name}")

@@ -12,6 +12,7 @@ from privatesystemd import PrivateSystemd, missing, private_systemd
 from agent import systemd
 from agent.adoptable import PROPERTIES, Unit, object_path
 from agent.dropin import FAMILIES, FILE, Plan, render_dropin, undone
+from agent.objections import made_by_root, read_by_root
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
@@ -140,6 +141,20 @@ def test_what_was_written_is_in_force(manager: PrivateSystemd) -> None:
 def test_what_a_later_drop_in_undoes(manager: PrivateSystemd, text: str, found: str) -> None:
     one = said(manager, "", **{"50-weir": render_dropin(PLAN), "60-later": f"[Service]\n{text}\n"})
     assert [found in wrong for wrong in undone(PLAN, one)] == [True]
+
+
+def test_what_systemd_does_as_root_by_name(manager: PrivateSystemd) -> None:
+    """As far as a user's manager, which has other tops, says it: directories, links, files."""
+    one = said(manager, "DynamicUser=yes\nStateDirectory=crew:short\nEnvironmentFile=-/srv/a b\n"
+               "EnvironmentFile=/etc/x\nLoadCredential=one:/srv/one\nLoadCredential=two:name\nLoadCredentialEncrypted=three:/srv/three\n"
+               "StandardOutput=append:/srv/log\nStandardInput=file:/srv/in\nStandardError=fd:x")
+    assert list(read_by_root(one)) == [
+        ("EnvironmentFile", "/srv/a b"), ("EnvironmentFile", "/etc/x"), ("LoadCredential", "/srv/one"),
+        ("LoadCredentialEncrypted", "/srv/three")]
+    assert list(made_by_root(one)) == [("StateDirectory", path) for path in (
+        "/var/lib/crew", "/var/lib/short", "/var/lib/private/crew")]
+    assert [one[name] for name in ("StandardInput", "StandardOutput", "StandardError")] == ["file", "append", "fd"]
+    assert (one["User"], one["Group"]) == ("crew", "crew")
 
 
 def test_sockets(manager: PrivateSystemd) -> None:

@@ -326,6 +326,11 @@ def test_what_is_refused(unit: str, said: str) -> None:
     ("[Service]\nPermissionsStartOnly=yes\n", "PermissionsStartOnly"), ("[Service]\nPAMName=login\n", "PAMName="),
     ("[Service]\nWorkingDirectory=/srv\n", "WorkingDirectory= is /srv"),
     ("[Service]\nRootDirectory=/srv\n", "root file"),
+    ('[Service]\nExecStartPre=+/bin/sh -c "id\\nexit 0"\n', "past User="),
+    ("[Service]\nStandardOutput=append:/home/crew/log\n", "StandardOutput=journal would be right"),
+    ("[Service]\nEnvironmentFile=-/home/crew/.env\n", "not root alone decides"),
+    ("[Service]\nStateDirectory=weir\n", "which is Weir's own"), ("[Service]\nRuntimeDirectory=dbus\n", "not its own"),
+    ("[Service]\nSupplementaryGroups=0\n", "the group root"),
 ])
 def test_what_a_unit_says_that_cannot_be(text: str, said: str) -> None:
     other = UNITS / f"{UNIT}.d" / "10-other.conf"
@@ -488,6 +493,7 @@ def test_systemd_has_nothing_to_say_against_it() -> None:
     ("[Service]\nSlice=system.slice\n", "Slice is system.slice"),
     ("[Service]\nBindPaths=/run/dbus\n", "BindPaths has also /run/dbus"),
     ("[Service]\nSystemCallFilter=\n", "SystemCallFilter lets"),
+    ("[Service]\nBindReadOnlyPaths=/run:/usr\n", "BindReadOnlyPaths has also /run:/usr"),
     ("[Service]\nExecStartPre=+/bin/true\n", "past User="),
 ])
 def test_a_later_drop_in_that_undoes_it(text: str, said: str) -> None:

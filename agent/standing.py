@@ -1,0 +1,109 @@
+"""What the host says of what a unit names: accounts, groups, paths, sockets; and so why it may not be adopted."""
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final
+
+from agent import systemd
+from agent.adoptable import Unit
+from agent.config import Config, Workload
+from agent.local import real_sockets
+from agent.objections import Host, Place, made_by_root, read_by_root, refusals
+
+_LINKS: Final = 40                    # as path_resolution(7)
+_OTHERS: Final = 0o022
+
+
+def objections(config: Config, workload: Workload, unit: Unit, own: Iterable[str], root: str) -> list[str]:
+    """`own`: names of Weir's groups; `root`: the RootDirectory that Weir gives it.  Raises SystemdError."""
+    return list(refusals(unit, workload.users, look(config, unit, own), root))
+
+
+def look(config: Config, unit: Unit, own: Iterable[str]) -> Host:
+    """Raises SystemdError."""
+    account = _account(unit["User"])
+    groups = [*unit.all("SupplementaryGroups"), *([unit["Group"]] if unit["Group"] else [])]
+    found = {name: _gid(name) for name in groups}
+    # DynamicUser= makes the group of its own name.
+    unknown = tuple(name for name, gid in found.items() if gid < 0 and not (unit.dynamic and name == unit["User"]))
+    gids = frozenset(gid for gid in found.values() if gid >= 0)
+    if account is not None:
+        first = found.get(unit["Group"], account.pw_gid)
+        gids |= {first, *os.getgrouplist(account.pw_name, first)} if first >= 0 else frozenset()
+    paths = {path for _, path in (*read_by_root(unit), *made_by_root(unit))}
+    return Host(
+        uid=account.pw_uid if account else -1, gids=gids, unknown=unknown, own={_gid(name): name for name in own},
+        hidden=(str(config.directory), str(config.run), str(config.state)), databases=real_sockets(config.targets),
+        places={path: place(path) for path in paths},
+        sockets={name: systemd.show_socket(name) for name in unit.sockets})
+
+
+def _account(name: str) -> pwd.struct_passwd | None:
+    with suppress(KeyError, ValueError, OverflowError):
+        return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    return None
+
+
+def _gid(name: str) -> int:
+    """-1: there is no such group.  A number is one, whether it has a name or not."""
+    if name.isdecimal():
+        return int(name)
+    with suppress(KeyError, ValueError):
+        return grp.getgrnam(name).gr_gid
+    return -1
+
+
+def place(path: str) -> Place:
+    """What is there, and whether somebody but root could have it be something else."""
+    parts, at, links = _parts(path), "/", 0
+    while True:
+        if not _is_roots(at):
+            return Place(rooted=False, real=os.path.realpath(path))
+        if not parts:
+            return _what(at)
+        reached = os.path.normpath(os.path.join(at, parts.pop()))
+        try:
+            status = os.lstat(reached)
+        except FileNotFoundError:     # what is below will be made by root
+            return Place(rooted=True, real=os.path.normpath(os.path.join(reached, *reversed(parts))))
+        except OSError:
+            return Place(rooted=False)
+        if stat.S_ISLNK(status.st_mode):
+            if (links := links + 1) > _LINKS:
+                return Place(rooted=False)
+            led = os.readlink(reached)
+            at, parts = "/" if led.startswith("/") else at, parts + _parts(led)
+        elif parts and stat.S_ISDIR(status.st_mode):
+            at = reached
+        else:
+            return _what(reached) if not parts else Place(rooted=False)
+
+
+def _parts(path: str) -> list[str]:
+    """The first one last."""
+    return [one for one in reversed(path.split("/")) if one not in ("", ".")]
+
+
+def _is_roots(directory: str) -> bool:
+    try:
+        status = os.lstat(directory)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == 0 and not status.st_mode & _OTHERS
+
+
+def _what(path: str) -> Place:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return Place(rooted=False)
+    kind = ("directory" if stat.S_ISDIR(status.st_mode) else "file" if stat.S_ISREG(status.st_mode) else "other")
+    user = ""
+    with suppress(KeyError):
+        user = pwd.getpwuid(status.st_uid).pw_name
+    return Place(True, kind, path, status.st_uid, user)
