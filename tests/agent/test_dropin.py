@@ -20,7 +20,7 @@ PLAN = Plan(
            ("/var/lib/weir/units/crew/roots.pem", "/etc/ssl/certs/ca-certificates.crt")),
     hidden=("/etc/weir", "/run/weir", "/var/lib/weir"),
     environment=(("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"), ("ODD", 'a b%c"d\\e$f')),
-    families=FAMILIES, notifies=False)
+    families=FAMILIES, notifies="")
 # As `systemctl show` of systemd 252 has it, where exactly this is in force.
 IN_FORCE = {
     **dropin._ALWAYS, "Slice": "weir.slice", "RootDirectory": PLAN.root, "RootImage": "", "TemporaryFileSystem": "",
@@ -58,7 +58,8 @@ def test_the_file() -> None:
         assert line in text, line
     assert 'Environment="ODD=a b%%c\\"d\\\\e$f"' in text
     assert "/run/systemd/notify" not in "\n".join(text)
-    assert "BindReadOnlyPaths=-/run/systemd/notify" in lines(render_dropin(replace(PLAN, notifies=True)))
+    told = lines(render_dropin(replace(PLAN, notifies="main")))
+    assert {"NotifyAccess=main", "BindReadOnlyPaths=-/run/systemd/notify"} <= set(told)
     filters = next(line for line in text if line.startswith("SystemCallFilter=~"))
     assert {"io_uring_setup:EPERM", "bpf:EPERM", "keyctl:EPERM", "perf_event_open:EPERM"} <= set(filters[18:].split())
 
