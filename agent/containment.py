@@ -114,10 +114,16 @@ class Containment:
         if gap:
             self._forget_connections()
 
-    def adopt(self) -> None:
-        """What is in place, as it is.  Raises PlatformError where something is not."""
+    def recall(self) -> None:
+        """Which cgroups outside of the slice count as in it now, by what an agent keeps of them: for who has not joined
+        them, and looks beside that agent."""
+        self._joined = Joined(self._slice.root)
         self._remember_joined()
         self._rules = replace(self._rules, joined=self._joined.matches())
+
+    def adopt(self) -> None:
+        """What is in place, as it is.  Raises PlatformError where something is not."""
+        self.recall()
         if found := self.problems():
             raise PlatformError("; ".join(found))
         self._lsm = tuple(hook.name for hook in links.LSM_HOOKS if links.link_pin(self.bpffs, hook.name).exists())
@@ -603,12 +609,12 @@ def _close(descriptors: dict[str, int]) -> None:
 
 def _mounted(path: Path) -> str:
     """Type of the file system that is mounted there in this process' namespace; empty: none."""
-    found = ""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        words = line.split()
-        if words[4] == str(path):     # proc(5): mount point, then up to "-" optional fields
-            found = words[words.index("-") + 1]
-    return found
+    found = b""
+    for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n"):      # others' mount points may be any bytes
+        words = line.split(b" ")
+        if words[4:5] == [os.fsencode(path)]:      # proc(5): mount point, then up to "-" optional fields
+            found = words[words.index(b"-") + 1]
+    return found.decode()
 
 
 def _in_host(command: list[str]) -> None:
