@@ -220,13 +220,13 @@ def read_peer(path: Path) -> Peer | None:
 
 
 def _of_process(pid: int) -> Peer | None:
-    """proc(5), status."""
+    """proc(5), status.  Its name may be any bytes."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_bytes().split(b"\n")
     except OSError:
         return None
-    fields = {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
-    return Peer(pid, int(fields["Uid"][0]), int(fields["Gid"][0]), tuple(map(int, fields.get("Groups", []))))
+    fields = {name: rest.split() for name, _, rest in (line.partition(b":") for line in lines)}
+    return Peer(pid, int(fields[b"Uid"][0]), int(fields[b"Gid"][0]), tuple(map(int, fields.get(b"Groups", []))))
 
 
 def _is_there(start: Start) -> bool:
