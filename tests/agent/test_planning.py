@@ -348,6 +348,8 @@ def test_files_are_kept(rooted: Path) -> None:
 
     fewer = replace(found, plan=replace(found.plan, files=found.plan.files[:1]))
     bound.write_files(fewer, directory, trust, running=False)
+    assert (directory / name).exists(), "the drop-in before may still name it"
+    bound.forget_files(fewer, directory)
     assert not (directory / name).exists()
     bound.remove_files(directory)
     bound.remove_files(directory)

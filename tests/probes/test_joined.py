@@ -372,6 +372,22 @@ def test_it_ends_and_is_made_again(contained: Block, cgroup: Path) -> None:
     service.says("new", arrives=False)
 
 
+def test_a_unit_below_no_slice(contained: Block) -> None:
+    """Slice=-.slice."""
+    path = contained.containment.slice.parent / f"{NAME}.service"
+    service = Service(contained, path)
+    try:
+        contained.containment.join(path, holdings.CONNECTION)
+        assert contained.containment.problems() == []
+        service.says("new", arrives=False)
+    finally:
+        contained.end()
+        cgroups.kill(path)
+        wait_until("it is empty", lambda: not cgroups.populated(path))
+        path.rmdir()
+        contained.containment.leave(path)
+
+
 def test_what_may_not_join(contained: Block, cgroup: Path) -> None:
     root = contained.containment.slice.parent
     for wrong in (root, root / "system.slice", contained.containment.slice / "one", Path("/tmp/a/b"),
