@@ -1,11 +1,13 @@
-"""`weir adopt`: what it does, in an order in which nothing is uncontained meanwhile.
+"""`weir adopt`: what it does, in an order in which nothing is less contained than before, whatever fails.
 
-What runs is contained first, by the agent; then the files that the drop-in binds, then the drop-in; systemd reads it,
-and is asked what it has in force.  Where a step fails, those before it are taken back.
+The files that the drop-in binds, then the drop-in; systemd reads it, and is asked what it has now: from then on every
+start is confined, also one that systemd decides on by itself.  Then the agent contains what runs: all that is in a
+cgroup of the unit's, whatever systemd thinks of it.  Where one of these fails, those before it are taken back; where
+the agent's answer is lost, they stay.  A restart comes last, of what is contained.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,14 +15,14 @@ import msgspec
 
 from agent import bound, cgroups, systemd
 from agent.adoptable import RESTART, Unit, wrong_name
-from agent.adopted import examine_unit
-from agent.asking import AskingError, NotRunning, ask
+from agent.adopted import examine_unit, shown_socket
+from agent.asking import NotRunning, ask
 from agent.check import load_config
 from agent.config import Config, Workload
 from agent.contract import control
 from agent.dropin import GUARD, render_dropin, undone, unseen
 from agent.holdings import ELSEWHERE, RECORD, Holdings
-from agent.joined import end_before
+from agent.joined import end_before, find_places, holds
 from agent.layout import LayoutError, cgroup_root, find_accounts
 from agent.planning import Planned, directory_of, plan_unit
 from agent.standing import objections
@@ -48,38 +50,81 @@ def adopt(file: str, name: str, wanted: str, running: str, dry: bool) -> Outcome
     AdoptError, ConfigError, NotRunning, AskingError, SystemdError, OSError, LayoutError."""
     config = load_config(file)
     workload = find_workload(config, name, wanted, dry)
-    own = find_accounts(config).group_names
     unit = systemd.show(name)
     if unit["Id"] not in ("", name):
         raise AdoptError(f"{name} is another name of {unit['Id']}: name that, here and in {config.file}")
-    planned = plan_unit(config, workload, name, unit)
-    notes = (*planned.notes, *_remarks(planned, unit))
-    if wrong := list(_wrong(config, planned, unit, workload, own)):
-        raise AdoptError("\n".join(f"{name}: {one}" for one in wrong))
-    text, there = render_dropin(planned.plan), systemd.read_dropin(name)
-    how = running or workload.running
-    outside = unit["ControlGroup"] if unit.running and not _inside(planned, unit) else ""
+    planned = _judged(config, workload, name, unit)
+    how, text, there = running or workload.running, render_dropin(planned.plan), systemd.read_dropin(name)
+    outcome = Outcome(name, workload.name, "unchanged" if text == there else "adopted", str(systemd.file_of(name)),
+                      text, notes=(*planned.notes, *_remarks(planned, unit)))
     if dry:
-        return Outcome(name, workload.name, "would be adopted", str(systemd.file_of(name)), text,
-                       tuple(_open_sockets(cgroup_root() / outside.lstrip("/"))) if outside else (), notes=notes)
-    sockets = _contain(config, name, "" if how == RESTART else outside, how)
+        sockets = tuple(_open_sockets(_outside(planned)))
+        return msgspec.structs.replace(outcome, state="would be adopted", sockets=sockets)
+    _ask(config, control.Adopt(name))             # nothing is written for an agent that knows nothing of it
     try:
-        bound.write_files(planned, directory_of(config, workload.name), config.run / "trust", _inside(planned, unit))
-        if text != there:
-            systemd.write_dropin(name, text)
-        systemd.reload()
-    except (OSError, SystemdError):
-        if there is None:
-            _take_back(config, name)
+        _put_in_force(config, workload, planned, text, there)
+        contained = _outside(planned)
+        sockets = _ask(config, control.Adopt(name, tuple(map(_named, contained)), how))
+    except (AdoptError, LayoutError, NotRunning, OSError, SystemdError):
+        _take_back(name, there)
         raise
-    if restarted := how == RESTART and unit.running:
-        systemd.restart(name)
+    bound.forget_files(planned, directory_of(config, workload.name))
+    restarted, failed = _restart(name, how)
     now = systemd.show(name)
-    degraded = (*undone(planned.plan, now), *objections(config, workload, now, own, planned.plan.root),
-                *(["it was restarted, and does not run in the slice"] if restarted and now.running
-                  and not _inside(planned, now) else []))
-    return Outcome(name, workload.name, "unchanged" if text == there else "adopted", str(systemd.file_of(name)), text,
-                   sockets, restarted, degraded, notes)
+    own = find_accounts(config).group_names
+    degraded = (*undone(planned.plan, now), *objections(config, workload, now, own, planned.plan.root), *failed,
+                *_left(planned, [] if how == RESTART else contained))
+    return msgspec.structs.replace(outcome, sockets=sockets, restarted=restarted, degraded=degraded)
+
+
+def _judged(config: Config, workload: Workload, name: str, unit: Unit) -> Planned:
+    """Raises AdoptError where it cannot be."""
+    planned = plan_unit(config, workload, name, unit)
+    if wrong := list(_wrong(config, planned, unit, workload)):
+        raise AdoptError("\n".join(f"{name}: {one}" for one in wrong))
+    return planned
+
+
+def _put_in_force(config: Config, workload: Workload, planned: Planned, text: str, there: str | None) -> None:
+    """From here on it starts confined; and systemd is asked again, for it may have read something else before."""
+    name = planned.plan.unit
+    bound.write_files(planned, directory_of(config, workload.name), config.run / "trust",
+                      holds(_slice(planned) / name))
+    if text != there:
+        systemd.write_dropin(name, text)
+    systemd.reload()
+    _judged(config, workload, name, systemd.show(name))
+
+
+def _restart(name: str, how: str) -> tuple[bool, tuple[str, ...]]:
+    """Whether it was, and why not.  What runs meanwhile is contained."""
+    if how != RESTART or not systemd.show(name).running:
+        return False, ()
+    try:
+        systemd.restart(name)
+    except SystemdError as reason:
+        return False, (f"it could not be restarted: {reason}",)
+    return True, ()
+
+
+def _left(planned: Planned, contained: Iterable[Path]) -> Iterator[str]:
+    """What runs outside of the slice and should not any more."""
+    for path in _outside(planned):
+        if path not in contained:
+            yield f"processes of it run in {path}, outside of the slice: end them, or adopt it again"
+
+
+def _outside(planned: Planned) -> list[Path]:
+    return find_places(cgroup_root(), _slice(planned), planned.plan.unit)
+
+
+def _slice(planned: Planned) -> Path:
+    return cgroup_root() / planned.plan.slice
+
+
+def _named(path: Path) -> str:
+    """As proc(5) has it."""
+    return f"/{path.relative_to(cgroup_root())}"
 
 
 def undo(file: str, name: str, running: str) -> Outcome:
@@ -94,11 +139,10 @@ def undo(file: str, name: str, running: str) -> Outcome:
         _said(ask(config.control, control.Abandon(name)))
     if running == RESTART:
         systemd.restart(name)
-    unit = systemd.show(name)
-    inside = unit["ControlGroup"].startswith(f"/{config.runtime.name}.slice/")
+    inside = holds(cgroup_root() / f"{config.runtime.name}.slice" / name)
     if workload is not None and not inside:
         bound.remove_files(directory_of(config, workload.name))
-    notes = (f"{name} runs in the slice, confined, until it is started again",) if inside and unit.running else ()
+    notes = (f"{name} runs in the slice, confined, until it is started again",) if inside else ()
     return Outcome(name, workload.name if workload else "", "undone", str(systemd.file_of(name)),
                    restarted=running == RESTART, notes=notes)
 
@@ -112,7 +156,7 @@ def state_of_units(config: Config) -> Iterator[str]:
             yield f"workload {workload.name}: {workload.unit} is not adopted yet: sudo weir adopt {workload.unit}"
             continue
         try:
-            _, found = examine_unit(config, workload, find_accounts(config).group_names)
+            _, found = examine_unit(config, workload, find_accounts(config).group_names, cgroup_root())
         except LayoutError as reason:
             found = (str(reason),)
         yield from (f"workload {workload.name}: {workload.unit}: {one}" for one in found)
@@ -136,10 +180,10 @@ def find_workload(config: Config, name: str, wanted: str, dry: bool) -> Workload
                      f"{f'workload {wanted}' if wanted else 'the one that it is'}, then weir reload")
 
 
-def _wrong(
-    config: Config, planned: Planned, unit: Unit, workload: Workload, own: frozenset[str],
-) -> Iterator[str]:
-    yield from objections(config, workload, unit, own, planned.plan.root)
+def _wrong(config: Config, planned: Planned, unit: Unit, workload: Workload) -> Iterator[str]:
+    if unit.yes("NeedDaemonReload"):
+        yield "its files have changed since systemd has read them: systemctl daemon-reload first"
+    yield from objections(config, workload, unit, find_accounts(config).group_names, planned.plan.root)
     if unit["LoadState"] != "loaded":
         return
     yield from planned.wrong
@@ -157,23 +201,21 @@ def _remarks(planned: Planned, unit: Unit) -> Iterator[str]:
     yield from (f"{name} makes its socket outside of the slice" for name in unit.sockets)
 
 
-def _inside(planned: Planned, unit: Unit) -> bool:
-    return unit["ControlGroup"].startswith(f"/{planned.plan.slice}/")
-
-
-def _contain(config: Config, name: str, outside: str, how: str) -> tuple[control.OpenSocket, ...]:
-    answer = ask(config.control, control.Adopt(name, outside, how))
+def _ask(config: Config, request: control.Adopt) -> tuple[control.OpenSocket, ...]:
+    answer = ask(config.control, request)
     if isinstance(answer, control.Adopted) and not answer.error:
         return answer.sockets
     raise AdoptError(answer.error if isinstance(answer, control.Adopted) else _text(answer))
 
 
-def _take_back(config: Config, name: str) -> None:
+def _take_back(name: str, there: str | None) -> None:
+    """As it was.  What had started in the slice meanwhile stays confined until its next start."""
     with suppress(OSError, SystemdError):
-        systemd.remove_dropin(name)
+        if there is None:
+            systemd.remove_dropin(name)
+        else:
+            systemd.write_dropin(name, there)
         systemd.reload()
-    with suppress(NotRunning, AskingError, AdoptError):
-        _said(ask(config.control, control.Abandon(name)))
 
 
 def _said(answer: control.Reply) -> None:
@@ -187,7 +229,7 @@ def _text(answer: control.Reply) -> str:
     return answer.error if isinstance(answer, control.Answered) else "the agent answered something else"
 
 
-def _open_sockets(cgroup: Path) -> Iterator[control.OpenSocket]:
+def _open_sockets(places: Iterable[Path]) -> Iterator[control.OpenSocket]:
     looks = Holdings(lambda pid: True, lambda copy, pid: ELSEWHERE, lambda inode: False, end_before)
-    for one in looks.look(cgroups.processes(cgroup), RECORD):
-        yield control.OpenSocket(one.place.pid, one.exe, one.family, one.peer, "")
+    for one in looks.look((pid for path in places for pid in cgroups.processes(path)), RECORD):
+        yield msgspec.structs.replace(shown_socket(one), done="")

@@ -12,7 +12,7 @@ import logging
 import os
 import pwd
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,7 +23,9 @@ from agent.config import Config, Workload
 from agent.contract import control
 from agent.control import Peer
 from agent.dropin import render_dropin, undone
-from agent.holdings import CONNECTION, RECORD
+from agent.holdings import CONNECTION, RECORD, Foreign
+from agent.joined import find_places, holds
+from agent.journal import plain
 from agent.owners import Start
 from agent.planning import directory_of, plan_unit
 from agent.standing import objections
@@ -123,7 +125,7 @@ class Units:
     async def examine(self) -> None:
         """What systemd has in force."""
         self._examined_at = time.monotonic()
-        found = await asyncio.to_thread(_examine_all, self._agent.config, self._agent.accounts.group_names)
+        found = await asyncio.to_thread(self._examine_all)
         before, self._wrong = self._wrong, {unit: wrong for unit, (_, wrong) in found.items()}
         self._dynamic = {unit: one["User"] for unit, (one, _) in found.items() if one is not None and one.dynamic}
         self._idle = tuple(one.unit for one in self._agent.config.workloads if one.unit and one.unit not in found)
@@ -131,14 +133,22 @@ class Units:
             if wrong and wrong != before.get(unit):
                 self._agent.tell("unit.drifted", {"unit": unit, "found": "; ".join(wrong)})
 
+    def _examine_all(self) -> dict[str, tuple[Unit | None, tuple[str, ...]]]:
+        """Units that have Weir's drop-in."""
+        agent = self._agent
+        return {one.unit: examine_unit(agent.config, one, agent.accounts.group_names, agent.cgroups,
+                                       agent.kernel.joined)
+                for one in agent.config.workloads if one.unit and systemd.file_of(one.unit).exists()}
+
     def problems(self) -> tuple[str, ...]:
         """For the state: through what something may get."""
         found = [f"{unit}: {one}" for unit, wrong in self._wrong.items() for one in wrong]
         found += [text for text in self._strange.values() if text]
-        found += [f"{path.name} runs since before it was adopted: it is contained, and not yet confined; "
-                  f"systemctl restart {path.name}" for path in self._agent.kernel.joined() if path.exists()]
+        found += [f"{path.name} runs since before it was adopted: it is contained, and not yet confined; systemctl "
+                  f"restart {path.name}, and end what that leaves in {path}"
+                  for path in self._agent.kernel.joined() if holds(path)]
         for workload, path in self._places():
-            if workload.unit in self._idle and cgroups.populated(path):
+            if workload.unit in self._idle and holds(path):
                 found.append(f"{workload.unit} runs in the slice without Weir's drop-in: weir adopt {workload.unit}")
         return tuple(dict.fromkeys(found))
 
@@ -148,27 +158,41 @@ class Units:
     # asked
 
     async def adopt(self, request: control.Adopt, by: str) -> control.Adopted:
-        """What runs is a crew's from here on.  The caller writes the drop-in afterwards."""
+        """What runs is a crew's from here on."""
         agent = self._agent
         workload = next((one for one in agent.config.workloads if one.unit == request.unit), None)
         if workload is None:
             return control.Adopted(f"no [[workload]] of the running agent has unit = \"{request.unit}\": weir reload")
-        sockets: tuple[control.OpenSocket, ...] = ()
-        if request.cgroup:
-            path = agent.cgroups / request.cgroup.lstrip("/")
-            end = RECORD if request.end == REPORT else CONNECTION
-            try:
-                async with agent.looking:
-                    found = await asyncio.to_thread(agent.kernel.join, path, end)
-            except (OSError, ValueError, PlatformError) as reason:
-                return control.Adopted(f"what runs cannot be contained: {reason}")
-            sockets = tuple(control.OpenSocket(one.place.pid, one.exe, one.family, one.peer, one.done) for one in found)
-            for one in sockets:
-                agent.tell("unit.socket", {"unit": request.unit, "pid": one.pid, "exe": one.exe, "family": one.family,
-                                           "peer": one.peer, "done": one.done}, workload.name)
-        agent.tell("unit.adopted", {"unit": request.unit, "by": by, "cgroup": request.cgroup}, workload.name)
+        if not request.end:
+            return control.Adopted()
+        try:
+            async with agent.looking:
+                found = await asyncio.to_thread(self._join, request)
+        except (OSError, ValueError, PlatformError) as reason:
+            return control.Adopted(f"what runs cannot be contained: {reason}")
+        sockets = tuple(map(shown_socket, found))
+        for one in sockets:
+            agent.tell("unit.socket", {"unit": request.unit, "pid": one.pid, "exe": one.exe, "family": one.family,
+                                       "peer": one.peer, "done": one.done}, workload.name)
+        agent.tell("unit.adopted", {"unit": request.unit, "by": by, "cgroup": " ".join(request.cgroups)}, workload.name)
         self._examined_at = 0.0
         return control.Adopted("", sockets[:control.SOCKETS])
+
+    def _join(self, request: control.Adopt) -> list[Foreign]:
+        """All or none; what has ended meanwhile is neither."""
+        kernel, found = self._agent.kernel, []
+        before = kernel.joined()
+        end = RECORD if request.end == REPORT else CONNECTION
+        for path in (self._agent.cgroups / cgroup.lstrip("/") for cgroup in request.cgroups):
+            try:
+                found += kernel.join(path, end)
+            except (OSError, ValueError, PlatformError):
+                if not path.exists():
+                    continue
+                for one in set(kernel.joined()) - set(before):
+                    kernel.leave(one)
+                raise
+        return found
 
     async def abandon(self, request: control.Abandon, by: str) -> str:
         """Its drop-in is gone; what runs outside of the slice is nobody's any more."""
@@ -192,14 +216,12 @@ class Units:
                 bound.refresh(directory_of(config, workload.name), config.run / "trust", running)
 
 
-def _examine_all(config: Config, own: frozenset[str]) -> dict[str, tuple[Unit | None, tuple[str, ...]]]:
-    """Of units that have Weir's drop-in."""
-    return {one.unit: examine_unit(config, one, own) for one in config.workloads
-            if one.unit and systemd.file_of(one.unit).exists()}
-
-
-def examine_unit(config: Config, workload: Workload, own: frozenset[str]) -> tuple[Unit | None, tuple[str, ...]]:
-    """What systemd has in force, and what is wrong with it.  `own`: names of Weir's groups."""
+def examine_unit(
+    config: Config, workload: Workload, own: frozenset[str], root: Path,
+    joined: Callable[[], Iterable[Path]] = tuple,
+) -> tuple[Unit | None, tuple[str, ...]]:
+    """What systemd has in force, and what is wrong with it.  `own`: names of Weir's groups; `root`: of cgroup v2;
+    `joined`: what counts as in the slice, where that is known."""
     name = workload.unit or ""
     try:
         unit = systemd.show(name)
@@ -208,9 +230,16 @@ def examine_unit(config: Config, workload: Workload, own: frozenset[str]) -> tup
                  *undone(planned.plan, unit)]
         if systemd.read_dropin(name) != render_dropin(planned.plan):
             found.append(f"its drop-in is not what Weir would write now: weir adopt {name}")
+        outside = find_places(root, root / planned.plan.slice, name)
+        found += [f"processes of it run in {path}, outside of the slice: weir adopt {name}, then systemctl restart "
+                  f"{name}" for path in outside if path not in joined()]
     except (SystemdError, OSError) as reason:
         return None, (f"it could not be looked at: {reason}",)
     return unit, tuple(found)
+
+
+def shown_socket(one: Foreign) -> control.OpenSocket:
+    return control.OpenSocket(one.place.pid, plain(one.exe)[:control.EXE], one.family, one.peer, one.done)
 
 
 def read_peer(path: Path) -> Peer | None:
@@ -221,13 +250,13 @@ def read_peer(path: Path) -> Peer | None:
 
 
 def _of_process(pid: int) -> Peer | None:
-    """proc(5), status."""
+    """proc(5), status.  Its name may be any bytes."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_bytes().split(b"\n")
     except OSError:
         return None
-    fields = {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
-    return Peer(pid, int(fields["Uid"][0]), int(fields["Gid"][0]), tuple(map(int, fields.get("Groups", []))))
+    fields = {name: rest.split() for name, _, rest in (line.partition(b":") for line in lines)}
+    return Peer(pid, int(fields[b"Uid"][0]), int(fields[b"Gid"][0]), tuple(map(int, fields.get(b"Groups", []))))
 
 
 def _is_there(start: Start) -> bool:

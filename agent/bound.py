@@ -22,9 +22,12 @@ def write_files(planned: Planned, directory: Path, trust: Path, running: bool) -
     for path in (directory.parent, directory, Path(planned.plan.root)):
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
         path.chmod(0o755)
-    wanted = {Path(source).name for source, _ in planned.plan.files}
-    for name in wanted:
+    for name in {Path(source).name for source, _ in planned.plan.files}:
         bring(directory / name, _content(name, planned.added, trust), running)
+
+def forget_files(planned: Planned, directory: Path) -> None:
+    """What the drop-in that is in force does not name.  Raises OSError."""
+    wanted = {Path(source).name for source, _ in planned.plan.files}
     for path in directory.iterdir():
         if path.name not in wanted and not path.is_dir():
             path.unlink()

@@ -67,6 +67,7 @@ class Containment:
         self._gap: int | None = None  # since when they may not have been, and have not been put right yet
         self._holdings = Holdings(self._in_crew, self._whose, self._made_outside)
         self._joined = Joined(self._slice.root)
+        self._joining: frozenset[Path] = frozenset()   # cgroups whose sockets `join` looks at
 
     @property
     def slice(self) -> Path:
@@ -114,10 +115,16 @@ class Containment:
         if gap:
             self._forget_connections()
 
-    def adopt(self) -> None:
-        """What is in place, as it is.  Raises PlatformError where something is not."""
+    def recall(self) -> None:
+        """Which cgroups outside of the slice count as in it now, by what an agent keeps of them: for who has not joined
+        them, and looks beside that agent."""
+        self._joined = Joined(self._slice.root)
         self._remember_joined()
         self._rules = replace(self._rules, joined=self._joined.matches())
+
+    def adopt(self) -> None:
+        """What is in place, as it is.  Raises PlatformError where something is not."""
+        self.recall()
         if found := self.problems():
             raise PlatformError("; ".join(found))
         self._lsm = tuple(hook.name for hook in links.LSM_HOOKS if links.link_pin(self.bpffs, hook.name).exists())
@@ -244,11 +251,16 @@ class Containment:
         self._joined.check(cgroup)
         if cgroup.is_relative_to(self.slice):
             raise ValueError(f"{cgroup} lies in the slice")
-        self._take_joined({**self._joined.live(), cgroup: cgroups.cgroup_id(cgroup)})
+        number = cgroups.cgroup_id(cgroup)
         looks, found = Holdings(self._in_crew, self._noted, lambda inode: False, end_before), []
-        for _ in range(_ROUNDS):
-            found += looks.look(cgroups.processes(cgroup), end)
-        self._holdings.take_over(looks)
+        self._joining |= {cgroup}
+        try:
+            self._take_joined({**self._joined.live(), cgroup: number})
+            for _ in range(_ROUNDS):
+                found += looks.look(cgroups.processes(cgroup), end)
+        finally:
+            self._holdings.take_over(looks)
+            self._joining -= {cgroup}
         return found
 
     def leave(self, cgroup: Path) -> None:
@@ -438,7 +450,15 @@ class Containment:
 
     def foreign_sockets(self, end: str) -> list[Foreign]:
         """Sockets that crew tasks hold and that were made outside, since the last call.  `end`: agent.holdings."""
-        return self._holdings.look(self.crew(), end)
+        return self._holdings.look(self._looked_at(), end)
+
+    def _looked_at(self) -> Iterator[int]:
+        """What `join` looks at meanwhile, in another thread, it says itself.  In this order: who is a crew's because it
+        joins is either left out, or what it has open is known by then."""
+        found = self.crew()
+        for cgroup in self._joining:
+            found.difference_update(cgroups.processes(cgroup))
+        yield from found
 
     def crew(self) -> set[int]:
         """Pids of everything in the slice, and of what has a mark wherever it is."""
@@ -603,12 +623,12 @@ def _close(descriptors: dict[str, int]) -> None:
 
 def _mounted(path: Path) -> str:
     """Type of the file system that is mounted there in this process' namespace; empty: none."""
-    found = ""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        words = line.split()
-        if words[4] == str(path):     # proc(5): mount point, then up to "-" optional fields
-            found = words[words.index("-") + 1]
-    return found
+    found = b""
+    for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n"):      # others' mount points may be any bytes
+        words = line.split(b" ")
+        if words[4:5] == [os.fsencode(path)]:      # proc(5): mount point, then up to "-" optional fields
+            found = words[words.index(b"-") + 1]
+    return found.decode()
 
 
 def _in_host(command: list[str]) -> None:

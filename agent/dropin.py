@@ -62,7 +62,7 @@ class Plan:
     hidden: tuple[str, ...]           # Weir's own, whatever the others say
     environment: tuple[tuple[str, str], ...]
     families: tuple[str, ...]         # of FAMILIES
-    notifies: bool                    # it tells systemd that it is ready
+    notifies: str                     # NotifyAccess=: who tells systemd that it is ready; empty: nobody
 
 
 def families(unit: Unit) -> tuple[str, ...]:
@@ -120,6 +120,7 @@ def _service(plan: Plan) -> Iterator[str]:
     yield from (f"BindReadOnlyPaths={_word(path)}" for path in plan.readable)
     yield from (f"BindPaths={_word(path)}" for path in plan.writable)
     if plan.notifies:
+        yield f"NotifyAccess={plan.notifies}"
         yield f"BindReadOnlyPaths=-{NOTIFY}"
     yield from (f"BindReadOnlyPaths={_word(source)}:{_word(target)}" for source, target in plan.files)
     yield from (f"InaccessiblePaths={_word(path)}" for path in _inaccessible(plan))

@@ -66,6 +66,7 @@ def _guard(config: Config) -> int:
 
 def _problems(kernel: Kernel) -> list[str]:
     try:
+        kernel.recall()
         return kernel.problems()
     except (OSError, RuntimeError) as reason:     # it was taken away, or put back, meanwhile
         return [str(reason)]

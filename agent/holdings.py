@@ -82,12 +82,15 @@ class Holdings:
         self._known: frozenset[int] = frozenset()
         self._waiting: dict[int, int] = {}     # inode -> rounds in which it was missed
         self._others: dict[int, str] = {}      # inode -> what it did at the last look: SENT, IDLE, its peer, ...
+        self._said: dict[int, str] = {}        # the same, by somebody else's look, until one of its own has begun
 
     def look(self, pids: Iterable[int], end: str) -> list[Foreign]:
-        """`end`: CONNECTION (what has none: the process), PROCESS or RECORD."""
+        """`end`: CONNECTION (what has none: the process), PROCESS or RECORD.  `pids` are asked for once this look has
+        begun."""
+        said = tuple(self._said)      # before anything is looked for: what is said meanwhile is for the next look, too
         held = dict(_sockets(pids))
         known, found = set(self._known & held.keys()), []
-        others = {inode: did for inode, did in self._others.items() if inode in held}
+        others = {inode: did for inode, did in (self._said | self._others).items() if inode in held}
         # Who has waited longest comes first: many new ones do not keep an older one from being looked at.
         waiting = {inode: missed for inode, missed in self._waiting.items() if inode in held}
         fresh = (inode for inode in held if inode not in known and inode not in waiting and inode not in others)
@@ -109,12 +112,13 @@ class Holdings:
             if foreign is not None:
                 found.append(foreign)
         self._known, self._waiting, self._others = frozenset(known), waiting, others
+        for inode in said:
+            self._said.pop(inode, None)
         return found
 
     def take_over(self, other: Holdings) -> None:
-        """What that one has looked at is known, and what it said is not said again."""
-        self._known |= other._known
-        self._others |= other._others
+        """What that one said is not said again.  Also while a look of this one is under way, in another thread."""
+        self._said |= other._others
 
     def _examine(
         self, inode: int, place: Place, end: str, before: str | None, moves: bool,

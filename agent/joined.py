@@ -5,8 +5,10 @@ again and then lies in the slice.  The filters on the slice itself do not see th
 """
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +39,7 @@ class Joined:
 
     def check(self, cgroup: Path) -> None:
         """Raises ValueError: not one that may join."""
-        if not cgroup.is_relative_to(self.root) or self.level(cgroup) < 2 or ".." in cgroup.parts:
+        if not cgroup.is_relative_to(self.root) or cgroup.suffix != ".service" or ".." in cgroup.parts:
             raise ValueError(f"{cgroup} is no unit's cgroup")
         if len(self.live().keys() | {cgroup}) > abi.JOINED:
             raise ValueError(f"{abi.JOINED} units that run outside of the slice are the most: restart one first")
@@ -65,6 +67,29 @@ class Joined:
 
     def level(self, path: Path) -> int:
         return len(path.relative_to(self.root).parts)
+
+
+def find_places(root: Path, slice_: Path, unit: str) -> list[Path]:
+    """Cgroups of a unit outside of the slice that processes are in: where it runs, and where it has left some of them
+    (KillMode=), of which systemd may know no more.  Only below slices: what lies below a unit its processes may have
+    made.  `root`: of cgroup v2."""
+    places = (top / unit for top in _slices(root) if top != slice_)
+    return [path for path in places if holds(path)]
+
+
+def holds(cgroup: Path) -> bool:
+    """Whether there is a process in it or below; False where it is gone, or goes."""
+    with suppress(OSError):
+        return cgroups.populated(cgroup)
+    return False
+
+
+def _slices(top: Path) -> Iterator[Path]:
+    yield top
+    with suppress(OSError), os.scandir(top) as entries:
+        for one in entries:
+            if one.name.endswith(".slice"):
+                yield from _slices(top / one.name)
 
 
 def end_before(copy: socket.socket | None, process: int, how: str) -> str:

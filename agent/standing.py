@@ -7,16 +7,13 @@ import pwd
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final
 
 from agent import systemd
 from agent.adoptable import Unit
 from agent.config import Config, Workload
 from agent.local import real_sockets
 from agent.objections import Host, Place, made_by_root, read_by_root, refusals
-
-_LINKS: Final = 40                    # as path_resolution(7)
-_OTHERS: Final = 0o022
+from agent.rooted import NotRooted, resolve
 
 
 def objections(config: Config, workload: Workload, unit: Unit, own: Iterable[str], root: str) -> list[str]:
@@ -60,48 +57,16 @@ def _gid(name: str) -> int:
 
 def place(path: str) -> Place:
     """What is there, and whether somebody but root could have it be something else."""
-    parts, at, links = _parts(path), "/", 0
-    while True:
-        if not _is_roots(at):
-            return Place(rooted=False, real=os.path.realpath(path))
-        if not parts:
-            return _what(at)
-        reached = os.path.normpath(os.path.join(at, parts.pop()))
-        try:
-            status = os.lstat(reached)
-        except FileNotFoundError:     # what is below will be made by root
-            return Place(rooted=True, real=os.path.normpath(os.path.join(reached, *reversed(parts))))
-        except OSError:
-            return Place(rooted=False)
-        if stat.S_ISLNK(status.st_mode):
-            if (links := links + 1) > _LINKS:
-                return Place(rooted=False)
-            led = os.readlink(reached)
-            at, parts = "/" if led.startswith("/") else at, parts + _parts(led)
-        elif parts and stat.S_ISDIR(status.st_mode):
-            at = reached
-        else:
-            return _what(reached) if not parts else Place(rooted=False)
-
-
-def _parts(path: str) -> list[str]:
-    """The first one last."""
-    return [one for one in reversed(path.split("/")) if one not in ("", ".")]
-
-
-def _is_roots(directory: str) -> bool:
     try:
-        status = os.lstat(directory)
-    except OSError:
-        return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == 0 and not status.st_mode & _OTHERS
+        return _what(resolve(path))
+    except FileNotFoundError:         # what is below will be made by root
+        return Place(rooted=True, real=os.path.realpath(path))
+    except (NotRooted, OSError):
+        return Place(rooted=False)
 
 
 def _what(path: str) -> Place:
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return Place(rooted=False)
+    status = os.lstat(path)
     kind = ("directory" if stat.S_ISDIR(status.st_mode) else "file" if stat.S_ISREG(status.st_mode) else "other")
     user = ""
     with suppress(KeyError):

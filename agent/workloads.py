@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -105,9 +105,8 @@ def resolve_run(
     assert workload is not None
     account = named or caller
     view = _view(workload, account, around, request.env)
-    if shown := next((path for path in around.real_sockets if shows(view, path)), ""):
-        return Refusal(f"workload {workload.name} would see {shown}, a registered database's own socket: take its "
-                       "directory out of `directories` and `read_only`")
+    if seen := shown_socket(workload.name, around.real_sockets, lambda path: shows(view, path)):
+        return Refusal(seen)
     cwd = request.cwd
     if account.uid != caller.uid and not shows(view, os.fsdecode(cwd)):
         cwd = os.fsencode(account.home)     # root's own directory is nothing that another user could start in
@@ -117,6 +116,13 @@ def resolve_run(
         groups=tuple(group for group in account.groups if group > 0 and group not in around.withheld),
         tty=request.tty, rows=request.rows, columns=request.columns, owner=around.owner, cgroup=around.cgroup,
         view=view, root=workload.root, network=request.network or workload.network)
+
+
+def shown_socket(workload: str, sockets: Iterable[str], shown: Callable[[str], bool]) -> str:
+    """Why a workload that sees one of these, databases' own, is refused; empty: it sees none."""
+    found = next(filter(shown, sockets), "")
+    return found and (f"workload {workload} would see {found}, a registered database's own socket: take its directory "
+                      "out of `directories` and `read_only`")
 
 
 def environment(env: dict[bytes, bytes], account: Account, caller: Account, trust: Trust) -> dict[bytes, bytes]:

@@ -19,6 +19,7 @@ from agent.contract.messages import HoldView, SessionView
 LIMIT = 4 << 20                       # bytes; execve(2) takes less than this of arguments and environment
 SPOKEN_LIMIT = 256                    # bytes of a frame that a caller sends after `Started`
 SOCKETS = 1000                        # of one Adopted
+EXE = 1000                            # characters of one's program
 HEADER = struct.Struct("<I")
 
 
@@ -108,11 +109,12 @@ class Reload(Message, frozen=True):
 
 
 class Adopt(Message, frozen=True):
-    """Root.  What runs of a unit is a crew's from now on; the caller writes its drop-in.  Answered by Adopted."""
+    """Root.  What runs of a unit is a crew's from now on, all of it or nothing; the caller has written its drop-in.
+    Answered by Adopted."""
 
     unit: str
-    cgroup: str                       # of what runs outside of the slice, as proc(5) has it; empty: nothing does
-    end: str                          # what becomes of what it has open: "end" or "report"
+    cgroups: tuple[str, ...] = ()     # of what runs outside of the slice, as proc(5) has them
+    end: str = ""                     # what becomes of what it has open: "end", "report", "restart"; empty: only asked
 
 
 class Abandon(Message, frozen=True):

@@ -20,7 +20,7 @@ PLAN = Plan(
            ("/var/lib/weir/units/crew/roots.pem", "/etc/ssl/certs/ca-certificates.crt")),
     hidden=("/etc/weir", "/run/weir", "/var/lib/weir"),
     environment=(("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"), ("ODD", 'a b%c"d\\e$f')),
-    families=FAMILIES, notifies=False)
+    families=FAMILIES, notifies="")
 # As systemd 252 says it over D-Bus, where exactly this is in force (tests/agent/test_systemd.py has it from systemd).
 RBIND = 0x4000
 IN_FORCE: dict[str, object] = {
@@ -69,7 +69,8 @@ def test_the_file() -> None:
         assert line in text, line
     assert 'Environment="ODD=a b%%c\\"d\\\\e$f"' in text
     assert "/run/systemd/notify" not in "\n".join(text)
-    assert "BindReadOnlyPaths=-/run/systemd/notify" in lines(render_dropin(replace(PLAN, notifies=True)))
+    told = lines(render_dropin(replace(PLAN, notifies="main")))
+    assert {"NotifyAccess=main", "BindReadOnlyPaths=-/run/systemd/notify"} <= set(told)
     filters = next(line for line in text if line.startswith("SystemCallFilter=~"))
     assert {"io_uring_setup:EPERM", "bpf:EPERM", "keyctl:EPERM", "perf_event_open:EPERM"} <= set(filters[18:].split())
 

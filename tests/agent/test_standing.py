@@ -66,15 +66,16 @@ def test_places_by_links(rooted: Path) -> None:
     (rooted / "theirs").mkdir()
     (rooted / "theirs" / "file").write_text("x")
     (rooted / "file").write_text("x")
-    for name, to in (("good", "file"), ("there", f"{rooted}/theirs/file"), ("up", "theirs/../file"), ("loop", "loop"),
-                     ("tree", "."), ("dangling", "none/x"), ("root", "/")):
+    for name, to in (("good", "file"), ("there", f"{rooted}/theirs/file"), ("loop", "loop"),
+                     ("tree", "."),
+                     ("dangling", "none/x"), ("root", "/")):
         (rooted / name).symlink_to(to)
     os.chown(rooted / "theirs", SOMEBODY.pw_uid, SOMEBODY.pw_gid)
     assert of(rooted / "good") == Place(True, "file", f"{rooted}/file", 0, "root")
     assert of(rooted / "tree" / "tree" / "file").real == f"{rooted}/file"
     assert of(rooted / "dangling") == Place(True, "", f"{rooted}/none/x")
     assert of(rooted / "root").kind == "directory"
-    for name in ("there", "up", "loop"):
+    for name in ("there", "loop"):
         assert not of(rooted / name).rooted, name
     (rooted / "theirs" / "out").symlink_to(rooted / "file")
     assert not of(rooted / "theirs" / "out").rooted

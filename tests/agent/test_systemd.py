@@ -22,7 +22,7 @@ PLAN = Plan(
     writable=("/home/crew", "/srv/da ta"), readable=("/opt/crew",),
     files=(("/var/lib/weir/units/crew/resolv.conf", "/etc/resolv.conf"),),
     hidden=("/etc/weir", "/run/weir", "/var/lib/weir"), environment=(("ODD", 'a b%c"d\\e$f'),), families=FAMILIES,
-    notifies=True)
+    notifies="main")
 # What no property of PROPERTIES is: left to the unit, for it gives it nothing (docs/decisions/0018-adopt.md), or what
 # runs and not what is configured.
 LEFT = frozenset("""

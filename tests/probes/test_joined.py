@@ -29,7 +29,7 @@ from blockhost import (
 )
 from lab.hosts import wait_until
 
-from agent import cgroups, holdings
+from agent import cgroups, guard, holdings
 from agent.cgroups import cgroup_id
 from agent.containment import Containment
 from probes import abi, libbpf
@@ -201,6 +201,69 @@ def test_another_agent_finds_it_again(contained: Block, cgroup: Path) -> None:
         another.close()
 
 
+def test_a_guard_beside_the_agent_knows_it(contained: Block, cgroup: Path) -> None:
+    """It runs before each start of an adopted unit: also while others are joined, and come and go."""
+    guarding = contained.fresh()
+    other = cgroup.with_name("c-d@2.service")
+    for one in (cgroup, other):
+        one.mkdir(parents=True)
+        contained.containment.join(one, holdings.RECORD)
+        assert guard._problems(guarding) == []
+    other.rmdir()
+    contained.containment.leave(other)
+    assert guard._problems(guarding) == []
+    libbpf.update(contained.containment._map("joined"), bytes(4), bytes(16))
+    assert guard._problems(guarding) != [], "it still looks"
+    contained.containment.repair()
+
+
+@pytest.mark.parametrize("end", [holdings.CONNECTION, holdings.RECORD])
+@pytest.mark.parametrize("when", ["meanwhile", "begun before", "ended after"])
+def test_what_it_had_open_is_no_alarm(
+    contained: Block, cgroup: Path, monkeypatch: pytest.MonkeyPatch, end: str, when: str,
+) -> None:
+    """The watch looks at what crews hold at any moment of it."""
+    service, containment = Service(contained, cgroup), contained.containment
+    crew, noted, alarms = containment.crew, containment._noted, []
+    once = iter([True])
+
+    def looked(*what: object) -> str:
+        if next(once, False):
+            alarms.extend(containment.foreign_sockets(holdings.CONNECTION))
+        return noted(*what)  # type: ignore[arg-type]
+
+    def joined() -> set[int]:
+        before = crew()
+        if next(once, False):
+            containment.join(cgroup, end)
+        return before if when == "begun before" else crew()
+
+    if when == "meanwhile":
+        monkeypatch.setattr(containment, "_noted", looked)
+        found = containment.join(cgroup, end)
+        assert len(found) == 5
+        assert {one.done for one in found if one.peer and "stream" in one.family} == {
+            "its connection was ended" if end == holdings.CONNECTION else "left: its packets are dropped"}
+    else:
+        monkeypatch.setattr(containment, "crew", joined)
+        alarms.extend(containment.foreign_sockets(holdings.CONNECTION))
+    for _ in range(3):
+        alarms.extend(containment.foreign_sockets(holdings.CONNECTION))
+    assert alarms == []
+    assert service.process.poll() is None
+
+
+def test_what_it_is_handed_later_is_one(contained: Block, cgroup: Path) -> None:
+    service = Service(contained, cgroup)
+    contained.containment.join(cgroup, holdings.CONNECTION)
+    with socket.create_connection((SERVER4, SINK), 5) as link:
+        process = started(contained, cgroup, "input()", handed=link)
+        [found] = contained.containment.foreign_sockets(holdings.CONNECTION)
+        assert (found.place.pid, found.peer, found.done) == (
+            process.pid, f"{SERVER4} {SINK}", "its connection was ended")
+    assert service.process.poll() is None
+
+
 def test_it_leaves(contained: Block, cgroup: Path) -> None:
     service = Service(contained, cgroup)
     containment = contained.containment
@@ -212,13 +275,16 @@ def test_it_leaves(contained: Block, cgroup: Path) -> None:
     assert not containment.is_crew(service.process.pid)
 
 
-def started(block: Block, cgroup: Path, script: str, *arguments: object) -> subprocess.Popen[str]:
+def started(
+    block: Block, cgroup: Path, script: str, *arguments: object, handed: socket.socket | None = None,
+) -> subprocess.Popen[str]:
     """In a cgroup."""
     def before() -> None:
         (cgroup / "cgroup.procs").write_text("0")
 
     process = subprocess.Popen(["/usr/bin/python3", "-I", "-c", script, *map(str, arguments)], text=True,
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=before)
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=before,
+                               pass_fds=[handed.fileno()] if handed else [])
     block.started.append(process)
     return process
 
@@ -304,6 +370,22 @@ def test_it_ends_and_is_made_again(contained: Block, cgroup: Path) -> None:
     containment.repair()
     assert containment.problems() == []
     service.says("new", arrives=False)
+
+
+def test_a_unit_below_no_slice(contained: Block) -> None:
+    """Slice=-.slice."""
+    path = contained.containment.slice.parent / f"{NAME}.service"
+    service = Service(contained, path)
+    try:
+        contained.containment.join(path, holdings.CONNECTION)
+        assert contained.containment.problems() == []
+        service.says("new", arrives=False)
+    finally:
+        contained.end()
+        cgroups.kill(path)
+        wait_until("it is empty", lambda: not cgroups.populated(path))
+        path.rmdir()
+        contained.containment.leave(path)
 
 
 def test_what_may_not_join(contained: Block, cgroup: Path) -> None:

@@ -18,7 +18,9 @@ from agent.layout import cgroup_root
 pytestmark = pytest.mark.lab
 
 INTO = 'echo 0 >"$0/cgroup.procs" && exec setpriv --reuid "$1" --regid 65534 --clear-groups -- "${@:2}"'
-WAITS = "import sys, subprocess\nprint('up', flush=True)\nfor line in sys.stdin: print(subprocess.run(line, " \
+# Its name is no text: what is read of it must not need it to be.
+WAITS = "import ctypes, sys, subprocess\nctypes.CDLL(None).prctl(15, bytes([255, 254]), 0, 0, 0)\n" \
+        "print('up', flush=True)\nfor line in sys.stdin: print(subprocess.run(line, " \
         "shell=True, capture_output=True, text=True).stdout.strip(), flush=True)"
 ASK = f"psql -X -A -t -w 'host=db.lab.example hostaddr={DB.ipv4} dbname=shop user=whoever sslmode=disable' " \
       "-c 'SELECT 6 * 7' 2>&1"

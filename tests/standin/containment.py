@@ -119,6 +119,9 @@ class Containment:
     def joined(self) -> tuple[Path, ...]:
         return ()
 
+    def recall(self) -> None:
+        pass
+
     def freeze(self, on: bool) -> None:
         (self.slice / "cgroup.freeze").write_text(str(int(on)))
 

@@ -572,6 +572,55 @@ def test_restarted_when_it_is_adopted(crew: Crew, servers: dict[int, Sink]) -> N
     right("weir", "adopt", "--undo", UNIT, "--running", "restart")
 
 
+LEFT = """
+import pathlib, socket, sys, time
+while True:
+    token = pathlib.Path("/home/crew/token").read_bytes()
+    try:
+        with socket.create_connection((sys.argv[1], int(sys.argv[2])), 3) as one:
+            one.sendall(token)
+    except OSError:
+        pass
+    time.sleep(0.2)
+"""
+
+
+def test_what_a_stopped_unit_has_left(crew: Crew, servers: dict[int, Sink]) -> None:
+    """systemd calls it inactive, and ends nothing of it at the next start."""
+    other, token = UNITS / f"{UNIT}.d" / "10-other.conf", Path("/home/crew/token")
+    other.parent.mkdir(exist_ok=True)
+    other.write_text("[Service]\nKillMode=process\n")
+    (before, after) = (f"token-{uuid.uuid4().hex}" for _ in range(2))
+    token.write_text(before)
+    assert run("weir", "adopt", UNIT).returncode == 1, "systemd has not read it"
+    right("systemctl", "daemon-reload")
+    right("systemctl", "restart", UNIT)
+    assert crew.does(f"import subprocess\nsubprocess.Popen([sys.executable, '-c', {LEFT!r}, host, str(port)])\n"
+                     .replace("import subprocess", "import subprocess, sys"))[0]
+    right("systemctl", "stop", UNIT)
+    wait_until("what is left", lambda: servers[SERVER].saw(before), 20)
+    place = Path(f"/sys/fs/cgroup/system.slice/{UNIT}")
+    [left] = (place / "cgroup.procs").read_text().split()
+    try:
+        said = json.loads(right("weir", "adopt", "--json", UNIT))
+        assert (said["state"], said["degraded"]) == ("adopted", [])
+        token.write_text(after)
+        wait_for_state("degraded", "runs since before it was adopted")
+        right("systemctl", "start", UNIT)
+        time.sleep(2)                     # for it to arrive
+        assert (place / "cgroup.procs").read_text().split()[0] == left
+        assert not servers[SERVER].saw(after)
+    finally:
+        right("systemctl", "stop", UNIT)
+        (place / "cgroup.kill").write_text("1")
+        other.unlink()
+    right("systemctl", "daemon-reload")
+    right("systemctl", "start", UNIT)
+    assert cgroup() == f"/weir.slice/{UNIT}"
+    wait_for_state("enforcing", UNIT)
+    right("weir", "adopt", "--undo", UNIT, "--running", "restart")
+
+
 def test_reported_and_undone_while_it_runs(crew: Crew, servers: dict[int, Sink]) -> None:
     """Nothing of it is started again: what it had open stalls meanwhile, and goes on."""
     token = f"token-{uuid.uuid4().hex}"
