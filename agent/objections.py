@@ -17,7 +17,7 @@ from agent.dropin import DIRECTORIES
 
 _GLOB: Final = re.compile(r"[*?\[]")
 _DERIVED: Final = re.compile(r"_du[0-9a-f]{16}")       # systemd's, for a unit whose own name is no user's
-_PAST: Final = frozenset({"privileged", "no-setuid", "ambient"})
+_WITHIN: Final = frozenset({"ignore-failure", "no-env-expand"})      # flags of an Exec line: "-", ":"
 # What PID 1 opens, connects or writes on for the unit, as root and on the host's side: nothing but the journal.
 _STREAMS: Final = {"StandardInput": frozenset({"null", "data"}),
                    "StandardOutput": frozenset({"null", "journal", "inherit"}),
@@ -121,7 +121,7 @@ def _groups(host: Host) -> Iterator[str]:
 
 def _privileged(unit: Unit) -> Iterator[str]:
     for command in unit.commands:
-        if found := command.flags & _PAST:
+        if found := command.flags - _WITHIN:
             yield (f"{command.property}= has {command.path} run past User= and the sandbox "
                    f"({', '.join(sorted(found))}): leave the +, ! or !! out, or put it into a unit of its own")
     for name in (START_ONLY, "RootDirectoryStartOnly"):

@@ -78,7 +78,7 @@ def test_what_is_refused(changed: dict[str, object], said: str) -> None:
     assert said in found[0]
 
 
-@pytest.mark.parametrize("flag", ["privileged", "no-setuid", "ambient"])
+@pytest.mark.parametrize("flag", ["privileged", "no-setuid", "ambient", "a-newer-one"])
 def test_commands_past_the_sandbox(flag: str) -> None:
     one = Unit(UNIT.properties, (Command("ExecStartPre", "/bin/x", frozenset({flag})),))
     assert [flag in text and "ExecStartPre= has /bin/x" in text for text in refused(one)] == [True]
