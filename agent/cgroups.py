@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from agent import procfs
 from agent.layout import cgroup_root
 
 NFT_BASE: Final = Path("/sys/fs/cgroup")      # nft's paths are relative to it, whatever is mounted there
@@ -86,7 +87,7 @@ def remove(path: Path) -> None:
 
 def path_of(pid: int) -> str:
     """As /proc/PID/cgroup has it.  Raises OSError."""
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+    for line in procfs.read_lines(pid, "cgroup"):
         if line.startswith("0::"):
             return line[3:]
     raise OSError(f"process {pid} is in no cgroup of version 2")

@@ -155,7 +155,7 @@ def _holds(root: str, path: str) -> bool:
 def parse_status(text: str) -> tuple[str, frozenset[int], int, bool]:
     """proc(5), status: name, uids, capabilities that it has or can gain, whether seccomp filters.  Raises ValueError:
     something is missing."""
-    fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+    fields = dict(line.split(":\t", 1) for line in text.split("\n") if ":\t" in line)
     try:
         permitted, bound = int(fields["CapPrm"], 16) | int(fields["CapInh"], 16), int(fields["CapBnd"], 16)
         # With no_new_privs nothing that it executes gives it more than it has.
@@ -168,7 +168,7 @@ def parse_status(text: str) -> tuple[str, frozenset[int], int, bool]:
 def parse_mounts(text: str) -> tuple[Mount, ...]:
     """proc(5), mountinfo."""
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         before, _, after = line.partition(" - ")
         words, rest = before.split(" "), after.split(" ")
         if len(words) >= 6 and len(rest) >= 3:

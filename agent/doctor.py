@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from agent import landlock, sharing, sockdiag
+from agent import landlock, procfs, sharing, sockdiag
 from agent.config import DNS_PORT, LISTEN, Config
 from agent.layout import CGROUPS, LayoutError, cgroup_root, find_accounts
 from probes import abi, lsm
@@ -256,8 +256,7 @@ def workloads(config: Config | None) -> Finding:
 
 def _in_slice(pid: int, name: str) -> bool:
     """By its cgroup."""
-    path = Path(f"/proc/{pid}/cgroup").read_text()
-    return any(line.startswith(f"0::/{name}.slice") for line in path.splitlines())
+    return any(line.startswith(f"0::/{name}.slice") for line in procfs.read_lines(pid, "cgroup"))
 
 
 def diagnosis() -> Finding:
@@ -297,9 +296,9 @@ def _answers(path: Path) -> bool:
 
 def pods() -> Finding:
     names = set()
-    for path in Path("/proc").glob("[0-9]*/comm"):
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
-            names.add(path.read_text().strip())
+            names.add(procfs.read_shown(pid, "comm").strip())
     if found := sorted(names & KUBERNETES):
         return Finding("", WARN, f"Kubernetes runs here ({', '.join(found)})", "pods are not supported yet: what runs "
                        "in them is not contained")

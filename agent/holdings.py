@@ -27,6 +27,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from agent.journal import plain
+
 MOST: Final = 2000                    # sockets that are looked at in one round; the others in the next
 MISSED: Final = 3                     # rounds in a row after which a number that always moves on is not waited for
 HARMLESS: Final = frozenset((socket.AF_UNIX, socket.AF_NETLINK, socket.AF_ALG))
@@ -174,7 +176,7 @@ class Holdings:
 
 def _exe(pid: int) -> str:
     try:
-        return os.readlink(f"/proc/{pid}/exe")
+        return plain(os.readlink(f"/proc/{pid}/exe"))
     except OSError:
         return ""
 

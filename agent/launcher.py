@@ -34,7 +34,7 @@ from typing import Final
 import msgspec
 
 from agent import launch as channel
-from agent import terminal
+from agent import procfs, terminal
 from agent.contract import control
 from agent.contract.logs import log_to_stderr
 from agent.frames import FrameError, Frames, send, send_some
@@ -56,6 +56,7 @@ _PR_SET_NAME: Final = 15
 _TO_GROUP: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGSTOP, signal.SIGCONT})
 _TO_COMMAND: Final = frozenset({signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGALRM})
 
+Call = Callable[[], None]
 Mark = Callable[[int, int], None]     # pid, owner number
 Tell = Callable[[channel.Message], None]
 
@@ -65,11 +66,12 @@ class Loop:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._calls: dict[int, Callable[[], None]] = {}
-        self._timers: dict[object, tuple[float, Callable[[], None]]] = {}
+        self._calls: dict[int, tuple[Call, Call]] = {}
+        self._timers: dict[object, tuple[float, Call, Call]] = {}
 
-    def watch(self, fd: int, call: Callable[[], None], events: int = _IN) -> None:
-        self._calls[fd] = call
+    def watch(self, fd: int, call: Call, failed: Call, events: int = _IN) -> None:
+        """`failed` is called where `call` raises: what nobody foresaw in one is not the end of the others."""
+        self._calls[fd] = (call, failed)
         self._epoll.register(fd, events)
 
     def forget(self, fd: int) -> None:
@@ -79,22 +81,30 @@ class Loop:
     def watches(self, fd: int) -> bool:
         return fd in self._calls
 
-    def after(self, name: object, seconds: float, call: Callable[[], None]) -> None:
-        self._timers[name] = (time.monotonic() + seconds, call)
+    def after(self, name: object, seconds: float, call: Call, failed: Call) -> None:
+        self._timers[name] = (time.monotonic() + seconds, call, failed)
 
     def cancel(self, name: object) -> None:
         self._timers.pop(name, None)
 
     def once(self) -> None:
-        ends = [end for end, _ in self._timers.values()]
+        ends = [end for end, _, _ in self._timers.values()]
         timeout = max(0.0, min(ends) - time.monotonic()) if ends else None
         for fd, _ in self._epoll.poll(timeout):
-            if call := self._calls.get(fd):
-                call()
+            if calls := self._calls.get(fd):
+                _try(*calls)
         now = time.monotonic()
-        for name in [name for name, (end, _) in self._timers.items() if end <= now]:
+        for name in [name for name, (end, _, _) in self._timers.items() if end <= now]:
             if name in self._timers:
-                self._timers.pop(name)[1]()
+                _try(*self._timers.pop(name)[1:])
+
+
+def _try(call: Call, failed: Call) -> None:
+    try:
+        call()
+    except Exception:
+        LOG.error("the launcher failed", exc_info=True)        # agent/contract/logs.py: what and where, not the text
+        failed()
 
 
 class Command:
@@ -105,7 +115,7 @@ class Command:
         self._loop, self._client, self._tell = loop, client, tell
         self._frames = Frames(client, control.SPOKEN_LIMIT, descriptors=False)
         self._pid = self._pidfd = self._error = self._status = self._master = self._events = -1
-        self._reported = self._started = self._there = False
+        self._reported = self._started = self._there = self._finished = False
         self._lines = self._failure = b""
         self._code: int | None = None
         self._signals: deque[int] = deque(maxlen=16)
@@ -143,10 +153,10 @@ class Command:
 
     def _watch(self) -> None:
         self._client.setblocking(False)
-        self._loop.watch(self._pidfd, self._on_end)
-        self._loop.watch(self._error, self._on_error)
-        self._loop.watch(self._status, self._on_status)
-        self._loop.watch(self._client.fileno(), self._on_client)
+        self._loop.watch(self._pidfd, self._on_end, self._give_up)
+        self._loop.watch(self._error, self._on_error, self._break_off)
+        self._loop.watch(self._status, self._on_status, self._break_off)
+        self._loop.watch(self._client.fileno(), self._on_client, self._break_off)
 
     def abandon(self, code: int, text: str) -> None:
         """It was refused, or could not be forked."""
@@ -203,7 +213,7 @@ class Command:
         if self._code is None:
             self._signals.append(signal.SIGHUP)
             self._deliver()
-            self._loop.after((self.number, "grace"), GRACE, self._kill)
+            self._loop.after((self.number, "grace"), GRACE, self._kill, self._break_off)
         if self._master >= 0:         # the kernel hangs the terminal up; nothing blocks on it any more
             os.close(self._master)
             self._master = -1
@@ -213,7 +223,7 @@ class Command:
         while self._signals and self._code is None:
             payload = self._payload()
             if not payload:
-                self._loop.after((self.number, "signal"), _AGAIN, self._deliver)
+                self._loop.after((self.number, "signal"), _AGAIN, self._deliver, self._break_off)
                 return
             number = self._signals.popleft()
             with contextlib.suppress(ProcessLookupError):
@@ -236,6 +246,19 @@ class Command:
         with contextlib.suppress(OSError), open(self._cgroup + "/cgroup.kill", "w") as file:
             file.write("1")
 
+    def _break_off(self) -> None:
+        """Something that nobody foresaw: this command ends.  Only its end is waited for."""
+        self._failure = _BROKEN
+        for fd in (self._error, self._status, self._client.fileno()):
+            if fd >= 0:
+                self._loop.forget(fd)
+        self._kill()
+
+    def _give_up(self) -> None:
+        """Not even its end goes as it should."""
+        self._kill()
+        self.abandon(125, _UNFORESEEN)
+
     # end
 
     def _on_end(self) -> None:
@@ -247,13 +270,13 @@ class Command:
                 while self._loop.watches(fd):
                     call()
         self._code = 128 - code if code < 0 else code
-        if self._started and not self._reported and code > 0:
+        if self._started and not self._reported and code > 0 and not self._failure:
             # bubblewrap itself failed, and has said why on descriptor 2.
             self._failure = _NO_VIEW
         self._kill()
         self._events = os.open(self._cgroup + "/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
-        self._loop.watch(self._events, self._on_cgroup, select.EPOLLPRI)
-        self._loop.after((self.number, "leftover"), LEFTOVER, self._told)
+        self._loop.watch(self._events, self._on_cgroup, self._give_up, select.EPOLLPRI)
+        self._loop.after((self.number, "leftover"), LEFTOVER, self._told, self._give_up)
         self._on_cgroup()
 
     def _on_cgroup(self) -> None:
@@ -269,7 +292,16 @@ class Command:
             self._finish(control.Exited(self._code), Ended(self.number, self._code))
 
     def _finish(self, to_client: control.Message, to_agent: channel.Message) -> None:
-        self._say(to_client)
+        if self._finished:
+            return                    # no descriptor is closed twice: it may be another command's by then
+        self._finished = True
+        try:
+            self._say(to_client)
+            self._close()
+        finally:
+            self._tell(to_agent)
+
+    def _close(self) -> None:
         for fd in (self._error, self._status, self._pidfd, self._events, self._client.fileno()):
             if fd >= 0:
                 self._loop.forget(fd)
@@ -282,7 +314,6 @@ class Command:
         if self._there:
             with contextlib.suppress(OSError):      # still populated after LEFTOVER: the agent sweeps the slice
                 os.rmdir(self._cgroup)
-        self._tell(to_agent)
 
     def _say(self, message: control.Message, fds: list[int] | None = None) -> None:
         """A few bytes into an empty buffer: a caller for whom they do not fit is gone."""
@@ -291,6 +322,8 @@ class Command:
 
 
 _NO_VIEW: Final = msgspec.msgpack.encode((125, "the workload's view could not be made"))
+_UNFORESEEN: Final = "the launcher met what it does not know, and ended the command"
+_BROKEN: Final = msgspec.msgpack.encode((125, _UNFORESEEN))
 
 
 def _parse_failure(body: bytes) -> tuple[int, str]:
@@ -309,8 +342,7 @@ def _pipe() -> tuple[int, int]:
 
 def _is_payload(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/status") as file:
-            inner = next((line.split()[1:] for line in file if line.startswith("NSpid:")), [])
+        inner = next((line.split()[1:] for line in procfs.read_lines(pid, "status") if line.startswith("NSpid:")), [])
         return len(inner) > 1 and inner[-1] == "2" and os.getsid(pid) == pid
     except OSError:
         return False
@@ -327,7 +359,7 @@ class Launcher:
     def run(self) -> None:
         """Until the channel is closed and the last command has ended."""
         self._sock.setblocking(False)
-        self._loop.watch(self._sock.fileno(), self._on_channel)
+        self._loop.watch(self._sock.fileno(), self._on_channel, self._close)
         self._tell(Ready())
         while self._open or self._commands:
             self._loop.once()
@@ -382,6 +414,9 @@ class Launcher:
             command.abandon(reason.code, reason.text)
         except (OSError, ValueError) as reason:
             command.abandon(125, str(reason))
+        except Exception:
+            LOG.error("the launcher failed", exc_info=True)
+            command.abandon(125, _UNFORESEEN)
 
     def _tell(self, message: channel.Message) -> None:
         if isinstance(message, Ended):

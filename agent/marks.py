@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
+from agent import procfs
 from agent.container import PLAIN, SLICE
 
 _UNMARKED: Final = (".service", ".scope", SLICE, PLAIN)        # how the names of such cgroups end
@@ -48,5 +48,5 @@ def is_marked(path: str) -> bool:
 
 def parent_and_began(pid: int) -> tuple[int, int]:
     """proc(5), /proc/PID/stat: ppid, starttime.  Raises OSError."""
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    words = procfs.stat_fields(pid)
     return int(words[1]), int(words[19]) * TICK

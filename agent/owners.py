@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from agent import cgroups
 from agent.container import CONTAINER
 from probes.abi import HIGHEST_OWNER, LOCAL_OWNER
 
@@ -70,13 +71,12 @@ class Owners:
         self._next = _after(number)
         while self._next in self._starts or (self._next & LOCAL_OWNER in running and len(running) < LOCAL_OWNER):
             self._next = _after(self._next)
-        self._keep()
+        self._keep(self._starts)
         return number
 
     def put(self, start: Start) -> None:
         """A new start, or what is now known of one.  Raises OSError."""
-        self._starts[start.owner] = start
-        self._keep()
+        self._keep({**self._starts, start.owner: start})
 
     def end(self, owner: int) -> None:
         """Nothing of it runs any more.  Its last connections are still attributed for a while."""
@@ -86,7 +86,7 @@ class Owners:
         self._ended[owner] = start
         while len(self._ended) > ENDED:
             del self._ended[next(iter(self._ended))]
-        self._keep()
+        self._keep(self._starts)
 
     def find(self, owner: int) -> Start | None:
         return self._starts.get(owner) or self._ended.get(owner)
@@ -108,17 +108,18 @@ class Owners:
 
     def find_process(self, pid: int) -> Start | None:
         """By the cgroup that it is in, where its start has one of its own.  Raises OSError."""
-        with open(f"/proc/{pid}/cgroup") as file:
-            path = next((line[3:].strip() for line in file if line.startswith("0::")), "")
-        return next((start for start in self if path and start.cgroup.endswith(path)), None)
+        path = cgroups.path_of(pid)
+        return next((start for start in self if start.cgroup.endswith(path)), None)
 
-    def _keep(self) -> None:
+    def _keep(self, starts: dict[int, Start]) -> None:
+        """Only what could be written is known: what could not would keep everything after it from being."""
         fresh = self._file.with_name(f".{self._file.name}.new")
-        content = msgspec.json.encode(_Kept(self._next, tuple(self._starts.values())))
+        content = msgspec.json.encode(_Kept(self._next, tuple(starts.values())))
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
             file.write(content)
         fresh.rename(self._file)
+        self._starts = starts
 
 
 def _after(number: int) -> int:

@@ -25,7 +25,7 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from agent import landlock
+from agent import landlock, procfs
 from agent.launch import Launch
 from agent.view import CONTENT_LIMIT, NAMES_LIMIT, Argument, Data, NoCommand, render_view
 
@@ -69,10 +69,9 @@ def read_caller(connection: socket.socket) -> Caller:
     """By the kernel's word.  A caller that has gone leaves the launcher's own limits."""
     pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     try:
-        with open(f"/proc/{pid}/limits") as file:
-            limits = parse_limits(file.read())
-        with open(f"/proc/{pid}/status") as file:
-            umask = next((int(line.split()[1], 8) for line in file if line.startswith("Umask:")), 0o022)
+        limits = parse_limits(procfs.read_shown(pid, "limits"))
+        umask = next((int(line.split()[1], 8) for line in procfs.read_lines(pid, "status")
+                      if line.startswith("Umask:")), 0o022)
     except (OSError, ValueError):
         return Caller(pid, (), 0o022)
     return Caller(pid, limits, umask & 0o777)

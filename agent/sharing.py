@@ -81,7 +81,7 @@ def writable(workload: Workload, user: str) -> Iterator[Weakness]:
     """Directories of the workload that somebody else may write, as they are now."""
     account = _account(user)
     for path in _directories(workload, user) if account else ():
-        if account and (why := _open(Path(path).resolve(), account)):
+        if account and (why := _open(Path(os.path.realpath(path)), account)):
             yield Weakness(f"directory {path}", f"{path}: {why}",
                            f"let it belong to {user}, and nobody else write there")
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from agent import cgroups
+from agent import cgroups, procfs
 from agent.container import (
     RUNTIMES,
     Container,
@@ -28,7 +28,6 @@ from agent.container import (
 
 KINDS: Final = ("net", "pid", "mnt", "ipc")
 MOST: Final = 4096                    # processes of a container that are looked at
-_READ: Final = 1 << 20                # bytes of a file below /proc
 # Who can be told there to start something outside, or knows Weir's secrets.
 _CONTROLS: Final = (
     "/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock", "/run/crio/crio.sock",
@@ -60,7 +59,7 @@ class Survey:
         return tuple(path.name for path in _directories(self._slice) if path.name.startswith(RUNTIMES))
 
     def doors(self) -> tuple[Door, ...]:
-        mounts = parse_mounts(_read("self", "mountinfo"))
+        mounts = parse_mounts(procfs.read_shown("self", "mountinfo"))
         there = [Path(one) for one in _CONTROLS] + list(self._own)
         found = (find_door(str(path), str(path.resolve()), mounts) for path in there if path.exists())
         return tuple(one for one in found if one is not None)
@@ -71,7 +70,7 @@ class Survey:
         for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()) if wanted else ():
             with suppress(OSError, ValueError):
                 if pid not in known and os.readlink(f"/proc/{pid}/ns/net") in wanted and not self._is_inside(pid):
-                    found.append((pid, _read(str(pid), "comm").strip()))
+                    found.append((pid, procfs.read_shown(pid, "comm").strip()))
         return tuple(found)
 
     def is_in(self, pid: int, cgroup: str) -> bool:
@@ -109,11 +108,11 @@ def host_namespaces() -> dict[str, str]:
 
 def read_process(pid: int, mounts: dict[str, tuple[Mount, ...]]) -> Process:
     """`mounts`: what is known of mount namespaces already.  Raises OSError, ValueError."""
-    name, uids, capabilities, filtered = parse_status(_read(str(pid), "status"))
+    name, uids, capabilities, filtered = parse_status(procfs.read_shown(pid, "status"))
     namespaces = _namespaces(str(pid))
     seen = namespaces["mnt"]
     if seen not in mounts:
-        mounts[seen] = parse_mounts(_read(str(pid), "mountinfo"))
+        mounts[seen] = parse_mounts(procfs.read_shown(pid, "mountinfo"))
         return Process(pid, name, uids, capabilities, filtered, namespaces, mounts[seen])
     return Process(pid, name, uids, capabilities, filtered, namespaces)
 
@@ -129,7 +128,3 @@ def _directories(path: Path) -> list[Path]:
     except OSError:
         return []
 
-
-def _read(pid: str, name: str) -> str:
-    with open(f"/proc/{pid}/{name}", "rb") as file:
-        return file.read(_READ).decode(errors="backslashreplace")

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from agent import procfs
 from agent.changes import Changes
 from agent.repairs import Repairs
 
@@ -185,6 +186,6 @@ class Watch:
 def _state(pid: int) -> str:
     """As proc(5) has it; empty where it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return procfs.stat_fields(pid)[0]
     except (OSError, IndexError):
         return ""

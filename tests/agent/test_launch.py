@@ -57,6 +57,28 @@ def test_in_its_cgroup_before_its_first_instruction(host: Host) -> None:
     assert out.decode().startswith(f"0::/{host.slice.name}/crew-")
 
 
+NAMED = """
+import ctypes, signal
+ctypes.CDLL(None).prctl(15, b"\\xff\\xfe", 0, 0, 0)
+signal.signal(signal.SIGTERM, lambda number, frame: exit(7))
+print(flush=True)
+signal.pause()
+"""
+
+
+def test_what_a_crew_calls_itself_ends_no_other(host: Host) -> None:
+    """Its name is any bytes; the launcher looks at it to find who is to get a signal."""
+    with host.start("cat", stdin=subprocess.PIPE) as other:
+        host.expect("launched")
+        with host.start(sys.executable, "-c", NAMED) as named:
+            assert named.stdout is not None
+            assert named.stdout.readline() == b"\n"
+            named.send_signal(signal.SIGTERM)
+            assert named.wait(20) == 7
+        assert other.communicate(b"still there", timeout=20)[0] == b"still there"
+    assert other.returncode == 0
+
+
 def test_the_cgroup_is_gone_when_the_caller_is_told(host: Host) -> None:
     before = host.commands()
     assert host.run("sh", "-c", "sleep 1000 & setsid sleep 1000 & exit 3")[0] == 3
