@@ -102,6 +102,10 @@ class Owners:
                 continue
         return self.elsewhere(number)
 
+    def whose(self, owner: int, cgroup: int) -> Start | None:
+        """Of a task with this mark; with none (0), in this cgroup."""
+        return self.find(owner) if owner else self.find_cgroup(cgroup)
+
     def marked(self) -> dict[str, int]:
         """Cgroup -> number, of starts whose tasks have it as their mark: those of units and containers have none."""
         return {one.cgroup: one.owner for one in self if not one.unit and one.network != CONTAINER}

@@ -92,6 +92,9 @@ class Service:
                 reason = await self._life()
             except (OSError, ChannelError) as wrong:
                 reason = str(wrong)
+            except Exception as wrong:         # it is started again, and not taken for one that runs
+                LOG.error("the %s cannot be spoken with", self.name, exc_info=True)
+                reason = f"the agent could not speak with it: {type(wrong).__name__}"
             finally:
                 await self._kill()
             self._set(False, reason)

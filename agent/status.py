@@ -10,6 +10,7 @@ from agent.contract.target import ENFORCE, SHADOW
 from agent.owners import Start
 from agent.resolve import Places
 
+BLOCK = "the watch of the block"       # of Health.failing: what stands is not known
 OTHERWISE = 5.0                       # seconds
 STARTING, ENFORCING, BLOCKED, DEGRADED, STOPPING = "starting", "enforcing", "blocked", "degraded", "stopping"
 
@@ -34,6 +35,7 @@ class Health:
     containers: tuple[str, ...] = ()  # what leads round Weir in one, or past one of its layers
     units: tuple[str, ...] = ()       # adopted ones that are not confined as they should be
     alarms: tuple[str, ...] = ()      # of the ledger: something got through, or would have
+    failing: dict[str, str] = field(default_factory=dict)      # parts of the agent that do not do their work, and why
     _said: tuple[str, tuple[str, ...]] = field(default=("", ()))
     _said_at: float = 0.0
 
@@ -44,8 +46,9 @@ class Health:
             return STOPPING, ()
         if self.starting:
             return STARTING, holes
-        if holes or self.containers or self.units or self.alarms:
-            return DEGRADED, (*holes, *self.containers, *self.units, *self.alarms)
+        failing = [f"{name}: {why}" for name, why in self.failing.items()]
+        if holes or self.containers or self.units or self.alarms or failing:
+            return DEGRADED, (*holes, *failing, *self.containers, *self.units, *self.alarms)
         broken = [f"{name}: {why}" for name, why in (
             ("enforcer", self.enforcer), ("recorder", self.recorder), ("launcher", self.launcher),
             ("journal", self.journal)) if why]
@@ -64,7 +67,8 @@ class Health:
     @property
     def contained(self) -> bool:
         """Whether a workload may be started: what it opens is stopped or goes through the enforcer."""
-        return not (self.starting or self.stopping or self.holes or self.networks or self.probe)
+        return not (self.starting or self.stopping or self.holes or self.networks or self.probe
+                    or BLOCK in self.failing)
 
 
 def said_of_mode(workload: str, mode: str) -> str:

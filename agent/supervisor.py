@@ -26,31 +26,32 @@ from agent.adopted import Units
 from agent.channel import ChannelError
 from agent.check import check_policies, load_config
 from agent.config import Config, needs_restart
+from agent.connects import connect_events
 from agent.container import CONTAINER
 from agent.container_args import PROFILE
 from agent.containers import Containers
 from agent.contract import messages
 from agent.contract.control import Answered, Message
-from agent.contract.journal import HostEvent
 from agent.contract.target import ENFORCE, Egress, Names, Target
 from agent.control import Control, Groups
 from agent.doors import close_all, open_dns, open_listeners
 from agent.facts import Hashes
 from agent.fields import ConfigError
-from agent.journal import Journal, JournalError, backlog, make_event, plain
+from agent.journal import Journal, JournalError, backlog, plain
 from agent.kernel import Kernel, Origin
-from agent.launch import HOST
+from agent.launch import HOST, Ended
 from agent.launching import LauncherDoor
 from agent.layout import Accounts, LayoutError, find_accounts, forwarded_key, make_directories
 from agent.names import Askers, at_intervals, patterns
 from agent.networks import Networks
 from agent.owners import Owners, Start
+from agent.parts import Parts
 from agent.reconciling import Ledger
 from agent.resolve import Known, Places, Resolver, Unresolved
 from agent.seccomp import render_profile
 from agent.services import Enforcer, Recorder, end_all, wait_empty
 from agent.sharing import Sharing
-from agent.status import ENFORCING, Health, said_of_mode
+from agent.status import BLOCK, ENFORCING, Health, said_of_mode
 from agent.trust import NO_TRUST, Trust, TrustTarget, prepare_trust, resolv_conf, write_public
 from agent.units import tell_systemd
 from agent.watch import Watch
@@ -68,6 +69,7 @@ SHARED: Final = 10.0                  # seconds between looks at who else has th
 RECONFIGURE: Final = 5.0              # seconds between configurations because names lead elsewhere
 RESOLVED: Final = 15.0                # seconds that the enforcer may take to resolve a name
 BOUNDED: Final = {"connect": "connects.bounded", "question": "dns.bounded"}
+CONTAINERS, NAMES = "containers", "names that lead elsewhere"
 PROBE: Final = "weir-self-probe"      # the workload that the self-probe is attributed to
 
 
@@ -78,6 +80,8 @@ class Agent:
         """`cgroups`: the root of cgroup v2."""
         self.config, self.kernel, self.cgroups = config, kernel, cgroups
         self.health = Health()
+        self.parts = Parts(self.health.failing, self.tell)
+        self._untold = 0              # connects of which nobody could tell whose they are, since the last look
         self.since = time.time_ns()
         self.accounts: Accounts = find_accounts(config)
         self.places = Places((), (), Known())
@@ -128,7 +132,7 @@ class Agent:
         self.watch = Watch(self)
         self.watch.open()
         await self._look()
-        self.launcher = LauncherDoor(lambda ended: self.launches.ended(ended), self._launcher_lost)
+        self.launcher = LauncherDoor(self._command_ended, self._launcher_lost)
         self.launches = Launches(self)
         self.containers = Containers(self, self.cgroups)
         self.units = Units(self)
@@ -146,7 +150,7 @@ class Agent:
             lambda netns: self.enforcer.withdraw(netns))
         self._start_services()
         await self._recover_networks()
-        await self.containers.look()
+        await self.parts.run(CONTAINERS, self.containers.look)
         self.control = Control(config.control, Questions(self), self._groups, self.kernel.is_crew, self.tell)
         self.control.open()
         self._spawn(self._first_configuration())
@@ -156,7 +160,7 @@ class Agent:
         self.health.starting = False
         self.news()
         tell_systemd("READY=1")
-        for work in (self._watch(), at_intervals(self._reconfigure, RECONFIGURE, self._names_changed)):
+        for work in (self._watch(), at_intervals(self._reconfigure, RECONFIGURE, self._take_names)):
             self._spawn(work)
 
     def _start_services(self) -> None:
@@ -168,7 +172,7 @@ class Agent:
             config.runtime.audit_user, self._own / "recorder", self.tell, self._service_changed,
             ["--journal", str(config.journal), "--recording", str(config.recordings), "--checkpoint-seconds",
              str(config.recording.checkpoint), "--rotate-bytes", str(config.recording.rotate)],
-            self.ledger.question, self.ledger.told)
+            self.ledger.question, lambda answer: self.parts.run("the ledger", lambda: self.ledger.told(answer)))
         self.askers = Askers(
             self.kernel, self.owners, self.journal, lambda: self.config, self.resolver.known, self._given)
         answers = Answers(
@@ -297,25 +301,25 @@ class Agent:
         self._pause_ring()
 
     def _on_ring(self) -> None:
+        with self.parts.part("the ring of connects"):
+            self._take_ring()
+
+    def _take_ring(self) -> None:
         try:
             self._ring += self.kernel.drain()
         except OSError as reason:
             self._journal_failed(JournalError(f"the ring of connects cannot be read: {reason}"))
             return
+        events, untold = connect_events(self._ring, lambda one: self.owners.whose(one.owner, one.cgroup))
         try:
-            self.journal.record_all(map(self._connect_event, self._ring))
+            self.journal.record_all(events)
         except JournalError as reason:
             self._journal_failed(reason)
         else:
+            self._untold += untold
             self._ring.clear()
         if len(self._ring) > RING_LINES:
             self._pause_ring()
-
-    def _connect_event(self, origin: Origin) -> HostEvent:
-        start = self.owners.find(origin.owner) if origin.owner else self.owners.find_cgroup(origin.cgroup)
-        return make_event("connect", start.workload if start else "", {
-            "owner": origin.owner, "pid": origin.tgid, "destination": f"{origin.destination} {origin.port}",
-            "hook": origin.hook, "cookie": f"{origin.cookie:x}", "verdict": origin.verdict})
 
     # the watch
 
@@ -324,27 +328,45 @@ class Agent:
         while True:
             await self.watch.wait()
             await self._look()
-            await self.containers.look()
+            await self.parts.run(CONTAINERS, self.containers.look)
             if time.monotonic() - ticked >= WATCH / 2:
                 ticked = time.monotonic()
                 await self._tick()
             self.news()
 
     async def _tick(self) -> None:
-        await self.watch.look_beside()
+        for name, work in (
+            ("what others have at the same places", self.watch.look_beside),
+            ("the crews' sockets", self._look_at_sockets),
+            ("Weir's own processes", self._look_at_processes),
+            ("who else has the workloads' users and directories", self._look_at_workloads),
+            ("ends of workloads", self._sweep),
+            ("networks of workloads", self._recover_networks),
+            ("what came out of turn", self._tell_bounded),
+            ("units", self.units.look),
+            ("names", self._sweep_names),
+            ("the journal", self._watch_journal),
+            ("the self-probe", self._probe_again),
+        ):
+            await self.parts.run(name, work)
+        untold, self._untold = self._untold, 0
+        self.parts.say("whose connects are", f"of {untold} nobody could tell" if untold else "")
+
+    def _look_at_sockets(self) -> None:
+        """Beside the watch: what crews do with their sockets may hold this up, and must not hold that up."""
         if self._sockets is None or self._sockets.done():
-            # Beside the watch: what crews do with their sockets may hold this up, and must not hold that up.
-            self._sockets = self._spawn(self.ledger.look(self.config.ledger.foreign))
+            self._sockets = self._spawn(self.parts.run(
+                "sockets from elsewhere", lambda: self.ledger.look(self.config.ledger.foreign)))
+
+    def _look_at_processes(self) -> None:
         self.watch.processes({"enforcer": self.enforcer.view().pid, "recorder": self.recorder.view().pid,
                               "launcher": self.launcher.pid})
-        await self._look_at_workloads()
-        self._sweep()
-        await self._recover_networks()
-        await self._tell_bounded()
-        await self.units.look()
+
+    def _sweep_names(self) -> None:
         if self.resolver.sweep():
             self._forget()
-        self._watch_journal()
+
+    async def _probe_again(self) -> None:
         if self.health.probe and not self.health.holes:
             await self._probe()
 
@@ -358,9 +380,10 @@ class Agent:
 
     async def _look(self) -> None:
         """At the block; what was put back is tried."""
-        if await self.watch.look() and not self.health.starting:
-            self.news()
-            await self._probe()
+        with self.parts.part(BLOCK):
+            if await self.watch.look() and not self.health.starting:
+                self.news()
+                await self._probe()
 
     def _sweep(self) -> None:
         """Starts of an earlier agent's launcher end without a word."""
@@ -388,7 +411,7 @@ class Agent:
             LOG.warning("what came out of turn could not be read: %s", reason)
             return
         for one in found:
-            start = self.owners.find(one.owner) if one.owner else self.owners.find_cgroup(one.cgroup)
+            start = self.owners.whose(one.owner, one.cgroup)
             self.tell(BOUNDED[one.what], {
                 "owner": one.owner, "refused": one.refused, "unwritten": one.unwritten,
             }, start.workload if start else "")
@@ -421,15 +444,15 @@ class Agent:
 
     async def _probe_in(self, network: str) -> list[str]:
         """The verdict is the receiver's."""
-        owner = self.owners.draw()
+        owner, where = 0, -1
         cgroup = self.kernel.slice / selfprobe.name()
-        self.owners.put(Start(owner, PROBE, selfprobe.NOBODY, "nobody", (), str(cgroup), 0, network=network))
-        self.launches.add(owner)
-        where = -1
         try:
+            owner = self.owners.draw()
+            self.owners.put(Start(owner, PROBE, selfprobe.NOBODY, "nobody", (), str(cgroup), 0, network=network))
+            self.launches.add(owner)
             where = await self.launches.network(owner, PROBE, network)
             return await selfprobe.probe(cgroup, lambda pid: self.kernel.mark(pid, owner), where)
-        except (OSError, RuntimeError, ChannelError) as reason:
+        except Exception as reason:   # whatever it is: what was not tried does not count as closed
             return [f"the self-probe could not be run in {network} network: {reason}"]
         finally:
             if where >= 0:
@@ -445,6 +468,10 @@ class Agent:
             self.health.launcher = f"could not be started: {reason}"
         else:
             self.health.launcher = ""
+
+    def _command_ended(self, ended: Ended) -> None:
+        with self.parts.part("ends of commands"):
+            self.launches.ended(ended)
 
     def _launcher_lost(self) -> None:
         self.health.launcher = "ended"
@@ -523,6 +550,11 @@ class Agent:
     def resolv(self) -> Path:
         """What shows as /etc/resolv.conf in a workload's view."""
         return self.config.run / "trust" / "resolv.conf"
+
+    async def _take_names(self) -> None:
+        await self.parts.run(NAMES, self._names_changed)
+        if NAMES in self.health.failing:
+            self._reconfigure.set()   # again, after the pause between two
 
     async def _names_changed(self) -> None:
         """What crews dial is known already: this is for certificates, and for the addresses that others were given."""

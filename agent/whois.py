@@ -86,7 +86,7 @@ class Answers:
 
     def _start(self, origin: Origin) -> Start | None:
         """By the task's mark; where it has none, by the cgroup."""
-        return self._owners.find(origin.owner) if origin.owner else self._owners.find_cgroup(origin.cgroup)
+        return self._owners.whose(origin.owner, origin.cgroup)
 
     async def _owner(self, origin: Origin, start: Start, redirected: str) -> Owner | str:
         """`redirected`: the destination as the firewall knew it, where the probes did not see the connect."""
@@ -106,7 +106,7 @@ class Answers:
         if target is None:
             return f"target {question.target} has no socket that crews may dial"
         found = await asyncio.to_thread(self._kernel.task, question.pid)
-        start = (self._owners.find(found[0]) if found[0] else self._owners.find_cgroup(found[1])) if found else None
+        start = self._owners.whose(*found) if found else None
         if found is None or start is None:
             return f"process {question.pid} is no crew's"
         if question.uid != start.uid:

@@ -150,6 +150,30 @@ def test_an_auditor_reads_without_root(installed: Installed, tmp_path: Path) -> 
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
+NAME = os.fsdecode(b"psql-\xff\x1b[2J")
+
+
+def test_names_that_are_no_text_stop_nothing(installed: Installed) -> None:
+    """An executable, a directory and an argument of any bytes; so is what the process is called then."""
+    [psql_itself, *_] = Path("/usr/lib/postgresql").glob("*/bin/psql")
+    # The protocol's own texts are UTF-8: one that is not is refused.  psql takes its name where this one is not set.
+    odd = environment(installed.lab, "wrong", PGAPPNAME="psql-\x1b[2J")
+    run = 'mkdir -p "$1" && cp "$0" "$1/$1" && cd "$1" && exec "./$1" "$2" -X -A -t -w -c "$3"'
+    done = installed.crew("sh", "-c", run, str(psql_itself), NAME, f"--set=odd={NAME}", "SELECT 42 AS odd",
+                          environment=odd)
+    assert done.stdout == "42\n", done.stderr
+    assert psql(installed, "SELECT 1").stdout == "1\n"
+    installed.settle()
+    directory = ["--recording", str(installed.recording)]
+    sessions = json.loads(installed.weir("sessions", "--json", *directory, user=AUDITOR).stdout)
+    session = next(s for s in reversed(sessions) if "psql-" in json.dumps(s))
+    for said in (["sessions"], ["replay", session["session"]], ["ledger"], ["search", "odd"]):
+        shown = installed.weir(*said, *directory, user=AUDITOR)
+        assert (shown.returncode, "\x1b" in shown.stdout) == (0, False), shown.stderr
+    assert installed.weir("verify", *directory, user=AUDITOR).returncode == 0
+    assert installed.status()["state"] == "enforcing"
+
+
 def test_the_command_imports_nothing_that_its_caller_names(installed: Installed, tmp_path: Path) -> None:
     (tmp_path / "agent").mkdir()
     (tmp_path / "agent" / "__init__.py").write_text("raise SystemExit('from elsewhere')")
