@@ -1,8 +1,8 @@
 """From fork to bubblewrap's first instruction: the launcher's child on its way down from root.
 
 The order is the point.  Still root: into the cgroup, the owner mark, the network namespace, limits.  Then the
-descriptors, the uid, nothing left of privilege.  Only then is anything looked at that the user could have prepared: the
-view is rendered and the command looked for with his rights.
+descriptors, a stage for what the view binds (agent/pins.py), the uid, nothing left of privilege.  Only then is anything
+looked at that the user could have prepared: the view is rendered and the command looked for with his rights.
 
 Between bubblewrap and the command stands setsid(1): bubblewrap's outer process and its pid 1 share a process group, and
 a ^C meant for the command would end them; the command has a session of its own, in which the terminal is.  It also
@@ -19,7 +19,7 @@ import signal
 import socket
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -27,7 +27,8 @@ import msgspec
 
 from agent import landlock, procfs
 from agent.launch import Launch
-from agent.view import CONTENT_LIMIT, NAMES_LIMIT, Argument, Data, NoCommand, render_view
+from agent.pins import Stage, open_plain
+from agent.view import CONTENT_LIMIT, NAMES_LIMIT, Argument, Data, NoCommand, Pinned, render_view
 
 BUBBLEWRAP: Final = "/usr/bin/bwrap"
 SETSID: Final = "/usr/bin/setsid"
@@ -138,8 +139,9 @@ def enter(
         os.setsid()
         _signals()
         _limits(caller)
+        stage = Stage(launch.cgroup)
         _drop(launch)
-        _exec(launch, program)
+        _exec(launch, program, stage)
     except NotStarted as reason:
         code = _say(reason.code, reason.text)
     except OSError as reason:
@@ -211,7 +213,7 @@ def _drop(launch: Launch) -> None:
     os.chdir("/")
 
 
-def _exec(launch: Launch, program: bytes) -> NoReturn:
+def _exec(launch: Launch, program: bytes, stage: Stage) -> NoReturn:
     argv0, cwd = os.fsdecode(launch.argv[0]), os.fsdecode(launch.cwd)
     search = os.fsdecode(launch.env.get(b"PATH", _DEFAULT_PATH))
     rendered = render_view(launch.view, HostFiles(), argv0, search, cwd)
@@ -220,8 +222,10 @@ def _exec(launch: Launch, program: bytes) -> NoReturn:
     if rendered.cwd != posixpath.normpath(cwd):
         os.write(2, os.fsencode(f"weir: {cwd} is not in the view of workload {launch.workload}, "
                                 f"so the command starts in {rendered.cwd}\n"))
+    places = _pin(rendered.arguments, stage)
+    view = [_argument(one, places) for one in rendered.arguments]
     arguments = [*_FIXED, *(_AS_ROOT if launch.root else ()), "--json-status-fd", str(STATUS), "--seccomp",
-                 str(_memory(program)), *map(_argument, rendered.arguments), *_loader_variables(launch.env)]
+                 str(_memory(program)), *view, *_loader_variables(launch.env)]
     encoded = b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
     terminal = ["--ctty"] if launch.tty else []
     # By --args: what is bound where, and the loader's variables, are nobody's business in `ps`.
@@ -243,7 +247,21 @@ def _loader_variables(env: dict[bytes, bytes]) -> list[str]:
     return [word for pair in pairs for word in pair]
 
 
-def _argument(argument: Argument) -> str:
+def _pin(arguments: Sequence[Argument], stage: Stage) -> dict[str, str]:
+    """Where on the stage each pinned source is."""
+    paths = list(dict.fromkeys(one.path for one in arguments if isinstance(one, Pinned)))
+    try:
+        places = stage.bind(paths)
+    except OSError as reason:
+        raise NotStarted(125, f"{reason.filename or 'what the workload is shown'} has changed while it was looked at: "
+                              f"{reason.strerror}") from None
+    stage.close()
+    return dict(zip(paths, places, strict=True))
+
+
+def _argument(argument: Argument, places: Mapping[str, str]) -> str:
+    if isinstance(argument, Pinned):
+        return places[argument.path]
     return str(_memory(argument.content)) if isinstance(argument, Data) else argument
 
 
@@ -285,7 +303,7 @@ class HostFiles:
 
     def content(self, path: str) -> bytes | None:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            fd = open_plain(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
             with open(fd, "rb") as file:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
                     return None

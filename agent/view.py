@@ -11,10 +11,16 @@ path that shows there (None: nothing of the host).  A later one covers an earlie
 those that are rebuilt to make room for a file, then the files, and what is Weir's is covered last.  Every target is
 first resolved as a process *inside* would resolve it, because bubblewrap cannot mount over a link: a link is followed
 as long as it is visible, and where it leads out of what is visible, that is the place for the mount.
+
+Where something of the workload's own lies is, below a directory that it may write, its crew's to choose: a name that
+leads through there and out again is refused, and so is whatever leads to a place of the host's that nobody is shown.
+What was looked at is what is bound: such a source is `Pinned`, opened by its name without links and bound by that
+descriptor (agent/sandbox.py), for a crew of another start may change it meanwhile.
 """
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -28,6 +34,11 @@ LINK_LIMIT: Final = 40                # as the kernel, path_resolution(7)
 _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc")
 _EMPTY: Final = ("/tmp", "/run", "/var/tmp")  # noqa: S108
 SOCKETS: Final = "/run/sockets"       # in the view
+# Nothing there, and nothing that holds one of them, is shown, whatever leads there: sockets of the host's services and
+# of other users are in these, and processes.
+_NEVER: Final = (*_EMPTY, "/proc", "/sys", "/dev")
+_WHERE_NAMED: Final = ("/tmp", "/var/tmp")       # noqa: S108  but for what the configuration itself names in them
+NO_VIEW: Final = 125
 # OpenBLAS, hwloc and JVMs count processors here; nothing else of /sys is shown.
 _PROCESSORS: Final = ("/sys/devices/system/cpu", "/sys/devices/system/node")
 
@@ -69,7 +80,7 @@ class Files(Protocol):
         ...
 
     def content(self, path: str) -> bytes | None:
-        """None where it cannot be read or has more than CONTENT_LIMIT bytes."""
+        """None where it cannot be read, has more than CONTENT_LIMIT bytes, or a link is in its name."""
         ...
 
     def executable(self, path: str) -> bool: ...
@@ -83,24 +94,31 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Pinned:
+    """A source: what lies at this path of the host, which has no link in it, when it is opened."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class Command:
     path: str                         # absolute, as it is named inside
 
 
 @dataclass(frozen=True)
 class NoCommand:
-    code: int                         # 126 or 127, as a shell's
+    code: int                         # 126 or 127, as a shell's; NO_VIEW: there is none that may be shown
     text: str
 
 
 @dataclass(frozen=True)
 class Rendered:
-    arguments: tuple[str | Data, ...]
+    arguments: tuple[Argument, ...]
     command: Command | NoCommand
     cwd: str                          # where it starts; not the wanted one where that is not in the view
 
 
-Argument = str | Data
+Argument = str | Data | Pinned
 
 
 def shows(view: View, path: str) -> bool:
@@ -112,7 +130,8 @@ def render_view(view: View, files: Files, argv0: str, search: str, cwd: str) -> 
     """`search` is PATH; `argv0` is looked for as execvp(3) would, inside the view."""
     tree = _Tree(files)
     _base(tree)
-    _directories(tree, view)
+    if refusal := _directories(tree, view):
+        return Rendered((), NoCommand(NO_VIEW, refusal), "/")
     binds = [bind for bind in view.binds if not _hidden(tree, view, bind.target)]
     _make_room(tree, binds)
     for bind in binds:
@@ -135,6 +154,7 @@ class _Mount:
     target: str
     source: str | None
     writable: bool = False
+    pinned: bool = False
 
 
 class _Tree:
@@ -143,10 +163,11 @@ class _Tree:
         self.mounts: list[_Mount] = []
         self.arguments: list[Argument] = []
         self.closed: list[str] = []   # rebuilt directories that become read-only when everything is in them
+        self.writable: dict[str, str] = {}      # directories that the workload may write -> where they really are
 
-    def mount(self, option: str, source: str, target: str) -> None:
-        self.arguments += [option, source, target]
-        self.mounts.append(_Mount(target, source, option == "--bind"))
+    def mount(self, option: str, source: str, target: str, pinned: bool = False) -> None:
+        self.arguments += [option, Pinned(source) if pinned else source, target]
+        self.mounts.append(_Mount(target, source, option == "--bind", pinned))
 
     def symlink(self, to: str, target: str, source: str) -> None:
         self.arguments += ["--symlink", to, target]
@@ -168,24 +189,7 @@ class _Tree:
 
     def resolve(self, path: str) -> str:
         """Where a process inside arrives; the rest of the name where it leaves what is visible."""
-        done, left, followed = "/", posixpath.normpath(path).split("/")[1:], 0
-        while left:
-            name = left.pop(0)
-            if name in ("", "."):
-                continue
-            if name == "..":
-                done = posixpath.dirname(done)
-                continue
-            here = posixpath.join(done, name)
-            host = self.host(here)
-            if host is None or self.files.kind(host) != "link" or followed == LINK_LIMIT:
-                done = here
-                continue
-            followed += 1
-            to = self.files.link(host)
-            done = "/" if to.startswith("/") else done
-            left = to.split("/") + left
-        return done
+        return _follow(path, lambda here: None if (host := self.host(here)) is None else _link(self.files, host))[0]
 
     def kind(self, path: str) -> str:
         """Of what a process inside arrives at; directories that only bubblewrap makes count as empty ones."""
@@ -194,6 +198,33 @@ class _Tree:
         if host is not None:
             return self.files.kind(host)
         return "directory" if any(_within(mount.target, arrived) for mount in self.mounts) else ""
+
+
+def _link(files: Files, path: str) -> str | None:
+    return files.link(path) if files.kind(path) == "link" else None
+
+
+def _follow(path: str, link: Callable[[str], str | None]) -> tuple[str, set[str]]:
+    """Where it arrives, and the directories in which a name was looked up on the way.  `link`: the text of one, None
+    where there is none."""
+    done, left, followed, looked = "/", posixpath.normpath(path).split("/")[1:], 0, set()
+    while left:
+        name = left.pop(0)
+        if name in ("", "."):
+            continue
+        if name == "..":
+            done = posixpath.dirname(done)
+            continue
+        looked.add(done)
+        here = posixpath.join(done, name)
+        to = link(here) if followed < LINK_LIMIT else None
+        if to is None:
+            done = here
+            continue
+        followed += 1
+        done = "/" if to.startswith("/") else done
+        left = to.split("/") + left
+    return done, looked
 
 
 def _base(tree: _Tree) -> None:
@@ -216,19 +247,50 @@ def _base(tree: _Tree) -> None:
             tree.mount("--ro-bind", path, path)
 
 
-def _directories(tree: _Tree, view: View) -> None:
-    """Parents before children, so that a writable directory inside a read-only one stays writable."""
+def _directories(tree: _Tree, view: View) -> str:
+    """Parents before children, so that a writable directory inside a read-only one stays writable.  Why one may not be
+    shown, or empty."""
     wanted = {path: "--ro-bind" for path in view.readable} | {path: "--bind" for path in view.writable}
     if view.home != "/" and not shows(view, view.home) and tree.files.kind(tree.files.real(view.home)) == "directory":
         tree.empty(view.home)
-    for path in sorted(wanted, key=lambda path: (path.count("/"), path)):
-        real = tree.files.real(path)
-        if not tree.files.kind(real) or _hidden(tree, view, path):
-            continue
+    found = {path: _follow(path, lambda here: _link(tree.files, here)) for path in wanted}
+    found = {path: one for path, one in found.items() if tree.files.kind(one[0]) not in ("", "link")}
+    tree.writable = {path: found[path][0] for path in view.writable if path in found}
+    for path in sorted(found, key=lambda path: (path.count("/"), path)):
+        real, looked = found[path]
         # getcwd(2) gives the real name, configurations the other one.
-        for target in dict.fromkeys((real, tree.resolve(path))):
-            if target != "/":
-                tree.mount(wanted[path], real, target)
+        for place in dict.fromkeys((real, tree.resolve(path))):
+            said = f"{path} " + ("" if place == path else f"leads to {place}, which ")
+            if top := _way_out(tree, place, looked):
+                return said + (f"lies outside of {top}: the workload may write there, and so choose what it is shown; "
+                               "name the place itself")
+            if why := _never(tree, view, path, place):
+                return said + why
+            tree.mount(wanted[path], real, place, pinned=True)
+    return ""
+
+
+def _way_out(tree: _Tree, place: str, looked: set[str]) -> str:
+    """A directory that the workload may write and through which a name led to this place outside of it: it has chosen
+    the place."""
+    return next((top for top, real in tree.writable.items() if any(_within(one, real) for one in looked)
+                 and not _within(place, real) and not _within(place, top)), "")
+
+
+def _never(tree: _Tree, view: View, path: str, place: str) -> str:
+    for top in _tops(tree.files, _NEVER):
+        if _within(top, place):
+            return f"holds {top}, and what is there no workload is shown"
+        if _within(place, top) and not any(
+                _within(path, one) and _within(place, one) for one in _tops(tree.files, _WHERE_NAMED)):
+            return f"lies in {top}, and what is there no workload is shown"
+    if any(_within(place, tree.files.real(hidden)) for hidden in view.hidden):
+        return "is Weir's own, or a registered database's socket"
+    return ""
+
+
+def _tops(files: Files, names: tuple[str, ...]) -> Iterator[str]:
+    yield from dict.fromkeys((*names, *map(files.real, names)))
 
 
 def _hidden(tree: _Tree, view: View, path: str) -> bool:
@@ -257,7 +319,9 @@ def _cover(tree: _Tree, target: str, real: str) -> None:
 def _bind(tree: _Tree, bind: Bind) -> None:
     target = tree.resolve(bind.target)
     shown = tree.host(target)
-    real = shown or tree.files.real(bind.target)
+    real, looked = (shown, set()) if shown else _follow(bind.target, lambda here: _link(tree.files, here))
+    if _way_out(tree, real, looked):
+        return                        # to what it would then be shown: the user's own files elsewhere
     kind = tree.files.kind(real)
     if kind not in ("", "file") or (not kind and bind.absent == "skip"):
         return
@@ -283,7 +347,7 @@ def _sockets(tree: _Tree, view: View) -> None:
 
 def _appended(files: Files, own: str, added: str) -> bytes | None:
     """None where the file is not PEM or cannot be read: it is left as it is, and its client says what it thinks."""
-    before, after = files.content(own) if own else b"", files.content(added)
+    before, after = files.content(own) if own else b"", files.content(files.real(added))
     if before is None or after is None or (before and b"-----BEGIN " not in before):
         return None
     return before + (b"" if not before or before.endswith(b"\n") else b"\n") + after
@@ -314,10 +378,10 @@ def _rebuild(tree: _Tree, directory: str) -> None:
         if tree.files.kind(outside) == "link":
             tree.symlink(tree.files.link(outside), inside, outside)
         else:
-            tree.mount("--bind" if covering.writable else "--ro-bind", outside, inside)
+            tree.mount("--bind" if covering.writable else "--ro-bind", outside, inside, covering.pinned)
     for mount in inner:
         if mount.source is not None:
-            tree.mount("--bind" if mount.writable else "--ro-bind", mount.source, mount.target)
+            tree.mount("--bind" if mount.writable else "--ro-bind", mount.source, mount.target, mount.pinned)
 
 
 def _find(tree: _Tree, name: str, search: str, cwd: str) -> Command | NoCommand:

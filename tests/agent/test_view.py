@@ -5,7 +5,7 @@ import posixpath
 
 import pytest
 
-from agent.view import Bind, Command, Data, NoCommand, Rendered, View, render_view, shows
+from agent.view import Bind, Command, Data, NoCommand, Pinned, Rendered, View, render_view, shows
 
 HOME = "/home/ann"
 WEIR = ("/etc/weir", "/run/weir", "/var/lib/weir")
@@ -96,7 +96,7 @@ def rendered(made: View, more: dict[str, bytes | str | None] | None = None, argv
 def mounts(found: Rendered) -> list[tuple[str | Data, ...]]:
     """bubblewrap's options, each with its arguments."""
     width = {"--proc": 1, "--dev": 1, "--tmpfs": 1, "--perms": 1, "--remount-ro": 1, "--chdir": 1}
-    words, options = list(found.arguments), []
+    words, options = [one.path if isinstance(one, Pinned) else one for one in found.arguments], []
     while words:
         count = 1 + width.get(str(words[0]), 2)
         options.append(tuple(words[:count]))
@@ -163,6 +163,82 @@ def test_a_directory_behind_a_link_is_there_by_both_names() -> None:
     assert at(found, "/work") == [("--bind", "/srv/data", "/work")]
 
 
+# what a crew may not choose
+
+
+def refused(made: View, more: dict[str, bytes | str | None]) -> str:
+    found = rendered(made, more)
+    assert isinstance(found.command, NoCommand)
+    assert (found.command.code, found.arguments) == (125, ())
+    return found.command.text
+
+
+LIB = HOME + "/tools/lib"
+
+
+@pytest.mark.parametrize("to", ["/run", "../../../run", "/proc", "/tmp", "/home/bob", "/srv/data", "/home",
+                                "/var/lib/weir", "../../../srv/data"])
+@pytest.mark.parametrize("link", [LIB, HOME + "/tools"])
+def test_a_name_through_its_own_directory_leads_nowhere_else(link: str, to: str) -> None:
+    """directories = ["~"], read_only = ["~/tools/lib"]: the crew makes links there, and waits for the next start."""
+    more: dict[str, bytes | str | None] = {link: f"-> {to}"}
+    more |= {f"{place}/lib": None for place in ("/proc", "/srv/data", "/run", "/home/bob", "/tmp", "/home",
+                                                "/var/lib/weir")}
+    text = refused(view(readable=(LIB,)), more)
+    assert text.startswith(f"{LIB} leads to ")
+    assert f"outside of {HOME}" in text
+
+
+def test_also_behind_a_link_of_the_operators() -> None:
+    """By its name it lies elsewhere."""
+    more: dict[str, bytes | str | None] = {"/opt/tools": f"-> ..{HOME}/work", HOME + "/work/lib": "-> /srv/data"}
+    assert "leads to /srv/data" in refused(view(readable=("/opt/tools/lib",)), more)
+    more = {"/opt/lib": f"-> {HOME}/lib", HOME + "/lib": "-> /srv/data"}
+    assert "leads to /srv/data" in refused(view(readable=("/opt/lib",)), more)
+
+
+def test_a_link_within_its_own_directory_is_followed() -> None:
+    found = rendered(view(readable=(LIB,)), {LIB: "-> ../work"})
+    assert at(found, HOME + "/work") == [("--ro-bind", HOME + "/work", HOME + "/work")]
+    found = rendered(view(writable=("/work",), readable=("/work/lib",)), {
+        "/work": "-> srv/data", "/srv/data/lib": "-> other", "/srv/data/other": None})
+    assert at(found, "/srv/data/other") == [("--ro-bind", "/srv/data/other", "/srv/data/other")]
+
+
+@pytest.mark.parametrize("path", ["/", "/run", "/run/postgresql", "/tmp", "/var/tmp", "/var", "/proc", "/proc/1",
+                                  "/sys", "/sys/fs", "/dev", "/dev/shm", "/link", "/link/deeper"])
+@pytest.mark.parametrize("writable", [True, False])
+def test_the_hosts_own_places_are_shown_to_nobody(path: str, writable: bool) -> None:
+    made = view(writable=(HOME, path) if writable else (HOME,), readable=() if writable else (path,))
+    text = refused(made, {path: None, "/run/postgresql": None, "/var/tmp": None, "/dev": None, "/sys/fs": None,
+                          "/link": "-> run", "/run/deeper": None})
+    assert "no workload is shown" in text
+    assert text.startswith(f"{path} ")
+
+
+def test_what_the_configuration_names_below_tmp_is_shown() -> None:
+    found = rendered(view(readable=("/tmp/shared",)), {"/tmp/shared": None})
+    assert at(found, "/tmp/shared") == [("--ro-bind", "/tmp/shared", "/tmp/shared")]
+    assert "lies in /run" in refused(view(readable=("/tmp/shared",)), {"/tmp/shared": "-> ../run/weir/trust"})
+
+
+def test_what_a_crew_may_move_is_pinned() -> None:
+    """And in a directory that is rebuilt each of what is in it."""
+    directory = posixpath.dirname(ROOT_CRT)
+    found = rendered(view(readable=("/opt/venv", HOME + "/work"), binds=(Bind(AUTHORITIES, ROOT_CRT, True, "make"),)),
+                     {directory + "/postgresql.key": b""})
+    assert {one.path for one in found.arguments if isinstance(one, Pinned)} == {
+        HOME, HOME + "/work", "/opt/venv", directory + "/postgresql.key"}
+
+
+def test_a_root_file_does_not_lead_to_what_is_not_shown() -> None:
+    """The user's private key is PEM as well."""
+    own, key = "/srv/data/own.pem", HOME + "/.ssh/id"
+    made = view(writable=("/srv/data",), binds=(Bind(AUTHORITIES, own, True),))
+    found = rendered(made, {own: f"-> {key}", key: ROOTS})
+    assert not [option for option in mounts(found) if isinstance(option[1], Data)]
+
+
 # nothing of Weir's
 
 
@@ -178,7 +254,7 @@ def test_a_link_to_weirs_directory_is_not_bound() -> None:
 
 
 def test_weirs_directories_are_covered_where_their_parent_is_shown() -> None:
-    found = rendered(view(readable=("/var",)))
+    found = rendered(view(readable=("/var/lib",)))
     options = mounts(found)
     for path in ("/etc/weir", "/var/lib/weir"):
         assert at(found, path) == [("--tmpfs", path)]
@@ -187,9 +263,9 @@ def test_weirs_directories_are_covered_where_their_parent_is_shown() -> None:
 
 
 def test_covered_at_every_place_where_it_would_show() -> None:
-    found = rendered(view(readable=("/lib-of-var",)), {"/lib-of-var": "-> /var"})
+    found = rendered(view(readable=("/lib-of-var",)), {"/lib-of-var": "-> /var/lib"})
     assert at(found, "/var/lib/weir") == [("--tmpfs", "/var/lib/weir")]
-    assert at(found, "/lib-of-var/lib/weir") == [("--tmpfs", "/lib-of-var/lib/weir")]
+    assert at(found, "/lib-of-var/weir") == [("--tmpfs", "/lib-of-var/weir")]
 
 
 def test_a_hidden_file_is_covered_as_a_file() -> None:
