@@ -19,7 +19,7 @@ from agent.channel import ChannelError
 from agent.config import DNS_PORT
 from agent.contract import control, messages
 from agent.contract.control import Answered, Failed, Message, Refused
-from agent.control import OWN_ERROR, Peer
+from agent.control import OWN_ERROR, Lately, Peer
 from agent.identity import groups_of, subject_of
 from agent.journal import backlog, plain
 from agent.launch import HOST, Ended, Launched
@@ -43,6 +43,7 @@ class Launches:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._running: set[int] = set()
+        self._refused = Lately()
 
     def has(self, owner: int) -> bool:
         return owner in self._running
@@ -77,13 +78,15 @@ class Launches:
         caller, named = _caller(peer), _account(request.user) if request.user else None
         if caller is None:
             return Failed(OWN_ERROR, f"uid {peer.uid} has no name on this host")
-        owner = agent.owners.draw()
-        launch = resolve_run(
-            request, next((one for one in agent.config.workloads if one.name == request.workload), None), caller, named,
-            self._surroundings(owner, request.workload))
-        if isinstance(launch, Refusal):
-            agent.tell("launch.refused", {"by": caller.name, "reason": launch.text}, request.workload)
-            return Failed(launch.code, launch.text)
+        workload = next((one for one in agent.config.workloads if one.name == request.workload), None)
+        allowed = resolve_run(request, workload, caller, named, self._surroundings())
+        if workload is None or isinstance(allowed, Refusal):
+            refusal = allowed if isinstance(allowed, Refusal) else Refusal("there is no such workload")
+            self._tell_refused(peer, caller, refusal.text, workload.name if workload else "")
+            return Failed(refusal.code, refusal.text)
+        owner = agent.owners.draw()   # only here: whoever may start nothing uses up none, and has nothing written
+        launch = msgspec.structs.replace(
+            allowed, number=owner, owner=owner, cgroup=str(agent.kernel.slice / f"{workload.name}-{owner}"))
         account = named or caller
         start = Start(owner, launch.workload, launch.uid, account.name, _unix_groups(launch.gid, launch.groups),
                       launch.cgroup, time.time_ns(), command=plain(mask_text(os.fsdecode(launch.argv[0]))),
@@ -95,7 +98,7 @@ class Launches:
             network = await self.network(owner, launch.workload, launch.network)
         except (OSError, RuntimeError, ChannelError) as reason:
             agent.networks.close(owner)
-            agent.tell("launch.refused", {"by": caller.name, "reason": f"no network: {reason}"}, request.workload)
+            self._tell_refused(peer, caller, f"no network: {reason}", workload.name)
             return Failed(OWN_ERROR, f"nothing was started, for it has no {launch.network} network: {reason}")
         self._running.add(owner)
         try:
@@ -116,13 +119,19 @@ class Launches:
             agent.sharing.take(start, weak)
         return None
 
-    def _surroundings(self, owner: int, workload: str) -> Surroundings:
+    def _tell_refused(self, peer: Peer, caller: Account, reason: str, workload: str) -> None:
+        """Once a second for each user: what is asked is theirs to choose, and so is how often."""
+        if times := self._refused.again(peer.uid):
+            self._agent.tell("launch.refused", {"by": caller.name, "reason": reason, "times": times}, workload)
+
+    def _surroundings(self) -> Surroundings:
+        """Without a number: that is drawn for who may start something."""
         agent = self._agent
         config = agent.config
         return Surroundings(
-            number=owner, owner=owner, cgroup=str(agent.kernel.slice / f"{workload}-{owner}"),
-            hidden=(str(config.directory), str(config.run), str(config.state)), withheld=agent.accounts.own_groups,
-            trust=agent.trust, resolv=str(agent.resolv) if agent.resolv.exists() else "",
+            number=0, owner=0, cgroup="", hidden=(str(config.directory), str(config.run), str(config.state)),
+            withheld=agent.accounts.own_groups, trust=agent.trust,
+            resolv=str(agent.resolv) if agent.resolv.exists() else "",
             socket_directory=str(config.run / local.DIRECTORY), sockets=local.links(config.targets),
             real_sockets=local.real_sockets(config.targets))
 

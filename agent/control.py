@@ -102,6 +102,24 @@ class Groups:
     auditors: int
 
 
+class Lately:
+    """What was recorded less than QUIET seconds ago: whoever asks again and again fills no disk."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._known: OrderedDict[object, tuple[float, int]] = OrderedDict()
+
+    def again(self, key: object) -> int:
+        """How often it was asked about this since it said so last; 0: not to be recorded."""
+        now = self._clock()
+        last, untold = self._known.pop(key, (0.0, 0))
+        quiet = bool(last) and now - last <= QUIET
+        self._known[key] = (last, untold + 1) if quiet else (now, 0)
+        while len(self._known) > AT_ONCE:
+            self._known.popitem(last=False)
+        return 0 if quiet else untold + 1
+
+
 class Refusal(Exception):
     pass
 
@@ -118,7 +136,7 @@ class Control:
         self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: Counter[int] = Counter()
-        self._lately: OrderedDict[tuple[int, str], float] = OrderedDict()
+        self._lately = Lately()
         self._kept: list[socket.socket] = []
 
     def open(self) -> None:
@@ -244,12 +262,7 @@ class Control:
         self._refuse(peer, type(request).__name__, f"only root{others} may do this")
 
     def _refuse(self, peer: Peer, what: str, reason: str) -> None:
-        now = time.monotonic()
-        last = self._lately.get((peer.uid, reason), 0.0)
-        if not last or now - last > QUIET:
-            self._lately[(peer.uid, reason)] = now
-            while len(self._lately) > AT_ONCE:
-                self._lately.popitem(last=False)
+        if self._lately.again((peer.uid, reason)):
             self._tell("control.refused", {"pid": peer.pid, "uid": peer.uid, "asked": what, "reason": reason})
         raise Refusal(reason)
 

@@ -15,7 +15,7 @@ import pytest
 from agent import control as controls
 from agent.asking import AskingError, NotRunning, ask, control_path
 from agent.contract import control
-from agent.control import Control, Groups, Peer, find_peer
+from agent.control import Control, Groups, Lately, Peer, find_peer
 from agent.frames import Frames, send
 
 
@@ -295,3 +295,15 @@ def test_where_the_agent_listens(tmp_path: Path) -> None:
     ):
         file.write_text(text)
         assert control_path(str(file)) == Path(wanted, "control.sock")
+
+
+def test_what_is_asked_again_and_again_is_counted() -> None:
+    now = [10.0]
+    lately = Lately(lambda: now[0])
+    assert [lately.again(7) for _ in range(3)] == [1, 0, 0]
+    assert lately.again(8) == 1
+    now[0] += 1.5
+    assert [lately.again(7), lately.again(7)] == [3, 0]
+    for one in range(controls.AT_ONCE + 1):
+        lately.again(("uid", one))
+    assert lately.again(7) == 1, "it remembers so many and no more"

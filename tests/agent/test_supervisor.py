@@ -9,6 +9,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from pathlib import Path
 import pytest
 from standin.host import CGROUPS, CONFIG, PORT, Host
 
+from agent.contract import control
+from agent.frames import Frames, send
 from agent.services import AHEAD
 
 pytestmark = pytest.mark.kernel
@@ -130,6 +133,30 @@ def test_codes_and_words_come_back(steady: Host) -> None:
     done = steady.weir("run", "--workload", "nobody-knows", "--user", "games", "--", "id")
     assert (done.returncode, done.stderr) == (125, "weir: there is no workload 'nobody-knows'\n")
     assert "name an unprivileged user" in steady.weir("run", "--workload", "crew", "--", "id").stderr
+
+
+def test_who_may_start_nothing_fills_no_recording(steady: Host) -> None:
+    """Whatever workload it names: one event a second, of no workload, and no number is used up."""
+    def numbers() -> object:
+        return json.loads((steady.base / "run" / "owners.json").read_text())["next"]
+
+    before, made = numbers(), len(steady.events("launch.refused"))
+    began = time.monotonic()
+    for number in range(50):
+        with socket.socket(socket.AF_UNIX) as one:
+            one.connect(str(steady.base / "run" / "control.sock"))
+            send(one, control.render_frame(control.Run(f"mine-{number}", "", (b"id",), b"/", {}, False)), [0, 1, 2])
+            body = Frames(one, control.LIMIT).next()
+            assert body is not None
+            assert f"there is no workload 'mine-{number}'" in str(control.parse_to_runner(body))
+    seconds = time.monotonic() - began
+    assert numbers() == before
+    steady.until(lambda: steady.events("launch.refused")[made:], "launch.refused")
+    assert steady.run("/bin/true")[0] == 0       # in the recording after them
+    steady.until(lambda: [one for one in steady.events("exit") if one["code"] == "0"], "exit")
+    found = steady.events("launch.refused")[made:]
+    assert 1 <= len(found) <= seconds + 1
+    assert {one["workload"] for one in found} == {""}
 
 
 def test_what_a_launch_leaves_in_the_recording(steady: Host) -> None:
