@@ -181,8 +181,9 @@ class Containment:
         with self._tracefs() as tracefs:
             command = [
                 *python_module("probes.loader"), "--bpffs", str(self.bpffs), "--tracefs", str(tracefs), "--cgroup",
-                str(self._slice.root), "--slice", str(self.slice), "--port", str(self._rules.port), "--headers",
-                str(self._headers), "--control", str(bound(self._run / "control.sock")), *resolver]
+                str(self._slice.root), "--slice", str(self.slice), "--port", str(self._rules.port), "--netns",
+                str(self._own), "--headers", str(self._headers), "--control", str(bound(self._run / "control.sock")),
+                *resolver]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=_LOAD, cwd="/",
                                       stdin=subprocess.DEVNULL)
@@ -225,6 +226,12 @@ class Containment:
             raise ValueError(f"{len(local)} registered places on loopback, {links.PLACES} is the most")
         self._places = frozenset(abi.render_place(address, port) for address, port in local)
         self._write_places(self._places)
+
+    def know_doors(self, descriptors: Iterable[int]) -> None:
+        """Sockets at which crews find Weir, in whatever network namespace.  The probes lead crews to these alone,
+        whoever else has their address and port."""
+        for one in descriptors:
+            libbpf.update(self._map("doors"), struct.pack("=i", one), struct.pack("=I", 1))
 
     def _write_places(self, places: frozenset[bytes]) -> None:
         fd = self._map("places")
@@ -539,7 +546,7 @@ class Containment:
         return links.missing(self.bpffs, self._slice.root, self.slice, self._tags, self._hooks())
 
     def _settings_problems(self) -> list[str]:
-        expected = abi.render_settings(cgroups.cgroup_id(self.slice), self._slice.level, self._rules.port,
+        expected = abi.render_settings(cgroups.cgroup_id(self.slice), self._own, self._slice.level, self._rules.port,
                                        self._rules.resolver)
         try:
             with links.opened(links.map_pin(self.bpffs, "settings")) as fd:

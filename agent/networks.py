@@ -32,6 +32,7 @@ class Kernel(Protocol):
     """Of agent.kernel.Kernel."""
 
     def contain(self, namespace: Namespace, name: str) -> None: ...
+    def know_doors(self, descriptors: Iterable[int]) -> None: ...
     def let_go(self, cookie: int) -> None: ...
 
 
@@ -125,11 +126,14 @@ class Networks:
             namespace.close()
             raise
         listeners: list[socket] = []
+        dns: list[socket] = []
         try:
             listeners = namespace.call(lambda: open_listeners(self._port))
-            return Network(namespace, tuple(listeners), tuple(namespace.call(lambda: open_dns(self._resolver))))
+            dns = namespace.call(lambda: open_dns(self._resolver))
+            self._kernel.know_doors([one.fileno() for one in (*listeners, *dns)])
+            return Network(namespace, tuple(listeners), tuple(dns))
         except BaseException:
-            close_all(listeners)
+            close_all((*listeners, *dns))
             self._kernel.let_go(namespace.cookie)
             namespace.close()
             raise

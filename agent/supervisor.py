@@ -144,6 +144,7 @@ class Agent:
         await self._end_predecessors()
         self.listeners = open_listeners(config.enforcer.port)
         self.dns = open_dns(config.dns.listen)
+        await asyncio.to_thread(self.kernel.know_doors, [one.fileno() for one in (*self.listeners, *self.dns)])
         self.local = local.open_local(config.run / local.DIRECTORY, config.targets)
         self.networks = Networks(
             self.kernel, config.enforcer.port, config.dns.listen, lambda network: self.enforcer.give(network),

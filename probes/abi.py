@@ -19,8 +19,8 @@ HIGHEST_OWNER: Final = 0xFFFFFFFE
 
 class Settings(ctypes.Structure):
     _fields_ = (
-        ("slice", ctypes.c_uint64), ("level", ctypes.c_uint32), ("listener", ctypes.c_uint16),
-        ("resolver_port", ctypes.c_uint16), ("resolver", ctypes.c_uint8 * 16))
+        ("slice", ctypes.c_uint64), ("netns", ctypes.c_uint64), ("level", ctypes.c_uint32),
+        ("listener", ctypes.c_uint16), ("resolver_port", ctypes.c_uint16), ("resolver", ctypes.c_uint8 * 16))
 
 
 class Joined(ctypes.Structure):
@@ -82,13 +82,15 @@ def unpacked(raw: bytes) -> str:
     return str(one.ipv4_mapped or one)
 
 
-def render_settings(slice_id: int, level: int, listener: int, resolver: tuple[str, int] | None) -> bytes:
+def render_settings(
+    slice_id: int, netns: int, level: int, listener: int, resolver: tuple[str, int] | None,
+) -> bytes:
     """Raises ValueError where a port or the address is none."""
     for port in (listener, *([resolver[1]] if resolver else [])):
         if not 0 < port < 1 << 16:
             raise ValueError(f"{port} is no port")
     address = packed(resolver[0]) if resolver else bytes(16)
-    return bytes(Settings(slice_id, level, listener, resolver[1] if resolver else 0,
+    return bytes(Settings(slice_id, netns, level, listener, resolver[1] if resolver else 0,
                           (ctypes.c_uint8 * 16).from_buffer_copy(address)))
 
 

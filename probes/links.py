@@ -78,6 +78,7 @@ MAPS: Final[Mapping[str, Map]] = {
     "turns": Map(libbpf.LRU_HASH, ctypes.sizeof(abi.Turn), 8, TURNS),
     "overs": Map(libbpf.LRU_HASH, ctypes.sizeof(abi.Turn), ctypes.sizeof(abi.Over), TURNS),
     "origins": Map(libbpf.SK_STORAGE, 4, ctypes.sizeof(abi.Origin), 0),
+    "doors": Map(libbpf.SK_STORAGE, 4, 4, 0),
     "makers": Map(libbpf.SK_STORAGE, 4, ctypes.sizeof(abi.Maker), 0),
     "ring": Map(libbpf.RINGBUF, 0, 0, abi.RING_BYTES),
 }

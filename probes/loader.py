@@ -1,7 +1,7 @@
 """Compiles, loads and attaches the programs of bpf/, says so, and ends: bcc holds 130 MB.  The only importer of bcc.
 
-    python -I -m probes.loader --bpffs DIR --tracefs DIR --cgroup ROOT --slice DIR --port N [--resolver ADDRESS PORT]
-        [--headers DIR] [--control NAME]
+    python -I -m probes.loader --bpffs DIR --tracefs DIR --cgroup ROOT --slice DIR --port N --netns COOKIE
+        [--resolver ADDRESS PORT] [--headers DIR] [--control NAME]
 
 Links and maps are pinned below --bpffs.  On success one JSON object on standard output and 0; else a message on
 standard error and 1, and what was in place stays in place.  With --control (the name that the agent's control socket
@@ -70,6 +70,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("bpffs", "tracefs", "cgroup", "slice"):
         parser.add_argument(f"--{name}", required=True, type=Path)
     parser.add_argument("--port", required=True, type=int)
+    parser.add_argument("--netns", required=True, type=int)
     parser.add_argument("--resolver", nargs=2, metavar=("ADDRESS", "PORT"))
     parser.add_argument("--headers", type=Path)
     parser.add_argument("--control", type=Path)
@@ -81,7 +82,7 @@ def load(given: argparse.Namespace) -> tuple[list[str], list[str], str]:
     ValueError."""
     resolver = (given.resolver[0], int(given.resolver[1])) if given.resolver else None
     level = len(given.slice.relative_to(given.cgroup).parts)
-    settings = abi.render_settings(given.slice.stat().st_ino, level, given.port, resolver)
+    settings = abi.render_settings(given.slice.stat().st_ino, given.netns, level, given.port, resolver)
     fields = libbpf.tracepoint_fields(given.tracefs, TASK_EVENT)
     if any(fields.get(name) != place for name, place in _NEWTASK.items()):
         raise PlatformError(f"this kernel's {TASK_EVENT} has another layout: {fields}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,6 +21,7 @@ from agent import cgroups
 from agent.attribution import Origin
 from agent.containment import Containment
 from agent.techniques import Where
+from probes import libbpf, links
 
 NAME = f"wt{os.getpid()}"
 PORT = 15997                          # of the listeners
@@ -54,6 +56,7 @@ for _ in range(int(sys.argv[1])):
 print(json.dumps(said), flush=True)
 """
 TOO_FAST, NOBODY = "Cannot assign requested address", "Connection refused"      # to who connects in FLOOD
+AS_NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--", PYTHON, "-I", "-c"]
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -158,10 +161,14 @@ def listener(family: socket.AddressFamily = socket.AF_INET) -> Iterator[socket.s
         one.bind(("127.0.0.1" if family == socket.AF_INET else "::1", PORT))
         one.listen(64)
         one.settimeout(5)
+        if (doors := Path("/run", NAME, "bpf/doors")).exists():
+            with links.opened(doors) as fd:
+                libbpf.update(fd, struct.pack("=i", one.fileno()), struct.pack("=I", 1))
         yield one
 
 
 def cookie(one: socket.socket) -> int:
+    """Of its network namespace."""
     return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, 71, 8), "little")
 
 
@@ -169,3 +176,22 @@ def whose(block: Block, accepted: socket.socket) -> Origin | None:
     address, port = accepted.getpeername()[:2]
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     return block.containment.take(cookie(accepted), socket.inet_pton(family, address), port)
+
+
+def line(process: subprocess.Popen[str], said: str = "") -> str:
+    """Its next line, after it was told `said`."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    if said:
+        process.stdin.write(said + "\n")
+        process.stdin.flush()
+    return process.stdout.readline().strip()
+
+
+@contextmanager
+def outsider(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A user who is nobody's crew."""
+    with subprocess.Popen([*AS_NOBODY, script, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True) as process:
+        yield process
+        process.kill()

@@ -28,6 +28,7 @@
 
 struct settings {               /* array of one */
 	u64 slice;              /* id of the crews' cgroup: its directory's inode */
+	u64 netns;              /* SO_NETNS_COOKIE of the agent's network namespace */
 	u32 level;              /* its depth below the root of cgroup v2 */
 	u16 listener;           /* TCP port on 127.0.0.1 and ::1 */
 	u16 resolver_port;      /* 0: no DNS server may be asked */

@@ -23,11 +23,13 @@ static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, struct setting
 		return REFUSE;
 	if (is_resolver(s, to, origin->port)) {
 		origin->verdict = VERDICT_DNS;
-		return record_in_turn(crew, origin) ? PASS : REFUSE;
+		if (!record_in_turn(crew, origin))
+			return REFUSE;
+		return resolves(ctx, s, IPPROTO_TCP) ? PASS : nobody_there();
 	}
 	u32 place[4] = { to[0], to[1], to[2], to[3] };
-	if (is_mapped(to) ? to[3] == 0 : to[0] == 0 && to[1] == 0 && to[2] == 0 && to[3] == 0)
-		place[3] = is_mapped(to) ? LOOPBACK4 : bpf_htonl(1);    /* no address means this host's */
+	if (is_unspecified(to))
+		set_loopback(place);                            /* no address means this host's */
 	if (origin->port == s->listener && is_loopback(place)) {
 		origin->verdict = VERDICT_REFUSED;              /* the listener is not dialled by hand */
 		record_in_turn(crew, origin);
@@ -45,16 +47,12 @@ static __always_inline int connect_tcp(struct bpf_sock_addr *ctx, struct setting
 		origins.sk_storage_delete(ctx->sk);
 		return REFUSE;
 	}
-	if (family == 4) {
-		ctx->user_ip4 = LOOPBACK4;
-	} else if (is_mapped(to)) {
-		ctx->user_ip6[3] = LOOPBACK4;                   /* stays v4-mapped */
-	} else {
-		ctx->user_ip6[0] = 0;
-		ctx->user_ip6[1] = 0;
-		ctx->user_ip6[2] = 0;
-		ctx->user_ip6[3] = bpf_htonl(1);
+	set_loopback(place);
+	if (!is_door(ctx, place, s->listener, IPPROTO_TCP)) {
+		origins.sk_storage_delete(ctx->sk);
+		return nobody_there();
 	}
+	dial(ctx, family, place);
 	ctx->user_port = bpf_htons(s->listener);
 	return PASS;
 }

@@ -25,22 +25,58 @@ static __always_inline bool record_in_turn(struct crew *crew, struct origin *ori
 	return false;
 }
 
+static __always_inline int nobody_there(void)
+{
+	bpf_set_retval(-111);                                   /* ECONNREFUSED: who waits for a server asks again */
+	return REFUSE;
+}
+
 #define NOBODY 0                                                /* no listener there */
 #define OTHERS 1
 #define OWN 2
 
+/* Gives its size. */
+static __always_inline u32 tuple_to(struct bpf_sock_tuple *tuple, u32 *to, u16 port)
+{
+	if (is_mapped(to)) {
+		tuple->ipv4.daddr = to[3];
+		tuple->ipv4.dport = bpf_htons(port);
+		return sizeof(tuple->ipv4);
+	}
+	__builtin_memcpy(tuple->ipv6.daddr, to, 16);
+	tuple->ipv6.dport = bpf_htons(port);
+	return sizeof(tuple->ipv6);
+}
+
+/* Whether who would be given what is sent there is Weir: the agent notes its sockets in `doors`.  Somebody else may have
+ * taken the port where no agent has it. */
+static __always_inline bool is_door(void *ctx, u32 *to, u16 port, u32 protocol)
+{
+	struct bpf_sock_tuple tuple = {};
+	u32 size = tuple_to(&tuple, to, port);
+	struct bpf_sock *found;
+	if (protocol == IPPROTO_TCP)
+		found = bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	else
+		found = bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!found)
+		return false;
+	bool door = doors.sk_storage_get(found, 0, 0) != 0;
+	bpf_sk_release(found);
+	return door;
+}
+
+/* Of another host's there is nothing to look at. */
+static __always_inline bool resolves(void *ctx, struct settings *s, u32 protocol)
+{
+	u32 *resolver = (u32 *)s->resolver;
+	return !is_loopback(resolver) || is_door(ctx, resolver, s->resolver_port, protocol);
+}
+
 static __always_inline int whose_listener(struct bpf_sock_addr *ctx, struct crew *crew, u32 *to, u16 port)
 {
 	struct bpf_sock_tuple tuple = {};
-	u32 size = sizeof(tuple.ipv6);
-	if (is_mapped(to)) {
-		tuple.ipv4.daddr = to[3];
-		tuple.ipv4.dport = bpf_htons(port);
-		size = sizeof(tuple.ipv4);
-	} else {
-		__builtin_memcpy(tuple.ipv6.daddr, to, 16);
-		tuple.ipv6.dport = bpf_htons(port);
-	}
+	u32 size = tuple_to(&tuple, to, port);
 	struct bpf_sock *listener = bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!listener)
 		return NOBODY;
@@ -65,10 +101,8 @@ static __always_inline int connect_local(struct bpf_sock_addr *ctx, struct crew 
 	int whose = whose_listener(ctx, crew, to, origin->port);
 	if (whose == OTHERS)
 		return -1;
-	if (whose == NOBODY) {
-		bpf_set_retval(-111);                           /* ECONNREFUSED: who waits for a server asks again */
-		return REFUSE;
-	}
+	if (whose == NOBODY)
+		return nobody_there();
 	origin->verdict = VERDICT_LOCAL;
 	if (!set_mark(ctx, local_mark(crew->owner, crew->cgroup)))
 		return REFUSE;
@@ -82,6 +116,16 @@ static __always_inline int connect_local(struct bpf_sock_addr *ctx, struct crew 
 	return PASS;
 }
 
+/* Where Weir listens, in its own network namespace, is root's to bind: with it somebody else would keep the agent out. */
+static __always_inline int bind_outside(struct bpf_sock_addr *ctx, struct settings *s, u32 *to, u16 port)
+{
+	bool listener = ctx->protocol == IPPROTO_TCP && port == s->listener && (is_unspecified(to) || is_listener(to));
+	if ((!listener && !is_resolver(s, to, port)) || is_root() || bpf_get_netns_cookie(ctx) != s->netns)
+		return PASS;
+	bpf_set_retval(-98);                                    /* EADDRINUSE */
+	return REFUSE;
+}
+
 /* The listeners' port is no crew's to bind, nor is the resolver's: whoever has it gets what others send there.  Nor is any
  * at which somebody else listens: where the kernel lets several sockets of a user have it (SO_REUSEPORT), connections to
  * the other one would come to the crew's and be dropped. */
@@ -92,8 +136,10 @@ static __always_inline int on_bind(struct bpf_sock_addr *ctx, u32 *to)
 		return REFUSE;
 	u16 port = bpf_ntohs(ctx->user_port);
 	struct crew crew = who(ctx, s);
-	if (!crew.hook || !port)
+	if (!port)
 		return PASS;
+	if (!crew.hook)
+		return bind_outside(ctx, s, to, port);
 	if (port == s->listener || port == s->resolver_port)
 		return REFUSE;
 	if (ctx->protocol == IPPROTO_TCP && whose_listener(ctx, &crew, to, port) == OTHERS) {

@@ -36,6 +36,16 @@ struct makers_table_t {
 __attribute__((section("maps/sk_storage:" PIN "makers"))) struct makers_table_t makers = { .flags = BPF_F_NO_PREALLOC };
 BPF_ANNOTATE_KV_PAIR(makers, int, struct maker);
 
+struct doors_table_t {
+	int key;
+	u32 leaf;
+	void *(*sk_storage_get)(void *, void *, int);
+	int (*sk_storage_delete)(void *);
+	u32 flags;
+};
+__attribute__((section("maps/sk_storage:" PIN "doors"))) struct doors_table_t doors = { .flags = BPF_F_NO_PREALLOC };
+BPF_ANNOTATE_KV_PAIR(doors, int, u32);
+
 struct ring_table_t {
 	int key;
 	u32 leaf;
@@ -113,4 +123,31 @@ static __always_inline bool is_loopback(u32 *address)
 {
 	return is_mapped(address) ? (address[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000)
 				  : address[0] == 0 && address[1] == 0 && address[2] == 0 && address[3] == bpf_htonl(1);
+}
+
+/* By address: 127.0.0.1, ::1. */
+static __always_inline bool is_listener(u32 *address)
+{
+	return is_loopback(address) && address[3] == (is_mapped(address) ? LOOPBACK4 : bpf_htonl(1));
+}
+
+/* 0.0.0.0, ::ffff:0.0.0.0, ::. */
+static __always_inline bool is_unspecified(u32 *address)
+{
+	return address[3] == 0 && (is_mapped(address) || (address[0] == 0 && address[1] == 0 && address[2] == 0));
+}
+
+/* v4-mapped stays so. */
+static __always_inline void set_loopback(u32 *address)
+{
+	bool mapped = is_mapped(address);
+	address[0] = address[1] = 0;
+	address[2] = mapped ? MAPPED : 0;
+	address[3] = mapped ? LOOPBACK4 : bpf_htonl(1);
+}
+
+/* Uid 0 of the initial user namespace, which no crew has. */
+static __always_inline bool is_root(void)
+{
+	return (u32)bpf_get_current_uid_gid() == 0;
 }

@@ -6,7 +6,7 @@ static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, u32 *to)
 		return REFUSE;
 	if (!who(ctx, s).hook)
 		return PASS;
-	return is_resolver(s, to, bpf_ntohs(ctx->user_port)) ? PASS : REFUSE;
+	return is_resolver(s, to, bpf_ntohs(ctx->user_port)) && resolves(ctx, s, IPPROTO_UDP) ? PASS : REFUSE;
 }
 
 int sendmsg4(struct bpf_sock_addr *ctx)
@@ -135,14 +135,14 @@ int egress(struct __sk_buff *packet)
 	if (!s || !look(packet, &seen))
 		return REFUSE;
 	if (is_resolver(s, seen.to, seen.to_port))
-		return seen.protocol != IPPROTO_UDP || may_ask(packet, s) ? PASS : REFUSE;
+		return resolves(packet, s, seen.protocol) && (seen.protocol != IPPROTO_UDP || may_ask(packet, s)) ? PASS : REFUSE;
 	if (seen.protocol != IPPROTO_TCP || !is_loopback(seen.to))
 		return REFUSE;
 	/* A socket that is bound to another interface sends what is for a loopback address to the wire. */
 	if (packet->ifindex != LOOPBACK_INTERFACE)
 		return REFUSE;
 	if (seen.to_port == s->listener)
-		return seen.to[3] == (is_mapped(seen.to) ? LOOPBACK4 : bpf_htonl(1)) ? PASS : REFUSE;
+		return is_listener(seen.to) && (!seen.opens || is_door(packet, seen.to, s->listener, IPPROTO_TCP)) ? PASS : REFUSE;
 	/* Within a workload: connect has marked who opens; who answers cannot begin anything. */
 	if (!seen.opens)
 		return is_local(packet->mark) || is_loopback(seen.from) ? PASS : REFUSE;

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,12 +25,16 @@ class Kernel:
     """`agent.kernel.Kernel`, as far as it goes here."""
 
     there: dict[int, str] = field(default_factory=dict)
+    doors: set[int] = field(default_factory=set)
     wrong: str = ""
 
     def contain(self, namespace: Namespace, name: str) -> None:
         if self.wrong:
             raise PlatformError(self.wrong)
         self.there[namespace.cookie] = name
+
+    def know_doors(self, descriptors: Iterable[int]) -> None:
+        self.doors.update(descriptors)
 
     def let_go(self, cookie: int) -> None:
         self.there.pop(cookie, None)

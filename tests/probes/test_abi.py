@@ -72,10 +72,10 @@ def test_addresses() -> None:
 def test_settings_refuse_what_is_no_port() -> None:
     for port in (0, -1, 65536):
         with pytest.raises(ValueError):
-            abi.render_settings(1, 1, port, None)
+            abi.render_settings(1, 2, 1, port, None)
         with pytest.raises(ValueError):
-            abi.render_settings(1, 1, 1, ("192.0.2.1", port))
-    assert abi.parse(abi.Settings, abi.render_settings(1, 1, 1, None)).resolver_port == 0
+            abi.render_settings(1, 2, 1, 1, ("192.0.2.1", port))
+    assert abi.parse(abi.Settings, abi.render_settings(1, 2, 1, 1, None)).resolver_port == 0
 
 
 def test_merged_headers(tmp_path: Path) -> None:

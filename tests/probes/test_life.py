@@ -14,6 +14,7 @@ from blockhost import DNS, DNS4, HEADERS, NAME, PORT, SERVER4, SINK, Block, list
 
 from agent import nft
 from agent.containment import Containment, _in_host
+from agent.netns import current_cookie
 from agent.processes import ENVIRONMENT, python_module
 from probes import libbpf, links
 from probes.links import PlatformError
@@ -25,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def loader(block: Block, tracefs: Path) -> list[str]:
     held = block.containment
     return [*python_module("probes.loader"), "--bpffs", str(held.bpffs), "--tracefs", str(tracefs), "--cgroup",
-            str(held.slice.parent), "--slice", str(held.slice), "--port", str(PORT), "--resolver", DNS4, str(DNS),
-            "--headers", str(HEADERS)]
+            str(held.slice.parent), "--slice", str(held.slice), "--port", str(PORT), "--netns", str(current_cookie()),
+            "--resolver", DNS4, str(DNS), "--headers", str(HEADERS)]
 
 
 def attached(block: Block) -> dict[str, int]:

@@ -84,6 +84,9 @@ class Containment:
     def register(self, places: Iterable[tuple[str, int]]) -> None:
         pass
 
+    def know_doors(self, descriptors: Iterable[int]) -> None:
+        pass
+
     def take(self, netns: int, address: bytes, port: int) -> Origin | None:
         return None
 
