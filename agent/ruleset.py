@@ -25,6 +25,7 @@ _LOOPBACK: Final = (("ip", "127.0.0.1"), ("ip6", "::1"))
 _LOCAL: Final = (("ip", "127.0.0.0/8"), ("ip6", "::1"))
 _MARKED: Final = f"meta mark & {LOCAL_MASK:#x} == {LOCAL_MARK:#x}"
 _SHORT: Final = f"meta mark {LOCAL_MARK:#x}/{LOCAL_MASK.bit_count()}"       # as nft before 1.0.8 lists it
+_AFTER_NAT: Final = 300
 _OPENS: Final = "syn / syn,ack"       # RFC 9293 3.1: SYN without ACK
 
 
@@ -103,20 +104,23 @@ def _nat(rules: Ruleset) -> Iterator[str]:
 
 
 def _output(rules: Ruleset) -> Iterator[str]:
-    """After the redirect, whose priority is lower."""
+    """After the redirect, whose priority is lower.  What a crew has bound to an address that is not this host's
+    (IP_FREEBIND) goes nowhere: whoever answers would answer there, on the wire."""
     yield from _chain("filter_output", "type filter hook output priority 0; policy accept;",
                       *_crews(rules, "jump crew_output"))
-    yield from _chain("crew_output", *_accept(
+    yield from _chain("crew_output", "fib saddr type != local counter drop", *_accept(
         _ends(rules, "daddr", "dport") + _resolver(rules, "daddr", "dport", ("tcp", "udp"))
         + _opened("daddr") + _answers()), "counter drop")
 
 
 def _wire() -> Iterator[str]:
-    """What is for a loopback address leaves by no other interface (RFC 1122 3.2.1.3): a socket that is bound to one
-    would send there what the redirect, or connect's hooks, meant for the listener.  After routing, where no match knows
-    a cgroup: it holds for everybody, and nobody else has a use for it."""
-    yield from _chain("wire", "type filter hook postrouting priority 0; policy accept;",
-                      'oif != "lo" ip daddr 127.0.0.0/8 counter drop', 'oif != "lo" ip6 daddr ::1 counter drop')
+    """What is for a loopback address, or from one, leaves by no other interface (RFC 1122 3.2.1.3): a socket that is
+    bound to one would send there what the redirect, or connect's hooks, meant for the listener; and the listener
+    answers to wherever a connect says that it comes from.  After routing, where no match knows a cgroup: it holds for
+    everybody, and nobody else has a use for it; after source NAT (100), by which others lead loopback elsewhere."""
+    yield from _chain("wire", f"type filter hook postrouting priority {_AFTER_NAT}; policy accept;", *(
+        f'oif != "lo" {family} {way} {network} counter drop'
+        for way in ("daddr", "saddr") for family, network in _LOCAL))
 
 
 def _input(rules: Ruleset) -> Iterator[str]:

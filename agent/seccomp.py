@@ -39,7 +39,9 @@ _IOCTLS: Final = (0x5412, 0x541C, 0x5423)
 # Joining a multicast group: the kernel reports its name to the neighbours, in packets that are no socket's, and so no
 # layer's.  Fourteen bytes of an IPv6 group are whatever the crew likes.  Level (IPPROTO_IP, IPPROTO_IPV6), options.
 # Choosing who of a group gets a connection (SO_ATTACH_REUSEPORT_CBPF, _EBPF): the probes choose as the kernel does.
-_JOINS: Final = ((0, (35, 39, 41, 42, 46, 48)), (41, (20, 27, 42, 46, 48)), (1, (51, 52)))
+# An address that is not this host's (IP_FREEBIND, IP_TRANSPARENT; IPV6_TRANSPARENT, IPV6_FREEBIND): the enforcer's
+# answer would go there, on the wire.  A device (SO_BINDTODEVICE, SO_BINDTOIFINDEX): two could have the same ends.
+_OPTIONS: Final = ((0, (15, 19, 35, 39, 41, 42, 46, 48)), (41, (20, 27, 42, 46, 48, 75, 78)), (1, (25, 51, 52, 62)))
 _TREE: Final = 2                      # a binary tree over the numbers: eight comparisons a call, not sixty
 _LOW: Final = 0xFFFFFFFF              # the kernel takes an int or unsigned int: the upper half is the caller's
 
@@ -67,7 +69,7 @@ def rules() -> Iterator[Rule]:
     yield Rule("clone3", errno.ENOSYS)
     yield from (Rule("clone", errno.EPERM, (_masked(0, flag, flag),)) for flag in _NAMESPACES)
     yield from (Rule("ioctl", errno.EPERM, (_masked(1, _LOW, number),)) for number in _IOCTLS)
-    for level, options in _JOINS:
+    for level, options in _OPTIONS:
         yield from (Rule("setsockopt", errno.EPERM, (_masked(1, _LOW, level), _masked(2, _LOW, option)))
                     for option in options)
     yield from _sockets()

@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import socket
 import struct
+from collections.abc import Sequence
 
 from .common import WAIT, Where, collected, echoed, first, libc, say, tcp
 
@@ -106,6 +107,31 @@ def loopback_by_device_ipv6(token: bytes, to: Where) -> None:
         s.setsockopt(socket.SOL_SOCKET, BIND_TO_DEVICE, b"eth0")
         s.bind((to.own6, to.source))
         s.connect((to.host6, to.port))
+
+
+def foreign_source(token: bytes, to: Where) -> None:
+    """From an address that is nobody's of this host: whoever is made to answer tells it to the wire."""
+    _from(V4, ((0, 15), (0, 19)), to.host4.rpartition(".")[0] + ".99", to.source, (to.host4, to.port))
+
+
+def foreign_source_ipv6(token: bytes, to: Where) -> None:
+    """The same with eight bytes of the crew's choice; of the token, what the witness knows."""
+    chosen = socket.inet_pton(V6, to.host6)[:8] + bytes(4) + b"\xef" + token[-3:]
+    _from(V6, ((41, 78), (41, 75), (0, 15)), socket.inet_ntop(V6, chosen), 0, (to.host6, to.port))
+
+
+def _from(
+    family: int, options: Sequence[tuple[int, int]], source: str, port: int, to: tuple[str, int],
+) -> None:
+    """IP_FREEBIND, IP_TRANSPARENT, IPV6_FREEBIND, IPV6_TRANSPARENT: whichever is had.  Nobody answers to the crew."""
+    with socket.socket(family) as s:
+        s.settimeout(WAIT)
+        for level, option in options:
+            with contextlib.suppress(OSError):
+                s.setsockopt(level, option, 1)
+        s.bind((source, port))
+        with contextlib.suppress(TimeoutError):
+            s.connect(to)
 
 
 def mark_option(token: bytes, to: Where) -> None:
@@ -222,5 +248,5 @@ def dialled_from_outside(token: bytes, to: Where) -> None:
 TECHNIQUES = collected(
     plain_ipv4, plain_ipv6, v4_mapped, link_local, any_address, own_addresses, loopback, fast_open_sendto,
     fast_open_sendmsg_ipv6, fast_open_connect, multipath, bind_to_device, loopback_by_device, loopback_by_device_ipv6,
-    mark_option, disconnect_and_again, registered_then_unspecified, own_listener_then_elsewhere, source_port_again,
-    ip_options, source_route, routing_header, dialled_from_outside)
+    foreign_source, foreign_source_ipv6, mark_option, disconnect_and_again, registered_then_unspecified,
+    own_listener_then_elsewhere, source_port_again, ip_options, source_route, routing_header, dialled_from_outside)

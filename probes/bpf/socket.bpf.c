@@ -52,7 +52,9 @@ static __always_inline struct crew who(struct bpf_sock_addr *ctx, struct setting
 
 /* On the slice.  Joining a multicast group: the kernel reports its name to the neighbours, in packets that are no socket's
  * and pass no other hook.  Choosing who of a group gets a connection (SO_REUSEPORT): packet's programs choose as the kernel
- * does.  seccomp refuses both, where a workload has it; no directive of systemd's does. */
+ * does.  An address that is not this host's (IP_FREEBIND, IP_TRANSPARENT): the enforcer would answer to it, on the wire.  A
+ * device: a second socket could have the ends of another's.  seccomp refuses them all, where a workload has it; no
+ * directive of systemd's does. */
 int setsockopt(struct bpf_sockopt *ctx)
 {
 	int level = ctx->level, option = ctx->optname;
@@ -61,10 +63,11 @@ int setsockopt(struct bpf_sockopt *ctx)
 	if (ctx->optlen > 4096)
 		ctx->optlen = 0;                                /* as it is: more than a page is not copied for us */
 	if (level == 0)                                         /* IPPROTO_IP */
-		return option == 35 || option == 39 || option == 41 || option == 42 || option == 46 || option == 48 ? REFUSE : PASS;
+		return option == 15 || option == 19 || option == 35 || option == 39 || option == 41 || option == 42 || option == 46 || option == 48 ? REFUSE : PASS;
 	if (level == IPPROTO_IPV6)
-		return option == 20 || option == 27 || option == 42 || option == 46 || option == 48 ? REFUSE : PASS;
-	if (level == 1)                                         /* SOL_SOCKET: SO_ATTACH_REUSEPORT_CBPF, _EBPF */
-		return option == 51 || option == 52 ? REFUSE : PASS;
+		return option == 20 || option == 27 || option == 42 || option == 46 || option == 48 || option == 75 ||
+		       option == 78 ? REFUSE : PASS;
+	if (level == 1)                                         /* SOL_SOCKET: SO_ATTACH_REUSEPORT_CBPF, _EBPF; devices */
+		return option == 51 || option == 52 || option == 25 || option == 62 ? REFUSE : PASS;
 	return PASS;
 }

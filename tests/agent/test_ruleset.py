@@ -25,6 +25,7 @@ table inet weir {
 \t\tsocket cgroupv2 level 1 "unified/weir.slice" jump crew_output
 \t}
 \tchain crew_output {
+\t\tfib saddr type != local counter drop
 \t\tip daddr 127.0.0.1 tcp dport 15432 accept
 \t\tip6 daddr ::1 tcp dport 15432 accept
 \t\tip daddr 192.0.2.53 tcp dport 53 accept
@@ -36,9 +37,11 @@ table inet weir {
 \t\tcounter drop
 \t}
 \tchain wire {
-\t\ttype filter hook postrouting priority 0; policy accept;
+\t\ttype filter hook postrouting priority 300; policy accept;
 \t\toif != "lo" ip daddr 127.0.0.0/8 counter drop
 \t\toif != "lo" ip6 daddr ::1 counter drop
+\t\toif != "lo" ip saddr 127.0.0.0/8 counter drop
+\t\toif != "lo" ip6 saddr ::1 counter drop
 \t}
 \tchain filter_input {
 \t\ttype filter hook input priority 0; policy accept;
@@ -100,7 +103,7 @@ def test_its_own_listing_is_the_same(rules: Ruleset) -> None:
 def test_differences_are_told() -> None:
     text = render_table(PLAIN)
     assert differences("", PLAIN, same) == ["nftables: table inet weir is not there"]
-    assert "lacks 'counter drop'" in differences(text.replace("counter drop", "counter accept"), PLAIN, same)[0]
+    assert "lacks 'counter drop'" in differences(text.replace("\t\tcounter drop", "\t\tcounter accept"), PLAIN, same)[0]
     assert "another cgroup (815)" in differences(text.replace('"unified/weir.slice"', "815"), PLAIN, same)[0]
     assert differences(text.replace("level 1", "level 2"), PLAIN, same)
     assert differences(text.replace('level 1 "unified/weir.slice"', 'level 0 "unified"'), PLAIN, same)

@@ -85,7 +85,7 @@ class Sink(_Thread):
 
 class Wire(_Thread):
     """Every frame that arrives at eth0 of the calling thread's network namespace, whatever protocol it is of: kept are
-    those with a token in them, IGMP, and the source ports of TCP."""
+    those with a token in them, or in an address of IPv6, IGMP, and the source ports of TCP."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,8 @@ class Wire(_Thread):
 
     def _look(self, frame: bytes) -> None:
         kind, = struct.unpack_from("!H", frame, 12)
-        if b"token-" in frame or (kind == 0x0800 and frame[23] == socket.IPPROTO_IGMP):
+        if (b"token-" in frame or (kind == 0x86DD and b"\xef" in frame)
+                or (kind == 0x0800 and frame[23] == socket.IPPROTO_IGMP)):
             self.seen.append(frame)
         if kind == 0x0800 and frame[23] == socket.IPPROTO_TCP:
             self.ports.add(struct.unpack_from("!H", frame, 14 + (frame[14] & 15) * 4)[0])
