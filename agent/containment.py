@@ -103,7 +103,6 @@ class Containment:
         self._apply_rules()
         self._mount_bpffs()
         missing = self._missing()
-        gap = any(one.startswith(("hook sockops", "hook connect")) for one in missing)
         if self._gap is None and any(one.startswith(_MARKS) for one in missing):
             self._gap = self._whole_at
         self._pin_again()
@@ -112,8 +111,6 @@ class Containment:
         self._write_joined()
         if self._places is not None:
             self._write_places(self._places)
-        if gap:
-            self._forget_connections()
 
     def recall(self) -> None:
         """Which cgroups outside of the slice count as in it now, by what an agent keeps of them: for who has not joined
@@ -240,12 +237,6 @@ class Containment:
             libbpf.delete(fd, gone)
         for one in places - there:
             libbpf.update(fd, one, b"\1")
-
-    def _forget_connections(self) -> None:
-        """Connects were not seen for a while: what is known of an address and port may be a former one's."""
-        fd, spec = self._maps["connections"], links.MAPS["connections"]
-        for key in list(libbpf.keys(fd, spec.key_size)):
-            libbpf.delete(fd, key)
 
     # cgroups outside of the slice that count as in it
 
@@ -413,11 +404,10 @@ class Containment:
         except OSError:
             return None
 
-    def take(self, netns: int, address: bytes, port: int) -> Origin | None:
-        """Whose connection comes from there; handed out once.  `netns`: SO_NETNS_COOKIE of the accepted socket;
-        `address`: 4 or 16 bytes.  Raises ValueError."""
-        key = abi.render_connection(netns, address, port)
-        raw = libbpf.take(self._map("connections"), key, links.MAPS["connections"].value_size)
+    def take(self, cookie: int) -> Origin | None:
+        """Whose connection a listener has made this socket of (SO_COOKIE of the accepted one); handed out once.  Raises
+        ValueError."""
+        raw = libbpf.take(self._map("accepted"), struct.pack("=Q", cookie), links.MAPS["accepted"].value_size)
         return parse_origin(raw) if raw else None
 
     def by_redirect(self, netns: int, address: bytes, port: int) -> Origin | None:

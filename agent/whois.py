@@ -69,13 +69,13 @@ class Answers:
 
     async def _whois(self, question: Whois) -> Owner | str:
         """Or why it cannot be told."""
-        origin = self._kernel.take(question.netns, question.address, question.port)
+        origin = self._kernel.take(question.cookie)
         redirected = origin is None and bool(question.redirected)
         if redirected:
             origin = await asyncio.to_thread(
                 self._kernel.by_redirect, question.netns, question.address, question.port)
         if origin is None:
-            return "no connect of a crew has this address and port"
+            return "no connect of a crew has led to it"
         start = self._start(origin)
         if start is None:
             return f"owner {origin.owner} is no workload that this agent has started"

@@ -36,8 +36,8 @@ class Origin(ctypes.Structure):
 
 class Connection(ctypes.Structure):
     _fields_ = (
-        ("netns", ctypes.c_uint64), ("address", ctypes.c_uint8 * 16), ("port", ctypes.c_uint16),
-        ("pad", ctypes.c_uint8 * 6))
+        ("netns", ctypes.c_uint64), ("address", ctypes.c_uint8 * 16), ("sequence", ctypes.c_uint32),
+        ("port", ctypes.c_uint16), ("pad", ctypes.c_uint8 * 2))
 
 
 class Place(ctypes.Structure):
@@ -96,10 +96,6 @@ def render_settings(
 
 def render_joined(cgroup: int, level: int) -> bytes:
     return bytes(Joined(cgroup, level, 0))
-
-
-def render_connection(netns: int, address: bytes, port: int) -> bytes:
-    return bytes(Connection(netns, (ctypes.c_uint8 * 16).from_buffer_copy(packed(address)), port))
 
 
 def render_place(address: str, port: int) -> bytes:

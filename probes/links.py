@@ -74,6 +74,7 @@ MAPS: Final[Mapping[str, Map]] = {
     "joined": Map(libbpf.ARRAY, 4, ctypes.sizeof(abi.Joined), abi.JOINED),
     "owners": Map(libbpf.ARRAY, 4, 4, abi.PID_MAX),
     "connections": Map(libbpf.LRU_HASH, ctypes.sizeof(abi.Connection), ctypes.sizeof(abi.Origin), 65536),
+    "accepted": Map(libbpf.LRU_HASH, 8, ctypes.sizeof(abi.Origin), 65536),
     "places": Map(libbpf.HASH, ctypes.sizeof(abi.Place), 1, PLACES),
     "turns": Map(libbpf.LRU_HASH, ctypes.sizeof(abi.Turn), 8, TURNS),
     "overs": Map(libbpf.LRU_HASH, ctypes.sizeof(abi.Turn), ctypes.sizeof(abi.Over), TURNS),

@@ -172,10 +172,12 @@ def cookie(one: socket.socket) -> int:
     return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, 71, 8), "little")
 
 
+def socket_cookie(one: socket.socket) -> int:
+    return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, 57, 8), "little")
+
+
 def whose(block: Block, accepted: socket.socket) -> Origin | None:
-    address, port = accepted.getpeername()[:2]
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return block.containment.take(cookie(accepted), socket.inet_pton(family, address), port)
+    return block.containment.take(socket_cookie(accepted))
 
 
 def line(process: subprocess.Popen[str], said: str = "") -> str:

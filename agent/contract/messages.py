@@ -146,7 +146,8 @@ class Whois(Message, frozen=True):
     """Looked up and deleted: one answer a connection."""
 
     number: int
-    netns: int                        # SO_NETNS_COOKIE of the accepted socket
+    cookie: int                       # SO_COOKIE of the accepted socket
+    netns: int                        # and SO_NETNS_COOKIE
     address: bytes                    # 16 bytes, IPv4 as ::ffff:a.b.c.d: peer of the accepted socket
     port: int
     redirected: str = ""              # SO_ORIGINAL_DST as "ADDRESS PORT" where it differs from the listener's own

@@ -95,10 +95,10 @@ class Channel(asyncio.Protocol):
 
     # What the enforcer asks
 
-    async def whois(self, netns: int, address: bytes, port: int, redirected: str) -> Owner | str:
+    async def whois(self, cookie: int, netns: int, address: bytes, port: int, redirected: str) -> Owner | str:
         """The owner, or why there is none."""
         number = self._next()
-        answer = await self._ask(number, messages.Whois(number, netns, address, port, redirected), WHOIS)
+        answer = await self._ask(number, messages.Whois(number, cookie, netns, address, port, redirected), WHOIS)
         if not isinstance(answer, messages.WhoisAnswer):
             return "the agent does not answer"
         return answer.owner or answer.reason or "the agent does not know this connection"

@@ -6,17 +6,26 @@ import socket
 import struct
 from typing import Final
 
-_NETNS_COOKIE: Final = 71             # SO_NETNS_COOKIE, linux/socket.h
+_COOKIE, _NETNS_COOKIE = 57, 71       # SO_COOKIE, SO_NETNS_COOKIE: linux/socket.h
 _ORIGINAL_DST: Final = 80             # SO_ORIGINAL_DST, IP6T_SO_ORIGINAL_DST: linux/netfilter_ipv4.h, ip6_tables.h
 
 
 def netns_cookie(link: socket.socket) -> int:
     """0 where the kernel does not tell: then nobody is found."""
+    return _number(link, _NETNS_COOKIE)
+
+
+def socket_cookie(link: socket.socket) -> int:
+    """The kernel's number for this socket, which no other one will have; 0 as above."""
+    return _number(link, _COOKIE)
+
+
+def _number(link: socket.socket, option: int) -> int:
     try:
-        cookie: int = struct.unpack("=Q", link.getsockopt(socket.SOL_SOCKET, _NETNS_COOKIE, 8))[0]
+        found: int = struct.unpack("=Q", link.getsockopt(socket.SOL_SOCKET, option, 8))[0]
     except OSError:
         return 0
-    return cookie
+    return found
 
 
 def packed(address: str) -> bytes:

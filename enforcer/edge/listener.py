@@ -17,7 +17,7 @@ from agent.contract.target import ENFORCE
 from enforcer import protocols
 from enforcer.edge.caller import find_caller
 from enforcer.edge.edge import Edge
-from enforcer.edge.ends import netns_cookie, original_destination, packed
+from enforcer.edge.ends import netns_cookie, original_destination, packed, socket_cookie
 from enforcer.edge.flows import Flow
 from enforcer.edge.session import Session
 from enforcer.edge.upstream import keep_alive, render_address, reset
@@ -106,7 +106,7 @@ class Arrival(asyncio.Protocol):
         link, peer = transport.get_extra_info("socket"), transport.get_extra_info("peername")
         if peer is None:              # reset before it was accepted
             return "gone before it could be attributed"
-        asked = netns_cookie(link), packed(peer[0]), peer[1], original_destination(link)
+        asked = socket_cookie(link), netns_cookie(link), packed(peer[0]), peer[1], original_destination(link)
         answer = await self._edge.asking.whois(*asked)
         return f"not attributed: {answer}" if isinstance(answer, str) else answer
 

@@ -57,11 +57,12 @@ struct origin {                 /* one connect: kept with its socket, joined to 
 	u8 pad[3];
 };
 
-struct connection {             /* what the accepting side sees of its peer */
-	u64 netns;              /* SO_NETNS_COOKIE */
-	u8 address[16];
+struct connection {             /* a handshake, as both sides see it: of two sockets that have the same address and port */
+	u64 netns;              /* (SO_BINDTODEVICE; one after the other) only one has sent this SYN */
+	u8 address[16];         /* whose connect it is */
+	u32 sequence;           /* initial sequence number, RFC 9293 3.4.1 */
 	u16 port;
-	u8 pad[6];
+	u8 pad[2];
 };
 
 struct place {                  /* on loopback, of a target or an egress entry: never a workload's own */

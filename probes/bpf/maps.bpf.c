@@ -10,6 +10,7 @@ BPF_TABLE_PINNED("array", u32, struct settings, settings, 1, PIN "settings");
 BPF_TABLE_PINNED("array", u32, struct joined, joined, JOINED, PIN "joined");
 BPF_TABLE_PINNED("array", u32, u32, owners, PID_MAX, PIN "owners");
 BPF_TABLE_PINNED("lru_hash", struct connection, struct origin, connections, 65536, PIN "connections");
+BPF_TABLE_PINNED("lru_hash", u64, struct origin, accepted, 65536, PIN "accepted");      /* by the listener's end: its cookie */
 
 BPF_TABLE_PINNED("lru_hash", struct turn, u64, turns, TURNS, PIN "turns");
 BPF_TABLE_PINNED("lru_hash", struct turn, struct over, overs, TURNS, PIN "overs");

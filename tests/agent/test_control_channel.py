@@ -72,7 +72,7 @@ async def test_question_and_answer(pair: Pair) -> None:
 
 async def test_every_cut_of_a_frame(pair: Pair) -> None:
     _, peer, asked = pair
-    frame = messages.render_frame(messages.Whois(1, 5, b"\0" * 16, 80))
+    frame = messages.render_frame(messages.Whois(1, 9, 5, b"\0" * 16, 80))
     for byte in frame:
         await peer.send(bytes([byte]))
     assert isinstance(await peer.message(), messages.WhoisAnswer)

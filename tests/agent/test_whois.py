@@ -195,8 +195,8 @@ class Kernel:
     known: dict[int, Origin] = field(default_factory=dict)
     redirects: dict[int, Origin] = field(default_factory=dict)
 
-    def take(self, netns: int, address: bytes, port: int) -> Origin | None:
-        return self.known.pop(port, None)
+    def take(self, cookie: int) -> Origin | None:
+        return self.known.pop(cookie, None)
 
     def by_redirect(self, netns: int, address: bytes, port: int) -> Origin | None:
         return self.redirects.get(port)
@@ -220,8 +220,9 @@ def answers(tmp_path: Path) -> tuple[Answers, Kernel]:
     return Answers(kernel, owners, Hashes(), Path("/cg"), lambda: config, lambda: places), kernel  # type: ignore[arg-type]
 
 
-async def whois(answers: Answers, port: int, redirected: str = "") -> Owner | str:
-    found = await answers.answer(messages.Whois(1, 5, b"\0" * 16, port, redirected))
+async def whois(answers: Answers, number: int, redirected: str = "") -> Owner | str:
+    """`number`: its cookie and its port."""
+    found = await answers.answer(messages.Whois(1, number, 5, b"\0" * 16, number, redirected))
     assert isinstance(found, messages.WhoisAnswer)
     return found.owner or found.reason
 
@@ -235,7 +236,7 @@ async def test_by_the_mark_once(answers: tuple[Answers, Kernel]) -> None:
     assert (found.groups, found.cgroup) == (("data", "x"), "/weir.slice/crew-7")
     assert found.process
     assert found.process.exe == os.path.realpath(sys.executable)
-    assert await whois(whose, 1) == "no connect of a crew has this address and port"
+    assert await whois(whose, 1) == "no connect of a crew has led to it"
 
 
 async def test_a_mark_that_nobody_gave(answers: tuple[Answers, Kernel]) -> None:
@@ -247,7 +248,7 @@ async def test_a_mark_that_nobody_gave(answers: tuple[Answers, Kernel]) -> None:
 async def test_by_the_redirect(answers: tuple[Answers, Kernel]) -> None:
     whose, kernel = answers
     kernel.redirects[1] = Origin(owner=7, tgid=os.getpid(), when=now(), destination="", port=0)
-    assert await whois(whose, 1) == "no connect of a crew has this address and port"
+    assert await whois(whose, 1) == "no connect of a crew has led to it"
     for original, wanted in (("192.0.2.3 443", "model"), ("::ffff:192.0.2.3 443", "model"), ("192.0.2.3 444", "")):
         found = await whois(whose, 1, original)
         assert isinstance(found, Owner)

@@ -26,6 +26,7 @@ from blockhost import (
     TOO_FAST,
     Block,
     listener,
+    whose,
 )
 from lab.hosts import wait_until
 
@@ -144,8 +145,7 @@ def test_what_runs_is_contained_from_then_on(contained: Block, cgroup: Path) -> 
         for how in ("new", "unconnected"):
             assert service.says(how, arrives=False) == "sent"
             with enforcer.accept()[0] as accepted:
-                netns, (address, port) = accepted.getsockopt(socket.SOL_SOCKET, 71, 8), accepted.getpeername()
-                origin = containment.take(int.from_bytes(netns, "little"), socket.inet_aton(address), port)
+                origin = whose(contained, accepted)
             assert origin is not None
             assert (origin.owner, origin.tgid, origin.cgroup) == (0, service.process.pid, cgroup_id(cgroup))
             assert (origin.destination, origin.port) == (SERVER4, SINK)

@@ -4,13 +4,12 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from blockhost import DNS, DNS4, HEADERS, NAME, PORT, SERVER4, SINK, Block, listener
+from blockhost import DNS, DNS4, HEADERS, NAME, PORT, SERVER4, SINK, Block, listener, socket_cookie
 
 from agent import nft
 from agent.containment import Containment, _in_host
@@ -54,7 +53,7 @@ def test_a_second_start_keeps_marks_and_origins(contained: Block) -> None:
     crew_marks = {os.getpid() + 1000000: 77}      # no process of this machine has it now
     with listener() as door:
         crew = contained.python(CREW, SERVER4, mark=9)
-        accepted, (address, port) = door.accept()
+        accepted, _ = door.accept()
         for pid, owner in crew_marks.items():
             contained.containment.mark(pid, owner)
         waiting = len(contained.containment.drain())
@@ -66,8 +65,7 @@ def test_a_second_start_keeps_marks_and_origins(contained: Block) -> None:
             assert second.owner_of(crew.pid) == 9
             assert [second.owner_of(pid) for pid in crew_marks] == [77]
             with accepted:
-                netns = int.from_bytes(accepted.getsockopt(socket.SOL_SOCKET, 71, 8), "little")
-                origin = second.take(netns, socket.inet_aton(address), port)
+                origin = second.take(socket_cookie(accepted))
             assert origin is not None
             assert (origin.owner, origin.destination) == (9, SERVER4)
             assert second.problems() == []
@@ -305,6 +303,6 @@ def test_release_takes_everything_away(contained: Block) -> None:
 def test_nothing_to_ask_before_it_is_in_place(tmp_path: Path) -> None:
     one = Containment("wt-none", port=PORT, resolver=None, redirect=False, run=tmp_path, headers=tmp_path)
     assert one.problems()
-    for ask in (lambda: one.ring_fd, one.drain, lambda: one.mark(1, 1), lambda: one.take(0, bytes(4), 1), one.adopt):
+    for ask in (lambda: one.ring_fd, one.drain, lambda: one.mark(1, 1), lambda: one.take(1), one.adopt):
         with pytest.raises(PlatformError):
             ask()

@@ -1,6 +1,7 @@
 """Loopback on a crew's host: its own servers, the host's, what is registered there; as the launcher starts crews."""
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -148,3 +149,71 @@ def test_who_connects_as_fast_as_it_can_keeps_nobody_from_connecting(host: Insta
         return 2 <= int(events) <= 20 and int(refused) > 1000
 
     wait_until("what was refused is on record, a few times", recorded, 20)
+
+
+# One's own bytes, from the port that the other will have: the socket is bound to a device, so that the kernel lets both
+# have the same ends; connects before it keep the agent busy.
+STEAL = """
+import socket, struct, sys
+port, decoys = int(sys.argv[1]), []
+for _ in range(700):
+    decoys.append(socket.socket())
+    decoys[-1].setblocking(False)
+    decoys[-1].connect_ex(("203.0.113.9", 9))
+s = socket.socket()
+s.setsockopt(0, 51, struct.pack("=I", port << 16 | port))               # IP_LOCAL_PORT_RANGE
+s.setblocking(False)
+try:
+    s.setsockopt(socket.SOL_SOCKET, 25, b"lo")                          # SO_BINDTODEVICE
+    s.connect_ex(("203.0.113.9", 9))
+    s.send(b"stolen" * 50000)
+except OSError as error:
+    print(error.strerror, flush=True)
+print("sent", flush=True)
+sys.stdin.read()
+"""
+SPEAK = """
+import socket, struct, sys
+s = socket.socket()
+s.setsockopt(0, 51, struct.pack("=I", int(sys.argv[1]) << 16 | int(sys.argv[1])))
+s.settimeout(10)
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    s.connect(("127.0.0.1", int(sys.argv[2])))
+    s.sendall(b"mine")
+    print(s.recv(10), flush=True)
+except OSError as error:
+    print(error, flush=True)
+"""
+
+
+def begin(host: Installed, *command: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(host.crew_argv("/usr/bin/python3", "-c", *map(str, command), network="host"),
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=host.lab.home,
+                            env=host.lab.client_environment())
+
+
+@pytest.mark.parametrize("port", range(41000, 41003))
+def test_nobody_speaks_in_anothers_name(host: Installed, port: int) -> None:
+    """Who has the port first is not taken for who has it when the agent comes to say whose it is."""
+    with CREW.entered():
+        door = socket.create_server(("127.0.0.1", REGISTERED))
+    with door, begin(host, SPEAK, port, REGISTERED) as victim, begin(host, STEAL, port) as thief:
+        try:
+            assert victim.stdout
+            assert victim.stdin
+            assert thief.stdout
+            assert victim.stdout.readline() == "ready\n"
+            while thief.stdout.readline() != "sent\n":
+                pass
+            victim.stdin.write("\n")
+            victim.stdin.flush()
+            door.settimeout(10)
+            with door.accept()[0] as came:
+                assert came.recv(10) == b"mine"
+                came.sendall(b"heard")
+            assert victim.stdout.readline() == "b'heard'\n"
+        finally:
+            victim.kill()
+            thief.kill()

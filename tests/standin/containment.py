@@ -87,7 +87,7 @@ class Containment:
     def know_doors(self, descriptors: Iterable[int]) -> None:
         pass
 
-    def take(self, netns: int, address: bytes, port: int) -> Origin | None:
+    def take(self, cookie: int) -> Origin | None:
         return None
 
     def by_redirect(self, netns: int, address: bytes, port: int) -> Origin | None:

@@ -83,7 +83,7 @@ class Enforcer(asyncio.Protocol):
 
     async def client(self, reader, writer) -> None:
         link = writer.get_extra_info("socket")
-        cookie = struct.unpack("=Q", link.getsockopt(socket.SOL_SOCKET, 71, 8))[0]
+        own, cookie = (struct.unpack("=Q", link.getsockopt(socket.SOL_SOCKET, one, 8))[0] for one in (57, 71))
         address, port = writer.get_extra_info("peername")[:2]
         six = link.family == socket.AF_INET6
         try:
@@ -94,7 +94,7 @@ class Enforcer(asyncio.Protocol):
             redirected = ""
         packed = socket.inet_pton(link.family, address)
         packed = packed if six else b"\0" * 10 + b"\xff\xff" + packed
-        found = await self.ask(lambda number: messages.Whois(number, cookie, packed, port, redirected))
+        found = await self.ask(lambda number: messages.Whois(number, own, cookie, packed, port, redirected))
         said = {"owner": found.owner, "reason": found.reason}
         if found.owner and found.owner.target:
             asked = await self.ask(lambda number: messages.AskCredential(number, found.owner.target, "shop", "x", ()))

@@ -205,12 +205,12 @@ class Asked:
     def __init__(self) -> None:
         self.owner: Owner | str = "nobody knows it"
         self.login: Credential | str = Credential("scram", PASSWORD)
-        self.whois_calls: list[tuple[int, bytes, int, str]] = []
+        self.whois_calls: list[tuple[int, int, bytes, int, str]] = []
         self.local_calls: list[tuple[str, int, int]] = []
         self.gate: asyncio.Event | None = None
 
-    async def whois(self, netns: int, address: bytes, port: int, redirected: str) -> Owner | str:
-        self.whois_calls.append((netns, address, port, redirected))
+    async def whois(self, cookie: int, netns: int, address: bytes, port: int, redirected: str) -> Owner | str:
+        self.whois_calls.append((cookie, netns, address, port, redirected))
         if self.gate is not None:
             await self.gate.wait()
         return self.owner

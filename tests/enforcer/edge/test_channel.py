@@ -63,9 +63,9 @@ async def test_frames_byte_by_byte(agent: Agent) -> None:
 
 
 async def test_questions_and_answers(agent: Agent, house) -> None:
-    asking = asyncio.create_task(agent.channel.whois(7, bytes(16), 99, "10.0.0.1 5432"))
+    asking = asyncio.create_task(agent.channel.whois(5, 7, bytes(16), 99, "10.0.0.1 5432"))
     asked = await agent.hear()
-    assert asked == messages.Whois(1, 7, bytes(16), 99, "10.0.0.1 5432")
+    assert asked == messages.Whois(1, 5, 7, bytes(16), 99, "10.0.0.1 5432")
     owner = house.owner(5432)
     await agent.say(messages.WhoisAnswer(999, owner))
     await agent.say(messages.WhoisAnswer(1, owner))
@@ -77,11 +77,11 @@ async def test_questions_and_answers(agent: Agent, house) -> None:
 
 
 async def test_no_owner_and_an_answer_of_the_wrong_kind(agent: Agent) -> None:
-    asking = asyncio.create_task(agent.channel.whois(7, bytes(16), 99, ""))
+    asking = asyncio.create_task(agent.channel.whois(5, 7, bytes(16), 99, ""))
     await agent.hear()
     await agent.say(messages.WhoisAnswer(1, None, "not of a crew"))
     assert await asking == "not of a crew"
-    asking = asyncio.create_task(agent.channel.whois(7, bytes(16), 99, ""))
+    asking = asyncio.create_task(agent.channel.whois(5, 7, bytes(16), 99, ""))
     await agent.hear()
     await agent.say(messages.CredentialAnswer(2, Credential("svc", "x")))
     assert await asking == "the agent does not answer"
@@ -89,7 +89,7 @@ async def test_no_owner_and_an_answer_of_the_wrong_kind(agent: Agent) -> None:
 
 async def test_no_answer_in_time(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel_module, "WHOIS", 0.05)
-    assert await agent.channel.whois(7, bytes(16), 99, "") == "the agent does not answer"
+    assert await agent.channel.whois(5, 7, bytes(16), 99, "") == "the agent does not answer"
 
 
 async def test_configure_and_drain(agent: Agent) -> None:
@@ -116,7 +116,7 @@ async def test_configure_and_drain(agent: Agent) -> None:
 async def test_garbage_closes_the_channel(agent: Agent, garbage: bytes) -> None:
     agent.writer.write(garbage)
     await agent.channel.closed.wait()
-    assert await agent.channel.whois(7, bytes(16), 99, "") == "the agent does not answer"
+    assert await agent.channel.whois(5, 7, bytes(16), 99, "") == "the agent does not answer"
 
 
 async def test_a_message_of_the_enforcers_own_is_none_of_the_agents(agent: Agent) -> None:
@@ -125,7 +125,7 @@ async def test_a_message_of_the_enforcers_own_is_none_of_the_agents(agent: Agent
 
 
 async def test_what_waits_for_a_dead_agent_is_told(agent: Agent) -> None:
-    asking = asyncio.create_task(agent.channel.whois(7, bytes(16), 99, ""))
+    asking = asyncio.create_task(agent.channel.whois(5, 7, bytes(16), 99, ""))
     await agent.hear()
     agent.writer.close()
     assert await asking == "the agent does not answer"

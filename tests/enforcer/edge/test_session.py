@@ -70,7 +70,7 @@ def test_psql_through_a_relay(house, cluster) -> None:
         house.asked.owner = house.owner(5432, "orders")
         assert await output(psql(port)) == (0, "42", "")
         await settled(house.edge)
-        netns, address, _, redirected = house.asked.whois_calls[0]
+        _, netns, address, _, redirected = house.asked.whois_calls[0]
         assert (netns > 0, address, redirected) == (True, b"\0" * 10 + b"\xff\xff\x7f\0\0\1", "")
         await house.close()
         assert [event[4] for event in house.journal.events() if event[0] == INTENTS]
