@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -17,7 +18,7 @@ LOG = logging.getLogger("weir.dns")
 
 AT_ONCE: Final = 1024                 # questions that are being answered; more are not heard
 A_PASS: Final = 64                    # datagrams that are read in one pass of the loop
-STREAMS: Final = 128                  # connections at a time; more are closed
+STREAMS: Final = 128                  # connections at a time; another ends the one that has asked nothing for longest
 IDLE: Final = 10.0                    # seconds that a connection may be silent
 QUESTIONS: Final = 100                # on one connection
 
@@ -32,7 +33,7 @@ class Server:
         self._answer: Answer = service.answer
         self._gone = service.gone
         self._tasks: set[asyncio.Task[None]] = set()
-        self._streams: set[asyncio.StreamWriter] = set()
+        self._streams: OrderedDict[asyncio.StreamWriter, None] = OrderedDict()     # by when they asked last
         self._doors: list[asyncio.Server] = []
         self._datagrams: list[socket.socket] = []
 
@@ -87,27 +88,33 @@ class Server:
 
     async def _stream(self, netns: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
-        if peer is None or len(self._streams) >= STREAMS:
+        if peer is None:
             writer.transport.abort()
             return
-        self._streams.add(writer)
+        while len(self._streams) >= STREAMS:
+            silent, _ = self._streams.popitem(last=False)
+            silent.transport.abort()
+        self._streams[writer] = None
         asker = Asker(netns, True, packed(peer[0]), peer[1])
         try:
             await self._converse(reader, writer, asker)
         except (OSError, EOFError, TimeoutError):
             pass                      # it went away, or said nothing for too long
         finally:
-            self._streams.discard(writer)
+            self._streams.pop(writer, None)
             self._gone(asker)
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asker: Asker) -> None:
+        """One question at a time: the next is read when the last one's answer is on its way."""
         for _ in range(QUESTIONS):
             async with asyncio.timeout(IDLE):
                 size = int.from_bytes(await reader.readexactly(2), "big")
                 if size > QUESTION:
                     return
                 data = await reader.readexactly(size)
+            if writer in self._streams:
+                self._streams.move_to_end(writer)
             said = await self._said(data, asker)
             if said is None:
                 return

@@ -2,7 +2,9 @@
 
 The agent records every answer before it goes out, and from then on knows that its addresses belong to the name.
 Refusals are recorded one by one up to a number a second, beyond that as a number: nobody fills the recording by asking.
-Whatever is bounded is so for each workload.  The kernel bounds what of a workload comes here at all (probes/bpf).
+Whatever is bounded is so for each workload.  What all share is how often the agent is asked whose a question is, and the
+kernel bounds what may take of that: datagrams and new streams of a workload together (probes/bpf), and those of everybody
+who is none (agent.ruleset).  What else comes on a stream is its workload's own turn.
 """
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ from enforcer.dns.upstream import Unanswered, Upstream
 
 LOG = logging.getLogger("weir.dns")
 
-ASKED, ASKED_AT_ONCE = 1000.0, 2000.0 # questions a second whose asker the agent is asked for: of five that hurry
+# How often a second the agent is asked for an asker: five workloads that hurry, and everybody who is none.
+ASKED, ASKED_AT_ONCE = 1100.0, 2200.0
 SHOWN: Final = 1024                   # characters of a name that is recorded; 253 bytes, each escaped as four, and dots
 
 
@@ -99,14 +102,15 @@ class Service:
             self._count("dns_malformed")
             return query
         self._count("dns_questions")
-        if not self._asked.take(self._now()):
+        if asker.key not in self._whose and not self._asked.take(self._now()):
             self._count("dns_dropped")
             return None
         workload, reason = await self._who_asks(asker)
         if reason:
             return await self._refuse(query, f"not attributed: {reason}", "")
         if not self._decisions.crew(workload).may_ask(self._now()):
-            return await self._refuse(query, "too many questions of this workload", workload)
+            refused = await self._refuse(query, "too many questions of this workload", workload)
+            return None if asker.stream else refused       # the stream ends: what it has sent besides is not read
         verdict = self._decisions.decide(query)
         if isinstance(verdict, Unlisted) and workload in self._modes:
             verdict = self._decisions.lax(query)
@@ -145,7 +149,7 @@ class Service:
         return await asyncio.shield(whose)
 
     def _known(self, asker: Asker, whose: Whose) -> None:
-        told = not whose.cancelled() and whose.exception() is None and not whose.result()[1]
+        told = not whose.cancelled() and whose.exception() is None
         if not (asker.stream and told):
             self._whose.pop(asker.key, None)
 

@@ -20,7 +20,7 @@
 
 /* Turns of each workload: so many a second, so many at once. */
 #define TURN_CONNECT 1
-#define TURN_QUESTION 2         /* a datagram to the resolver */
+#define TURN_QUESTION 2         /* a datagram to the resolver, or what opens a stream to it */
 #define CONNECTS 500
 #define CONNECTS_AT_ONCE 1000
 #define QUESTIONS 200

@@ -135,7 +135,8 @@ int egress(struct __sk_buff *packet)
 	if (!s || !look(packet, &seen))
 		return REFUSE;
 	if (is_resolver(s, seen.to, seen.to_port))
-		return resolves(packet, s, seen.protocol) && (seen.protocol != IPPROTO_UDP || may_ask(packet, s)) ? PASS : REFUSE;
+		return resolves(packet, s, seen.protocol) &&
+		       ((seen.protocol == IPPROTO_TCP && !seen.opens) || may_ask(packet, s)) ? PASS : REFUSE;
 	if (seen.protocol != IPPROTO_TCP || !is_loopback(seen.to))
 		return REFUSE;
 	/* A socket that is bound to another interface sends what is for a loopback address to the wire. */

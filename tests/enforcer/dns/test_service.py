@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import dns.flags
 import dns.message
@@ -19,7 +20,7 @@ import uvloop
 from agent.contract.messages import NameAsked, NameRecorded
 from agent.contract.names import unreachable
 from agent.contract.target import Names
-from enforcer.dns import decision, upstream
+from enforcer.dns import decision, server, upstream
 from enforcer.dns.server import Server
 from enforcer.dns.service import Service
 from enforcer.dns.upstream import Unanswered
@@ -338,10 +339,16 @@ def test_garbage_over_both_ways_ends_nothing() -> None:
     run(work)
 
 
-def test_a_stream_that_says_nothing_and_many_streams() -> None:
+def test_streams_that_say_nothing_give_way_to_the_next() -> None:
     async def work(place: Place) -> None:
-        streams = [await asyncio.open_connection("127.0.0.1", place.port) for _ in range(200)]
-        assert await asyncio.wait_for(streams[-1][0].read(), 5) == b""       # more than so many are closed
+        streams = [await asyncio.open_connection("127.0.0.1", place.port) for _ in range(server.STREAMS)]
+        assert code(await Stream(*streams[0]).ask("db.example")) == "NOERROR"
+        streams += [await asyncio.open_connection("127.0.0.1", place.port) for _ in range(50)]
+        for reader, _ in streams[1:51]:                   # those that were silent longest
+            with suppress(ConnectionResetError):
+                assert await asyncio.wait_for(reader.read(), 5) == b""
+        for one in (0, 51, -1):
+            assert code(await Stream(*streams[one]).ask("db.example")) == "NOERROR"
         assert (await place.ask("db.example")).answer
         for _, writer in streams:
             writer.close()
@@ -398,6 +405,43 @@ def test_another_name_of_a_target_leads_to_the_target() -> None:
             ("db.example", ("192.0.2.4",)), ("alias.org", ("192.0.2.4",))]
         place.told.error = "the journal is full"
         assert code(await place.ask("alias.org")) == "SERVFAIL"
+
+
+class Stream:
+    """One that asks, and reads the answers as it likes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def open(cls, place: Place, workload: str = "greedy") -> Stream:
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+        place.told.ports[writer.get_extra_info("sockname")[1]] = workload
+        return cls(reader, writer)
+
+    def send(self, name: str, times: int = 1) -> None:
+        query = dns.message.make_query(name, "A").to_wire()
+        self.writer.write((struct.pack("!H", len(query)) + query) * times)
+
+    async def next(self) -> dns.message.Message:
+        return dns.message.from_wire(await self.reader.readexactly(
+            int.from_bytes(await self.reader.readexactly(2), "big")))
+
+    async def ask(self, name: str) -> dns.message.Message:
+        self.send(name)
+        return await self.next()
+
+    async def rest(self) -> int:
+        """How many answers come until it ends."""
+        number = 0
+        with suppress(asyncio.IncompleteReadError, ConnectionResetError):
+            while True:
+                await self.next()
+                number += 1
+        self.writer.close()
+        return number
+
+
 class Greedy:
     """A socket of another workload's, which asks and does not wait."""
 
@@ -452,6 +496,37 @@ def test_one_who_asks_as_fast_as_it_can_keeps_nobody_from_asking() -> None:
     assert sum(one.verdict == "answered" for one in greedy) <= decision.CREW_BURST + 300
     refused = [one for one in place.told.said if one.workload == "crew" and one.verdict == "refused"]
     assert [one.name for one in refused] == ["x.evil.net"]
+
+
+def test_streams_of_one_workload_take_nothing_of_the_others() -> None:
+    """What is asked on a stream whose asker is known is its workload's turn, and no other's."""
+    async def work(place: Place) -> None:
+        place.service._asked = decision.Bucket(10, 100)
+        streams = [await Stream.open(place) for _ in range(20)]
+        for one in streams:
+            one.send("x.evil.net", server.QUESTIONS)
+        answers = [asyncio.create_task(one.rest()) for one in streams]
+        for _ in range(10):
+            assert code(await place.ask("db.example", timeout=2)) == "NOERROR"
+        assert sum(await asyncio.gather(*answers)) <= decision.CREW_BURST + 100
+        assert code(await place.ask("db.example", timeout=2)) == "NOERROR"
+        while not any(one.count > 1 for one in place.told.said):
+            await asyncio.sleep(0.05)
+
+    place = run(work)
+    assert "dns_dropped" not in place.counted
+    assert place.told.whose <= 20 + 11
+
+
+def test_a_stream_of_nobody_s_is_asked_for_once() -> None:
+    async def work(place: Place) -> None:
+        place.told.who = ("", "no socket of a workload")
+        stream = Stream(*await asyncio.open_connection("127.0.0.1", place.port))
+        for _ in range(5):
+            assert code(await stream.ask("db.example")) == "REFUSED"
+        stream.writer.close()
+
+    assert run(work).told.whose == 1
 
 
 def test_below_a_wildcard_each_workload_has_its_own_names() -> None:
