@@ -1,7 +1,7 @@
 """Pure: settings -> the nftables table, in the words in which nft lists it; and whether a listing is that table.
 
 Default drop for packets of sockets that were made in the slice, out and in, IPv4 and IPv6.  A chain of its own, jumped
-to from a base chain, so that everybody else's packets meet a match or two and no policy.  Dropped, not rejected: the
+to from a base chain, so that everybody else's packets meet a few matches and no policy.  Dropped, not rejected: the
 refusal comes from connect's hooks; a reset here would have to be let in again, unasked, on the way back.
 
 Text, because nft 1.0.6 knows `socket cgroupv2` in its language but not in its JSON.
@@ -27,6 +27,7 @@ _MARKED: Final = f"meta mark & {LOCAL_MASK:#x} == {LOCAL_MARK:#x}"
 _SHORT: Final = f"meta mark {LOCAL_MARK:#x}/{LOCAL_MASK.bit_count()}"       # as nft before 1.0.8 lists it
 _AFTER_NAT: Final = 300
 _OPENS: Final = "syn / syn,ack"       # RFC 9293 3.1: SYN without ACK
+NOBODYS, NOBODYS_AT_ONCE = 100, 200   # questions a second, by each protocol, of all who are no crew
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,18 @@ def _output(rules: Ruleset) -> Iterator[str]:
     """After the redirect, whose priority is lower.  What a crew has bound to an address that is not this host's
     (IP_FREEBIND) goes nowhere: whoever answers would answer there, on the wire."""
     yield from _chain("filter_output", "type filter hook output priority 0; policy accept;",
-                      *_crews(rules, "jump crew_output"))
+                      *_crews(rules, "jump crew_output"), *_nobodys(rules))
     yield from _chain("crew_output", "fib saddr type != local counter drop", *_accept(
         _ends(rules, "daddr", "dport") + _resolver(rules, "daddr", "dport", ("tcp", "udp"))
         + _opened("daddr") + _answers()), "counter drop")
+
+
+def _nobodys(rules: Ruleset) -> list[str]:
+    """Who is no crew gets no answer from the resolver, and takes little of what it costs to find that out: crews have
+    turns of their own (probes/bpf/turns.bpf.c), and have left this chain."""
+    turn = f"limit rate over {NOBODYS}/second burst {NOBODYS_AT_ONCE} packets drop"
+    return [*(f"{match} tcp flags {_OPENS} {turn}" for match in _resolver(rules, "daddr", "dport", ("tcp",))),
+            *(f"{match} {turn}" for match in _resolver(rules, "daddr", "dport", ("udp",)))]
 
 
 def _wire() -> Iterator[str]:

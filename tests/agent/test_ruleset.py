@@ -23,6 +23,8 @@ table inet weir {
 \tchain filter_output {
 \t\ttype filter hook output priority 0; policy accept;
 \t\tsocket cgroupv2 level 1 "unified/weir.slice" jump crew_output
+\t\tip daddr 192.0.2.53 tcp dport 53 tcp flags syn / syn,ack limit rate over 100/second burst 200 packets drop
+\t\tip daddr 192.0.2.53 udp dport 53 limit rate over 100/second burst 200 packets drop
 \t}
 \tchain crew_output {
 \t\tfib saddr type != local counter drop

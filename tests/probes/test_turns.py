@@ -9,6 +9,7 @@ import pytest
 from blockhost import DNS, DNS4, FLOOD, NOBODY, TOO_FAST, Block
 
 from agent.attribution import Bounded
+from agent.ruleset import NOBODYS, NOBODYS_AT_ONCE
 from probes import abi
 
 pytestmark = pytest.mark.kernel
@@ -88,6 +89,38 @@ def test_questions(contained: Block, way: str) -> None:
     assert abi.QUESTIONS_AT_ONCE <= passed <= abi.QUESTIONS_AT_ONCE + (time.monotonic() - began + 1) * abi.QUESTIONS
     assert contained.python(ASK, DNS4, DNS, 10, way, mark=26).communicate(timeout=30)[0] == "0\n"
     assert contained.containment.bounded() == [Bounded(number, 0, "question", refused, 0)]
+
+
+STREAMS = """
+import socket, sys
+for _ in range(int(sys.argv[3])):
+    with socket.socket() as one:
+        one.setblocking(False)
+        one.connect_ex((sys.argv[1], int(sys.argv[2])))
+"""
+
+
+def test_streams_to_the_resolver_are_questions(contained: Block) -> None:
+    """What opens one is counted, for whose it is has to be found as of a datagram."""
+    many = abi.QUESTIONS_AT_ONCE + 300
+    began = time.monotonic()
+    contained.python(STREAMS, DNS4, DNS, many, mark=27).communicate(timeout=30)
+    [told] = contained.containment.bounded()
+    assert (told.owner, told.what) == (27, "question")
+    assert 300 - (time.monotonic() - began + 1) * abi.QUESTIONS <= told.refused <= 300
+    refused = int(contained.python(ASK, DNS4, DNS, 50, "connected", mark=27).communicate(timeout=30)[0])
+    assert refused, "it is one turn with the datagrams'"
+    assert [one.what for one in contained.containment.bounded()] == ["question"]
+
+
+@pytest.mark.parametrize("way", ["connected", "by address"])
+def test_who_is_no_crew_has_a_small_turn_to_ask(contained: Block, way: str) -> None:
+    """All of them together, by the rules: they are no workload's, and each question costs a look at whose it is."""
+    many = NOBODYS_AT_ONCE + 500
+    began = time.monotonic()
+    refused = int(contained.python(ASK, DNS4, DNS, many, way, inside=False).communicate(timeout=30)[0])
+    assert many - refused <= NOBODYS_AT_ONCE + (time.monotonic() - began + 1) * NOBODYS
+    assert contained.python(ASK, DNS4, DNS, 10, way, mark=28).communicate(timeout=30)[0] == "0\n"
 
 
 def test_it_is_a_crews_turn_alone(contained: Block) -> None:
