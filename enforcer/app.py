@@ -177,6 +177,7 @@ class Enforcer:
                     await self.edge.idle.wait()
         except TimeoutError:
             LOG.warning("%d sessions did not end in time", len(self.edge.live))
+        self.edge.tell()
         if self.edge.commit is not None:
             try:
                 self.edge.commit.close()

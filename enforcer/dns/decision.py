@@ -6,12 +6,13 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import dns.rdatatype
 
 from agent.contract.names import covers
+from enforcer.core.bucket import Bucket
 from enforcer.dns.messages import FORWARDED, Query
 
 # Below a wildcard: a crew chooses the name, and whoever has the zone reads it.  Each workload has its own.
@@ -54,27 +55,6 @@ class Empty:
 @dataclass(frozen=True)
 class Forward:
     pattern: str                      # that permits it
-
-
-@dataclass
-class Bucket:
-    """So many a second, and so many at once."""
-
-    rate: float
-    burst: float
-    left: float = field(init=False)
-    since: float = field(default=0.0)
-
-    def __post_init__(self) -> None:
-        self.left = self.burst
-
-    def take(self, now: float) -> bool:
-        self.left = min(self.burst, self.left + max(0.0, now - self.since) * self.rate)
-        self.since = now
-        if self.left < 1:
-            return False
-        self.left -= 1
-        return True
 
 
 class Below:

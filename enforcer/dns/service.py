@@ -22,8 +22,9 @@ import msgspec
 from agent.contract.messages import NameAsked, NameRecorded
 from agent.contract.names import unreachable
 from agent.contract.target import ENFORCE, Names
+from enforcer.core.bucket import Bucket
 from enforcer.dns import messages
-from enforcer.dns.decision import Bucket, Decisions, Empty, Refused, Unlisted
+from enforcer.dns.decision import Decisions, Empty, Refused, Unlisted
 from enforcer.dns.messages import Found, Query
 from enforcer.dns.upstream import Unanswered, Upstream
 

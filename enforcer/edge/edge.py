@@ -12,6 +12,7 @@ from agent.contract.messages import SessionView
 from agent.contract.owner import Owner
 from agent.contract.target import ENFORCE, Egress, Target
 from enforcer.approval.holds import Holds
+from enforcer.core.bucket import Bucket
 from enforcer.core.context import Context
 from enforcer.core.gate import Gate
 from enforcer.edge import clock
@@ -62,6 +63,7 @@ class Loading(Interface):
 
 
 ARRIVING: Final = 4096                # connections that are not attributed yet: the turns of four (probes/bpf)
+TOLD: Final = 20                      # refusals a second of whom nobody knows that are recorded one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ class Edge:
     pressed: bool = False
     salts: Salts = field(default_factory=Salts)
     families: Families = field(default_factory=Families)
+    told: Bucket = field(default_factory=lambda: Bucket(TOLD, TOLD))
+    untold: int = 0                   # refusals of whom nobody knows, not recorded yet
 
     def count(self, name: str) -> None:
         self.counters[name] = self.counters.get(name, 0) + 1
@@ -165,17 +169,33 @@ class Edge:
         return kept[1]
 
     def refused(self, owner: Owner | None, destination: str, reason: str) -> None:
-        """Record that a connection never became a session."""
+        """Record that a connection never became a session.  A crew's turn bounds how many of its there are; those of
+        nobody are recorded one by one up to TOLD a second, and beyond that as a number."""
         self.count("refused")
         if self.commit is None or self.commit.failure:
             return                    # a full disk must not fill memory: whoever dials then is counted only
+        if owner is not None or self.told.take(self.loop.time()):
+            self._record_refusal(owner, destination, reason)
+            return
+        self.untold += 1
+        if self.untold == 1:
+            self.loop.call_later(1.0, self.tell)
+
+    def tell(self) -> None:
+        """Record how many refusals were not recorded one by one."""
+        number, self.untold = self.untold, 0
+        if number:
+            self._record_refusal(None, "", f"{number} more connections that were not attributed")
+
+    def _record_refusal(self, owner: Owner | None, destination: str, reason: str) -> None:
         process = owner.process if owner else None
         try:
-            self.commit.append(events.Refused(
-                events.REFUSED, clock.now(), clock.monotonic(), owner.workload if owner else "",
-                owner.subject if owner else "", process.pid if process else 0, process.exe if process else "",
-                destination, owner.target if owner else "", reason, (), owner.cookie if owner else 0,
-            ))
+            if self.commit is not None and not self.commit.failure:
+                self.commit.append(events.Refused(
+                    events.REFUSED, clock.now(), clock.monotonic(), owner.workload if owner else "",
+                    owner.subject if owner else "", process.pid if process else 0, process.exe if process else "",
+                    destination, owner.target if owner else "", reason, (), owner.cookie if owner else 0,
+                ))
         except RecordingError as error:
             LOG.error("a refusal could not be recorded: %s", error)
 

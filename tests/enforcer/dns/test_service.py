@@ -20,6 +20,7 @@ import uvloop
 from agent.contract.messages import NameAsked, NameRecorded
 from agent.contract.names import unreachable
 from agent.contract.target import Names
+from enforcer.core.bucket import Bucket
 from enforcer.dns import decision, server, upstream
 from enforcer.dns.server import Server
 from enforcer.dns.service import Service
@@ -501,7 +502,7 @@ def test_one_who_asks_as_fast_as_it_can_keeps_nobody_from_asking() -> None:
 def test_streams_of_one_workload_take_nothing_of_the_others() -> None:
     """What is asked on a stream whose asker is known is its workload's turn, and no other's."""
     async def work(place: Place) -> None:
-        place.service._asked = decision.Bucket(10, 100)
+        place.service._asked = Bucket(10, 100)
         streams = [await Stream.open(place) for _ in range(20)]
         for one in streams:
             one.send("x.evil.net", server.QUESTIONS)

@@ -57,6 +57,24 @@ def test_dialled_by_hand(house) -> None:
     assert "not attributed: nobody knows it" in refusals(house)[0][9]
 
 
+def test_many_that_nobody_knows_are_a_number(house) -> None:
+    async def work() -> None:
+        port = await house.open()
+        for _ in range(10):
+            await asyncio.gather(*(is_reset(port) for _ in range(20)))
+        while house.edge.untold:
+            await asyncio.sleep(0.05)
+        house.asked.owner = house.owner(22)
+        assert await is_reset(port)
+
+    run(house, work)
+    reasons = [event[9] for event in refusals(house)]
+    assert len(reasons) < 150
+    assert "no target and no egress" in reasons[-1], "a crew's own is told"
+    told = [int(one.split()[0]) for one in reasons if one.endswith("more connections that were not attributed")]
+    assert sum(told) + len(reasons) - len(told) - 1 == 200 == house.edge.counters["refused"] - 1
+
+
 def test_neither_target_nor_egress(house) -> None:
     async def work() -> None:
         port = await house.open()
