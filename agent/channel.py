@@ -1,8 +1,8 @@
 """The agent's end of the enforcer's channel: frames of agent/contract/messages.py over a socket pair.
 
 What the enforcer may ask is the table in `_received`, and that is the privilege boundary: whose is this connection,
-and the credential for a target that is configured.  Anything else, and anything malformed, ends the channel and with it
-the enforcer.
+and the credential for a target that is configured.  Anything else, what is malformed or longer than it needs to be, and
+answers that are not read, end the channel and with it the enforcer.
 """
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from agent.contract import messages
 
 LOG = logging.getLogger("weir.channel")
 
-AT_ONCE: Final = 1024                 # questions being answered; more wait unread
+AT_ONCE: Final = 1024                 # questions being answered,
+BYTES: Final = 1 << 20                # and what they hold; more wait unread
+UNREAD: Final = 2 * messages.LIMIT    # bytes that the enforcer may leave unread: two of the longest messages
 ASK: Final = 10.0                     # seconds
 
 Question = messages.Whois | messages.WhoisLocal | messages.AskCredential | messages.WhoAsks | messages.NameAsked
@@ -38,11 +40,12 @@ class EnforcerChannel(asyncio.Protocol):
     def __init__(self, answer: Answer) -> None:
         self._answer_question = answer
         self.closed = asyncio.Event()
+        self._unanswered = 0          # their sum
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._number = 0
         self._asked: dict[int, asyncio.Future[messages.Message]] = {}
-        self._answering: set[asyncio.Task[None]] = set()
+        self._answering: dict[asyncio.Task[None], int] = {}      # bytes of its question
 
     @classmethod
     async def open(cls, sock: socket.socket, answer: Answer) -> EnforcerChannel:
@@ -66,7 +69,7 @@ class EnforcerChannel(asyncio.Protocol):
         future: asyncio.Future[messages.Message] = asyncio.get_running_loop().create_future()
         self._asked[number] = future
         try:
-            self._transport.write(messages.render_frame(make(number)))
+            self._send(make(number))
             async with asyncio.timeout(seconds):
                 found = await future
         except TimeoutError:
@@ -95,7 +98,7 @@ class EnforcerChannel(asyncio.Protocol):
                     return
                 body = bytes(self._buffer[4:4 + size])
                 del self._buffer[:4 + size]
-                self._received(messages.parse_from_enforcer(body))
+                self._received(messages.parse_from_enforcer(body), size)
         except (ValueError, msgspec.MsgspecError) as reason:
             LOG.error("the enforcer sent what is no message (%s): its channel is closed", type(reason).__name__)
             self.close()
@@ -113,24 +116,35 @@ class EnforcerChannel(asyncio.Protocol):
             task.cancel()
         self.closed.set()
 
-    def _received(self, message: messages.FromEnforcer) -> None:
+    def _received(self, message: messages.FromEnforcer, size: int) -> None:
         if isinstance(message, _QUESTIONS):
             task = asyncio.get_running_loop().create_task(self._answer(message))
-            self._answering.add(task)
+            self._answering[task] = size
+            self._unanswered += size
             task.add_done_callback(self._answered)
-            if len(self._answering) >= AT_ONCE and self._transport is not None:
+            if self._enough() and self._transport is not None:
                 self._transport.pause_reading()
         elif (future := self._asked.get(message.number)) and not future.done():
             future.set_result(message)
 
     async def _answer(self, question: Question) -> None:
-        message = await self._answer_question(question)
-        if self._transport is not None:
-            self._transport.write(messages.render_frame(message))
+        self._send(await self._answer_question(question))
+
+    def _send(self, message: messages.Message) -> None:
+        """Raises ValueError: it does not fit.  Who leaves too much unread has its channel closed."""
+        if self._transport is None:
+            return
+        self._transport.write(messages.render_frame(message))
+        if self._transport.get_write_buffer_size() > UNREAD:
+            LOG.error("the enforcer does not read what it is answered: its channel is closed")
+            self.close()
+
+    def _enough(self) -> bool:
+        return len(self._answering) >= AT_ONCE or self._unanswered >= BYTES
 
     def _answered(self, task: asyncio.Task[None]) -> None:
-        self._answering.discard(task)
-        if self._transport is not None and len(self._answering) < AT_ONCE and not self._transport.is_reading():
+        self._unanswered -= self._answering.pop(task, 0)
+        if self._transport is not None and not self._enough() and not self._transport.is_reading():
             self._transport.resume_reading()
         if not task.cancelled() and task.exception() is not None:
             LOG.error("a question of the enforcer could not be answered: %s", type(task.exception()).__name__)

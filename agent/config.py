@@ -14,6 +14,7 @@ import msgspec
 
 from agent import fields as kinds
 from agent.adoptable import END, REPORT, RESTART, wrong_name
+from agent.contract.messages import MOST
 from agent.contract.names import is_metadata
 from agent.contract.target import ENFORCE, MODES, ColumnLabel
 from agent.fields import (
@@ -498,6 +499,8 @@ def parse_groups(text: str, file: str) -> tuple[dict[str, tuple[str, ...]], Repo
     if not isinstance(tables, dict):
         report.add(("groups",), "is a table: write [groups] and the groups below")
         return {}, report
+    if len(tables) > MOST:
+        report.add(("groups",), f"has {len(tables)} groups; {MOST} at most")
     return {name: _members(name, value, report) for name, value in tables.items()}, report
 
 

@@ -6,6 +6,7 @@ an answer to its question.  The enforcer may ask only what `FromEnforcer` lists:
 from __future__ import annotations
 
 import struct
+from typing import Annotated
 
 import msgspec
 
@@ -16,6 +17,16 @@ from agent.contract.target import Egress, Names, Target
 LIMIT = 8 << 20                       # bytes; a longer frame is refused before memory is taken
 DOORS = 16                            # sockets of one network namespace, at most
 _LENGTH = struct.Struct("<I")
+
+# What the enforcer's questions hold at most, more than honest ones need: the agent keeps them until they are answered,
+# and the enforcer may be broken.
+TEXT = 1024                           # characters
+MOST = 1024                           # words, as the groups of one principal
+Word = Annotated[str, msgspec.Meta(max_length=256)]     # a configured name, an address, a code
+Text = Annotated[str, msgspec.Meta(max_length=TEXT)]
+Login = Annotated[str, msgspec.Meta(max_length=10_000)] # what PostgreSQL's startup packet may hold
+Packed = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]       # an address, IPv4 as ::ffff:a.b.c.d
+Words = Annotated[tuple[Word, ...], msgspec.Meta(max_length=MOST)]
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
@@ -148,9 +159,9 @@ class Whois(Message, frozen=True):
     number: int
     cookie: int                       # SO_COOKIE of the accepted socket
     netns: int                        # and SO_NETNS_COOKIE
-    address: bytes                    # 16 bytes, IPv4 as ::ffff:a.b.c.d: peer of the accepted socket
+    address: Packed                   # 16 bytes, IPv4 as ::ffff:a.b.c.d: peer of the accepted socket
     port: int
-    redirected: str = ""              # SO_ORIGINAL_DST as "ADDRESS PORT" where it differs from the listener's own
+    redirected: Word = ""             # SO_ORIGINAL_DST as "ADDRESS PORT" where it differs from the listener's own
 
 
 class WhoisLocal(Message, frozen=True):
@@ -158,7 +169,7 @@ class WhoisLocal(Message, frozen=True):
     there when it comes: SO_PEERPIDFD of the accepted socket tells."""
 
     number: int
-    target: str                       # whose listener accepted it
+    target: Word                      # whose listener accepted it
     pid: int                          # SO_PEERCRED: as the kernel noted them at connect(2)
     uid: int
 
@@ -169,7 +180,7 @@ class WhoAsks(Message, frozen=True):
     number: int
     netns: int                        # SO_NETNS_COOKIE of the listening socket
     stream: bool                      # TCP
-    address: bytes                    # 16 bytes, IPv4 as ::ffff:a.b.c.d
+    address: Packed
     port: int
 
 
@@ -177,29 +188,29 @@ class NameAsked(Message, frozen=True):
     """To be recorded before the answer goes out.  Answered by NameRecorded."""
 
     number: int
-    workload: str                     # "": several, or not known
-    name: str
-    kind: str                         # "A", "AAAA", "HTTPS", "TXT", ...
-    verdict: str                      # "answered" | "refused" | "failed"
-    rcode: str = "NOERROR"
-    addresses: tuple[str, ...] = ()   # that the name leads to
-    reason: str = ""
+    workload: Word                    # "": several, or not known
+    name: Text
+    kind: Word                        # "A", "AAAA", "HTTPS", "TXT", ...
+    verdict: Word                     # "answered" | "refused" | "failed"
+    rcode: Word = "NOERROR"
+    addresses: Words = ()             # that the name leads to
+    reason: Text = ""
     count: int = 1                    # of how many questions this speaks
 
 
 class NameResolved(Message, frozen=True):
     number: int
-    addresses: tuple[str, ...] = ()   # IPv4 first
+    addresses: Words = ()             # IPv4 first
     ttl: int = 0                      # seconds
-    error: str = ""                   # why there are none
+    error: Text = ""                  # why there are none
 
 
 class AskCredential(Message, frozen=True):
     number: int
-    target: str
-    database: str
-    role: str                         # user name that the crew asked for
-    groups: tuple[str, ...]
+    target: Word
+    database: Login
+    role: Login                       # user name that the crew asked for
+    groups: Words
 
 
 class HoldView(msgspec.Struct, frozen=True):
@@ -252,7 +263,7 @@ class SessionsAnswer(Message, frozen=True):
 
 class StatisticsAnswer(Message, frozen=True):
     number: int
-    values: dict[str, int]
+    values: Annotated[dict[Word, int], msgspec.Meta(max_length=MOST)]
 
 
 class Done(Message, frozen=True):

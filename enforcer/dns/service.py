@@ -19,7 +19,7 @@ from typing import Final, Protocol
 import dns.rcode
 import msgspec
 
-from agent.contract.messages import NameAsked, NameRecorded
+from agent.contract.messages import TEXT, NameAsked, NameRecorded
 from agent.contract.names import unreachable
 from agent.contract.target import ENFORCE, Names
 from enforcer.core.bucket import Bucket
@@ -32,7 +32,7 @@ LOG = logging.getLogger("weir.dns")
 
 # How often a second the agent is asked for an asker: five workloads that hurry, and everybody who is none.
 ASKED, ASKED_AT_ONCE = 1100.0, 2200.0
-SHOWN: Final = 1024                   # characters of a name that is recorded; 253 bytes, each escaped as four, and dots
+SHOWN: Final = TEXT                   # characters of a name that is recorded; 253 bytes, each escaped as four, and dots
 
 
 class Asking(Protocol):
@@ -175,7 +175,7 @@ class Service:
         self._count("dns_failed")
         if self._decisions.crew(workload).told.take(self._now()):
             await self._asking.name_asked(msgspec.structs.replace(
-                self._event(query, workload, "failed"), rcode="SERVFAIL", reason=reason))
+                self._event(query, workload, "failed"), rcode="SERVFAIL", reason=reason[:TEXT]))
         else:
             self._tell_later(workload)
         return messages.render_refusal(query, dns.rcode.SERVFAIL)
@@ -184,7 +184,7 @@ class Service:
         self._count("dns_refused")
         if self._decisions.crew(workload).told.take(self._now()):
             await self._asking.name_asked(msgspec.structs.replace(
-                self._event(query, workload, "refused"), rcode="REFUSED", reason=reason))
+                self._event(query, workload, "refused"), rcode="REFUSED", reason=reason[:TEXT]))
         else:
             self._tell_later(workload)
         return messages.render_refusal(query, dns.rcode.REFUSED)

@@ -186,7 +186,8 @@ class Channel(asyncio.Protocol):
                 raise OSError("this process resolves nothing")
             addresses, ttl = await self._resolve(message.name)
         except Exception as reason:
-            self._send(messages.NameResolved(message.number, error=str(reason) or type(reason).__name__))
+            error = str(reason) or type(reason).__name__
+            self._send(messages.NameResolved(message.number, error=error[:messages.TEXT]))
         else:
             self._send(messages.NameResolved(message.number, addresses, ttl))
 

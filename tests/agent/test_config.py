@@ -220,7 +220,8 @@ def test_errors_of_one_kind_do_not_hide_the_others() -> None:
 
 
 @pytest.mark.parametrize("text", ['[groups]\na = "user:x"', "[groups]\na = ['x']", "[groups]\na = ['role:x']",
-                                  "[groups]\n'a b' = []", "[group]\n", "groups = 3", "["])
+                                  "[groups]\n'a b' = []", "[group]\n", "groups = 3", "[",
+                                  "[groups]\n" + "\n".join(f"g{number} = []" for number in range(1025))])
 def test_wrong_groups(text: str) -> None:
     assert parse_groups(text, "groups.toml")[1].problems
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
@@ -131,16 +132,47 @@ async def test_a_bug_in_an_answer_ends_it_without_a_word_of_it(pair: Pair, caplo
     assert "secret" not in caplog.text
 
 
-async def test_a_flood_of_questions_waits_unread(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "AT_ONCE", 8)
+@pytest.mark.parametrize(("bound", "least"), [("AT_ONCE", 8), ("BYTES", 100_000)])
+async def test_a_flood_of_questions_waits_unread(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, bound: str, least: int,
+) -> None:
+    monkeypatch.setattr(channels, bound, least)
     _, peer, asked = pair
-    flood = messages.render_frame(messages.AskCredential(1, "x" * 100_000, "d", "r", ())) * 100
+    flood = messages.render_frame(messages.AskCredential(1, "t", "d", "x" * 10_000, ())) * 200
     sending = asyncio.create_task(peer.send(flood))
     for _ in range(200):
         await asyncio.sleep(0)
     assert not sending.done()
     assert 8 <= len(asked) < 50
     sending.cancel()
+
+
+@pytest.mark.parametrize("question", [
+    messages.AskCredential(1, "x" * 1000, "d", "r", ()), messages.AskCredential(1, "t", "d" * 10_001, "r", ()),
+    messages.AskCredential(1, "t", "d", "r" * 10_001, ()), messages.AskCredential(1, "t", "d", "r", ("g",) * 2000),
+    messages.Whois(1, 1, bytes(16), 1, "x" * 1000), messages.Whois(1, 1, bytes(17), 1),
+    messages.WhoAsks(1, 1, False, bytes(1 << 20), 1), messages.WhoisLocal(1, "x" * 1000, 1, 1),
+    messages.NameAsked(1, "w", "n" * 2000, "A", "answered"), messages.NameAsked(1, "w", "n", "A" * 1000, "answered"),
+    messages.NameAsked(1, "w", "n", "A", "answered", addresses=("",) * 2000),
+    messages.NameAsked(1, "w", "n", "A", "refused", reason="x" * 2000),
+], ids=lambda question: type(question).__name__)
+async def test_a_question_that_holds_more_than_it_needs_ends_it(pair: Pair, question: messages.Message) -> None:
+    channel, peer, asked = pair
+    await peer.send(messages.render_frame(question))
+    async with asyncio.timeout(5):
+        await channel.closed.wait()
+    assert not asked
+
+
+async def test_who_does_not_read_its_answers_is_left(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "UNREAD", 100_000)
+    channel, peer, _ = pair
+    question = messages.render_frame(messages.Whois(1, 5, b"\0" * 16, 80))
+    async with asyncio.timeout(20):
+        while not channel.closed.is_set():
+            with suppress(ConnectionError):
+                await peer.send(question * 100)
+    assert channel._transport is None
 
 
 async def test_what_does_not_fit_is_not_sent(pair: Pair) -> None:
