@@ -23,7 +23,7 @@ from agent.control import OWN_ERROR, Lately, Peer
 from agent.identity import groups_of, subject_of
 from agent.journal import backlog, plain
 from agent.launch import HOST, Ended, Launched
-from agent.networks import MOST, label, own_descriptor
+from agent.networks import label, own_descriptor, why_no_more
 from agent.owners import Start
 from agent.sharing import Weakness
 from agent.status import egress_views, hints, target_views, workload_views
@@ -93,8 +93,8 @@ class Launches:
                       caller=peer.pid, root=launch.root, network=launch.network)
         weak = await asyncio.to_thread(agent.sharing.find, start)
         try:
-            if launch.network != HOST and agent.networks.full:
-                raise OSError(f"{MOST} workloads have one, and no more can")
+            if launch.network != HOST and (full := self._full(launch.uid)):
+                raise OSError(full)
             network = await self.network(owner, launch.workload, launch.network)
         except (OSError, RuntimeError, ChannelError) as reason:
             agent.networks.close(owner)
@@ -123,6 +123,12 @@ class Launches:
         """Once a second for each user: what is asked is theirs to choose, and so is how often."""
         if times := self._refused.again(peer.uid):
             self._agent.tell("launch.refused", {"by": caller.name, "reason": reason, "times": times}, workload)
+
+    def _full(self, uid: int) -> str:
+        """Why this user's workloads are given no other network, "" where they are."""
+        owners = self._agent.networks.owners
+        starts = (self._agent.owners.find(owner) for owner in owners)
+        return why_no_more(len(owners), sum(start is not None and start.uid == uid for start in starts))
 
     def _surroundings(self) -> Surroundings:
         """Without a number: that is drawn for who may start something."""

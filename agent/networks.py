@@ -72,9 +72,8 @@ class Networks:
         return iter(tuple(self._there.values()))
 
     @property
-    def full(self) -> bool:
-        """No workload is given another."""
-        return len(self._there) >= MOST
+    def owners(self) -> tuple[int, ...]:
+        return tuple(self._there)
 
     async def open(self, owner: int, name: str) -> Network:
         """A new one.  Raises OSError, PlatformError, ChannelError: there is none then."""
@@ -149,6 +148,16 @@ class Networks:
                 return namespace
             namespace.close()
         return None
+
+
+def why_no_more(there: int, own: int) -> str:
+    """Why no workload is given another, where there are so many and its user has `own` of them; "" where it is.  The
+    last tenth is for users with less than half: none keeps every other one from starting anything."""
+    if there >= MOST:
+        return f"{MOST} workloads have one, and no more can"
+    if MOST - there <= MOST // 10 and own * 2 >= MOST:
+        return f"{own} of this user's workloads have one, and the last places are for others"
+    return ""
 
 
 def label(workload: str, owner: int) -> str:

@@ -13,7 +13,7 @@ from agent.channel import ChannelError
 from agent.launch import HOST, PRIVATE
 from agent.layout import cgroup_root
 from agent.netns import Namespace
-from agent.networks import Network, Networks
+from agent.networks import MOST, Network, Networks, why_no_more
 from agent.owners import Start
 from probes.links import PlatformError
 
@@ -108,9 +108,17 @@ async def test_their_number_is_bounded(
 ) -> None:
     networks, _, _ = made
     monkeypatch.setattr("agent.networks.MOST", 1)
-    assert not networks.full
+    assert not why_no_more(len(networks.owners), 0)
     await networks.open(7, "crew, owner 7")
-    assert networks.full
+    assert why_no_more(len(networks.owners), 0) == "1 workloads have one, and no more can"
+
+
+def test_the_last_ones_are_for_others() -> None:
+    assert not why_no_more(MOST - MOST // 10 - 1, MOST - MOST // 10 - 1)
+    assert "the last places are for others" in why_no_more(MOST - MOST // 10, MOST - MOST // 10)
+    assert "the last places are for others" in why_no_more(MOST - 1, MOST // 2)
+    assert not why_no_more(MOST - 1, MOST // 2 - 1)
+    assert why_no_more(MOST, 0)
 
 
 @pytest.fixture
