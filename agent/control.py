@@ -31,7 +31,8 @@ from agent.layout import bound
 
 LOG = logging.getLogger("weir.control")
 
-AT_ONCE: Final = 128                  # connections
+AT_ONCE: Final = 128                  # connections,
+KEPT: Final = 16                      # and so many more for approvers, and beyond these for root
 EACH: Final = 16                      # of one uid; root is not counted
 ASKING: Final = 5.0                   # seconds in which a question must be complete
 TELLING: Final = 5.0                  # seconds in which an answer must be taken
@@ -175,7 +176,7 @@ class Control:
         except OSError:               # gone again, or out of descriptors
             return
         connection.setblocking(False)
-        if len(self._tasks) >= AT_ONCE:
+        if len(self._tasks) >= AT_ONCE + 2 * KEPT:
             connection.close()
             return
         task = asyncio.get_running_loop().create_task(self._serve(connection))
@@ -191,7 +192,7 @@ class Control:
         peer = None
         try:
             peer = find_peer(connection)
-            if self._open[peer.uid] >= EACH and peer.uid != 0:
+            if len(self._tasks) > self._places(peer) or (self._open[peer.uid] >= EACH and peer.uid != 0):
                 return
             self._open[peer.uid] += 1
             try:
@@ -206,6 +207,12 @@ class Control:
                 os.close(peer.pidfd)
             if connection not in self._kept:
                 connection.close()
+
+    def _places(self, peer: Peer) -> int:
+        """Whoever connects is looked at, so that others cannot shut out who answers holds or stops Weir."""
+        if peer.uid == 0:
+            return AT_ONCE + 2 * KEPT
+        return AT_ONCE + KEPT if self._groups().approvers in (peer.gid, *peer.groups) else AT_ONCE
 
     async def _converse(self, connection: socket.socket, peer: Peer) -> None:
         frames = Frames(connection, control.LIMIT)

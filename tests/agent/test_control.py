@@ -219,6 +219,25 @@ async def test_one_uid_does_not_take_every_place(here: Here, monkeypatch: pytest
     assert not here.control._open
 
 
+@pytest.mark.parametrize(("uid", "gid", "served"), [(12345, 12345, False), (12345, 4242, True), (0, 0, True)])
+async def test_places_are_kept_for_approvers_and_root(
+    here: Here, monkeypatch: pytest.MonkeyPatch, uid: int, gid: int, served: bool,
+) -> None:
+    real = find_peer
+    monkeypatch.setattr(controls, "AT_ONCE", 8)
+    monkeypatch.setattr(controls, "find_peer", lambda connection: Peer(os.getpid(), 2000 + connection.fileno(), 1, ()))
+    silent = [await asyncio.open_unix_connection(str(here.path)) for _ in range(8)]
+    await asyncio.sleep(0.05)
+    monkeypatch.setattr(controls, "find_peer", lambda connection: Peer(real(connection).pid, uid, gid, ()))
+    if served:
+        assert await here.ask(control.AskStatus()) == control.Answered("as if")
+    else:
+        with pytest.raises(AskingError):
+            await here.ask(control.AskStatus())
+    for _, writer in silent:
+        writer.close()
+
+
 async def test_run_takes_exactly_its_descriptors(here: Here) -> None:
     request = control.render_frame(control.Run("w", "", (b"id",), b"/", {}, False))
     before = len(os.listdir("/proc/self/fd"))
