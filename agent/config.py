@@ -87,6 +87,7 @@ class EgressEntry(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...]        # and host names
     ports: tuple[int, ...]
     metadata: bool = False
+    private: bool = False
 
 
 class Workload(msgspec.Struct, frozen=True):
@@ -271,6 +272,9 @@ EGRESS: Final = Section("egress", EgressEntry, True, "Somewhere that crews may t
     Field("ports", kinds.several(kinds.PORT, least=1), "TCP ports.", example=[443]),
     Field("metadata", kinds.BOOLEAN, "Permit the listed addresses that clouds hand out machines' credentials on, and "
           "other link-local ones.", False),
+    Field("private", kinds.BOOLEAN, "Permit names below a wildcard to lead to addresses that are not public "
+          "(10.0.0.0/8, fc00::/7, ...).  Whoever owns such a name says where it leads: to any inside service at these "
+          "ports.", False),
 ), attribute="egress")
 WORKLOAD: Final = Section("workload", Workload, True, "What `weir run --workload NAME` may start, or a unit of "
     "systemd's that `weir adopt` confines.", (

@@ -7,6 +7,7 @@ linux/if_link.h, linux/net_namespace.h.
 """
 from __future__ import annotations
 
+import ipaddress
 import re
 import struct
 from collections.abc import Iterable, Iterator
@@ -15,10 +16,13 @@ from typing import Final
 
 _HEADER: Final = struct.Struct("=IHHII")
 _LINK: Final = struct.Struct("=BxHiII")       # struct ifinfomsg
+_ADDRESS: Final = struct.Struct("=B3xI")      # struct ifaddrmsg
 _REQUEST, _DUMP = 0x1, 0x301          # NLM_F_REQUEST, with NLM_F_DUMP
 _NEW_LINK, _GET_LINK, _NEW_ID, _GET_ID = 16, 18, 88, 90
 ERROR, DONE = 2, 3
 _NAME, _PEER, _INFO, _KIND, _NAMESPACE = 3, 5, 18, 1, 37      # IFLA_IFNAME, _LINK, _LINKINFO, INFO_KIND, _LINK_NETNSID
+_NEW_ADDRESS, _GET_ADDRESS = 20, 22
+_OWN, _LOCAL = 1, 2                   # IFA_ADDRESS, which is the other end's of a point-to-point link; IFA_LOCAL
 _ID, _FD = 1, 3                       # NETNSA_NSID, NETNSA_FD
 _NONE: Final = -1                     # NETNSA_NSID_NOT_ASSIGNED
 _LOOPBACK: Final = 0x8                # IFF_LOOPBACK
@@ -46,6 +50,19 @@ def render_number(fd: int) -> bytes:
     """Which number has that namespace here?"""
     body = b"\0\0\0\0" + struct.pack("=HHI", 8, _FD, fd)      # struct rtgenmsg
     return _HEADER.pack(_HEADER.size + len(body), _GET_ID, _REQUEST, 1, 0) + body
+
+
+def render_addresses() -> bytes:
+    return _HEADER.pack(_HEADER.size + _ADDRESS.size, _GET_ADDRESS, _DUMP, 1, 0) + _ADDRESS.pack(0, 0)
+
+
+def parse_address(kind: int, body: bytes) -> str:
+    """An interface's own address, "" where it is none."""
+    if kind != _NEW_ADDRESS or len(body) < _ADDRESS.size:
+        return ""
+    found = dict(_attributes(body[_ADDRESS.size:]))
+    raw = found.get(_LOCAL, found.get(_OWN, b""))
+    return str(ipaddress.ip_address(raw)) if len(raw) in (4, 16) else ""
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:

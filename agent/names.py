@@ -17,7 +17,7 @@ from agent.fields import is_address
 from agent.journal import VALUE, Journal, JournalError
 from agent.kernel import Kernel
 from agent.owners import Owners, Start
-from agent.resolve import Known, check_addresses
+from agent.resolve import Known, Own, check_addresses, nobodys, why_withheld
 
 UNLISTED: Final = "no target and no egress entry has this name"
 VERDICTS: Final = ("answered", "refused", "failed")
@@ -46,10 +46,10 @@ class Askers:
 
     def __init__(
         self, kernel: Kernel, owners: Owners, journal: Journal, config: Callable[[], Config], known: Known,
-        changed: Callable[[str], None],
+        changed: Callable[[str], None], own: Own = nobodys,
     ) -> None:
         self._kernel, self._owners, self._journal = kernel, owners, journal
-        self._config, self._known, self._changed = config, known, changed
+        self._config, self._known, self._changed, self._own = config, known, changed, own
         # Of its own: however many ask, the threads in which connections are attributed are free.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="askers")
 
@@ -74,16 +74,19 @@ class Askers:
             return NameRecorded(asked.number, error="it is too long")
         given: tuple[str, ...] = ()
         pattern = self._pattern(asked.name)
-        lax = {} if pattern else self._lax(asked)
+        reachable = check_addresses(asked.addresses) if asked.verdict == "answered" else ()
+        permitted, why = self._permitted(asked.name, reachable) if pattern else ((), UNLISTED)
+        lax = self._lax(asked, why) if why else {}
         if asked.verdict == "answered":
             if not pattern and not lax:
                 return NameRecorded(asked.number, error=UNLISTED)
-            given = check_addresses(asked.addresses)
+            given = reachable if lax else permitted
+        detail = self._detail(asked, given, "" if lax else why) | lax
         try:
-            self._journal.record(f"dns.{asked.verdict}", asked.workload, self._detail(asked, given) | lax)
+            self._journal.record(f"dns.{asked.verdict}", asked.workload, detail)
         except JournalError as reason:
             return NameRecorded(asked.number, error=f"it cannot be recorded: {reason}")
-        if given and pattern and self._known.update(asked.name, given, asyncio.get_running_loop().time()):
+        if permitted and pattern and self._known.update(asked.name, permitted, asyncio.get_running_loop().time()):
             if pattern.startswith("*."):
                 self._known.bound(pattern)
             self._changed(asked.name)
@@ -92,18 +95,34 @@ class Askers:
     def _pattern(self, name: str) -> str:
         return next((one for one in patterns(self._config()) if covers(one, name)), "") if _is_plain(name) else ""
 
-    def _lax(self, asked: NameAsked) -> dict[str, object]:
-        """What is said beside, where the workload's mode lets any name through; empty where it does not."""
+    def _permitted(self, name: str, addresses: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+        """Those to which a configured name may lead, and why it may not to another.  A target's may to each."""
+        config = self._config()
+        if any(name in target.hosts for target in config.targets):
+            return addresses, ""
+        entries = [(entry, pattern) for entry in config.egress for pattern in entry.addresses if covers(pattern, name)]
+        kept, why = [], ""
+        for address in addresses:
+            reasons = [why_withheld(entry, pattern, address, self._own) for entry, pattern in entries]
+            if all(reasons):
+                why = why or reasons[0]
+            else:
+                kept.append(address)
+        return tuple(kept), why
+
+    def _lax(self, asked: NameAsked, why: str) -> dict[str, object]:
+        """What is said beside, where the workload's mode lets through what is not permitted; empty where it does
+        not."""
         mode = self._config().egress_modes.get(asked.workload, ENFORCE)
         if mode == ENFORCE or asked.verdict == "refused" or not _is_plain(asked.name):
             return {}
-        return {"mode": mode, **({"would_refuse": UNLISTED} if mode == SHADOW else {})}
+        return {"mode": mode, **({"would_refuse": why} if mode == SHADOW else {})}
 
     @staticmethod
-    def _detail(asked: NameAsked, given: tuple[str, ...]) -> dict[str, object]:
+    def _detail(asked: NameAsked, given: tuple[str, ...], why: str) -> dict[str, object]:
         withheld = [one for one in asked.addresses if one not in given]
         detail = {"name": asked.name, "type": asked.kind, "rcode": asked.rcode, "addresses": " ".join(given),
-                  "withheld": " ".join(withheld), "reason": asked.reason,
+                  "withheld": " ".join(withheld), "reason": asked.reason or why,
                   "count": asked.count if asked.count != 1 else ""}
         return {key: value for key, value in detail.items() if value != ""}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.config import EgressEntry, TargetEntry
-from agent.contract.names import covers, is_metadata, unreachable
+from agent.contract.names import covers, is_metadata, is_public, meanings, unreachable
 from agent.fields import is_address
 
 LOG = logging.getLogger("weir.resolve")
@@ -94,18 +94,39 @@ class Place:
     others: tuple[str, ...] = ()      # addresses of the other family that each of `names` was given
 
 
+Own = Callable[[str], bool]            # whether it is an address of this host
+
+
+def nobodys(address: str) -> bool:
+    return False
+
+
+def why_withheld(entry: EgressEntry, pattern: str, address: str, own: Own) -> str:
+    """Why no name that the entry permits by this pattern leads there, "" where it may.  `address` is none that is
+    unreachable."""
+    if address in entry.addresses:
+        return ""
+    if any(own(str(one)) for one in meanings(address)):
+        return f"{address} is this host's own, and addresses of [[egress]] {entry.name} does not list it"
+    if pattern.startswith("*.") and not entry.private and not is_public(address):
+        return f"{address} is not public, and [[egress]] {entry.name} has no private = true"
+    return ""
+
+
 class Places:
     """Pure: (address, port) -> Place, for one configuration and one state of the names."""
 
-    def __init__(self, targets: Iterable[TargetEntry], egress: Iterable[EgressEntry], known: Known) -> None:
+    def __init__(
+        self, targets: Iterable[TargetEntry], egress: Iterable[EgressEntry], known: Known, own: Own = nobodys,
+    ) -> None:
         self._places: dict[tuple[str, int], Place] = {}
         self.addresses: dict[str, tuple[str, ...]] = {}        # of each target
         self.egress: dict[str, tuple[str, ...]] = {}
         self.listed: dict[str, tuple[str, ...]] = {}           # of each egress entry, without what names lead to
         self._flows: dict[tuple[str, int], dict[str, str]] = {}     # name, "" for a listed address -> egress entry
-        self._given: dict[str, tuple[str, ...]] = {}
+        self._given: dict[tuple[str, int], list[str]] = {}     # addresses of a name, for a port
         for entry in egress:
-            self._allow(entry, known)
+            self._allow(entry, known, own)
         taken: dict[tuple[str, int], str] = {}
         for target in targets:
             self.addresses[target.name] = expand(target.hosts, known)
@@ -116,19 +137,20 @@ class Places:
                 self._places[place] = Place(target=target.name) if first == target.name else Place(
                     conflict=f"{address} port {target.port} belongs to both {first} and {target.name}")
 
-    def _allow(self, entry: EgressEntry, known: Known) -> None:
+    def _allow(self, entry: EgressEntry, known: Known, own: Own) -> None:
         self.listed[entry.name] = tuple(one for one in entry.addresses if is_address(one)
                                         and (entry.metadata or not is_metadata(one)))
         found = [("", address) for address in self.listed[entry.name]]
         for pattern in entry.addresses:
             names = known.below(pattern) if pattern.startswith("*.") else () if is_address(pattern) else (pattern,)
             for name in names:
-                self._given[name] = tuple(one for one in known.addresses(name) if not unreachable(one))
-                found += [(name, address) for address in self._given[name]]
+                found += [(name, address) for address in known.addresses(name)
+                          if not unreachable(address) and not why_withheld(entry, pattern, address, own)]
         self.egress[entry.name] = tuple(dict.fromkeys(address for _, address in found))
         for name, address in found:
             for port in entry.ports:
                 self._flows.setdefault((address, port), {}).setdefault(name, entry.name)
+                self._given.setdefault((name, port), []).append(address)
 
     def find(self, address: str, port: int) -> Place:
         if (place := self._places.get((address, port))) is not None:
@@ -137,9 +159,9 @@ class Places:
         if not flows:
             return Place()
         names = tuple(sorted(name for name in flows if name))
-        others = [one for one in self._given[names[0]] if (":" in one) != (":" in address)] if names else []
-        return Place(egress=next(iter(flows.values())), names=names, listed="" in flows, others=tuple(
-            one for one in others if all(one in self._given[name] for name in names)))
+        others = [one for one in self._given[names[0], port] if (":" in one) != (":" in address)] if names else []
+        return Place(egress=next(iter(flows.values())), names=names, listed="" in flows, others=tuple(dict.fromkeys(
+            one for one in others if all(one in self._given[name, port] for name in names))))
 
     def all(self) -> Iterable[tuple[str, int]]:
         return {*self._places, *self._flows}

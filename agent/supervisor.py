@@ -37,6 +37,7 @@ from agent.control import Control, Groups
 from agent.doors import close_all, open_dns, open_listeners
 from agent.facts import Hashes
 from agent.fields import ConfigError
+from agent.interfaces import OwnAddresses
 from agent.journal import Journal, JournalError, backlog, plain
 from agent.kernel import Kernel, Origin
 from agent.launch import HOST, Ended
@@ -85,6 +86,7 @@ class Agent:
         self.since = time.time_ns()
         self.accounts: Accounts = find_accounts(config)
         self.places = Places((), (), Known())
+        self._addresses = OwnAddresses()
         self.trust: Trust = NO_TRUST
         self._named = False           # names have been asked for, and trust is prepared for their addresses
         self._own = cgroups / f"{config.runtime.name}.weir"
@@ -175,7 +177,8 @@ class Agent:
              str(config.recording.checkpoint), "--rotate-bytes", str(config.recording.rotate)],
             self.ledger.question, lambda answer: self.parts.run("the ledger", lambda: self.ledger.told(answer)))
         self.askers = Askers(
-            self.kernel, self.owners, self.journal, lambda: self.config, self.resolver.known, self._given)
+            self.kernel, self.owners, self.journal, lambda: self.config, self.resolver.known, self._given,
+            self._addresses.has)
         answers = Answers(
             self.kernel, self.owners, self.hashes, self.cgroups, lambda: self.config, lambda: self.places,
             self.ledger.handed, self.askers)
@@ -512,24 +515,27 @@ class Agent:
 
     def _given(self, name: str) -> None:
         """A crew's question has led somewhere new: known before the answer goes out."""
-        self.places = Places(self.config.targets, self.config.egress, self.resolver.known)
+        self.places = self._places(self.config)
         if any(name in target.hosts for target in self.config.targets):
             self._reconfigure.set()
 
     def _resolved(self) -> None:
         """A name of the agent's own asking leads somewhere new."""
         try:
-            self._take_places(Places(self.config.targets, self.config.egress, self.resolver.known))
+            self._take_places(self._places(self.config))
         except (ValueError, OSError) as reason:        # said with the next configuration, which meets it again
             LOG.warning("new addresses could not be taken: %s", reason)
         self._reconfigure.set()
 
     async def _prepare(self, config: Config) -> tuple[Places, Trust]:
         """For this configuration and the names as they are known now.  Raises ValueError, OSError."""
-        places = Places(config.targets, config.egress, self.resolver.known)
+        places = self._places(config)
         trust = await asyncio.to_thread(self._prepare_trust, config, places)
         # Crews ask meanwhile, and what they were given holds.
-        return Places(config.targets, config.egress, self.resolver.known), trust
+        return self._places(config), trust
+
+    def _places(self, config: Config) -> Places:
+        return Places(config.targets, config.egress, self.resolver.known, self._addresses.has)
 
     def _prepare_trust(self, config: Config, places: Places) -> Trust:
         trust = prepare_trust(
@@ -607,7 +613,7 @@ class Agent:
 
     def _forget(self) -> None:
         """Names that are no more, or were given too long ago."""
-        self.places = Places(self.config.targets, self.config.egress, self.resolver.known)
+        self.places = self._places(self.config)
 
     async def _offer(self, config: Config, places: Places, trust: Trust) -> str:
         """The enforcer takes it as a whole or not at all; where none runs, its policies are checked as it would."""

@@ -12,13 +12,14 @@ from agent.hostends import (
     host_ends,
     messages,
     others,
+    parse_address,
     parse_link,
     parse_number,
     render_links,
     render_number,
     render_table,
 )
-from agent.interfaces import links
+from agent.interfaces import OwnAddresses, links
 
 LO = Link(1, "lo", "", True)
 HOST = (LO, Link(5, "eth0", "", False), Link(7, "veth1", "veth", False, 2, 0), Link(8, "veth2", "veth", False, 2, 1),
@@ -48,6 +49,25 @@ def test_a_link() -> None:
                 attribute(18 | 0x8000, attribute(1, b"veth\0")), attribute(37, struct.pack("=i", 0)))
     assert parse_link(16, body) == HOST[2]
     assert parse_link(3, body) is None
+
+
+@pytest.mark.parametrize(("family", "attributes", "wanted"), [
+    (2, attribute(1, bytes((10, 0, 0, 1))) + attribute(2, bytes((10, 0, 0, 2))), "10.0.0.2"),
+    (10, attribute(1, socket.inet_pton(socket.AF_INET6, "fd00::1")), "fd00::1"),
+    (2, attribute(1, b"\1\2"), ""), (2, b"", ""),
+])
+def test_an_address(family: int, attributes: bytes, wanted: str) -> None:
+    body = struct.pack("=BBBBI", family, 24, 0, 0, 2) + attributes
+    assert parse_address(20, body) == wanted
+    assert parse_address(21, body) == ""
+    for at in range(len(body)):
+        parse_address(20, body[:at])
+
+
+def test_this_host_s_own_addresses() -> None:
+    own = OwnAddresses()
+    assert own.has("127.0.0.1")
+    assert not own.has("203.0.113.9")
 
 
 def test_every_cut_and_every_length() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from agent.contract.journal import HEADER
 from agent.contract.messages import NameAsked
-from agent.contract.names import covers, is_metadata, unreachable
+from agent.contract.names import covers, is_metadata, is_public, unreachable
 from agent.journal import Journal
 from agent.names import Askers, at_intervals, patterns
 from agent.resolve import Known
@@ -24,11 +24,12 @@ class Told:
         self.journal = Journal(directory, 0)
         config: Any = SimpleNamespace(
             targets=[SimpleNamespace(hosts=("db.test", "192.0.2.4"))],
-            egress=[SimpleNamespace(addresses=("*.cdn.test", "api.test"))],
+            egress=[SimpleNamespace(name="cdn", addresses=("*.cdn.test", "api.test"), private=False)],
             egress_modes={"lax": "record", "dim": "shadow"})
         assert patterns(config) == ("db.test", "*.cdn.test", "api.test")
         none: Any = None
-        self.askers = Askers(none, none, self.journal, lambda: config, self.known, self.changes.append)
+        self.askers = Askers(none, none, self.journal, lambda: config, self.known, self.changes.append,
+                              {"9.9.9.9"}.__contains__)
 
     def events(self) -> list[tuple[str, str, dict[str, str]]]:
         found = []
@@ -97,6 +98,47 @@ async def test_refusals(told: Told) -> None:
     assert [(name, detail.get("count"), detail["reason"]) for name, _, detail in told.events()] == [
         ("dns.refused", None, "no such entry"), ("dns.refused", "99", "99 more")]
     assert told.known.addresses("api.test") == ()
+
+
+async def test_a_name_below_a_wildcard_leads_to_nobody_inside(told: Told) -> None:
+    said = told.askers.name_asked(asked("x.cdn.test", "10.0.0.1", "9.9.9.1"))
+    assert said.addresses == ("9.9.9.1",)
+    [(_, _, detail)] = told.events()
+    assert (detail["addresses"], detail["withheld"]) == ("9.9.9.1", "10.0.0.1")
+    assert detail["reason"] == "10.0.0.1 is not public, and [[egress]] cdn has no private = true"
+    assert told.known.addresses("x.cdn.test") == ("9.9.9.1",)
+    assert told.askers.name_asked(asked("x.cdn.test", "fd00::1")).addresses == ()
+    assert told.askers.name_asked(asked("api.test", "10.0.0.1")).addresses == ("10.0.0.1",)
+
+
+async def test_no_egress_entry_s_name_leads_to_the_host_itself(told: Told) -> None:
+    for name in ("x.cdn.test", "api.test"):
+        assert told.askers.name_asked(asked(name, "9.9.9.9")).addresses == ()
+        assert told.askers.name_asked(asked(name, "::ffff:9.9.9.9")).addresses == ()
+    assert {detail["reason"] for _, _, detail in told.events()} == {
+        f"{one} is this host's own, and addresses of [[egress]] cdn does not list it"
+        for one in ("9.9.9.9", "::ffff:909:909")}
+    assert told.askers.name_asked(asked("db.test", "9.9.9.9")).addresses == ("9.9.9.9",), "a target is what it is"
+
+
+@pytest.mark.parametrize(("workload", "more"), [("lax", {"mode": "record"}), ("dim", {
+    "mode": "shadow", "would_refuse": "10.0.0.1 is not public, and [[egress]] cdn has no private = true"})])
+async def test_a_mode_lets_names_lead_inside_and_says_so(told: Told, workload: str, more: dict[str, str]) -> None:
+    word = msgspec.structs.replace(asked("x.cdn.test", "10.0.0.1", "9.9.9.1"), workload=workload)
+    assert told.askers.name_asked(word).addresses == ("10.0.0.1", "9.9.9.1")
+    [(_, _, detail)] = told.events()
+    assert detail == {"name": "x.cdn.test", "type": "A", "rcode": "NOERROR", "addresses": "10.0.0.1 9.9.9.1", **more}
+    assert told.known.addresses("x.cdn.test") == ("9.9.9.1",)
+
+
+@pytest.mark.parametrize(("address", "public"), [
+    ("8.8.8.8", True), ("2606:4700::1", True), ("64:ff9b::808:808", True), ("10.0.0.1", False), ("172.16.0.1", False),
+    ("192.168.0.1", False), ("100.64.0.1", False), ("198.18.0.1", False), ("192.0.2.1", False), ("fd77::3", False),
+    ("fec0::1", False), ("64:ff9b::a00:1", False), ("64:ff9b:1::808:808", False), ("::ffff:10.0.0.1", False),
+    ("2002:a00:1::1", False), ("169.254.0.1", False), ("::1", False),
+])
+def test_what_is_public(address: str, public: bool) -> None:
+    assert is_public(address) is public
 
 
 @pytest.mark.parametrize(("address", "why"), [

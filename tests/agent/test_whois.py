@@ -207,7 +207,7 @@ def target(name: str, *hosts: str, port: int = 5432, credentials: tuple[Any, ...
 
 
 def egress(name: str, *addresses: str, ports: tuple[int, ...] = (443,)) -> Any:
-    return SimpleNamespace(name=name, addresses=addresses, ports=ports, metadata=False)
+    return SimpleNamespace(name=name, addresses=addresses, ports=ports, metadata=False, private=False)
 
 
 @pytest.fixture
@@ -286,13 +286,13 @@ def test_an_egress_entry_by_name() -> None:
     known = Known()
     known.update("api.test", ["192.0.2.1", "2001:db8::1", "169.254.169.254", "127.0.0.1"], 0)
     known.update("b.test", ["192.0.2.1"], 0)
-    known.update("x.cdn.test", ["192.0.2.5", "2001:db8::5"], 0)
+    known.update("x.cdn.test", ["9.9.9.5", "2620:fe::5"], 0)
     known.update("cdn.test", ["192.0.2.6"], 0)
     entries = [egress("api", "api.test"), egress("b", "b.test"), egress("cdn", "*.cdn.test", "192.0.2.7")]
     places = Places([], entries, known)
     assert places.find("192.0.2.1", 443) == Place(egress="api", names=("api.test", "b.test"))    # others of one only
     assert places.find("2001:db8::1", 443) == Place(egress="api", names=("api.test",), others=("192.0.2.1",))
-    assert places.find("192.0.2.5", 443) == Place(egress="cdn", names=("x.cdn.test",), others=("2001:db8::5",))
+    assert places.find("9.9.9.5", 443) == Place(egress="cdn", names=("x.cdn.test",), others=("2620:fe::5",))
     assert places.find("192.0.2.7", 443) == Place(egress="cdn", listed=True)
     for nobody in ("192.0.2.6", "169.254.169.254", "127.0.0.1"):
         assert places.find(nobody, 443) == Place()
@@ -305,6 +305,48 @@ def test_metadata_addresses_only_where_the_entry_says_so() -> None:
     assert Places([], [entry], Known()).find("127.0.0.1", 443) == Place(egress="cloud", listed=True)
     entry.metadata = True
     assert Places([], [entry], Known()).find("169.254.169.254", 443) == Place(egress="cloud", listed=True)
+
+
+def test_below_a_wildcard_no_name_leads_inside_unless_the_entry_says_so() -> None:
+    """Whoever has a name below it chooses where it leads."""
+    known = Known()
+    known.update("x.cdn.test", ["10.0.0.5", "fd00::5", "100.64.0.5", "9.9.9.5"], 0)
+    known.update("api.test", ["10.0.0.6"], 0)
+    entry = egress("cdn", "*.cdn.test", "api.test", "10.0.0.7")
+    places = Places([], [entry], known)
+    for inside in ("10.0.0.5", "fd00::5", "100.64.0.5"):
+        assert places.find(inside, 443) == Place()
+    assert places.find("9.9.9.5", 443) == Place(egress="cdn", names=("x.cdn.test",))
+    assert places.find("10.0.0.6", 443) == Place(egress="cdn", names=("api.test",))        # its operator has named it
+    assert places.find("10.0.0.7", 443) == Place(egress="cdn", listed=True)
+    assert places.egress["cdn"] == ("10.0.0.7", "9.9.9.5", "10.0.0.6")
+    entry.private = True
+    assert Places([], [entry], known).find("10.0.0.5", 443) == Place(
+        egress="cdn", names=("x.cdn.test",), others=("fd00::5",))
+
+
+def test_no_name_leads_to_the_host_itself() -> None:
+    known = Known()
+    known.update("api.test", ["9.9.9.9", "9.9.9.8"], 0)
+    entries = [egress("api", "api.test"), egress("own", "9.9.9.9", ports=(80,))]
+    places = Places([target("db", "api.test")], entries, known, {"9.9.9.9"}.__contains__)
+    assert places.find("9.9.9.9", 443) == Place()
+    assert places.find("9.9.9.9", 80) == Place(egress="own", listed=True)
+    assert places.find("9.9.9.8", 443) == Place(egress="api", names=("api.test",))
+    assert places.find("9.9.9.9", 5432) == Place(target="db")
+
+
+def test_what_one_entry_permits_is_no_other_ones() -> None:
+    """Also not as the other family's address of a connection."""
+    known = Known()
+    known.update("x.cdn.test", ["9.9.9.5", "fd00::5"], 0)
+    inner = egress("inner", "*.cdn.test", ports=(80,))
+    inner.private = True
+    for entries in ([egress("cdn", "*.cdn.test"), inner], [inner, egress("cdn", "*.cdn.test")]):
+        places = Places([], entries, known)
+        assert places.find("9.9.9.5", 443) == Place(egress="cdn", names=("x.cdn.test",))
+        assert places.find("9.9.9.5", 80) == Place(egress="inner", names=("x.cdn.test",), others=("fd00::5",))
+        assert places.find("fd00::5", 443) == Place()
 
 
 def test_the_hosts_file() -> None:

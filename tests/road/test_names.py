@@ -31,6 +31,7 @@ ports = [{PORT}, 8081]
 name = "cdn"
 addresses = ["*.cdn.lab.example"]
 ports = [8444]
+private = true
 
 [[egress]]
 name = "nowhere"
