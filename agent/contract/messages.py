@@ -159,7 +159,7 @@ class Whois(Message, frozen=True):
     number: int
     cookie: int                       # SO_COOKIE of the accepted socket
     netns: int                        # and SO_NETNS_COOKIE
-    address: Packed                   # 16 bytes, IPv4 as ::ffff:a.b.c.d: peer of the accepted socket
+    address: Packed                   # peer of the accepted socket
     port: int
     redirected: Word = ""             # SO_ORIGINAL_DST as "ADDRESS PORT" where it differs from the listener's own
 

@@ -150,7 +150,7 @@ async def test_a_flood_of_questions_waits_unread(
 @pytest.mark.parametrize("question", [
     messages.AskCredential(1, "x" * 1000, "d", "r", ()), messages.AskCredential(1, "t", "d" * 10_001, "r", ()),
     messages.AskCredential(1, "t", "d", "r" * 10_001, ()), messages.AskCredential(1, "t", "d", "r", ("g",) * 2000),
-    messages.Whois(1, 1, bytes(16), 1, "x" * 1000), messages.Whois(1, 1, bytes(17), 1),
+    messages.Whois(1, 9, 5, bytes(16), 1, "x" * 1000), messages.Whois(1, 9, 5, bytes(17), 1),
     messages.WhoAsks(1, 1, False, bytes(1 << 20), 1), messages.WhoisLocal(1, "x" * 1000, 1, 1),
     messages.NameAsked(1, "w", "n" * 2000, "A", "answered"), messages.NameAsked(1, "w", "n", "A" * 1000, "answered"),
     messages.NameAsked(1, "w", "n", "A", "answered", addresses=("",) * 2000),
@@ -167,7 +167,7 @@ async def test_a_question_that_holds_more_than_it_needs_ends_it(pair: Pair, ques
 async def test_who_does_not_read_its_answers_is_left(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channels, "UNREAD", 100_000)
     channel, peer, _ = pair
-    question = messages.render_frame(messages.Whois(1, 5, b"\0" * 16, 80))
+    question = messages.render_frame(messages.Whois(1, 9, 5, b"\0" * 16, 80))
     async with asyncio.timeout(20):
         while not channel.closed.is_set():
             with suppress(ConnectionError):
