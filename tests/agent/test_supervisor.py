@@ -384,15 +384,18 @@ def sleeping() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_what_a_workload_shares_is_said_once(steady: Host) -> None:
     """By `weir run` in one line, below the workload, and in the recording; `weir run` itself is nobody else."""
+    shared = steady.base / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
     try:
-        steady.write(CONFIG.replace('users = ["games"]', 'users = ["games"]\ndirectories = ["/tmp"]\nroot = true'))
+        steady.write(CONFIG.replace('users = ["games"]', f'users = ["games"]\ndirectories = ["{shared}"]\nroot = true'))
         assert steady.weir("reload").returncode == 0
         with sleeping(), Crew(steady) as crew:
             assert crew.process.stderr is not None
             said = [crew.process.stderr.readline() for _ in range(2)]
             assert said[0].startswith("weir: inside, games is root")
             assert said[1].startswith("weir: degraded: user games has 1 process outside of any workload (sleep), which")
-            assert "; /tmp: everybody may write: let it" in said[1]
+            assert f"; {shared}: everybody may write: let it" in said[1]
             [shown] = steady.status()["workloads"]
             assert (shown["root"], len(shown["degraded"])) == (True, 2)
             assert "degraded: user games has" in steady.weir("status").stdout
