@@ -202,7 +202,7 @@ def test_a_second_program_beside_the_first_is_seen(contained: Block) -> None:
 
 def test_other_settings_are_seen(contained: Block) -> None:
     with links.opened(links.map_pin(contained.containment.bpffs, "settings")) as fd:
-        before = libbpf.lookup(fd, bytes(4), 32)
+        before = libbpf.lookup(fd, bytes(4), links.MAPS["settings"].value_size)
         assert before is not None
         libbpf.update(fd, bytes(4), bytes(8) + before[8:])
     assert contained.containment.problems() == ["the probes work with other settings"]
