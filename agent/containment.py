@@ -643,7 +643,7 @@ def _host_mounts() -> Path:
         init.stat()
         return init
     except PermissionError:
-        if Path("/proc/2/comm").read_text() != "kthreadd\n":
+        if Path("/proc/2/comm").read_bytes() != b"kthreadd\n":
             raise
         return kthreadd
 
