@@ -39,9 +39,10 @@ _MOST: Final = 65536                  # bytes of one datagram or read
 _KEPT: Final = 4096                   # pieces that a decoy remembers
 # What needs a neighbour, a second host, an interface of a certain name or somebody's help, or would change this host.
 NEEDS_MORE: Final = frozenset({
-    "link-local", "bind-to-device", "loopback-by-device", "loopback-by-device-ipv6",
-    "registered-then-unspecified", "source-port-again", "source-route", "routing-header", "dialled-from-outside",
-    "udp-broadcast", "udp-dns-port", "udp-answer", "join-group", "join-group-ipv4", "udp-lite", "sctp", "dccp",
+    "link-local", "bind-to-device", "loopback-by-device", "loopback-by-device-ipv6", "foreign-source",
+    "foreign-source-ipv6", "registered-then-unspecified", "source-port-again", "source-route", "routing-header",
+    "dialled-from-outside", "udp-broadcast", "udp-dns-port", "udp-answer", "join-group", "join-group-ipv4", "udp-lite",
+    "sctp", "dccp",
     "packet-socket", "packet-socket-datagram", "packet-socket-past-the-queue", "netlink-route-change",
     "algorithm-socket", "fork-storm", "full-ring", "static-binary", "preloaded", "set-uid-root", "tun",
     "trace-outside", "read-outside", "take-descriptor", "shared-memory", "files-of-others", "system-bus",

@@ -19,6 +19,7 @@ import pytest
 from standin.host import CGROUPS, CONFIG, PORT, Host
 
 from agent.contract import control
+from agent.control import QUIET
 from agent.frames import Frames, send
 from agent.services import AHEAD
 
@@ -140,6 +141,7 @@ def test_who_may_start_nothing_fills_no_recording(steady: Host) -> None:
     def numbers() -> object:
         return json.loads((steady.base / "run" / "owners.json").read_text())["next"]
 
+    time.sleep(QUIET)                 # what was refused before this test is told of
     before, made = numbers(), len(steady.events("launch.refused"))
     began = time.monotonic()
     for number in range(50):
