@@ -94,6 +94,12 @@ class Containers:
         yield from self._survey.slices()
         yield from (path / "cgroup.events" for _, path in self._survey.places())
 
+    def workload(self, number: int) -> str:
+        """Of a cgroup in which a workload's containers lie, by its id; empty: of another."""
+        with suppress(OSError):
+            return self._survey.workload(number)
+        return ""
+
     def hints(self) -> tuple[str, ...]:
         return tuple(f"container {name} lies in the crews' slice and in no workload's: it is cut off; its cgroup "
                      f"parent is {slice_of(self._agent.config.runtime.name, 'WORKLOAD')}" for name in

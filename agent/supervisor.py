@@ -418,7 +418,7 @@ class Agent:
             start = self.owners.whose(one.owner, one.cgroup)
             self.tell(BOUNDED[one.what], {
                 "owner": one.owner, "refused": one.refused, "unwritten": one.unwritten,
-            }, start.workload if start else "")
+            }, start.workload if start else self.containers.workload(one.cgroup))
 
     def _watch_journal(self) -> None:
         config = self.config.recording

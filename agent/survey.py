@@ -54,6 +54,11 @@ class Survey:
     def slices(self) -> Iterator[Path]:
         return (path for path in _directories(self._slice) if workload_of(self._runtime, path.name))
 
+    def workload(self, number: int) -> str:
+        """Whose part of the slice has this id: its containers have one turn.  Empty: nobody's.  Raises OSError."""
+        return next((workload_of(self._runtime, path.name) for path in self.slices()
+                     if cgroups.cgroup_id(path) == number), "")
+
     def strays(self) -> tuple[str, ...]:
         """Containers that were put into the crews' slice itself, and so are nobody's."""
         return tuple(path.name for path in _directories(self._slice) if path.name.startswith(RUNTIMES))
