@@ -43,6 +43,7 @@ _ALWAYS: Final[Mapping[str, tuple[str, object]]] = {
 }
 _EMPTIED: Final = ("BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem", "InaccessiblePaths", "ReadOnlyPaths",
                    "ReadWritePaths", "RestrictAddressFamilies", "DeviceAllow")
+_HOME: Final = "read-only"            # the least of ProtectHome= with DynamicUser=, systemd.exec(5)
 _CLOCK: Final = ("char-rtc", "r")     # systemd 252 adds it for ProtectClock=, systemd.exec(5)
 _CLOSED: Final = ("closed", "strict")                  # DevicePolicy=, by PrivateDevices=
 
@@ -154,6 +155,8 @@ def undone(plan: Plan, unit: Unit) -> Iterator[str]:
     wanted = {name: value for name, (_, value) in _ALWAYS.items()} | {
         "Slice": plan.slice, "RootDirectory": plan.root, "RootImage": "", "TemporaryFileSystem": (),
         "ReadWritePaths": ()}
+    if unit.dynamic and unit["ProtectHome"] == _HOME:
+        del wanted["ProtectHome"]
     for name, value in wanted.items():
         if (found := unit.properties.get(name)) != value:
             yield f"{name} is {_shown(found)}, not {_shown(value)}"

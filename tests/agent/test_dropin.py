@@ -166,6 +166,14 @@ def test_what_another_drop_in_undoes(changed: dict[str, object], said: str) -> N
     assert said in found[0]
 
 
+def test_what_systemd_adds_for_a_user_of_its_own() -> None:
+    """It can only show less."""
+    home = {**IN_FORCE, "ProtectHome": "read-only"}
+    assert list(undone(PLAN, Unit({**home, "DynamicUser": True}, ()))) == []
+    assert list(undone(PLAN, Unit({**home, "DynamicUser": False}, ()))) == ["ProtectHome is read-only, not no"]
+    assert list(undone(PLAN, Unit({**home, "DynamicUser": True, "ProtectHome": "tmpfs"}, ()))) != []
+
+
 @pytest.mark.parametrize("name", IN_FORCE)
 def test_what_is_not_said_is_not_in_force(name: str) -> None:
     found = list(undone(PLAN, Unit({key: value for key, value in IN_FORCE.items() if key != name}, ())))
