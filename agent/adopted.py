@@ -108,10 +108,13 @@ class Units:
 
     async def look(self) -> None:
         """Each second: what has started, what has ended."""
+        running = set()
         for workload, path in self._places():
             with suppress(OSError):
                 if cgroups.populated(path):
+                    running.add(workload.unit)
                     self._register(workload, path)
+        self._strange = {unit: text for unit, text in self._strange.items() if unit in running}
         for start in self._agent.owners:
             if start.unit and not _is_there(start):
                 self._end(start)
@@ -175,7 +178,7 @@ class Units:
             agent.tell("unit.socket", {"unit": request.unit, "pid": one.pid, "exe": one.exe, "family": one.family,
                                        "peer": one.peer, "done": one.done}, workload.name)
         agent.tell("unit.adopted", {"unit": request.unit, "by": by, "cgroup": " ".join(request.cgroups)}, workload.name)
-        self._examined_at = 0.0
+        await self.examine()              # a user that systemd makes for it is known before its next start
         return control.Adopted("", sockets[:control.SOCKETS])
 
     def _join(self, request: control.Adopt) -> list[Foreign]:

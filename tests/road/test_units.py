@@ -94,4 +94,5 @@ def test_a_unit_of_somebody_else_is_nobodys(installed: Installed) -> None:
     with unit(installed, user=USER) as process:
         assert "42" not in asked(process)
         wait_until("it is said", lambda: "not one of its users" in json.dumps(installed.status()), 20)
+    wait_until("it is gone", lambda: installed.status()["state"] == "enforcing", 20)
     assert Path(f"/etc/systemd/system/{UNIT}.d").exists() is False
