@@ -22,7 +22,7 @@ PACKAGES: Final = (
     "linux-image-amd64", "systemd-sysv", "systemd-timesyncd", "dbus", "libpam-systemd", "openssh-server", "sudo", "git",
     "ca-certificates", "python3", "curl", "ifupdown", "isc-dhcp-client")
 # What escapes and containers are tried with.
-MEANS: Final = ("tmux", "screen", "cron", "at", "podman", "crun", "netavark", "kmod", "strace")
+MEANS: Final = ("screen", "cron", "at", "podman", "crun", "netavark", "kmod", "strace")
 HOOKS: Final = (
     'printf "auto lo\\niface lo inet loopback\\nallow-hotplug ens3\\niface ens3 inet dhcp\\n" '
     '>"$1/etc/network/interfaces"',
