@@ -78,15 +78,14 @@ class Launches:
         caller, named = _caller(peer), _account(request.user) if request.user else None
         if caller is None:
             return Failed(OWN_ERROR, f"uid {peer.uid} has no name on this host")
-        workload = next((one for one in agent.config.workloads if one.name == request.workload), None)
+        workload = agent.config.workload(request.workload)
         allowed = resolve_run(request, workload, caller, named, self._surroundings())
-        if workload is None or isinstance(allowed, Refusal):
-            refusal = allowed if isinstance(allowed, Refusal) else Refusal("there is no such workload")
-            self._tell_refused(peer, caller, refusal.text, workload.name if workload else "")
-            return Failed(refusal.code, refusal.text)
+        if isinstance(allowed, Refusal):
+            self._tell_refused(peer, caller, allowed.text, workload.name if workload else "")
+            return Failed(allowed.code, allowed.text)
         owner = agent.owners.draw()   # only here: whoever may start nothing uses up none, and has nothing written
         launch = msgspec.structs.replace(
-            allowed, number=owner, owner=owner, cgroup=str(agent.kernel.slice / f"{workload.name}-{owner}"))
+            allowed, number=owner, owner=owner, cgroup=str(agent.kernel.slice / f"{allowed.workload}-{owner}"))
         account = named or caller
         start = Start(owner, launch.workload, launch.uid, account.name, _unix_groups(launch.gid, launch.groups),
                       launch.cgroup, time.time_ns(), command=plain(mask_text(os.fsdecode(launch.argv[0]))),
@@ -98,7 +97,7 @@ class Launches:
             network = await self.network(owner, launch.workload, launch.network)
         except (OSError, RuntimeError, ChannelError) as reason:
             agent.networks.close(owner)
-            self._tell_refused(peer, caller, f"no network: {reason}", workload.name)
+            self._tell_refused(peer, caller, f"no network: {reason}", launch.workload)
             return Failed(OWN_ERROR, f"nothing was started, for it has no {launch.network} network: {reason}")
         self._running.add(owner)
         try:

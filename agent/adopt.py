@@ -132,7 +132,7 @@ def undo(file: str, name: str, running: str) -> Outcome:
     if systemd.read_dropin(name) is None:
         raise AdoptError(f"{name} is not adopted: {systemd.file_of(name)} is not there")
     config = load_config(file)
-    workload = next((one for one in config.workloads if one.unit == name), None)
+    workload = config.workload_of(name)
     systemd.remove_dropin(name)
     systemd.reload()
     with suppress(NotRunning):
@@ -166,12 +166,12 @@ def find_workload(config: Config, name: str, wanted: str, dry: bool) -> Workload
     """The one whose unit this is.  `wanted` alone will do to look at what would be written."""
     if wrong := wrong_name(name, config.runtime.name):
         raise AdoptError(wrong)
-    found = next((one for one in config.workloads if one.unit == name), None)
+    found = config.workload_of(name)
     if found is not None and wanted in ("", found.name):
         return found
     if found is not None:
         raise AdoptError(f"{name} is workload {found.name}, and not {wanted}, in {config.file}")
-    named = next((one for one in config.workloads if one.name == wanted), None)
+    named = config.workload(wanted)
     if wanted and named is None:
         raise AdoptError(f"there is no workload {wanted!r} in {config.file}")
     if named is not None and dry:

@@ -163,7 +163,7 @@ class Units:
     async def adopt(self, request: control.Adopt, by: str) -> control.Adopted:
         """What runs is a crew's from here on."""
         agent = self._agent
-        workload = next((one for one in agent.config.workloads if one.unit == request.unit), None)
+        workload = agent.config.workload_of(request.unit)
         if workload is None:
             return control.Adopted(f"no [[workload]] of the running agent has unit = \"{request.unit}\": weir reload")
         if not request.end:

@@ -160,6 +160,12 @@ class Config(msgspec.Struct, frozen=True):
     def directory(self) -> Path:
         return Path(self.file).parent
 
+    def workload(self, name: str) -> Workload | None:
+        return next((one for one in self.workloads if one.name == name), None)
+
+    def workload_of(self, unit: str) -> Workload | None:
+        return next((one for one in self.workloads if one.unit == unit), None)
+
     @property
     def egress_modes(self) -> dict[str, str]:
         """Of the workloads whose egress is not enforced."""

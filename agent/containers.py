@@ -110,7 +110,7 @@ class Containers:
     async def _contain(self, container: Container) -> list[_Wrong]:
         """What is wrong with it.  Rules and doors are there for whoever it is; one that is nobody's is refused."""
         wrong = await self._contain_networks(container)
-        workload = next((one for one in self._agent.config.workloads if one.name == container.workload), None)
+        workload = self._agent.config.workload(container.workload)
         user = _user(workload, container.processes) if workload else None
         if workload is None:
             wrong.append(_Wrong(container.shown, "there is no such workload: it is cut off", False))

@@ -170,7 +170,7 @@ class Sharing:
     def find(self, start: Start) -> tuple[Weakness, ...]:
         """As it is now.  Blocks."""
         config = self._config()
-        workload = next((one for one in config.workloads if one.name == start.workload), None)
+        workload = config.workload(start.workload)
         if workload is None:
             return ()
         callers = {one.caller for one in self._owners} | {start.caller}

@@ -23,7 +23,7 @@ def workload(name: str, *directories: str, users: tuple[str, ...] = (USER,)) -> 
 
 
 def config(*workloads: Any) -> Any:
-    return SimpleNamespace(workloads=workloads)
+    return SimpleNamespace(workloads=workloads, workload={one.name: one for one in workloads}.get)
 
 
 def test_processes_of_a_uid(tmp_path: Path) -> None:
