@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
@@ -123,8 +124,7 @@ def test_the_last_ones_are_for_others() -> None:
 
 @pytest.fixture
 def cgroup() -> Iterator[Path]:
-    path = cgroup_root() / f"wt-net-{os.getpid()}"
-    path.mkdir()
+    path = Path(mkdtemp(prefix="wt-net-", dir=cgroup_root()))
     yield path
     path.rmdir()
 
