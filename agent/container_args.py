@@ -11,13 +11,18 @@ from agent.trust import SYSTEM_BUNDLE
 from agent.workloads import TRUST_VARIABLES
 
 SYSTEMD, CGROUPFS = "systemd", "cgroupfs"     # who makes the runtime's cgroups
+PODMAN, DOCKER = "podman", "docker"
 PROFILE: Final = "seccomp.json"
 
 
-def render_args(config: Config, workload: Workload, uid: int, gid: int, manager: str) -> tuple[str, ...]:
+def render_args(
+    config: Config, workload: Workload, uid: int, gid: int, manager: str, engine: str = PODMAN,
+) -> tuple[str, ...]:
     """One argument each; none has a space that the operator has not put into a name.  `uid` and `gid`: of the user that
     it is for policies."""
-    return tuple(_args(config, workload, uid, gid, manager))
+    # Else podman's monitor is in the slice too, and the runtime that it starts: BPF LSM would refuse that bpf(2).
+    outside = ("--cgroups=no-conmon",) if engine == PODMAN else ()
+    return *outside, *_args(config, workload, uid, gid, manager)
 
 
 def _args(config: Config, workload: Workload, uid: int, gid: int, manager: str) -> Iterator[str]:

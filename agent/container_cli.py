@@ -9,7 +9,7 @@ import click
 from agent import screen
 from agent.check import load_config
 from agent.config import Config, Workload
-from agent.container_args import CGROUPFS, PROFILE, SYSTEMD, notes, render_args
+from agent.container_args import CGROUPFS, DOCKER, PODMAN, PROFILE, SYSTEMD, notes, render_args
 from agent.fields import ConfigError
 
 
@@ -20,9 +20,13 @@ from agent.fields import ConfigError
 @click.option("--manager", type=click.Choice([SYSTEMD, CGROUPFS]), default=None,
               help="Who makes the runtime's cgroups (podman info, docker info say it).  Default: systemd where it runs "
               "this host.")
+@click.option("--engine", type=click.Choice([PODMAN, DOCKER]), default=PODMAN, show_default=True,
+              help="Who is told: docker does not know all that podman needs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
 @click.pass_context
-def container_args(context: click.Context, workload: str, user: str, manager: str | None, as_json: bool) -> None:
+def container_args(
+    context: click.Context, workload: str, user: str, manager: str | None, engine: str, as_json: bool,
+) -> None:
     """Arguments with which podman or docker starts a container as WORKLOAD: podman run $(weir container-args WORKLOAD)
     IMAGE.
 
@@ -34,7 +38,7 @@ def container_args(context: click.Context, workload: str, user: str, manager: st
     if not (config.run / "trust" / PROFILE).exists():
         raise click.ClickException("the files that a container is given are not there: start the agent first")
     manager = manager or (SYSTEMD if Path("/run/systemd/system").is_dir() else CGROUPFS)
-    arguments = render_args(config, chosen, account.pw_uid, account.pw_gid, manager)
+    arguments = render_args(config, chosen, account.pw_uid, account.pw_gid, manager, engine)
     if as_json:
         screen.print_json({"arguments": arguments, "notes": notes(config)})
         return

@@ -8,7 +8,7 @@ import pytest
 from lab.containers import parse
 
 from agent.config import Config, parse_config
-from agent.container_args import CGROUPFS, SYSTEMD, notes, render_args
+from agent.container_args import CGROUPFS, DOCKER, PODMAN, SYSTEMD, notes, render_args
 from agent.seccomp import render_profile, rules
 
 TEXT = """
@@ -35,9 +35,9 @@ def config(target: str = TARGET) -> Config:
     return found
 
 
-def args(target: str = TARGET, manager: str = SYSTEMD) -> tuple[str, ...]:
+def args(target: str = TARGET, manager: str = SYSTEMD, engine: str = DOCKER) -> tuple[str, ...]:
     made = config(target)
-    return render_args(made, made.workloads[0], 1001, 1002, manager)
+    return render_args(made, made.workloads[0], 1001, 1002, manager, engine)
 
 
 @pytest.mark.parametrize(("manager", "parent"), [
@@ -53,6 +53,11 @@ def test_what_it_may_do() -> None:
         "--security-opt=no-new-privileges", "--security-opt=seccomp=/run/weir/trust/seccomp.json",
         "--volume=/run/weir/trust/resolv.conf:/etc/resolv.conf:ro")
     assert not any(" " in one for one in found)
+
+
+def test_podmans_monitor_is_no_crew() -> None:
+    """It starts the OCI runtime, which loads a program for the container's devices."""
+    assert args(engine=PODMAN) == ("--cgroups=no-conmon", *args())
 
 
 def test_what_it_trusts() -> None:

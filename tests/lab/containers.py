@@ -67,7 +67,9 @@ def parse(arguments: Sequence[str]) -> Options:
     options = Options()
     for argument in arguments:
         name, _, value = argument.partition("=")
-        if name == "--cgroup-parent":
+        if argument == "--cgroups=no-conmon":
+            pass                      # nobody watches it here
+        elif name == "--cgroup-parent":
             options.cgroup_parent = value
         elif name == "--network":
             options.network = value
