@@ -6,7 +6,7 @@
 #define EPERM 1
 #define EPROTONOSUPPORT 93
 #define EAFNOSUPPORT 97
-#define DEPTH 8                                                 /* cgroups below the slice that are looked through */
+#define DEPTH 8                                                 /* cgroups from a start's down that are looked through */
 
 static __always_inline u64 word_at(u64 place)
 {
@@ -20,21 +20,25 @@ static __always_inline bool is_crew(struct settings *s)
 	return s && (task_mark() || task_inside(s));
 }
 
-/* The cgroup right below the slice that `cgroup` (struct cgroup *) lies in: one a workload's start.  0: none. */
-static __always_inline u64 start_of(struct settings *s, u64 cgroup)
+/* The cgroup of the task's start: right below the slice, or a joined one.  0: it is in none. */
+static __always_inline u64 own_start(struct settings *s)
 {
-	u64 node = word_at(cgroup + OFFSET_cgroup_kn), below = 0, slice = s->slice;
+	return task_in_slice(s) ? bpf_get_current_ancestor_cgroup_id(s->level + 1) : task_joined();
+}
+
+/* Whether `cgroup` (struct cgroup *) is that of the start, or lies in it. */
+static __always_inline bool lies_in(u64 cgroup, u64 start)
+{
+	u64 node = word_at(cgroup + OFFSET_cgroup_kn);
 	#pragma unroll
 	for (int i = 0; i < DEPTH; i++) {
-		if (!node)
-			return 0;
-		u64 id = word_at(node + OFFSET_kernfs_node_id);
-		if (id == slice)
-			return below;
-		below = id;
+		if (!start || !node)
+			return false;
+		if (word_at(node + OFFSET_kernfs_node_id) == start)
+			return true;
 		node = word_at(node + OFFSET_kernfs_node_parent);
 	}
-	return 0;
+	return false;
 }
 
 /* Families and protocols, for sockets that sock_create's cgroup hook does not see as well. */
@@ -70,8 +74,7 @@ static __always_inline int on_unix(u64 peer)
 			differs |= path[i] ^ CONTROL[i];
 		return differs ? 0 : -EPERM;
 	}
-	u64 mine = bpf_get_current_ancestor_cgroup_id(s->level + 1);
-	return mine && start_of(s, word_at(peer + OFFSET_sock_sk_cgrp_data)) == mine ? 0 : -EPERM;
+	return lies_in(word_at(peer + OFFSET_sock_sk_cgrp_data), own_start(s)) ? 0 : -EPERM;
 }
 
 int lsm__unix_stream_connect(u64 *ctx)
@@ -94,9 +97,8 @@ int lsm__ptrace_access_check(u64 *ctx)
 	u32 tgid = word_at(ctx[0] + OFFSET_task_struct_tgid), mark = task_mark(), *other = owners.lookup(&tgid);
 	if (mark && other && *other == mark)
 		return 0;
-	u64 mine = bpf_get_current_ancestor_cgroup_id(s->level + 1);
 	u64 cgroup = word_at(word_at(ctx[0] + OFFSET_task_struct_cgroups) + OFFSET_css_set_dfl_cgrp);
-	return mine && start_of(s, cgroup) == mine ? 0 : -EPERM;
+	return lies_in(cgroup, own_start(s)) ? 0 : -EPERM;
 }
 
 int lsm__bpf(u64 *ctx)

@@ -199,7 +199,7 @@ def in_every_state(installed: Installed, to: Where, seen: Server, control: dict[
             with without_rules(), without_rules(own):
                 tried_in(NEITHER, root=False)
         # The agent puts back what was taken away.  Its state is not "enforcing": what got through is an alarm.
-        wait_until("both layers", lambda: layers() == layers(own) == expected("both"), 60)
+        wait_until("both layers", lambda: layers() == layers(own) == expected("both"), 240)
     return Tried(crew, control, permitted, told, lsm)
 
 
