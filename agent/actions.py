@@ -134,7 +134,7 @@ class Launches:
         agent = self._agent
         config = agent.config
         return Surroundings(
-            number=0, owner=0, cgroup="", hidden=(str(config.directory), str(config.run), str(config.state)),
+            number=0, owner=0, cgroup="", hidden=config.own_directories,
             withheld=agent.accounts.own_groups, trust=agent.trust,
             resolv=str(agent.resolv) if agent.resolv.exists() else "",
             socket_directory=str(config.run / local.DIRECTORY), sockets=local.links(config.targets),

@@ -160,6 +160,11 @@ class Config(msgspec.Struct, frozen=True):
     def directory(self) -> Path:
         return Path(self.file).parent
 
+    @property
+    def own_directories(self) -> tuple[str, ...]:
+        """Weir's, which no crew sees any of: another Weir's configuration, too."""
+        return tuple(dict.fromkeys(map(str, (self.directory, Path(DEFAULT_FILE).parent, self.run, self.state))))
+
     def workload(self, name: str) -> Workload | None:
         return next((one for one in self.workloads if one.name == name), None)
 

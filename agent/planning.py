@@ -65,7 +65,8 @@ def plan_unit(config: Config, workload: Workload, name: str, unit: Unit) -> Plan
     plan = Plan(
         unit=name, workload=workload.name, slice=f"{config.runtime.name}.slice", root=str(directory / "root"),
         home=home, writable=writable, readable=readable, files=files,
-        hidden=(*_own(config), *sockets), environment=variables, families=families(unit), notifies=_notifies(unit))
+        hidden=(*config.own_directories, *sockets), environment=variables, families=families(unit),
+        notifies=_notifies(unit))
     if seen := shown_socket(workload.name, sockets, lambda path: shows(plan, unit, path)):
         wrong.append(seen)
     if account and account.pw_gid == 0:
@@ -83,11 +84,6 @@ def _account(unit: Unit) -> pwd.struct_passwd | None:
         return pwd.getpwnam(unit["User"])
     except KeyError:
         return None
-
-
-def _own(config: Config) -> tuple[str, ...]:
-    """Weir's own directories."""
-    return str(config.directory), str(config.run), str(config.state)
 
 
 def _notifies(unit: Unit) -> str:
@@ -170,7 +166,7 @@ def _trust(
     variables = [(name, inside) for one in TRUST_VARIABLES if (name := one.decode()) not in environment]
     for path in _named(config, account.pw_dir if account else "/", environment):
         try:
-            real, own = _root_file(path, _own(config))
+            real, own = _root_file(path, config.own_directories)
         except (NotRooted, OSError) as reason:
             notes.append(f"{path} is not covered, and its readers do not know Weir's authority: {reason}; name a file "
                          "below /etc in its place")

@@ -35,7 +35,7 @@ def look(config: Config, unit: Unit, own: Iterable[str]) -> Host:
     paths = {path for _, path in (*read_by_root(unit), *made_by_root(unit))}
     return Host(
         uid=account.pw_uid if account else -1, gids=gids, unknown=unknown, own={_gid(name): name for name in own},
-        hidden=(str(config.directory), str(config.run), str(config.state)), databases=real_sockets(config.targets),
+        hidden=config.own_directories, databases=real_sockets(config.targets),
         places={path: place(path) for path in paths},
         sockets={name: systemd.show_socket(name) for name in unit.sockets})
 

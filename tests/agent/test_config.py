@@ -93,6 +93,16 @@ def test_nothing_configured_is_right() -> None:
     assert (config.runtime.name, config.targets, config.control) == ("weir", (), Path("/run/weir/control.sock"))
 
 
+def test_what_no_crew_sees_any_of() -> None:
+    """Of a Weir by another name, that of the usual place neither."""
+    here, _ = parse_config('[runtime]\nname = "weirlab"\n', "/srv/lab/weir.toml")
+    usual, _ = parse_config("", "/etc/weir/weir.toml")
+    assert here is not None
+    assert usual is not None
+    assert here.own_directories == ("/srv/lab", "/etc/weir", "/run/weirlab", "/var/lib/weirlab")
+    assert usual.own_directories == ("/etc/weir", "/run/weir", "/var/lib/weir")
+
+
 def test_units_of_workloads() -> None:
     text = '[[workload]]\nname = "{}"\nunit = "{}"\n'
     assert right(text.format("a", "crew@1.service")).workloads[0].unit == "crew@1.service"

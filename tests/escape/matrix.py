@@ -34,6 +34,8 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Who shows, without Weir, that the way exists: the same user elsewhere, root elsewhere, root on the crew's host.
     control: Literal["user", "root", "host"] = "user"
     vm: str = ""                      # why there is no control on a development machine: it has one in tests/vm
+    # The host's own may be there in place of the stand-in, and does not do what that does: this row shows its way.
+    instead: str = ""
     since: str = ""                   # the first Linux that knows the way: before, there is no control
     # Stopped by Landlock's scopes or by BPF LSM: before Linux 6.12 and without BPF LSM it is not contained.
     landlock: bool = False
