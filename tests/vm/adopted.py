@@ -15,7 +15,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -622,9 +622,11 @@ def test_what_a_stopped_unit_has_left(crew: Crew, servers: dict[int, Sink]) -> N
         time.sleep(2)                     # for it to arrive
         assert (place / "cgroup.procs").read_text().split()[0] == left
         assert not servers[SERVER].saw(after)
-    finally:
         right("systemctl", "stop", UNIT)
-        (place / "cgroup.kill").write_text("1")
+        assert not place.exists(), "by the drop-in a stop ends all of it"
+    finally:
+        with suppress(FileNotFoundError):
+            (place / "cgroup.kill").write_text("1")
         other.unlink()
     right("systemctl", "daemon-reload")
     right("systemctl", "start", UNIT)
