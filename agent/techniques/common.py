@@ -34,6 +34,7 @@ class Where:
     door: str = ""                    # the Unix socket of a service of the host, which speaks to the server
     abstract: str = ""                # the same as an abstract name
     terminal: str = ""                # socket of a terminal multiplexer outside
+    times: int = 40                   # that a socket of others is used, a tenth of a second apart, or until it is ended
     run: str = ""                     # Weir's run directory
     table: str = ""                   # Weir's nftables table
 

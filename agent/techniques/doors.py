@@ -11,7 +11,6 @@ import time
 from .common import WAIT, Where, called, collected, first, libc, say
 
 COOKIE = 57                           # SO_COOKIE, asm-generic/socket.h
-KEPT = 40                             # times that a socket of others is used, a tenth of a second apart
 
 
 def _by(token: bytes, address: str | bytes) -> None:
@@ -131,12 +130,12 @@ def _name(s: socket.socket) -> None:
     print(f"cookie {int.from_bytes(s.getsockopt(socket.SOL_SOCKET, COOKIE, 8), 'little'):x}", flush=True)
 
 
-def _use(s: socket.socket, token: bytes) -> None:
+def _use(s: socket.socket, token: bytes, times: int) -> None:
     """As whoever has use for it does: once and again."""
     _name(s)
     s.settimeout(WAIT)
     say(s, token)
-    for _ in range(KEPT):
+    for _ in range(times):
         time.sleep(0.1)
         try:
             say(s, token)
@@ -148,12 +147,12 @@ def _use(s: socket.socket, token: bytes) -> None:
 def handed_connected(token: bytes, to: Where) -> None:
     """SCM_RIGHTS of a connection that a process outside has opened."""
     with socket.socket(fileno=_ask(to, b"connected")[1][0]) as s:
-        _use(s, token)
+        _use(s, token, to.times)
 
 
 def handed_datagram_connected(token: bytes, to: Where) -> None:
     with socket.socket(fileno=_ask(to, b"datagram-connected")[1][0]) as s:
-        _use(s, token)
+        _use(s, token, to.times)
 
 
 def handed_unconnected(token: bytes, to: Where) -> None:
@@ -177,7 +176,7 @@ def handed_listening(token: bytes, to: Where) -> None:
     with socket.socket(fileno=_ask(to, b"listening")[1][0]) as door:
         _name(door)
         door.settimeout(0.5)
-        for _ in range(10):           # some have waited until the server gave up
+        for _ in range(to.times // 4):        # some have waited until the server gave up
             with contextlib.suppress(OSError), door.accept()[0] as conn:
                 conn.settimeout(WAIT)
                 say(conn, token)

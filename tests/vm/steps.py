@@ -44,7 +44,7 @@ STEPS: Final = (
     Step("containers", "sudo apt-get install -y -q --no-install-recommends podman crun netavark && "
          f"{PYTEST} tests/vm/containers.py", 1800),
     Step("demo", "sudo ./bootstrap demo", 2700),
-    Step("matrix", f"sudo modprobe -a dccp sctp && {PYTEST} tests/escape/test_matrix.py", 3600),
+    Step("matrix", f"sudo modprobe -a dccp_ipv4 sctp && {PYTEST} tests/escape/test_matrix.py", 3600),
     pytest("probes", "tests/probes", 60),
     pytest("escapes", "tests/escape --ignore tests/escape/test_matrix.py", 60),
     pytest("agent", "tests/agent", 40),
