@@ -25,8 +25,10 @@ from agent.config import (
     parse_config,
     parse_groups,
 )
+from agent.credential_table import PARTS
 from agent.fields import ConfigError, Problem, Report
 from agent.processes import ENVIRONMENT, python_module, unprivileged
+from agent.unit_credentials import VARIABLE, open_credential
 
 ROOTS_LIMIT: Final = 1 << 20          # bytes of a tls_ca file: it travels to the enforcer
 POLICY_TIMEOUT: Final = 60.0          # seconds
@@ -177,7 +179,23 @@ def _check_files(report: Report) -> dict[str, str]:
             file = getattr(row, name)
             if file and (wrong := check_secret(Path(file))):
                 report.add((*path, name), f"{file}: {wrong}")
+        for part in PARTS:
+            name = getattr(row, f"{part}_credential")
+            if name and VARIABLE in os.environ and (wrong := _check_unit_credential(name)):
+                report.add((*path, f"{part}_credential"), f"{name}: {wrong}")
     return roots
+
+
+def _check_unit_credential(name: str) -> str:
+    """What is wrong with it, or empty.  Only the agent's unit is handed them: elsewhere nobody can look."""
+    try:
+        fd = open_credential(name)
+    except OSError as wrong:
+        return wrong.strerror or str(wrong)
+    try:
+        return wrong_secret(os.fstat(fd))
+    finally:
+        os.close(fd)
 
 
 def _check_roots(file: str, path: tuple[str | int, ...], report: Report) -> str:

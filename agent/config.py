@@ -17,6 +17,7 @@ from agent.adoptable import END, REPORT, RESTART, wrong_name
 from agent.contract.messages import MOST
 from agent.contract.names import is_metadata
 from agent.contract.target import ENFORCE, MODES, ColumnLabel
+from agent.credential_table import CREDENTIAL, CredentialRow, check_row
 from agent.fields import (
     Field,
     Problem,
@@ -100,16 +101,6 @@ class Workload(msgspec.Struct, frozen=True):
     root: bool = False                # inside, its user is uid 0
     unit: str | None = None           # of systemd's, which `weir adopt` confines
     running: str = "end"              # adoptable.END, REPORT or RESTART: what was open when it was adopted
-
-
-class CredentialRow(msgspec.Struct, frozen=True):
-    database: str                     # "*": every one
-    role: str
-    group: str
-    user: str
-    password_file: str | None
-    certificate_file: str | None
-    key_file: str | None
 
 
 class LabelRow(msgspec.Struct, frozen=True):
@@ -203,20 +194,6 @@ def protocols() -> tuple[str, ...]:
     root = Path(__file__).resolve().parents[1] / "enforcer" / "protocols"
     return tuple(sorted(path.parent.name for path in root.glob("*/__init__.py")))
 
-
-_CREDENTIAL: Final = Section("credential", CredentialRow, True, "A real credential at this target.  The most specific "
-    "row that fits is used: a named database counts more than a named role, that more than a named group.", (
-    Field("database", kinds.SELECTOR, "Database that it is for.", "*"),
-    Field("role", kinds.SELECTOR, "User name that the crew asks for.", "*"),
-    Field("group", kinds.SELECTOR, "Group of the principal.", "*"),
-    Field("user", kinds.TEXT, "User name at the target.", example="crew_svc"),
-    Field("password_file", kinds.PATH, "File that holds the password and nothing else; root's, mode 0600.", None,
-          "/etc/weir/credentials/orders"),
-    Field("certificate_file", kinds.PATH, "Client certificate, PEM; root's, mode 0600.", None,
-          "/etc/weir/credentials/orders.pem"),
-    Field("key_file", kinds.PATH, "Its key, PEM; root's, mode 0600.", None,
-          "/etc/weir/credentials/orders.key"),
-), attribute="credentials")
 
 _LABEL: Final = Section("label", LabelRow, True, "A data class on a column.", (
     Field("label", kinds.LABEL, "What it is, for policies: `Label::\"pii.email\"` is in `Label::\"pii\"`.",
@@ -327,7 +304,7 @@ TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
     Field("databases", kinds.several(kinds.TEXT), "Databases that may be used; none named: every one.", []),
     Field("payload", kinds.choice("none", "rows"), "What is recorded of answers, besides counts and digests.", "none"),
     Field("payload_limit", kinds.size("1KiB", "1GiB"), "Bytes of an answer that are kept.", "1MiB"),
-), (_CREDENTIAL, _LABEL), attribute="targets")
+), (CREDENTIAL, _LABEL), attribute="targets")
 
 SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, LEDGER, RECORDING, EGRESS_POLICY)
 MANY: Final = (EGRESS, WORKLOAD, TARGET)
@@ -379,7 +356,7 @@ def _build(raw: Mapping[str, Any], report: Report) -> tuple[Config | None, Repor
         _check_selectors(target, path, report)
     for path, row in report.entries("target", "credential"):
         target = report.made.get(path[:2])
-        _check_credential(row, target is not None and target.upstream is not None, path, report)
+        check_row(row, target is not None and target.upstream is not None, path, report)
     return None if report.problems else Config(file=report.file, **values), report
 
 
@@ -467,17 +444,10 @@ def _check_selectors(target: TargetEntry, path: Place, report: Report) -> None:
         if (first := seen.setdefault((row.database, row.role, row.group), number)) != number:
             report.add((*path, "credential", number),
                        f"is for the same database, role and group as credential[{first + 1}]")
-        if row.certificate_file and target.tls == "disable":
-            report.add((*path, "credential", number, "certificate_file"),
+        if row.certificate and target.tls == "disable":
+            report.add((*path, "credential", number, "certificate_file" if row.certificate_file else
+                        "certificate_credential"),
                        'needs TLS, and this target has tls = "disable"')
-
-
-def _check_credential(row: CredentialRow, peer: bool, path: Place, report: Report) -> None:
-    """`peer`: the server may take Weir by its uid."""
-    if bool(row.certificate_file) != bool(row.key_file):
-        report.add(path, "names only one of certificate_file and key_file; both would be right")
-    if not row.password_file and not row.certificate_file and not peer:
-        report.add(path, "has neither password_file nor certificate_file with key_file")
 
 
 def _check_labels(target: TargetEntry, path: Place, report: Report) -> None:

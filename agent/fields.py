@@ -25,6 +25,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RUNTIME: Final = re.compile(r"[a-z][a-z0-9-]{0,15}")
 _ACCOUNT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 _UNIT: Final = re.compile(r"[A-Za-z0-9:_.\\@-]{1,247}\.service")
+_UNIT_CREDENTIAL: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,254}")     # a file's name: no slash
 _LABEL: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*"
                           r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?")
@@ -75,6 +76,7 @@ class Field:
     example: Any = None               # in the example file, where the default says little
     attribute: str = ""               # of the struct, where it is not the name
     restart: bool = False             # a reload cannot change it
+    instead: bool = False             # of other fields: in the example file it stays a comment
 
 
 @dataclass(frozen=True)
@@ -381,6 +383,8 @@ RUNTIME_NAME: Final = Kind("a name of lower-case letters, digits and '-', 16 at 
                            _matching(_RUNTIME))
 ACCOUNT: Final = Kind("the name of a user or group of this host", _matching(_ACCOUNT))
 UNIT: Final = Kind("the name of a service of systemd's, like crew.service", _matching(_UNIT))
+UNIT_CREDENTIAL: Final = Kind("the name of a credential as LoadCredential= has it, without a slash",
+                              _matching(_UNIT_CREDENTIAL))
 LABEL: Final = Kind("lower-case words joined by '.', like pii.email", _matching(_LABEL))
 TEXT: Final = Kind("a text", _text)
 SELECTOR: Final = Kind("a name, or '*' for every one", _selector)

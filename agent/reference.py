@@ -101,7 +101,8 @@ def _fields(section: Section, commented: bool) -> str:
     lines = []
     for one in section.fields:
         value = render_value(_shown(one))
-        lines.append(f"{_comment(one.meaning)}{'#' if commented else ''}{one.name} = {value}\n")
+        mark = "# " if one.instead else "#" if commented else ""
+        lines.append(f"{_comment(one.meaning)}{mark}{one.name} = {value}\n")
     return "".join(lines)
 
 

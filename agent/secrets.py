@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Callable
 from typing import Final
 
 from agent.check import wrong_secret
-from agent.config import CredentialRow, TargetEntry
+from agent.config import TargetEntry
 from agent.contract.credential import Credential
+from agent.credential_table import CredentialRow
+from agent.unit_credentials import open_credential
 
 PASSWORD_LIMIT: Final = 4096          # bytes; libpq takes no longer ones (fe-auth.c, SCRAM and md5 take any)
 PEM_LIMIT: Final = 1 << 18            # bytes
@@ -30,34 +32,50 @@ def choose(rows: tuple[CredentialRow, ...], database: str, role: str, groups: tu
     return max(filter(fits, rows), key=weight, default=None)
 
 
-def find_credential(target: TargetEntry, database: str, role: str, groups: tuple[str, ...]) -> Credential:
-    """Raises SecretError."""
+def choose_row(target: TargetEntry, database: str, role: str, groups: tuple[str, ...]) -> CredentialRow:
+    """Raises SecretError where none fits."""
     row = choose(target.credentials, database, role, groups)
     if row is None:
         raise SecretError(f"no credential of target {target.name} is for database {database!r}, role {role!r} and "
                           "these groups")
-    password = _read(row.password_file, PASSWORD_LIMIT, "password_file").rstrip("\r\n") if row.password_file else ""
-    if row.password_file and (not password or "\0" in password):
-        raise SecretError(f"password_file of a credential of target {target.name} holds no password")
+    return row
+
+
+def read_row(target: TargetEntry, row: CredentialRow) -> Credential:
+    """What lies in files and in the unit's credentials, as it is now.  Raises SecretError."""
+    password = _part(row, "password", PASSWORD_LIMIT).rstrip("\r\n")
+    if row.password and (not password or "\0" in password):
+        field = "password_file" if row.password_file else "password_credential"
+        raise SecretError(f"{field} of a credential of target {target.name} holds no password")
     return Credential(
-        user=row.user, password=password,
-        certificate=_read(row.certificate_file, PEM_LIMIT, "certificate_file") if row.certificate_file else "",
-        key=_read(row.key_file, PEM_LIMIT, "key_file") if row.key_file else "")
+        user=row.user, password=password, certificate=_part(row, "certificate", PEM_LIMIT),
+        key=_part(row, "key", PEM_LIMIT))
 
 
-def _read(file: str, limit: int, field: str) -> str:
+def _part(row: CredentialRow, part: str, limit: int) -> str:
+    if file := getattr(row, f"{part}_file"):
+        return _read(lambda: _open(file), limit, f"{part}_file {file}")
+    if name := getattr(row, f"{part}_credential"):
+        return _read(lambda: open_credential(name), limit, f"{part}_credential {name}")
+    return ""
+
+
+def _open(file: str) -> int:
+    return os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _read(opening: Callable[[], int], limit: int, what: str) -> str:
     try:
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        with open(fd, "rb") as opened:
-            wrong = wrong_secret(os.fstat(fd))
+        with open(opening(), "rb") as opened:
+            wrong = wrong_secret(os.fstat(opened.fileno()))
             if wrong:
-                raise SecretError(f"{field} {Path(file)}: {wrong}")
+                raise SecretError(f"{what}: {wrong}")
             content = opened.read(limit + 1)
     except OSError as reason:
-        raise SecretError(f"{field} {file}: {reason.strerror}") from None
+        raise SecretError(f"{what}: {reason.strerror}") from None
     if len(content) > limit:
-        raise SecretError(f"{field} {file} has more than {limit} bytes")
+        raise SecretError(f"{what} has more than {limit} bytes")
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise SecretError(f"{field} {file} is not UTF-8") from None
+        raise SecretError(f"{what} is not UTF-8") from None

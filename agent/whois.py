@@ -27,7 +27,7 @@ from agent.kernel import Kernel, Origin
 from agent.names import Askers
 from agent.owners import Owners, Start
 from agent.resolve import Place, Places
-from agent.secrets import SecretError, find_credential
+from agent.secrets import SecretError, choose_row, read_row
 
 LOG = logging.getLogger("weir.whois")
 
@@ -134,7 +134,8 @@ class Answers:
         if target is None:
             return CredentialAnswer(question.number, None, f"no target {question.target} is configured")
         try:
-            found = find_credential(target, question.database, question.role, question.groups)
+            row = choose_row(target, question.database, question.role, question.groups)
+            found = read_row(target, row)
         except SecretError as reason:
             return CredentialAnswer(question.number, None, str(reason))
         return CredentialAnswer(question.number, found)

@@ -2,15 +2,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agent.check import load_config, wrong_secret
-from agent.config import CredentialRow, nameserver
+from agent.config import nameserver
+from agent.credential_table import CredentialRow
 from agent.fields import ConfigError
 from agent.identity import groups_of, subject_of
-from agent.secrets import SecretError, choose, find_credential
+from agent.secrets import SecretError, choose, read_row
 
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
 
@@ -148,9 +150,9 @@ def test_no_row_fits() -> None:
 
 def test_a_secret_is_read_at_use_and_in_no_error(etc: Path) -> None:
     target = load_config(etc / "weir.toml").targets[0]
-    assert find_credential(target, "shop", "crew", ()).password == "hunter2"
+    assert read_row(target, target.credentials[0]).password == "hunter2"
     (etc / "secret").write_text("hunter3")
-    found = find_credential(target, "shop", "crew", ())
+    found = read_row(target, target.credentials[0])
     assert found.password == "hunter3"
     assert "hunter3" not in repr(found)
     for spoil in (lambda f: f.chmod(0o640), lambda f: (f.chmod(0o600), f.write_bytes(b"hunter3\0x")),
@@ -159,9 +161,54 @@ def test_a_secret_is_read_at_use_and_in_no_error(etc: Path) -> None:
                   lambda f: f.unlink()):
         spoil(etc / "secret")
         with pytest.raises(SecretError) as caught:
-            find_credential(target, "shop", "crew", ())
+            read_row(target, target.credentials[0])
         assert "hunter" not in str(caught.value)
         assert caught.value.__cause__ is None
+
+
+@pytest.fixture
+def unit(etc: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """$CREDENTIALS_DIRECTORY as systemd makes it for a unit of root's, and a row that names one of it."""
+    change(etc / "weir.toml", f'password_file = "{etc}/secret"', 'password_credential = "orders"')
+    directory = etc / "unit"
+    directory.mkdir(0o700)
+    (directory / "orders").touch(0o600)
+    (directory / "orders").write_text("hunter4\n")
+    (directory / "orders").chmod(0o400)
+    directory.chmod(0o500)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(directory))
+    return directory
+
+
+def test_a_credential_of_the_unit(etc: Path, unit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = load_config(etc / "weir.toml").targets[0]
+    assert read_row(target, target.credentials[0]).password == "hunter4"
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    assert load_config(etc / "weir.toml").targets[0] == target     # `weir check` is no unit's
+    with pytest.raises(SecretError, match=r"password_credential orders: .*LoadCredential=orders:PATH"):
+        read_row(target, target.credentials[0])
+
+
+@pytest.mark.parametrize(("spoil", "wanted"), [
+    (lambda unit: unit.chmod(0o750), "others than root reach"), (lambda unit: unit.chmod(0o505), "others than root"),
+    (lambda unit: (unit / "orders").unlink(), "has no such credential; LoadCredential=orders:PATH"),
+    (lambda unit: (unit / "orders").chmod(0o440), "others than root can read it"),
+    (lambda unit: (unit / "orders").rename(unit / "x") and (unit / "orders").symlink_to(unit / "x"), "Too many levels"),
+    (lambda unit: (unit / "orders").unlink() or (unit / "orders").mkdir(0o700), "directory"),
+    (lambda unit: (unit / "orders").unlink() or os.mkfifo(unit / "orders", 0o400), "is not a file"),
+    (lambda unit: unit.rename(unit.with_name("other")) and unit.symlink_to(unit.with_name("other")), "Not a directory"),
+])
+def test_a_credential_of_the_unit_that_is_none(
+    etc: Path, unit: Path, spoil: Callable[[Path], object], wanted: str,
+) -> None:
+    target = load_config(etc / "weir.toml").targets[0]
+    unit.chmod(0o700)
+    spoil(unit)
+    assert "target[1].credential[1].password_credential: orders:" in problems(etc)
+    with pytest.raises(SecretError, match="password_credential orders") as caught:
+        read_row(target, target.credentials[0])
+    assert wanted in str(caught.value)
+    assert "hunter" not in str(caught.value)
 
 
 def test_a_directory_is_no_secret(tmp_path: Path) -> None:
