@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import grp
 import os
-import pwd
 import re
 import stat
 import subprocess
@@ -25,10 +24,9 @@ from agent.config import (
     parse_config,
     parse_groups,
 )
-from agent.credential_table import PARTS
+from agent.credential_check import check_rows, find_account, ownership
 from agent.fields import ConfigError, Problem, Report
 from agent.processes import ENVIRONMENT, python_module, unprivileged
-from agent.unit_credentials import VARIABLE, open_credential
 
 ROOTS_LIMIT: Final = 1 << 20          # bytes of a tls_ca file: it travels to the enforcer
 POLICY_TIMEOUT: Final = 60.0          # seconds
@@ -49,6 +47,7 @@ def load_config(path: str | Path) -> Config:
     before = len(report.problems)
     _check_accounts(report)
     roots = _check_files(report)
+    check_rows(report)
     problems += report.problems[before:]
     if config is None or problems:
         raise ConfigError(tuple(sorted(problems, key=lambda one: (one.file != str(file), one.file, one.line))))
@@ -80,7 +79,7 @@ def _read(file: Path, problems: list[Problem]) -> str | None:
         problems.append(Problem(str(file), 0, "", wrong.strerror or str(wrong)))
         return None
     if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
-        problems.append(Problem(str(file), 0, "", f"others than root can write it: {_ownership(status)}; "
+        problems.append(Problem(str(file), 0, "", f"others than root can write it: {ownership(status)}; "
                                 "chown root and chmod go-w would be right"))
     if len(content) > FILE_LIMIT:
         problems.append(Problem(str(file), 0, "", f"has more than {FILE_LIMIT} bytes"))
@@ -90,14 +89,6 @@ def _read(file: Path, problems: list[Problem]) -> str | None:
     except UnicodeDecodeError as wrong:
         problems.append(Problem(str(file), content.count(b"\n", 0, wrong.start) + 1, "", "is not UTF-8"))
         return None
-
-
-def _ownership(status: os.stat_result) -> str:
-    try:
-        owner = pwd.getpwuid(status.st_uid).pw_name
-    except KeyError:
-        owner = f"uid {status.st_uid}"
-    return f"owner {owner}, mode {stat.S_IMODE(status.st_mode):04o}"
 
 
 def _load_groups(file: Path, problems: list[Problem]) -> dict[str, tuple[str, ...]]:
@@ -134,7 +125,7 @@ def _check_accounts(report: Report) -> None:
     runtime = report.made.get(("runtime",))
     own = (runtime.user, runtime.audit_user) if runtime else ()
     for name, user in zip(("user", "audit_user"), own, strict=False):
-        account = _account(user)
+        account = find_account(user)
         if account is None:
             report.add(("runtime", name), f"there is no user {user!r} on this host; `bootstrap install` makes it")
         elif account.pw_uid == 0:
@@ -144,7 +135,7 @@ def _check_accounts(report: Report) -> None:
                    "`bootstrap install` makes it")
     for place, workload in report.entries("workload"):
         for user in workload.users:
-            account, path = _account(user), (*place, "users")
+            account, path = find_account(user), (*place, "users")
             if account is None:
                 report.add(path, f"there is no user {user!r} on this host")
             elif account.pw_uid == 0:
@@ -161,41 +152,13 @@ def _group(name: str) -> bool:
     return True
 
 
-def _account(user: str) -> pwd.struct_passwd | None:
-    try:
-        return pwd.getpwnam(user)
-    except KeyError:
-        return None
-
-
 def _check_files(report: Report) -> dict[str, str]:
     """The targets' roots, PEM by name."""
     roots = {}
     for path, target in report.entries("target"):
         if target.tls_ca and (pem := _check_roots(target.tls_ca, (*path, "tls_ca"), report)):
             roots[target.name] = pem
-    for path, row in report.entries("target", "credential"):
-        for name in ("password_file", "certificate_file", "key_file"):
-            file = getattr(row, name)
-            if file and (wrong := check_secret(Path(file))):
-                report.add((*path, name), f"{file}: {wrong}")
-        for part in PARTS:
-            name = getattr(row, f"{part}_credential")
-            if name and VARIABLE in os.environ and (wrong := _check_unit_credential(name)):
-                report.add((*path, f"{part}_credential"), f"{name}: {wrong}")
     return roots
-
-
-def _check_unit_credential(name: str) -> str:
-    """What is wrong with it, or empty.  Only the agent's unit is handed them: elsewhere nobody can look."""
-    try:
-        fd = open_credential(name)
-    except OSError as wrong:
-        return wrong.strerror or str(wrong)
-    try:
-        return wrong_secret(os.fstat(fd))
-    finally:
-        os.close(fd)
 
 
 def _check_roots(file: str, path: tuple[str | int, ...], report: Report) -> str:
@@ -209,27 +172,6 @@ def _check_roots(file: str, path: tuple[str | int, ...], report: Report) -> str:
         report.add(path, f"{file} holds no certificate, or more than {ROOTS_LIMIT} bytes; a PEM file would be right")
         return ""
     return content.decode()
-
-
-def check_secret(file: Path) -> str:
-    """What is wrong with a file that holds a secret, or empty."""
-    try:
-        status = file.stat()
-    except FileNotFoundError:
-        return "there is no such file"
-    except OSError as wrong:
-        return f"{wrong.strerror}" + ("" if os.geteuid() == 0 else ": run this as root")
-    return wrong_secret(status)
-
-
-def wrong_secret(status: os.stat_result) -> str:
-    if not stat.S_ISREG(status.st_mode):
-        return "is not a file"
-    if not status.st_size:
-        return "is empty"
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o077:
-        return f"others than root can read it: {_ownership(status)}; chown root and chmod 0600 would be right"
-    return ""
 
 
 def check_policies(config: Config) -> tuple[Problem, ...]:

@@ -16,13 +16,16 @@ class CredentialRow(msgspec.Struct, frozen=True):
     database: str                     # "*": every one
     role: str
     group: str
-    user: str
+    user: str | None
     password_file: str | None
     certificate_file: str | None
     key_file: str | None
     password_credential: str | None = None      # names in the unit's $CREDENTIALS_DIRECTORY
     certificate_credential: str | None = None
     key_credential: str | None = None
+    exec: tuple[str, ...] | None = None      # a helper that prints it
+    exec_user: str | None = None
+    exec_timeout: int = 5             # seconds
 
     @property
     def certificate(self) -> bool:
@@ -44,7 +47,7 @@ CREDENTIAL: Final = Section("credential", CredentialRow, True, "A real credentia
     Field("database", kinds.SELECTOR, "Database that it is for.", "*"),
     Field("role", kinds.SELECTOR, "User name that the crew asks for.", "*"),
     Field("group", kinds.SELECTOR, "Group of the principal.", "*"),
-    Field("user", kinds.TEXT, "User name at the target.", example="crew_svc"),
+    Field("user", kinds.TEXT, "User name at the target.  Needed where `exec` does not say it.", None, "crew_svc"),
     Field("password_file", kinds.PATH, "File that holds the password and nothing else; root's, mode 0600.", None,
           "/etc/weir/credentials/orders"),
     Field("certificate_file", kinds.PATH, "Client certificate, PEM; root's, mode 0600.", None,
@@ -56,11 +59,24 @@ CREDENTIAL: Final = Section("credential", CredentialRow, True, "A real credentia
     Field("certificate_credential", kinds.UNIT_CREDENTIAL, "In place of certificate_file.", None, "orders.pem",
           instead=True),
     Field("key_credential", kinds.UNIT_CREDENTIAL, "In place of key_file.", None, "orders.key", instead=True),
+    Field("exec", kinds.COMMAND, "In place of files: a helper that prints the credential as JSON.  Root alone may "
+          "write it and every directory above it; its arguments are seen by everybody on the host.", None,
+          ["/usr/local/libexec/orders-credential"], instead=True),
+    Field("exec_user", kinds.ACCOUNT, "Who the helper runs as: never root, nobody of Weir's and no workload's user.",
+          None, "orders-helper", instead=True),
+    Field("exec_timeout", kinds.duration("1s", "30s"), "How long the helper may take.", "5s", instead=True),
 ), attribute="credentials")
 
 
 def check_row(row: CredentialRow, peer: bool, path: Place, report: Report) -> None:
     """`peer`: the server may take Weir by its uid."""
+    if not row.user and not row.exec:
+        report.add(path, f"user is missing: {kinds.TEXT.right}")
+    if row.exec:
+        _check_exec(row, path, report)
+        return
+    if row.exec_user:
+        report.add((*path, "exec_user"), "is for a row with `exec`")
     for part in PARTS:
         if getattr(row, f"{part}_file") and getattr(row, f"{part}_credential"):
             report.add((*path, f"{part}_credential"), f"stands beside {part}_file: leave one of them out")
@@ -68,3 +84,13 @@ def check_row(row: CredentialRow, peer: bool, path: Place, report: Report) -> No
         report.add(path, "names only one of certificate_file and key_file; both would be right")
     if not row.password and not row.certificate and not peer:
         report.add(path, "has neither password_file nor certificate_file with key_file")
+
+
+def _check_exec(row: CredentialRow, path: Place, report: Report) -> None:
+    for name in (f"{part}_{kind}" for part in PARTS for kind in ("file", "credential")):
+        if getattr(row, name):
+            report.add((*path, name), "stands beside exec: leave one of them out")
+    if not row.exec_user:
+        report.add(path, f"exec_user is missing: {kinds.ACCOUNT.right}, that the helper runs as")
+    elif row.exec_user == "root":
+        report.add((*path, "exec_user"), "is root; a user without privileges would be right")

@@ -18,6 +18,7 @@ from agent.positions import Path, line_of
 REQUIRED: Final = object()
 LIST_LIMIT: Final = 1000              # entries of one list
 TEXT_LIMIT: Final = 4096              # characters of one text
+COMMAND_LIMIT: Final = 64             # words of a command
 SOCKET_LIMIT: Final = 107             # bytes of a Unix socket's path
 OWN_PLACES: Final = ("/run", "/tmp", "/var/tmp")      # noqa: S108  every view has its own, and empty, ones
 
@@ -248,6 +249,12 @@ def _dialled(value: Any) -> str:
     return text
 
 
+def _command(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 1 <= len(value) <= COMMAND_LIMIT:
+        raise ValueError(f"{_shown(value)} is not a list of 1 to {COMMAND_LIMIT} texts")
+    return _absolute(value[0]), *map(_text, value[1:])
+
+
 def _home_path(value: Any) -> str:
     text = _text(value)
     if text == "~" or text.startswith("~/"):
@@ -392,6 +399,7 @@ PATH: Final = Kind("an absolute path", _absolute)
 SOCKET: Final = Kind("the absolute path of a Unix socket, 107 bytes at most", _socket)
 DIALLED: Final = Kind("the path of a Unix socket below /run, /var/run, /tmp or /var/tmp", _dialled)
 HOME_PATH: Final = Kind("an absolute path, or one that begins with ~/", _home_path)
+COMMAND: Final = Kind("a list: the absolute path of a program, then its arguments", _command)
 BOOLEAN: Final = Kind("true or false", _boolean)
 PORT: Final = Kind("a whole number from 1 to 65535", _whole(1, 65535))
 HIGH_PORT: Final = Kind("a whole number from 1024 to 65535", _whole(1024, 65535))

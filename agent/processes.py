@@ -1,6 +1,7 @@
 """Starting Weir's own Python processes: which command, and the way down from root before it is executed.
 
-    python -I -m agent.processes --user weir [--cgroup DIR] [--keep FD,FD] [--dies-with-parent] [--nice N] -- COMMAND
+    python -I -m agent.processes --user weir [--cgroup DIR] [--keep FD,FD] [--dies-with-parent] [--nice N]
+        [--set NAME=VALUE] -- COMMAND
 
 enters the cgroup, becomes the user with no capability and no way to get one, closes every other descriptor and becomes
 COMMAND.  It is a process of its own because between fork and exec of a process with threads only C may run.
@@ -16,9 +17,10 @@ import resource
 import signal
 import site
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NoReturn
 
 from agent.contract.logs import log_to_stderr
@@ -46,10 +48,11 @@ def python_module(module: str) -> list[str]:
 
 def unprivileged(
     command: Sequence[str], user: str, *, cgroup: Path | None = None, keep: Sequence[int] = (),
-    dies_with_parent: bool = False, nice: int = 0,
+    dies_with_parent: bool = False, nice: int = 0, variables: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """The command line that brings `command` down to `user`.  `keep` are descriptors, inherited by the same numbers;
-    `nice` is as setpriority(2) has it, a wish: without CAP_SYS_NICE the command runs as the others do."""
+    `nice` is as setpriority(2) has it, a wish: without CAP_SYS_NICE the command runs as the others do; `variables`,
+    which everybody can read there, are added to its environment."""
     options = ["--user", user]
     if cgroup is not None:
         options += ["--cgroup", str(cgroup)]
@@ -59,11 +62,14 @@ def unprivileged(
         options.append("--dies-with-parent")
     if nice:
         options += ["--nice", str(nice)]
+    for name, value in variables.items():
+        options.append(f"--set={name}={value}")
     return [*python_module("agent.processes"), *options, "--", *command]
 
 
 def become(
     user: str, cgroup: str, keep: Sequence[int], dies_with_parent: bool, nice: int, command: Sequence[str],
+    variables: Mapping[str, str],
 ) -> NoReturn:
     account = pwd.getpwnam(user)
     if account.pw_uid == 0 or account.pw_gid == 0:
@@ -84,7 +90,7 @@ def become(
     _drop(account)
     if dies_with_parent:              # after the uids: a change of them forgets it, prctl(2)
         _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    os.execve(command[0], list(command), ENVIRONMENT)  # noqa: S606
+    os.execve(command[0], list(command), ENVIRONMENT | dict(variables))  # noqa: S606
 
 
 def _close_others(keep: Sequence[int]) -> None:
@@ -126,11 +132,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--keep", default="")
     parser.add_argument("--dies-with-parent", action="store_true")
     parser.add_argument("--nice", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("command", nargs="+")
     given = parser.parse_args(arguments)
     keep = [int(fd) for fd in given.keep.split(",") if fd]
     try:
-        become(given.user, given.cgroup, keep, given.dies_with_parent, given.nice, given.command)
+        become(given.user, given.cgroup, keep, given.dies_with_parent, given.nice, given.command,
+               dict(one.split("=", 1) for one in given.set))
     except (OSError, KeyError) as reason:
         log_to_stderr()
         LOG.error("%s could not be started as %s: %s", given.command[0], given.user, reason)

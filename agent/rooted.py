@@ -78,6 +78,18 @@ def is_roots(status: os.stat_result) -> bool:
     return status.st_uid == 0 and not status.st_mode & _OTHERS_WRITE
 
 
+def program(path: str) -> tuple[str, tuple[int, int, int, int]]:
+    """Where a program is, without links, and what changes with it.  Raises NotRooted where not root alone decides what
+    it is; OSError where there is none."""
+    place = resolve(path)
+    status = os.lstat(place)
+    if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
+        raise NotRooted(f"{place} is no program")
+    if not is_roots(status):
+        raise NotRooted(f"not only root may write {place}")
+    return place, (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+
+
 def is_public(path: str) -> bool:
     """Whether everybody may read this file.  `path`: resolved.  Raises OSError."""
     searched = all(os.lstat(one).st_mode & _OTHERS_SEARCH for one in Path(path).parents)

@@ -5,9 +5,9 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from agent.check import wrong_secret
 from agent.config import TargetEntry
 from agent.contract.credential import Credential
+from agent.credential_check import wrong_secret
 from agent.credential_table import CredentialRow
 from agent.unit_credentials import open_credential
 
@@ -48,7 +48,7 @@ def read_row(target: TargetEntry, row: CredentialRow) -> Credential:
         field = "password_file" if row.password_file else "password_credential"
         raise SecretError(f"{field} of a credential of target {target.name} holds no password")
     return Credential(
-        user=row.user, password=password, certificate=_part(row, "certificate", PEM_LIMIT),
+        user=row.user or "", password=password, certificate=_part(row, "certificate", PEM_LIMIT),
         key=_part(row, "key", PEM_LIMIT))
 
 

@@ -34,6 +34,7 @@ from agent.contract import messages
 from agent.contract.control import Answered, Message
 from agent.contract.target import ENFORCE, Egress, Names, Target
 from agent.control import Control, Groups
+from agent.credentials import Credentials
 from agent.doors import close_all, open_dns, open_listeners
 from agent.facts import Hashes
 from agent.fields import ConfigError
@@ -70,6 +71,7 @@ SHARED: Final = 10.0                  # seconds between looks at who else has th
 RECONFIGURE: Final = 5.0              # seconds between configurations because names lead elsewhere
 RESOLVED: Final = 15.0                # seconds that the enforcer may take to resolve a name
 BOUNDED: Final = {"connect": "connects.bounded", "question": "dns.bounded"}
+HELPERS: Final = "helpers"            # cgroup of what gets credentials
 CONTAINERS, NAMES = "containers", "names that lead elsewhere"
 PROBE: Final = "weir-self-probe"      # the workload that the self-probe is attributed to
 
@@ -179,9 +181,10 @@ class Agent:
         self.askers = Askers(
             self.kernel, self.owners, self.journal, lambda: self.config, self.resolver.known, self._given,
             self._addresses.has)
+        self.credentials = Credentials(self._own / HELPERS)
         answers = Answers(
             self.kernel, self.owners, self.hashes, self.cgroups, lambda: self.config, lambda: self.places,
-            self.ledger.handed, self.askers)
+            self.ledger.handed, self.askers, self.credentials)
         self.enforcer = Enforcer(
             config.runtime.user, self._own / "enforcer", self.tell, self._service_changed,
             [one.fileno() for one in self.listeners], [one.fileno() for one in self.dns],
@@ -203,6 +206,8 @@ class Agent:
             self.watch.close()
         if "enforcer" in parts:
             await self.enforcer.stop()
+        if "credentials" in parts:
+            await self.credentials.close()
         if "launcher" in parts:
             self.launcher.close()
         if "resolver" in parts:
@@ -231,6 +236,8 @@ class Agent:
                 LOG.warning("the %s of the agent before this one did not end: killed", name)
                 end_all(self._own / name)
                 await wait_empty(self._own / name, KILLED)
+        for cgroup in (self._own / HELPERS).glob("*/"):
+            end_all(cgroup)
 
     async def _first_configuration(self) -> None:
         """A configuration that is wrong from the start is no state to be in; the block stays.  A journal that cannot be
@@ -703,8 +710,8 @@ def _targets(config: Config, places: Places, trust: Trust) -> Iterable[Target]:
 
 
 def remove_own(cgroup: Path) -> None:
-    """The cgroups of enforcer and recorder, where nothing runs in them."""
-    for path in (cgroup / "enforcer", cgroup / "recorder", cgroup):
+    """The cgroups of enforcer, recorder and helpers, where nothing runs in them."""
+    for path in (*(cgroup / HELPERS).glob("*/"), cgroup / HELPERS, cgroup / "enforcer", cgroup / "recorder", cgroup):
         with suppress(OSError):
             path.rmdir()
 

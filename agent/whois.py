@@ -21,13 +21,14 @@ from agent.contract.messages import (
     WhoisLocal,
 )
 from agent.contract.owner import Owner, Process
+from agent.credentials import Credentials
 from agent.facts import Hashes, read_process
 from agent.identity import groups_of, subject_of
 from agent.kernel import Kernel, Origin
 from agent.names import Askers
 from agent.owners import Owners, Start
 from agent.resolve import Place, Places
-from agent.secrets import SecretError, choose_row, read_row
+from agent.secrets import SecretError
 
 LOG = logging.getLogger("weir.whois")
 
@@ -40,10 +41,10 @@ class Answers:
     def __init__(
         self, kernel: Kernel, owners: Owners, hashes: Hashes, cgroups: Path, config: Callable[[], Config],
         places: Callable[[], Places], handed: Callable[[int], None] = lambda cookie: None,
-        askers: Askers | None = None,
+        askers: Askers | None = None, credentials: Credentials | None = None,
     ) -> None:
         """`handed(cookie)`: the enforcer is told whose this socket is."""
-        self._askers = askers
+        self._askers, self._credentials = askers, credentials
         self._kernel, self._owners, self._hashes, self._cgroups = kernel, owners, hashes, cgroups
         self._config, self._places, self._handed = config, places, handed
 
@@ -60,7 +61,7 @@ class Answers:
             return WhoisAnswer(question.number, found) if isinstance(found, Owner) else WhoisAnswer(
                 question.number, None, found)
         if isinstance(question, AskCredential):
-            return await asyncio.to_thread(self._credential, question)
+            return await self._credential(question)
         if self._askers is None:
             return _refusal(question, "names are not resolved here")
         if isinstance(question, WhoAsks):
@@ -129,13 +130,13 @@ class Answers:
     def _below(self, path: str) -> str:
         return "/" + str(Path(path).relative_to(self._cgroups)) if Path(path).is_relative_to(self._cgroups) else path
 
-    def _credential(self, question: AskCredential) -> CredentialAnswer:
-        target = next((one for one in self._config().targets if one.name == question.target), None)
-        if target is None:
+    async def _credential(self, question: AskCredential) -> CredentialAnswer:
+        config = self._config()
+        target = next((one for one in config.targets if one.name == question.target), None)
+        if target is None or self._credentials is None:
             return CredentialAnswer(question.number, None, f"no target {question.target} is configured")
         try:
-            row = choose_row(target, question.database, question.role, question.groups)
-            found = read_row(target, row)
+            found = await self._credentials.find(config, target, question.database, question.role, question.groups)
         except SecretError as reason:
             return CredentialAnswer(question.number, None, str(reason))
         return CredentialAnswer(question.number, found)

@@ -9,6 +9,11 @@ class Credential(msgspec.Struct, frozen=True):
     password: str = ""
     certificate: str = ""             # PEM chain
     key: str = ""                     # PEM
+    expires: int = 0                  # Unix seconds; 0: not known to
+
+    def lasts(self, now: float) -> bool:
+        """Whether a login by it may be tried at `now` (Unix seconds)."""
+        return not self.expires or now < self.expires
 
     def __repr__(self) -> str:
         return f"Credential(user={self.user!r}, ...)"

@@ -21,7 +21,7 @@ from enforcer.edge.edge import Edge
 LOG = logging.getLogger("weir.channel")
 
 WHOIS: Final = 5.0                    # seconds
-CREDENTIAL: Final = 10.0              # seconds
+CREDENTIAL: Final = 40.0              # seconds: a helper of the operator's may take 30
 RECORDED: Final = 5.0                 # seconds
 
 _Answer = messages.WhoisAnswer | messages.CredentialAnswer | messages.AskerAnswer | messages.NameRecorded

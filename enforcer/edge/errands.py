@@ -5,7 +5,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from enforcer.edge import tls, upstream
+from agent.contract.credential import Credential
+from enforcer.edge import clock, tls, upstream
 from enforcer.edge.cancel import Key
 from enforcer.edge.peer import Peer
 from enforcer.words import commands as words
@@ -92,10 +93,8 @@ async def dial(session: Session) -> None:
 
 
 async def fetch_credential(session: Session, command: words.Login) -> None:
-    context = session.context
-    answer = await session.edge.asking.credential(
-        context.target.name, command.database, command.role, context.principal.groups
-    )
+    session.login = command
+    answer = await _ask_credential(session, command)
     if isinstance(answer, str):
         session.tell(CredentialFailed(answer))
         return
@@ -103,11 +102,24 @@ async def fetch_credential(session: Session, command: words.Login) -> None:
     session.tell(CredentialReady(answer))
 
 
+async def _ask_credential(session: Session, command: words.Login) -> Credential | str:
+    context = session.context
+    return await session.edge.asking.credential(
+        context.target.name, command.database, command.role, context.principal.groups
+    )
+
+
 async def load_catalogue(session: Session, command: words.LoadCatalogue) -> None:
     catalogues, credential = session.edge.catalogues, session.credential
     if catalogues is None or credential is None:
         session.tell(CatalogueReady(command.database, None, "there is no credential to read the catalogue with"))
         return
+    if not credential.lasts(clock.now() / 1e9) and session.login is not None:
+        answer = await _ask_credential(session, session.login)
+        if isinstance(answer, str):
+            session.tell(CatalogueReady(command.database, None, answer))
+            return
+        credential = session.credential = answer
     found, reason = await catalogues.load(session.context, command.database, credential, command.stale)
     session.tell(CatalogueReady(command.database, found, reason))
 
@@ -159,7 +171,9 @@ async def _send_cancel(session: Session, key: Key) -> None:
                     writer.write(request)
                     if await reader.readexactly(1) != b"S":
                         raise UpstreamError("the server refuses TLS for a cancel request")
-                    context = session.edge.contexts.towards_server(key.target, key.credential)
+                    # A server checks a certificate that it is shown, and asks for none to take a cancel.
+                    lasts = key.credential is not None and key.credential.lasts(clock.now() / 1e9)
+                    context = session.edge.contexts.towards_server(key.target, key.credential if lasts else None)
                     await writer.start_tls(context, server_hostname=key.target.hosts[0])
                 writer.write(render(key.process, key.secret))
                 await reader.read(1)  # the server closes without a word

@@ -146,6 +146,7 @@ users = []
 
 
 TARGET = '[[target]]\nname = "a"\nprotocol = "postgresql"\nhosts = ["db"]\nport = 5432\n'
+HELPER = '[[target.credential]]\nexec = ["/usr/local/libexec/x", "-v", "-v"]\n'
 CREDENTIAL = '[[target.credential]]\nuser = "u"\npassword_file = "/etc/p"\n'
 
 
@@ -213,6 +214,16 @@ CREDENTIAL = '[[target.credential]]\nuser = "u"\npassword_file = "/etc/p"\n'
     (TARGET + CREDENTIAL + 'password_credential = "p"', "[1].password_credential: stands beside password_file"),
     *((TARGET + f'[[target.credential]]\nuser = "u"\npassword_credential = "{name}"',
        ":8: target[1].credential[1].password_credential: ") for name in ("../p", "a/b", ".", "..", "", "x" * 256)),
+    (TARGET + '[[target.credential]]\npassword_file = "/p"', "target[1].credential[1]: user is missing: a text"),
+    (TARGET + HELPER, "exec_user is missing: the name of a user"),
+    (TARGET + HELPER + 'exec_user = "root"', "weir.toml:8: target[1].credential[1].exec_user: is root; a user"),
+    (TARGET + HELPER + 'exec_user = "x"\npassword_file = "/p"', "9: target[1].credential[1].password_file: stands"),
+    (TARGET + HELPER + 'exec_user = "x"\nkey_credential = "k"', "9: target[1].credential[1].key_credential: stands"),
+    (TARGET + HELPER + 'exec_user = "x"\nexec_timeout = "31s"', "exec_timeout: '31s' is out of bounds"),
+    (TARGET + CREDENTIAL + 'exec_user = "x"', ":9: target[1].credential[1].exec_user: is for a row with `exec`"),
+    *((TARGET + f"[[target.credential]]\nexec_user = 'x'\nexec = {command}",
+       ":8: target[1].credential[1].exec: ") for command in (
+        "[]", "'/x'", "['x']", "['/../x']", "['/x', '']", "['/x', 3]", "['/x', \"a\\u0000\"]")),
     (TARGET + CREDENTIAL + 'key_credential = "k"', "only one of certificate_file and key_file"),
     (TARGET.replace("port", "tls = 'disable'\nport") + CREDENTIAL + 'key_file = "/k"\ncertificate_credential = "c"',
      "credential[1].certificate_credential: needs TLS"),

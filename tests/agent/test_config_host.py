@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.check import load_config, wrong_secret
+from agent.check import load_config
 from agent.config import nameserver
+from agent.credential_check import wrong_secret
 from agent.credential_table import CredentialRow
 from agent.fields import ConfigError
 from agent.identity import groups_of, subject_of
@@ -209,6 +210,25 @@ def test_a_credential_of_the_unit_that_is_none(
         read_row(target, target.credentials[0])
     assert wanted in str(caught.value)
     assert "hunter" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="programs of root's are root's")
+@pytest.mark.parametrize(("program", "user", "wanted"), [
+    ("/usr/bin/true", "games", ""), ("/usr/bin/true", "who", "exec_user: there is no user 'who'"),
+    ("/usr/bin/true", "nobody", "exec_user: nobody is Weir's own user"),
+    ("/usr/bin/true", "mail", "exec_user: mail is Weir's own user"),
+    ("/usr/bin/true", "daemon", "exec_user: daemon is a workload's user, whose processes could read"),
+    ("/usr/bin/no-such", "games", "exec: /usr/bin/no-such: No such file or directory; a program"),
+    ("/etc/passwd", "games", "exec: /etc/passwd: /etc/passwd is no program"),
+    ("/usr", "games", "exec: /usr: /usr is no"),
+    ("/tmp/x", "games", "exec: /tmp/x: not only root may write /tmp"),
+])
+def test_a_helper_and_its_user(etc: Path, program: str, user: str, wanted: str) -> None:
+    change(etc / "weir.toml", f'password_file = "{etc}/secret"', f'exec = ["{program}"]\nexec_user = "{user}"')
+    if not wanted:
+        assert load_config(etc / "weir.toml").targets[0].credentials[0].exec == (program,)
+    else:
+        assert "target[1].credential[1]." + wanted in problems(etc)
 
 
 def test_a_directory_is_no_secret(tmp_path: Path) -> None:

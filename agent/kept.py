@@ -1,0 +1,82 @@
+"""Credentials that cost something to get: fetched once for all who ask at that moment, kept until they expire."""
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Final
+
+from agent.contract.credential import Credential
+from agent.secrets import SecretError
+
+WAITING: Final = 256                  # who may wait for the same one
+MARGIN: Final = 60.0                  # seconds before it expires, or a tenth of its life where that is less
+
+
+@dataclass(frozen=True)
+class Fetched:
+    credential: Credential
+    until: float = 0.0                # time.monotonic; 0: used by those who waited for it, and never again
+
+    def __repr__(self) -> str:
+        return f"Fetched({self.credential!r})"
+
+
+def keep_until(expires: float) -> float:
+    """time.monotonic until which what expires at `expires` (Unix seconds) is used: shortly before."""
+    left = expires - time.time()
+    return time.monotonic() + left - min(MARGIN, left / 10)
+
+
+class Kept:
+    """By key, one fetch at a time.  What was fetched under another `mark` counts no more."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, tuple[object, Fetched]] = {}
+        self._running: dict[Hashable, asyncio.Task[Fetched]] = {}
+        self._waiting: dict[Hashable, int] = {}
+
+    async def get(self, key: Hashable, fetch: Callable[[], Awaitable[Fetched]], mark: object = None) -> Credential:
+        """Raises what `fetch` raises, for everybody who waits; SecretError where too many do."""
+        known, found = self._kept.get(key, (None, None))
+        if found is not None and known == mark and time.monotonic() < found.until:
+            return found.credential
+        if self._waiting.get(key, 0) >= WAITING:
+            raise SecretError(f"{WAITING} logins wait for the same credential already")
+        self._waiting[key] = self._waiting.get(key, 0) + 1
+        try:
+            return (await asyncio.shield(self._running.get(key) or self._start(key, fetch, mark))).credential
+        finally:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
+
+    def _start(self, key: Hashable, fetch: Callable[[], Awaitable[Fetched]], mark: object) -> asyncio.Task[Fetched]:
+        self._kept.pop(key, None)
+
+        async def fetching() -> Fetched:
+            return await fetch()
+
+        def done(task: asyncio.Task[Fetched]) -> None:
+            if self._running.get(key) is task:
+                del self._running[key]
+                if not task.cancelled() and task.exception() is None and task.result().until:
+                    self._kept[key] = mark, task.result()
+
+        task = self._running[key] = asyncio.get_running_loop().create_task(fetching())
+        task.add_done_callback(done)
+        return task
+
+    def forget(self, stays: Callable[[Hashable], bool]) -> None:
+        """All but what `stays`: the configuration has changed."""
+        for key in [one for one in self._kept if not stays(one)]:
+            del self._kept[key]
+
+    async def close(self) -> None:
+        """What is being fetched is given up."""
+        running = tuple(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        self._kept.clear()
