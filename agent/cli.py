@@ -35,6 +35,7 @@ _ELSEWHERE: Final = {
                     "enforcer.recording.cli:group"),
     "policy": "enforcer.policy.cli:policy",
     "ledger": "agent.ledger_cli:ledger",
+    "ca": "agent.ca_cli:ca",
     "container-args": "agent.container_cli:container_args",
     "adopt": "agent.adopt_cli:adopt",
 }

@@ -444,10 +444,9 @@ def _check_selectors(target: TargetEntry, path: Place, report: Report) -> None:
         if (first := seen.setdefault((row.database, row.role, row.group), number)) != number:
             report.add((*path, "credential", number),
                        f"is for the same database, role and group as credential[{first + 1}]")
-        if row.certificate and target.tls == "disable":
-            report.add((*path, "credential", number, "certificate_file" if row.certificate_file else
-                        "certificate_credential"),
-                       'needs TLS, and this target has tls = "disable"')
+        without = 'tls = "disable"' if target.tls == "disable" else "`upstream`" if target.upstream else ""
+        if row.needs_tls and without and (row.certificate or target.tls == "disable"):
+            report.add((*path, "credential", number, row.needs_tls), f"needs TLS, and this target has {without}")
 
 
 def _check_labels(target: TargetEntry, path: Place, report: Report) -> None:

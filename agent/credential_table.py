@@ -27,20 +27,23 @@ class CredentialRow(msgspec.Struct, frozen=True):
     exec_user: str | None = None
     exec_timeout: int = 5             # seconds
 
-    @property
-    def certificate(self) -> bool:
-        return bool(self.certificate_file or self.certificate_credential)
+    certificate: str | None = None    # ISSUE: Weir's own authority makes it
+
+    def has(self, part: str) -> bool:
+        """Whether this part comes from a file or the unit's credentials."""
+        return bool(getattr(self, f"{part}_file") or getattr(self, f"{part}_credential"))
 
     @property
-    def key(self) -> bool:
-        return bool(self.key_file or self.key_credential)
-
-    @property
-    def password(self) -> bool:
-        return bool(self.password_file or self.password_credential)
+    def needs_tls(self) -> str:
+        """The field that does, or empty."""
+        names = ("certificate", "certificate_file", "certificate_credential")
+        return next((name for name in names if getattr(self, name)), "")
 
 
+ISSUE: Final = "issue"
+NAME_LIMIT: Final = 64                # characters of a common name (RFC 5280, appendix A.1)
 PARTS: Final = ("password", "certificate", "key")
+SOURCES: Final = tuple(f"{part}_{kind}" for part in PARTS for kind in ("file", "credential"))
 
 CREDENTIAL: Final = Section("credential", CredentialRow, True, "A real credential at this target.  The most specific "
     "row that fits is used: a named database counts more than a named role, that more than a named group.", (
@@ -65,6 +68,9 @@ CREDENTIAL: Final = Section("credential", CredentialRow, True, "A real credentia
     Field("exec_user", kinds.ACCOUNT, "Who the helper runs as: never root, nobody of Weir's and no workload's user.",
           None, "orders-helper", instead=True),
     Field("exec_timeout", kinds.duration("1s", "30s"), "How long the helper may take.", "5s", instead=True),
+    Field("certificate", kinds.choice(ISSUE), "In place of certificate_file and key_file: Weir issues a certificate "
+          "for `user`, good for ten minutes.  `weir ca TARGET` prints the authority that the server trusts.",
+          None, ISSUE, instead=True),
 ), attribute="credentials")
 
 
@@ -80,14 +86,24 @@ def check_row(row: CredentialRow, peer: bool, path: Place, report: Report) -> No
     for part in PARTS:
         if getattr(row, f"{part}_file") and getattr(row, f"{part}_credential"):
             report.add((*path, f"{part}_credential"), f"stands beside {part}_file: leave one of them out")
-    if row.certificate != row.key:
+    if row.certificate:
+        _check_issued(row, path, report)
+    elif row.has("certificate") != row.has("key"):
         report.add(path, "names only one of certificate_file and key_file; both would be right")
-    if not row.password and not row.certificate and not peer:
+    elif not row.has("password") and not row.has("certificate") and not peer:
         report.add(path, "has neither password_file nor certificate_file with key_file")
 
 
+def _check_issued(row: CredentialRow, path: Place, report: Report) -> None:
+    for name in SOURCES[2:]:
+        if getattr(row, name):
+            report.add((*path, name), f'stands beside certificate = "{ISSUE}": leave one of them out')
+    if row.user and len(row.user) > NAME_LIMIT:
+        report.add((*path, "user"), f"is longer than the {NAME_LIMIT} characters that a certificate has for it")
+
+
 def _check_exec(row: CredentialRow, path: Place, report: Report) -> None:
-    for name in (f"{part}_{kind}" for part in PARTS for kind in ("file", "credential")):
+    for name in (*SOURCES, "certificate"):
         if getattr(row, name):
             report.add((*path, name), "stands beside exec: leave one of them out")
     if not row.exec_user:

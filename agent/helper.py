@@ -88,7 +88,8 @@ class Helper:
         assert row.exec
         assert row.exec_user
         cgroup = self._cgroup / str(next(self._numbers))
-        cgroup.mkdir(parents=True)
+        cgroup.mkdir(parents=True, exist_ok=True)
+        end_all(cgroup)               # of an agent that was killed
         try:
             command = unprivileged(
                 [program, *row.exec[1:]], row.exec_user, cgroup=cgroup, dies_with_parent=True,

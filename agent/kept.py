@@ -10,7 +10,8 @@ from typing import Final
 from agent.contract.credential import Credential
 from agent.secrets import SecretError
 
-WAITING: Final = 256                  # who may wait for the same one
+WAITING: Final = 256                  # who may wait for the same one,
+ALL: Final = 768                      # and for any: the enforcer has other questions, too (agent/channel.py)
 MARGIN: Final = 60.0                  # seconds before it expires, or a tenth of its life where that is less
 
 
@@ -40,10 +41,11 @@ class Kept:
     async def get(self, key: Hashable, fetch: Callable[[], Awaitable[Fetched]], mark: object = None) -> Credential:
         """Raises what `fetch` raises, for everybody who waits; SecretError where too many do."""
         known, found = self._kept.get(key, (None, None))
-        if found is not None and known == mark and time.monotonic() < found.until:
+        fresh = found is not None and time.monotonic() < found.until and found.credential.lasts(time.time())
+        if found is not None and fresh and known == mark:
             return found.credential
-        if self._waiting.get(key, 0) >= WAITING:
-            raise SecretError(f"{WAITING} logins wait for the same credential already")
+        if self._waiting.get(key, 0) >= WAITING or sum(self._waiting.values()) >= ALL:
+            raise SecretError("too many logins wait for a credential already")
         self._waiting[key] = self._waiting.get(key, 0) + 1
         try:
             return (await asyncio.shield(self._running.get(key) or self._start(key, fetch, mark))).credential

@@ -41,12 +41,12 @@ def choose_row(target: TargetEntry, database: str, role: str, groups: tuple[str,
     return row
 
 
-def read_row(target: TargetEntry, row: CredentialRow) -> Credential:
+def read_row(row: CredentialRow) -> Credential:
     """What lies in files and in the unit's credentials, as it is now.  Raises SecretError."""
     password = _part(row, "password", PASSWORD_LIMIT).rstrip("\r\n")
-    if row.password and (not password or "\0" in password):
+    if row.has("password") and (not password or "\0" in password):
         field = "password_file" if row.password_file else "password_credential"
-        raise SecretError(f"{field} of a credential of target {target.name} holds no password")
+        raise SecretError(f"{field} holds no password")
     return Credential(
         user=row.user or "", password=password, certificate=_part(row, "certificate", PEM_LIMIT),
         key=_part(row, "key", PEM_LIMIT))

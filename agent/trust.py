@@ -29,10 +29,10 @@ from agent.view import Bind
 SYSTEM_BUNDLE: Final = "/etc/ssl/certs/ca-certificates.crt"
 INSIDE: Final = "/run/trust/roots.pem"       # in the view, where the host has no system bundle
 KEPT: Final = 4                       # former authorities of a target that stay in the bundles
-_AUTHORITY_LIFE: Final = timedelta(days=3650)
+AUTHORITY_LIFE: Final = timedelta(days=3650)
 _LEAF_LIFE: Final = timedelta(days=365)
 _RENEW: Final = timedelta(days=400)   # an authority that ends before this is replaced, so that no leaf outlives it
-_CLOCKS: Final = timedelta(hours=1)   # how far a client's clock may be behind
+CLOCKS: Final = timedelta(hours=1)   # how far a client's clock may be behind
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -70,12 +70,12 @@ NO_TRUST: Final = Trust("", "", INSIDE, (), {})
 
 
 @dataclass(frozen=True)
-class _Authority:
+class Authority:
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
     def __repr__(self) -> str:
-        return "_Authority(...)"
+        return "Authority(...)"
 
 
 def prepare_trust(targets: Iterable[TrustTarget], state: Path, run: Path, *, running: bool = False) -> Trust:
@@ -90,10 +90,10 @@ def prepare_trust(targets: Iterable[TrustTarget], state: Path, run: Path, *, run
         return NO_TRUST
     leafs, authorities = {}, []
     for target in wanted:
-        directory = _directory(state, target.name)
+        directory = authority_directory(state, target.name)
         authority = _authority(directory, target, running)
         leafs[target.name] = _leaf(authority, target)
-        authorities += [_pem(authority.certificate), *_former(directory)]
+        authorities += [render_certificate(authority.certificate), *_former(directory)]
     files = tuple(dict.fromkeys(file for target in wanted for file in target.files))
     return _publish(run / "trust", authorities, leafs, files, running)
 
@@ -118,13 +118,13 @@ def resolv_conf(resolver: str) -> str:
 
 def write_public(path: Path, content: bytes) -> None:
     """Replace a file that everybody may read, by rename."""
-    _write(path, content, 0o644)
+    write_file(path, content, 0o644)
 
 
 # authorities
 
 
-def _directory(state: Path, name: str) -> Path:
+def authority_directory(state: Path, name: str) -> Path:
     if not _NAME.fullmatch(name):
         raise ValueError(f"target name {name!r}: letters, digits, '.', '_' and '-', 64 at most")
     parent = state / "ca"
@@ -133,7 +133,7 @@ def _directory(state: Path, name: str) -> Path:
     return parent / name
 
 
-def _authority(directory: Path, target: TrustTarget, running: bool) -> _Authority:
+def _authority(directory: Path, target: TrustTarget, running: bool) -> Authority:
     present = _load(directory)
     hosts = parse_names(target.hosts)
     needed = hosts if running else hosts + parse_names(target.addresses)
@@ -143,33 +143,37 @@ def _authority(directory: Path, target: TrustTarget, running: bool) -> _Authorit
         _retire(directory, present.certificate)
     made = _make(target.name, hosts + parse_names(target.addresses))
     # The key first: a crash in between leaves a pair that does not match, and that is made anew.
-    _write(directory / "ca.key", _key_pem(made.key), 0o600)
-    _write(directory / "ca.pem", _pem(made.certificate), 0o644)
+    write_file(directory / "ca.key", render_key(made.key), 0o600)
+    write_file(directory / "ca.pem", render_certificate(made.certificate), 0o644)
     return made
 
 
-def _load(directory: Path) -> _Authority | None:
-    """None where there is none, or where it may not be trusted any more: somebody else could read or write its key."""
+def _load(directory: Path) -> Authority | None:
+    """None where there is none, or where it may not be trusted any more."""
+    found = load_pair(directory, "ca")
+    return None if found is None or found.certificate.not_valid_after_utc < _now() + _RENEW else found
+
+
+def load_pair(directory: Path, stem: str) -> Authority | None:
+    """None where there is none, or somebody else could read or write its key, or the two do not belong together."""
     try:
-        fd = os.open(directory / "ca.key", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(directory / f"{stem}.key", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(fd, "rb") as file:
             status = os.fstat(fd)
             key = serialization.load_pem_private_key(file.read(1 << 16), None)
-        certificate = x509.load_pem_x509_certificate((directory / "ca.pem").read_bytes())
+        certificate = x509.load_pem_x509_certificate((directory / f"{stem}.pem").read_bytes())
     except (OSError, ValueError, TypeError):
         return None
     private = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
-    if not private or not isinstance(key, ec.EllipticCurvePrivateKey):
+    if not private or not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         return None
-    if key.public_key() != certificate.public_key() or certificate.not_valid_after_utc < _now() + _RENEW:
-        return None
-    return _Authority(certificate, key)
+    return Authority(certificate, key)
 
 
 def _retire(directory: Path, certificate: x509.Certificate) -> None:
     """Its key is overwritten next; the certificate stays in the bundles until KEPT newer ones were retired."""
-    _write(directory / f"old-{certificate.not_valid_before_utc:%Y%m%d%H%M%S}-{certificate.serial_number:x}.pem",
-           _pem(certificate), 0o644)
+    write_file(directory / f"old-{certificate.not_valid_before_utc:%Y%m%d%H%M%S}-{certificate.serial_number:x}.pem",
+           render_certificate(certificate), 0o644)
     for path in sorted(directory.glob("old-*.pem"))[:-KEPT]:
         path.unlink()
 
@@ -178,21 +182,21 @@ def _former(directory: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(directory.glob("old-*.pem"))]
 
 
-def _make(name: str, names: tuple[x509.GeneralName, ...]) -> _Authority:
+def _make(name: str, names: tuple[x509.GeneralName, ...]) -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Weir"),
                          x509.NameAttribute(NameOID.COMMON_NAME, f"Weir authority for {name}"[:64])])
     usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)      # keyCertSign, cRLSign
     builder = (
         x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
-        .serial_number(x509.random_serial_number()).not_valid_before(_now() - _CLOCKS)
-        .not_valid_after(_now() + _AUTHORITY_LIFE)
+        .serial_number(x509.random_serial_number()).not_valid_before(_now() - CLOCKS)
+        .not_valid_after(_now() + AUTHORITY_LIFE)
         .add_extension(x509.BasicConstraints(True, 0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(_constraints(names), critical=True))
-    return _Authority(builder.sign(key, hashes.SHA256()), key)
+    return Authority(builder.sign(key, hashes.SHA256()), key)
 
 
 def _constraints(names: tuple[x509.GeneralName, ...]) -> x509.NameConstraints:
@@ -253,7 +257,7 @@ def _label(host: str) -> str:
 # leafs
 
 
-def _leaf(authority: _Authority, target: TrustTarget) -> Leaf:
+def _leaf(authority: Authority, target: TrustTarget) -> Leaf:
     key = ec.generate_private_key(ec.SECP256R1())       # SCRAM channel binding fails with Ed25519 in libpq 15
     names = parse_names((*target.hosts, *target.addresses))
     carried = [name for name in names if covers(authority.certificate, name)]
@@ -263,7 +267,7 @@ def _leaf(authority: _Authority, target: TrustTarget) -> Leaf:
         # The spaces keep verifiers from taking it for a host name where no DNS name is carried.
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Weir for {target.name}"[:64])]))
         .issuer_name(authority.certificate.subject).public_key(key.public_key())
-        .serial_number(x509.random_serial_number()).not_valid_before(_now() - _CLOCKS)
+        .serial_number(x509.random_serial_number()).not_valid_before(_now() - CLOCKS)
         .not_valid_after(_now() + _LEAF_LIFE)
         .add_extension(x509.SubjectAlternativeName(carried), critical=False)
         .add_extension(x509.BasicConstraints(False, None), critical=True)
@@ -273,7 +277,8 @@ def _leaf(authority: _Authority, target: TrustTarget) -> Leaf:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False))
     certificate = builder.sign(authority.key, hashes.SHA256())
     left_out = tuple(str(name.value) for name in names if name not in carried)
-    return Leaf((_pem(certificate) + _pem(authority.certificate)).decode(), _key_pem(key).decode(), left_out)
+    chain = render_certificate(certificate) + render_certificate(authority.certificate)
+    return Leaf(chain.decode(), render_key(key).decode(), left_out)
 
 
 # files
@@ -301,10 +306,10 @@ def _bring(path: Path, roots: bytes, authorities: list[bytes], running: bool) ->
             with path.open("ab") as file:
                 file.write(missing)
         return
-    _write(path, roots + b"".join(dict.fromkeys(authorities)), 0o644)
+    write_file(path, roots + b"".join(dict.fromkeys(authorities)), 0o644)
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
+def write_file(path: Path, content: bytes, mode: int) -> None:
     """By rename, so that a reader sees the old file or the new one; on disk before it counts."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
@@ -321,10 +326,10 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _pem(certificate: x509.Certificate) -> bytes:
+def render_certificate(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def render_key(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

@@ -146,6 +146,7 @@ users = []
 
 
 TARGET = '[[target]]\nname = "a"\nprotocol = "postgresql"\nhosts = ["db"]\nport = 5432\n'
+ISSUED = '[[target.credential]]\nuser = "u"\ncertificate = "issue"\n'
 HELPER = '[[target.credential]]\nexec = ["/usr/local/libexec/x", "-v", "-v"]\n'
 CREDENTIAL = '[[target.credential]]\nuser = "u"\npassword_file = "/etc/p"\n'
 
@@ -215,6 +216,14 @@ CREDENTIAL = '[[target.credential]]\nuser = "u"\npassword_file = "/etc/p"\n'
     *((TARGET + f'[[target.credential]]\nuser = "u"\npassword_credential = "{name}"',
        ":8: target[1].credential[1].password_credential: ") for name in ("../p", "a/b", ".", "..", "", "x" * 256)),
     (TARGET + '[[target.credential]]\npassword_file = "/p"', "target[1].credential[1]: user is missing: a text"),
+    (TARGET + ISSUED.replace("issue", "isue"), "[1].certificate: 'isue' is none of them, did you mean issue?"),
+    (TARGET + ISSUED.replace('"u"', '"' + "u" * 65 + '"'), ":7: target[1].credential[1].user: is longer than the 64"),
+    (TARGET + ISSUED + 'key_file = "/k"', ':9: target[1].credential[1].key_file: stands beside certificate = "issue"'),
+    (TARGET + ISSUED + 'certificate_credential = "c"', ":9: target[1].credential[1].certificate_credential: stands"),
+    (TARGET + ISSUED.replace('user = "u"\n', ""), "target[1].credential[1]: user is missing"),
+    (TARGET.replace("port", "tls = 'disable'\nport") + ISSUED, ":9: target[1].credential[1].certificate: needs TLS"),
+    (TARGET.replace("port", "upstream = '/run/pg/s'\nport") + ISSUED, "needs TLS, and this target has `upstream`"),
+    (TARGET + HELPER + 'exec_user = "x"\ncertificate = "issue"', "9: target[1].credential[1].certificate: stands"),
     (TARGET + HELPER, "exec_user is missing: the name of a user"),
     (TARGET + HELPER + 'exec_user = "root"', "weir.toml:8: target[1].credential[1].exec_user: is root; a user"),
     (TARGET + HELPER + 'exec_user = "x"\npassword_file = "/p"', "9: target[1].credential[1].password_file: stands"),

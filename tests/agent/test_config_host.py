@@ -151,9 +151,9 @@ def test_no_row_fits() -> None:
 
 def test_a_secret_is_read_at_use_and_in_no_error(etc: Path) -> None:
     target = load_config(etc / "weir.toml").targets[0]
-    assert read_row(target, target.credentials[0]).password == "hunter2"
+    assert read_row(target.credentials[0]).password == "hunter2"
     (etc / "secret").write_text("hunter3")
-    found = read_row(target, target.credentials[0])
+    found = read_row(target.credentials[0])
     assert found.password == "hunter3"
     assert "hunter3" not in repr(found)
     for spoil in (lambda f: f.chmod(0o640), lambda f: (f.chmod(0o600), f.write_bytes(b"hunter3\0x")),
@@ -162,7 +162,7 @@ def test_a_secret_is_read_at_use_and_in_no_error(etc: Path) -> None:
                   lambda f: f.unlink()):
         spoil(etc / "secret")
         with pytest.raises(SecretError) as caught:
-            read_row(target, target.credentials[0])
+            read_row(target.credentials[0])
         assert "hunter" not in str(caught.value)
         assert caught.value.__cause__ is None
 
@@ -183,11 +183,11 @@ def unit(etc: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_credential_of_the_unit(etc: Path, unit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = load_config(etc / "weir.toml").targets[0]
-    assert read_row(target, target.credentials[0]).password == "hunter4"
+    assert read_row(target.credentials[0]).password == "hunter4"
     monkeypatch.delenv("CREDENTIALS_DIRECTORY")
     assert load_config(etc / "weir.toml").targets[0] == target     # `weir check` is no unit's
     with pytest.raises(SecretError, match=r"password_credential orders: .*LoadCredential=orders:PATH"):
-        read_row(target, target.credentials[0])
+        read_row(target.credentials[0])
 
 
 @pytest.mark.parametrize(("spoil", "wanted"), [
@@ -207,7 +207,7 @@ def test_a_credential_of_the_unit_that_is_none(
     spoil(unit)
     assert "target[1].credential[1].password_credential: orders:" in problems(etc)
     with pytest.raises(SecretError, match="password_credential orders") as caught:
-        read_row(target, target.credentials[0])
+        read_row(target.credentials[0])
     assert wanted in str(caught.value)
     assert "hunter" not in str(caught.value)
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -191,6 +192,16 @@ async def test_what_fails(asking: Asking, caplog: pytest.LogCaptureFixture, text
 async def test_a_noisy_one_is_read_to_its_end(asking: Asking) -> None:
     asking.write(HEAD + "sys.stderr.write('hunter2' * 1000000)\n" + SAYS.removeprefix(HEAD))
     assert (await asking.ask()).password == "hunter2"
+
+
+@pytest.mark.kernel
+async def test_what_an_agent_that_was_killed_has_left_is_in_nobodys_way(asking: Asking) -> None:
+    left = asking.cgroup / "1"
+    left.mkdir(parents=True)
+    with subprocess.Popen(["/usr/bin/sleep", "3600"]) as process:
+        (left / "cgroup.procs").write_text(str(process.pid))
+        assert (await asking.ask()).password == "hunter2"
+        assert process.wait(10) == -9
 
 
 FORKS = HEAD + """

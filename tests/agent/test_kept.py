@@ -69,16 +69,17 @@ async def test_a_failure_is_everybodys_and_not_kept() -> None:
     assert (await store.get("a", Source())).password == "hunter1"
 
 
-async def test_so_many_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "WAITING", 3)
+@pytest.mark.parametrize(("bound", "keys"), [("WAITING", "aaaa"), ("ALL", "abcd")])
+async def test_so_many_may_wait(monkeypatch: pytest.MonkeyPatch, bound: str, keys: str) -> None:
+    monkeypatch.setattr(kept, bound, 3)
     source, store = Source(), Kept()
     source.go.clear()
-    asking = [asyncio.create_task(store.get("a", source)) for _ in range(4)]
-    with pytest.raises(SecretError, match="3 logins wait"):
+    asking = [asyncio.create_task(store.get(key, source)) for key in keys]
+    with pytest.raises(SecretError, match="too many logins wait"):
         await asking[3]
     source.go.set()
     await asyncio.gather(*asking[:3])
-    assert (await store.get("a", source)).password == "hunter2"
+    assert (await store.get("a", source)).password == f"hunter{len(set(keys[:3])) + 1}"
 
 
 async def test_the_end_gives_up_what_is_fetched() -> None:

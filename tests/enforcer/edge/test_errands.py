@@ -51,3 +51,35 @@ async def test_a_catalogue_is_read_with_a_credential_that_lasts(
     assert one.edge.catalogues.given == given
     assert one.asked == ([] if had in given else [("orders", "shop", "app", ("data",))])
     assert one.told == [CatalogueReady("shop", 1, "") if given else CatalogueReady("shop", None, "the helper fails")]
+
+
+@pytest.mark.parametrize(("at", "shown"), [(999, OLD), (1000, None)])
+async def test_a_cancel_shows_no_certificate_that_has_expired(
+    monkeypatch: pytest.MonkeyPatch, at: int, shown: Credential | None,
+) -> None:
+    """The server would refuse the handshake, and with it the cancel."""
+    used: list[Credential | None] = []
+    wrote: list[bytes] = []
+
+    def towards_server(target: object, credential: Credential | None) -> None:
+        used.append(credential)
+
+    async def start_tls(*_: object, **__: object) -> None:
+        pass
+
+    async def read(*_: object) -> bytes:
+        return b"S"
+
+    async def open_streams(_: str) -> tuple[Any, Any]:
+        return SimpleNamespace(readexactly=read, read=read), SimpleNamespace(
+            write=wrote.append, start_tls=start_tls, transport=SimpleNamespace(abort=lambda: None))
+
+    monkeypatch.setattr(errands.clock, "now", lambda: at * 10**9)
+    monkeypatch.setattr(errands.upstream, "open_streams", open_streams)
+    protocol = SimpleNamespace(render_cancel=lambda process, secret: b"cancel", tls_request=b"tls")
+    edge = SimpleNamespace(commit=SimpleNamespace(write_now=lambda: None),
+                           contexts=SimpleNamespace(towards_server=towards_server))
+    target = SimpleNamespace(tls="verify-full", hosts=("db",))
+    key: Any = SimpleNamespace(address="a:1", target=target, credential=OLD, process=1, secret=b"s", session="s")
+    await errands._send_cancel(SimpleNamespace(protocol=protocol, edge=edge), key)  # type: ignore[arg-type]
+    assert (used, wrote) == ([shown], [b"tls", b"cancel"])
