@@ -5,13 +5,18 @@ import os
 import socket
 import ssl
 import struct
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from lab import certificates
 
+from agent import client_authority as client_authority_module
+from agent.client_authority import client_authority, issue
 from agent.contract.credential import Credential
+from agent.trust import Authority
 from enforcer.protocols.postgresql import SSL_REQUEST
 from enforcer.protocols.postgresql.login import Login
 from enforcer.words.errors import AuthenticationError
@@ -111,6 +116,53 @@ def test_client_certificate(cluster, tmp_path: Path) -> None:
     with link:
         login = Login(Credential("cert"), {"database": "postgres"}, der, algorithm, os.urandom, True)
         assert log_in(link, login) == "ready"
+
+
+@pytest.fixture
+def weirs(cluster, tmp_path: Path) -> Iterator[Authority]:
+    """Weir's authority for this server, which trusts it meanwhile as `weir ca` has an operator do it."""
+    made, file = client_authority(tmp_path, "orders"), cluster.directory / "ca.pem"
+    before = file.read_text()
+    file.write_text(before + (tmp_path / "ca/orders/client-ca.pem").read_text())
+    reload(cluster)
+    yield made
+    file.write_text(before)
+    reload(cluster)
+
+
+def reload(cluster) -> None:
+    """Until the postmaster has: pg_reload_conf() only asks it."""
+    before = cluster.admin("select pg_conf_load_time()")
+    cluster.admin("select pg_reload_conf()")
+    assert any(cluster.admin("select pg_conf_load_time()") != before for _ in range(500))
+
+
+def with_certificate(cluster, pair: tuple[str, str], tmp_path: Path) -> str:
+    """As user cert."""
+    try:
+        link, der, algorithm = dial(cluster, True, pair, tmp_path)
+        with link:
+            return log_in(link, Login(Credential("cert"), {"database": "postgres"}, der, algorithm, os.urandom, True))
+    except (ssl.SSLError, ConnectionError) as refused:
+        return str(refused)
+
+
+def test_a_certificate_that_weir_issues(cluster, weirs: Authority, tmp_path: Path) -> None:
+    certificate, key, _ = issue(weirs, "cert")
+    assert with_certificate(cluster, (certificate, key), tmp_path) == "ready"
+
+
+@pytest.mark.parametrize(("wrong", "wanted"), [
+    ("user", "certificate authentication failed"), ("authority", "unknown ca"), ("expired", "expired"),
+])
+def test_a_certificate_of_weirs_that_is_not_for_this(
+    cluster, weirs: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str, wanted: str,
+) -> None:
+    if wrong == "expired":
+        monkeypatch.setattr(client_authority_module, "LIFE", timedelta(seconds=-1))
+    authority = client_authority(tmp_path, "other") if wrong == "authority" else weirs
+    certificate, key, _ = issue(authority, "scram" if wrong == "user" else "cert")
+    assert wanted in with_certificate(cluster, (certificate, key), tmp_path)
 
 
 def test_no_password_where_one_is_asked(cluster) -> None:
