@@ -67,10 +67,11 @@ def test_a_user_is_needed() -> None:
 # how it runs
 
 
-HEAD = "#!/usr/bin/python3 -I\nimport json, os, sys, time\n"
+HEAD = "#!/usr/bin/python3 -I\nimport json, os, resource, sys, time\n"
 FACTS = HEAD + """
 found = {"uid": os.getresuid(), "gid": os.getresgid(), "groups": os.getgroups(), "env": dict(os.environ),
          "argv": sys.argv[1:], "cwd": os.getcwd(), "stdin": sys.stdin.read(), "sid": os.getsid(0) == os.getpid(),
+         "core": resource.getrlimit(resource.RLIMIT_CORE),
          "fds": [fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]}
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 found["caps"] = status["CapEff"].strip() + status["CapBnd"].strip() + status["NoNewPrivs"].strip()
@@ -151,6 +152,7 @@ async def test_it_is_given_what_the_row_is_for_and_nothing_else(asking: Asking) 
     assert (said["uid"], said["gid"], said["groups"]) == ([65534] * 3, [65534] * 3, [])
     assert said["caps"] == "0" * 32 + "1"
     assert (said["argv"], said["cwd"], said["stdin"], said["sid"]) == (["a", "b c", "--user", "--"], "/", "", True)
+    assert said["core"] == [0, 0]
     assert sorted(said["fds"]) == ["0", "1", "2"]
     own = {name: value for name, value in said["env"].items() if name.startswith("WEIR_")}
     assert own == {"WEIR_TARGET": "orders", "WEIR_DATABASE": "*", "WEIR_ROLE": "app"}      # not what the crew asked for

@@ -18,6 +18,7 @@ from agent.netns import Namespace
 from agent.networks import own_descriptor
 from agent.processes import python_module, unprivileged
 from agent.services import AHEAD, end_all, wait_empty
+from agent.supervisor import remove_own
 
 pytestmark = pytest.mark.kernel
 
@@ -44,6 +45,14 @@ def down(*command: str, **keywords: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         unprivileged(command, "nobody", **keywords), capture_output=True, text=True, pass_fds=extra,  # type: ignore[arg-type,call-overload]
         env={"PATH": "/usr/bin", "SECRET": "x", "PYTHONPATH": os.getcwd()}, stdin=subprocess.DEVNULL)
+
+
+def test_cgroups_of_helpers_go_with_the_agents_own(cgroup: Path) -> None:
+    own = cgroup / "own"
+    for name in ("enforcer", "recorder", "helpers/1", "helpers/7"):
+        (own / name).mkdir(parents=True)
+    remove_own(own)
+    assert not own.exists()
 
 
 def test_nothing_of_root_is_left(cgroup: Path) -> None:
