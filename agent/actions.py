@@ -19,7 +19,7 @@ from agent.channel import ChannelError
 from agent.config import DNS_PORT
 from agent.contract import control, messages
 from agent.contract.control import Answered, Failed, Message, Refused
-from agent.control import OWN_ERROR, Lately, Peer
+from agent.control import OWN_ERROR, Deciding, Lately, Peer
 from agent.identity import groups_of, subject_of
 from agent.journal import backlog, plain
 from agent.launch import HOST, Ended, Launched
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from agent.supervisor import Agent
 
 STATISTICS = 1.0                      # seconds that the status waits for the enforcer's
+DECIDED = 15.0                        # seconds that an answer may take: what counts is kept first
+ELEVATED = 24 * 3600                  # seconds of an elevation at most
+TICKET = 256                          # characters of a ticket's or target's name that are looked at
 
 _Item = TypeVar("_Item")
 
@@ -159,7 +162,7 @@ class Questions:
     """agent.control.Actions."""
 
     def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+        self._agent, self._lately = agent, Lately()
 
     async def run(
         self, request: control.Run, peer: Peer, connection: socket.socket, fds: list[int],
@@ -179,7 +182,8 @@ class Questions:
             enforcer=agent.enforcer.view(), recorder=agent.recorder.view(), lag=lag,
             targets=target_views(config, places), egress=egress_views(config, places),
             workloads=workload_views(agent.owners, agent.sharing.of), statistics=statistics,
-            hints=(*hints(config, places, agent.resolver.failures, statistics, leafs, lag, agent.watch.beside),
+            hints=(*agent.ledger.broken_glass(),
+                   *hints(config, places, agent.resolver.failures, statistics, leafs, lag, agent.watch.beside),
                    *agent.containers.hints(), *agent.units.hints()),
             modes=config.egress_modes, dns=f"{config.dns.listen}:{DNS_PORT}", upstream=_server(config.dns.resolver),
             lsm=agent.kernel.lsm)
@@ -199,16 +203,51 @@ class Questions:
             return Refused(str(reason))
         return _fitting(control.Approvals, found.holds)
 
-    async def decide(self, request: control.Decide, peer: Peer) -> Message:
-        groups = groups_of(self._agent.config.groups, user=peer.user, unix=peer.unix_groups)
+    async def decide(self, request: Deciding, peer: Peer) -> Message:
+        """By whom is the kernel's word, and recorded here: whoever has broken the enforcer cannot make it up."""
+        by, groups = subject_of(peer.user), self._groups_of(peer)
+        reason = request.reason[:messages.TEXT]
+        glass = isinstance(request, control.BreakGlass)
+        approve = glass or (isinstance(request, control.Decide) and request.approve)
+
+        def make(number: int) -> messages.Message:
+            if isinstance(request, control.Revoke):
+                return messages.RevokeHold(number, request.ticket, by, groups, reason)
+            return messages.DecideHold(number, request.ticket, approve, by, groups, reason, glass)
+
+        try:
+            error = (await self._agent.enforcer.channel.ask(make, messages.HoldDecided, DECIDED)).error
+        except ChannelError as reason:
+            error = str(reason)
+        answer = "revoke" if isinstance(request, control.Revoke) else "break-glass" if glass else (
+            "approve" if approve else "deny")
+        self._tell_answer(peer, {
+            "ticket": request.ticket[:TICKET], "answer": answer, "by": by, "reason": reason, "error": error})
+        return Answered(error)
+
+    async def elevate(self, request: control.Elevate, peer: Peer) -> Message:
+        by = subject_of(peer.user)
+        if not 1 <= request.seconds <= ELEVATED:
+            return control.Requested("", f"from a second to {ELEVATED // 3600} hours")
         try:
             found = await self._agent.enforcer.channel.ask(
-                lambda number: messages.DecideHold(
-                    number, request.ticket, request.approve, subject_of(peer.user), groups, request.reason),
-                messages.HoldDecided)
+                lambda number: messages.AskElevation(
+                    number, by, peer.user, peer.uid, self._groups_of(peer), request.target[:TICKET], request.seconds,
+                    request.reason[:messages.TEXT]), messages.ElevationAsked, DECIDED)
         except ChannelError as reason:
-            return Answered(str(reason))
-        return Answered(found.error)
+            return control.Requested("", str(reason))
+        self._tell_answer(peer, {
+            "ticket": found.ticket, "answer": "elevate", "by": by, "target": request.target[:TICKET],
+            "seconds": request.seconds, "reason": request.reason[:messages.TEXT], "error": found.error})
+        return control.Requested(found.ticket, found.error)
+
+    def _groups_of(self, peer: Peer) -> tuple[str, ...]:
+        return groups_of(self._agent.config.groups, user=peer.user, unix=peer.unix_groups)
+
+    def _tell_answer(self, peer: Peer, detail: dict[str, object]) -> None:
+        """What counts each time; of what does not, the same once a second."""
+        if not detail["error"] or self._lately.again((peer.uid, detail["error"])):
+            self._agent.tell("approval.answered", detail)
 
     async def sessions(self) -> Message:
         try:

@@ -1,8 +1,8 @@
 """The agent's end of the enforcer's channel: frames of agent/contract/messages.py over a socket pair.
 
 What the enforcer may ask is the table in `_received`, and that is the privilege boundary: whose is this connection,
-and the credential for a target that is configured.  Anything else, what is malformed or longer than it needs to be, and
-answers that are not read, end the channel and with it the enforcer.
+the credential for a target that is configured, and that a ticket be kept.  Anything else, what is malformed or longer
+than it needs to be, and answers that are not read, end the channel and with it the enforcer.
 """
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ BYTES: Final = 1 << 20                # and what they hold; more wait unread
 UNREAD: Final = 2 * messages.LIMIT    # bytes that the enforcer may leave unread: two of the longest messages
 ASK: Final = 10.0                     # seconds
 
-Question = messages.Whois | messages.WhoisLocal | messages.AskCredential | messages.WhoAsks | messages.NameAsked
+Question = (messages.Whois | messages.WhoisLocal | messages.AskCredential | messages.WhoAsks | messages.NameAsked
+            | messages.KeepTicket)
 _QUESTIONS: Final = (
-    messages.Whois, messages.WhoisLocal, messages.AskCredential, messages.WhoAsks, messages.NameAsked)
+    messages.Whois, messages.WhoisLocal, messages.AskCredential, messages.WhoAsks, messages.NameAsked,
+    messages.KeepTicket)
 Answer = Callable[[Question], Awaitable[messages.Message]]
 _Answer = TypeVar("_Answer", bound=messages.Message)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -293,9 +294,6 @@ def doctor(file: str, as_json: bool) -> None:
     sys.exit(FAILED if any(one.state == FAIL for one in findings) else 0)
 
 
-# approvals
-
-
 @weir.command(epilog="Exit codes: 0 nothing got through, 1 something did or nothing could be tried, 2 usage.")
 @click.option("--workload", default="", help="In which [[workload]]; the first one where it is not said.")
 @click.option("--user", default="", help="As which of its users; its first one where it is not said.")
@@ -318,11 +316,54 @@ def selftest(file: str, workload: str, user: str, network: str | None, as_json: 
     sys.exit(FAILED if any(one.verdict == "not contained" for one in found) else 0)
 
 
-@weir.group(invoke_without_command=True, epilog=EXIT_CODES)
+# approvals
+
+
+@weir.command(epilog=EXIT_CODES)
+@click.argument("target")
+@click.option("--for", "span", required=True, metavar="TIME", help='How long: "30m", "1h", up to 24h.')
+@click.option("--reason", default="", help="For those who answer, and the recording.")
+@_JSON
+@click.pass_obj
+def request(file: str, target: str, span: str, reason: str, as_json: bool) -> None:
+    """Ask approvers to be elevated for TARGET for a while: policies see it as context.elevated.
+
+    For whoever asks, and what runs as a crew for them; answered like a hold, ended by `weir approvals revoke`."""
+    seconds = _seconds(span)
+    answer = _ask(file, control.Elevate(target, seconds, reason), control.Requested, as_json)
+    if answer.error:
+        _fail(answer.error, FAILED, as_json)
+    if as_json:
+        screen.print_json({"ticket": answer.ticket, "error": ""})
+    else:
+        click.echo(f"ticket {answer.ticket}: weir approvals approve {answer.ticket} lets it in force; "
+                   f"weir approvals revoke {answer.ticket} takes it back")
+
+
+def _seconds(text: str) -> int:
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([smh])", text)
+    if found is None:
+        raise click.UsageError(f'--for {text}: "30m" or "1h" would be right')
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+class Approvals(Commands):
+    """`history` reads the recording, without root: the enforcer's side has it."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return [*self.commands, "history"]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name != "history":
+            return self.commands.get(name)
+        return importlib.import_module("enforcer.recording.history").history  # type: ignore[no-any-return]
+
+
+@weir.group(cls=Approvals, invoke_without_command=True, epilog=EXIT_CODES)
 @_JSON
 @click.pass_context
 def approvals(context: click.Context, as_json: bool) -> None:
-    """Held operations: list, approve, deny, watch.  For members of the approvers' group, and root."""
+    """What waits for people, and what they have let in force: list, approve, deny, revoke, watch, history."""
     if context.invoked_subcommand is None:
         _show_holds(context.obj, as_json)
 
@@ -331,7 +372,7 @@ def approvals(context: click.Context, as_json: bool) -> None:
 @_JSON
 @click.pass_obj
 def list_holds(file: str, as_json: bool) -> None:
-    """What waits for an answer."""
+    """What waits for an answer, and what is in force.  For members of the approvers' group, and root."""
     _show_holds(file, as_json)
 
 
@@ -341,7 +382,7 @@ def list_holds(file: str, as_json: bool) -> None:
 @_JSON
 @click.pass_obj
 def approve(file: str, ticket: str, reason: str, as_json: bool) -> None:
-    """Let a held operation go through, once."""
+    """Let it go through: once, or as its rule says.  For members of the approvers' group, and root."""
     _decide(file, control.Decide(ticket, True, reason), as_json, "approved")
 
 
@@ -351,8 +392,28 @@ def approve(file: str, ticket: str, reason: str, as_json: bool) -> None:
 @_JSON
 @click.pass_obj
 def deny(file: str, ticket: str, reason: str, as_json: bool) -> None:
-    """Refuse a held operation."""
+    """Refuse it.  For members of the approvers' group, and root."""
     _decide(file, control.Decide(ticket, False, reason), as_json, "denied")
+
+
+@approvals.command("break-glass", epilog=EXIT_CODES)
+@click.argument("ticket")
+@click.option("--reason", required=True, help="For the recording, and whoever looks at the alarm.")
+@_JSON
+@click.pass_obj
+def break_glass(file: str, ticket: str, reason: str, as_json: bool) -> None:
+    """Let it go through alone, where its rule names a group of yours for that (break-glass=).  It is an alarm."""
+    _decide(file, control.BreakGlass(ticket, reason), as_json, "approved, and an alarm: weir status shows it")
+
+
+@approvals.command(epilog=EXIT_CODES)
+@click.argument("ticket")
+@click.option("--reason", default="", help="For the recording.")
+@_JSON
+@click.pass_obj
+def revoke(file: str, ticket: str, reason: str, as_json: bool) -> None:
+    """Take back what is in force, or was asked for with a ticket: your own, or what you may answer."""
+    _decide(file, control.Revoke(ticket, reason), as_json, "revoked")
 
 
 @approvals.command(epilog=EXIT_CODES)
@@ -384,7 +445,7 @@ def _show_holds(file: str, as_json: bool) -> None:
         screen.console().print(screen.render_holds(holds))
 
 
-def _decide(file: str, decision: control.Decide, as_json: bool, done: str) -> None:
+def _decide(file: str, decision: control.Message, as_json: bool, done: str) -> None:
     _done(_ask(file, decision, control.Answered, as_json).error, as_json, done)
 
 

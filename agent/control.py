@@ -43,6 +43,9 @@ _PEERGROUPS, _PEERPIDFD = 59, 77      # asm-generic/socket.h; SO_PEERPIDFD since
 _GROUPS_BYTES: Final = 1024           # what Python's getsockopt takes: 256 groups
 
 
+Deciding = control.Decide | control.BreakGlass | control.Revoke
+
+
 @dataclass(frozen=True)
 class Peer:
     """Who connected, as the kernel noted it at connect(2)."""
@@ -85,7 +88,8 @@ class Actions(Protocol):
         self, request: control.Run, peer: Peer, connection: socket.socket, fds: list[int]) -> Message | None: ...
     async def status(self) -> Message: ...
     async def approvals(self) -> Message: ...
-    async def decide(self, request: control.Decide, peer: Peer) -> Message: ...
+    async def decide(self, request: Deciding, peer: Peer) -> Message: ...
+    async def elevate(self, request: control.Elevate, peer: Peer) -> Message: ...
     async def sessions(self) -> Message: ...
     async def stop(self) -> Message: ...
     async def release(self, kill: bool) -> Message: ...
@@ -261,6 +265,7 @@ class Control:
         who = {peer.gid, *peer.groups}
         wanted = {
             control.Run: "", control.AskStatus: "", control.ListApprovals: "approvers", control.Decide: "approvers",
+            control.BreakGlass: "", control.Revoke: "", control.Elevate: "",
             control.AskSessions: "auditors", control.AskLedger: "auditors",
         }.get(type(request), "root")
         if peer.uid == 0 or not wanted or (wanted != "root" and getattr(self._groups(), wanted) in who):
@@ -283,8 +288,10 @@ class Control:
             finally:
                 for fd in fds:
                     os.close(fd)
-        if isinstance(request, control.Decide):
+        if isinstance(request, Deciding):
             return await self._actions.decide(request, peer)
+        if isinstance(request, control.Elevate):
+            return await self._actions.elevate(request, peer)
         if isinstance(request, control.Adopt | control.Abandon):
             return await self._actions.adopt(request, peer)
         if isinstance(request, control.Acknowledge):

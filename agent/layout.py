@@ -16,6 +16,7 @@ from agent.config import Config
 CGROUPS: Final = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))     # unified layout, hybrid layout
 LOCK: Final = Path("/run/weir.lock")
 FORWARDED_KEY: Final = "forwarded.key"
+APPROVAL_KEY: Final = "approval.key"
 KEY_BYTES: Final = 32
 
 
@@ -99,7 +100,15 @@ def _directory(path: Path, uid: int, gid: int, mode: int) -> None:
 
 def forwarded_key(state: Path, audit: int) -> bytes:
     """Key of the digests of what was forwarded (docs/decisions/0002): made once, readable by auditors."""
-    path = state / FORWARDED_KEY
+    return _key(state / FORWARDED_KEY, audit, 0o640, "digests of earlier recordings need the old one")
+
+
+def approval_key(state: Path) -> bytes:
+    """Key of the HMAC that approvals are bound by: made once, root's, given to the enforcer."""
+    return _key(state / APPROVAL_KEY, 0, 0o600, "tickets that wait are bound by the old one")
+
+
+def _key(path: Path, group: int, mode: int, why: str) -> bytes:
     try:
         key = path.read_bytes()
         if len(key) == KEY_BYTES:
@@ -107,14 +116,13 @@ def forwarded_key(state: Path, audit: int) -> bytes:
     except FileNotFoundError:
         pass
     else:
-        raise LayoutError(f"{path} does not hold {KEY_BYTES} bytes: move it away; digests of earlier recordings need "
-                          "the old one")
+        raise LayoutError(f"{path} does not hold {KEY_BYTES} bytes: move it away; {why}")
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
     key = secrets.token_bytes(KEY_BYTES)
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with open(fd, "wb") as file:
-        os.fchown(fd, 0, audit)
+        os.fchown(fd, 0, group)
         file.write(key)
         file.flush()
         os.fsync(fd)

@@ -13,7 +13,7 @@ from agent import screen
 from agent.asking import AskingError, NotRunning, ask, control_path
 from agent.contract import control
 from agent.contract.control import LedgerView
-from agent.contract.ledger import FOREIGN, Alarm, Connect
+from agent.contract.ledger import FOREIGN, GLASS, Alarm, Connect, said_of_glass
 
 ALARMED, NOT_RUNNING = 1, 3
 _ACCOUNTED: Final = "Connects that the kernel saw of crews, and how each ended."
@@ -77,6 +77,8 @@ def _where(one: Connect) -> str:
 
 def _why(one: Alarm) -> str:
     detail = one.detail
+    if one.name == GLASS:
+        return screen.safe(f"the glass was broken: {said_of_glass(one)}")
     who = f"{one.workload or '(no workload)'} pid {detail.get('pid', '')}"
     if one.name == FOREIGN:
         return screen.safe(f"{who} ({detail.get('exe', '')}) holds a socket that was not made there: "

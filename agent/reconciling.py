@@ -127,9 +127,18 @@ class Ledger:
 
     def alarms(self) -> tuple[str, ...]:
         """For `weir status`: what nobody has acknowledged."""
-        found = self.answer.alarms if self.answer is not None else ()
+        found = [one for one in self._alarms() if one.name != words.GLASS]
         said = [_said(one) for one in found[-5:]]
         return (*said, *([f"and {len(found) - 5} more: weir ledger"] if len(found) > 5 else []))
+
+    def broken_glass(self) -> tuple[str, ...]:
+        """As `alarms`: nothing went round, but one person let something through alone."""
+        found = [one for one in self._alarms() if one.name == words.GLASS]
+        said = [f"the glass was broken: {words.said_of_glass(one)}; weir ledger --acknowledge" for one in found[-5:]]
+        return (*said, *([f"and {len(found) - 5} more: weir ledger"] if len(found) > 5 else []))
+
+    def _alarms(self) -> tuple[Alarm, ...]:
+        return self.answer.alarms if self.answer is not None else ()
 
     def view(self) -> LedgerView:
         answer = self.answer

@@ -144,18 +144,54 @@ def render_holds(holds: Sequence[HoldView]) -> RenderableType:
     if not holds:
         return Text("nothing waits for an answer")
     parts: list[RenderableType] = []
+    if not any(hold.state == "pending" for hold in holds):
+        parts.append(Text("nothing waits for an answer"))
     for hold in holds:
-        parts.append(Text.assemble((hold.ticket, "bold"), f"  {safe(hold.action)}"))
-        parts.append(_rows([
+        pending = hold.state == "pending"
+        parts.append(Text.assemble((hold.ticket, "bold"), f"  {safe(hold.action)}",
+                                   "" if pending else ("  in force", "green")))
+        parts.append(_rows(_hold_rows(hold, pending)))
+    return Group(*parts)
+
+
+def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:
+    left = span(hold.until - time.time_ns())
+    if hold.form == "elevation":
+        rows = [("who", safe(hold.subject)), ("where", safe(hold.target)), ("why", safe(hold.reason) or "not said")]
+    else:
+        rows = [
             ("who", f"{safe(hold.subject)} through {safe(hold.workload)} (pid {hold.pid}, {safe(hold.exe)})"),
             ("where", f"{safe(hold.target)}, database {safe(hold.database)}"),
             ("what", safe(hold.text, lines=True)),
             ("with", safe(", ".join(hold.parameters)) or "no parameters"),
-            ("rule", safe(", ".join(hold.rules))),
-            ("answer by", f"{safe(' or '.join(hold.approvers))}, within {span(hold.until - time.time_ns())}"
-             + (", a reason is required" if hold.reason_required else "")),
-        ]))
-    return Group(*parts)
+        ]
+        rows += [("plan", safe(hold.plan, lines=True))] if hold.plan else []
+        rows += [("rows", f"about {hold.rows}")] if hold.rows >= 0 else []
+    rows.append(("rule", safe(", ".join(hold.rules)) or "none"))
+    if hold.assents:
+        rows.append(("approved by", f"{safe(', '.join(hold.assents))}"
+                     + (f" ({len(hold.assents)} of {hold.wanted})" if pending and hold.wanted > 1 else "")))
+    if not pending:
+        until = f"for {left}" if hold.until else "until its session ends"
+        return [*rows, ("in force", f"{_once(hold)}, {until}; weir approvals revoke {hold.ticket}")]
+    number = f"{hold.wanted} of " if hold.wanted > 1 else ""
+    rows.append(("answer by", f"{number}{safe(' or '.join(hold.approvers))}, within {left}"
+                 + (", a reason is required" if hold.reason_required else "")))
+    rows.append(("lets through", _once(hold)))
+    if hold.escalates:
+        rows.append(("escalates", f"in {span(hold.escalates - time.time_ns())}"))
+    if hold.break_glass:
+        rows.append(("break glass", f"{safe(' or '.join(hold.break_glass))}, alone, with a reason; it is an alarm"))
+    return rows
+
+
+def _once(hold: HoldView) -> str:
+    """What an approval lets through."""
+    if hold.form == "elevation":
+        return "context.elevated"
+    if hold.form == "ticket":
+        return "once, when it is asked again (its connection does not wait)"
+    return {"session": "the same things in this session", "shape": "operations of this shape"}.get(hold.reuse, "once")
 
 
 def render_sessions(sessions: Sequence[SessionView]) -> RenderableType:

@@ -20,6 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from agent import local, selfprobe
 from agent.actions import Launches, Questions
 from agent.adopted import Units
@@ -43,7 +45,7 @@ from agent.journal import Journal, JournalError, backlog, plain
 from agent.kernel import Kernel, Origin
 from agent.launch import HOST, Ended
 from agent.launching import LauncherDoor
-from agent.layout import Accounts, LayoutError, find_accounts, forwarded_key, make_directories
+from agent.layout import Accounts, LayoutError, approval_key, find_accounts, forwarded_key, make_directories
 from agent.names import Askers, at_intervals, patterns
 from agent.networks import Networks
 from agent.owners import Owners, Start
@@ -54,6 +56,7 @@ from agent.seccomp import render_profile
 from agent.services import Enforcer, Recorder, end_all, wait_empty
 from agent.sharing import Sharing
 from agent.status import BLOCK, ENFORCING, Health, said_of_mode
+from agent.tickets import Tickets
 from agent.trust import NO_TRUST, Trust, TrustTarget, prepare_trust, resolv_conf, write_public
 from agent.units import tell_systemd
 from agent.watch import Watch
@@ -128,6 +131,7 @@ class Agent:
         self.tell("agent.started", {"pid": os.getpid(), "config": config.file, "runtime": config.runtime.name})
         self._tell_modes(None, config.egress_modes)
         self._key = forwarded_key(config.state, self.accounts.audit.pw_gid)
+        self._approval_key, self.tickets = approval_key(config.state), Tickets(config.state, self.tell)
         self.owners, self.hashes = Owners(config.run / "owners.json"), Hashes()
         self.sharing = Sharing(lambda: self.config, self.kernel.is_crew, self.owners, self.tell)
         await asyncio.to_thread(self.kernel.install)
@@ -184,16 +188,20 @@ class Agent:
         self.credentials = Credentials(self._own / HELPERS)
         answers = Answers(
             self.kernel, self.owners, self.hashes, self.cgroups, lambda: self.config, lambda: self.places,
-            self.ledger.handed, self.askers, self.credentials)
+            self.ledger.handed, self.askers, self.credentials, self.tickets.keep)
         self.enforcer = Enforcer(
             config.runtime.user, self._own / "enforcer", self.tell, self._service_changed,
             [one.fileno() for one in self.listeners], [one.fileno() for one in self.dns],
             {name: one.fileno() for name, one in self.local.items()},
-            lambda number: render_configure(
-                number, self.config, self.places, self.trust, self._key, self._named), answers.answer,
+            lambda number: self._with_tickets(render_configure(
+                number, self.config, self.places, self.trust, self._key, self._named)), answers.answer,
             lambda: self.networks)
         self.recorder.start()
         self.enforcer.start()
+
+    def _with_tickets(self, message: messages.Configure) -> messages.Configure:
+        """Of an enforcer that starts; a later one does not look at them."""
+        return msgspec.structs.replace(message, approval_key=self._approval_key, kept=self.tickets.kept())
 
     async def _end(self) -> None:
         """In order, as far as the start came; everything that was said lies in the recording at the end."""

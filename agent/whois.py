@@ -12,9 +12,11 @@ from agent.contract.messages import (
     AskCredential,
     AskerAnswer,
     CredentialAnswer,
+    KeepTicket,
     Message,
     NameAsked,
     NameRecorded,
+    TicketKept,
     WhoAsks,
     Whois,
     WhoisAnswer,
@@ -32,7 +34,7 @@ from agent.secrets import SecretError
 
 LOG = logging.getLogger("weir.whois")
 
-Question = Whois | WhoisLocal | AskCredential | WhoAsks | NameAsked
+Question = Whois | WhoisLocal | AskCredential | WhoAsks | NameAsked | KeepTicket
 
 
 class Answers:
@@ -42,9 +44,11 @@ class Answers:
         self, kernel: Kernel, owners: Owners, hashes: Hashes, cgroups: Path, config: Callable[[], Config],
         places: Callable[[], Places], handed: Callable[[int], None] = lambda cookie: None,
         askers: Askers | None = None, credentials: Credentials | None = None,
+        keep: Callable[[str, bytes], str] | None = None,
     ) -> None:
-        """`handed(cookie)`: the enforcer is told whose this socket is."""
+        """`handed(cookie)`: the enforcer is told whose this socket is; `keep` is Tickets.keep."""
         self._askers, self._credentials = askers, credentials
+        self._keep, self._keeping = keep, asyncio.Lock()
         self._kernel, self._owners, self._hashes, self._cgroups = kernel, owners, hashes, cgroups
         self._config, self._places, self._handed = config, places, handed
 
@@ -62,11 +66,19 @@ class Answers:
                 question.number, None, found)
         if isinstance(question, AskCredential):
             return await self._credential(question)
+        if isinstance(question, KeepTicket):
+            return await self._ticket(question)
         if self._askers is None:
             return _refusal(question, "names are not resolved here")
         if isinstance(question, WhoAsks):
             return await self._askers.who_asks(question)
         return self._askers.name_asked(question)
+
+    async def _ticket(self, question: KeepTicket) -> TicketKept:
+        if self._keep is None:
+            return TicketKept(question.number, "nothing is kept here")
+        async with self._keeping:     # in the order of the questions
+            return TicketKept(question.number, await asyncio.to_thread(self._keep, question.ticket, question.content))
 
     async def _whois(self, question: Whois) -> Owner | str:
         """Or why it cannot be told."""
@@ -156,4 +168,6 @@ def _refusal(question: Question, reason: str) -> Message:
         return CredentialAnswer(question.number, None, reason)
     if isinstance(question, WhoAsks):
         return AskerAnswer(question.number, reason=reason)
+    if isinstance(question, KeepTicket):
+        return TicketKept(question.number, reason)
     return NameRecorded(question.number, error=reason)

@@ -36,6 +36,7 @@ from enforcer.edge.channel import Channel, open_channel
 from enforcer.edge.commit import GroupCommit
 from enforcer.edge.edge import Configuration, Edge
 from enforcer.edge.flows import Flow
+from enforcer.edge.keeping import Keeper
 from enforcer.edge.listener import listen, listen_local
 from enforcer.networks import Networks
 from enforcer.policy import masks
@@ -149,7 +150,11 @@ class Enforcer:
         )
         edge = self.edge
         edge.commit = GroupCommit(self._loop, journal, message.journal_limit, edge.recording_failed, edge.press)
-        edge.holds = Holds(clock.now, clock.monotonic, os.urandom, edge.answer_hold, edge.hold_changed)
+        edge.keeper = Keeper(self._loop, self.channel.keep)
+        edge.holds = Holds(
+            clock.now, clock.monotonic, os.urandom, edge.answer_hold, edge.hold_changed, edge.keeper.keep,
+            message.approval_key, self._gate.elevate if self._gate else lambda pairs: None)
+        edge.holds.restore(message.kept)
         edge.catalogues = Catalogues(edge)
         self._journal = Path(message.journal)
 

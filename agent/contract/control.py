@@ -89,6 +89,34 @@ class Decide(Message, frozen=True):
     reason: str = ""
 
 
+class BreakGlass(Message, frozen=True):
+    """Anybody who is no crew; whether the rule names a group of theirs is the enforcer's to say.  Answered by
+    Answered."""
+
+    ticket: str
+    reason: str
+
+
+class Revoke(Message, frozen=True):
+    """Anybody who is no crew, of his own; who may answer it, of any.  Answered by Answered."""
+
+    ticket: str
+    reason: str = ""
+
+
+class Elevate(Message, frozen=True):
+    """Anybody who is no crew, for himself.  Answered by Requested."""
+
+    target: str
+    seconds: int
+    reason: str = ""
+
+
+class Requested(Message, frozen=True):
+    ticket: str = ""
+    error: str = ""
+
+
 class AskSessions(Message, frozen=True):
     """Members of the auditors' group and root.  Answered by OpenSessions."""
 
@@ -231,9 +259,9 @@ class OpenSessions(Message, frozen=True):
     sessions: tuple[SessionView, ...]
 
 
-Request = (Run | AskStatus | ListApprovals | Decide | AskSessions | Stop | Release | Reload | AskLedger | Acknowledge
-           | Adopt | Abandon)
-Reply = Failed | Status | Approvals | OpenSessions | LedgerView | Adopted | Answered | Refused
+Request = (Run | AskStatus | ListApprovals | Decide | BreakGlass | Revoke | Elevate | AskSessions | Stop | Release
+           | Reload | AskLedger | Acknowledge | Adopt | Abandon)
+Reply = Failed | Status | Approvals | Requested | OpenSessions | LedgerView | Adopted | Answered | Refused
 ToRunner = Started | Exited | Failed
 FromRunner = Signal | Resize
 

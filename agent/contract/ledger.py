@@ -17,6 +17,7 @@ HEADER = struct.Struct("<I")
 REDIRECTED, ELSEWHERE = "redirected", "elsewhere"      # verdicts that somebody has to account for
 CONNECT, ENDED, UNACCOUNTED = "connect", "connects.ended", "connect.unaccounted"
 FOREIGN, ACKNOWLEDGED = "socket.foreign", "ledger.acknowledged"
+GLASS = "approval.break-glass"        # an operation that one person let through alone: of the hold's own event
 
 
 class AskLedger(msgspec.Struct, frozen=True):
@@ -42,9 +43,15 @@ class Alarm(msgspec.Struct, frozen=True, array_like=True):
 
     seq: int
     at: int
-    name: str                         # UNACCOUNTED | FOREIGN
+    name: str                         # UNACCOUNTED | FOREIGN | GLASS
     workload: str
     detail: dict[str, str]
+
+
+def said_of_glass(one: Alarm) -> str:
+    detail = one.detail
+    return (f"{detail.get('by')} let {detail.get('what')} of {detail.get('subject')} at {detail.get('target')} through "
+            f"alone, ticket {detail.get('ticket')}: {detail.get('reason')}")
 
 
 class LedgerAnswer(msgspec.Struct, frozen=True):

@@ -22,6 +22,8 @@ _LENGTH = struct.Struct("<I")
 # and the enforcer may be broken.
 TEXT = 1024                           # characters
 MOST = 1024                           # words, as the groups of one principal
+KEPT = 16 << 10                       # bytes of a ticket that is kept
+TICKETS = 200                         # of them at a time
 Word = Annotated[str, msgspec.Meta(max_length=256)]     # a configured name, an address, a code
 Text = Annotated[str, msgspec.Meta(max_length=TEXT)]
 Login = Annotated[str, msgspec.Meta(max_length=10_000)] # what PostgreSQL's startup packet may hold
@@ -54,6 +56,8 @@ class Configure(Message, frozen=True):
     names: Names = Names()
     modes: dict[str, str] = {}        # egress mode of workloads, where it is not "enforce"
     ready: bool = True                # False: names are not resolved yet, connections wait
+    approval_key: bytes = b""         # of the HMAC that approvals are bound by
+    kept: tuple[bytes, ...] = ()      # contents of KeepTicket, of the enforcers before; only the first one counts
 
 
 class WhoisAnswer(Message, frozen=True):
@@ -82,6 +86,13 @@ class NameRecorded(Message, frozen=True):
     error: str = ""                   # nothing may be given
 
 
+class TicketKept(Message, frozen=True):
+    """The answer to KeepTicket: it is on the disk, or gone from there."""
+
+    number: int
+    error: str = ""
+
+
 class ResolveName(Message, frozen=True):
     """For the agent itself.  Answered by NameResolved."""
 
@@ -101,6 +112,30 @@ class DecideHold(Message, frozen=True):
     approve: bool
     approver: str                     # subject, "local:USER"
     groups: tuple[str, ...]           # of the approver, from the groups file
+    reason: str = ""
+    break_glass: bool = False         # alone, by the group that the rule names
+
+
+class RevokeHold(Message, frozen=True):
+    """Of what is in force, or was asked without a connection.  Answered by HoldDecided; `by` and `groups` as above."""
+
+    number: int
+    ticket: str
+    by: str
+    groups: tuple[str, ...]
+    reason: str = ""
+
+
+class AskElevation(Message, frozen=True):
+    """A person asks for more for a while, for himself.  Answered by ElevationAsked."""
+
+    number: int
+    subject: str
+    user: str
+    uid: int
+    groups: tuple[str, ...]
+    target: str
+    seconds: int
     reason: str = ""
 
 
@@ -213,6 +248,15 @@ class AskCredential(Message, frozen=True):
     groups: Words
 
 
+class KeepTicket(Message, frozen=True):
+    """Keep this over restarts, in place of what was kept under the same ticket; with b"" forget it.  Answered by
+    TicketKept.  The agent does not read it: it is given back with the first Configure of the next enforcer."""
+
+    number: int
+    ticket: Annotated[str, msgspec.Meta(pattern="^[a-z2-7]{8}$")]
+    content: Annotated[bytes, msgspec.Meta(max_length=KEPT)]
+
+
 class HoldView(msgspec.Struct, frozen=True):
     """A held operation as an approver sees it."""
 
@@ -232,6 +276,16 @@ class HoldView(msgspec.Struct, frozen=True):
     approvers: tuple[str, ...]        # groups that may answer
     reason_required: bool
     session: str
+    form: str = "hold"                # "hold" | "ticket" | "elevation"
+    state: str = "pending"            # "pending" | "approved": stands until `until`, or may be used once until then
+    assents: tuple[str, ...] = ()     # who has said yes
+    wanted: int = 1                   # distinct approvers
+    break_glass: tuple[str, ...] = () # groups
+    escalates: int = 0                # nanoseconds UTC from when on others may answer, too; 0: never, or it has
+    reuse: str = "once"               # "once" | "session" | "shape"
+    reason: str = ""                  # the asker's, of an elevation
+    plan: str = ""                    # how the target would do it, or why that is not shown
+    rows: int = -1                    # that it expects to touch; -1: not known
 
 
 class HoldsAnswer(Message, frozen=True):
@@ -242,6 +296,12 @@ class HoldsAnswer(Message, frozen=True):
 class HoldDecided(Message, frozen=True):
     number: int
     error: str = ""                   # empty: it counts
+
+
+class ElevationAsked(Message, frozen=True):
+    number: int
+    ticket: Word = ""
+    error: Text = ""
 
 
 class SessionView(msgspec.Struct, frozen=True):
@@ -276,11 +336,13 @@ class Pong(Message, frozen=True):
 
 
 FromAgent = (
-    Configure | WhoisAnswer | CredentialAnswer | AskerAnswer | NameRecorded | ResolveName | ListHolds | DecideHold
+    Configure | WhoisAnswer | CredentialAnswer | AskerAnswer | NameRecorded | TicketKept | ResolveName | ListHolds
+    | DecideHold | RevokeHold | AskElevation
     | ListSessions | AskStatistics | EndSession | OpenNetwork | CloseNetwork | Ping | Drain
 )
 FromEnforcer = (
-    Configured | Whois | WhoisLocal | AskCredential | WhoAsks | NameAsked | NameResolved | HoldsAnswer | HoldDecided
+    Configured | Whois | WhoisLocal | AskCredential | WhoAsks | NameAsked | KeepTicket | NameResolved | HoldsAnswer
+    | HoldDecided | ElevationAsked
     | SessionsAnswer | StatisticsAnswer | Done | Pong
 )
 

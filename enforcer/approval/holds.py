@@ -1,141 +1,412 @@
-"""Holds: operations that wait for a person.  Pure: no clock, no socket; every change is given to `changed`.
+"""What waits for people: holds, tickets and elevations, in the steps of machine.py.  Pure: no clock, no socket.
 
-States of one hold: pending -> approved -> used, or pending -> denied | expired | cancelled.  An answer is final: a
-second one is told that it does not count.
+Every step is given to `changed` (the journal) before anybody is told of it by `answer`.  What outlives this process
+goes through `keep`, in order, and what waits for that is done when it says so: an operation of a ticket is answered
+only after the agent has forgotten the ticket, so that it passes once however often this process is killed.
 """
 from __future__ import annotations
 
 import base64
-import hmac
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from collections.abc import Callable, Iterable
 from typing import Final
 
+from msgspec import structs
+
 from agent.contract.messages import HoldView
+from enforcer.approval import answers, binding
+from enforcer.approval.asked import ELEVATION, HOLD, KEPT, TICKET, Asked, parse_asked, render_asked
+from enforcer.approval.hours import is_within
+from enforcer.approval.machine import (
+    APPROVED,
+    ASSENT,
+    CANCELLED,
+    DENIED,
+    EXPIRED,
+    GIVE_UP,
+    LAPSE,
+    REFUSE,
+    USE,
+    USED,
+    is_open,
+    step,
+)
+from enforcer.approval.shelf import Shelf
+from enforcer.approval.views import render_reason, view_elevation, view_operation
 from enforcer.core.context import Context
+from enforcer.words import decisions
 from enforcer.words.commands import Hold
-from enforcer.words.decisions import HoldTerms
-from enforcer.words.events import HOLD, HoldChanged
-from enforcer.words.inputs import HoldAnswered
+from enforcer.words.decisions import ONCE, SHAPE, HoldTerms
+from enforcer.words.events import HOLD as CHANGED
+from enforcer.words.events import HoldChanged
+from enforcer.words.inputs import HoldAnswered, HoldOpened
 
 MOST: Final = 1000                    # holds at a time; one more is denied
-TEXT: Final = 4000                    # characters of the statement that an approver is shown
+NANO: Final = 1_000_000_000
 
 Answer = Callable[[str, HoldAnswered], None]     # (session, answer)
 Changed = Callable[[HoldChanged], None]
-
-
-@dataclass(slots=True)
-class _Open:
-    view: HoldView
-    terms: tuple[HoldTerms, ...]
-    operation: int
-    binding: bytes
-    satisfied: dict[str, str] = field(default_factory=dict)     # rule -> approver
+Keep = Callable[[str, bytes, Callable[[str], None]], None]     # (ticket, content; b"": forget it, done(what is wrong))
+Elevated = Callable[[frozenset[tuple[str, str]]], None]        # (subject, target) that are elevated from now on
 
 
 class Holds:
-    """`now` gives nanoseconds UTC, `monotonic` CLOCK_BOOTTIME nanoseconds, `random` that many bytes."""
+    """`now` gives nanoseconds UTC, `monotonic` CLOCK_BOOTTIME nanoseconds, `random` that many bytes; `key` is the
+    HMAC's, the same after a restart.  Without `keep` there are neither tickets nor elevations."""
 
     def __init__(
         self, now: Callable[[], int], monotonic: Callable[[], int], random: Callable[[int], bytes], answer: Answer,
-        changed: Changed,
+        changed: Changed, keep: Keep | None = None, key: bytes = b"", elevated: Elevated = lambda pairs: None,
     ) -> None:
         self._now, self._monotonic, self._random = now, monotonic, random
-        self._answer, self._changed = answer, changed
-        self._key = random(32)
-        self._open: dict[str, _Open] = {}
-        self._deadline: dict[str, int] = {}
+        self._answer, self._changed, self._keep, self._elevated = answer, changed, keep, elevated
+        self._key = key or random(32)
+        self._shelf = Shelf()
+        self._granted: dict[str, str] = {}     # session -> ticket that its operation goes under, or will
 
-    def open(self, context: Context, command: Hold) -> HoldView | None:
-        """Register it; None where too many wait already (deny then)."""
-        if len(self._open) >= MOST or not command.terms:
+    # what sessions ask
+
+    def open(self, context: Context, command: Hold) -> HoldOpened | HoldAnswered | None:
+        """The hold, or its answer at once; None: the answer comes."""
+        self._forget_granted(context.session)
+        if not command.terms:
+            return _refusal(command, "its rule names nobody who could be asked")
+        for terms in command.terms:
+            if terms.hours is not None and not is_within(terms.hours, self._now()):
+                return self._outside(context, command, terms)
+        reused = self._reused(context, command)
+        if reused is not None:
+            return reused
+        if any(terms.mode == decisions.TICKET for terms in command.terms):
+            return self._ticket(context, command)
+        if self._shelf.holds() >= MOST:
+            return _refusal(command, "too many operations are held")
+        asked = self._put(self._make(context, command, HOLD))
+        return HoldOpened(command.operation, asked.view.ticket, render_reason(asked))
+
+    def _make(self, context: Context, command: Hold, form: str) -> Asked:
+        ticket = self._draw()
+        within = min(terms.within for terms in command.terms)
+        now, since = self._now(), self._monotonic()
+        kind, _ = _reuse(command.terms)
+        view = view_operation(context, command, ticket, form, kind, now, now + within * NANO)
+        bound = (binding.bind_ticket(self._key, context, command) if form == TICKET
+                 else binding.bind_hold(self._key, context, command, ticket))
+        return Asked(
+            view, command.terms, bound, since + within * NANO, since, command.operation, reuse=kind,
+            bound=binding.bind_reuse(self._key, context, command, kind))
+
+    def _outside(self, context: Context, command: Hold, terms: HoldTerms) -> HoldAnswered:
+        asked = self._make(context, command, HOLD)
+        said = terms.hours.text if terms.hours is not None else ""
+        reason = f"approvers of {terms.rule} are asked {said} only"
+        self._tell(_moved(asked, DENIED), "", reason, "outside of hours")
+        return HoldAnswered(command.operation, DENIED, "", reason, asked.view.ticket)
+
+    def _reused(self, context: Context, command: Hold) -> HoldAnswered | None:
+        """An approval that stands for this as well."""
+        kind, _ = _reuse(command.terms)
+        bound = binding.bind_reuse(self._key, context, command, kind)
+        asked = self._shelf.reusable(bound)
+        if asked is None or not asked.in_force or self._is_late(asked):
             return None
-        ticket = base64.b32encode(self._random(5)).decode().lower()
-        within = min(term.within for term in command.terms)
-        view = self._view(context, command, ticket, within)
-        binding = hmac.digest(self._key, _bound(context, command, ticket), "sha256")
-        self._open[ticket] = _Open(view, command.terms, command.operation, binding)
-        self._deadline[ticket] = self._monotonic() + within * 1_000_000_000
-        self._tell(self._open[ticket], "pending", "", "")
-        return view
+        self._granted[context.session] = asked.view.ticket
+        by = asked.assents[-1].by if asked.assents else ""
+        return HoldAnswered(command.operation, APPROVED, by, "", asked.view.ticket)
 
-    def decide(self, ticket: str, approve: bool, approver: str, groups: tuple[str, ...], reason: str) -> str:
-        """An authenticated approver's answer.  Gives "" where it counts, else why it does not."""
-        hold = self._open.get(ticket)
-        if hold is None:
-            return f"no hold {ticket} is pending"
-        if approver == hold.view.subject:
-            return f"{approver} asked for this operation and cannot answer it"
-        mine = [term for term in hold.terms if set(term.approvers) & set(groups)]
-        if not mine:
-            return f"{approver} is in none of the groups that may answer: {', '.join(hold.view.approvers)}"
-        if not reason and (not approve or any(term.reason_required for term in mine)):
-            return "a reason is required"
-        if not approve:
-            self._finish(hold, "denied", approver, reason)
-            return ""
-        for term in mine:
-            hold.satisfied.setdefault(term.rule, approver)
-        if all(term.rule in hold.satisfied for term in hold.terms):
-            self._finish(hold, "approved", approver, reason)
-        return ""
+    def _ticket(self, context: Context, command: Hold) -> HoldAnswered | None:
+        bound = binding.bind_ticket(self._key, context, command)
+        if not bound:
+            return _refusal(command, "its rule gives tickets, and what it stands for cannot be told outside of this "
+                                     "session: send the statement itself, outside of a transaction with DDL")
+        asked = self._shelf.ticket(bound)
+        if asked is not None and asked.in_force and not self._is_late(asked):
+            self._claim(context.session, command.operation, asked)
+            return None
+        if asked is not None and asked.waits:
+            return HoldAnswered(command.operation, TICKET, "", render_reason(asked), asked.view.ticket)
+        if full := self._full(context.principal.subject):
+            return _refusal(command, full)
+        session, number = context.session, command.operation
+        self._put(made := self._make(context, command, TICKET), lambda error: self._answer(session, HoldAnswered(
+            number, DENIED if error else TICKET, "", error or render_reason(made), made.view.ticket)))
+        return None
+
+    def _claim(self, session: str, operation: int, asked: Asked) -> None:
+        """Nobody else gets it from here on; the operation goes when the agent has forgotten it."""
+        ticket = asked.view.ticket
+        self._shelf.claim(asked)
+        self._granted[session] = ticket
+        by = asked.assents[-1].by if asked.assents else ""
+
+        def done(error: str) -> None:
+            if error:
+                self._end(asked, GIVE_UP, "", f"it could not be marked as used: {error}")
+                self._answer(session, HoldAnswered(operation, DENIED, "", "its ticket could not be marked as used",
+                                                   ticket))
+            elif self._granted.get(session) == ticket:
+                self._answer(session, HoldAnswered(operation, APPROVED, by, "", ticket))
+
+        self._keep_as(ticket, b"", done)
+
+    def use(self, session: str, operation: int, ticket: str) -> bool:
+        """The operation goes; False: it may not."""
+        asked = self._shelf.get(ticket)
+        if self._granted.pop(session, "") != ticket or asked is None:
+            return False
+        if asked.view.form == ELEVATION or step(asked.view.state, USE, asked.stands) is None:
+            return False
+        used = structs.replace(asked, operation=operation, view=structs.replace(asked.view, session=session))
+        self._tell(_moved(used, USED), "", "", "reused" if asked.operation == 0 else "")
+        if asked.stands:              # what comes next under it is told to be that
+            self._shelf.put(structs.replace(asked, operation=0))
+        else:
+            self._shelf.drop(ticket)
+        return True
 
     def cancel(self, session: str, operation: int, reason: str) -> None:
-        for hold in [h for h in self._open.values() if h.view.session == session and h.operation == operation]:
-            self._finish(hold, "cancelled", "", reason)
+        for one in self._shelf.of(session):
+            if one.waits and one.operation == operation:
+                self._end(one, GIVE_UP, "", reason)
 
     def cancel_session(self, session: str, reason: str) -> None:
-        for hold in [h for h in self._open.values() if h.view.session == session]:
-            self._finish(hold, "cancelled", "", reason)
+        """What it waits for."""
+        for one in self._shelf.of(session):
+            if one.waits:
+                self._end(one, GIVE_UP, "", reason)
+
+    def end_session(self, session: str, reason: str) -> None:
+        """All that goes with it; approvals for a shape stand on."""
+        self._forget_granted(session)
+        for one in self._shelf.of(session):
+            if one.waits or one.reuse != SHAPE:
+                self._end(one, GIVE_UP, "", reason)
+
+    # what people ask and answer
+
+    def elevate(
+        self, subject: str, target: str, seconds: int, reason: str, terms: tuple[HoldTerms, ...],
+    ) -> tuple[str, str]:
+        """A person's request: (ticket, ""), or why not.  Without terms policy permits it: it is in force at once."""
+        if full := self._full(subject):
+            return "", full
+        late = next((one.hours for one in terms if one.hours and not is_within(one.hours, self._now())), None)
+        if late is not None:
+            return "", f"approvers are asked {late.text} only"
+        if any(one.view.form == ELEVATION and (one.view.subject, one.view.target) == (subject, target)
+               for one in self._shelf):
+            return "", f"{subject} has asked for, or has, an elevation for {target} already"
+        ticket, now, since = self._draw(), self._now(), self._monotonic()
+        within = min((one.within for one in terms), default=1)
+        view = view_elevation(ticket, subject, target, seconds, reason, terms, now, now + within * NANO)
+        asked = self._put(Asked(
+            view, terms, binding.bind_elevation(self._key, subject, target, seconds), since + within * NANO, since,
+            seconds=seconds))
+        if not terms:
+            self._approve(asked, "", "policy permits it")
+        return ticket, ""
+
+    def decide(
+        self, ticket: str, approve: bool, approver: str, groups: tuple[str, ...], reason: str, glass: bool = False,
+    ) -> str:
+        """An authenticated person's answer.  Gives "" where it counts, else why it does not."""
+        asked = self._shelf.get(ticket)
+        if asked is None or not asked.waits or self._is_late(asked):
+            return f"no hold {ticket} is pending"
+        wrong = (answers.why_no_glass(asked, approver, groups, reason) if glass
+                 else answers.why_not(asked, approve, approver, groups, reason))
+        if wrong:
+            return wrong
+        if not approve and not glass:
+            self._end(asked, REFUSE, approver, reason)
+            return ""
+        asked = answers.assented(asked, approver, groups, glass)
+        note = "break-glass" if glass else ""
+        if answers.is_enough(asked):
+            self._approve(asked, approver, reason, note)
+        else:
+            self._change(asked, approver, reason, note or "assented")
+        return ""
+
+    def revoke(self, ticket: str, by: str, groups: tuple[str, ...], reason: str) -> str:
+        """Of what stands or was asked without a connection: by who may answer it, or by the asker.  As `decide`."""
+        asked = self._shelf.get(ticket)
+        if asked is None or not is_open(asked.view.state):
+            return f"nothing that {ticket} names is pending or in force"
+        if by != asked.view.subject and not set(answers.everybody(asked)) & set(groups):
+            return f"{by} is in none of the groups that may revoke it: {', '.join(answers.everybody(asked))}"
+        if asked.view.form == HOLD and not (asked.in_force and asked.stands):
+            return f"{ticket} is a hold: deny it instead"
+        if ticket in self._granted.values() and not asked.stands:
+            return f"{ticket} is being used"
+        self._end(asked, GIVE_UP, by, reason, "revoked")
+        return ""
+
+    def views(self) -> tuple[HoldView, ...]:
+        """What waits, then what is in force; the oldest first.  A hold that is let through once is neither."""
+        return self._shelf.views()
+
+    def waiting(self) -> int:
+        return sum(one.waits for one in self._shelf)
+
+    def planned(self, ticket: str, plan: str, rows: int) -> None:
+        """How the target would do it."""
+        asked = self._shelf.get(ticket)
+        if asked is not None:
+            self._shelf.put(structs.replace(asked, view=structs.replace(asked.view, plan=plan, rows=rows)))
+
+    # time, and other lives
 
     def expire(self) -> None:
-        """Deny what nobody answered in time; on the monotonic clock, so that a stepped clock changes nothing."""
-        late = self._monotonic()
-        for ticket in [t for t, deadline in self._deadline.items() if deadline <= late]:
-            self._finish(self._open[ticket], "expired", "", "nobody answered in time")
+        """Deny what nobody answered in time, end what was in force for a while, escalate; on the monotonic clock, so
+        that a stepped clock changes nothing."""
+        for asked in tuple(self._shelf):
+            if self._is_late(asked):
+                late = "nobody answered in time" if asked.waits else "its time is over"
+                self._end(asked, LAPSE, "", late)
+            elif asked.waits:
+                self._escalate(asked)
 
     def next_deadline(self) -> int | None:
-        """CLOCK_BOOTTIME nanoseconds of the next expiry."""
-        return min(self._deadline.values(), default=None)
+        """CLOCK_BOOTTIME nanoseconds of the next expiry or escalation."""
+        return self._shelf.next_time()
 
-    def list(self) -> tuple[HoldView, ...]:
-        return tuple(hold.view for hold in self._open.values())
+    def restore(self, contents: Iterable[bytes]) -> None:
+        """What the agent has kept over this process' end.  The earlier of both clocks counts."""
+        for content in contents:
+            asked = parse_asked(content)
+            if asked is None or asked.view.form not in KEPT or not is_open(asked.view.state):
+                continue
+            left = min(asked.view.until - self._now(), asked.deadline - self._monotonic())
+            self._shelf.put(structs.replace(asked, deadline=self._monotonic() + left))
+        self.expire()
+        self._tell_elevated()
 
-    def _view(self, context: Context, command: Hold, ticket: str, within: int) -> HoldView:
-        owner, now = context.principal.owner, self._now()
-        process = owner.process
-        return HoldView(
-            ticket=ticket, since=now, until=now + within * 1_000_000_000, subject=context.principal.subject,
-            workload=owner.workload, pid=process.pid if process else 0, exe=process.exe if process else "",
-            target=context.target.name, database=command.database, action=command.action, text=command.text[:TEXT],
-            parameters=command.parameters, rules=command.rules,
-            approvers=tuple(dict.fromkeys(g for term in command.terms for g in term.approvers)),
-            reason_required=any(term.reason_required for term in command.terms), session=context.session,
-        )
+    # steps
 
-    def _finish(self, hold: _Open, state: str, by: str, reason: str) -> None:
-        del self._open[hold.view.ticket], self._deadline[hold.view.ticket]
-        self._tell(hold, state, by, reason)
-        self._answer(hold.view.session, HoldAnswered(hold.operation, state, by, reason, hold.view.ticket))
+    def _put(self, asked: Asked, done: Callable[[str], None] = lambda error: None) -> Asked:
+        self._change(asked, "", asked.view.reason, "", done)
+        return asked
 
-    def _tell(self, hold: _Open, state: str, by: str, reason: str) -> None:
-        view = hold.view
+    def _change(
+        self, asked: Asked, by: str, reason: str, note: str, done: Callable[[str], None] = lambda error: None
+    ) -> None:
+        """Something happened to it, and it is open."""
+        ticket = asked.view.ticket
+        self._shelf.put(asked)
+        self._tell(asked, by, reason, note)
+        if asked.view.form in KEPT:
+            self._keep_as(ticket, self._content(asked), lambda error: self._kept(ticket, error, done))
+
+    def _content(self, asked: Asked) -> bytes:
+        try:
+            return render_asked(asked)
+        except ValueError:            # only what a person reads is that long
+            view = structs.replace(asked.view, parameters=("(too long to be kept)",), text=asked.view.text[:1000])
+            return render_asked(structs.replace(asked, view=view))
+
+    def _kept(self, ticket: str, error: str, done: Callable[[str], None]) -> None:
+        """What could not be kept would be forgotten by a restart: it counts for nothing."""
+        asked = self._shelf.get(ticket)
+        if error and asked is not None:
+            self._end(asked, GIVE_UP, "", f"it could not be kept: {error}")
+        done(f"its ticket could not be kept: {error}" if error else "")
+
+    def _approve(self, asked: Asked, by: str, reason: str, note: str = "") -> None:
+        moved, ticket = _moved(asked, APPROVED), asked.view.ticket
+        seconds = _seconds(asked)
+        until, deadline = (0, 0) if not seconds else (self._now() + seconds * NANO, self._monotonic() + seconds * NANO)
+        moved = structs.replace(moved, deadline=deadline, view=structs.replace(moved.view, until=until, escalates=0))
+        assert step(asked.view.state, ASSENT) == APPROVED
+        self._change(moved, by, reason, note)
+        if asked.view.form == HOLD:
+            self._granted[asked.view.session] = ticket
+            self._answer(asked.view.session, HoldAnswered(asked.operation, APPROVED, by, reason, ticket))
+        elif asked.view.form == ELEVATION:
+            self._tell_elevated()
+
+    def _escalate(self, asked: Asked) -> None:
+        late = self._monotonic()
+        due = tuple(terms for terms in asked.terms if terms.escalate_after and terms.rule not in asked.escalated
+                    and asked.since + terms.escalate_after * NANO <= late)
+        if not due:
+            return
+        more = structs.replace(asked, escalated=(*asked.escalated, *(terms.rule for terms in due)))
+        view = structs.replace(more.view, approvers=answers.everybody(more), escalates=0)
+        groups = ", ".join(dict.fromkeys(group for terms in due for group in terms.escalate_to))
+        self._change(structs.replace(more, view=view), "", f"{groups} may answer too", "escalated")
+
+    def _end(self, asked: Asked, happening: str, by: str, reason: str, note: str = "") -> None:
+        state = step(asked.view.state, happening, asked.stands)
+        ticket = asked.view.ticket
+        if state is None or self._shelf.get(ticket) is None:
+            return
+        held = asked.view.form == HOLD and asked.waits
+        self._shelf.drop(ticket)
+        self._tell(_moved(asked, state), by, reason, note)
+        if asked.view.form in KEPT:
+            self._keep_as(ticket, b"", lambda error: None)
+        if asked.view.form == ELEVATION:
+            self._tell_elevated()
+        if held:
+            self._answer(asked.view.session, HoldAnswered(asked.operation, state, by, reason, ticket))
+
+    def _tell(self, asked: Asked, by: str, reason: str, note: str) -> None:
+        view = asked.view
         self._changed(HoldChanged(
-            HOLD, self._now(), self._monotonic(), view.session, hold.operation, view.ticket, state, by, reason,
-            view.until, hold.binding,
+            CHANGED, self._now(), self._monotonic(), view.session, asked.operation, view.ticket, view.state, by, reason,
+            view.until, asked.binding, view.form, view.subject, view.target, view.action, note,
         ))
 
+    # small things
 
-def _bound(context: Context, command: Hold, ticket: str) -> bytes:
-    """What an approval is bound to: each part with its length, so that none can run into the next."""
-    parts = (
-        ticket, context.session, str(command.operation), context.target.name, command.database,
-        context.principal.subject, context.principal.workload, command.action, *command.rules,
-    )
-    whole = blake2b(command.binding)
-    for part in parts:
-        raw = part.encode()
-        whole.update(len(raw).to_bytes(8, "big") + raw)
-    return whole.digest()
+    def _forget_granted(self, session: str) -> None:
+        """What was let through and did not go."""
+        asked = self._shelf.get(self._granted.pop(session, ""))
+        if asked is not None and not asked.stands and asked.in_force:
+            self._end(asked, GIVE_UP, "", "it did not go")
+
+    def _is_late(self, asked: Asked) -> bool:
+        return (bool(asked.deadline) and asked.deadline <= self._monotonic()
+                and not self._shelf.is_claimed(asked))
+
+    def _full(self, subject: str) -> str:
+        if self._keep is None:
+            return "there is nothing that could keep a ticket"
+        return self._shelf.full(subject)
+
+    def _keep_as(self, ticket: str, content: bytes, done: Callable[[str], None]) -> None:
+        if self._keep is not None:
+            self._keep(ticket, content, done)
+
+    def _draw(self) -> str:
+        while True:
+            ticket = base64.b32encode(self._random(5)).decode().lower()
+            if self._shelf.get(ticket) is None:
+                return ticket
+
+    def _tell_elevated(self) -> None:
+        self._elevated(self._shelf.elevated())
+
+
+def _moved(asked: Asked, state: str) -> Asked:
+    assert state in (APPROVED, DENIED, EXPIRED, CANCELLED, USED)
+    return structs.replace(asked, view=structs.replace(asked.view, state=state))
+
+
+def _refusal(command: Hold, reason: str) -> HoldAnswered:
+    return HoldAnswered(command.operation, DENIED, "", reason, "")
+
+
+def _reuse(terms: tuple[HoldTerms, ...]) -> tuple[str, int]:
+    """What every rule allows, and for how many seconds."""
+    kinds = {one.reuse for one in terms}
+    return (kinds.pop(), min(one.reuse_for for one in terms)) if len(kinds) == 1 else (ONCE, 0)
+
+
+def _seconds(asked: Asked) -> int:
+    """How long it is in force; 0: as long as its session, or until it goes."""
+    if asked.view.form == ELEVATION:
+        return asked.seconds
+    if asked.view.form == TICKET:
+        return min(one.valid for one in asked.terms if one.mode == decisions.TICKET)
+    return _reuse(asked.terms)[1]

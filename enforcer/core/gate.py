@@ -29,7 +29,7 @@ class Gate(Protocol):
 
 CACHE: Final = 20_000                 # rulings kept
 
-_Key = tuple[str, tuple[str, ...], str, str]
+_Key = tuple[str, tuple[str, ...], str, str, bool]     # the last: elevated
 
 
 class CedarGate:
@@ -39,10 +39,17 @@ class CedarGate:
         self._policies, self._version = policies, 1
         self._rulings: dict[tuple[_Key, Request, bool], Ruling] = {}
         self._labels: dict[tuple[_Key, str], bool] = {}
+        self._elevated: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def version(self) -> int:
         return self._version
+
+    def elevate(self, elevated: frozenset[tuple[str, str]]) -> None:
+        """From now on these, (subject, target), have `context.elevated`."""
+        if elevated != self._elevated:
+            self._elevated = elevated
+            self._renew()
 
     @property
     def policies(self) -> PolicySet:
@@ -50,6 +57,9 @@ class CedarGate:
 
     def replace(self, policies: PolicySet) -> None:
         self._policies = policies
+        self._renew()
+
+    def _renew(self) -> None:
         self._version += 1
         self._rulings.clear()
         self._labels.clear()
@@ -61,7 +71,8 @@ class CedarGate:
         if not requests:
             return Decision(DENY, ("nothing-asked",), "nothing is asked that policy could permit")
         process = principal.owner.process
-        key = (principal.subject, principal.groups, principal.workload, process.exe if process else "")
+        elevated = (principal.subject, *requests[0].path[:1]) in self._elevated
+        key = (principal.subject, principal.groups, principal.workload, process.exe if process else "", elevated)
         rulings = tuple(self._rule(key, principal, request, approved) for request in requests)
         return combine(requests, rulings, {label: self._seen(key, principal, label) for label in labels})
 
@@ -71,7 +82,8 @@ class CedarGate:
         if found is None:
             if len(self._rulings) >= CACHE:
                 self._rulings.clear()
-            found = self._rulings[entry] = rule(self._policies, principal, request, approved)
+            found = self._rulings[entry] = rule(
+                self._policies, principal, request, approved, key[-1])
         return found
 
     def _seen(self, key: _Key, principal: Principal, label: str) -> bool:
@@ -80,5 +92,5 @@ class CedarGate:
         if found is None:
             if len(self._labels) >= CACHE:
                 self._labels.clear()
-            found = self._labels[entry] = may_unmask(self._policies, principal, label)
+            found = self._labels[entry] = may_unmask(self._policies, principal, label, key[-1])
         return found

@@ -24,8 +24,12 @@ WHOIS: Final = 5.0                    # seconds
 CREDENTIAL: Final = 40.0              # seconds: a helper of the operator's may take 30
 RECORDED: Final = 5.0                 # seconds
 
-_Answer = messages.WhoisAnswer | messages.CredentialAnswer | messages.AskerAnswer | messages.NameRecorded
-_ANSWERS: Final = (messages.WhoisAnswer, messages.CredentialAnswer, messages.AskerAnswer, messages.NameRecorded)
+KEPT: Final = 10.0                    # seconds
+
+_Answer = (messages.WhoisAnswer | messages.CredentialAnswer | messages.AskerAnswer | messages.NameRecorded
+           | messages.TicketKept)
+_ANSWERS: Final = (messages.WhoisAnswer, messages.CredentialAnswer, messages.AskerAnswer, messages.NameRecorded,
+                   messages.TicketKept)
 Resolve = Callable[[str], Awaitable[tuple[tuple[str, ...], int]]]
 _Named = TypeVar("_Named")
 
@@ -134,6 +138,12 @@ class Channel(asyncio.Protocol):
             return messages.NameRecorded(number, error="the agent does not answer")
         return answer
 
+    async def keep(self, ticket: str, content: bytes) -> str:
+        """What is wrong, or "": the agent keeps it (or, with b"", has forgotten it) whatever happens from here on."""
+        number = self._next()
+        answer = await self._ask(number, messages.KeepTicket(number, ticket, content), KEPT)
+        return answer.error if isinstance(answer, messages.TicketKept) else "the agent does not answer"
+
     def _next(self) -> int:
         self._number += 1
         return self._number
@@ -171,6 +181,8 @@ class Channel(asyncio.Protocol):
             self._spawn(self._closed(message))       # as a task, too: in order with OpenNetwork's
         elif isinstance(message, messages.ResolveName):
             self._spawn(self._resolved(message))
+        elif isinstance(message, messages.DecideHold | messages.RevokeHold | messages.AskElevation):
+            self._spawn(self._decided(message))
         else:
             self._send(self._answer(message))
 
@@ -191,6 +203,32 @@ class Channel(asyncio.Protocol):
         else:
             self._send(messages.NameResolved(message.number, addresses, ttl))
 
+    async def _decided(
+        self, message: messages.DecideHold | messages.RevokeHold | messages.AskElevation
+    ) -> None:
+        """Told when it is kept: what counts does so over a restart."""
+        ticket, error = self._decide(message)
+        keeper = self.edge.keeper if self.edge else None
+        if not error and keeper is not None:
+            error = await keeper.settled()
+        if isinstance(message, messages.AskElevation):
+            self._send(messages.ElevationAsked(message.number, ticket, error))
+        else:
+            self._send(messages.HoldDecided(message.number, error))
+
+    def _decide(
+        self, message: messages.DecideHold | messages.RevokeHold | messages.AskElevation
+    ) -> tuple[str, str]:
+        edge = self.edge
+        if edge is None or edge.holds is None:
+            return "", "the enforcer is not configured yet"
+        if isinstance(message, messages.DecideHold):
+            return message.ticket, edge.holds.decide(
+                message.ticket, message.approve, message.approver, message.groups, message.reason, message.break_glass)
+        if isinstance(message, messages.RevokeHold):
+            return message.ticket, edge.holds.revoke(message.ticket, message.by, message.groups, message.reason)
+        return edge.elevate(message)
+
     async def _opened(self, message: messages.OpenNetwork) -> None:
         error = await self.networks.open(message) if self.networks is not None else "this process serves no networks"
         self._send(messages.Done(message.number, error))
@@ -207,19 +245,13 @@ class Channel(asyncio.Protocol):
             self._transport.close()
 
     def _answer(
-        self, message: messages.ListHolds | messages.DecideHold | messages.ListSessions | messages.AskStatistics
-        | messages.EndSession,
+        self, message: messages.ListHolds | messages.ListSessions | messages.AskStatistics | messages.EndSession,
     ) -> messages.Message:
         edge = self.edge
         holds = edge.holds if edge else None
         if isinstance(message, messages.ListHolds):
-            waiting = holds.list() if holds else ()
+            waiting = holds.views() if holds else ()
             return _fitting(lambda some: messages.HoldsAnswer(message.number, some), waiting)
-        if isinstance(message, messages.DecideHold):
-            error = "the enforcer is not configured yet" if holds is None else holds.decide(
-                message.ticket, message.approve, message.approver, message.groups, message.reason
-            )
-            return messages.HoldDecided(message.number, error)
         if isinstance(message, messages.ListSessions):
             views = tuple(one.view() for one in edge.live.values()) if edge else ()
             return _fitting(lambda some: messages.SessionsAnswer(message.number, some), views)

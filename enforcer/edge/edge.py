@@ -8,7 +8,7 @@ from typing import Final
 from typing import Protocol as Interface
 
 from agent.contract.credential import Credential
-from agent.contract.messages import SessionView
+from agent.contract.messages import AskElevation, SessionView
 from agent.contract.owner import Owner
 from agent.contract.target import ENFORCE, Egress, Target
 from enforcer.approval.holds import Holds
@@ -19,12 +19,14 @@ from enforcer.edge import clock
 from enforcer.edge.cancel import Cancels
 from enforcer.edge.commit import GroupCommit
 from enforcer.edge.families import Families
+from enforcer.edge.keeping import Keeper
 from enforcer.edge.salts import Salts
 from enforcer.edge.tls import Contexts
 from enforcer.words import events
+from enforcer.words.decisions import DENY
 from enforcer.words.errors import RecordingError
 from enforcer.words.inputs import HoldAnswered
-from enforcer.words.operations import Principal
+from enforcer.words.operations import Principal, Request
 
 LOG = logging.getLogger("weir.edge")
 
@@ -37,6 +39,8 @@ class Asking(Interface):
     async def whois_local(self, target: str, pid: int, uid: int) -> Owner | str: ...
 
     async def credential(self, target: str, database: str, role: str, groups: tuple[str, ...]) -> Credential | str: ...
+
+    async def keep(self, ticket: str, content: bytes) -> str: ...
 
 
 class Live(Interface):
@@ -91,6 +95,7 @@ class Edge:
     configuration: Configuration | None = None
     commit: GroupCommit | None = None
     holds: Holds | None = None
+    keeper: Keeper | None = None
     catalogues: Loading | None = None
     live: dict[str, Live] = field(default_factory=dict)
     arriving: int = 0                 # accepted, not yet attributed
@@ -210,6 +215,20 @@ class Edge:
         for one in tuple(self.live.values()):
             one.press(on)
 
+    def elevate(self, message: AskElevation) -> tuple[str, str]:
+        """A person's request, as policy has it: (ticket, ""), or why not."""
+        configuration, holds = self.configuration, self.holds
+        if configuration is None or holds is None:
+            return "", "the enforcer is not configured yet"
+        if message.target not in configuration.targets:
+            return "", f"there is no target {message.target}"
+        owner = Owner("", message.uid, message.user, message.subject, message.groups, None, "", 0, "", 0, "person")
+        decision = configuration.gate.decide(
+            Principal(message.subject, message.groups, owner), (Request("elevate", "Target", (message.target,)),))
+        if decision.outcome == DENY:
+            return "", decision.reason
+        return holds.elevate(message.subject, message.target, message.seconds, message.reason, decision.holds)
+
     def answer_hold(self, session: str, event: HoldAnswered) -> None:
         one = self.live.get(session)
         if one is not None:
@@ -231,7 +250,7 @@ class Edge:
             "sessions": len(views) - flows,
             "flows": flows,
             "arriving": self.arriving,
-            "holds": len(self.holds.list()) if self.holds else 0,
+            "holds": self.holds.waiting() if self.holds else 0,
             "events": self.commit.appended if self.commit else 0,
             "recording_failed": int(bool(self.commit and self.commit.failure)),
             "recorder_behind": int(self.pressed),

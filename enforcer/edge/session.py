@@ -27,12 +27,11 @@ from enforcer.protocols import Protocol
 from enforcer.words import commands as words
 from enforcer.words import events
 from enforcer.words.commands import CLIENT, SERVER, CloseConnection, Command, Record, SendData
-from enforcer.words.errors import ProtocolError, RecordingError, RemoteProtocolError
+from enforcer.words.errors import LocalProtocolError, ProtocolError, RecordingError, RemoteProtocolError
 from enforcer.words.inputs import (
     ConnectionLost,
     Ended,
     HoldAnswered,
-    HoldOpened,
     Input,
     RecordingFailed,
     TimerFired,
@@ -300,11 +299,20 @@ class Session:
         self.peers[command.peer].go_on_reading(LAYER)
 
     def _hold(self, command: words.Hold) -> None:
-        view = self.edge.holds.open(self.context, command) if self.edge.holds else None
-        if view is None:
-            self.tell(HoldAnswered(command.operation, "denied", "", "too many operations are held", ""))
-        else:
-            self.tell(HoldOpened(command.operation, view.ticket))
+        if self.edge.holds is None:
+            self.tell(HoldAnswered(command.operation, "denied", "", "nobody can be asked", ""))
+            return
+        opened = self.edge.holds.open(self.context, command)
+        if isinstance(opened, HoldAnswered):
+            self.answered(opened)
+        elif opened is not None:
+            self.tell(opened)
+
+    def _use_hold(self, command: words.UseHold) -> None:
+        """What follows waits until that is on the disk."""
+        if self.edge.holds is None or not self.edge.holds.use(self.name, command.operation, command.ticket):
+            raise LocalProtocolError("an operation that was not approved")
+        self._barrier(self.context.durable != "none")
 
     def _cancel_hold(self, command: words.CancelHold) -> None:
         if self.edge.holds is not None:
@@ -375,7 +383,7 @@ class Session:
         if self._key is not None:
             self.edge.cancels.forget(*self._key)
         if self.edge.holds is not None:
-            self.edge.holds.cancel_session(self.name, "the session ended")
+            self.edge.holds.end_session(self.name, "the session ended")
         self.credential = None
         self._account()
         self.edge.remove(self)
@@ -434,6 +442,7 @@ _ORDERS: Final[dict[type[Command], Callable[[Session, Any], None]]] = {
     words.PauseReading: Session._pause,
     words.ResumeReading: Session._resume,
     words.Hold: Session._hold,
+    words.UseHold: Session._use_hold,
     words.CancelHold: Session._cancel_hold,
     words.StartTimer: Session._timer,
     words.LoadCatalogue: Session._catalogue,

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import cedarpy
 
+from enforcer.policy.holds import HoldError, parse_hold
 from enforcer.words.decisions import HoldTerms
 from enforcer.words.errors import ConfigError
 
@@ -21,8 +22,6 @@ BASE: Final = "base.cedar"
 SCHEMA: Final = "weir.cedarschema"
 FILE_LIMIT: Final = 1 << 20           # characters of one file
 POLICIES_LIMIT: Final = 10_000
-WITHIN: Final = 900                   # seconds, where a hold does not say
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _APPROVED: Final = {".": {"left": {"Var": "context"}, "attr": "approved"}}
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,99}\Z")
 
@@ -123,30 +122,25 @@ def _policy(piece: _Piece, parsed: dict[str, Any]) -> Policy:
         raise wrong(f"@{min(unknown)} is not known here: there are @id and @hold")
     hold = None
     if "hold" in annotations:
-        hold = _hold(name, annotations["hold"] or "", wrong)
+        try:
+            hold = parse_hold(name, annotations["hold"] or "")
+        except HoldError as error:
+            raise _located(piece, error) from None
         conditions = parsed["conditions"]
         if parsed["effect"] != "forbid" or {"kind": "unless", "body": _APPROVED} not in conditions:
             raise wrong("@hold stands on a policy of the form: forbid (...) unless { context.approved };")
     return Policy(name, parsed["effect"], hold, piece.file, piece.line, piece.text.strip())
 
 
-def _hold(name: str, text: str, wrong: Any) -> HoldTerms:
-    """`approvers=dba dev, within=15m, reason=required`."""
-    approvers: tuple[str, ...] = ()
-    within, reason = WITHIN, False
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        key, _, value = (word.strip() for word in part.partition("="))
-        if key == "approvers" and value:
-            approvers = tuple(value.split())
-        elif key == "within" and re.fullmatch(r"[1-9]\d{0,6}[smhd]", value):
-            within = int(value[:-1]) * _UNITS[value[-1]]
-        elif key == "reason" and value in ("required", "optional"):
-            reason = value == "required"
-        else:
-            raise wrong(f'@hold: "{part}" is not one of approvers=GROUP [GROUP ...], within=15m, reason=required')
-    if not approvers:
-        raise wrong('@hold names who may answer: @hold("approvers=dba")')
-    return HoldTerms(name, approvers, within, reason)
+def _located(piece: _Piece, error: HoldError) -> ConfigError:
+    """Where the part that is wrong stands, or else the annotation."""
+    annotation = max(piece.text.find("@hold"), 0)
+    at = piece.text.find(error.part, annotation) if error.part else annotation
+    at = annotation if at < 0 else at
+    before = piece.text[:at]
+    lines = before.count("\n")
+    column = len(before) - before.rfind("\n") if lines else piece.column + at
+    return ConfigError(piece.file, piece.line + lines, column, f"@hold: {error}")
 
 
 def _split(file: str, text: str) -> Iterator[_Piece]:

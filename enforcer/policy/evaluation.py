@@ -37,19 +37,22 @@ class Ruling:
     trouble: str = ""
 
 
-def rule(policies: PolicySet, principal: Principal, request: Request, approved: bool) -> Ruling:
+def rule(
+    policies: PolicySet, principal: Principal, request: Request, approved: bool, elevated: bool = False,
+) -> Ruling:
     if request.action not in PARENTS or len(request.path) != DEPTHS.get(request.kind) or not all(request.path):
         return Ruling(DENY, ("unknown-resource",))
     entities = [*principal_entities(principal), *action_entities(request.action), *resource_entities(request)]
     ask = {"principal": principal_uid(principal), "action": {"type": "Action", "id": request.action},
            "resource": resource_uid(request)}
-    return _rule(policies, principal, ask, entities, approved)
+    return _rule(policies, principal, ask, entities, approved, elevated)
 
 
 def _rule(
-    policies: PolicySet, principal: Principal, ask: dict[str, Any], entities: list[Entity], approved: bool
+    policies: PolicySet, principal: Principal, ask: dict[str, Any], entities: list[Entity], approved: bool,
+    elevated: bool,
 ) -> Ruling:
-    result = cedarpy.is_authorized({**ask, "context": asked(principal, approved)}, policies.parsed, entities)
+    result = cedarpy.is_authorized({**ask, "context": asked(principal, approved, elevated)}, policies.parsed, entities)
     reasons = [policies.policies[reason] for reason in result.diagnostics.reasons]
     names = tuple(sorted(policy.name for policy in reasons))
     if result.diagnostics.errors:
@@ -59,16 +62,16 @@ def _rule(
     holds = tuple(policy.hold for policy in reasons if policy.hold is not None)
     if approved or not reasons or len(holds) != len(reasons):
         return Ruling(DENY, names)
-    if _rule(policies, principal, ask, entities, True).outcome != PERMIT:
+    if _rule(policies, principal, ask, entities, True, elevated).outcome != PERMIT:
         return Ruling(DENY, ())
     return Ruling(HOLD, names, tuple(sorted(holds, key=lambda terms: terms.rule)))
 
 
-def may_unmask(policies: PolicySet, principal: Principal, label: str) -> bool:
+def may_unmask(policies: PolicySet, principal: Principal, label: str, elevated: bool = False) -> bool:
     ask = {"principal": principal_uid(principal), "action": {"type": "Action", "id": "unmask"},
            "resource": {"type": "Label", "id": label}}
     entities = [*principal_entities(principal), *label_entities(label)]
-    return _rule(policies, principal, ask, entities, False).outcome == PERMIT
+    return _rule(policies, principal, ask, entities, False, elevated).outcome == PERMIT
 
 
 def combine(requests: tuple[Request, ...], rulings: tuple[Ruling, ...], labels: dict[str, bool]) -> Decision:

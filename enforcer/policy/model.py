@@ -29,8 +29,8 @@ _OTHERS: Final = (
     "sql:transaction", "sql:call", "sql:set", "sql:set-role", "sql:read", "sql:write",
 )
 PARENTS: Final = (
-    {"connect": "", "unmask": "", "sql": ""} | dict.fromkeys(_OTHERS, "sql") | dict.fromkeys(_READS, "sql:read")
-    | dict.fromkeys(_WRITES, "sql:write")
+    dict.fromkeys(("connect", "elevate", "unmask", "sql"), "") | dict.fromkeys(_OTHERS, "sql")
+    | dict.fromkeys(_READS, "sql:read") | dict.fromkeys(_WRITES, "sql:write")
 )
 KINDS: Final = frozenset(_CHAIN)
 DEPTHS: Final = {kind: len(chain) for kind, chain in _CHAIN.items()}      # parts of a path
@@ -97,7 +97,8 @@ def label_entities(label: str) -> list[Entity]:
             for i, name in enumerate(names)]
 
 
-def asked(principal: Principal, approved: bool) -> dict[str, Any]:
+def asked(principal: Principal, approved: bool, elevated: bool) -> dict[str, Any]:
     """The context of a request."""
     process = principal.owner.process
-    return {"approved": approved, "workload": principal.workload, "exe": process.exe if process else ""}
+    return {"approved": approved, "elevated": elevated, "workload": principal.workload,
+            "exe": process.exe if process else ""}

@@ -22,7 +22,8 @@ from agent.contract import ledger as words
 from agent.contract.ledger import Alarm, Connect
 from enforcer.words import events
 
-KINDS: Final = frozenset((events.SESSION_OPENED, events.FLOW_OPENED, events.REFUSED, events.HOST))
+KINDS: Final = frozenset((
+    events.SESSION_OPENED, events.FLOW_OPENED, events.REFUSED, events.HOLD, events.HOST))
 OPEN: Final = 100_000                 # sockets with connects that nobody accounts for yet
 RECENT: Final = 100_000               # cookies that are remembered after, or before, they were seen
 ALARMS: Final = 100
@@ -30,6 +31,7 @@ EACH: Final = 16                      # connects of one socket that are followed
 NOT_FOLLOWED: Final = "not followed"  # more open ones than OPEN, or without a cookie (an earlier build's)
 AGAIN: Final = "connected again"      # the same socket: this one had failed
 LOCAL: Final = "at a Unix socket"      # no hook sees those connects: there is nothing that they could be paired with
+BROKEN: Final = "break-glass"         # HoldChanged.note
 _WEIR: Final = "weir"                 # attribution of what Weir opened itself
 _KINDS: Final = {events.SESSION_OPENED: "session", events.FLOW_OPENED: "flow", events.REFUSED: "refused"}
 _DECIDED: Final = (words.REDIRECTED, words.ELSEWHERE)
@@ -43,6 +45,7 @@ class Book:
         self._forget = forget
         self.counts: Counter[str] = Counter()
         self.alarms: deque[Alarm] = deque(maxlen=ALARMS)
+        self.glass: deque[Alarm] = deque(maxlen=ALARMS)        # of people: they crowd out none of the others
         self._open: dict[int, list[Connect]] = {}
         self._early: dict[int, str] = {}       # accounts whose connect has not come yet
         self._done: dict[int, str] = {}        # cookies that were accounted for, and by what
@@ -55,6 +58,11 @@ class Book:
         if event.kind == events.HOST:
             if (known := _HOST.get(event.name)) is not None:
                 known(self, seq, event)
+        elif event.kind == events.HOLD:
+            if event.note == BROKEN:
+                self.glass.append(Alarm(seq, event.at, words.GLASS, "", {
+                    "ticket": event.ticket, "by": event.by, "reason": event.reason, "subject": event.subject,
+                    "target": event.target, "what": event.what, "session": event.session}))
         elif event.cookie:
             self._account(event.cookie, _KINDS[event.kind], getattr(event, "attribution", "redirect"))
         elif event.destination.startswith("/") and getattr(event, "attribution", "") != _WEIR:
@@ -154,6 +162,7 @@ class Book:
     def _acknowledged(self, seq: int, event: Any) -> None:
         if self._forget:
             self.alarms.clear()
+            self.glass.clear()
 
 
 _HOST: Final = {

@@ -29,7 +29,7 @@ def recorded(place: Path) -> LedgerView:
         whole = book.open(ANY)
         before = started if last - started > SETTLED else 0
         late = tuple(one for one in whole if one.at < max(before, last - HOUR))
-        alarms = (*book.alarms, *map(_nobody, late))
+        alarms = (*book.alarms, *map(_nobody, late), *book.glass)
         counts = dict(book.counts) | {"unaccounted": book.counts["unaccounted"] + len(late)}
         waiting = tuple(one for one in whole if one not in late)
         return LedgerView(True, counts, len(waiting), waiting, alarms)

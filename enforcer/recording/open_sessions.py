@@ -8,6 +8,7 @@ from enforcer.words.decisions import PERMIT
 
 MOST: Final = 100_000                 # sessions of one writer; what is beyond is not followed
 MOST_OPERATIONS: Final = 100_000      # of one session
+MOST_HOLDS: Final = 1000
 
 
 class OpenSessions:
@@ -17,6 +18,7 @@ class OpenSessions:
         self.writers: dict[str, dict[str, set[int]]] = {}
         self.opened: list[tuple[str, str]] = []        # (session, writer)
         self.closed: list[str] = []
+        self._holds: dict[str, dict[str, Any]] = {}    # session -> ticket -> its last event
 
     def put(self, writer: str, session: str, operations: set[int]) -> None:
         self.writers.setdefault(writer, {})[session] = operations
@@ -37,10 +39,32 @@ class OpenSessions:
             if event.session not in self.writers.get(writer, ()):
                 self._open(writer, event.session)
         elif kind == events.SESSION_CLOSED:
+            self._holds.pop(event.session, None)
             if self.writers.get(writer, {}).pop(event.session, None) is not None:
                 self.closed.append(event.session)
+        elif kind == events.HOLD:
+            self.see_hold(event)
         elif kind == events.GAP:
             self._of(writer, event.session).difference_update(event.operations)
+
+    def see_hold(self, event: Any) -> None:
+        """Of a connection: whoever held it is gone, and so is what it waited for."""
+        if event.form != "hold" or not event.session:
+            return
+        mine = self._holds.get(event.session)
+        if event.state in ("pending", "approved"):
+            if mine is None and len(self._holds) < MOST:
+                mine = self._holds[event.session] = {}
+            if mine is not None and (len(mine) < MOST_HOLDS or event.ticket in mine):
+                mine[event.ticket] = event
+        elif mine is not None:
+            mine.pop(event.ticket, None)
+            if not mine:
+                del self._holds[event.session]
+
+    def take_holds(self, session: str) -> list[Any]:
+        """Open ones of a session that is over."""
+        return list(self._holds.pop(session, {}).values())
 
     def _of(self, writer: str, session: str) -> set[int]:
         return self.writers.get(writer, {}).get(session) or set()

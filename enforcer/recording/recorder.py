@@ -106,6 +106,8 @@ class Recorder:
         self._sessions = OpenSessions()
         for session, writer in self._store.live():
             self._sessions.put(writer, session, self._store.open_operations(session))
+            for body in self._store.holds_of(session):
+                self._sessions.see_hold(msgspec.msgpack.decode(body, type=events.HoldChanged))
         self._decode = {kind: msgspec.msgpack.Decoder(struct).decode for kind, struct in schema.STRUCTS.items()}
         self._missing: set[bytes] = set()
         self._erased = read_erased(list_files(options.recording))      # they may still lie in the journal
@@ -150,7 +152,8 @@ class Recorder:
         book = self._book
         return LedgerAnswer(
             question.number, book.open(question.before), len(book), dict(book.counts),
-            {file.name: file.taken for file in self._files.values() if not file.ended}, tuple(book.alarms))
+            {file.name: file.taken for file in self._files.values() if not file.ended},
+            (*book.alarms, *book.glass))
 
     def stop(self) -> None:
         """Take what is there, sign it, close the file."""
@@ -354,6 +357,9 @@ class Recorder:
         for session, operations in self._sessions.end(key):
             now, boot = time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
             self._add(events.Gap(events.GAP, now, boot, session, operations, reason))
+            for hold in self._sessions.take_holds(session):
+                self._add(msgspec.structs.replace(
+                    hold, at=now, monotonic=boot, state="cancelled", by="", reason=reason, note=""))
             self._add(events.SessionClosed(events.SESSION_CLOSED, now, boot, session, reason, 0, 0, 0))
 
     def _add(self, event: Any) -> None:

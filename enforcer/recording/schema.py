@@ -83,7 +83,7 @@ _TABLES: Final = (
 )""",
     """CREATE TABLE hold (
   seq INTEGER PRIMARY KEY, at INTEGER, session TEXT, operation INTEGER, ticket TEXT, state TEXT, by TEXT,
-  reason TEXT, until INTEGER, binding BLOB
+  reason TEXT, until INTEGER, binding BLOB, form TEXT, subject TEXT, target TEXT, what TEXT, note TEXT
 )""",
     "CREATE TABLE gap (seq INTEGER PRIMARY KEY, at INTEGER, session TEXT, operations TEXT, reason TEXT)",
     """CREATE TABLE refused (
@@ -137,7 +137,7 @@ FROM session_opened o LEFT JOIN session_closed c ON c.session = o.session""",
 FROM intent i LEFT JOIN session_opened o ON o.session = i.session
 LEFT JOIN result r ON r.session = i.session AND r.operation = i.operation""",
     f"""CREATE VIEW holds AS SELECT h.seq, {_iso('h.at')} AS time, h.ticket, h.state, h.by, h.reason,
-  {_iso('h.until')} AS until, h.session, h.operation FROM hold h""",
+  {_iso('h.until')} AS until, h.session, h.operation, h.form, h.subject, h.target, h.what, h.note FROM hold h""",
     f"""CREATE VIEW refusals AS SELECT r.seq, {_iso('r.at')} AS time, r.workload, r.subject, r.pid, r.exe,
   r.destination, r.target, r.reason, r.rules FROM refused r""",
     f"""CREATE VIEW flows AS SELECT o.flow, {_iso('o.at')} AS opened, {_iso('c.at')} AS closed, o.egress, o.subject,
@@ -159,7 +159,7 @@ SCHEMA: Final = (*_TABLES, *_VIEWS)
 # Table and columns (without seq) of each kind of event.
 SPOKEN: Final[dict[int, tuple[str, int]]] = {
     events.SESSION_OPENED: ("session_opened", 23), events.SESSION_CLOSED: ("session_closed", 7),
-    events.INTENT: ("intent", 16), events.RESULT: ("result", 13), events.HOLD: ("hold", 10), events.GAP: ("gap", 5),
+    events.INTENT: ("intent", 16), events.RESULT: ("result", 13), events.HOLD: ("hold", 15), events.GAP: ("gap", 5),
     events.REFUSED: ("refused", 11), events.FLOW_OPENED: ("flow_opened", 13), events.FLOW_CLOSED: ("flow_closed", 6),
     events.FLOW_NOTED: ("flow_noted", 8),
     events.HOST: ("host_event", 5), events.RECORDER: ("recorder_event", 4), events.ERASURE: ("erasure", 6),
@@ -229,7 +229,8 @@ def _result(seq: int, e: Any, blob: BlobId) -> Row:
 
 
 def _hold(seq: int, e: Any, blob: BlobId) -> Row:
-    return seq, e.at, e.session, e.operation, e.ticket, e.state, e.by, e.reason, e.until, e.binding or None
+    return (seq, e.at, e.session, e.operation, e.ticket, e.state, e.by, e.reason, e.until, e.binding or None, e.form,
+            e.subject, e.target, e.what, e.note)
 
 
 def _gap(seq: int, e: Any, blob: BlobId) -> Row:

@@ -177,6 +177,12 @@ class Store:
             "EXCEPT SELECT operation FROM result WHERE session = :s "
             "EXCEPT SELECT value FROM gap, json_each(gap.operations) WHERE session = :s", {"s": session})}
 
+    def holds_of(self, session: str) -> list[bytes]:
+        """Events of what it waited for, in order."""
+        return [row[0] for row in self._db.execute(
+            "SELECT e.body FROM hold h JOIN event e ON e.seq = h.seq WHERE h.session = ? AND e.body IS NOT NULL "
+            "ORDER BY h.seq", (session,))]
+
     def is_current(self) -> bool:
         """Whether its tables have the columns of this build: a file of an earlier one is not gone on with."""
         return all(len(self._db.execute(f"PRAGMA table_info({table})").fetchall()) == columns

@@ -50,7 +50,7 @@ COLUMNS = {
     2: ("session_closed", "1 3 4 5 6 7"),
     3: ("intent", "1 3 4 5 6 7 8b 9B 10B 11j 12j 13j 14 15 16t"),
     4: ("result", "1 3 4 5 6 7 8 9 10 11b 13P 14B"),
-    5: ("hold", "1 3 4 5 6 7 8 9 10b"),
+    5: ("hold", "1 3 4 5 6 7 8 9 10b 11 12 13 14 15"),
     6: ("gap", "1 3 4j 5"),
     7: ("refused", "1 3 4 5 6 7 8 9 10j 11"),
     8: ("flow_opened", "1 3 4 5 6 7 8 9 10j 11 12 13"),
@@ -86,9 +86,9 @@ SCHEMA: dict[str, str] = {
     "gap": "58e1e4be4d7ea4ab",
     "gap_session": "604869c951763334",
     "gaps": "b9c907c0d546f495",
-    "hold": "2ffbf39d8d461728",
+    "hold": "f18db7664ef0aee8",
     "hold_session": "32275be1ad3d2613",
-    "holds": "9507d60be96724e0",
+    "holds": "bdf606aea0a87beb",
     "host_event": "2d8b8df57d1db489",
     "host_events": "4b1f148e26f0f6a8",
     "intent": "17deb71aa2afc9c4",
@@ -113,7 +113,8 @@ SCHEMA: dict[str, str] = {
 }
 # What files of earlier builds have: columns came at the end.
 LATER = frozenset(("flow_noted", "flow_noted_flow", "flow_notes"))    # and what they do not have
-OLDER = {"flow_opened": "5993b5c693250594", "refused": "4bb5a23cd02cead4"}
+OLDER = {"flow_opened": "5993b5c693250594", "refused": "4bb5a23cd02cead4", "hold": "2ffbf39d8d461728",
+         "holds": "9507d60be96724e0"}
 
 
 def plain(text: str) -> str:

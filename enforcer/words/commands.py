@@ -81,6 +81,16 @@ class Hold(Command, frozen=True):
     rules: tuple[str, ...]
     binding: bytes                    # digest of the exact bytes and parameters: what the approval is bound to
     database: str = ""
+    exact: bytes = b""                # digest of all that tells the same operation in another session; b"": cannot be
+    shape: bytes = b""                # digest of the operation's shape, where a rule asks for it; b"": it has none
+
+
+class UseHold(Command, frozen=True):
+    """The operation that was approved under this ticket goes: what is sent to the server after it waits until that is
+    on the disk.  Where it may not (it was used, or is not approved) the session ends."""
+
+    operation: int
+    ticket: str
 
 
 class CancelHold(Command, frozen=True):

@@ -108,6 +108,9 @@ class Result(msgspec.Struct, frozen=True, array_like=True):
 
 
 class HoldChanged(msgspec.Struct, frozen=True, array_like=True):
+    """A step of what waits for people, or what happened on the way (`note`).  Session and operation are empty and 0
+    where it belongs to none: an elevation, a ticket that is approved."""
+
     kind: int
     at: int
     monotonic: int
@@ -119,6 +122,11 @@ class HoldChanged(msgspec.Struct, frozen=True, array_like=True):
     reason: str
     until: int
     binding: bytes                    # HMAC over operation, parameters, target and principal
+    form: str = "hold"                # hold | ticket | elevation
+    subject: str = ""                 # who asked; also "": an older event
+    target: str = ""
+    what: str = ""                    # actions and resources, or of an elevation how long
+    note: str = ""                    # "assented", "break-glass", "escalated", "reused", "revoked", "outside of hours"
 
 
 class Gap(msgspec.Struct, frozen=True, array_like=True):

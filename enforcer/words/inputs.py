@@ -42,7 +42,7 @@ class ConnectionLost(Input, frozen=True):
 
 class HoldAnswered(Input, frozen=True):
     operation: int
-    state: str                        # approved | denied | expired | cancelled
+    state: str                        # approved | denied | expired | cancelled | ticket: ask again once it is approved
     by: str
     reason: str
     ticket: str
@@ -53,6 +53,7 @@ class HoldOpened(Input, frozen=True):
 
     operation: int
     ticket: str
+    reason: str = ""                  # why it waits, and for whom
 
 
 class TimerFired(Input, frozen=True):

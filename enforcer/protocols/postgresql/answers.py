@@ -20,6 +20,7 @@ from enforcer.protocols.postgresql.expected import D, E, Expectation, Q, S, fail
 from enforcer.protocols.postgresql.messages import render, render_error
 from enforcer.protocols.postgresql.operations.words import Meaning
 from enforcer.protocols.postgresql.row_masks import RowMasks
+from enforcer.protocols.postgresql.settings import parse_time
 from enforcer.protocols.postgresql.startup import pinned
 from enforcer.protocols.postgresql.state import State
 from enforcer.protocols.postgresql.studied import Verdict
@@ -205,7 +206,8 @@ class Answers:
         """What Weir has asked: what names mean now, and what is prepared."""
         state = self._state
         answer, old = meaning.parse_row(state.said), state.judge.meaning
-        state.learn(Meaning(answer.database, answer.role, answer.schemas, old.catalogue, 0))
+        state.learn(Meaning(answer.database, answer.role, answer.schemas, old.catalogue, 0,
+                            timeout=parse_time(answer.timeout)))
         if state.catalogue_dirty:
             state.alter()
         self._names.keep_prepared(answer.prepared or {})

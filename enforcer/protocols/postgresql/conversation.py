@@ -18,12 +18,13 @@ from enforcer.protocols.postgresql.answers import Answers
 from enforcer.protocols.postgresql.book import Book, Operation
 from enforcer.protocols.postgresql.catalogue import Catalogue
 from enforcer.protocols.postgresql.errors import Denial, Fatal
-from enforcer.protocols.postgresql.messages import FLUSH, render_error
+from enforcer.protocols.postgresql.messages import FLUSH
 from enforcer.protocols.postgresql.names import Wait
 from enforcer.protocols.postgresql.operations.words import Meaning
 from enforcer.protocols.postgresql.passage import Passage
 from enforcer.protocols.postgresql.questions import Questions
 from enforcer.protocols.postgresql.state import State
+from enforcer.protocols.postgresql.waiting import TIMED_OUT, Waiting
 from enforcer.words import commands as words
 from enforcer.words import inputs
 from enforcer.words.commands import CLIENT, SERVER, Command, SendData
@@ -42,6 +43,7 @@ class Conversation:
         self._client = Framing(MESSAGE_LIMIT, b"d", b"QPBDECSHXFdcfp")
         self._inbox: deque[tuple[int, bytes, int]] = deque()
         self._inbox_bytes = 0
+        self._waiting = Waiting()
         self._paused = False
         self.bytes_in = self.bytes_out = 0
 
@@ -148,9 +150,9 @@ class Conversation:
     def handle(self, event: inputs.Input) -> list[Command]:
         state = self._state
         if isinstance(event, inputs.HoldOpened) and state.held is not None and state.held.number == event.operation:
-            state.late += (render_error(
-                "NOTICE", "01000", f"held for approval: ticket {event.ticket}",
-                hint=f"An approver answers with: weir approvals approve {event.ticket}", kind=b"N"))
+            self._waiting.begin(state, event)
+        elif isinstance(event, inputs.TimerFired):
+            self._waiting.fired(state, event.name)
         elif isinstance(event, inputs.HoldAnswered) and state.held is not None and state.held.number == event.operation:
             self._answered(state.held, event)
             state.held = None
@@ -164,12 +166,19 @@ class Conversation:
 
     def _answered(self, held: Operation, event: inputs.HoldAnswered) -> None:
         state = self._state
+        self._waiting.end(state)
         if event.state == "approved":
             self._passage.approved = event.ticket
             state.book.result(held, "ok", f"approved by {event.by}")
             return
         if event.state == "cancelled":
-            state.refused = Denial(errors.QUERY_CANCELED, "canceling statement due to user request")
+            why = "statement timeout" if event.reason == TIMED_OUT else "user request"
+            state.refused = Denial(errors.QUERY_CANCELED, f"canceling statement due to {why}")
+        elif event.state == "ticket":
+            state.refused = Denial(
+                errors.INSUFFICIENT_PRIVILEGE, f"permission denied until it is approved: ticket {event.ticket}",
+                event.reason, "Send the same statement with the same parameters again once it is approved: it passes "
+                f"once.  An approver answers with: weir approvals approve {event.ticket}")
         elif event.state == "expired":
             state.refused = Denial(errors.INSUFFICIENT_PRIVILEGE, "permission denied: nobody approved it in time",
                                    f"Ticket {event.ticket}.", "Ask an approver, then ask again.")
@@ -185,7 +194,8 @@ class Conversation:
         if not isinstance(event.catalogue, Catalogue):
             raise Fatal(Denial(errors.IO_ERROR, event.reason or "the catalogue could not be read"))
         old = self._state.judge.meaning
-        self._state.learn(Meaning(old.database, old.role, old.schemas, event.catalogue, 0))
+        self._state.learn(Meaning(
+            old.database, old.role, old.schemas, event.catalogue, 0, timeout=self._state.timeout))
 
     def abandon(self, reason: str) -> list[Command]:
         """A side is gone, or the session ends: what was held is given up, what was forwarded stays open."""

@@ -201,7 +201,7 @@ def is_free(studied: Studied) -> bool:
     analysis = studied.analysis
     return not (
         analysis.error or analysis.hides or analysis.hide_parameters or studied.barrier or studied.alters
-        or studied.names or studied.ends or not studied.lasting or analysis.recorded != studied.text
+        or studied.names or studied.ends or not studied.lasting or studied.blob[2] != studied.text
         or any(request.action not in _FREE for request in studied.requests))
 
 
@@ -233,6 +233,7 @@ class Prepared:
 
     text: bytes
     name: str = ""
+    types: tuple[int, ...] = ()       # of parameters, as Parse has them
     seen: dict[tuple[str, ...], tuple[Studied, ...]] = field(default_factory=dict, compare=False)
 
 

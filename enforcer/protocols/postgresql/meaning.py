@@ -13,12 +13,14 @@ import msgspec
 from enforcer.protocols.postgresql.catalogue import Catalogue
 from enforcer.protocols.postgresql.messages import render
 from enforcer.protocols.postgresql.operations.words import Meaning
+from enforcer.protocols.postgresql.settings import parse_time
 from enforcer.words.errors import RemoteProtocolError
 
 NAME: Final = b"weir_asks_what_names_mean"
 ASK_TEXT: Final = (
     b"SELECT pg_catalog.json_build_array(pg_catalog.current_database(), CURRENT_USER, pg_catalog.current_schemas(true),"
-    b" (SELECT pg_catalog.json_object_agg(name, statement) FROM pg_catalog.pg_prepared_statements))"
+    b" (SELECT pg_catalog.json_object_agg(name, statement) FROM pg_catalog.pg_prepared_statements),"
+    b" pg_catalog.current_setting('statement_timeout'))"
 )
 # Parse, Bind, Execute, Close of statement and portal under a name that no client may use.
 ASK: Final = b"".join((
@@ -36,6 +38,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     role: str
     schemas: tuple[str, ...]
     prepared: dict[str, str] | None
+    timeout: str = "0"
 
 
 def parse_row(body: bytes) -> Answer:
@@ -78,4 +81,4 @@ def _version(shared: dict[object, object], kept: str, key: object) -> int:
 
 def parse_answer(body: bytes, catalogue: Catalogue | None) -> Meaning:
     answer = parse_row(body)
-    return Meaning(answer.database, answer.role, answer.schemas, catalogue, 0)
+    return Meaning(answer.database, answer.role, answer.schemas, catalogue, 0, timeout=parse_time(answer.timeout))

@@ -12,17 +12,17 @@ from typing import Final, TypeVar
 from msgspec import structs
 
 from enforcer.hot.chain import make_digest
-from enforcer.protocols.postgresql import errors, meaning
+from enforcer.protocols.postgresql import errors, meaning, shapes
 from enforcer.protocols.postgresql.book import Operation, unpack_parameters
 from enforcer.protocols.postgresql.errors import Denial
 from enforcer.protocols.postgresql.expected import Definitions, E, Portal, S
-from enforcer.protocols.postgresql.judge import ENDING, Names, Prepared, covers, only
-from enforcer.protocols.postgresql.messages import DENIAL, NO_PORTAL, SYNC
+from enforcer.protocols.postgresql.judge import ENDING, Names, Prepared, covers, is_free, only
+from enforcer.protocols.postgresql.messages import DENIAL, NO_PORTAL, SYNC, Bind
 from enforcer.protocols.postgresql.names import Wait
 from enforcer.protocols.postgresql.state import State
 from enforcer.protocols.postgresql.studied import Studied, Verdict
 from enforcer.words import commands as words
-from enforcer.words.decisions import DENY, HOLD, PERMIT, Decision
+from enforcer.words.decisions import DENY, HOLD, PERMIT, SHAPE, WAIT, Decision
 
 SHOWN_LIMIT: Final = 64 << 10         # characters of a statement as approvers see it
 UNKNOWN: Final = Decision(DENY, ("unknown-name",))
@@ -119,7 +119,10 @@ class Passage:
             return verdict
         return self._state.judge.decide(join_studied(verdict.studied, more), False)
 
-    def admit(self, verb: str, verdict: Verdict, parameters: bytes, simple: bool) -> str | None:
+    def admit(
+        self, verb: str, verdict: Verdict, parameters: bytes, simple: bool, bind: Bind | None = None,
+        types: tuple[int, ...] = (),
+    ) -> str | None:
         """The ticket ("" for none needed) under which this may go, or None: it was refused in place.  Waits for
         approvers where policy holds it."""
         state = self._state
@@ -133,9 +136,11 @@ class Passage:
             verdict = state.judge.decide(verdict.studied, True)
         decision = verdict.decision
         if decision.outcome == PERMIT:
+            if ticket:
+                state.book.records.append(words.UseHold(state.book.operations + 1, ticket))
             return ticket
         if decision.outcome == HOLD:
-            self._hold(verb, verdict, parameters)
+            self._hold(verb, verdict, parameters, bind, types)
             raise Wait("hold")
         self.deny(problem or errors.denied(decision, state.context.session, state.book.operations + 1), verb, simple,
                   verdict, parameters)
@@ -173,7 +178,9 @@ class Passage:
             state.open, state.flushed = state.open + 1, False
             state.skip = True
 
-    def _hold(self, verb: str, verdict: Verdict, parameters: bytes) -> None:
+    def _hold(
+        self, verb: str, verdict: Verdict, parameters: bytes, bind: Bind | None, types: tuple[int, ...],
+    ) -> None:
         state = self._state
         studied, decision = verdict.studied, verdict.decision
         state.held = self.intent(verb, verdict, parameters, "", HOLD)
@@ -184,7 +191,19 @@ class Passage:
             state.held.number, decision.holds, ", ".join(f"{action} {resource}" for action, resource in studied.named),
             shown[:SHOWN_LIMIT], tuple("NULL" if value is None else value for value in values), decision.rules,
             make_digest(state.context.forwarded_key, studied.forwarded + parameters), state.judge.meaning.database,
+            *self._known_again(verdict, bind, types),
         ))
+
+    def _known_again(self, verdict: Verdict, bind: Bind | None, types: tuple[int, ...]) -> tuple[bytes, bytes]:
+        """By which it is known in another session, exact and by its shape; not where it stands for what only this
+        session has."""
+        studied, mean = verdict.studied, self._state.judge.meaning
+        terms = verdict.decision.holds
+        if not studied.lasting or mean.altered or not any(one.mode != WAIT or one.reuse == SHAPE for one in terms):
+            return b"", b""
+        shaped = any(one.reuse == SHAPE for one in terms) and is_free(studied)
+        return (shapes.exact(studied.text, types, bind, mean),
+                shapes.shape(studied.text, types, bind, mean) if shaped else b"")
 
 
 def _binding(verb: str, verdict: Verdict, parameters: bytes) -> object:

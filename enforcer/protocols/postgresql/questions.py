@@ -221,7 +221,7 @@ class Questions:
             self._passage.deny(
                 Denial(errors.LIMIT_EXCEEDED, "too many prepared statements in one session"), "parse", False)
             return
-        prepared = Prepared(text)
+        prepared = Prepared(text, types=types)
         self._passage.note(prepared, verdict.studied)
         expectation = state.expect(P)
         expectation.definition = self._names.define(self._names.statements, name, prepared)
@@ -254,7 +254,7 @@ class Questions:
         found = self._passage.verdict(prepared.text)
         verdict = self._passage.bound(prepared, found)
         parameters = render_parameters(bind, verdict)
-        ticket = self._passage.admit("bind", verdict, parameters, False)
+        ticket = self._passage.admit("bind", verdict, parameters, False, bind, prepared.types)
         if ticket is None:
             return
         if len(self._names.portals) > NAMES_LIMIT:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+TIMEOUT: Final = "statement_timeout"  # no text means anything else by it, but it ends a hold: asked like a meaning
+
 # Given at startup or by SET, without meaning for policy; everything else needs `sql:set` on that Setting.
 STARTUP: Final = frozenset((
     "application_name", "bytea_output", "client_encoding", "client_min_messages", "datestyle", "extra_float_digits",
@@ -17,7 +19,7 @@ STARTUP: Final = frozenset((
     "tcp_keepalives_count", "tcp_user_timeout",
 ))
 # Nothing that they may be set to changes what a later text means.
-_WITHOUT_MEANING: Final = (STARTUP - {"search_path"}) | {
+_WITHOUT_MEANING: Final = (STARTUP - {"search_path", TIMEOUT}) | {
     "transaction_isolation", "transaction_read_only", "transaction_deferrable", "session characteristics",
     "transaction_snapshot", "enable_seqscan", "enable_indexscan", "enable_bitmapscan", "enable_hashjoin",
     "enable_mergejoin", "enable_nestloop", "enable_sort", "xmloption", "quote_all_identifiers", "check_function_bodies",
@@ -32,6 +34,8 @@ _WHY: Final = {
     "client_encoding": "Weir reads statements as UTF8: set client_encoding to UTF8",
     "standard_conforming_strings": "Weir reads statements with standard_conforming_strings = on",
 }
+_TIME: Final = re.compile(r"([0-9]{1,12})(ms|s|min|h|d|)", re.ASCII)
+_UNITS: Final = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 _NESTED: Final = "options inside of options are not carried by Weir"
 _OPTION: Final = re.compile(r"(?:-c\s*|--)([A-Za-z_][A-Za-z0-9_.-]*)=((?:\\.|[^\s\\])*)\Z", re.ASCII)
 # As the server splits them: pg_split_opts of postinit.c, isspace of the C locale.
@@ -47,6 +51,12 @@ def pinned(name: str, value: str) -> str:
 def has_meaning(name: str) -> bool:
     """Whether what a later text means may depend on it.  Names with a dot are extensions' or a user's own."""
     return name.lower() not in _WITHOUT_MEANING and "." not in name
+
+
+def parse_time(text: str) -> int:
+    """Milliseconds of a setting's value as SHOW gives it ("0", "1500ms", "5s", "2min"): 20.1.1; 0 where it is none."""
+    found = _TIME.fullmatch(text)
+    return int(found[1]) * _UNITS[found[2]] if found else 0
 
 
 def is_pinned(name: str) -> bool:

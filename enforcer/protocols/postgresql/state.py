@@ -39,6 +39,7 @@ class State:
         self.up, self.down = Outgoing(), Outgoing()
         self.late = b""                        # a notice that waits for the end of a message to the client
         self.orders: list[Command] = []
+        self.timeout = 0                       # milliseconds of statement_timeout
         self.learn(first)
 
     def expect(self, kind: int) -> Expectation:
@@ -60,6 +61,7 @@ class State:
 
     def learn(self, found: Meaning) -> None:
         """What names mean from now on."""
+        self.timeout = found.timeout
         self.judge.learn(meaning.intern_meaning(self._shared, found))
 
     def alter(self) -> None:

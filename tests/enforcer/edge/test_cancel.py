@@ -145,7 +145,7 @@ def test_a_held_operation_is_cancelled_without_the_server(house) -> None:
         house.layer(Held)
         house.asked.owner = house.owner(1, "orders")
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while not house.edge.holds.list():
+        while not house.edge.holds.views():
             await asyncio.sleep(0.01)
         asking, closing = await asyncio.open_connection("127.0.0.1", port)
         assert await asking.read() == b""

@@ -385,11 +385,11 @@ def test_a_session_that_ends_cancels_its_holds(house) -> None:
         house.layer(Holding)
         house.asked.owner = house.owner(1, "orders")
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        while not house.edge.holds.list():
+        while not house.edge.holds.views():
             await asyncio.sleep(0.01)
         writer.close()
         while house.edge.live:
             await asyncio.sleep(0.01)
-        assert house.edge.holds.list() == ()
+        assert house.edge.holds.views() == ()
 
     run(house, work)

@@ -21,6 +21,7 @@ class Meaning:
     catalogue: Catalogue | None
     version: int
     altered: bool = False             # DDL of this transaction, which the catalogue does not know: names may have moved
+    timeout: int = 0                  # milliseconds of statement_timeout; gives no other version
 
 
 @dataclass(frozen=True)

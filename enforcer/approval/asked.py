@@ -1,0 +1,71 @@
+"""What is asked of approvers: one frozen struct, which is also what the agent keeps of tickets and elevations."""
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from agent.contract.messages import KEPT as KEPT_LIMIT
+from agent.contract.messages import HoldView
+from enforcer.approval.machine import APPROVED, PENDING
+from enforcer.words.decisions import ONCE, HoldTerms
+
+HOLD: Final = "hold"                  # forms: its connection waits,
+TICKET: Final = "ticket"              # it was refused with a ticket,
+ELEVATION: Final = "elevation"        # or a person asked for more for a while
+KEPT: Final = (TICKET, ELEVATION)     # over restarts
+
+
+class Assent(msgspec.Struct, frozen=True):
+    rule: str
+    by: str
+    glass: bool = False               # by break-glass: alone is enough
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """`view` is what approvers see, and holds the ticket, the state and the times in UTC; `deadline` (CLOCK_BOOTTIME
+    nanoseconds, 0: none) is when the state lapses."""
+
+    view: HoldView
+    terms: tuple[HoldTerms, ...]
+    binding: bytes
+    deadline: int
+    since: int = 0                    # CLOCK_BOOTTIME nanoseconds
+    operation: int = 0
+    assents: tuple[Assent, ...] = ()
+    escalated: tuple[str, ...] = ()   # rules whose delay is over
+    seconds: int = 0                  # of an elevation
+    reuse: str = ONCE
+    bound: bytes = b""                # of what may be reused
+
+    @property
+    def stands(self) -> bool:
+        return self.view.form == ELEVATION or self.reuse != ONCE
+
+    @property
+    def waits(self) -> bool:
+        return self.view.state == PENDING
+
+    @property
+    def in_force(self) -> bool:
+        return self.view.state == APPROVED
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Asked)
+
+
+def render_asked(asked: Asked) -> bytes:
+    """Raises ValueError: too much to be kept."""
+    found = _encoder.encode(asked)
+    if len(found) > KEPT_LIMIT:
+        raise ValueError(f"{len(found)} bytes, limit {KEPT_LIMIT}")
+    return found
+
+
+def parse_asked(content: bytes) -> Asked | None:
+    """None where it is none: of another build, or not ours."""
+    try:
+        return _decoder.decode(content)
+    except (msgspec.MsgspecError, ValueError):
+        return None

@@ -1,0 +1,81 @@
+"""What approvers and askers are shown.  Pure; everything that a crew may make long is bounded, and says so."""
+from __future__ import annotations
+
+from typing import Final
+
+from agent.contract.messages import HoldView
+from enforcer.approval import answers
+from enforcer.approval.asked import ELEVATION, Asked
+from enforcer.core.context import Context
+from enforcer.words.commands import Hold
+from enforcer.words.decisions import HoldTerms
+
+TEXT: Final = 4000                    # characters of the statement that an approver is shown
+VALUE: Final = 500                    # of one parameter,
+VALUES: Final = 4000                  # and of all of them
+NANO: Final = 1_000_000_000
+
+
+def view_operation(
+    context: Context, command: Hold, ticket: str, form: str, reuse: str, now: int, until: int,
+) -> HoldView:
+    owner = context.principal.owner
+    process = owner.process
+    return HoldView(
+        ticket=ticket, since=now, until=until, subject=context.principal.subject, workload=owner.workload,
+        pid=process.pid if process else 0, exe=process.exe if process else "", target=context.target.name,
+        database=command.database, action=cut(command.action, TEXT), text=cut(command.text, TEXT),
+        parameters=_values(command.parameters), rules=command.rules,
+        session=context.session, form=form, reuse=reuse,
+        **_asked_of(command.terms, now))  # type: ignore[arg-type]
+
+
+def view_elevation(
+    ticket: str, subject: str, target: str, seconds: int, reason: str, terms: tuple[HoldTerms, ...], now: int,
+    until: int,
+) -> HoldView:
+    return HoldView(
+        ticket=ticket, since=now, until=until, subject=subject, workload="", pid=0, exe="", target=target, database="",
+        action=f"elevate for {span(seconds)}", text="", parameters=(), rules=tuple(one.rule for one in terms),
+        session="", form=ELEVATION, reason=cut(reason, TEXT), **_asked_of(terms, now))  # type: ignore[arg-type]
+
+
+def _asked_of(terms: tuple[HoldTerms, ...], now: int) -> dict[str, object]:
+    delays = [one.escalate_after for one in terms if one.escalate_after]
+    return {
+        "approvers": tuple(dict.fromkeys(group for one in terms for group in one.approvers)),
+        "reason_required": any(one.reason_required for one in terms), "wanted": answers.wanted(terms),
+        "break_glass": tuple(dict.fromkeys(one.break_glass for one in terms if one.break_glass)),
+        "escalates": now + min(delays) * NANO if delays else 0,
+    }
+
+
+def render_reason(asked: Asked) -> str:
+    """One sentence for whoever waits."""
+    view = asked.view
+    rules = ", ".join(view.rules)
+    number = f"{view.wanted} of " if view.wanted > 1 else ""
+    within = span(max(0, view.until - view.since) // NANO)
+    return f"policy {rules} wants an approval by {number}{' or '.join(view.approvers)} within {within}"
+
+
+def span(seconds: int) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters in all, cut here)"
+
+
+def _values(parameters: tuple[str, ...]) -> tuple[str, ...]:
+    shown: list[str] = []
+    room = VALUES
+    for number, value in enumerate(parameters):
+        if room <= 0:
+            return (*shown, f"... ({len(parameters) - number} more)")
+        shown.append(cut(value, min(VALUE, room)))
+        room -= len(shown[-1])
+    return tuple(shown)

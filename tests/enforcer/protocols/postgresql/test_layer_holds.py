@@ -1,0 +1,289 @@
+"""Holds on a real server: what the client is told, how long its own timeout lets it wait, what tells it again."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from pump import SYNC, Pump, TableGate, bind, execute, fields, parse, query, shape, split
+
+from enforcer.policy.holds import parse_hold
+from enforcer.protocols.postgresql.waiting import NOTICES, TIMED_OUT
+from enforcer.words import commands as words
+from enforcer.words import inputs
+from enforcer.words.decisions import HOLD, Decision
+
+DELETE = "DELETE FROM t WHERE id = -1"
+
+
+class Rule(TableGate):
+    """Deletes of t are held by this rule."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(hold={("sql:delete", "t"), ("sql:delete", "*")})
+        self.terms = parse_hold("ask", f"approvers=dba, {text}")
+
+    def decide(self, *arguments: object, **more: object) -> Decision:  # type: ignore[override]
+        found = super().decide(*arguments, **more)  # type: ignore[arg-type]
+        return Decision(HOLD, ("ask",), holds=(self.terms,)) if found.outcome == HOLD else found
+
+
+class Session(Pump):
+    """Remembers what is ordered besides bytes."""
+
+    def do(self, commands: list[words.Command]) -> None:
+        self.ordered = [*getattr(self, "ordered", []), *(
+            one for one in commands if isinstance(one, words.StartTimer | words.CancelHold | words.UseHold))]
+        super().do(commands)
+
+    def timers(self) -> dict[str, float]:
+        return {one.name: one.seconds for one in self.ordered if isinstance(one, words.StartTimer)}
+
+    def answer(self, state: str, reason: str = "") -> None:
+        self.tell(inputs.HoldAnswered(self.holds[-1].operation, state, "local:dba", reason, "T-1"))
+
+
+Open = Callable[..., Session]
+
+
+@pytest.fixture
+def weir(port: int) -> Iterator[Open]:
+    opened: list[Session] = []
+
+    def make(rule: str = "", **more: object) -> Session:
+        opened.append(Session(port, "app", "shop", Rule(rule), **more))  # type: ignore[arg-type]
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.close()
+
+
+def notices(session: Session) -> list[dict[str, str]]:
+    return [fields(body) for kind, body in split(session.client) if kind == b"N"]
+
+
+def test_the_notice_names_ticket_and_reason_and_comes_again(weir: Open) -> None:
+    session = weir()
+    session.send(query(DELETE))
+    session.tell(inputs.TimerFired("held"))
+    told = notices(session)
+    assert [one["M"] for one in told] == ["held for approval: ticket T-1", "still held for approval: ticket T-1"]
+    assert all("approvals approve T-1" in one["H"] for one in told)
+    session.answer("approved")
+    assert shape(session.until_ready())[-2:] == ["C DELETE 0", "Z I"]
+    assert session.timers() == {"held": 0, "statement_timeout": 0}
+    session.tell(inputs.TimerFired("held"))
+    assert session.client == b""
+
+
+def test_notices_come_less_and_less_and_end(weir: Open) -> None:
+    session = weir()
+    session.send(query(DELETE))
+    pauses = []
+    for _ in range(NOTICES + 20):
+        pauses.append(session.timers()["held"])
+        session.tell(inputs.TimerFired("held"))
+    assert pauses[:6] == [15, 30, 60, 120, 240, 300]
+    assert sum(isinstance(one, words.StartTimer) and one.name == "held" for one in session.ordered) == NOTICES - 1
+
+
+@pytest.mark.parametrize(("said", "seconds"), [
+    (["SET statement_timeout = '1500ms'"], 1.5), (["SET statement_timeout = '2min'"], 120.0),
+    (["SET statement_timeout = 0"], None), (["SELECT set_config('statement_timeout', '3s', false)"], 3.0),
+    (["SET statement_timeout = '5s'", "RESET statement_timeout"], None),
+    (["SET statement_timeout = '5s'", "BEGIN", "SET LOCAL statement_timeout = '7s'"], 7.0),
+    (["SET statement_timeout = '5s'", "BEGIN", "SET LOCAL statement_timeout = '7s'", "COMMIT"], 5.0),
+    (["BEGIN", "SET statement_timeout = '7s'", "ROLLBACK"], None),
+])
+def test_the_session_s_own_timeout_is_known(weir: Open, said: list[str], seconds: float | None) -> None:
+    session = weir()
+    for text in said:
+        session.talk(query(text))
+    session.send(query(DELETE))
+    while not session.holds:
+        session.step()
+    assert session.timers().get("statement_timeout") == seconds
+
+
+def test_of_the_startup_packet_too(port: int) -> None:
+    class Timed(Session):
+        def send(self, data: bytes) -> None:
+            if not getattr(self, "hello", None) and b"user\0" in data:
+                body = data[8:-1] + b"statement_timeout\x004s\0\0"
+                data = (len(body) + 8).to_bytes(4, "big") + data[4:8] + body
+            super().send(data)
+
+    session = Timed(port, "app", "shop", Rule())
+    session.send(query(DELETE))
+    assert session.timers()["statement_timeout"] == 4.0
+    session.close()
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_statement_timeout_is_57014_and_the_transaction_fails(weir: Open, extended: bool) -> None:
+    session = weir()
+    session.talk(query("SET statement_timeout = '30s'"))
+    session.talk(query("BEGIN"))
+    session.send(parse(DELETE) + bind() + execute() + SYNC if extended else query(DELETE))
+    while not session.holds:
+        session.step()
+    session.tell(inputs.TimerFired("statement_timeout"))
+    cancel = session.ordered[-1]
+    assert isinstance(cancel, words.CancelHold)
+    assert (cancel.operation, cancel.reason) == (session.holds[-1].operation, TIMED_OUT)
+    session.answer("cancelled", cancel.reason)
+    got = session.until_ready()
+    error = next(fields(body) for kind, body in got if kind == b"E")
+    assert (error["C"], error["M"]) == ("57014", "canceling statement due to statement timeout")
+    assert shape(got)[-1] == "Z E"
+    assert shape(session.talk(query("ROLLBACK"))) == ["C ROLLBACK", "Z I"]
+    assert b"DELETE" not in session.to_server.replace(parse(DELETE), b"")
+
+
+def test_what_was_approved_is_used_before_its_bytes(weir: Open) -> None:
+    session = weir()
+    order: list[str] = []
+    do = Session.do
+
+    def see(commands: list[words.Command]) -> None:
+        for one in commands:
+            if isinstance(one, words.UseHold):
+                order.append(f"use {one.ticket}")
+            elif isinstance(one, words.Record) and getattr(one.event, "ticket", ""):
+                order.append(f"intent {one.event.operation} durable {one.durable}")  # type: ignore[attr-defined]
+            elif isinstance(one, words.SendData) and one.peer == words.SERVER and b"DELETE" in one.data:
+                order.append("bytes")
+        do(session, commands)
+
+    session.do = see  # type: ignore[method-assign]
+    session.send(query(DELETE))
+    session.answer("approved")
+    session.until_ready()
+    number = session.intents()[-1].operation
+    assert order == ["use T-1", f"intent {number} durable True", "bytes"]
+    use = next(one for one in session.ordered if isinstance(one, words.UseHold))
+    assert use.operation == number
+
+
+@pytest.mark.parametrize("state", ["denied", "expired", "cancelled", "ticket"])
+def test_nothing_is_used_of_what_was_not_approved(weir: Open, state: str) -> None:
+    session = weir()
+    session.send(query(DELETE))
+    session.answer(state, "policy ask wants an approval by dba")
+    got = session.until_ready()
+    assert not [one for one in session.ordered if isinstance(one, words.UseHold)]
+    assert b"DELETE" not in session.to_server
+    error = next(fields(body) for kind, body in got if kind == b"E")
+    assert error["C"] == ("57014" if state == "cancelled" else "42501")
+    if state == "ticket":
+        assert error["M"] == "permission denied until it is approved: ticket T-1"
+        assert "passes once" in error["H"]
+
+
+# ---- what tells an operation again
+
+
+def asked(session: Session, *messages: bytes) -> words.Hold:
+    """The hold that these lead to, denied."""
+    before = len(session.holds)
+    session.send(b"".join(messages))
+    while len(session.holds) == before:
+        session.step()
+    hold = session.holds[-1]
+    session.answer("denied", "no")
+    session.until_ready()
+    return hold
+
+
+def bound(text: str, *values: str | None, **more: object) -> bytes:
+    return parse(text) + bind(*values, **more) + execute() + SYNC  # type: ignore[arg-type]
+
+
+WHERE = "DELETE FROM t WHERE id = $1::int AND id < 0"
+
+
+def test_exact_is_the_same_in_another_session(weir: Open) -> None:
+    first, second = weir("mode=ticket"), weir("mode=ticket")
+    for message in (query(DELETE), bound(DELETE), bound(WHERE, "-1")):
+        one, other = asked(first, message), asked(second, message)
+        assert one.exact == other.exact
+        assert len(one.exact) == 32
+    assert asked(first, query(DELETE)).exact == asked(first, bound(DELETE)).exact
+
+
+def test_exact_differs_with_all_that_may_make_it_another(weir: Open) -> None:
+    session = weir("mode=ticket")
+    found = [asked(session, query(DELETE)).exact]
+    found += [asked(session, query(text)).exact for text in (DELETE + " ", "DELETE FROM t WHERE id = -2")]
+    found += [asked(session, bound(WHERE, *values)).exact for values in (("-1",), ("-2",), (None,))]
+    typed = parse(WHERE)[:-2] + b"\0\1\0\0\0\x17"
+    typed = typed[:1] + (len(typed) - 1).to_bytes(4, "big") + typed[5:]
+    found.append(asked(session, typed + bind("-1") + execute() + SYNC).exact)
+    session.talk(query("SET search_path = public, other"))
+    found.append(asked(session, query(DELETE)).exact)
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("said", [
+    ["PREPARE d AS DELETE FROM t WHERE id = -1", "EXECUTE d"],
+    ["BEGIN", "CREATE TABLE fresh (id int)", DELETE],
+], ids=["prepared", "uncommitted DDL"])
+def test_what_only_this_session_knows_cannot_be_told_again(weir: Open, said: list[str]) -> None:
+    session = weir("mode=ticket")
+    for text in said[:-1]:
+        session.on_hold = lambda hold: inputs.HoldAnswered(hold.operation, "approved", "local:dba", "", "T-1")
+        session.talk(query(text))
+    session.on_hold = lambda hold: None
+    assert asked(session, query(said[-1])).exact == b""
+
+
+def test_values_that_are_not_recorded_are_told_from_each_other(port: int) -> None:
+    """Two passwords look the same in the recording; an approval of one is none of the other."""
+    from agent.contract.target import ColumnLabel
+
+    class Writes(Rule):
+        def __init__(self) -> None:
+            super().__init__("mode=ticket")
+            self.hold = {("sql:insert", "people")}
+
+    session = Session(port, "app", "shop", Writes(), labels=(ColumnLabel("pii", "public", "people", "email"),))
+    text = "INSERT INTO people (id, email) VALUES ($1::int, $2)"
+    one, other = (asked(session, bound(text, "-9", value)) for value in ("a@x.example", "b@x.example"))
+    assert one.parameters == other.parameters == ("***", "***")
+    assert one.exact != other.exact
+    session.close()
+
+
+def test_shapes(weir: Open) -> None:
+    session = weir("reuse=shape:30m")
+    first = asked(session, query("DELETE FROM t WHERE id = -1")).shape
+    assert len(first) == 32
+    assert asked(session, query("delete from t where id = -77")).shape == first
+    others = [asked(session, query(text)).shape for text in (
+        "DELETE FROM t WHERE id < -1", "DELETE FROM t WHERE note = 'x'", "DELETE FROM t",
+        "DELETE FROM t WHERE id = -1 OR true", "DELETE FROM t WHERE id IN (-1)",
+        "DELETE FROM t WHERE id = (SELECT -1)")]
+    assert first not in others
+    assert len({*filter(None, others)}) == len([*filter(None, others)])
+
+
+def test_parameters_of_a_shape_are_free_only_as_operands(weir: Open) -> None:
+    session = weir("reuse=shape:30m")
+    free = "DELETE FROM t WHERE id = $1 AND id < 0"
+    assert asked(session, bound(free, "-1")).shape == asked(session, bound(free, "-2")).shape != b""
+    fixed = "DELETE FROM t WHERE id IN ($1, $2) AND id < 0"
+    assert asked(session, bound(fixed, "-1", "-2")).shape != asked(session, bound(fixed, "-1", "-3")).shape
+    both = "DELETE FROM t WHERE id = $1 AND id IN ($1) AND id < 0"
+    assert asked(session, bound(both, "-1")).shape != asked(session, bound(both, "-2")).shape
+
+
+def test_a_call_has_no_shape_but_its_text(weir: Open) -> None:
+    session = weir("reuse=shape:30m")
+    hold = asked(session, query("DELETE FROM t WHERE id = -1 AND note = lower('X')"))
+    assert hold.shape == b""
+    assert len(hold.exact) == 32
+
+
+def test_nothing_is_worked_out_where_no_rule_asks_for_it(weir: Open) -> None:
+    hold = asked(weir(), query(DELETE))
+    assert (hold.exact, hold.shape) == (b"", b"")
