@@ -17,6 +17,7 @@ dev:
 bench:
 	PYTHONPATH=tests:. $(PYTHON) -m bench
 	PYTHONPATH=tests:. $(PYTHON) -m bench.connects
+	PYTHONPATH=tests:. $(PYTHON) -m bench.held
 
 # Lock files anew: needs uv (pip install uv) on PATH.
 lock:

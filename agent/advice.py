@@ -13,7 +13,7 @@ from agent.fields import Problem
 from agent.status import said_of_mode
 
 _NAMED: Final = re.compile(r'\b(Target|Database|Schema|Table|Function|Group|Workload|Label)::"([^"/\n]+)')
-_APPROVERS: Final = re.compile(r'@hold\("[^"\n]*?approvers=([^",\n]*)')
+_APPROVERS: Final = re.compile(r'(?:@hold\("[^"\n]*?approvers=|[",] *break-glass=|[",] *escalate=\w+:)([^",\n]*)')
 _OF_TARGETS: Final = ("Target", "Database", "Schema", "Table", "Function")
 
 

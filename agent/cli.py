@@ -427,7 +427,7 @@ def watch(file: str, as_json: bool) -> None:
     while True:
         holds = _ask(file, control.ListApprovals(), control.Approvals, as_json).holds
         for hold in holds:
-            if hold.ticket in seen:
+            if hold.ticket in seen or hold.state != "pending":
                 continue
             if as_json:
                 click.echo(msgspec.json.encode(hold))

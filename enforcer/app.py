@@ -38,6 +38,7 @@ from enforcer.edge.edge import Configuration, Edge
 from enforcer.edge.flows import Flow
 from enforcer.edge.keeping import Keeper
 from enforcer.edge.listener import listen, listen_local
+from enforcer.edge.plans import Plans
 from enforcer.networks import Networks
 from enforcer.policy import masks
 from enforcer.policy.cedar import load_policies
@@ -155,7 +156,7 @@ class Enforcer:
             clock.now, clock.monotonic, os.urandom, edge.answer_hold, edge.hold_changed, edge.keeper.keep,
             message.approval_key, self._gate.elevate if self._gate else lambda pairs: None)
         edge.holds.restore(message.kept)
-        edge.catalogues = Catalogues(edge)
+        edge.catalogues, edge.plans = Catalogues(edge), Plans(edge)
         self._journal = Path(message.journal)
 
     async def drain(self) -> None:

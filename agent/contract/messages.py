@@ -253,7 +253,7 @@ class KeepTicket(Message, frozen=True):
     TicketKept.  The agent does not read it: it is given back with the first Configure of the next enforcer."""
 
     number: int
-    ticket: Annotated[str, msgspec.Meta(pattern="^[a-z2-7]{8}$")]
+    ticket: Annotated[str, msgspec.Meta(pattern=r"^[a-z2-7]{8}\Z")]
     content: Annotated[bytes, msgspec.Meta(max_length=KEPT)]
 
 

@@ -248,6 +248,10 @@ class Holds:
     def waiting(self) -> int:
         return sum(one.waits for one in self._shelf)
 
+    def is_waiting(self, ticket: str) -> bool:
+        asked = self._shelf.get(ticket)
+        return asked is not None and asked.waits
+
     def planned(self, ticket: str, plan: str, rows: int) -> None:
         """How the target would do it."""
         asked = self._shelf.get(ticket)

@@ -5,7 +5,7 @@ from typing import Final
 
 from agent.contract.messages import HoldView
 from enforcer.approval import answers
-from enforcer.approval.asked import ELEVATION, Asked
+from enforcer.approval.asked import ELEVATION, TICKET, Asked
 from enforcer.core.context import Context
 from enforcer.words.commands import Hold
 from enforcer.words.decisions import HoldTerms
@@ -26,7 +26,7 @@ def view_operation(
         pid=process.pid if process else 0, exe=process.exe if process else "", target=context.target.name,
         database=command.database, action=cut(command.action, TEXT), text=cut(command.text, TEXT),
         parameters=_values(command.parameters), rules=command.rules,
-        session=context.session, form=form, reuse=reuse,
+        session=context.session, form=form, reuse=reuse, plan=_plan(command, form),
         **_asked_of(command.terms, now))  # type: ignore[arg-type]
 
 
@@ -38,6 +38,13 @@ def view_elevation(
         ticket=ticket, since=now, until=until, subject=subject, workload="", pid=0, exe="", target=target, database="",
         action=f"elevate for {span(seconds)}", text="", parameters=(), rules=tuple(one.rule for one in terms),
         session="", form=ELEVATION, reason=cut(reason, TEXT), **_asked_of(terms, now))  # type: ignore[arg-type]
+
+
+def _plan(command: Hold, form: str) -> str:
+    """Until it is there."""
+    if command.explain is None:
+        return command.unexplained
+    return "not shown of what does not wait" if form == TICKET else "being asked for"
 
 
 def _asked_of(terms: tuple[HoldTerms, ...], now: int) -> dict[str, object]:

@@ -118,8 +118,9 @@ class Catalogues:
         if read is None or not host:
             raise UpstreamError(f"target {target.name} has no catalogue that can be read")
         secure = None if target.tls == "disable" else self._edge.contexts.towards_server(target, credential)
-        diary = Diary(self._edge, context, database, credential, host)
-        diary.open()
+        diary = Diary(self._edge, context, database, credential, host, "catalogue")
+        texts = protocols.find(target.protocol).catalogue_statements()
+        diary.open(texts or (f"the catalogue of {database}",), bool(texts))
         status = "error"
         try:
             async with asyncio.timeout(LIMIT):
@@ -129,7 +130,7 @@ class Catalogues:
                 ))
             status = "ok"
         finally:
-            diary.close(status)
+            diary.close(status, f"the catalogue {'was' if status == 'ok' else 'could not be'} read")
         return found
 
     def close(self) -> None:
@@ -137,28 +138,30 @@ class Catalogues:
 
 
 class Diary:
-    """What is recorded of a reading: a session of subject "weir", with one operation, before it begins and after."""
+    """What is recorded of a reading: a session of subject "weir", with its operations, before it begins and after."""
 
-    def __init__(self, edge: Edge, context: Context, database: str, credential: Credential, host: str) -> None:
-        self._edge, self._context, self._database = edge, context, database
+    def __init__(
+        self, edge: Edge, context: Context, database: str, credential: Credential, host: str, verb: str,
+    ) -> None:
+        self._edge, self._context, self._database, self._verb = edge, context, database, verb
         self._user, self._host = credential.user, host
         self._session, self._began = clock.session_name(), clock.monotonic()
         self._operations = 0
 
-    def open(self) -> None:
-        """RecordingError where it cannot be recorded: then nothing is read."""
+    def open(self, texts: tuple[str, ...], sent: bool) -> None:
+        """`sent`: they are what is sent, word for word.  RecordingError where it cannot be recorded: then nothing is
+        read."""
         commit, target = self._edge.commit, self._context.target
         if commit is None:
             raise RecordingError("there is no journal")
-        texts = protocols.find(target.protocol).catalogue_statements()
         commit.append(events.SessionOpened(
             events.SESSION_OPENED, clock.now(), self._began, self._session, target.protocol, target.name,
             self._database, self._user, "weir", (), "weir", os.getuid(), os.getpid(), "", "", (), "", 0,
             f"{self._host} {target.port}",
             "weir", "", f"{self._user}@{upstream.render_address(self._host, target.port)}", "weir", 0,
         ))
-        for number, text in enumerate(texts or (f"the catalogue of {self._database}",), 1):
-            self._intend(number, text.encode(), bool(texts))
+        for number, text in enumerate(texts, 1):
+            self._intend(number, text.encode(), sent)
         commit.write_now()
 
     def _intend(self, number: int, text: bytes, sent: bool) -> None:
@@ -168,12 +171,12 @@ class Diary:
         named = make_digest(salt, text)
         forwarded = make_digest(self._context.forwarded_key, text) if sent else b""
         commit.append(events.Intent(
-            events.INTENT, clock.now(), clock.monotonic(), self._session, number, "weir", "catalogue", PERMIT,
+            events.INTENT, clock.now(), clock.monotonic(), self._session, number, "weir", self._verb, PERMIT,
             forwarded, named, b"", (), (), (), "", "", False,
         ), ((named, salt, text),))
         self._operations = number
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, reason: str) -> None:
         commit = self._edge.commit
         if commit is None:
             return
@@ -185,5 +188,5 @@ class Diary:
             ))
         commit.append(events.SessionClosed(
             events.SESSION_CLOSED, clock.now(), clock.monotonic(), self._session,
-            "the catalogue was read" if status == "ok" else "the catalogue could not be read", self._operations, 0, 0,
+            reason, self._operations, 0, 0,
         ))

@@ -23,6 +23,7 @@ from enforcer.edge.keeping import Keeper
 from enforcer.edge.salts import Salts
 from enforcer.edge.tls import Contexts
 from enforcer.words import events
+from enforcer.words.commands import Explain
 from enforcer.words.decisions import DENY
 from enforcer.words.errors import RecordingError
 from enforcer.words.inputs import HoldAnswered
@@ -58,6 +59,14 @@ class Live(Interface):
     def answered(self, event: HoldAnswered) -> None: ...
 
     def view(self) -> SessionView: ...
+
+
+class Planning(Interface):
+    """edge.plans.Plans, likewise."""
+
+    async def add(
+        self, context: Context, database: str, credential: Credential | None, explain: Explain, ticket: str,
+    ) -> None: ...
 
 
 class Loading(Interface):
@@ -97,6 +106,7 @@ class Edge:
     holds: Holds | None = None
     keeper: Keeper | None = None
     catalogues: Loading | None = None
+    plans: Planning | None = None
     live: dict[str, Live] = field(default_factory=dict)
     arriving: int = 0                 # accepted, not yet attributed
     draining: bool = False

@@ -306,6 +306,9 @@ class Session:
         if isinstance(opened, HoldAnswered):
             self.answered(opened)
         elif opened is not None:
+            if command.explain is not None and self.edge.plans is not None:
+                self._spawn(self.edge.plans.add(
+                    self.context, command.database, self.credential, command.explain, opened.ticket))
             self.tell(opened)
 
     def _use_hold(self, command: words.UseHold) -> None:

@@ -15,6 +15,7 @@ from agent.contract.credential import Credential
 from agent.contract.target import ColumnLabel
 from enforcer.core.context import Context
 from enforcer.core.layer import Layer
+from enforcer.words.commands import Explain
 from enforcer.words.errors import ConfigError
 
 
@@ -30,12 +31,21 @@ class ReadCatalogue(Interface):
         ...
 
 
+class ReadPlan(Interface):
+    def __call__(
+        self, *, host: str, port: int, credential: Credential, database: str, ssl_context: object, explain: Explain,
+    ) -> tuple[str, int]:
+        """(how the target would do it, or why that is not shown; rows that it expects, -1: not known), by a connection
+        of Weir's own that runs and changes nothing.  Blocks: called in a thread."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """`speaks` says of a stream's first bytes (at least 8, or all there will be) that a client of this protocol sends
     them in plaintext; `tls_request` is what asks a server for TLS, answered by b"S"; `render_cancel` is the message
     that cancels (process, secret) on a connection of its own.  `catalogue_statements` gives what `read_catalogue`
-    sends, for the recording."""
+    sends, for the recording; `plan_statements` the same of `read_plan`."""
 
     name: str
     layer: Callable[[Context], Layer]
@@ -44,6 +54,8 @@ class Protocol:
     render_cancel: Callable[[int, bytes], bytes] | None = None
     read_catalogue: ReadCatalogue | None = None
     catalogue_statements: Callable[[], tuple[str, ...]] = tuple
+    read_plan: ReadPlan | None = None
+    plan_statements: Callable[[Explain], tuple[str, ...]] = lambda explain: ()
 
 
 def names() -> tuple[str, ...]:

@@ -70,6 +70,16 @@ class ResumeReading(Command, frozen=True):
     peer: int
 
 
+class Explain(msgspec.Struct, frozen=True):
+    """What a protocol needs to ask the target how it would do an operation, on a connection of Weir's own."""
+
+    text: str
+    values: tuple[str | None, ...]
+    types: tuple[int, ...]            # of the values, as the client said; shorter: the target finds out
+    schemas: tuple[str, ...]
+    role: str
+
+
 class Hold(Command, frozen=True):
     """Ask approvers.  Answered by HoldAnswered with the same operation."""
 
@@ -83,6 +93,8 @@ class Hold(Command, frozen=True):
     database: str = ""
     exact: bytes = b""                # digest of all that tells the same operation in another session; b"": cannot be
     shape: bytes = b""                # digest of the operation's shape, where a rule asks for it; b"": it has none
+    explain: Explain | None = None    # how to see how the target would do it,
+    unexplained: str = ""             # or why that is not shown
 
 
 class UseHold(Command, frozen=True):

@@ -55,6 +55,8 @@ def test_a_fresh_copy_says_what_to_fill_in(tmp_path: Path) -> None:
      'Table::"shop" names no [[target]]: there is orders'),
     ('permit (principal in Group::"dota", action, resource);', 1, 'Group::"dota" names no group of groups.toml'),
     ('@id("h") @hold("within=1m, approvers=dba ops")', 1, 'Group::"ops" names no group of groups.toml'),
+    ('@id("h") @hold("approvers=dba, break-glass=fire")', 1, 'Group::"fire" names no group of groups.toml'),
+    ('@id("h") @hold("approvers=dba, escalate=10m:dba boss")', 1, 'Group::"boss" names no group of groups.toml'),
     ('permit (principal, action, resource in Label::"ipi");', 1, 'Label::"ipi" names no [[target.label]]'),
     ('permit (principal in Workload::"screw", action, resource);', 1, 'Workload::"screw" names no [[workload]]'),
 ])

@@ -40,9 +40,14 @@ class Actions:
     async def approvals(self) -> Any:
         return control.Approvals(())
 
-    async def decide(self, request: control.Decide, peer: Peer) -> Any:
-        self.asked.append(("decide", request.ticket, request.approve, peer.user, peer.unix_groups))
+    async def decide(self, request: controls.Deciding, peer: Peer) -> Any:
+        approve = isinstance(request, control.Decide) and request.approve
+        self.asked.append(("decide", request.ticket, approve, peer.user, peer.unix_groups))
         return control.Answered()
+
+    async def elevate(self, request: control.Elevate, peer: Peer) -> Any:
+        self.asked.append(("elevate", request.target, peer.user))
+        return control.Requested("abcdefgh")
 
     async def sessions(self) -> Any:
         raise RuntimeError("a secret")
@@ -119,6 +124,33 @@ async def test_answers(here: Here) -> None:
         assert here.actions.asked[-1][:4] == ("decide", "t", True, pwd.getpwuid(0).pw_name)
     else:
         assert await here.ask(control.Reload()) == control.Refused("only root may do this")
+
+
+ORDINARY, APPROVING = Peer(os.getpid(), 5000, 5000, ()), Peer(os.getpid(), 5001, 5001, (4242,))
+
+
+@pytest.mark.parametrize(("request_", "ordinary", "approving"), [
+    (control.Decide("t", True), False, True), (control.Decide("t", False), False, True),
+    (control.ListApprovals(), False, True), (control.BreakGlass("t", "fire"), True, True),
+    (control.Revoke("t"), True, True), (control.Elevate("shop", 60), True, True),
+    (control.Acknowledge(), False, False), (control.Reload(), False, False), (control.AskSessions(), False, False),
+], ids=lambda value: type(value).__name__ if isinstance(value, control.Message) else "")
+async def test_who_may_ask_what(here: Here, request_: control.Request, ordinary: bool, approving: bool) -> None:
+    for peer, may in ((ORDINARY, ordinary), (APPROVING, approving)):
+        if may:
+            here.control._permit(request_, peer)
+        else:
+            with pytest.raises(controls.Refusal, match="only root"):
+                here.control._permit(request_, peer)
+
+
+@pytest.mark.parametrize("message", [
+    control.Elevate("shop", 60), control.BreakGlass("abcdefgh", "x"), control.Revoke("abcdefgh"),
+    control.Decide("abcdefgh", True)], ids=lambda one: type(one).__name__)
+async def test_never_by_a_crew(here: Here, message: control.Message) -> None:
+    here.crews.add(os.getpid())
+    assert isinstance(await here.ask(message), control.Failed)
+    assert here.actions.asked == []
 
 
 async def test_a_crew_is_refused_before_it_has_said_anything(here: Here) -> None:

@@ -57,3 +57,14 @@ def test_psqls_clock() -> None:
     assert figures.parse_timing("Time: 3.5 ms\nTime: 1.5 ms\nTime: 61001.000 ms (01:01.001)\n", 3) == 3500
     with pytest.raises(ValueError, match="1 of 2"):
         figures.parse_timing("Time: 3.5 ms\n", 2)
+
+
+def test_what_held_sessions_cost_is_said_beside_its_targets() -> None:
+    from bench import held
+
+    said = held.render(200, 60, {"enforcer": 0.1, "agent": 1.0}, {"enforcer": 0.3, "agent": 1.1}, [3.0, 5.0, 40.0])
+    assert "| enforcer | 0.10 | 0.30 | +0.20 |" in said
+    assert "Added 0.30 % of a processor, target at most 1: met" in said
+    assert "median 5.0 ms" in said
+    assert said.rstrip().endswith("20: met.")
+    assert "**not met**" in held.render(2, 60, {"enforcer": 0.1}, {"enforcer": 9.0}, [30.0])

@@ -9,6 +9,7 @@ from agent.contract.target import ColumnLabel
 from enforcer.core.context import Context
 from enforcer.core.layer import Layer
 from enforcer.protocols import Protocol
+from enforcer.words.commands import Explain
 
 SSL_REQUEST: Final = struct.pack("!II", 8, 80877103)
 _STARTUPS: Final = frozenset((80877102, 80877103, 80877104))       # cancel, TLS, GSSAPI: documentation 55.7
@@ -39,6 +40,21 @@ def _catalogue_statements() -> tuple[str, ...]:
     return statements()
 
 
+def _read_plan(
+    *, host: str, port: int, credential: Credential, database: str, ssl_context: object, explain: Explain,
+) -> tuple[str, int]:
+    from enforcer.protocols.postgresql.plan import read_plan
+
+    return read_plan(
+        host=host, port=port, credential=credential, database=database, ssl_context=ssl_context, explain=explain)
+
+
+def _plan_statements(explain: Explain) -> tuple[str, ...]:
+    from enforcer.protocols.postgresql.plan import plan_statements
+
+    return plan_statements(explain)
+
+
 def _speaks(first: bytes) -> bool:
     if len(first) < 8:
         return False
@@ -52,4 +68,5 @@ def _render_cancel(process: int, secret: bytes) -> bytes:
 
 
 protocol: Final = Protocol(
-    "postgresql", _layer, _speaks, SSL_REQUEST, _render_cancel, _read_catalogue, _catalogue_statements)
+    "postgresql", _layer, _speaks, SSL_REQUEST, _render_cancel, _read_catalogue, _catalogue_statements,
+    _read_plan, _plan_statements)

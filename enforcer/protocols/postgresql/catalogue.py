@@ -211,12 +211,7 @@ def load_catalogue(
     labels: tuple[ColumnLabel, ...], version: int,
 ) -> Catalogue:
     """Blocks.  `ssl_context` None: a target without TLS.  Raises what pg8000 raises, ValueError where it is too big."""
-    context: Any = ssl_context if isinstance(ssl_context, ssl.SSLContext) else False
-    place: dict[str, Any] = {"unix_sock": host} if host.startswith("/") else {"host": host, "port": port}
-    connection = pg8000.native.Connection(
-        credential.user, **place, database=database, password=credential.password or None,
-        ssl_context=context, timeout=TIMEOUT, application_name="weir",
-    )
+    connection = open_connection(host, port, credential, database, ssl_context)
     try:
         for text in BEFORE:
             connection.run(text)
@@ -225,6 +220,17 @@ def load_catalogue(
     finally:
         connection.close()
     return make_catalogue(version, labels, *rows)
+
+
+def open_connection(
+    host: str, port: int, credential: Credential, database: str, ssl_context: object
+) -> pg8000.native.Connection:
+    """A connection of Weir's own."""
+    context: Any = ssl_context if isinstance(ssl_context, ssl.SSLContext) else False
+    place: dict[str, Any] = {"unix_sock": host} if host.startswith("/") else {"host": host, "port": port}
+    return pg8000.native.Connection(
+        credential.user, **place, database=database, password=credential.password or None,
+        ssl_context=context, timeout=TIMEOUT, application_name="weir")
 
 
 def _ask(connection: pg8000.native.Connection, text: str, limit: int) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from msgspec import structs
 
 from enforcer.hot.chain import make_digest
-from enforcer.protocols.postgresql import errors, meaning, shapes
+from enforcer.protocols.postgresql import errors, meaning, plan, shapes
 from enforcer.protocols.postgresql.book import Operation, unpack_parameters
 from enforcer.protocols.postgresql.errors import Denial
 from enforcer.protocols.postgresql.expected import Definitions, E, Portal, S
@@ -191,8 +191,17 @@ class Passage:
             state.held.number, decision.holds, ", ".join(f"{action} {resource}" for action, resource in studied.named),
             shown[:SHOWN_LIMIT], tuple("NULL" if value is None else value for value in values), decision.rules,
             make_digest(state.context.forwarded_key, studied.forwarded + parameters), state.judge.meaning.database,
-            *self._known_again(verdict, bind, types),
+            *self._known_again(verdict, bind, types), *self._planned(studied, bind, types),
         ))
+
+    def _planned(
+        self, studied: Studied, bind: Bind | None, types: tuple[int, ...],
+    ) -> tuple[words.Explain | None, str]:
+        """What approvers may see of how the server would do it, or why not."""
+        state = self._state
+        mean = state.judge.meaning
+        reason = plan.why_not(studied, mean, bind, state.labelled)
+        return (None, reason) if reason else (plan.make_explain(studied, mean, bind, types), "")
 
     def _known_again(self, verdict: Verdict, bind: Bind | None, types: tuple[int, ...]) -> tuple[bytes, bytes]:
         """By which it is known in another session, exact and by its shape; not where it stands for what only this

@@ -1,0 +1,73 @@
+"""How targets would do what is held: asked on connections of Weir's own, one after another, each recorded as a session.
+
+A crew may hold many operations at once: what waits for a plan is bounded by what is held, and one that is answered
+meanwhile is not asked about any more.
+"""
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from agent.contract.credential import Credential
+from enforcer import protocols
+from enforcer.core.context import Context
+from enforcer.edge import upstream
+from enforcer.edge.catalogue import Diary
+from enforcer.edge.edge import Edge
+from enforcer.words.commands import Explain
+from enforcer.words.errors import RecordingError, UpstreamError
+
+LOG = logging.getLogger("weir.plans")
+
+LIMIT: Final = 10.0                   # seconds that one may take
+
+
+class Plans:
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._threads = ThreadPoolExecutor(1, "plan")
+        self._turn = asyncio.Lock()
+
+    async def add(
+        self, context: Context, database: str, credential: Credential | None, explain: Explain, ticket: str,
+    ) -> None:
+        """To what approvers see of this ticket: the plan, or why there is none."""
+        async with self._turn:
+            holds = self._edge.holds
+            if holds is None or not holds.is_waiting(ticket):
+                return
+            try:
+                plan, rows = await self._read(context, database, credential, explain)
+            except TimeoutError:
+                plan, rows = f"not shown: the target did not say within {LIMIT:.0f} seconds", -1
+            except Exception as error:
+                LOG.warning("a plan of target %s could not be read: %s", context.target.name, type(error).__name__)
+                plan, rows = f"not shown: it could not be read ({type(error).__name__})", -1
+            holds.planned(ticket, plan, rows)
+
+    async def _read(
+        self, context: Context, database: str, credential: Credential | None, explain: Explain,
+    ) -> tuple[str, int]:
+        target = context.target
+        protocol = protocols.find(target.protocol)
+        read = protocol.read_plan
+        host = next(filter(upstream.dialable, upstream.addresses(target, context.principal.owner)), "")
+        if read is None or not host or credential is None:
+            raise UpstreamError(f"target {target.name} cannot be asked")
+        if self._edge.commit is None or self._edge.commit.failure:
+            raise RecordingError("nothing can be recorded")
+        secure = None if target.tls == "disable" else self._edge.contexts.towards_server(target, credential)
+        diary = Diary(self._edge, context, database, credential, host, "explain")
+        diary.open(protocol.plan_statements(explain), True)
+        status = "error"
+        try:
+            async with asyncio.timeout(LIMIT):
+                found = await self._edge.loop.run_in_executor(self._threads, lambda: read(
+                    host=host, port=target.port, credential=credential, database=database, ssl_context=secure,
+                    explain=explain))
+            status = "ok"
+        finally:
+            diary.close(status, f"the plan of a held operation {'was' if status == 'ok' else 'could not be'} read")
+        return found
