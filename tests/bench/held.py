@@ -2,10 +2,10 @@
 
     PYTHONPATH=tests:. python -P -m bench.held [--sessions 200] [--seconds 60]         root
 
-Processor time of enforcer and agent while nothing is open, while the sessions are held, and again; then each hold is
-approved, one after the other, by one approver's process, and the time from sending the answer to the client's having
-the result bounds approve-to-forward from above: it holds the agent, the enforcer, fdatasync, the server and the way
-back.
+Processor time of enforcer and agent while nothing is open, and while the sessions are held and their plans are known
+(each is asked for once, when the hold begins); then each hold is approved, one after the other, by one approver's
+process, and the time from sending the answer to the client's having the result bounds approve-to-forward from above: it
+holds the agent, the enforcer, fdatasync, the server and the way back.
 """
 from __future__ import annotations
 
@@ -29,8 +29,14 @@ QUIET = 1.0                           # percent of a processor that held session
 HOLDING = """
 import sys, threading, time, psycopg2
 threading.stack_size(256 * 1024)
+def connect():
+    while True:                       # a workload may connect only so fast
+        try:
+            return psycopg2.connect("")
+        except psycopg2.OperationalError:
+            time.sleep(0.2)
 def hold(number):
-    cursor = psycopg2.connect("").cursor()
+    cursor = connect().cursor()
     cursor.execute(f"DELETE FROM orders WHERE id = -{number}")
     print(number, time.time_ns(), flush=True)
 threads = [threading.Thread(target=hold, args=(n,)) for n in range(1, int(sys.argv[1]) + 1)]
@@ -90,7 +96,8 @@ def measure(installed: Installed, sessions: int, seconds: float) -> str:
         installed.crew_argv(PYTHON, "-c", HOLDING, str(sessions)), stdout=subprocess.PIPE, text=True,
         cwd=installed.lab.home, env=installed.lab.client_environment(environment(installed.lab, "wrong")))
     try:
-        wait_until(f"{sessions} holds", lambda: len(held(installed)) == sessions, 300)
+        wait_until(f"{sessions} holds", lambda: len(held(installed)) == sessions, 120)
+        wait_until("their plans", lambda: all(one["plan"] != "being asked for" for one in held(installed)), 300)
         busy = spent(installed, seconds)
         took = latencies(installed, holding)
     finally:
