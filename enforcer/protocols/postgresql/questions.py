@@ -29,9 +29,11 @@ from enforcer.protocols.postgresql.names import Wait
 from enforcer.protocols.postgresql.operations.words import CASTING
 from enforcer.protocols.postgresql.parameters import render_parameters
 from enforcer.protocols.postgresql.passage import CONTROL, RESERVED, Passage
+from enforcer.protocols.postgresql.settings import TIMEOUT
 from enforcer.protocols.postgresql.state import State
 from enforcer.protocols.postgresql.studied import Verdict
 from enforcer.words import commands as words
+from enforcer.words.decisions import HOLD
 from enforcer.words.errors import RemoteProtocolError
 
 TEXT_LIMIT: Final = 16 << 20          # bytes of one Query or Parse
@@ -44,6 +46,7 @@ _BOUND: Final = frozenset((
 # Kinds that never have rows.
 _SILENT: Final = CONTROL | {"set", "reset", "listen", "notify", "unlisten", "prepare", "declare", "deallocate",
                             "discard", "close", "ddl", "copy", "lock", "truncate", "do"}
+_TIMED: Final = ("sql:set", TIMEOUT)
 H: Final = 0x48                       # Flush
 X: Final = 0x58                       # Terminate
 F: Final = 0x46                       # FunctionCall
@@ -162,6 +165,20 @@ class Questions:
             state.expect(S).hidden = True
         state.stale, state.said = False, b""
 
+    def _ask_timeout(self, verdict: Verdict) -> None:
+        """Before a hold, which statement_timeout ends, in a session that has set it: nothing else waits for it."""
+        state = self._state
+        known, state.timeout_known = state.timeout_known, False
+        if known or not state.timed or verdict.decision.outcome != HOLD or state.status == "E":
+            return
+        if state.refused is not None or self._passage.approved:
+            return
+        if state.expected:
+            raise Wait("answers")
+        self._ask_meaning()
+        state.timeout_known = True
+        raise Wait("meaning")
+
     def _settle_open(self) -> None:
         """Before what is not of the extended protocol: an open batch has been answered."""
         if self._state.open and self._state.expected:
@@ -177,6 +194,7 @@ class Questions:
         self._ready()
         text = whole[start + 5:end - 1]
         verdict = self._passage.whole_string(self._passage.verdict(text))
+        self._ask_timeout(verdict)
         ticket = self._passage.admit("query", verdict, b"", True)
         if ticket is None:
             return
@@ -192,6 +210,7 @@ class Questions:
 
     def _set_barrier(self, expectation: Expectation, verdict: Verdict) -> None:
         studied = verdict.studied
+        self._state.timed = self._state.timed or _TIMED in studied.named
         if studied.barrier or studied.names or (self._state.dirty and studied.ends):
             expectation.barrier = True
             self._state.barriers += 1
@@ -254,6 +273,7 @@ class Questions:
         found = self._passage.verdict(prepared.text)
         verdict = self._passage.bound(prepared, found)
         parameters = render_parameters(bind, verdict)
+        self._ask_timeout(verdict)
         ticket = self._passage.admit("bind", verdict, parameters, False, bind, prepared.types)
         if ticket is None:
             return
@@ -302,6 +322,7 @@ class Questions:
         if portal.verdict.gate != state.context.gate.version:
             portal.verdict = state.judge.decide(portal.verdict.studied, bool(portal.ticket))
         verdict = portal.verdict
+        self._ask_timeout(verdict)
         ticket = self._passage.admit("execute", verdict, portal.parameters, False)
         if ticket is None:
             return

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-TIMEOUT: Final = "statement_timeout"  # no text means anything else by it, but it ends a hold: asked like a meaning
+TIMEOUT: Final = "statement_timeout"  # no text means anything else by it; it ends a hold
 
 # Given at startup or by SET, without meaning for policy; everything else needs `sql:set` on that Setting.
 STARTUP: Final = frozenset((
@@ -19,7 +19,7 @@ STARTUP: Final = frozenset((
     "tcp_keepalives_count", "tcp_user_timeout",
 ))
 # Nothing that they may be set to changes what a later text means.
-_WITHOUT_MEANING: Final = (STARTUP - {"search_path", TIMEOUT}) | {
+_WITHOUT_MEANING: Final = (STARTUP - {"search_path"}) | {
     "transaction_isolation", "transaction_read_only", "transaction_deferrable", "session characteristics",
     "transaction_snapshot", "enable_seqscan", "enable_indexscan", "enable_bitmapscan", "enable_hashjoin",
     "enable_mergejoin", "enable_nestloop", "enable_sort", "xmloption", "quote_all_identifiers", "check_function_bodies",

@@ -40,6 +40,8 @@ class State:
         self.late = b""                        # a notice that waits for the end of a message to the client
         self.orders: list[Command] = []
         self.timeout = 0                       # milliseconds of statement_timeout
+        self.timed = False                     # this session has set it: it is asked for before a hold
+        self.timeout_known = False             # it was, for the message at the head of the inbox
         self.learn(first)
 
     def expect(self, kind: int) -> Expectation:

@@ -12,12 +12,16 @@ from enforcer.protocols.postgresql.plan import CALLS, LINES, plan_statements, re
 from enforcer.words import inputs
 from enforcer.words.commands import Explain, Hold
 
+DATABASE = "plans"                    # in which nobody else makes functions
+TABLES = """CREATE SCHEMA other; CREATE TABLE t (id int PRIMARY KEY, note text);
+INSERT INTO t SELECT n, 'note ' || n FROM generate_series(1, 20) AS n; CREATE TABLE other.t (id int, note text);
+CREATE TABLE people (id int PRIMARY KEY, name text, email text)"""
 HELD = {("sql:delete", "t"), ("sql:update", "t"), ("sql:select", "t"), ("sql:insert", "t"), ("sql:call", "*"),
         ("sql:delete", "people")}
 
 
 def held(port: int, *messages: bytes, before: tuple[str, ...] = (), labels: tuple[ColumnLabel, ...] = ()) -> Hold:
-    session = Pump(port, "app", "shop", TableGate(hold=set()), labels=labels)
+    session = Pump(port, "app", DATABASE, TableGate(hold=set()), labels=labels)
     try:
         for text in before:
             session.talk(query(text))
@@ -32,7 +36,7 @@ def held(port: int, *messages: bytes, before: tuple[str, ...] = (), labels: tupl
 
 def read(port: int, explain: Explain) -> tuple[str, int]:
     return read_plan(
-        host="127.0.0.1", port=port, credential=Credential("app"), database="shop", ssl_context=None, explain=explain)
+        host="127.0.0.1", port=port, credential=Credential("app"), database=DATABASE, ssl_context=None, explain=explain)
 
 
 def plan(port: int, *messages: bytes, **more: object) -> tuple[str, int]:
@@ -41,9 +45,21 @@ def plan(port: int, *messages: bytes, **more: object) -> tuple[str, int]:
     return read(port, hold.explain)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def database(port: int) -> Iterator[None]:
+    server = Direct(port, "postgres", "postgres")
+    server.talk(query(f"CREATE DATABASE {DATABASE} OWNER app"))
+    made = Direct(port, "app", DATABASE)
+    made.talk(query(TABLES))
+    made.close()
+    yield
+    server.talk(query(f"DROP DATABASE {DATABASE} WITH (FORCE)"))
+    server.close()
+
+
 @pytest.fixture
 def owner(port: int) -> Iterator[Direct]:
-    made = Direct(port, "app", "shop")
+    made = Direct(port, "app", DATABASE)
     yield made
     made.close()
 

@@ -45,8 +45,7 @@ def test_a_reason_names_the_setting() -> None:
 
 
 def test_what_gives_names_their_meaning() -> None:
-    for name in ("search_path", "ROLE", "session_authorization", "session_replication_role", "plan", "all",
-                 "statement_timeout"):        # no name means anything else by it, but it ends a hold
+    for name in ("search_path", "ROLE", "session_authorization", "session_replication_role", "plan", "all"):
         assert settings.has_meaning(name), name
-    for name in ("DateStyle", "application_name", "app.user", "client_encoding"):
+    for name in ("statement_timeout", "DateStyle", "application_name", "app.user", "client_encoding"):
         assert not settings.has_meaning(name), name
