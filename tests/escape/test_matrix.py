@@ -34,7 +34,7 @@ from agent.techniques import TECHNIQUES, Where
 ROWS = read_rows()
 PYTHON = "/usr/bin/python3"
 EVERY_CONTROL = "WEIR_EVERY_CONTROL" in os.environ      # in tests/vm, whose kernel has what others lack
-TIMES = 400 if EVERY_CONTROL else 40     # and whose processor is emulated: what looks every second looks less often
+TIMES = 200 if EVERY_CONTROL else 40     # and whose processor is emulated: what looks every second looks less often
 EVERY_ROOT = "WEIR_EVERY_ROOT" in os.environ      # everything as mapped root too, in each state: in test-all
 EVERY_NETWORK = "WEIR_EVERY_NETWORK" in os.environ      # the same for a network of its own; else a part, in one state
 ROOT, OWN = "root-", "own-"           # before a state: as mapped root; in a network of its own
