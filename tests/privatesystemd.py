@@ -1,5 +1,6 @@
 """A `systemd --user` of the test's own, with a bus of its own: what systemd says of units, on a host that another init
 runs.  It starts nothing but itself.  /run is its own, for it asks there whether systemd runs the host (sd_booted(3)).
+So is its cgroup: it takes all below for its own, and removes what is empty.
 """
 from __future__ import annotations
 
@@ -14,9 +15,14 @@ from pathlib import Path
 
 from lab.hosts import wait_until
 
+from agent import cgroups
+from agent.layout import cgroup_root
+
 PROGRAM = "/lib/systemd/systemd"
 SECONDS = 20.0
 _START = f"""
+set -e
+echo 0 >"$CGROUP/cgroup.procs"
 mount --make-rprivate / && mount -t tmpfs none /run && mkdir -p /run/systemd/system
 exec setpriv --pdeathsig TERM {PROGRAM} --user --unit=weirtest.target
 """
@@ -69,6 +75,7 @@ class PrivateSystemd:
 @contextmanager
 def private_systemd() -> Iterator[PrivateSystemd]:
     base = Path(tempfile.mkdtemp(prefix="weir-systemd-", dir="/var/tmp"))     # names of sockets are short
+    cgroup = Path(tempfile.mkdtemp(prefix="wt-systemd-", dir=cgroup_root()))
     try:
         units, runtime = base / "units", base / "run"
         units.mkdir()
@@ -79,7 +86,7 @@ def private_systemd() -> Iterator[PrivateSystemd]:
         process = subprocess.Popen(
             ["unshare", "--mount", "sh", "-c", _START], cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={"PATH": os.environ["PATH"], "HOME": str(base), "XDG_RUNTIME_DIR": str(runtime),
-                 "SYSTEMD_UNIT_PATH": f"{units}:"})
+                 "SYSTEMD_UNIT_PATH": f"{units}:", "CGROUP": str(cgroup)})
         try:
             wait_until("systemd on its bus", made.is_up, SECONDS)
             yield made
@@ -88,3 +95,6 @@ def private_systemd() -> Iterator[PrivateSystemd]:
             process.wait(SECONDS)
     finally:
         shutil.rmtree(base)
+        cgroups.kill(cgroup)
+        wait_until("it is empty", lambda: not cgroups.populated(cgroup), SECONDS)
+        cgroups.remove(cgroup)

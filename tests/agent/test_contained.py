@@ -1,7 +1,6 @@
 """The rules in other network namespaces than the host's: put in, looked at, put back."""
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +15,11 @@ from probes.links import PlatformError
 
 pytestmark = pytest.mark.kernel
 NAME = f"wt{os.getpid()}"
-NUMBERS = itertools.count()
 
 
 @pytest.fixture
 def there() -> Iterator[tuple[Contained, Namespace]]:
-    slice_ = cgroups.find_slice(f"{NAME}-{next(NUMBERS)}")     # never the same twice: one was found gone at once
+    slice_ = cgroups.find_slice(NAME)
     slice_.path.mkdir()
     rules = Ruleset(NAME, slice_.nft_path, slice_.level, 15432, ("127.53.53.53", 53), redirect=False)
 

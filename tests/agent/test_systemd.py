@@ -5,6 +5,8 @@ import json
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 from privatesystemd import PrivateSystemd, missing, private_systemd
@@ -12,6 +14,7 @@ from privatesystemd import PrivateSystemd, missing, private_systemd
 from agent import systemd
 from agent.adoptable import PROPERTIES, Unit, object_path
 from agent.dropin import FAMILIES, FILE, Plan, render_dropin, undone
+from agent.layout import cgroup_root
 from agent.objections import made_by_root, read_by_root
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
@@ -180,3 +183,15 @@ def test_without_a_bus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(systemd, "BUS", ("--address=unix:path=/nowhere/bus",))
     with pytest.raises(systemd.SystemdError, match=r"Failed to connect to bus.*apt install dbus"):
         systemd.show(NAME)
+
+
+def test_the_private_one_leaves_cgroups_of_others_alone() -> None:
+    """At its end systemd removes every empty cgroup below the one that it was started in."""
+    other = Path(mkdtemp(prefix="wt-other-", dir=cgroup_root()))
+    try:
+        with private_systemd():
+            pass
+        assert other.exists()
+    finally:
+        if other.exists():
+            other.rmdir()
