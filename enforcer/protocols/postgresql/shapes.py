@@ -1,8 +1,9 @@
 """What tells the same operation, or one of the same shape, in another session: for tickets and for approvals that last.
 
-Exact: every byte of the text, the types and values of its parameters, and what its names mean.  Shape: as hot/shape.py
-takes it, without constants that are operands of operators; and without the values of parameters that stand in such
-places and nowhere else.  What the session has set besides (TimeZone, DateStyle) is in neither.
+Exact: every byte of the text, the types and values of its parameters, and what its names mean.  Shape: without the
+constants and parameters that a column is compared with, by `=`, in a WHERE of which every part must hold: they choose
+which row, and neither how many nor whether the rest counts.  Every other constant stays.  What the session has set
+besides (TimeZone, DateStyle) is in neither.
 """
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from pglast.parser import ParseError, parse_sql_json
 
-from enforcer.hot.shape import strip
+from enforcer.hot.shape import POSITIONS, strip
 from enforcer.protocols.postgresql.messages import Bind
 from enforcer.protocols.postgresql.operations.words import Meaning
 
@@ -31,14 +32,17 @@ def shape(text: bytes, types: tuple[int, ...], bind: Bind | None, meaning: Meani
     if len(text) > LONGEST:
         return b""
     try:
-        tree = _decode(parse_sql_json(text.decode()))
+        tree, gate = (_decode(parse_sql_json(text.decode())) for _ in range(2))
     except (ParseError, ValueError, RecursionError, msgspec.DecodeError):
+        return b""
+    if not strip(gate):
         return b""
     free: set[int] = set()
     fixed: set[int] = set()
-    _sort(tree, free, fixed)
-    if not strip(tree):
-        return b""
+    for statement in tree["stmts"][0]["stmt"].values():
+        _free(statement.get("whereClause"), free)
+    _number(tree, fixed)
+    tree = _placeless(tree)
     values = bind.values if bind is not None else ()
     kept = [(at, value) for at, value in enumerate(values, 1) if at in fixed or at not in free]
     return _digest("shape", _encode(tree), types, (kept, bind.formats if bind is not None else ()), _named(meaning))
@@ -48,20 +52,45 @@ def _named(meaning: Meaning) -> tuple[str, str, tuple[str, ...]]:
     return meaning.database, meaning.role, meaning.schemas
 
 
-def _sort(node: object, free: set[int], fixed: set[int], operand: bool = False) -> None:
-    """Numbers of parameters: which are operands of operators, and which stand elsewhere."""
+def _free(condition: Any, free: set[int]) -> None:
+    """Takes out what chooses a row; numbers of the parameters among it."""
+    if not isinstance(condition, dict):
+        return
+    parts = condition.get("BoolExpr", {})
+    if parts.get("boolop") == "AND_EXPR":
+        for one in parts["args"]:
+            _free(one, free)
+    compared = condition.get("A_Expr", {})
+    if compared.get("kind") != "AEXPR_OP" or [one["String"]["sval"] for one in compared["name"]] != ["="]:
+        return
+    for column, other in (("lexpr", "rexpr"), ("rexpr", "lexpr")):
+        if "ColumnRef" in compared.get(column, {}):
+            operand = compared.get(other, {})
+            if "A_Const" in operand:
+                operand["A_Const"] = sorted(operand["A_Const"].keys() - POSITIONS)
+            elif "ParamRef" in operand:
+                free.add(int(operand["ParamRef"].get("number", 0)))
+                operand["Free"] = operand.pop("ParamRef")
+
+
+def _number(node: object, found: set[int]) -> None:
+    """Of parameters that are left."""
     if isinstance(node, list):
         for one in node:
-            _sort(one, free, fixed)
+            _number(one, found)
     elif isinstance(node, dict):
         for name, below in node.items():
             if name == "ParamRef":
-                (free if operand else fixed).add(int(below.get("number", 0)))
-            elif name == "A_Expr" and isinstance(below, dict) and below.get("kind") == "AEXPR_OP":
-                for part, inner in below.items():
-                    _sort(inner, free, fixed, part in ("lexpr", "rexpr"))
-            else:
-                _sort(below, free, fixed)
+                found.add(int(below.get("number", 0)))
+            _number(below, found)
+
+
+def _placeless(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_placeless(one) for one in node]
+    if isinstance(node, dict):
+        return {name: _placeless(below) for name, below in node.items() if name not in POSITIONS}
+    return node
 
 
 def _digest(*parts: Any) -> bytes:

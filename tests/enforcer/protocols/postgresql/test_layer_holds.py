@@ -267,6 +267,30 @@ def test_shapes(weir: Open) -> None:
     assert len({*filter(None, others)}) == len([*filter(None, others)])
 
 
+@pytest.mark.parametrize(("one", "other"), [
+    ("id < 5", "id < 99999999"), ("id = 5 AND 1 = 2", "id = 5 AND 1 = 1"), ("false OR 1 = 2", "false OR 1 = 1"),
+    ("id = 5 OR id = 6", "id = 5 OR id = 7"), ("NOT id = 5", "NOT id = 6"), ("id <> 5", "id <> 6"),
+    ("id + 0 = 5", "id + 1 = 5"), ("id = 5 + 1", "id = 5 + 2"),
+    ("id IN (SELECT 0 + 1)", "id IN (SELECT 0 + 2)"), ("id IN (SELECT id FROM t LIMIT 1 + 0)",
+                                                         "id IN (SELECT id FROM t LIMIT 1 + 9)"),
+])
+def test_what_decides_how_many_rows_is_of_the_shape(weir: Open, one: str, other: str) -> None:
+    """An approval of what changes nothing is none of what empties the table."""
+    session = weir("reuse=shape:30m")
+    first, second = (asked(session, query(f"DELETE FROM t WHERE {text}")) for text in (one, other))
+    assert first.exact != second.exact
+    assert first.shape != second.shape or not first.shape
+    bind_one, bind_other = (asked(session, bound("DELETE FROM t WHERE id < $1", value)) for value in ("-5", "5"))
+    assert bind_one.shape != bind_other.shape
+
+
+def test_what_chooses_a_row_is_not(weir: Open) -> None:
+    session = weir("reuse=shape:30m")
+    first, second = (asked(session, query(f"DELETE FROM t WHERE {one} AND note = {two} AND id > -9")) for one, two in (
+        ("id = -5", "'a'"), ("id = -6", "'b'")))
+    assert first.shape == second.shape != b""
+
+
 def test_parameters_of_a_shape_are_free_only_as_operands(weir: Open) -> None:
     session = weir("reuse=shape:30m")
     free = "DELETE FROM t WHERE id = $1 AND id < 0"
