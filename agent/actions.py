@@ -217,8 +217,8 @@ class Questions:
 
         try:
             error = (await self._agent.enforcer.channel.ask(make, messages.HoldDecided, DECIDED)).error
-        except ChannelError as reason:
-            error = str(reason)
+        except ChannelError as wrong:
+            error = str(wrong)
         answer = "revoke" if isinstance(request, control.Revoke) else "break-glass" if glass else (
             "approve" if approve else "deny")
         self._tell_answer(peer, {

@@ -1,10 +1,13 @@
-"""What a start is given, where many others have it already."""
+"""What a start is given, where many others have it already; what becomes of an answer of an approver's."""
 from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
 
-from agent.actions import Launches
+from agent.actions import Launches, Questions
+from agent.channel import ChannelError
+from agent.contract import control
+from agent.control import Peer
 from agent.networks import MOST
 
 
@@ -15,3 +18,22 @@ def test_a_user_with_most_of_the_networks_leaves_the_last_to_others() -> None:
         owners=SimpleNamespace(find=lambda owner: SimpleNamespace(uid=users[owner]) if owner in users else None))
     assert f"{MOST - 10} of this user's" in Launches(agent)._full(1001)
     assert Launches(agent)._full(1002) == ""
+
+
+class Silent:
+    """An enforcer that does not run."""
+
+    async def ask(self, *question: object) -> object:
+        raise ChannelError("the enforcer is not running")
+
+
+async def test_an_answer_that_reaches_nobody_is_told_and_recorded() -> None:
+    told: list[tuple[str, dict[str, Any]]] = []
+    agent: Any = SimpleNamespace(
+        enforcer=SimpleNamespace(channel=Silent()), config=SimpleNamespace(groups={}),
+        tell=lambda name, detail: told.append((name, detail)))
+    answer = await Questions(agent).decide(control.Decide("abcdefgh", True, "looks right"), Peer(1, 0, 0, ()))
+    assert answer == control.Answered("the enforcer is not running")
+    assert told == [("approval.answered", {
+        "ticket": "abcdefgh", "answer": "approve", "by": "local:root", "reason": "looks right",
+        "error": "the enforcer is not running"})]
