@@ -24,8 +24,9 @@ from agent.config import (
     parse_config,
     parse_groups,
 )
-from agent.credential_check import check_rows, find_account, ownership
+from agent.credential_check import check_rows, ownership
 from agent.fields import ConfigError, Problem, Report
+from agent.layout import find_account
 from agent.processes import ENVIRONMENT, python_module, unprivileged
 
 ROOTS_LIMIT: Final = 1 << 20          # bytes of a tls_ca file: it travels to the enforcer

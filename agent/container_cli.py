@@ -55,9 +55,8 @@ def _load(file: str) -> Config:
 
 
 def _workload(config: Config, name: str) -> Workload:
-    for one in config.workloads:
-        if one.name == name:
-            return one
+    if (found := config.workload(name)) is not None:
+        return found
     raise click.ClickException(f"there is no workload {name!r}")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from agent import rooted
 from agent.credential_table import PARTS, CredentialRow
 from agent.fields import Report
+from agent.layout import find_account
 from agent.positions import Path as Place
 from agent.unit_credentials import VARIABLE, open_credential
 
@@ -69,13 +70,6 @@ def _wrong_helper(user: str, own: Collection[str], crews: Collection[str]) -> st
         who = "a workload's" if user in crews or uids[account.pw_uid] in crews else "Weir's own"
         return f"{user} is {who} user, whose processes could read the secret; one of the helper's own would be right"
     return ""
-
-
-def find_account(user: str) -> pwd.struct_passwd | None:
-    try:
-        return pwd.getpwnam(user)
-    except KeyError:
-        return None
 
 
 def check_secret(file: Path) -> str:

@@ -26,7 +26,6 @@ class CredentialRow(msgspec.Struct, frozen=True):
     exec: tuple[str, ...] | None = None      # a helper that prints it
     exec_user: str | None = None
     exec_timeout: int = 5             # seconds
-
     certificate: str | None = None    # ISSUE: Weir's own authority makes it
 
     def has(self, part: str) -> bool:

@@ -18,7 +18,7 @@ import msgspec
 
 from agent import landlock, procfs, sharing, sockdiag
 from agent.config import DNS_PORT, LISTEN, Config
-from agent.layout import CGROUPS, LayoutError, cgroup_root, find_accounts
+from agent.layout import CGROUPS, LayoutError, cgroup_root, find_account, find_accounts
 from probes import abi, lsm
 
 OLDEST: Final = (6, 1)                # Debian 12
@@ -202,7 +202,7 @@ def disk(config: Config | None) -> Finding:
 
 def users(config: Config | None) -> Finding:
     if config is None:
-        missing = [name for name in ("weir", "weir-audit") if not _user(name)]
+        missing = [name for name in ("weir", "weir-audit") if find_account(name) is None]
         if missing:
             return Finding("", FAIL, f"no user {' and '.join(missing)}", "./bootstrap install makes them")
         return Finding("", OK, "weir, weir-audit")
@@ -226,14 +226,6 @@ def units(config: Config | None) -> Finding:
     if config is not None and (found := list(state_of_units(config))):
         return Finding("", WARN, "; ".join(found), "weir adopt UNIT")
     return Finding("", OK, ", ".join(wanted) if wanted else "none is a workload")
-
-
-def _user(name: str) -> bool:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
 
 
 def workloads(config: Config | None) -> Finding:

@@ -29,6 +29,7 @@ USER_LIMIT: Final = 256               # characters
 GONE: Final = 5.0                     # seconds that killed processes may take to go
 _CHUNK: Final = 1 << 16
 
+
 class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a helper prints."""
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from agent.contract.credential import Credential
 from agent.secrets import SecretError
@@ -24,6 +24,9 @@ class Fetched:
         return f"Fetched({self.credential!r})"
 
 
+Fetch = Callable[[], Coroutine[Any, Any, Fetched]]
+
+
 def keep_until(expires: float) -> float:
     """time.monotonic until which what expires at `expires` (Unix seconds) is used: shortly before."""
     left = expires - time.time()
@@ -38,7 +41,7 @@ class Kept:
         self._running: dict[Hashable, asyncio.Task[Fetched]] = {}
         self._waiting: dict[Hashable, int] = {}
 
-    async def get(self, key: Hashable, fetch: Callable[[], Awaitable[Fetched]], mark: object = None) -> Credential:
+    async def get(self, key: Hashable, fetch: Fetch, mark: object = None) -> Credential:
         """Raises what `fetch` raises, for everybody who waits; SecretError where too many do."""
         known, found = self._kept.get(key, (None, None))
         fresh = found is not None and time.monotonic() < found.until and found.credential.lasts(time.time())
@@ -54,11 +57,8 @@ class Kept:
             if not self._waiting[key]:
                 del self._waiting[key]
 
-    def _start(self, key: Hashable, fetch: Callable[[], Awaitable[Fetched]], mark: object) -> asyncio.Task[Fetched]:
+    def _start(self, key: Hashable, fetch: Fetch, mark: object) -> asyncio.Task[Fetched]:
         self._kept.pop(key, None)
-
-        async def fetching() -> Fetched:
-            return await fetch()
 
         def done(task: asyncio.Task[Fetched]) -> None:
             if self._running.get(key) is task:
@@ -66,7 +66,7 @@ class Kept:
                 if not task.cancelled() and task.exception() is None and task.result().until:
                     self._kept[key] = mark, task.result()
 
-        task = self._running[key] = asyncio.get_running_loop().create_task(fetching())
+        task = self._running[key] = asyncio.get_running_loop().create_task(fetch())
         task.add_done_callback(done)
         return task
 

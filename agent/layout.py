@@ -54,6 +54,13 @@ def bound(path: Path) -> Path:
     return path.with_name(f".{path.name}.new")
 
 
+def find_account(user: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        return None
+
+
 def find_accounts(config: Config) -> Accounts:
     runtime = config.runtime
     try:

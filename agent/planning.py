@@ -23,6 +23,7 @@ from agent import local, rooted
 from agent.adoptable import Unit
 from agent.config import Config, Workload
 from agent.dropin import Plan, families, shows
+from agent.layout import find_account
 from agent.rooted import NotRooted
 from agent.trust import INSIDE, SYSTEM_BUNDLE
 from agent.workloads import TRUST_VARIABLES, expand, shown_socket
@@ -78,12 +79,7 @@ def plan_unit(config: Config, workload: Workload, name: str, unit: Unit) -> Plan
 
 
 def _account(unit: Unit) -> pwd.struct_passwd | None:
-    if unit.dynamic:
-        return None
-    try:
-        return pwd.getpwnam(unit["User"])
-    except KeyError:
-        return None
+    return None if unit.dynamic else find_account(unit["User"])
 
 
 def _notifies(unit: Unit) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.config import Config, Workload
+from agent.layout import find_account
 from agent.owners import Owners, Start
 from agent.workloads import expand
 
@@ -79,7 +80,7 @@ def configured(config: Config, workload: Workload, user: str) -> Iterator[Weakne
 
 def writable(workload: Workload, user: str) -> Iterator[Weakness]:
     """Directories of the workload that somebody else may write, as they are now."""
-    account = _account(user)
+    account = find_account(user)
     for path in _directories(workload, user) if account else ():
         if account and (why := _open(Path(os.path.realpath(path)), account)):
             yield Weakness(f"directory {path}", f"{path}: {why}",
@@ -140,14 +141,8 @@ def _name(uid: int) -> str:
     return f"uid {uid}"
 
 
-def _account(user: str) -> pwd.struct_passwd | None:
-    with suppress(KeyError):
-        return pwd.getpwnam(user)
-    return None
-
-
 def _directories(workload: Workload, user: str) -> tuple[str, ...]:
-    account = _account(user)
+    account = find_account(user)
     return expand(workload.directories, account.pw_dir) if account else ()
 
 

@@ -201,7 +201,8 @@ class Agent:
 
     def _with_tickets(self, message: messages.Configure) -> messages.Configure:
         """Of an enforcer that starts; a later one does not look at them."""
-        return msgspec.structs.replace(message, approval_key=self._approval_key, kept=self.tickets.kept())
+        kept = () if self.enforcer.up else self.tickets.kept()
+        return msgspec.structs.replace(message, approval_key=self._approval_key, kept=kept)
 
     async def _end(self) -> None:
         """In order, as far as the start came; everything that was said lies in the recording at the end."""

@@ -99,7 +99,7 @@ class Enforcer:
         try:
             self._check(message)
             gate = self._load(message)
-            self._open_journal(message)
+            self._open_journal(message, gate)
         except ConfigError as error:
             return str(error)
         except RecordingError as error:
@@ -143,7 +143,7 @@ class Enforcer:
             self._gate.replace(policies)
         return self._gate
 
-    def _open_journal(self, message: Configure) -> None:
+    def _open_journal(self, message: Configure, gate: CedarGate) -> None:
         if self._journal is not None:
             return
         journal = JournalWriter(
@@ -154,7 +154,7 @@ class Enforcer:
         edge.keeper = Keeper(self._loop, self.channel.keep)
         edge.holds = Holds(
             clock.now, clock.monotonic, os.urandom, edge.answer_hold, edge.hold_changed, edge.keeper.keep,
-            message.approval_key, self._gate.elevate if self._gate else lambda pairs: None)
+            message.approval_key, gate.elevate)
         edge.holds.restore(message.kept)
         edge.catalogues, edge.plans = Catalogues(edge), Plans(edge)
         self._journal = Path(message.journal)

@@ -43,6 +43,11 @@ class Asked(msgspec.Struct, frozen=True):
         return self.view.form == ELEVATION or self.reuse != ONCE
 
     @property
+    def approver(self) -> str:
+        """Whose yes was the last; empty: nobody's."""
+        return self.assents[-1].by if self.assents else ""
+
+    @property
     def waits(self) -> bool:
         return self.view.state == PENDING
 

@@ -70,9 +70,8 @@ class Holds:
         self._forget_granted(context.session)
         if not command.terms:
             return _refusal(command, "its rule names nobody who could be asked")
-        for terms in command.terms:
-            if terms.hours is not None and not is_within(terms.hours, self._now()):
-                return self._outside(context, command, terms)
+        if (shut := self._shut(command.terms)) is not None:
+            return self._outside(context, command, *shut)
         reused = self._reused(context, command)
         if reused is not None:
             return reused
@@ -95,10 +94,14 @@ class Holds:
             view, command.terms, bound, since + within * NANO, since, command.operation, reuse=kind,
             bound=binding.bind_reuse(self._key, context, command, kind))
 
-    def _outside(self, context: Context, command: Hold, terms: HoldTerms) -> HoldAnswered:
+    def _shut(self, terms: Iterable[HoldTerms]) -> tuple[str, str] | None:
+        """The first rule that lets nobody be asked now, and when it does."""
+        return next(((one.rule, one.hours.text) for one in terms
+                     if one.hours is not None and not is_within(one.hours, self._now())), None)
+
+    def _outside(self, context: Context, command: Hold, rule: str, hours: str) -> HoldAnswered:
         asked = self._make(context, command, HOLD)
-        said = terms.hours.text if terms.hours is not None else ""
-        reason = f"approvers of {terms.rule} are asked {said} only"
+        reason = f"approvers of {rule} are asked {hours} only"
         self._tell(_moved(asked, DENIED), "", reason, "outside of hours")
         return HoldAnswered(command.operation, DENIED, "", reason, asked.view.ticket)
 
@@ -110,8 +113,7 @@ class Holds:
         if asked is None or not asked.in_force or self._is_late(asked):
             return None
         self._granted[context.session] = asked.view.ticket
-        by = asked.assents[-1].by if asked.assents else ""
-        return HoldAnswered(command.operation, APPROVED, by, "", asked.view.ticket)
+        return HoldAnswered(command.operation, APPROVED, asked.approver, "", asked.view.ticket)
 
     def _ticket(self, context: Context, command: Hold) -> HoldAnswered | None:
         bound = binding.bind_ticket(self._key, context, command)
@@ -136,7 +138,6 @@ class Holds:
         ticket = asked.view.ticket
         self._shelf.claim(asked)
         self._granted[session] = ticket
-        by = asked.assents[-1].by if asked.assents else ""
 
         def done(error: str) -> None:
             if error:
@@ -144,7 +145,7 @@ class Holds:
                 self._answer(session, HoldAnswered(operation, DENIED, "", "its ticket could not be marked as used",
                                                    ticket))
             elif self._granted.get(session) == ticket:
-                self._answer(session, HoldAnswered(operation, APPROVED, by, "", ticket))
+                self._answer(session, HoldAnswered(operation, APPROVED, asked.approver, "", ticket))
 
         self._keep_as(ticket, b"", done)
 
@@ -189,9 +190,8 @@ class Holds:
         """A person's request: (ticket, ""), or why not.  Without terms policy permits it: it is in force at once."""
         if full := self._full(subject):
             return "", full
-        late = next((one.hours for one in terms if one.hours and not is_within(one.hours, self._now())), None)
-        if late is not None:
-            return "", f"approvers are asked {late.text} only"
+        if (shut := self._shut(terms)) is not None:
+            return "", f"approvers are asked {shut[1]} only"
         if any(one.view.form == ELEVATION and (one.view.subject, one.view.target) == (subject, target)
                for one in self._shelf):
             return "", f"{subject} has asked for, or has, an elevation for {target} already"
@@ -263,7 +263,7 @@ class Holds:
     def expire(self) -> None:
         """Deny what nobody answered in time, end what was in force for a while, escalate; on the monotonic clock, so
         that a stepped clock changes nothing."""
-        for asked in tuple(self._shelf):
+        for asked in self._shelf:
             if self._is_late(asked):
                 late = "nobody answered in time" if asked.waits else "its time is over"
                 self._end(asked, LAPSE, "", late)

@@ -23,7 +23,6 @@ LOG = logging.getLogger("weir.channel")
 WHOIS: Final = 5.0                    # seconds
 CREDENTIAL: Final = 40.0              # seconds: a helper of the operator's may take 30
 RECORDED: Final = 5.0                 # seconds
-
 KEPT: Final = 10.0                    # seconds
 
 _Answer = (messages.WhoisAnswer | messages.CredentialAnswer | messages.AskerAnswer | messages.NameRecorded

@@ -53,8 +53,7 @@ def history(ticket: str, directory: Path, as_json: bool, last: int) -> None:
 
     For members of the auditors' group, without root."""
     with reading(directory, "read", {"what": "approvals", "ticket": ticket[:100]}) as reader:
-        found = list(tell(reader, ticket))
-        found = found[-last:] if last > 0 else found
+        found = list(tell(reader, ticket, last))
         if as_json:
             click.echo(msgspec.json.encode(found).decode())
             return
@@ -66,9 +65,9 @@ def history(ticket: str, directory: Path, as_json: bool, last: int) -> None:
                 _console().print(line, soft_wrap=True)
 
 
-def tell(reader: Reader, ticket: str = "") -> Iterator[Told]:
-    """In the order in which they were asked.  Tickets are drawn at random: two of one name are years apart, and are
-    told from each other by what ends the first."""
+def tell(reader: Reader, ticket: str = "", last: int = 0) -> Iterator[Told]:
+    """The newest (0: all), in the order in which they were asked.  Tickets are drawn at random: two of one name are
+    years apart, and are told from each other by what ends the first."""
     every: list[list[tuple[int, Any]]] = []
     open_: dict[str, list[tuple[int, Any]]] = {}
     for db in reader.dbs:
@@ -81,7 +80,7 @@ def tell(reader: Reader, ticket: str = "") -> Iterator[Told]:
                 open_[event.ticket] = []
                 every.append(open_[event.ticket])
             open_[event.ticket].append((row[0], event))
-    for steps in every:
+    for steps in every[-max(last, 0):]:
         yield _told(reader, steps)
 
 

@@ -32,7 +32,8 @@ def shape(text: bytes, types: tuple[int, ...], bind: Bind | None, meaning: Meani
     if len(text) > LONGEST:
         return b""
     try:
-        tree, gate = (_decode(parse_sql_json(text.decode())) for _ in range(2))
+        parsed = parse_sql_json(text.decode())
+        tree, gate = _decode(parsed), _decode(parsed)
     except (ParseError, ValueError, RecursionError, msgspec.DecodeError):
         return b""
     if not strip(gate):

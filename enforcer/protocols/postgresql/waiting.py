@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from enforcer.protocols.postgresql.messages import render_error
+from enforcer.protocols.postgresql.settings import TIMEOUT
 from enforcer.protocols.postgresql.state import State
 from enforcer.words import inputs
 from enforcer.words.commands import CancelHold, StartTimer
@@ -18,8 +19,7 @@ from enforcer.words.commands import CancelHold, StartTimer
 FIRST: Final = 15.0                   # seconds to the second notice; doubled each time
 SELDOM: Final = 300.0                 # seconds between two at most
 NOTICES: Final = 100                  # of one hold
-AGAIN: Final = "held"                 # timers
-TIMEOUT: Final = "statement_timeout"
+AGAIN: Final = "held"                 # a timer; the other is named TIMEOUT
 TIMED_OUT: Final = "statement timeout"
 
 
