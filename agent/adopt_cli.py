@@ -39,8 +39,9 @@ class _NotRunning(click.ClickException):
 def adopt(
     context: click.Context, workload: str, running: str | None, dry: bool, undo: bool, as_json: bool, unit: str,
 ) -> None:
-    """Confine a service of systemd's as `weir run` confines a command: write the drop-in, show it, and contain what
-    runs already (root)."""
+    """Confine a service of systemd's as `weir run` a command.
+
+    Write the drop-in, show it, and contain what runs already (root)."""
     context.meta["weir.json"] = as_json
     if undo and dry:
         raise click.UsageError("--undo shows nothing: without --dry-run")

@@ -30,7 +30,7 @@ def missing(config: Config) -> Iterator[str]:
         yield f"{config.directory}/groups.toml puts nobody into a group"
     if not any(_code(text).strip() for text in config.policies.values()):
         yield (f"{config.directory}/policies/*.cedar permit nothing, so every statement is denied; "
-               "packaging/default/policies/examples.cedar shows how")
+               "policies/examples.cedar of packaging/default shows how")
 
 
 def lax(config: Config) -> Iterator[str]:

@@ -15,17 +15,20 @@ from agent.trust import render_certificate
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of PEM.")
 @click.pass_context
 def ca(context: click.Context, target: str, as_json: bool) -> None:
-    """The authority that signs Weir's client certificates for TARGET, for ssl_ca_file of its server: PEM.
+    """The authority of Weir's client certificates for TARGET.
 
-    Made where it is not there yet.  For targets with a credential that says certificate = "issue".  Root only."""
+    As PEM, for ssl_ca_file of its server.  Made where it is not there yet.  For targets with a credential that
+    says certificate = "issue".  Root only."""
     context.meta["weir.json"] = as_json
     try:
         config = load_config(context.obj)
         found = next((one for one in config.targets if one.name == target), None)
         if found is None:
-            raise click.ClickException(f"there is no target {target!r}")
+            names = ", ".join(one.name for one in config.targets) or "none"
+            raise click.ClickException(f"{config.file}: there is no [[target]] {target!r}; there is: {names}")
         if not any(row.certificate for row in found.credentials):
-            raise click.ClickException(f'no credential of target {target} says certificate = "issue"')
+            raise click.ClickException(f'{config.file}: no [[target.credential]] of {target} says '
+                                       'certificate = "issue"')
         config.state.mkdir(mode=0o755, parents=True, exist_ok=True)
         certificate = client_authority(config.state, target).certificate
     except (ConfigError, AuthorityError, ValueError) as wrong:

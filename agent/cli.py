@@ -132,7 +132,9 @@ _NETWORK: Final = click.option(
                      "2 usage.")
 @click.pass_obj
 def agent(file: str) -> None:
-    """Run the agent in the foreground, as root, until `weir stop` or SIGTERM; SIGHUP reloads."""
+    """Run the agent in the foreground, as root.
+
+    Until `weir stop` or SIGTERM; SIGHUP reloads."""
     _isolated(file, "agent")
     from agent.start import start_agent
 
@@ -143,10 +145,10 @@ def agent(file: str) -> None:
 @click.option("--slice", "slice_", default="", help="Refuse where the configuration's slice is not this one.")
 @click.pass_obj
 def guard(file: str, slice_: str) -> None:
-    """Put the block in place and end, as root: crews are cut off until an agent runs.
+    """Put the block in place and end, as root.
 
-    Needs no network, no names and no accounts, and of the configuration only what the block is made by; where that is
-    wrong, the defaults stand.  For weir-guard.service, at boot."""
+    Crews are cut off until an agent runs.  Needs no network, no names and no accounts, and of the configuration
+    only what the block is made by; where that is wrong, the defaults stand.  For weir-guard.service, at boot."""
     _isolated(file, "guard", *(("--slice", slice_) if slice_ else ()))
     from agent.guard import start_guard
 
@@ -202,7 +204,7 @@ def stop(file: str, as_json: bool) -> None:
           "stopped; the block is in place (weir release takes it away)")
 
 
-@weir.command(epilog=EXIT_CODES)
+@weir.command(epilog="Exit codes: 0 released, 1 refused or failed, 2 usage.")
 @click.option("--kill", is_flag=True, help="End what runs in the slice first.")
 @_JSON
 @click.pass_obj
@@ -233,7 +235,9 @@ def release(file: str, kill: bool, as_json: bool) -> None:
 @_JSON
 @click.pass_obj
 def reload(file: str, as_json: bool) -> None:
-    """Take over the changed configuration; where something is wrong the old one stays."""
+    """Take over the changed configuration.
+
+    Where something is wrong the old one stays."""
     _done(_ask(file, control.Reload(), control.Answered, as_json).error, as_json, "the new configuration is in force")
 
 
@@ -241,19 +245,22 @@ def reload(file: str, as_json: bool) -> None:
 @_JSON
 @click.pass_obj
 def check(file: str, as_json: bool) -> None:
-    """Check weir.toml, groups.toml and policies: every error with file, line, field and what would be right.
+    """Check weir.toml, groups.toml and policies.
 
-    Notes say what is allowed but hardly meant, and what is still to be filled in."""
+    Every error with file, line, field and what would be right.  Notes say what is allowed but hardly meant, and
+    what is still to be filled in."""
     from agent import advice
     from agent.adopt import state_of_units
     from agent.check import check_policies, load_config
     from agent.fields import ConfigError
 
     notes: list[str] = []
+    missing: list[str] = []
     try:
         config = load_config(file)
         problems = check_policies(config)
-        notes = [*map(str, advice.notes(config)), *advice.missing(config), *advice.lax(config), *state_of_units(config)]
+        missing = [*advice.missing(config)]
+        notes = [*map(str, advice.notes(config)), *missing, *advice.lax(config), *state_of_units(config)]
     except ConfigError as wrong:
         problems = wrong.problems
     if as_json:
@@ -262,7 +269,8 @@ def check(file: str, as_json: bool) -> None:
     for text in map(str, problems):
         click.echo(screen.safe(text))
     if not problems:
-        click.echo(f"{config.file}: right ({_count(len(config.targets), 'target')}, "
+        verdict = "right, not complete" if missing else "right"
+        click.echo(f"{config.file}: {verdict} ({_count(len(config.targets), 'target')}, "
                    f"{_count(len(config.workloads), 'workload')}, {_count(len(config.policies), 'policy file')})")
     for text in notes:
         click.echo(f"note: {screen.safe(text)}")
@@ -273,7 +281,9 @@ def check(file: str, as_json: bool) -> None:
 @_JSON
 @click.pass_obj
 def doctor(file: str, as_json: bool) -> None:
-    """Whether this host has what Weir needs, and what to do where it does not."""
+    """Whether this host has what Weir needs.
+
+    And what to do where it does not."""
     from agent.check import load_config
     from agent.doctor import FAIL, examine
     from agent.fields import ConfigError
@@ -326,9 +336,10 @@ def selftest(file: str, workload: str, user: str, network: str | None, as_json: 
 @_JSON
 @click.pass_obj
 def request(file: str, target: str, span: str, reason: str, as_json: bool) -> None:
-    """Ask approvers to be elevated for TARGET for a while: policies see it as context.elevated.
+    """Ask approvers to be elevated for TARGET for a while.
 
-    For whoever asks, and what runs as a crew for them; answered like a hold, ended by `weir approvals revoke`."""
+    Policies see it as context.elevated.  For whoever asks, and what runs as a crew for them; answered like a hold,
+    ended by `weir approvals revoke`."""
     seconds = _seconds(span)
     answer = _ask(file, control.Elevate(target, seconds, reason), control.Requested, as_json)
     if answer.error:
@@ -363,7 +374,9 @@ class Approvals(Commands):
 @_JSON
 @click.pass_context
 def approvals(context: click.Context, as_json: bool) -> None:
-    """What waits for people, and what they have let in force: list, approve, deny, revoke, watch, history."""
+    """What waits for people, and what they have let in force.
+
+    Without a command: the list."""
     if context.invoked_subcommand is None:
         _show_holds(context.obj, as_json)
 
@@ -402,7 +415,9 @@ def deny(file: str, ticket: str, reason: str, as_json: bool) -> None:
 @_JSON
 @click.pass_obj
 def break_glass(file: str, ticket: str, reason: str, as_json: bool) -> None:
-    """Let it go through alone, where its rule names a group of yours for that (break-glass=).  It is an alarm."""
+    """Let it go through alone.  It is an alarm.
+
+    Where its rule names a group of yours for that: break-glass=GROUP."""
     _decide(file, control.BreakGlass(ticket, reason), as_json, "approved, and an alarm: weir status shows it")
 
 
@@ -412,7 +427,9 @@ def break_glass(file: str, ticket: str, reason: str, as_json: bool) -> None:
 @_JSON
 @click.pass_obj
 def revoke(file: str, ticket: str, reason: str, as_json: bool) -> None:
-    """Take back what is in force, or was asked for with a ticket: your own, or what you may answer."""
+    """Take back what is in force, or was asked for.
+
+    Your own, or what you may answer."""
     _decide(file, control.Revoke(ticket, reason), as_json, "revoked")
 
 
@@ -420,7 +437,9 @@ def revoke(file: str, ticket: str, reason: str, as_json: bool) -> None:
 @_JSON
 @click.pass_obj
 def watch(file: str, as_json: bool) -> None:
-    """Show each operation when it begins to wait, until ^C; with --json one line each."""
+    """Show each operation when it begins to wait.
+
+    Until ^C; with --json one line each."""
     import msgspec
 
     seen: set[str] = set()

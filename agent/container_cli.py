@@ -27,10 +27,10 @@ from agent.fields import ConfigError
 def container_args(
     context: click.Context, workload: str, user: str, manager: str | None, engine: str, as_json: bool,
 ) -> None:
-    """Arguments with which podman or docker starts a container as WORKLOAD: podman run $(weir container-args WORKLOAD)
-    IMAGE.
+    """What starts a container as WORKLOAD.
 
-    Containers of a host: one of a pod is not supported yet."""
+    Arguments of podman or docker: podman run $(weir container-args WORKLOAD) IMAGE.  Containers of a host: one of
+    a pod is not supported yet."""
     context.meta["weir.json"] = as_json
     config = _load(context.obj)
     chosen = _workload(config, workload)
@@ -57,7 +57,8 @@ def _load(file: str) -> Config:
 def _workload(config: Config, name: str) -> Workload:
     if (found := config.workload(name)) is not None:
         return found
-    raise click.ClickException(f"there is no workload {name!r}")
+    names = ", ".join(one.name for one in config.workloads) or "none"
+    raise click.ClickException(f"{config.file}: there is no [[workload]] {name!r}; there is: {names}")
 
 
 def _account(workload: Workload, user: str) -> pwd.struct_passwd:

@@ -20,6 +20,7 @@ LIST_LIMIT: Final = 1000              # entries of one list
 TEXT_LIMIT: Final = 4096              # characters of one text
 COMMAND_LIMIT: Final = 64             # words of a command
 SOCKET_LIMIT: Final = 107             # bytes of a Unix socket's path
+UNQUOTED: Final = ": write it without quotes"
 OWN_PLACES: Final = ("/run", "/tmp", "/var/tmp")      # noqa: S108  every view has its own, and empty, ones
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -129,8 +130,8 @@ def parse_section(section: Section, raw: Any, path: Path, report: Report) -> Any
         return None
     before = len(report.problems)
     names = {one.name: one.name for one in section.fields} | {one.name: one.written(path) for one in section.children}
-    check_names(raw, names, path, report)
-    values = {one.attribute or one.name: _field(one, raw, path, report) for one in section.fields}
+    meant = check_names(raw, names, path, report)
+    values = {one.attribute or one.name: _field(one, raw, path, report, one.name in meant) for one in section.fields}
     for child in section.children:
         values[child.attribute or child.name] = parse_tables(child, raw, path, report)
     if len(report.problems) != before:
@@ -152,10 +153,11 @@ def parse_tables(section: Section, raw: Mapping[str, Any], path: Path, report: R
     return tuple(one for one in parsed if one is not None)
 
 
-def _field(one: Field, raw: Mapping[str, Any], path: Path, report: Report) -> Any:
+def _field(one: Field, raw: Mapping[str, Any], path: Path, report: Report, misspelt: bool) -> Any:
     if one.name not in raw:
         if one.default is REQUIRED:
-            report.add(path, f"{one.name} is missing: {one.kind.right}")
+            if not misspelt:
+                report.add(path, f"{one.name} is missing: {one.kind.right}")
             return None
         return None if one.default is None else one.kind.parse(one.default)
     try:
@@ -170,20 +172,22 @@ def _enclosing(path: Path) -> Path:
     return path[:-2] if path and isinstance(path[-1], int) else path[:-1]
 
 
-def check_names(raw: Mapping[str, Any], names: Mapping[str, str], path: Path, report: Report) -> None:
-    """Names that are not there.  `names`: each as it is written."""
-    for name in raw:
-        if name not in names:
-            report.add((*path, name), _unknown(name, names, report.homes.get(name, "")))
+def check_names(raw: Mapping[str, Any], names: Mapping[str, str], path: Path, report: Report) -> set[str]:
+    """Names that are not there.  `names`: each as it is written.  Gives those of `names` that were probably meant."""
+    found = [(name, *_unknown(name, names, report.homes.get(name, ""))) for name in raw if name not in names]
+    for name, message, _ in found:
+        report.add((*path, name), message)
+    return {meant for _, _, meant in found}
 
 
-def _unknown(name: str, names: Mapping[str, str], home: str) -> str:
+def _unknown(name: str, names: Mapping[str, str], home: str) -> tuple[str, str]:
+    """What is said, and the name that was meant ("": none is near)."""
     for alike in (0.8, 0.6):
         if near := difflib.get_close_matches(name.lower(), names, 1, alike):
-            return f"is not known; did you mean {names[near[0]]}?"
+            return f"is not known; did you mean {names[near[0]]}?", near[0]
         if home:
-            return f"is not known here; it is {home}"
-    return f"is not known; there are: {', '.join(names.values())}"
+            return f"is not known here; it is {home}", ""
+    return f"is not known; there are: {', '.join(names.values())}", ""
 
 
 def places(sections: Iterable[Section], path: Path = ()) -> dict[str, str]:
@@ -264,14 +268,17 @@ def _home_path(value: Any) -> str:
 
 def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"{_shown(value)} is neither true nor false")
+        raise ValueError(f"{_shown(value)} is neither true nor false"
+                         + (UNQUOTED if value in ("true", "false") else ""))
     return value
 
 
 def _whole(least: int, most: int) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ValueError(f"{_shown(value)} is none")
+            number = isinstance(value, int) and not isinstance(value, bool)
+            raise ValueError(f"{_shown(value)} is {'out of bounds' if number else 'no whole number'}"
+                             + (UNQUOTED if isinstance(value, str) and value.isdecimal() else ""))
         return value
 
     return parse

@@ -32,10 +32,9 @@ class _NotRunning(click.ClickException):
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text; times in nanoseconds UTC.")
 @click.pass_context
 def ledger(context: click.Context, place: Path | None, acknowledge: bool, as_json: bool) -> None:
-    """Connects that the kernel saw x sessions, flows and refusals in the recording: what is accounted for, and what is
-    not.
+    """Connects that the kernel saw, and what accounts for them.
 
-    Without --recording: since the recorder's start."""
+    Sessions, flows and refusals in the recording.  Without --recording: since the recorder's start."""
     context.meta["weir.json"] = as_json
     if acknowledge:
         if place is not None:

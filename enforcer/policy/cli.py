@@ -58,11 +58,13 @@ def _files(directory: Path) -> list[Path]:
         _fail(f"{directory}: {error.strerror}; --policies names another directory")
 
 
-@policy.command()
+@policy.command(epilog="Exit codes: 0 right, 1 not, 2 usage.")
 @_FILES
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False))
 def check(directory: Path, files: tuple[str, ...]) -> None:
-    """Check FILES, or every *.cedar of the directory: grammar, names, holds, schema."""
+    """Check FILES, or every *.cedar of the directory.
+
+    Grammar, names, holds, schema."""
     chosen = list(files) or [str(path) for path in _files(directory)]
     found = check_files(chosen)
     if found:
@@ -73,7 +75,7 @@ def check(directory: Path, files: tuple[str, ...]) -> None:
     click.echo(f"{len(chosen)} {'file is' if len(chosen) == 1 else 'files are'} right")
 
 
-@policy.command("explain")
+@policy.command("explain", epilog="Exit codes: 0 permitted, 1 denied, held or failed, 2 usage.")
 @_FILES
 @click.option("--subject", required=True, help='Who asks, as the recording shows it: "local:ada".')
 @click.option("--group", "groups", multiple=True, help="A group that they are in; may be given again.")
@@ -116,7 +118,7 @@ def _analyse(sql: str, target: str, database: str, schema: str) -> tuple[tuple[R
     return tuple(dict.fromkeys(r for s in analysis.statements for r in s.requests)), analysis.error
 
 
-@policy.command("test")
+@policy.command("test", epilog="Exit codes: 0 as the tables say, 1 not, 2 usage.")
 @_FILES
 @click.argument("tables", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def test_(directory: Path, tables: tuple[Path, ...]) -> None:

@@ -110,7 +110,9 @@ def group() -> None:
 @_JSON
 @click.option("--last", default=50, show_default=True, help="How many, the newest; 0: all.")
 def sessions(directory: Path, as_json: bool, last: int) -> None:
-    """Sessions that were recorded, the newest last; operations are the crew's, without Weir's own."""
+    """Sessions that were recorded, the newest last.
+
+    Operations are the crew's, without Weir's own."""
     with reading(directory, "read", {"what": "sessions"}) as reader:
         found = reader.sessions()[-last:] if last > 0 else reader.sessions()
         if as_json:
@@ -152,7 +154,9 @@ def replay_session(session: str, directory: Path, as_json: bool, speed: float, e
 @_JSON
 @click.option("--last", default=100, show_default=True, help="At most so many, the newest.")
 def search(words: tuple[str, ...], directory: Path, as_json: bool, last: int) -> None:
-    """Operations and refusals that hold every word: in the statement, what it asks for, rules or reasons."""
+    """Operations and refusals that hold every word.
+
+    In the statement, what it asks for, rules or reasons."""
     with reading(directory, "read", {"what": "search", "words": " ".join(words)[:1000]}) as reader:
         found = reader.search(words, last)
         if as_json:
@@ -175,9 +179,10 @@ def egress() -> None:
 @click.option("--workload", default="", help="Of one workload.  Default: of all.")
 @click.pass_context
 def suggest(context: click.Context, directory: Path, as_json: bool, workload: str) -> None:
-    """Draft [[egress]] for what crews reached in the modes record and shadow, where weir.toml does not permit it yet.
+    """Draft [[egress]] for what crews reached.
 
-    Databases that nobody registered, proxies and services of this host are named in comments."""
+    In the modes record and shadow, where weir.toml does not permit it yet.  Databases that nobody registered,
+    proxies and services of this host are named in comments."""
     entries = _egress_entries(str(context.obj))
 
     def permitted(host: str, port: int) -> bool:
@@ -207,7 +212,9 @@ def _egress_entries(file: str) -> list[dict[str, Any]]:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A new file; - for ndjson or csv "
               "to standard output.")
 def export_sessions(directory: Path, chosen: tuple[str, ...], form: str, output: Path) -> None:
-    """Take sessions away: as a SQLite file that verifies by itself, or as NDJSON or CSV."""
+    """Take sessions away, as SQLite, NDJSON or CSV.
+
+    The SQLite file verifies by itself."""
     if form == "sqlite" and not chosen:
         raise click.UsageError("which sessions?  (--session; for everything, take the recording's own files)")
     if form == "sqlite" and str(output) == "-":
@@ -258,9 +265,10 @@ def verify_files(
     context: click.Context, paths: tuple[Path, ...], directory: Path, as_json: bool, keys: tuple[Path, ...],
     expect: tuple[str, ...],
 ) -> None:
-    """Nobody changed the recording: chain, rows, blobs and signatures.  PATHS: files, or a directory of them.
+    """Whether somebody changed the recording.
 
-    weir_verify.py, beside this command's code, does the same with nothing but Python."""
+    Chain, rows, blobs and signatures.  PATHS: files, or a directory of them.  weir_verify.py, beside this
+    command's code, does the same with nothing but Python."""
     places = paths or (directory,)
     for one in places:
         if wrong := unfit(one) if paths and not one.is_dir() else _unreadable(one):
@@ -284,10 +292,11 @@ def verify_files(
 @click.option("--digest", "digests", multiple=True, help="Or blobs by digest, 64 hex digits.")
 @click.option("--reason", required=True, help="For the signed event that stays.")
 def erase(directory: Path, session: str, operation: int, digests: tuple[str, ...], reason: str) -> None:
-    """Erase statements' text, parameters and payload for good; root or the recorder's user only.
+    """Erase what statements said, for good.
 
-    The chain holds salted digests, so the recording still verifies; a signed event says who, when and why.  Texts that
-    other events share are erased for them as well."""
+    Text, parameters and payload; root or the recorder's user only.  The chain holds salted digests, so the
+    recording still verifies; a signed event says who, when and why.  Texts that other events share are erased for
+    them as well."""
     if bool(session) == bool(digests):
         raise click.UsageError("either --session or --digest")
     if directory.is_file():

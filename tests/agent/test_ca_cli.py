@@ -62,7 +62,8 @@ def test_the_same_each_time(config: Path) -> None:
 
 
 @pytest.mark.parametrize(("target", "wanted"), [
-    ("nowhere", "there is no target 'nowhere'"), ("other", 'no credential of target other says certificate = "issue"'),
+    ("nowhere", "weir.toml: there is no [[target]] 'nowhere'; there is: orders, other"),
+    ("other", 'weir.toml: no [[target.credential]] of other says certificate = "issue"'),
 ])
 def test_refused(config: Path, target: str, wanted: str) -> None:
     code, said = run(config, target)

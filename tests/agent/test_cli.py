@@ -7,13 +7,15 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from rich.console import Console
 from sources import copy_sources, open_way
 
-from agent import doctor, screen
+from agent import cli, doctor, screen
 from agent.contract import control
 from agent.contract.control import ServiceView, Status, TargetView, WorkloadView
 from agent.contract.messages import HoldView, SessionView
@@ -74,19 +76,52 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
     assert "3 not running" in " ".join(weir("status", "--help").stdout.split())
 
 
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Group]]:
+    """Every command, and the group that lists it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        yield (*path, name), group
+        one = group.get_command(context, name)
+        if isinstance(one, click.Group):
+            yield from commands(one, (*path, name))
+
+
+COMMANDS = pytest.mark.parametrize(
+    ("path", "group"), [pytest.param(*one, id=" ".join(one[0])) for one in commands(cli.weir)])
+
+
+@COMMANDS
+def test_a_summary_is_whole_at_80_columns(path: tuple[str, ...], group: click.Group) -> None:
+    listed = click.Context(group, terminal_width=80).get_help()
+    [line] = re.findall(rf"(?m)^  {path[-1]} +.*$", listed)
+    assert not line.endswith("..."), line
+
+
+@COMMANDS
+def test_a_command_says_its_exit_codes(path: tuple[str, ...], group: click.Group) -> None:
+    command = group.get_command(click.Context(group), path[-1])
+    assert command is not None
+    assert "Exit codes: " in command.get_help(click.Context(command))
+
+
 def test_check(file: Path) -> None:
     done = weir("--config", str(file), "check")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "right (0 targets" in done.stdout
+    assert "right, not complete (0 targets" in done.stdout
     assert "note: no [[target]]: name your database" in done.stdout
     answer = json.loads(weir("--config", str(file), "check", "--json").stdout)
     assert (answer["right"], answer["problems"], len(answer["notes"])) == (True, [], 5)
     file.write_text(file.read_text() + "[enforcer]\nport = 1\n")
     done = weir("--config", str(file), "check")
     assert done.returncode == 1
-    assert f"{file}:8: enforcer.port: 1 is none" in done.stdout
+    assert f"{file}:8: enforcer.port: 1 is out of bounds" in done.stdout
     [problem] = json.loads(weir("--config", str(file), "check", "--json").stdout)["problems"]
     assert (problem["line"], problem["field"]) == (8, "enforcer.port")
+
+
+def test_container_args_says_where_the_workload_is_missing(file: Path) -> None:
+    done = weir("--config", str(file), "container-args", "mine")
+    assert (done.returncode, done.stderr) == (1, f"weir: {file}: there is no [[workload]] 'mine'; there is: none\n")
 
 
 def test_a_broken_file_leads_to_the_same_agent(file: Path) -> None:

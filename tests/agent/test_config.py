@@ -182,18 +182,20 @@ CREDENTIAL = '[[target.credential]]\nuser = "u"\npassword_file = "/etc/p"\n'
     (TARGET + CREDENTIAL + "hosts = ['x']", ":9: target[1].credential[1].hosts: is not known here; it is a field of "),
     (TARGET + CREDENTIAL + "[[target.label]]\nLabel = 'x'", ":10: target[1].label[1].Label: is not known; did you me"),
     ("[enforcer]\nmax-sessions = 1", "weir.toml:2: enforcer.max-sessions: is not known; did you mean max_sessions?"),
-    ("[enforcer]\nport.x = 1", "weir.toml:2: enforcer.port: {'x': 1} is none"),
+    ("[enforcer]\nport.x = 1", "weir.toml:2: enforcer.port: {'x': 1} is no whole number"),
     ("[[workload]]\nuser = ['x']", "weir.toml:2: workload[1].user: is not known; did you mean users?"),
     ("[[egress]]\nhosts = ['x']", "weir.toml:2: egress[1].hosts: is not known here; it is a field of [[target]]"),
     ("[[runtime]]", "weir.toml:1: runtime: is a table: write [runtime]"),
     ("[dns]\nresolver = 'dns.example'", "dns.resolver: 'dns.example' is not an address"),
-    ("[dns]\nresolver = '10.0.0.1:99999'", "99999 is none"),
+    ("[dns]\nresolver = '10.0.0.1:99999'", "99999 is out of bounds"),
     ("[nftables]\nredirect = 1", "1 is neither true nor false"),
     ("[recording]\nreserve = '5 kB'", "is not a number with a unit of B, KiB"),
     ("[recording]\njournal_limit = '1KiB'", "is out of bounds"),
     ("[[egress]]\nname = 'a'\naddresses = ['0.0.0.0']\nports = [1]", "is no host's address"),
     ("[[egress]]\nname = 'a'\naddresses = ['1.2.3.4', '::ffff:1.2.3.4']\nports = [1]", "names the same twice"),
-    ("[[egress]]\nname = 'a'\naddresses = ['1.2.3.4']\nports = [0]", "0 is none"),
+    ("[[egress]]\nname = 'a'\naddresses = ['1.2.3.4']\nports = [0]", "0 is out of bounds"),
+    ("[enforcer]\nport = '15432'", "enforcer.port: '15432' is no whole number: write it without quotes; a whole numb"),
+    ("[nftables]\nredirect = 'true'", "'true' is neither true nor false: write it without quotes"),
     ("[[egress]]\nname = 'a'\naddresses = ['10.0.0.0/8']\nports = [1]", "is a network"),
     *((f"[[egress]]\nname = 'a'\naddresses = ['{wide}']\nports = [1]", "is wider than one owner's names")
       for wide in ("*", "*.", "*.com", "*.co.uk", "*.1.2.3.4", "*x.example.com")),
@@ -246,6 +248,11 @@ CREDENTIAL = '[[target.credential]]\nuser = "u"\npassword_file = "/etc/p"\n'
 ])
 def test_what_is_wrong_is_named(text: str, wanted: str) -> None:
     assert wanted in "\n".join(errors(text))
+
+
+def test_a_misspelt_name_is_one_error() -> None:
+    [said] = errors(TARGET.replace("port", "prot") + CREDENTIAL)
+    assert "target[1].prot: is not known; did you mean port?" in said
 
 
 def test_errors_of_one_kind_do_not_hide_the_others() -> None:

@@ -353,7 +353,7 @@ def test_reload(steady: Host) -> None:
         steady.write(text.replace("port = 5432", "port = 0"))
         done = steady.weir("reload")
         assert done.returncode == 1
-        assert "target[1].port: 0 is none" in done.stderr
+        assert "target[1].port: 0 is out of bounds" in done.stderr
         steady.write(text.replace('name = "more"', 'name = "less"').replace(f"port = {'{port}'}", "port = 15000"))
         assert "enforcer.port: cannot be changed by a reload" in steady.weir("reload").stderr
         policy = steady.base / "etc" / "policies" / "b.cedar"
