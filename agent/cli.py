@@ -12,7 +12,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
@@ -376,9 +377,16 @@ class Approvals(Commands):
 def approvals(context: click.Context, as_json: bool) -> None:
     """What waits for people, and what they have let in force.
 
-    Without a command: the list."""
-    if context.invoked_subcommand is None:
+    Without a command: the list; on a terminal as it changes, with a key for each answer."""
+    if context.invoked_subcommand is not None:
+        return
+    if as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         _show_holds(context.obj, as_json)
+    else:
+        from agent.board_screen import show_board
+
+        with _asking(as_json):
+            show_board(control_path(context.obj))
 
 
 @approvals.command("list", epilog=EXIT_CODES)
@@ -471,16 +479,23 @@ def _decide(file: str, decision: control.Message, as_json: bool, done: str) -> N
 # what they share
 
 
-def _ask(
-    file: str, message: control.Message, wanted: type[Wanted], as_json: bool, until_end: bool = False,
-) -> Wanted:
-    """The answer, or the end with what was wrong."""
+@contextmanager
+def _asking(as_json: bool) -> Iterator[None]:
+    """Ends with what was wrong."""
     try:
-        answer = ask(control_path(file), message, until_end=until_end)
+        yield
     except NotRunning as reason:
         _fail(f"{reason}; start it with: sudo weir agent", NOT_RUNNING, as_json)
     except AskingError as reason:
         _fail(str(reason), FAILED, as_json)
+
+
+def _ask(
+    file: str, message: control.Message, wanted: type[Wanted], as_json: bool, until_end: bool = False,
+) -> Wanted:
+    """The answer, or the end with what was wrong."""
+    with _asking(as_json):
+        answer = ask(control_path(file), message, until_end=until_end)
     if not isinstance(answer, wanted):
         _fail(_text(answer), FAILED, as_json)
     return answer

@@ -116,7 +116,7 @@ def _section(name: str, rows: Sequence[tuple[str, str]]) -> Iterable[RenderableT
     return [Text(name, style="bold"), _rows(rows)] if rows else []
 
 
-def _rows(rows: Sequence[tuple[str, str]]) -> RenderableType:
+def _rows(rows: Sequence[tuple[str, str]]) -> Text:
     """Each value beside its name, further lines of it below; long ones are left to the terminal."""
     width = max(len(name) for name, _ in rows)
     text = Text()
@@ -146,12 +146,14 @@ def render_holds(holds: Sequence[HoldView]) -> RenderableType:
     parts: list[RenderableType] = []
     if not any(hold.state == "pending" for hold in holds):
         parts.append(Text("nothing waits for an answer"))
-    for hold in holds:
-        pending = hold.state == "pending"
-        parts.append(Text.assemble((hold.ticket, "bold"), f"  {safe(hold.action)}",
-                                   "" if pending else ("  in force", "green")))
-        parts.append(_rows(_hold_rows(hold, pending)))
-    return Group(*parts)
+    return Group(*parts, *map(render_hold, holds))
+
+
+def render_hold(hold: HoldView) -> Text:
+    """All that an approver is told of it."""
+    pending = hold.state == "pending"
+    head = Text.assemble((hold.ticket, "bold"), f"  {safe(hold.action)}", "" if pending else ("  in force", "green"))
+    return head.append("\n").append_text(_rows(_hold_rows(hold, pending)))
 
 
 def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:

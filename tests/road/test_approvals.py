@@ -2,18 +2,21 @@
 kills, elevation, races.  At each race exactly one outcome, and what it says is what the server did."""
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from clients.test_clients import PYTHON, environment
-from lab.hosts import USER, wait_until
+from lab.hosts import CREW, USER, wait_until
 from lab.lab import Lab
 from lab.weir import APPROVER, AUDITOR, GROUPS, POLICY, Installed, configure, weir
 
@@ -154,6 +157,50 @@ def test_two_approvers_and_who_is_not_one(installed: Installed) -> None:
     assert f"ticket {ticket}" in answers[0].stderr
     assert executed(installed, mark) == 1
     assert states(installed, ticket) == ["pending", "pending", "approved", "used"]
+
+
+@contextmanager
+def live_list(installed: Installed, user: str) -> Iterator[tuple[Callable[[bytes], None], Callable[[str], bool]]]:
+    """`weir approvals` on a terminal: what presses a key, and whether a text has been drawn."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    as_user = ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--"]
+    process = subprocess.Popen(CREW.argv([*as_user, *installed.argv("approvals")]), stdin=theirs, stdout=theirs,
+                               stderr=theirs, cwd="/", env=installed.lab.client_environment({"TERM": "xterm"}))
+    os.close(theirs)
+    os.set_blocking(ours, False)
+    drawn = bytearray()
+
+    def shows(text: str) -> bool:
+        with suppress(BlockingIOError, OSError):          # EIO: it has ended
+            while chunk := os.read(ours, 1 << 16):
+                drawn.extend(chunk)
+        return text.encode() in drawn
+
+    try:
+        yield lambda key: os.write(ours, key) and None, shows
+        wait_until("the end of weir approvals", lambda: shows("") and process.poll() is not None)
+        assert process.returncode == 0, bytes(drawn)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def test_one_key_in_the_live_list(installed: Installed) -> None:
+    mark = "DELETE FROM scratch WHERE id = -31"
+    with live_list(installed, APPROVER) as (press, shows):
+        wait_until("the screen", lambda: shows("nothing waits for an answer"))
+        with asked(installed, mark) as answers:
+            (ticket,) = pending(installed)
+            wait_until("the statement", lambda: shows(mark))
+            assert executed(installed, mark) == 0
+            wait_until("the answer", lambda: press(b"a") or shows(f"{ticket}: approve: done"))
+        assert answers[0].stdout == "DELETE 0\n", answers[0].stderr
+        assert executed(installed, mark) == 1
+        press(b"q")
+    assert shows("\x1b[?1049l"), "the terminal has its own screen again"
+    assert history(installed, ticket)["steps"][-1]["state"] == "used"  # type: ignore[index]
 
 
 def test_the_glass_is_broken_alone_and_seen_until_it_is_acknowledged(installed: Installed) -> None:
