@@ -32,6 +32,9 @@ NOT_FOLLOWED: Final = "not followed"  # more open ones than OPEN, or without a c
 AGAIN: Final = "connected again"      # the same socket: this one had failed
 LOCAL: Final = "at a Unix socket"      # no hook sees those connects: there is nothing that they could be paired with
 BROKEN: Final = "break-glass"         # HoldChanged.note
+STANDING: Final = (words.UNACCOUNTED, words.FOREIGN, words.ACKNOWLEDGED)      # alarms, and the end of them
+BEGIN: Final = 10                     # who has seen an event before this has seen all
+LEAD: Final = 50_000                  # events that an account may come before its connect
 _WEIR: Final = "weir"                 # attribution of what Weir opened itself
 _KINDS: Final = {events.SESSION_OPENED: "session", events.FLOW_OPENED: "flow", events.REFUSED: "refused"}
 _DECIDED: Final = (words.REDIRECTED, words.ELSEWHERE)
@@ -72,6 +75,11 @@ class Book:
         """Recorded before that (CLOCK_BOOTTIME nanoseconds), the oldest first."""
         lines = (line for lines in self._open.values() for line in lines if line.monotonic < before)
         return tuple(islice(lines, most))
+
+    def leave_out(self, before: int) -> None:
+        """Connects of events before this one are not followed."""
+        left = {cookie: [line for line in lines if line.seq >= before] for cookie, lines in self._open.items()}
+        self._open = {cookie: lines for cookie, lines in left.items() if lines}
 
     def age(self) -> None:
         """What is open is of an earlier recorder, perhaps of an earlier boot: its clock says nothing any more."""
@@ -169,6 +177,22 @@ _HOST: Final = {
     words.CONNECT: Book._connect, words.ENDED: Book._ended, words.UNACCOUNTED: Book._unaccounted,
     words.FOREIGN: Book._alarm, words.ACKNOWLEDGED: Book._acknowledged,
 }
+
+
+def resume(seen: Iterable[tuple[int, Any]]) -> Book:
+    """As `reconcile`, of a recording's end, after older alarms: what was open is open again.  A connect among the first
+    is left out where it is open: events come from several journals, so its account may lie before what is seen."""
+    book, first, last = Book(), 0, 0
+    for seq, event in seen:
+        if not first and getattr(event, "name", "") not in STANDING and getattr(event, "note", "") != BROKEN:
+            first = seq
+        last = seq
+        book.see(seq, event)
+    if first > BEGIN:
+        book.leave_out(first + min(LEAD, (last - first) // 4))
+    book.age()
+    book.counts.clear()
+    return book
 
 
 def reconcile(seen: Iterable[tuple[int, Any]]) -> Book:

@@ -28,6 +28,7 @@ _OF_A_SESSION: Final = tuple(
 _DECODERS: Final = {kind: msgspec.msgpack.Decoder(struct).decode for kind, struct in schema.STRUCTS.items()}
 _ERASED: Final = None
 RECENT: Final = 200_000               # events that a recorder looks at when it starts
+ALARMED: Final = 10                   # files before the newest that it looks for alarms in
 FORBIDDEN: Final = "Permission denied; members of the auditors' group (weir-audit) may read it"
 
 
@@ -116,10 +117,26 @@ def ledger_events(dbs: Iterable[sqlite3.Connection], after: int = 0) -> Iterator
 
 def recent_events(newest: sqlite3.Connection, before: list[Path]) -> Iterator[tuple[int, Any]]:
     """As `ledger_events`, of the last RECENT events in `newest` and the last file of `before`: what is open lies among
-    them.  `newest` is the recorder's own: a second one beside it could find the file locked."""
+    them.  Of what is older, in the last ALARMED files, only alarms and who has looked at them.  `newest` is the
+    recorder's own: a second one beside it could find the file locked."""
     after = newest.execute("SELECT seq FROM state").fetchone()[0] - RECENT
-    with Reader(before[-1:]) as reader:
-        yield from ledger_events((*reader.dbs, newest), after)
+    with Reader(before[-ALARMED:]) as reader:
+        dbs = (*reader.dbs, newest)
+        first = dbs[-2:][0].execute("SELECT min(seq) FROM event").fetchone()[0] or 0
+        yield from _alarms(dbs, max(after, first - 1))
+        yield from ledger_events(dbs[-2:], after)
+
+
+def _alarms(dbs: Iterable[sqlite3.Connection], until: int) -> Iterator[tuple[int, Any]]:
+    names = ", ".join(f"'{name}'" for name in ledger.STANDING)
+    for db in dbs:
+        chosen = f"SELECT seq FROM host_event WHERE seq <= :until AND name IN ({names})"
+        if any(column[1] == "note" for column in db.execute("PRAGMA table_info(hold)")):      # not an earlier build's
+            chosen += " UNION SELECT seq FROM hold WHERE seq <= :until AND note = :glass"
+        for seq, kind, body in db.execute(
+                f"SELECT seq, kind, body FROM event WHERE body IS NOT NULL AND seq IN ({chosen}) ORDER BY seq",
+                {"until": until, "glass": ledger.BROKEN}):
+            yield seq, _DECODERS[kind](body)
 
 
 class Reader:

@@ -118,9 +118,7 @@ class Recorder:
         self._published = b""
         self._dirty, self._due = True, dict.fromkeys(("look", "sync", "checkpoint", "older"), 0.0)
         self._due["checkpoint"] = time.monotonic() + options.checkpoint
-        self._book = ledger.reconcile(self._store.recent(recent_events, list_files(options.recording)[:-1]))
-        self._book.counts.clear()
-        self._book.age()
+        self._book = ledger.resume(self._store.recent(recent_events, list_files(options.recording)[:-1]))
         self._door = Door(options.ledger, self._answer) if options.ledger >= 0 else None
         self._store.tell("recorder.started", {"key": signer.key_id, "file": self._store.path.name})
         if shut_out:

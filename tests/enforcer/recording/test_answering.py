@@ -9,8 +9,17 @@ import msgspec
 import pytest
 
 from agent.contract.journal import EVENT, HostEvent, render_host_event, render_record
-from agent.contract.ledger import CONNECT, HEADER, AskLedger, LedgerAnswer, parse_answer, render_frame
-from enforcer.recording import answering, schema
+from agent.contract.ledger import (
+    ACKNOWLEDGED,
+    CONNECT,
+    FOREIGN,
+    HEADER,
+    AskLedger,
+    LedgerAnswer,
+    parse_answer,
+    render_frame,
+)
+from enforcer.recording import answering, read, schema
 from enforcer.recording.recorder import _is_form
 from enforcer.words import events
 
@@ -20,6 +29,11 @@ def connect(scene, *cookies: int) -> None:
     detail = {"verdict": "redirected", "pid": "7", "destination": "192.0.2.4 5432"}
     path.write_bytes(b"".join(render_host_event(HostEvent(
         20, scene.at, 1, CONNECT, "crew", {**detail, "cookie": f"{one:x}"})) for one in cookies))
+
+
+def said(scene, name: str, detail: dict[str, str]) -> None:
+    path = scene.journal / f"agent-{os.urandom(8).hex()}-0.journal"
+    path.write_bytes(render_host_event(HostEvent(20, scene.at, 1, name, "crew", detail)))
 
 
 def refuse(scene, cookie: int) -> None:
@@ -82,6 +96,55 @@ def test_the_next_recorder_knows_what_is_open(scene, ends) -> None:
     answer = ask(recorder, ours)
     assert [(one.cookie, one.monotonic) for one in answer.open] == [(2, 0)]
     assert answer.counts == {"refused": 1}, "since its start"
+    recorder._door.close()
+
+
+def test_the_next_recorder_follows_no_connect_whose_account_it_does_not_see(
+    scene, ends, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The enforcer's event was recorded first, and lies before what is looked at: kill -9 of a recorder that had much
+    behind it made a hundred alarms of connects that were all accounted for."""
+    monkeypatch.setattr(read, "RECENT", 38)
+    recorder = scene.start()
+    for cookie in range(100, 110):
+        refuse(scene, cookie)
+    turn(recorder)
+    connect(scene, *range(100, 140))
+    turn(recorder)
+    scene.kill()
+    ours, theirs = ends
+    recorder = scene.start(ledger=theirs)
+    turn(recorder)
+    found = {one.cookie for one in ask(recorder, ours).open}
+    assert found.isdisjoint(range(100, 110))
+    assert found > set(range(120, 140)), "a quarter of what is looked at is left out at most"
+    recorder._door.close()
+
+
+@pytest.mark.parametrize("acknowledged", [False, True])
+def test_an_alarm_stands_over_restarts_however_long_ago_it_was(
+    scene, ends, monkeypatch: pytest.MonkeyPatch, acknowledged: bool,
+) -> None:
+    monkeypatch.setattr(read, "RECENT", 5)
+    recorder = scene.start()
+    said(scene, FOREIGN, {"pid": "7"})
+    turn(recorder)
+    if acknowledged:
+        said(scene, ACKNOWLEDGED, {"by": "root"})
+        turn(recorder)
+    recorder._rotate()
+    for number in range(3):
+        connect(scene, *range(100 * number, 100 * number + 20))
+        turn(recorder)
+        recorder._rotate()
+    scene.stop()
+    older = sqlite3.connect(scene.files()[0])
+    older.executescript("DROP VIEW holds; ALTER TABLE hold DROP COLUMN note")      # of an earlier build
+    older.close()
+    ours, theirs = ends
+    recorder = scene.start(ledger=theirs)
+    turn(recorder)
+    assert [one.name for one in ask(recorder, ours).alarms] == ([] if acknowledged else [FOREIGN])
     recorder._door.close()
 
 
