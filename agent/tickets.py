@@ -2,7 +2,7 @@
 
 The content is the enforcer's own and is not read here.  Files are root's in a directory of root's; their number and
 size are bounded.  When `keep` returns, the change is on the disk: a ticket that was forgotten stays forgotten, whatever
-is killed.
+is killed.  One that the disk does not let go is given to no enforcer any more, and tried again when it is asked again.
 """
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ class Tickets:
             self._directory.mkdir(mode=0o700)
         os.chown(self._directory, 0, 0, follow_symlinks=False)
         self._directory.chmod(0o700)
+        for path in tuple(self._directory.iterdir()):
+            if path.name[:1] == "." and NAME.fullmatch(path.name[1:]):
+                with suppress(OSError):
+                    path.unlink()     # of an agent that was killed as it wrote
         self._known = {path.name for path in self._directory.iterdir() if NAME.fullmatch(path.name)}
+        self._over: set[str] = set()  # known, and to be forgotten
 
     def keep(self, ticket: str, content: bytes) -> str:
         """Blocks.  What is wrong, or ""; with b"" it is forgotten."""
@@ -36,10 +41,14 @@ class Tickets:
             return "that is no ticket"
         if content and ticket not in self._known and len(self._known) >= TICKETS:
             return f"{TICKETS} tickets are kept, which is the most"
+        if content and ticket in self._over:
+            return "it was to be forgotten"
         try:
             if content:
                 self._write(ticket, content)
-            elif ticket in self._known:
+            else:                     # known or not: a name may be there that could not be synced
+                if ticket in self._known:
+                    self._over.add(ticket)
                 (self._directory / ticket).unlink(missing_ok=True)
             self._sync()
         except OSError as reason:
@@ -49,13 +58,14 @@ class Tickets:
             self._tell("ticket.kept", {"ticket": ticket})
         elif not content and ticket in self._known:
             self._known.discard(ticket)
+            self._over.discard(ticket)
             self._tell("ticket.forgotten", {"ticket": ticket})
         return ""
 
     def kept(self) -> tuple[bytes, ...]:
         """For an enforcer that starts."""
         found = []
-        for ticket in sorted(self._known)[:TICKETS]:
+        for ticket in sorted(self._known - self._over)[:TICKETS]:
             with suppress(OSError), open(self._directory / ticket, "rb") as file:
                 content = file.read(KEPT + 1)
                 if len(content) <= KEPT:
@@ -66,11 +76,15 @@ class Tickets:
         fresh = self._directory / f".{ticket}"
         fresh.unlink(missing_ok=True)
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fdatasync(fd)
-        fresh.rename(self._directory / ticket)
+        try:
+            with open(fd, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fdatasync(fd)
+            fresh.rename(self._directory / ticket)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
 
     def _sync(self) -> None:
         fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -154,7 +154,7 @@ class Enforcer:
         edge.keeper = Keeper(self._loop, self.channel.keep)
         edge.holds = Holds(
             clock.now, clock.monotonic, os.urandom, edge.answer_hold, edge.hold_changed, edge.keeper.keep,
-            message.approval_key, gate.elevate)
+            message.approval_key, gate.elevate, clock.boot())
         edge.holds.restore(message.kept)
         edge.catalogues, edge.plans = Catalogues(edge), Plans(edge)
         self._journal = Path(message.journal)
@@ -195,7 +195,15 @@ class Enforcer:
             await asyncio.sleep(TICK)
             holds = self.edge.holds
             if holds is not None and holds.next_deadline() is not None:
-                holds.expire()
+                _expire(holds)
+
+
+def _expire(holds: Holds) -> None:
+    """Whatever goes wrong once: what is in force for a while must end, now or the next time."""
+    try:
+        holds.expire()
+    except Exception as error:
+        LOG.error("holds could not be expired: %s", type(error).__name__)
 
 
 def check_privileges() -> None:

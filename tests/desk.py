@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.contract.owner import Owner
+from agent.contract.owner import Owner, Process
 from agent.contract.target import Target
 from enforcer.approval.holds import Holds
 from enforcer.core.context import Context
@@ -56,6 +56,7 @@ class Agent:
 class Desk:
     clock: int = 1_000
     utc: int = MONDAY
+    boot: str = "one"
     agent: Agent = field(default_factory=Agent)
     answers: list[tuple[str, HoldAnswered]] = field(default_factory=list)
     changes: list[HoldChanged] = field(default_factory=list)
@@ -70,7 +71,7 @@ class Desk:
         self.holds = Holds(
             lambda: self.utc, lambda: self.clock, self.random,
             lambda session, answer: self.answers.append((session, answer)), self.changes.append, self.agent.keep, KEY,
-            self._elevate)
+            self._elevate, self.boot)
         self.holds.restore(tuple(self.agent.kept.values()))
         return self.holds
 
@@ -82,8 +83,9 @@ class Desk:
         return self.drawn.to_bytes(size, "big")
 
     def context(self, session: str = "s1", subject: str = "local:crew", target: str = "orders",
-                workload: str = "crew") -> Context:
-        owner = Owner(workload, 1000, "crew", subject, ("data",), None, "", 0, "10.0.0.1", 5432, "mark", target)
+                workload: str = "crew", exe: str = "") -> Context:
+        process = Process(7, exe) if exe else None
+        owner = Owner(workload, 1000, "crew", subject, ("data",), process, "", 0, "10.0.0.1", 5432, "mark", target)
         place = Target(target, "postgresql", ("db",), 5432, ("10.0.0.1",))
         return Context(
             session, Principal(subject, ("data",), owner), place, NoGate(), lambda: self.utc, lambda: self.clock,

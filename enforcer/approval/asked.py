@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
 from agent.contract.messages import KEPT as KEPT_LIMIT
 from agent.contract.messages import HoldView
@@ -37,6 +38,8 @@ class Asked(msgspec.Struct, frozen=True):
     seconds: int = 0                  # of an elevation
     reuse: str = ONCE
     bound: bytes = b""                # of what may be reused
+    boot: str = ""                    # of the host, that `deadline` and `since` count from; "": not known
+    at: int = 0                       # nanoseconds UTC of the last change
 
     @property
     def stands(self) -> bool:
@@ -66,6 +69,21 @@ def render_asked(asked: Asked) -> bytes:
     if len(found) > KEPT_LIMIT:
         raise ValueError(f"{len(found)} bytes, limit {KEPT_LIMIT}")
     return found
+
+
+def render_kept(asked: Asked) -> bytes:
+    """The same; what people read is cut where it is too long: a crew chooses its texts, its names and its program."""
+    try:
+        return render_asked(asked)
+    except ValueError:
+        view = asked.view
+        return render_asked(structs.replace(asked, view=structs.replace(
+            view, parameters=("(too long to be kept)",), text=_cut(view.text, 1000), action=_cut(view.action, 500),
+            exe=_cut(view.exe, 250), reason=_cut(view.reason, 250), plan=_cut(view.plan, 100))))
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}... (too long to be kept)"
 
 
 def parse_asked(content: bytes) -> Asked | None:

@@ -2,7 +2,8 @@
 
 Every step is given to `changed` (the journal) before anybody is told of it by `answer`.  What outlives this process
 goes through `keep`, in order, and what waits for that is done when it says so: an operation of a ticket is answered
-only after the agent has forgotten the ticket, so that it passes once however often this process is killed.
+only after the agent has forgotten the ticket, so that it passes once however often this process is killed.  What is
+over and could not be forgotten is tried again until it is.
 """
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from msgspec import structs
 
 from agent.contract.messages import HoldView
 from enforcer.approval import answers, binding
-from enforcer.approval.asked import ELEVATION, HOLD, KEPT, TICKET, Asked, parse_asked, render_asked
+from enforcer.approval.asked import ELEVATION, HOLD, KEPT, TICKET, Asked, parse_asked, render_kept
 from enforcer.approval.hours import is_within
 from enforcer.approval.machine import (
     APPROVED,
@@ -30,7 +31,7 @@ from enforcer.approval.machine import (
     is_open,
     step,
 )
-from enforcer.approval.shelf import Shelf
+from enforcer.approval.shelf import EACH, Shelf
 from enforcer.approval.views import render_reason, view_elevation, view_operation
 from enforcer.core.context import Context
 from enforcer.words import decisions
@@ -51,15 +52,17 @@ Elevated = Callable[[frozenset[tuple[str, str]]], None]        # (subject, targe
 
 class Holds:
     """`now` gives nanoseconds UTC, `monotonic` CLOCK_BOOTTIME nanoseconds, `random` that many bytes; `key` is the
-    HMAC's, the same after a restart.  Without `keep` there are neither tickets nor elevations."""
+    HMAC's, the same after a restart; `boot` names the host's boot, "" where it is not known.  Without `keep` there are
+    neither tickets nor elevations."""
 
     def __init__(
         self, now: Callable[[], int], monotonic: Callable[[], int], random: Callable[[int], bytes], answer: Answer,
         changed: Changed, keep: Keep | None = None, key: bytes = b"", elevated: Elevated = lambda pairs: None,
+        boot: str = "",
     ) -> None:
         self._now, self._monotonic, self._random = now, monotonic, random
         self._answer, self._changed, self._keep, self._elevated = answer, changed, keep, elevated
-        self._key = key or random(32)
+        self._key, self._boot = key or random(32), boot
         self._shelf = Shelf()
         self._granted: dict[str, str] = {}     # session -> ticket that its operation goes under, or will
 
@@ -92,7 +95,7 @@ class Holds:
                  else binding.bind_hold(self._key, context, command, ticket))
         return Asked(
             view, command.terms, bound, since + within * NANO, since, command.operation, reuse=kind,
-            bound=binding.bind_reuse(self._key, context, command, kind))
+            bound=binding.bind_reuse(self._key, context, command, kind), boot=self._boot)
 
     def _shut(self, terms: Iterable[HoldTerms]) -> tuple[str, str] | None:
         """The first rule that lets nobody be asked now, and when it does."""
@@ -200,7 +203,7 @@ class Holds:
         view = view_elevation(ticket, subject, target, seconds, reason, terms, now, now + within * NANO)
         asked = self._put(Asked(
             view, terms, binding.bind_elevation(self._key, subject, target, seconds), since + within * NANO, since,
-            seconds=seconds))
+            seconds=seconds, boot=self._boot))
         if not terms:
             self._approve(asked, "", "policy permits it")
         return ticket, ""
@@ -225,7 +228,7 @@ class Holds:
             self._approve(asked, approver, reason, note)
         else:
             self._change(asked, approver, reason, note or "assented")
-        return ""
+        return "it is too long to be kept" if asked.view.form in KEPT and self._shelf.get(ticket) is None else ""
 
     def revoke(self, ticket: str, by: str, groups: tuple[str, ...], reason: str) -> str:
         """Of what stands or was asked without a connection: by who may answer it, or by the asker.  As `decide`."""
@@ -240,6 +243,12 @@ class Holds:
             return f"{ticket} is being used"
         self._end(asked, GIVE_UP, by, reason, "revoked")
         return ""
+
+    def unrecorded(self, ticket: str) -> None:
+        """What was answered is in no journal: it must not stand."""
+        asked = self._shelf.get(ticket)
+        if asked is not None:
+            self._end(asked, GIVE_UP, "", "its answer could not be recorded")
 
     def views(self) -> tuple[HoldView, ...]:
         """What waits, then what is in force; the oldest first.  A hold that is let through once is neither."""
@@ -262,7 +271,10 @@ class Holds:
 
     def expire(self) -> None:
         """Deny what nobody answered in time, end what was in force for a while, escalate; on the monotonic clock, so
-        that a stepped clock changes nothing."""
+        that a stepped clock changes nothing.  What is over and could not be forgotten is tried again."""
+        leaving, self._shelf.leaving = self._shelf.leaving, set()
+        for ticket in leaving:
+            self._forget(ticket)
         for asked in self._shelf:
             if self._is_late(asked):
                 late = "nobody answered in time" if asked.waits else "its time is over"
@@ -271,17 +283,25 @@ class Holds:
                 self._escalate(asked)
 
     def next_deadline(self) -> int | None:
-        """CLOCK_BOOTTIME nanoseconds of the next expiry or escalation."""
+        """CLOCK_BOOTTIME nanoseconds of the next expiry or escalation; past, where something is to be tried again."""
         return self._shelf.next_time()
 
     def restore(self, contents: Iterable[bytes]) -> None:
-        """What the agent has kept over this process' end.  The earlier of both clocks counts."""
-        for content in contents:
-            asked = parse_asked(content)
-            if asked is None or asked.view.form not in KEPT or not is_open(asked.view.state):
-                continue
-            left = min(asked.view.until - self._now(), asked.deadline - self._monotonic())
-            self._shelf.put(structs.replace(asked, deadline=self._monotonic() + left))
+        """What the agent has kept over this process' end: in the same boot of the host the earlier of both clocks
+        counts.  Of another boot only the clock that anybody may set is left: what was approved ends, and what waits
+        goes on by it, where it is not behind what it said before."""
+        found = [asked for asked in map(parse_asked, contents)
+                 if asked is not None and asked.view.form in KEPT and is_open(asked.view.state)]
+        behind = self._now() < max((asked.at for asked in found), default=0)
+        for asked in found:
+            late, now = self._monotonic(), self._now()
+            left, since = asked.view.until - now, late - (now - asked.view.since)
+            same = bool(self._boot) and asked.boot == self._boot
+            if same:
+                left, since = min(left, asked.deadline - late), asked.since
+            self._shelf.put(asked := structs.replace(asked, deadline=late + left, since=since, boot=self._boot))
+            if not same and (behind or asked.in_force):
+                self._end(asked, GIVE_UP, "", "the host was started anew: how much of its time is over is not known")
         self.expire()
         self._tell_elevated()
 
@@ -294,19 +314,18 @@ class Holds:
     def _change(
         self, asked: Asked, by: str, reason: str, note: str, done: Callable[[str], None] = lambda error: None
     ) -> None:
-        """Something happened to it, and it is open."""
+        """Something happened to it, and it is open.  Raises RecordingError: then nothing did."""
         ticket = asked.view.ticket
-        self._shelf.put(asked)
+        asked = structs.replace(asked, at=self._now())
         self._tell(asked, by, reason, note)
+        self._shelf.put(asked)
         if asked.view.form in KEPT:
-            self._keep_as(ticket, self._content(asked), lambda error: self._kept(ticket, error, done))
-
-    def _content(self, asked: Asked) -> bytes:
-        try:
-            return render_asked(asked)
-        except ValueError:            # only what a person reads is that long
-            view = structs.replace(asked.view, parameters=("(too long to be kept)",), text=asked.view.text[:1000])
-            return render_asked(structs.replace(asked, view=view))
+            try:
+                content = render_kept(asked)
+            except ValueError as wrong:
+                self._kept(ticket, str(wrong), done)
+            else:
+                self._keep_as(ticket, content, lambda error: self._kept(ticket, error, done))
 
     def _kept(self, ticket: str, error: str, done: Callable[[str], None]) -> None:
         """What could not be kept would be forgotten by a restart: it counts for nothing."""
@@ -322,6 +341,8 @@ class Holds:
         moved = structs.replace(moved, deadline=deadline, view=structs.replace(moved.view, until=until, escalates=0))
         assert step(asked.view.state, ASSENT) == APPROVED
         self._change(moved, by, reason, note)
+        for one in self._shelf.surplus(asked.view.subject, (ticket, *self._granted.values())):
+            self._end(one, GIVE_UP, "", f"{EACH} approvals stand for {asked.view.subject}, which is the most")
         if asked.view.form == HOLD:
             self._granted[asked.view.session] = ticket
             self._answer(asked.view.session, HoldAnswered(asked.operation, APPROVED, by, reason, ticket))
@@ -346,11 +367,11 @@ class Holds:
             return
         held = asked.view.form == HOLD and asked.waits
         self._shelf.drop(ticket)
-        self._tell(_moved(asked, state), by, reason, note)
         if asked.view.form in KEPT:
-            self._keep_as(ticket, b"", lambda error: None)
+            self._forget(ticket)
         if asked.view.form == ELEVATION:
             self._tell_elevated()
+        self._tell(_moved(asked, state), by, reason, note)
         if held:
             self._answer(asked.view.session, HoldAnswered(asked.operation, state, by, reason, ticket))
 
@@ -378,6 +399,10 @@ class Holds:
             return "there is nothing that could keep a ticket"
         return self._shelf.full(subject)
 
+    def _forget(self, ticket: str) -> None:
+        """It is over: it must not be back after a restart."""
+        self._keep_as(ticket, b"", lambda error: self._shelf.leaving.add(ticket) if error else None)
+
     def _keep_as(self, ticket: str, content: bytes, done: Callable[[str], None]) -> None:
         if self._keep is not None:
             self._keep(ticket, content, done)
@@ -385,7 +410,7 @@ class Holds:
     def _draw(self) -> str:
         while True:
             ticket = base64.b32encode(self._random(5)).decode().lower()
-            if self._shelf.get(ticket) is None:
+            if self._shelf.get(ticket) is None and ticket not in self._shelf.leaving:
                 return ticket
 
     def _tell_elevated(self) -> None:

@@ -1,14 +1,14 @@
 """All that is asked and open, and by what it is found.  Pure."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from agent.contract.messages import TICKETS as MOST_KEPT
 from agent.contract.messages import HoldView
 from enforcer.approval.asked import ELEVATION, HOLD, KEPT, TICKET, Asked
 
-EACH: Final = 32                      # tickets and elevations of one subject
+EACH: Final = 32                      # tickets and elevations of one subject, and approvals of holds that stand
 NANO: Final = 1_000_000_000
 
 
@@ -20,6 +20,7 @@ class Shelf:
         self._reusable: dict[bytes, str] = {}  # what may be reused -> ticket
         self._tickets: dict[bytes, str] = {}   # binding -> ticket
         self._claimed: set[str] = set()        # tickets whose operation is about to go
+        self.leaving: set[str] = set()         # tickets that are over, and that the agent could not forget yet
 
     def __iter__(self) -> Iterator[Asked]:
         return iter(tuple(self._all.values()))
@@ -67,7 +68,16 @@ class Shelf:
         kept = [one for one in self._all.values() if one.view.form in KEPT]
         if sum(one.view.subject == subject for one in kept) >= EACH:
             return f"{EACH} tickets of {subject} are open, which is the most"
-        return f"{MOST_KEPT} tickets are open, which is the most" if len(kept) >= MOST_KEPT else ""
+        full = len(kept) + len(self.leaving) >= MOST_KEPT
+        return f"{MOST_KEPT} tickets are open, which is the most" if full else ""
+
+    def surplus(self, subject: str, used: Collection[str]) -> list[Asked]:
+        """Approvals of holds that stand for this one beyond EACH, but for those about to be used; what ends first comes
+        first."""
+        mine = [one for one in self._all.values()
+                if one.view.form == HOLD and one.in_force and one.stands and one.view.subject == subject]
+        idle = sorted((one for one in mine if one.view.ticket not in used), key=lambda one: one.deadline or one.since)
+        return idle[:max(0, len(mine) - EACH)]
 
     def elevated(self) -> frozenset[tuple[str, str]]:
         """(subject, target)"""
@@ -81,6 +91,8 @@ class Shelf:
 
     def next_time(self) -> int | None:
         """CLOCK_BOOTTIME nanoseconds of the next lapse or escalation."""
+        if self.leaving:
+            return 0
         times = [one.deadline for one in self._all.values() if one.deadline]
         times += [one.since + terms.escalate_after * NANO for one in self._all.values() if one.waits
                   for terms in one.terms if terms.escalate_after and terms.rule not in one.escalated]

@@ -3,6 +3,9 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+from msgspec import structs
+
 from agent.contract.messages import HoldView
 from enforcer.approval import answers
 from enforcer.approval.asked import ELEVATION, TICKET, Asked
@@ -13,7 +16,9 @@ from enforcer.words.decisions import HoldTerms
 TEXT: Final = 4000                    # characters of the statement that an approver is shown
 VALUE: Final = 500                    # of one parameter,
 VALUES: Final = 4000                  # and of all of them
+LEAST: Final = 50                     # characters that are left of each where much waits
 NANO: Final = 1_000_000_000
+_encode = msgspec.msgpack.Encoder().encode
 
 
 def view_operation(
@@ -77,9 +82,26 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters in all, cut here)"
 
 
-def _values(parameters: tuple[str, ...]) -> tuple[str, ...]:
+def fit(views: tuple[HoldView, ...], room: int) -> tuple[HoldView, ...]:
+    """All of them, in so many bytes: what is longest is cut, so that nobody's texts hide what others ask."""
+    most, shown = TEXT, views
+    while len(_encode(shown)) > room and most > LEAST:
+        most //= 2
+        shown = tuple(_shorten(view, most) for view in views)
+    return shown
+
+
+def _shorten(view: HoldView, most: int) -> HoldView:
+    def short(text: str) -> str:
+        return text if len(text) <= most else f"{text[:most]}... (cut here: much waits)"
+
+    return structs.replace(
+        view, text=short(view.text), action=short(view.action), plan=short(view.plan), exe=short(view.exe),
+        reason=short(view.reason), parameters=_values(view.parameters, most))
+
+
+def _values(parameters: tuple[str, ...], room: int = VALUES) -> tuple[str, ...]:
     shown: list[str] = []
-    room = VALUES
     for number, value in enumerate(parameters):
         if room <= 0:
             return (*shown, f"... ({len(parameters) - number} more)")

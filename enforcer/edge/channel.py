@@ -16,7 +16,9 @@ import msgspec
 from agent.contract import messages
 from agent.contract.credential import Credential
 from agent.contract.owner import Owner
+from enforcer.approval.views import fit
 from enforcer.edge.edge import Edge
+from enforcer.words.errors import RecordingError
 
 LOG = logging.getLogger("weir.channel")
 
@@ -24,6 +26,7 @@ WHOIS: Final = 5.0                    # seconds
 CREDENTIAL: Final = 40.0              # seconds: a helper of the operator's may take 30
 RECORDED: Final = 5.0                 # seconds
 KEPT: Final = 10.0                    # seconds
+LISTED: Final = 3 << 20               # bytes of a list of holds: it goes into a frame of the control socket as well
 
 _Answer = (messages.WhoisAnswer | messages.CredentialAnswer | messages.AskerAnswer | messages.NameRecorded
            | messages.TicketKept)
@@ -205,15 +208,33 @@ class Channel(asyncio.Protocol):
     async def _decided(
         self, message: messages.DecideHold | messages.RevokeHold | messages.AskElevation
     ) -> None:
-        """Told when it is kept: what counts does so over a restart."""
-        ticket, error = self._decide(message)
-        keeper = self.edge.keeper if self.edge else None
-        if not error and keeper is not None:
-            error = await keeper.settled()
+        """Told when it is kept and recorded: what counts does so over a restart."""
+        revoke = isinstance(message, messages.RevokeHold)
+        try:
+            ticket, error = self._decide(message)
+            error = error or await self._kept(ticket, revoke)
+        except RecordingError as reason:
+            ticket, error = "", f"it cannot be recorded, and counts for nothing: {reason}"
         if isinstance(message, messages.AskElevation):
             self._send(messages.ElevationAsked(message.number, ticket, error))
         else:
             self._send(messages.HoldDecided(message.number, error))
+
+    async def _kept(self, ticket: str, revoke: bool) -> str:
+        """What is wrong, or "".  Raises RecordingError: what was let through is ended again."""
+        edge = self.edge
+        assert edge is not None
+        assert edge.holds is not None
+        error = await edge.keeper.settled(ticket) if edge.keeper is not None else ""
+        if edge.commit is not None:
+            try:
+                edge.commit.write_now()
+            except RecordingError:
+                edge.holds.unrecorded(ticket)
+                raise
+        if error and revoke:
+            return f"it is ended, but not on the disk yet, which is tried again and again: {error}"
+        return error
 
     def _decide(
         self, message: messages.DecideHold | messages.RevokeHold | messages.AskElevation
@@ -221,6 +242,8 @@ class Channel(asyncio.Protocol):
         edge = self.edge
         if edge is None or edge.holds is None:
             return "", "the enforcer is not configured yet"
+        if edge.commit is not None and edge.commit.failure and not isinstance(message, messages.RevokeHold):
+            raise RecordingError(edge.commit.failure)
         if isinstance(message, messages.DecideHold):
             return message.ticket, edge.holds.decide(
                 message.ticket, message.approve, message.approver, message.groups, message.reason, message.break_glass)
@@ -249,7 +272,7 @@ class Channel(asyncio.Protocol):
         edge = self.edge
         holds = edge.holds if edge else None
         if isinstance(message, messages.ListHolds):
-            waiting = holds.views() if holds else ()
+            waiting = fit(holds.views(), LISTED) if holds else ()
             return _fitting(lambda some: messages.HoldsAnswer(message.number, some), waiting)
         if isinstance(message, messages.ListSessions):
             views = tuple(one.view() for one in edge.live.values()) if edge else ()

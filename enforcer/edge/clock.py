@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Final
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"     # Crockford's base 32, as ULID
@@ -16,6 +17,14 @@ def now() -> int:
 def monotonic() -> int:
     """CLOCK_BOOTTIME nanoseconds: never steps back, counts while the host sleeps."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def boot() -> str:
+    """Which boot of the host this is (random(4)); "" where that cannot be read."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def session_name() -> str:

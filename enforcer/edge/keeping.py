@@ -1,11 +1,27 @@
-"""What the agent keeps for the enforcer (tickets, elevations): asked in order, one at a time."""
+"""What the agent keeps for the enforcer (tickets, elevations): asked in order, one at a time.
+
+Whoever waits for it is told, whatever goes wrong: an answer that never comes would leave a session waiting.
+"""
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+LOG = logging.getLogger("weir.keeping")
 
 Done = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class _Open:
+    """What is asked about one ticket and not done."""
+
+    count: int = 0
+    error: str = ""
+    done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Keeper:
@@ -15,25 +31,45 @@ class Keeper:
         self._loop, self._ask = loop, ask
         self._waiting: deque[tuple[str, bytes, Done]] = deque()
         self._working: asyncio.Task[None] | None = None
-        self._failed = 0
-        self._error = ""
+        self._open: dict[str, _Open] = {}
 
     def keep(self, ticket: str, content: bytes, done: Done) -> None:
         self._waiting.append((ticket, content, done))
+        self._open.setdefault(ticket, _Open()).count += 1
         if self._working is None or self._working.done():
             self._working = self._loop.create_task(self._work())
 
     async def _work(self) -> None:
         while self._waiting:
             ticket, content, done = self._waiting.popleft()
-            error = await self._ask(ticket, content)
-            if error:
-                self._failed, self._error = self._failed + 1, error
-            done(error)
+            error = await self._answer(ticket, content)
+            try:
+                done(error)
+            except Exception as reason:      # what could not be recorded has ended the sessions (Edge.hold_changed)
+                LOG.error("what follows on a ticket failed: %s", type(reason).__name__)
+                error = error or f"what follows on it failed ({type(reason).__name__})"
+            self._close(ticket, error)
 
-    async def settled(self) -> str:
-        """When all that was given until now is kept: "", or the last of what went wrong on the way."""
-        before = self._failed
-        while self._working is not None and not self._working.done():
-            await asyncio.wait({self._working})
-        return self._error if self._failed > before else ""
+    async def _answer(self, ticket: str, content: bytes) -> str:
+        try:
+            return await self._ask(ticket, content)
+        except Exception as reason:
+            LOG.error("the agent could not be asked about a ticket: %s", type(reason).__name__)
+            return f"the agent could not be asked ({type(reason).__name__})"
+
+    def _close(self, ticket: str, error: str) -> None:
+        one = self._open[ticket]
+        one.count -= 1
+        one.error = error or one.error
+        if not one.count:
+            del self._open[ticket]
+            one.done.set()
+
+    async def settled(self, ticket: str) -> str:
+        """When all that was given of this ticket, and what followed on it, is kept: "", or the last of what went wrong
+        on the way.  What others wait for is not waited for."""
+        one = self._open.get(ticket)
+        if one is None:
+            return ""
+        await one.done.wait()
+        return one.error

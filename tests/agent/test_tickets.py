@@ -1,8 +1,10 @@
 """What the agent keeps for the enforcer: on the disk when it says so, bounded, and nothing else is written anywhere."""
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -90,6 +92,61 @@ def test_what_cannot_be_written_is_told_and_a_link_is_not_followed(tmp_path: Pat
     (tmp_path / "tickets").rmdir()
     assert str(tmp_path) in tickets.keep("zzzzzzzz", b"one")
     assert told.said == [("ticket.kept", "abcdefgh")]
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Calls that fail as long as they are named here."""
+    calls: set[str] = set()
+
+    def failing(call: str) -> None:
+        real = getattr(os, call)
+
+        def instead(*words: Any, **options: Any) -> Any:
+            if call in calls:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(*words, **options)
+
+        monkeypatch.setattr(os, call, instead)
+
+    for call in ("unlink", "fsync", "fdatasync"):
+        failing(call)
+    return calls
+
+
+def test_what_the_disk_does_not_let_go_is_given_to_nobody_and_tried_again(
+    tmp_path: Path, told: Told, broken: set[str],
+) -> None:
+    tickets = Tickets(tmp_path, told)
+    tickets.keep("abcdefgh", b"one")
+    broken.add("unlink")
+    assert "error" in tickets.keep("abcdefgh", b"")
+    assert tickets.kept() == ()
+    assert tickets.keep("abcdefgh", b"one") == "it was to be forgotten"
+    broken.clear()
+    assert tickets.keep("abcdefgh", b"") == ""
+    assert Tickets(tmp_path, told).kept() == ()
+    assert told.said == [("ticket.kept", "abcdefgh"), ("ticket.forgotten", "abcdefgh")]
+
+
+def test_what_could_not_be_synced_is_forgotten_as_well(tmp_path: Path, told: Told, broken: set[str]) -> None:
+    """It had its name, was not known, and came back with the next agent."""
+    tickets = Tickets(tmp_path, told)
+    broken.add("fsync")
+    assert "error" in tickets.keep("abcdefgh", b"one")
+    broken.clear()
+    assert tickets.keep("abcdefgh", b"") == ""
+    assert Tickets(tmp_path, told).kept() == ()
+
+
+def test_what_could_not_be_written_leaves_nothing(tmp_path: Path, told: Told, broken: set[str]) -> None:
+    tickets = Tickets(tmp_path, told)
+    broken.add("fdatasync")
+    assert "error" in tickets.keep("abcdefgh", b"one")
+    assert list((tmp_path / "tickets").iterdir()) == []
+    (tmp_path / "tickets" / ".zzzzzzzz").write_bytes(b"of an agent that was killed")
+    Tickets(tmp_path, told)
+    assert list((tmp_path / "tickets").iterdir()) == []
 
 
 @pytest.mark.parametrize(("ticket", "content"), [

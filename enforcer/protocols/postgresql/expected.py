@@ -9,6 +9,7 @@ from enforcer.protocols.postgresql.errors import Denial
 from enforcer.protocols.postgresql.judge import Prepared
 from enforcer.protocols.postgresql.messages import Bind
 from enforcer.protocols.postgresql.studied import Verdict
+from enforcer.words.decisions import HoldTerms
 
 # Types of the client's messages, which say what an expectation is of (55.7).
 Q: Final = 0x51                       # Query
@@ -32,13 +33,15 @@ class Definition:
 
 class Portal:
     __slots__ = (
-        "asked", "bind", "described", "masks", "names", "parameters", "prepared", "recorded", "ticket", "verdict",
+        "asked", "bind", "described", "holds", "masks", "names", "parameters", "prepared", "recorded", "ticket",
+        "verdict",
     )
 
     def __init__(self, prepared: Prepared, verdict: Verdict, bind: Bind | None) -> None:
         self.prepared, self.verdict, self.bind = prepared, verdict, bind
         self.parameters = b""
-        self.ticket = ""                       # of the approval that it was bound under
+        self.ticket = ""                       # of the approval that it was bound under,
+        self.holds: tuple[HoldTerms, ...] = ()         # and what that was asked by
         self.recorded = False                  # an intent covers its Bind
         self.masks: list[Mask | None] | None = None
         self.described = 0                     # version of the policies that `masks` are of

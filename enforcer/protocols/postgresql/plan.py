@@ -29,6 +29,7 @@ SECONDS: Final = 2                    # that planning may take
 LINES: Final = 40                     # of a plan
 WIDE: Final = 200                     # characters of a line
 TEXT: Final = 64 << 10                # characters of a statement that is explained
+ROWS: Final = 1 << 62                 # what a server says beyond this is said by a broken one
 _KINDS: Final = frozenset(("select", "insert", "update", "delete", "merge"))
 _KNOWN: Final = frozenset(("sql:select", "sql:insert", "sql:update", "sql:delete"))
 _OWN: Final = f"""
@@ -66,8 +67,9 @@ def make_explain(studied: Studied, meaning: Meaning, bind: Bind | None, types: t
 def plan_statements(explain: Explain) -> tuple[str, ...]:
     """Everything that a reading sends, for the recording."""
     path = ", ".join(map(_quote, explain.schemas)) or "''"
-    return ("START TRANSACTION READ ONLY", f"SET LOCAL statement_timeout = '{SECONDS}s'",
-            f"SET LOCAL lock_timeout = '{SECONDS}s'", _OWN, f"SET LOCAL ROLE {_quote(explain.role)}",
+    return ("START TRANSACTION READ ONLY", "SET LOCAL standard_conforming_strings = on",
+            f"SET LOCAL statement_timeout = '{SECONDS}s'", f"SET LOCAL lock_timeout = '{SECONDS}s'",
+            "SET LOCAL search_path = pg_catalog", _OWN, f"SET LOCAL ROLE {_quote(explain.role)}",
             f"SET LOCAL search_path = {path}", f"EXPLAIN (FORMAT JSON) {explain.text}", "ROLLBACK")
 
 
@@ -102,7 +104,8 @@ def render_plan(document: Any) -> tuple[str, int]:
     changed = top.get("Plans", [top])[0] if top.get("Node Type") == "ModifyTable" else top
     if len(lines) > LINES:
         lines = [*lines[:LINES], f"... ({len(lines) - LINES} more)"]
-    return "\n".join(lines), int(changed.get("Plan Rows", -1))
+    said = "\n".join(lines).encode("utf-8", "replace").decode()
+    return said, min(max(int(changed.get("Plan Rows", -1)), -1), ROWS)
 
 
 def _add(node: dict[str, Any], depth: int, lines: list[str]) -> None:

@@ -280,8 +280,9 @@ class Questions:
         if len(self._names.portals) > NAMES_LIMIT:
             self._passage.deny(Denial(errors.LIMIT_EXCEEDED, "too many portals in one session"), "bind", False)
             return
-        portal = Portal(prepared, self._state.judge.decide(verdict.studied, True) if ticket else verdict, bind)
-        portal.parameters, portal.ticket, portal.names = parameters, ticket, self._passage.judged_with(verdict.studied)
+        portal = Portal(prepared, verdict, bind)
+        portal.parameters, portal.names = parameters, self._passage.judged_with(verdict.studied)
+        self._let(portal, ticket)
         self._passage.note(prepared, found.studied)
         expectation = self._state.expect(B)
         expectation.definition = self._names.define(self._names.portals, bind.portal, portal)
@@ -320,13 +321,17 @@ class Questions:
                 hint="Bind it again."), "execute", False, portal.verdict, portal.parameters)
             return
         if portal.verdict.gate != state.context.gate.version:
-            portal.verdict = state.judge.decide(portal.verdict.studied, bool(portal.ticket))
+            portal.verdict = state.judge.decide(portal.verdict.studied, False)
+            if portal.verdict.decision.holds == portal.holds:
+                self._let(portal, portal.ticket)
         verdict = portal.verdict
         self._ask_timeout(verdict)
         ticket = self._passage.admit("execute", verdict, portal.parameters, False)
         if ticket is None:
             return
-        operation = self._passage.intent("execute", verdict, portal.parameters, ticket or portal.ticket)
+        self._let(portal, ticket)
+        verdict = portal.verdict
+        operation = self._passage.intent("execute", verdict, portal.parameters, portal.ticket)
         portal.recorded = True
         studied = verdict.studied
         if state.labelled and self._unknown_rows(portal):
@@ -339,6 +344,12 @@ class Questions:
         self._forward(whole, start, end)
         if studied.copies_in:
             state.blocked = "copy"
+
+    def _let(self, portal: Portal, ticket: str) -> None:
+        """It was approved under these terms: when policies change and ask for others, it is asked anew."""
+        if ticket:
+            portal.ticket, portal.holds = ticket, portal.verdict.decision.holds
+            portal.verdict = self._state.judge.decide(portal.verdict.studied, True)
 
     def _unknown_rows(self, portal: Portal) -> bool:
         """Must Weir ask what the rows are?  Not where the client has just done so: where its Describe fails, the

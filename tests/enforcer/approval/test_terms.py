@@ -5,6 +5,7 @@ import pytest
 from desk import Desk
 
 from enforcer.approval.machine import APPROVED, CANCELLED, DENIED, EXPIRED
+from enforcer.approval.shelf import EACH
 from enforcer.policy.holds import parse_hold
 from enforcer.words.decisions import HoldTerms
 from enforcer.words.inputs import HoldAnswered, HoldOpened
@@ -306,3 +307,23 @@ def test_long_texts_are_cut_and_say_so() -> None:
 
     assert cut("x" * TEXT, TEXT) == "x" * TEXT
     assert cut("x" * (TEXT + 1), TEXT).endswith(f"({TEXT + 1} characters in all, cut here)")
+
+
+def test_no_more_than_so_many_approvals_stand_for_one() -> None:
+    """Each took its place for as long as its rule says, without end: what ends first gives way."""
+    desk = Desk()
+    rule = parse_hold("r", "approvers=dba, reuse=shape:30d")
+    for number in range(EACH):
+        ticket = desk.open(rule, shape=b"%d" % number, session=f"s{number}")
+        desk.approve(ticket)
+        assert desk.holds.use(f"s{number}", 8, ticket)
+        desk.turn(1)
+    assert desk.approve(desk.open(rule, subject="local:other", session="other")) == ""
+    assert len(desk.holds.views()) == EACH + 1
+    ticket = desk.open(rule, shape=b"one more", session="more")
+    assert desk.approve(ticket) == ""
+    assert len(desk.holds.views()) == EACH + 1
+    ended = [one for one in desk.changes if one.state == "cancelled"]
+    assert [one.reason for one in ended] == [f"{EACH} approvals stand for local:crew, which is the most"]
+    assert ended[0].session == "s0"
+    assert desk.holds.use("more", 8, ticket)

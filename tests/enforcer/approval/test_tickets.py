@@ -5,9 +5,11 @@ import msgspec
 import pytest
 from desk import Desk
 
+from agent.contract.messages import TICKETS
 from enforcer.approval.asked import KEPT_LIMIT, parse_asked
 from enforcer.approval.shelf import EACH
 from enforcer.policy.holds import parse_hold
+from enforcer.words.commands import Hold
 from enforcer.words.decisions import HoldTerms
 from enforcer.words.inputs import HoldAnswered
 
@@ -134,14 +136,68 @@ def test_its_times_go_on_over_a_restart_whichever_clock_is_first() -> None:
     desk.start()
     assert [(one.ticket, one.state) for one in desk.changes if one.state == "expired"] == [(first, "expired")]
     assert desk.agent.kept == {}
-    second = refused(desk)
-    desk.utc, desk.clock = desk.utc + 3601 * 10**9, 5     # another boot
+
+
+def reboot(desk: Desk, seconds: int) -> None:
+    """That much later, as far as the clock that anybody may set says."""
+    desk.boot += "'"
+    desk.utc, desk.clock = desk.utc + seconds * 10**9, 5
     desk.start()
+
+
+def test_in_another_boot_what_waits_goes_on_by_the_clock() -> None:
+    desk = Desk()
+    second = refused(desk)
+    reboot(desk, 3601)
     assert (second, "expired") in [(one.ticket, one.state) for one in desk.changes]
     third = refused(desk)
-    desk.utc, desk.clock = desk.utc + 3000 * 10**9, 5
-    desk.start()
+    reboot(desk, 3000)
     assert [view.ticket for view in desk.holds.views()] == [third]
+    desk.turn(599)
+    assert [view.ticket for view in desk.holds.views()] == [third]
+    desk.turn(1)
+    assert desk.states[-1] == "expired"
+
+
+def test_in_another_boot_nothing_goes_on_by_a_clock_that_is_behind() -> None:
+    desk = Desk()
+    first = refused(desk)
+    desk.turn(60)
+    refused(desk, exact=b"other")
+    reboot(desk, -1)
+    assert desk.holds.views() == ()
+    assert desk.agent.kept == {}
+    assert (first, "cancelled") in [(one.ticket, one.state) for one in desk.changes]
+
+
+@pytest.mark.parametrize("boot", ["two", ""], ids=["another", "not known"])
+def test_what_was_approved_ends_with_the_boot(boot: str) -> None:
+    """Its monotonic clock is gone, and the other was set back to when it began: it was in force for ever."""
+    desk = Desk()
+    ticket = refused(desk)
+    desk.approve(ticket)
+    elevation, _ = desk.holds.elevate("local:ada", "orders", 3600, "x", (ASKED,))
+    desk.approve(elevation)
+    desk.boot, desk.clock = boot, 5
+    desk.start()
+    assert desk.holds.views() == ()
+    assert desk.elevated == frozenset()
+    assert desk.agent.kept == {}
+    assert [one.reason for one in desk.changes[-2:]] == [
+        "the host was started anew: how much of its time is over is not known"] * 2
+
+
+def test_in_another_boot_others_may_answer_when_their_time_has_come_and_not_before() -> None:
+    desk = Desk()
+    rule = parse_hold("r", "approvers=dba, mode=ticket, within=1h, escalate=10m:managers")
+    assert desk.ask(rule) is None
+    ticket = desk.last.ticket
+    desk.boot, desk.clock, desk.utc = "two", 3600 * 10**9, desk.utc + 60 * 10**9      # an hour of the other boot
+    desk.start()
+    desk.holds.expire()
+    assert "none of the groups" in desk.approve(ticket, group="managers")
+    desk.turn(540)
+    assert desk.approve(ticket, group="managers") == ""
 
 
 def test_an_approved_ticket_has_its_time() -> None:
@@ -184,15 +240,29 @@ def test_one_subject_cannot_take_every_place() -> None:
     assert refused(desk, subject="local:other")
 
 
-def test_what_is_too_long_to_be_kept_is_cut_for_people_only() -> None:
+@pytest.mark.parametrize("letter", ["t", "é", "語", "\U0001F600"])
+def test_what_is_too_long_to_be_kept_is_cut_for_people_only(letter: str) -> None:
+    """Of names that take four bytes a letter it was too long all the same: the approver's yes ended the enforcer."""
     desk = Desk()
     rule = parse_hold("r", "approvers=dba, mode=ticket")
-    from enforcer.words.commands import Hold
-
-    command = Hold(1, (rule,), "sql:delete t" * 400, "é" * 20_000, ("é" * 9000,) * 9, ("r",), b"d", "shop", b"exact")
-    assert desk.holds.open(desk.context(), command) is None
+    context = desk.context(exe="/" + letter * (4000 // len(letter.encode())))
+    command = Hold(1, (rule,), "sql:delete " + letter * 5000, letter * 20_000, (letter * 9000,) * 9, ("r",), b"d",
+                   "shop", b"exact")
+    assert desk.holds.open(context, command) is None
     assert desk.last.state == "ticket"
     assert max(map(len, desk.agent.kept.values())) <= KEPT_LIMIT
+    assert desk.approve(desk.last.ticket) == ""
+    desk.start()
+    assert desk.holds.open(context, command) is None
+    assert desk.last.state == "approved"
+
+
+def test_what_is_too_long_even_then_is_no_ticket() -> None:
+    desk = Desk()
+    rules = tuple(parse_hold(f"rule {number} {'x' * 200}", "approvers=dba, mode=ticket") for number in range(100))
+    assert desk.ask(rules) is None
+    assert (desk.last.state, desk.holds.views()) == ("denied", ())
+    assert "limit" in desk.last.reason
 
 
 def test_a_session_that_ends_meanwhile_gets_nothing_and_the_ticket_is_gone() -> None:
@@ -207,6 +277,43 @@ def test_a_session_that_ends_meanwhile_gets_nothing_and_the_ticket_is_gone() -> 
     assert len(desk.answers) == before
     assert desk.states[-1] == "cancelled"
     assert not desk.holds.use("s2", 8, ticket)
+
+
+@pytest.mark.parametrize("form", ["ticket", "elevation"])
+def test_what_was_revoked_and_could_not_be_forgotten_is_tried_again(form: str) -> None:
+    desk = Desk()
+    if form == "ticket":
+        ticket = refused(desk)
+    else:
+        ticket, _ = desk.holds.elevate("local:crew", "orders", 3600, "x", (ASKED,))
+    desk.approve(ticket)
+    desk.agent.broken = "the disk is broken"
+    assert desk.holds.revoke(ticket, "local:ann", ("dba",), "over") == ""
+    assert (desk.elevated, desk.holds.views()) == (frozenset(), ())
+    assert ticket in desk.agent.kept
+    desk.turn(1)
+    assert ticket in desk.agent.kept
+    desk.agent.broken = ""
+    assert desk.holds.next_deadline() is not None
+    desk.turn(1)
+    assert desk.agent.kept == {}
+    assert desk.holds.next_deadline() is None
+    desk.start()
+    assert desk.holds.views() == ()
+
+
+def test_what_could_not_be_forgotten_takes_places() -> None:
+    desk = Desk()
+    for number in range(TICKETS):
+        ticket = refused(desk, subject=f"local:{number}")
+        desk.agent.broken = "the disk is broken"
+        desk.holds.revoke(ticket, f"local:{number}", (), "")
+        desk.agent.broken = ""
+    answer = desk.ask(TICKET)
+    assert isinstance(answer, HoldAnswered)
+    assert "the most" in answer.reason
+    desk.turn(1)
+    refused(desk)
 
 
 def test_a_ticket_is_revoked_by_its_asker_before_and_after_the_approval() -> None:

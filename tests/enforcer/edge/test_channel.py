@@ -2,15 +2,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+from dataclasses import replace
 
 import pytest
 
-from agent.contract import messages
+from agent.contract import control, messages
 from agent.contract.credential import Credential
+from enforcer.approval.holds import Holds
 from enforcer.edge import channel as channel_module
+from enforcer.edge import clock
 from enforcer.edge.channel import Channel, open_channel
 from enforcer.edge.edge import Edge
+from enforcer.edge.keeping import Keeper
+from enforcer.policy.holds import parse_hold
+from enforcer.words.commands import Hold
+from enforcer.words.decisions import HOLD, Decision
 
 
 class Agent:
@@ -135,3 +143,111 @@ def test_a_list_that_outgrows_a_frame_is_cut() -> None:
     view = messages.SessionView("s", 1, "x" * 100_000, "w", 1, "t", "d", 1, "idle")
     found = channel_module._fitting(lambda some: messages.SessionsAnswer(1, some), (view,) * 1000)
     assert 0 < len(found.sessions) < 100
+
+
+# ---- what people answer
+
+
+class Desk(Agent):
+    """With holds, a journal in a file, and tickets that are kept here."""
+
+    async def open_with(self, house) -> None:
+        self.channel.edge = edge = house.edge
+        self.kept: dict[str, bytes] = {}
+        self.broken = ""
+
+        async def keep(ticket: str, content: bytes) -> str:
+            if not self.broken:
+                self.kept[ticket] = content
+            return self.broken
+
+        edge.keeper = Keeper(asyncio.get_running_loop(), keep)
+        edge.holds = Holds(
+            clock.now, clock.monotonic, os.urandom, edge.answer_hold, edge.hold_changed, edge.keeper.keep, b"k" * 32,
+            self.elevate)
+        self.elevated: frozenset[tuple[str, str]] = frozenset()
+        edge.configuration.gate.decide = lambda *_: Decision(HOLD, ("r",), holds=(parse_hold("r", "approvers=dba"),))
+
+    def elevate(self, pairs: frozenset[tuple[str, str]]) -> None:
+        self.elevated = pairs
+
+    async def ask(self, message: messages.Message) -> messages.FromEnforcer:
+        await self.say(message)
+        return await asyncio.wait_for(self.hear(), 5)
+
+    async def request(self) -> str:
+        found = await self.ask(messages.AskElevation(1, "local:ada", "ada", 1000, ("data",), "orders", 3600, "why"))
+        assert (found.error, found.number) == ("", 1)
+        return found.ticket
+
+    async def approve(self, ticket: str) -> str:
+        return (await self.ask(messages.DecideHold(2, ticket, True, "local:ann", ("dba",), "fine"))).error
+
+
+@pytest.fixture
+async def desk(house):
+    await house.open(house.target(5432))
+    one = Desk()
+    await one.open()
+    await one.open_with(house)
+    yield one
+    await one.close()
+    house.journal.full = False
+    await house.close()
+
+
+async def test_an_answer_is_in_the_journal_before_it_is_told(desk: Desk, house) -> None:
+    ticket = await desk.request()
+    assert await desk.approve(ticket) == ""
+    assert [event[6] for event in house.journal.events() if ticket in event][-1] == "approved"
+    assert desk.elevated == {("local:ada", "orders")}
+
+
+async def test_an_answer_that_cannot_be_recorded_counts_for_nothing(desk: Desk, house) -> None:
+    """The disk is full, and nobody has noticed yet: the elevation stood, and was in no journal."""
+    ticket = await desk.request()
+    house.journal.full = True
+    assert "cannot be recorded" in await desk.approve(ticket)
+    assert desk.elevated == frozenset()
+    assert house.edge.holds.views() == ()
+    assert house.edge.commit.failure
+
+
+async def test_while_nothing_can_be_recorded_only_what_ends_is_taken(desk: Desk, house) -> None:
+    ticket = await desk.request()
+    assert await desk.approve(ticket) == ""
+    house.edge.commit._fail("the disk is full")
+    assert "the disk is full" in await desk.approve(ticket)
+    asked = await desk.ask(messages.AskElevation(3, "local:bob", "bob", 1001, ("data",), "orders", 60, "why"))
+    assert "the disk is full" in asked.error
+    await desk.ask(messages.RevokeHold(4, ticket, "local:ada", (), "over"))
+    assert desk.elevated == frozenset()
+    assert await desk.ask(messages.Ping(5)) == messages.Pong(5)
+
+
+async def test_a_revocation_that_is_not_on_the_disk_yet_says_so(desk: Desk, house) -> None:
+    ticket = await desk.request()
+    await desk.approve(ticket)
+    desk.broken = "the disk is broken"
+    said = (await desk.ask(messages.RevokeHold(4, ticket, "local:ada", (), "over"))).error
+    assert "it is ended, but not on the disk yet" in said
+    assert desk.elevated == frozenset()
+    desk.broken = ""
+    house.edge.holds.expire()
+    await house.edge.keeper.settled(ticket)
+    assert desk.kept[ticket] == b""
+
+
+async def test_much_that_one_crew_asks_hides_nothing_of_others(desk: Desk, house) -> None:
+    """A list that outgrew its frame lost its newer half: a crew that came first was all that approvers saw."""
+    holds, context = house.edge.holds, house.edge.context(house.owner(5432), house.target(5432))
+    terms = (parse_hold("r", "approvers=dba"),)
+    for number in range(900):
+        holds.open(replace(context, session=f"s{number}"), Hold(
+            1, terms, "語" * 4000, "語" * 4000, ("語" * 400,) * 10, ("r",), b"d", "shop"))
+    holds.open(replace(context, session="mine"), Hold(1, terms, "sql:delete t", "DELETE FROM t", ("1",), ("r",), b"d"))
+    views = (await desk.ask(messages.ListHolds(7))).holds
+    assert len(views) == 901
+    assert (views[-1].session, views[-1].text, views[-1].parameters) == ("mine", "DELETE FROM t", ("1",))
+    assert views[0].text.endswith("... (cut here: much waits)")
+    assert len(control.render_frame(control.Approvals(views))) < control.LIMIT

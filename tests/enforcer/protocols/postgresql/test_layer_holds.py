@@ -4,13 +4,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from pump import SYNC, Pump, TableGate, bind, execute, fields, parse, query, shape, split
+from pump import FLUSH, SYNC, Pump, TableGate, bind, describe, execute, fields, parse, query, shape, split
 
 from enforcer.policy.holds import parse_hold
 from enforcer.protocols.postgresql.waiting import NOTICES, TIMED_OUT
 from enforcer.words import commands as words
 from enforcer.words import inputs
-from enforcer.words.decisions import HOLD, Decision
+from enforcer.words.decisions import HOLD, PERMIT, Decision
 
 DELETE = "DELETE FROM t WHERE id = -1"
 
@@ -163,6 +163,26 @@ def test_what_was_approved_is_used_before_its_bytes(weir: Open) -> None:
     assert order == ["use T-1", f"intent {number} durable True", "bytes"]
     use = next(one for one in session.ordered if isinstance(one, words.UseHold))
     assert use.operation == number
+
+
+@pytest.mark.parametrize("rule", ["", "count=2"], ids=["as it was", "another"])
+def test_what_was_bound_under_an_approval_is_asked_anew_where_rules_ask_for_more(weir: Open, rule: str) -> None:
+    """A portal that was bound passed under whatever rule came after."""
+    session = weir()
+    session.send(parse(DELETE) + bind(portal="p") + describe("P", "p") + FLUSH)
+    session.answer("approved")
+    while b"n" not in [kind for kind, _ in split(session.client)]:
+        session.step()
+    session.context.gate.terms = parse_hold("ask", f"approvers=dba, {rule}")  # type: ignore[attr-defined]
+    session.context.gate.version += 1  # type: ignore[misc]
+    session.send(execute("p") + SYNC)
+    if rule:
+        assert len(session.holds) == 2
+        assert session.holds[1].terms[0].count == 2
+        session.answer("approved")
+    assert "C DELETE 0" in shape(session.until_ready())
+    assert [one.decision for one in session.intents() if one.verb == "execute"] == [HOLD, PERMIT][not rule:]
+    assert len([one for one in session.ordered if isinstance(one, words.UseHold)]) == (2 if rule else 1)
 
 
 @pytest.mark.parametrize("state", ["denied", "expired", "cancelled", "ticket"])

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 import pytest
 from pump import SYNC, Direct, Pump, TableGate, bind, execute, parse, query, shape
 
+from agent.contract import messages
 from agent.contract.credential import Credential
+from agent.contract.messages import HoldView
 from agent.contract.target import ColumnLabel
 from enforcer.protocols.postgresql.plan import CALLS, LINES, plan_statements, read_plan, render_plan
 from enforcer.words import inputs
@@ -155,3 +157,36 @@ def test_a_plan_is_bounded() -> None:
     text, rows = render_plan([{"Plan": node}])
     assert len(text.split("\n")) == LINES + 1
     assert rows == 5
+
+
+def test_what_a_broken_server_says_stays_within_bounds() -> None:
+    """A number that no frame holds ended the enforcer when approvers asked; half a character hid what else waits."""
+    text, rows = render_plan([{"Plan": {"Node Type": "Scan\ud800", "Plan Rows": 10**30}}])
+    view = HoldView("t", 0, 0, "", "", 1, "", "", "", "", "", (), (), (), False, "", plan=text, rows=rows)
+    frame = messages.render_frame(messages.HoldsAnswer(1, (view,)))
+    assert messages.parse_from_enforcer(frame[4:]) == messages.HoldsAnswer(1, (view,))
+    assert render_plan([{"Plan": {"Plan Rows": -10**30}}])[1] == -1
+
+
+def test_text_is_read_as_it_was_judged_whatever_the_role_says(port: int, owner: Direct) -> None:
+    """What stands within quotes by the standard is code where the role's setting is another."""
+    hold = held(port, query(r"SELECT * FROM t WHERE note IN ('\', ' OR id = 3) --')"))
+    assert hold.explain is not None
+    owner.talk(query("ALTER ROLE app SET standard_conforming_strings = off"))
+    try:
+        assert "Seq Scan on t" in read(port, hold.explain)[0]
+    finally:
+        owner.talk(query("ALTER ROLE app RESET standard_conforming_strings"))
+
+
+def test_what_weir_asks_first_runs_nobody_s_operator(port: int, owner: Direct) -> None:
+    """One that fits better than the system's own was taken, as the login role and before anything was decided."""
+    hold = held(port, query("DELETE FROM t"))
+    assert hold.explain is not None
+    owner.talk(query("""CREATE FUNCTION public.spy(oid, regclass) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+        'BEGIN RAISE EXCEPTION ''it ran''; END';
+        CREATE OPERATOR public.= (LEFTARG = oid, RIGHTARG = regclass, FUNCTION = public.spy)"""))
+    try:
+        assert read(port, hold.explain) == (CALLS, -1)
+    finally:
+        owner.talk(query("DROP FUNCTION public.spy(oid, regclass) CASCADE"))
