@@ -206,14 +206,14 @@ class Questions:
     async def decide(self, request: Deciding, peer: Peer) -> Message:
         """By whom is the kernel's word, and recorded here: whoever has broken the enforcer cannot make it up."""
         by, groups = subject_of(peer.user), self._groups_of(peer)
-        reason = request.reason[:messages.TEXT]
+        ticket, reason = request.ticket[:TICKET], request.reason[:messages.TEXT]
         glass = isinstance(request, control.BreakGlass)
         approve = glass or (isinstance(request, control.Decide) and request.approve)
 
         def make(number: int) -> messages.Message:
             if isinstance(request, control.Revoke):
-                return messages.RevokeHold(number, request.ticket, by, groups, reason)
-            return messages.DecideHold(number, request.ticket, approve, by, groups, reason, glass)
+                return messages.RevokeHold(number, ticket, by, groups, reason)
+            return messages.DecideHold(number, ticket, approve, by, groups, reason, glass)
 
         try:
             error = (await self._agent.enforcer.channel.ask(make, messages.HoldDecided, DECIDED)).error
@@ -222,7 +222,7 @@ class Questions:
         answer = "revoke" if isinstance(request, control.Revoke) else "break-glass" if glass else (
             "approve" if approve else "deny")
         self._tell_answer(peer, {
-            "ticket": request.ticket[:TICKET], "answer": answer, "by": by, "reason": reason, "error": error})
+            "ticket": ticket, "answer": answer, "by": by, "reason": reason, "error": error})
         return Answered(error)
 
     async def elevate(self, request: control.Elevate, peer: Peer) -> Message:
@@ -245,9 +245,10 @@ class Questions:
         return groups_of(self._agent.config.groups, user=peer.user, unix=peer.unix_groups)
 
     def _tell_answer(self, peer: Peer, detail: dict[str, object]) -> None:
-        """What counts each time; of what does not, the same once a second."""
-        if not detail["error"] or self._lately.again((peer.uid, detail["error"])):
-            self._agent.tell("approval.answered", detail)
+        """What counts each time; of what does not one of a kind a second for a user, who chooses the ticket's name."""
+        times = self._lately.again((peer.uid, detail["answer"])) if detail["error"] else 1
+        if times:
+            self._agent.tell("approval.answered", detail | ({"times": times} if times > 1 else {}))
 
     async def sessions(self) -> Message:
         try:

@@ -24,6 +24,8 @@ from agent import screen
 from agent.asking import AskingError, NotRunning, ask, control_path
 from agent.config import DEFAULT_FILE
 from agent.contract import control
+from agent.contract.documents import render_json
+from agent.contract.messages import HoldView
 
 FAILED, USAGE, NOT_RUNNING = 1, 2, 3
 AS_JSON: Final = "weir.json"          # key of click's `meta`, said again where the option is
@@ -448,8 +450,6 @@ def watch(file: str, as_json: bool) -> None:
     """Show each operation when it begins to wait.
 
     Until ^C; with --json one line each."""
-    import msgspec
-
     seen: set[str] = set()
     while True:
         holds = _ask(file, control.ListApprovals(), control.Approvals, as_json).holds
@@ -457,9 +457,9 @@ def watch(file: str, as_json: bool) -> None:
             if hold.ticket in seen or hold.state != "pending":
                 continue
             if as_json:
-                click.echo(msgspec.json.encode(hold))
+                click.echo(render_json(hold))
             else:
-                screen.console().print(screen.render_holds([hold]))
+                _print_holds([hold])
         seen = {hold.ticket for hold in holds}
         time.sleep(WATCHING)
 
@@ -469,7 +469,12 @@ def _show_holds(file: str, as_json: bool) -> None:
     if as_json:
         screen.print_json(holds)
     else:
-        screen.console().print(screen.render_holds(holds))
+        _print_holds(holds)
+
+
+def _print_holds(holds: Sequence[HoldView]) -> None:
+    console = screen.console()
+    console.print(screen.render_holds(holds, console.width))
 
 
 def _decide(file: str, decision: control.Message, as_json: bool, done: str) -> None:

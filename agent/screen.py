@@ -4,16 +4,19 @@ Much of what is shown was typed by a crew: it goes through `safe`, so that it ca
 """
 from __future__ import annotations
 
+import re
 import sys
 import time
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import msgspec
+from rich.cells import chop_cells
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from agent.contract.control import ServiceView, Status, TargetView
+from agent.contract.documents import render_json
 from agent.contract.messages import HoldView, SessionView
 from agent.selftest import Finding
 from agent.status import ENFORCING, said_of_mode
@@ -27,6 +30,13 @@ MEANINGS: Final = {
     "degraded": "something may get through",
     "stopping": "crews are cut off",
 }
+FOREIGN: Final = 6                    # letters that are named one by one
+# What takes no room or looks like a blank, and is "printable" all the same (Unicode, Default_Ignorable_Code_Point).
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+# Letters of Latin-1 and Latin Extended-A, but for those that look like others.
+_LATIN: Final = re.compile("[\u00c0-\u017f]")
+_ALIKE: Final = re.compile("[\u00d7\u00f7\u0131\u0138\u017f]")
 
 
 def console() -> Console:
@@ -35,13 +45,14 @@ def console() -> Console:
 
 def print_json(value: Any) -> None:
     """One JSON document; times are nanoseconds UTC."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    sys.stdout.write(render_json(value, indent=2) + "\n")
 
 
 def safe(text: str, lines: bool = False) -> str:
     """Without anything that moves a cursor: control characters and the like are shown as escapes."""
     return "".join(
-        one if one.isprintable() or (lines and one == "\n") else one.encode("unicode_escape").decode()
+        one if (one.isprintable() and not _UNSEEN.match(one)) or (lines and one == "\n")
+        else one.encode("unicode_escape").decode()
         for one in text.encode(errors="backslashreplace").decode())
 
 
@@ -140,20 +151,31 @@ def render_selftest(found: Sequence[Finding]) -> RenderableType:
     return text.append(", ".join(counts))
 
 
-def render_holds(holds: Sequence[HoldView]) -> RenderableType:
+def render_holds(holds: Sequence[HoldView], width: int = 80) -> RenderableType:
+    """`width`: columns of the terminal.  Lines are broken here: one that the terminal breaks goes on at its left edge,
+    where a crew's text would look like ours."""
     if not holds:
         return Text("nothing waits for an answer")
     parts: list[RenderableType] = []
     if not any(hold.state == "pending" for hold in holds):
         parts.append(Text("nothing waits for an answer"))
-    return Group(*parts, *map(render_hold, holds))
+    return Group(*parts, *(render_hold(hold, width) for hold in holds))
 
 
-def render_hold(hold: HoldView) -> Text:
+def render_hold(hold: HoldView, width: int) -> Text:
     """All that an approver is told of it."""
     pending = hold.state == "pending"
-    head = Text.assemble((hold.ticket, "bold"), f"  {safe(hold.action)}", "" if pending else ("  in force", "green"))
-    return head.append("\n").append_text(_rows(_hold_rows(hold, pending)))
+    first, *others = _broken(safe(hold.action), width - len(hold.ticket) - 2)
+    head = Text.assemble((hold.ticket, "bold"), f"  {first}",
+                         *(f"\n{' ' * (len(hold.ticket) + 2)}{one}" for one in others),
+                         "" if pending else ("  in force", "green"), "\n")
+    rows = _hold_rows(hold, pending)
+    room = width - max(len(name) for name, _ in rows) - 4
+    return head.append_text(_rows([(name, "\n".join(_broken(value, room))) for name, value in rows]))
+
+
+def _broken(text: str, width: int) -> list[str]:
+    return [piece for line in text.split("\n") for piece in chop_cells(line, max(width, 20)) or [""]]
 
 
 def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:
@@ -165,8 +187,9 @@ def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:
             ("who", f"{safe(hold.subject)} through {safe(hold.workload)} (pid {hold.pid}, {safe(hold.exe)})"),
             ("where", f"{safe(hold.target)}, database {safe(hold.database)}"),
             ("what", safe(hold.text, lines=True)),
-            ("with", safe(", ".join(hold.parameters)) or "no parameters"),
+            ("with", "\n".join(f"${at}: {safe(one)}" for at, one in enumerate(hold.parameters, 1)) or "no parameters"),
         ]
+        rows += [("letters", foreign)] if (foreign := _foreign(hold.action, hold.text, *hold.parameters)) else []
         rows += [("plan", safe(hold.plan, lines=True))] if hold.plan else []
         rows += [("rows", f"about {hold.rows}")] if hold.rows >= 0 else []
     rows.append(("rule", safe(", ".join(hold.rules)) or "none"))
@@ -185,6 +208,15 @@ def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:
     if hold.break_glass:
         rows.append(("break glass", f"{safe(' or '.join(hold.break_glass))}, alone, with a reason; it is an alarm"))
     return rows
+
+
+def _foreign(*texts: str) -> str:
+    """Letters that may look like others, by their names."""
+    found = sorted({one for text in texts for one in text if not one.isascii() and one.isprintable()
+                    and (not _LATIN.match(one) or _ALIKE.match(one))})
+    named = [f"{safe(one)} is U+{ord(one):04X} {unicodedata.name(one, '')}".rstrip() for one in found[:FOREIGN]]
+    more = [f"and {len(found) - FOREIGN} more that are not Latin"] if len(found) > FOREIGN else []
+    return "\n".join([*named, *more])
 
 
 def _once(hold: HoldView) -> str:

@@ -40,7 +40,7 @@ def _asker(context: Context, command: Hold) -> tuple[str, ...]:
     """Principal, target, database, what is asked of what, and the rules with all of their terms."""
     terms = blake2b(_encode(command.terms), digest_size=16).hexdigest()
     return (context.target.name, command.database, context.principal.subject, context.principal.workload,
-            command.action, terms, *command.rules)
+            command.action, command.asked.hex(), terms, *command.rules)
 
 
 def _bind(key: bytes, what: str, content: bytes, *parts: str) -> bytes:

@@ -15,7 +15,8 @@ from enforcer.words.decisions import HoldTerms
 
 TEXT: Final = 4000                    # characters of the statement that an approver is shown
 VALUE: Final = 500                    # of one parameter,
-VALUES: Final = 4000                  # and of all of them
+VALUES: Final = 4000                  # and of all of them,
+COUNT: Final = 100                    # of which so many are shown: an empty one takes room as well
 LEAST: Final = 50                     # characters that are left of each where much waits
 NANO: Final = 1_000_000_000
 _encode = msgspec.msgpack.Encoder().encode
@@ -103,7 +104,7 @@ def _shorten(view: HoldView, most: int) -> HoldView:
 def _values(parameters: tuple[str, ...], room: int = VALUES) -> tuple[str, ...]:
     shown: list[str] = []
     for number, value in enumerate(parameters):
-        if room <= 0:
+        if room <= 0 or number == COUNT:
             return (*shown, f"... ({len(parameters) - number} more)")
         shown.append(cut(value, min(VALUE, room)))
         room -= len(shown[-1])

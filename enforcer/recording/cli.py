@@ -20,6 +20,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from agent.contract.documents import render_json
 from agent.contract.names import covers
 from enforcer.recording import egress as places
 from enforcer.recording import erasing, export, notes, replay
@@ -116,7 +117,7 @@ def sessions(directory: Path, as_json: bool, last: int) -> None:
     with reading(directory, "read", {"what": "sessions"}) as reader:
         found = reader.sessions()[-last:] if last > 0 else reader.sessions()
         if as_json:
-            click.echo(msgspec.json.encode([replay.session_json(one) for one in found]).decode())
+            click.echo(render_json([replay.session_json(one) for one in found]))
             return
         if not found:
             click.echo("no session is recorded yet", err=True)
@@ -138,7 +139,7 @@ def replay_session(session: str, directory: Path, as_json: bool, speed: float, e
     with reading(directory, "read", {"what": "session", "session": session}) as reader:
         entries = reader.entries(reader.find_session(session))
         if as_json:
-            click.echo(msgspec.json.encode([replay.entry_json(entry) for entry in entries]).decode())
+            click.echo(render_json([replay.entry_json(entry) for entry in entries]))
             return
         console, shown = _console(), 0
         for after, text in replay.render_transcript(entries, everything):
@@ -160,7 +161,7 @@ def search(words: tuple[str, ...], directory: Path, as_json: bool, last: int) ->
     with reading(directory, "read", {"what": "search", "words": " ".join(words)[:1000]}) as reader:
         found = reader.search(words, last)
         if as_json:
-            click.echo(msgspec.json.encode([replay.entry_json(one) for one in found]).decode())
+            click.echo(render_json([replay.entry_json(one) for one in found]))
             return
         if not found:
             click.echo("nothing holds every one of these words", err=True)
@@ -192,7 +193,7 @@ def suggest(context: click.Context, directory: Path, as_json: bool, workload: st
     with reading(directory, "read", {"what": "egress", "workload": workload[:100]}) as reader:
         found = places.read_places(reader.dbs, permitted, workload)
         if as_json:
-            click.echo(msgspec.json.encode([places.place_json(one) for one in found]).decode())
+            click.echo(render_json([places.place_json(one) for one in found]))
         else:
             click.echo(places.render_draft(found, (str(one.get("name")) for one in entries)), nl=False)
 
@@ -281,7 +282,7 @@ def verify_files(
         raise _NotReadable(str(reason)) from reason
     if not keys and given:
         report.note(f"the key was taken from {beside}: --key with one that you kept elsewhere says more")
-    click.echo(msgspec.json.encode(report_json(report)).decode() if as_json else render_report(report))
+    click.echo(render_json(report_json(report)) if as_json else render_report(report))
     context.exit(report.code)
 
 

@@ -9,6 +9,7 @@ import click
 import msgspec
 from rich.text import Text
 
+from agent.contract.documents import render_json
 from enforcer.recording.cli import _EXIT, _JSON, _console, _recording, reading
 from enforcer.recording.read import Reader, make_entry, read_content, read_parameters
 from enforcer.recording.replay import local_time, plain, utc_time
@@ -55,7 +56,7 @@ def history(ticket: str, directory: Path, as_json: bool, last: int) -> None:
     with reading(directory, "read", {"what": "approvals", "ticket": ticket[:100]}) as reader:
         found = list(tell(reader, ticket, last))
         if as_json:
-            click.echo(msgspec.json.encode(found).decode())
+            click.echo(render_json(found))
             return
         if not found:
             click.echo("nothing has waited for an approval" if not ticket else f"no ticket {ticket} is recorded",

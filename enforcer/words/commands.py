@@ -95,6 +95,7 @@ class Hold(Command, frozen=True):
     shape: bytes = b""                # digest of the operation's shape, where a rule asks for it; b"": it has none
     explain: Explain | None = None    # how to see how the target would do it,
     unexplained: str = ""             # or why that is not shown
+    asked: bytes = b""                # digest of what is asked of what: in `action` names may hold anything
 
 
 class UseHold(Command, frozen=True):

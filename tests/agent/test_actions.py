@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.actions import Launches, Questions
 from agent.channel import ChannelError
-from agent.contract import control
+from agent.contract import control, messages
 from agent.control import Peer
 from agent.networks import MOST
 
@@ -37,3 +37,24 @@ async def test_an_answer_that_reaches_nobody_is_told_and_recorded() -> None:
     assert told == [("approval.answered", {
         "ticket": "abcdefgh", "answer": "approve", "by": "local:root", "reason": "looks right",
         "error": "the enforcer is not running"})]
+
+
+async def test_answers_that_do_not_count_fill_no_recording() -> None:
+    """Everybody on the host may break a glass that is not there, under a new name each time."""
+    asked: list[messages.Message] = []
+
+    class Denying:
+        async def ask(self, make: Any, *_: object) -> object:
+            asked.append(make(1))
+            return messages.HoldDecided(1, f"no hold {asked[-1].ticket} is pending")  # type: ignore[attr-defined]
+
+    told: list[dict[str, Any]] = []
+    agent: Any = SimpleNamespace(
+        enforcer=SimpleNamespace(channel=Denying()), config=SimpleNamespace(groups={}),
+        tell=lambda name, detail: told.append(detail))
+    questions, user = Questions(agent), Peer(1, 12345, 12345, ())
+    for number in range(50):
+        await questions.decide(control.BreakGlass(f"{number}" * 100_000, "x"), user)
+    await questions.decide(control.Revoke("zzzzzzzz", "x"), user)
+    assert [one["answer"] for one in told] == ["break-glass", "revoke"]
+    assert max(len(messages.render_frame(one)) for one in asked) < 1000

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 from sources import copy_sources, open_way
 
@@ -212,6 +213,41 @@ def test_nothing_that_a_crew_typed_writes_to_the_terminal() -> None:
         assert "[bold]" in text
     assert "a\\x1b[2J" in shown(screen.render_holds([hold]))
     assert re.search(r"(?m)^ +b\\r$", shown(screen.render_holds([hold])))
+
+
+def asked(text: str, *parameters: str, action: str = "sql:delete public.orders") -> HoldView:
+    return HoldView("abcdefgh", 0, time.time_ns() + 10**12, "local:crew", "crew", 1, "/bin/x", "shop", "shop", action,
+                    text, parameters, ("r",), ("dba",), False, "s")
+
+
+def rows(hold: HoldView, width: int = 80) -> list[str]:
+    return shown(screen.render_holds([hold], width)).splitlines()
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_what_a_crew_typed_never_begins_a_line_of_ours(width: int) -> None:
+    """The terminal broke long lines, and went on at its left edge: blanks led to a row of the crew's own."""
+    fake = " " * 5000 + "zzzzzzzz  sql:select public.news\n  rule         none"
+    for hold in (asked(f"DELETE FROM orders{fake}"), asked("x", fake, "語" * 400), asked("x", action=f"a{fake}")):
+        lines = rows(hold, width)
+        assert all(cell_len(line) <= max(width, 40) for line in lines)
+        assert not [line for line in lines if line.startswith(("zzz", "  rule         none"))]
+        assert [line[:8] for line in lines if not line.startswith(" ")] == ["abcdefgh"]
+
+
+def test_parameters_are_told_from_each_other() -> None:
+    one, two = rows(asked("x", "a, b")), rows(asked("x", "a", "b"))
+    assert one != two
+    assert [line[line.index("$"):] for line in two if "$" in line] == ["$1: a", "$2: b"]
+
+
+def test_letters_that_look_like_others_are_named() -> None:
+    said = "\n".join(rows(asked("DELETE FROM orders WHERE state <> 'оpen' AND name = 'Müller'")))
+    assert "о is U+043E CYRILLIC SMALL LETTER O" in said
+    assert "U+00FC" not in said
+    assert "letters" not in "\n".join(rows(asked("DELETE FROM orders WHERE name = 'Müller'")))
+    assert "and 14 more that are not Latin" in "\n".join(rows(asked("".join(map(chr, range(0x430, 0x444))))))
+    assert "paypa\\u3164l" in "\n".join(rows(asked("paypa\u3164l")))
 
 
 def status(**more: object) -> Status:

@@ -1,9 +1,9 @@
 """What tells the same operation, or one of the same shape, in another session: for tickets and for approvals that last.
 
 Exact: every byte of the text, the types and values of its parameters, and what its names mean.  Shape: without the
-constants and parameters that a column is compared with, by `=`, in a WHERE of which every part must hold: they choose
-which row, and neither how many nor whether the rest counts.  Every other constant stays.  What the session has set
-besides (TimeZone, DateStyle) is in neither.
+constants and parameters that a column is compared with, by `=`, in a WHERE of which every part must hold, of a
+statement about one table: they choose which row, and neither how many nor whether the rest counts.  Every other
+constant stays.  What the session has set besides (TimeZone, DateStyle) is in neither.
 """
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pglast.parser import ParseError, parse_sql_json
 from enforcer.hot.shape import POSITIONS, strip
 from enforcer.protocols.postgresql.messages import Bind
 from enforcer.protocols.postgresql.operations.words import Meaning
+from enforcer.words.operations import Request
 
 LONGEST: Final = 64 << 10             # bytes of a text that has a shape
 _decode = msgspec.json.Decoder().decode
@@ -41,7 +42,8 @@ def shape(text: bytes, types: tuple[int, ...], bind: Bind | None, meaning: Meani
     free: set[int] = set()
     fixed: set[int] = set()
     for statement in tree["stmts"][0]["stmt"].values():
-        _free(statement.get("whereClause"), free)
+        if _is_of_one(statement):
+            _free(statement.get("whereClause"), free)
     _number(tree, fixed)
     tree = _placeless(tree)
     values = bind.values if bind is not None else ()
@@ -49,8 +51,18 @@ def shape(text: bytes, types: tuple[int, ...], bind: Bind | None, meaning: Meani
     return _digest("shape", _encode(tree), types, (kept, bind.formats if bind is not None else ()), _named(meaning))
 
 
+def asked(requests: tuple[Request, ...]) -> bytes:
+    return _digest("asked", requests)
+
+
 def _named(meaning: Meaning) -> tuple[str, str, tuple[str, ...]]:
     return meaning.database, meaning.role, meaning.schemas
+
+
+def _is_of_one(statement: dict[str, Any]) -> bool:
+    """Of one table: what a column of a joined one is compared with would say whether every row of it goes."""
+    joined = [*statement.get("usingClause", ()), *statement.get("fromClause", ())]
+    return not joined if "relation" in statement else len(joined) == 1 and "RangeVar" in joined[0]
 
 
 def _free(condition: Any, free: set[int]) -> None:

@@ -113,3 +113,11 @@ def test_binding_differs_with_what_is_asked() -> None:
         desk.holds.open(desk.context(), hold((DBA,), binding=text))
         bindings.add(desk.changes[0].binding)
     assert len(bindings) == 2
+
+
+def test_many_empty_parameters_are_not_all_kept() -> None:
+    desk = Desk()
+    desk.holds.open(desk.context(), Hold(1, (DBA,), "a", "t", ("",) * 65535, ("r",), b"d"))
+    shown = desk.holds.views()[0].parameters
+    assert len(shown) <= 101
+    assert shown[-1] == "... (65435 more)"

@@ -40,7 +40,7 @@ def test_refused_then_passed_once_in_whatever_session() -> None:
 
 @pytest.mark.parametrize("other", [
     {"exact": b"other"}, {"database": "else"}, {"action": "sql:delete public.customers"}, {"subject": "local:eve"},
-    {"target": "else"}, {"workload": "else"},
+    {"target": "else"}, {"workload": "else"}, {"asked": b"other"},
 ], ids=lambda other: next(iter(other)))
 def test_it_is_bound(other: dict[str, object]) -> None:
     desk = Desk()

@@ -7,10 +7,12 @@ import pytest
 from pump import FLUSH, SYNC, Pump, TableGate, bind, describe, execute, fields, parse, query, shape, split
 
 from enforcer.policy.holds import parse_hold
+from enforcer.protocols.postgresql import shapes
 from enforcer.protocols.postgresql.waiting import NOTICES, TIMED_OUT
 from enforcer.words import commands as words
 from enforcer.words import inputs
 from enforcer.words.decisions import HOLD, PERMIT, Decision
+from enforcer.words.operations import Request
 
 DELETE = "DELETE FROM t WHERE id = -1"
 
@@ -302,6 +304,30 @@ def test_what_decides_how_many_rows_is_of_the_shape(weir: Open, one: str, other:
     assert first.shape != second.shape or not first.shape
     bind_one, bind_other = (asked(session, bound("DELETE FROM t WHERE id < $1", value)) for value in ("-5", "5"))
     assert bind_one.shape != bind_other.shape
+
+
+@pytest.mark.parametrize("text", [
+    "DELETE FROM t USING other.t AS o WHERE o.id = {}", "DELETE FROM t USING (SELECT 1 AS id) AS o WHERE o.id = {}",
+    "WITH gone AS (DELETE FROM t RETURNING id) SELECT g.id FROM gone AS g, other.t AS o WHERE o.id = {}",
+])
+def test_what_a_joined_table_is_compared_with_is_of_the_shape(weir: Open, text: str) -> None:
+    """No row of it, and nothing goes; one, and every row does."""
+    session = weir("reuse=shape:30m")
+    first, second = (asked(session, query(text.format(number))) for number in (-5, 5))
+    assert first.exact != second.exact
+    assert first.shape != second.shape or not first.shape
+
+
+def test_what_is_asked_of_what_is_told_from_what_only_reads_the_same(weir: Open) -> None:
+    path = ("shop", "shop", "public")
+    one = shapes.asked((Request("sql:delete", "Table", (*path, "a.b")),))
+    assert one != shapes.asked((Request("sql:delete", "Table", (*path[:2], "public.a", "b")),))
+    pair = tuple(Request("sql:delete", "Table", (*path, name)) for name in ("a", "b"))
+    assert shapes.asked(pair) != shapes.asked((Request("sql:delete", "Table", (*path, "a, sql:delete public.b")),))
+    session = weir()
+    first, second = asked(session, query(DELETE)), asked(session, query("DELETE FROM other.t WHERE id = -1"))
+    assert first.asked == asked(session, query("DELETE FROM t WHERE id = -2")).asked
+    assert first.asked != second.asked
 
 
 def test_what_chooses_a_row_is_not(weir: Open) -> None:
