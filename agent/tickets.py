@@ -63,7 +63,9 @@ class Tickets:
         return ""
 
     def kept(self) -> tuple[bytes, ...]:
-        """For an enforcer that starts."""
+        """For an enforcer that starts.  Blocks."""
+        for ticket in tuple(self._over):       # the one that was to ask again has ended
+            self.keep(ticket, b"")
         found = []
         for ticket in sorted(self._known - self._over)[:TICKETS]:
             with suppress(OSError), open(self._directory / ticket, "rb") as file:

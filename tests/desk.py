@@ -36,6 +36,7 @@ class Agent:
     broken: str = ""
     slow: bool = False
     waiting: list[tuple[str, bytes, Callable[[str], None]]] = field(default_factory=list)
+    over: set[str] = field(default_factory=set)        # it was to forget them, and gives them to nobody
 
     def keep(self, ticket: str, content: bytes, done: Callable[[str], None]) -> None:
         self.waiting.append((ticket, content, done))
@@ -49,6 +50,8 @@ class Agent:
                 self.kept[ticket] = content
             elif not self.broken:
                 self.kept.pop(ticket, None)
+            elif not content:
+                self.over.add(ticket)
             done(self.broken)
 
 
@@ -72,7 +75,10 @@ class Desk:
             lambda: self.utc, lambda: self.clock, self.random,
             lambda session, answer: self.answers.append((session, answer)), self.changes.append, self.agent.keep, KEY,
             self._elevate, self.boot)
-        self.holds.restore(tuple(self.agent.kept.values()))
+        for ticket in self.agent.over if not self.agent.broken else ():
+            self.agent.kept.pop(ticket, None)
+        over = self.agent.over
+        self.holds.restore(tuple(content for ticket, content in self.agent.kept.items() if ticket not in over))
         return self.holds
 
     def _elevate(self, pairs: frozenset[tuple[str, str]]) -> None:

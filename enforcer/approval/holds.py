@@ -65,6 +65,7 @@ class Holds:
         self._key, self._boot = key or random(32), boot
         self._shelf = Shelf()
         self._granted: dict[str, str] = {}     # session -> ticket that its operation goes under, or will
+        self._claiming: set[str] = set()       # tickets that the agent has not forgotten yet, and whose operation waits
 
     # what sessions ask
 
@@ -141,21 +142,29 @@ class Holds:
         ticket = asked.view.ticket
         self._shelf.claim(asked)
         self._granted[session] = ticket
+        self._claiming.add(ticket)
 
         def done(error: str) -> None:
+            self._claiming.discard(ticket)
             if error:
                 self._end(asked, GIVE_UP, "", f"it could not be marked as used: {error}")
                 self._answer(session, HoldAnswered(operation, DENIED, "", "its ticket could not be marked as used",
                                                    ticket))
             elif self._granted.get(session) == ticket:
                 self._answer(session, HoldAnswered(operation, APPROVED, asked.approver, "", ticket))
+            else:
+                self._answer(session, HoldAnswered(operation, DENIED, "", "its ticket was taken back", ticket))
 
         self._keep_as(ticket, b"", done)
 
     def use(self, session: str, operation: int, ticket: str) -> bool:
         """The operation goes; False: it may not."""
         asked = self._shelf.get(ticket)
-        if self._granted.pop(session, "") != ticket or asked is None:
+        if self._granted.get(session, "") != ticket or ticket in self._claiming:
+            self._forget_granted(session)
+            return False
+        del self._granted[session]
+        if asked is None:
             return False
         if asked.view.form == ELEVATION or step(asked.view.state, USE, asked.stands) is None:
             return False
@@ -204,9 +213,9 @@ class Holds:
         asked = self._put(Asked(
             view, terms, binding.bind_elevation(self._key, subject, target, seconds), since + within * NANO, since,
             seconds=seconds, boot=self._boot))
-        if not terms:
+        if not terms and self._shelf.get(ticket) is not None:
             self._approve(asked, "", "policy permits it")
-        return ticket, ""
+        return ("", "it could not be kept") if self._shelf.get(ticket) is None else (ticket, "")
 
     def decide(
         self, ticket: str, approve: bool, approver: str, groups: tuple[str, ...], reason: str, glass: bool = False,
@@ -228,7 +237,7 @@ class Holds:
             self._approve(asked, approver, reason, note)
         else:
             self._change(asked, approver, reason, note or "assented")
-        return "it is too long to be kept" if asked.view.form in KEPT and self._shelf.get(ticket) is None else ""
+        return "it could not be kept" if asked.view.form in KEPT and self._shelf.get(ticket) is None else ""
 
     def revoke(self, ticket: str, by: str, groups: tuple[str, ...], reason: str) -> str:
         """Of what stands or was asked without a connection: by who may answer it, or by the asker.  As `decide`."""

@@ -272,11 +272,23 @@ def test_a_session_that_ends_meanwhile_gets_nothing_and_the_ticket_is_gone() -> 
     desk.agent.slow = True
     desk.ask(TICKET, "s2")
     desk.holds.end_session("s2", "gone")
-    before = len(desk.answers)
     desk.agent.go_on()
-    assert len(desk.answers) == before
+    assert desk.last.state == "denied"
     assert desk.states[-1] == "cancelled"
     assert not desk.holds.use("s2", 8, ticket)
+
+
+def test_nobody_goes_before_it_is_told_and_what_it_had_is_taken_back() -> None:
+    """A protocol's mistake: the ticket was used while it was still kept, or stayed in force for ever."""
+    desk = Desk()
+    ticket = refused(desk)
+    desk.approve(ticket)
+    desk.agent.slow = True
+    desk.ask(TICKET, "s2", 9)
+    assert not desk.holds.use("s2", 10, ticket)
+    desk.agent.go_on()
+    assert desk.answers[-1] == ("s2", HoldAnswered(9, "denied", "", "its ticket was taken back", ticket))
+    assert (desk.states[-1], desk.holds.views(), desk.agent.kept) == ("cancelled", (), {})
 
 
 @pytest.mark.parametrize("form", ["ticket", "elevation"])
