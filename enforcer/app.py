@@ -151,7 +151,7 @@ class Enforcer:
         )
         edge = self.edge
         edge.commit = GroupCommit(self._loop, journal, message.journal_limit, edge.recording_failed, edge.press)
-        edge.keeper = Keeper(self._loop, self.channel.keep)
+        edge.keeper = Keeper(self._loop, self.channel.keep, edge.commit.write_now)
         edge.holds = Holds(
             clock.now, clock.monotonic, os.urandom, edge.answer_hold, edge.hold_changed, edge.keeper.keep,
             message.approval_key, gate.elevate, clock.boot())

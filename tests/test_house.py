@@ -20,7 +20,7 @@ PURE = ["enforcer/words", "enforcer/hot", "enforcer/core", "enforcer/policy", "e
 DOORS = {
     "enforcer/dns/service.py": {"asyncio"}, "enforcer/dns/server.py": {"asyncio", "socket"},
     "enforcer/dns/upstream.py": {"asyncio", "socket"},
-    "enforcer/protocols/postgresql/catalogue.py": {"ssl"},
+    "enforcer/protocols/postgresql/connection.py": {"ssl"},
 }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +18,7 @@ from enforcer import protocols
 from enforcer.core.context import Context
 from enforcer.edge import clock, upstream
 from enforcer.edge.edge import Edge
+from enforcer.edge.readings import Readings
 from enforcer.hot.chain import make_digest
 from enforcer.words import events
 from enforcer.words.decisions import PERMIT
@@ -48,7 +48,7 @@ class Catalogues:
         self._kept: dict[tuple[str, str], _Kept] = {}
         self._running: dict[tuple[str, str], asyncio.Task[Answer]] = {}
         self._next: dict[tuple[str, str], asyncio.Task[Answer]] = {}
-        self._threads = ThreadPoolExecutor(2, "catalogue")
+        self._readings = Readings(edge.loop, "catalogue", 2)
         self._version = 0
 
     async def load(self, context: Context, database: str, credential: Credential, stale: int) -> Answer:
@@ -124,7 +124,7 @@ class Catalogues:
         status = "error"
         try:
             async with asyncio.timeout(LIMIT):
-                found = await self._edge.loop.run_in_executor(self._threads, lambda: read(
+                found = await self._readings.read(target.name, lambda: read(
                     host=host, port=target.port, credential=credential, database=database, ssl_context=secure,
                     labels=target.labels, version=version,
                 ))
@@ -132,9 +132,6 @@ class Catalogues:
         finally:
             diary.close(status, f"the catalogue {'was' if status == 'ok' else 'could not be'} read")
         return found
-
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class Diary:

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from enforcer.words.errors import RecordingError
+
 LOG = logging.getLogger("weir.keeping")
 
 Done = Callable[[str], None]
@@ -25,10 +27,14 @@ class _Open:
 
 
 class Keeper:
-    """`ask(ticket, content)` gives what is wrong, or ""; with b"" the agent forgets the ticket."""
+    """`ask(ticket, content)` gives what is wrong, or ""; with b"" the agent forgets the ticket.  `write` brings to the
+    journal what was recorded until now, or raises RecordingError: what outlives this process was recorded."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ask: Callable[[str, bytes], Awaitable[str]]) -> None:
-        self._loop, self._ask = loop, ask
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, ask: Callable[[str, bytes], Awaitable[str]],
+        write: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._loop, self._ask, self._write = loop, ask, write
         self._waiting: deque[tuple[str, bytes, Done]] = deque()
         self._working: asyncio.Task[None] | None = None
         self._open: dict[str, _Open] = {}
@@ -52,7 +58,11 @@ class Keeper:
 
     async def _answer(self, ticket: str, content: bytes) -> str:
         try:
+            if content:
+                self._write()
             return await self._ask(ticket, content)
+        except RecordingError as reason:
+            return f"it cannot be recorded: {reason}"
         except Exception as reason:
             LOG.error("the agent could not be asked about a ticket: %s", type(reason).__name__)
             return f"the agent could not be asked ({type(reason).__name__})"

@@ -1,4 +1,5 @@
-"""How targets would do what is held: asked on connections of Weir's own, one after another, each recorded as a session.
+"""How targets would do what is held: asked on connections of Weir's own, at each target one after another.  Each is
+recorded as a session.
 
 A crew may hold many operations at once: what waits for a plan is bounded by what is held, and one that is answered
 meanwhile is not asked about any more.
@@ -7,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from agent.contract.credential import Credential
@@ -16,6 +16,7 @@ from enforcer.core.context import Context
 from enforcer.edge import upstream
 from enforcer.edge.catalogue import Diary
 from enforcer.edge.edge import Edge
+from enforcer.edge.readings import Readings
 from enforcer.words.commands import Explain
 from enforcer.words.errors import RecordingError, UpstreamError
 
@@ -27,14 +28,14 @@ LIMIT: Final = 10.0                   # seconds that one may take
 class Plans:
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
-        self._threads = ThreadPoolExecutor(1, "plan")
-        self._turn = asyncio.Lock()
+        self._readings = Readings(edge.loop, "plan", 1)
+        self._turns: dict[str, asyncio.Lock] = {}      # of targets: a slow one keeps no other waiting
 
     async def add(
         self, context: Context, database: str, credential: Credential | None, explain: Explain, ticket: str,
     ) -> None:
         """To what approvers see of this ticket: the plan, or why there is none."""
-        async with self._turn:
+        async with self._turns.setdefault(context.target.name, asyncio.Lock()):
             holds = self._edge.holds
             if holds is None or not holds.is_waiting(ticket):
                 return
@@ -64,7 +65,7 @@ class Plans:
         status = "error"
         try:
             async with asyncio.timeout(LIMIT):
-                found = await self._edge.loop.run_in_executor(self._threads, lambda: read(
+                found = await self._readings.read(target.name, lambda: read(
                     host=host, port=target.port, credential=credential, database=database, ssl_context=secure,
                     explain=explain))
             status = "ok"

@@ -5,15 +5,13 @@ documentation, 53 System Catalogs.
 """
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import pg8000.native  # type: ignore[import-untyped]
-
 from agent.contract.credential import Credential
 from agent.contract.target import ColumnLabel
+from enforcer.protocols.postgresql.connection import Connection, open_connection
 from enforcer.protocols.postgresql.functions import harmless
 
 RELATIONS: Final = 100_000            # more than that cannot be analysed
@@ -25,7 +23,6 @@ FIRST_USER_OID: Final = 16384         # FirstNormalObjectId, access/transam.h
 SAMPLES: Final = frozenset(("pg_catalog", name) for name in (
     "pg_statistic", "pg_stats", "pg_statistic_ext_data", "pg_stats_ext", "pg_stats_ext_exprs"))
 TABLEOID: Final = -6                  # attribute number, access/sysattr.h
-TIMEOUT: Final = 20                   # seconds for each answer
 
 _RELATIONS = """
 SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text
@@ -222,18 +219,7 @@ def load_catalogue(
     return make_catalogue(version, labels, *rows)
 
 
-def open_connection(
-    host: str, port: int, credential: Credential, database: str, ssl_context: object
-) -> pg8000.native.Connection:
-    """A connection of Weir's own."""
-    context: Any = ssl_context if isinstance(ssl_context, ssl.SSLContext) else False
-    place: dict[str, Any] = {"unix_sock": host} if host.startswith("/") else {"host": host, "port": port}
-    return pg8000.native.Connection(
-        credential.user, **place, database=database, password=credential.password or None,
-        ssl_context=context, timeout=TIMEOUT, application_name="weir")
-
-
-def _ask(connection: pg8000.native.Connection, text: str, limit: int) -> list[Any]:
+def _ask(connection: Connection, text: str, limit: int) -> list[Any]:
     rows = list(connection.run(text))
     if len(rows) > limit:
         raise ValueError(f"the catalogue has more than {limit} rows where it may have that many")

@@ -19,13 +19,15 @@ from typing import Any, Final
 import msgspec
 
 from agent.contract.credential import Credential
-from enforcer.protocols.postgresql.catalogue import FIRST_USER_OID, open_connection
+from enforcer.protocols.postgresql.catalogue import FIRST_USER_OID
+from enforcer.protocols.postgresql.connection import open_connection
 from enforcer.protocols.postgresql.messages import Bind
 from enforcer.protocols.postgresql.operations.words import Meaning
 from enforcer.protocols.postgresql.studied import Studied
 from enforcer.words.commands import Explain
 
 SECONDS: Final = 2                    # that planning may take
+ANSWER: Final = 8 << 20               # bytes that the server may say
 LINES: Final = 40                     # of a plan
 WIDE: Final = 200                     # characters of a line
 TEXT: Final = 64 << 10                # characters of a statement that is explained
@@ -78,7 +80,7 @@ def read_plan(
 ) -> tuple[str, int]:
     """Blocks.  Raises what pg8000 raises."""
     *before, own, role, path, text, after = plan_statements(explain)
-    connection = open_connection(host, port, credential, database, ssl_context)
+    connection = open_connection(host, port, credential, database, ssl_context, bytes_=ANSWER, rows=2)
     try:
         for one in before:
             connection.run(one)

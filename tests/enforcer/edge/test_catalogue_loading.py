@@ -5,10 +5,12 @@ import asyncio
 import dataclasses
 import threading
 
+import msgspec
 import pytest
 
 from agent.contract.credential import Credential
 from enforcer import protocols
+from enforcer.edge import catalogue
 from enforcer.edge.catalogue import Catalogues
 from enforcer.words import events
 
@@ -142,3 +144,22 @@ async def test_nothing_is_read_where_it_cannot_be_recorded(prepared, house) -> N
     found, reason = await catalogues.load(context, "shop", SECRET, 0)
     assert (found, "RecordingError" in reason, reading.began) == (None, True, [])
     house.journal.full = False
+
+
+async def test_a_target_that_lets_no_reading_end_keeps_no_other_waiting(prepared, house, monkeypatch) -> None:
+    """Two readings that went on for ever were all threads there were: no login to any target got further."""
+    catalogues, reading, context = prepared
+    monkeypatch.setattr(catalogue, "LIMIT", 0.2)
+    for database in ("one", "two", "three"):
+        found, reason = await catalogues.load(context, database, SECRET, 0)
+        assert (found, "could not be read within" in reason) == (None, True)
+    assert len(reading.began) == 2
+    other = with_target(context, msgspec.structs.replace(context.target, name="other"))
+    monkeypatch.setattr(catalogue, "LIMIT", 10)
+    asking = asyncio.create_task(catalogues.load(other, "shop", SECRET, 0))
+    await until(lambda: len(reading.began) == 3)
+    for _ in range(3):
+        reading.go.release()
+    assert (await asking)[1] == ""
+    reading.go.release()
+    assert (await catalogues.load(context, "three", SECRET, 0))[1] == ""
