@@ -201,7 +201,7 @@ class Agent:
 
     def _with_tickets(self, message: messages.Configure) -> messages.Configure:
         """Of an enforcer that starts; a later one does not look at them."""
-        kept = () if self.enforcer.up else self.tickets.kept()
+        kept = {} if self.enforcer.up else self.tickets.kept()
         return msgspec.structs.replace(message, approval_key=self._approval_key, kept=kept)
 
     async def _end(self) -> None:

@@ -62,17 +62,17 @@ class Tickets:
             self._tell("ticket.forgotten", {"ticket": ticket})
         return ""
 
-    def kept(self) -> tuple[bytes, ...]:
+    def kept(self) -> dict[str, bytes]:
         """For an enforcer that starts.  Blocks."""
         for ticket in tuple(self._over):       # the one that was to ask again has ended
             self.keep(ticket, b"")
-        found = []
+        found = {}
         for ticket in sorted(self._known - self._over)[:TICKETS]:
             with suppress(OSError), open(self._directory / ticket, "rb") as file:
                 content = file.read(KEPT + 1)
                 if len(content) <= KEPT:
-                    found.append(content)
-        return tuple(found)
+                    found[ticket] = content
+        return found
 
     def _write(self, ticket: str, content: bytes) -> None:
         fresh = self._directory / f".{ticket}"

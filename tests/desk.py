@@ -78,7 +78,7 @@ class Desk:
         for ticket in self.agent.over if not self.agent.broken else ():
             self.agent.kept.pop(ticket, None)
         over = self.agent.over
-        self.holds.restore(tuple(content for ticket, content in self.agent.kept.items() if ticket not in over))
+        self.holds.restore({ticket: one for ticket, one in self.agent.kept.items() if ticket not in over})
         return self.holds
 
     def _elevate(self, pairs: frozenset[tuple[str, str]]) -> None:

@@ -57,7 +57,7 @@ class Configure(Message, frozen=True):
     modes: dict[str, str] = {}        # egress mode of workloads, where it is not "enforce"
     ready: bool = True                # False: names are not resolved yet, connections wait
     approval_key: bytes = b""         # of the HMAC that approvals are bound by
-    kept: tuple[bytes, ...] = ()      # contents of KeepTicket, of the enforcers before; only the first one counts
+    kept: dict[str, bytes] = {}       # of KeepTicket, of the enforcers before, by ticket; only the first one counts
 
 
 class WhoisAnswer(Message, frozen=True):

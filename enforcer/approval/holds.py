@@ -8,7 +8,7 @@ over and could not be forgotten is tried again until it is.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from msgspec import structs
@@ -41,6 +41,8 @@ from enforcer.words.events import HOLD as CHANGED
 from enforcer.words.events import HoldChanged
 from enforcer.words.inputs import HoldAnswered, HoldOpened
 
+DAY: Final = 86400                    # seconds that an elevation is in force at most,
+LONGEST: Final = 30 * DAY             # and that anything else waits or may be used (policy/holds.py)
 MOST: Final = 1000                    # holds at a time; one more is denied
 NANO: Final = 1_000_000_000
 
@@ -295,12 +297,14 @@ class Holds:
         """CLOCK_BOOTTIME nanoseconds of the next expiry or escalation; past, where something is to be tried again."""
         return self._shelf.next_time()
 
-    def restore(self, contents: Iterable[bytes]) -> None:
+    def restore(self, kept: Mapping[str, bytes]) -> None:
         """What the agent has kept over this process' end: in the same boot of the host the earlier of both clocks
         counts.  Of another boot only the clock that anybody may set is left: what was approved ends, and what waits
-        goes on by it, where it is not behind what it said before."""
-        found = [asked for asked in map(parse_asked, contents)
-                 if asked is not None and asked.view.form in KEPT and is_open(asked.view.state)]
+        goes on by it, where it is not behind what it said before.  What an enforcer before this one has kept that no
+        enforcer would, or for longer than it could, is of one that was broken."""
+        found = [asked for ticket, asked in ((ticket, parse_asked(content)) for ticket, content in kept.items())
+                 if asked is not None and asked.view.ticket == ticket and asked.view.form in KEPT
+                 and is_open(asked.view.state)]
         behind = self._now() < max((asked.at for asked in found), default=0)
         for asked in found:
             late, now = self._monotonic(), self._now()
@@ -308,6 +312,7 @@ class Holds:
             same = bool(self._boot) and asked.boot == self._boot
             if same:
                 left, since = min(left, asked.deadline - late), asked.since
+            left = min(left, NANO * (DAY if asked.view.form == ELEVATION and asked.in_force else LONGEST))
             self._shelf.put(asked := structs.replace(asked, deadline=late + left, since=since, boot=self._boot))
             if not same and (behind or asked.in_force):
                 self._end(asked, GIVE_UP, "", "the host was started anew: how much of its time is over is not known")

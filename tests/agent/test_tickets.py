@@ -39,10 +39,10 @@ def test_kept_changed_forgotten_over_another_agent(tmp_path: Path, told: Told) -
     assert tickets.keep("abcdefgh", b"one") == ""
     assert tickets.keep("abcdefgh", b"two") == ""
     assert tickets.keep("zzzzzzzz", b"other") == ""
-    assert Tickets(tmp_path, told).kept() == (b"two", b"other")
+    assert Tickets(tmp_path, told).kept() == {"abcdefgh": b"two", "zzzzzzzz": b"other"}
     assert tickets.keep("abcdefgh", b"") == ""
     assert tickets.keep("abcdefgh", b"") == ""
-    assert Tickets(tmp_path, told).kept() == (b"other",)
+    assert Tickets(tmp_path, told).kept() == {"zzzzzzzz": b"other"}
     assert told.said == [("ticket.kept", "abcdefgh"), ("ticket.kept", "zzzzzzzz"), ("ticket.forgotten", "abcdefgh")]
     assert [path.name for path in (tmp_path / "tickets").iterdir()] == ["zzzzzzzz"]
 
@@ -76,7 +76,7 @@ def test_what_lies_there_besides_is_left_alone(tmp_path: Path, told: Told) -> No
     Tickets(tmp_path, told).keep("abcdefgh", b"one")
     (tmp_path / "tickets" / "notes.txt").write_text("mine")
     (tmp_path / "tickets" / "bbbbbbbb").write_bytes(b"x" * (KEPT + 1))
-    assert Tickets(tmp_path, told).kept() == (b"one",)
+    assert Tickets(tmp_path, told).kept() == {"abcdefgh": b"one"}
     assert (tmp_path / "tickets" / "notes.txt").exists()
 
 
@@ -122,14 +122,14 @@ def test_what_the_disk_does_not_let_go_is_given_to_nobody_and_tried_again(
     tickets.keep("abcdefgh", b"one")
     broken.add("unlink")
     assert "error" in tickets.keep("abcdefgh", b"")
-    assert tickets.kept() == ()
+    assert tickets.kept() == {}
     assert tickets.keep("abcdefgh", b"one") == "it was to be forgotten"
     broken.clear()
     if killed:                        # the enforcer that would ask again
-        assert tickets.kept() == ()
+        assert tickets.kept() == {}
     else:
         assert tickets.keep("abcdefgh", b"") == ""
-    assert Tickets(tmp_path, told).kept() == ()
+    assert Tickets(tmp_path, told).kept() == {}
     assert told.said == [("ticket.kept", "abcdefgh"), ("ticket.forgotten", "abcdefgh")]
 
 
@@ -140,7 +140,7 @@ def test_what_could_not_be_synced_is_forgotten_as_well(tmp_path: Path, told: Tol
     assert "error" in tickets.keep("abcdefgh", b"one")
     broken.clear()
     assert tickets.keep("abcdefgh", b"") == ""
-    assert Tickets(tmp_path, told).kept() == ()
+    assert Tickets(tmp_path, told).kept() == {}
 
 
 def test_what_could_not_be_written_leaves_nothing(tmp_path: Path, told: Told, broken: set[str]) -> None:
@@ -162,5 +162,6 @@ def test_the_enforcer_cannot_even_say_it(ticket: str, content: bytes) -> None:
 
 
 def test_all_of_them_fit_into_one_configure() -> None:
-    message = messages.Configure(1, "weir", (), (), {}, "/j", bytes(32), kept=(b"x" * KEPT,) * TICKETS)
+    kept = {name(number): b"x" * KEPT for number in range(TICKETS)}
+    message = messages.Configure(1, "weir", (), (), {}, "/j", bytes(32), kept=kept)
     assert len(messages.render_frame(message)) < messages.LIMIT // 2

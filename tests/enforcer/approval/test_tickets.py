@@ -4,9 +4,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 from desk import Desk
+from msgspec import structs
 
 from agent.contract.messages import TICKETS
-from enforcer.approval.asked import KEPT_LIMIT, parse_asked
+from enforcer.approval.asked import KEPT_LIMIT, parse_asked, render_asked
 from enforcer.approval.shelf import EACH
 from enforcer.policy.holds import parse_hold
 from enforcer.words.commands import Hold
@@ -219,8 +220,25 @@ def test_what_was_kept_by_nobody_is_not_taken() -> None:
     assert parse_asked(content) is not None
     for wrong in (b"", b"\xc1", content[:-1], content + b"\0", msgspec.msgpack.encode({"view": 1})):
         assert parse_asked(wrong) is None
-    desk.holds.restore((b"rubbish", content))
+    desk.holds.restore({"aaaaaaaa": b"rubbish", desk.last.ticket: content})
     assert len(desk.holds.views()) == 1
+
+
+def test_what_a_broken_enforcer_kept_is_none_for_ever() -> None:
+    """Under another's name nothing that forgets it finds it; and in force for years it would outlive its mending."""
+    desk = Desk()
+    ticket, _ = desk.holds.elevate("local:ada", "orders", 3600, "x", ())
+    kept = parse_asked(desk.agent.kept[ticket])
+    assert kept is not None
+    long = render_asked(structs.replace(kept, deadline=2**62, view=structs.replace(kept.view, until=2**62)))
+    desk.agent.kept = {"zzzzzzzz": long}
+    desk.start()
+    assert desk.elevated == frozenset()
+    desk.agent.kept = {ticket: long}
+    desk.start()
+    assert desk.elevated == {("local:ada", "orders")}
+    desk.turn(86400)
+    assert desk.elevated == frozenset()
 
 
 def test_without_what_tells_it_again_there_is_no_ticket() -> None:
