@@ -126,7 +126,8 @@ class Board:
         hold = self._current()
         waiting = sum(one.state == "pending" for one in self._holds)
         counts = f"{waiting or 'nothing'} waits for an answer, {len(self._holds) - waiting} in force"
-        head = [Text(counts, style="bold"), *self._list(max(1, min(max(3, height // 4), height - 6))), Text("-" * width, style="dim")]
+        listed = self._list(max(1, min(max(3, height // 4), height - 6)))
+        head = [Text(counts, style="bold"), *listed, Text("-" * width, style="dim")]
         self._height = max(1, height - len(head) - 2)
         lines = render_hold(hold, width).wrap(console, width, overflow="fold") if hold else [Text()]
         if width != self._width:      # its lines are others
