@@ -19,7 +19,7 @@ from agent.channel import ChannelError
 from agent.config import DNS_PORT
 from agent.contract import control, messages
 from agent.contract.control import Answered, Failed, Message, Refused
-from agent.control import OWN_ERROR, Deciding, Lately, Peer
+from agent.control import OWN_ERROR, Deciding, IdentityRequest, Lately, Peer
 from agent.identity import groups_of, subject_of
 from agent.journal import backlog, plain
 from agent.launch import HOST, Ended, Launched
@@ -86,13 +86,18 @@ class Launches:
         if isinstance(allowed, Refusal):
             self._tell_refused(peer, caller, allowed.text, workload.name if workload else "")
             return Failed(allowed.code, allowed.text)
+        assert workload is not None
+        login, refusal = agent.identities.bind(workload, peer)
+        if refusal:
+            self._tell_refused(peer, caller, refusal, workload.name)
+            return Failed(OWN_ERROR, refusal)
         owner = agent.owners.draw()   # only here: whoever may start nothing uses up none, and has nothing written
         launch = msgspec.structs.replace(
             allowed, number=owner, owner=owner, cgroup=str(agent.kernel.slice / f"{allowed.workload}-{owner}"))
         account = named or caller
         start = Start(owner, launch.workload, launch.uid, account.name, _unix_groups(launch.gid, launch.groups),
                       launch.cgroup, time.time_ns(), command=plain(mask_text(os.fsdecode(launch.argv[0]))),
-                      caller=peer.pid, root=launch.root, network=launch.network)
+                      caller=peer.pid, root=launch.root, network=launch.network, login=login)
         weak = await asyncio.to_thread(agent.sharing.find, start)
         try:
             if launch.network != HOST and (full := self._full(launch.uid)):
@@ -105,7 +110,7 @@ class Launches:
         self._running.add(owner)
         try:
             agent.owners.put(start)
-            launch = msgspec.structs.replace(launch, notes=_notes(start, weak))
+            launch = msgspec.structs.replace(launch, notes=(*self._for(start), *_notes(start, weak)))
             said = await agent.launcher.launch(launch, connection.fileno(), fds, network)
         except (OSError, ValueError) as reason:
             self.discard(owner)
@@ -117,9 +122,16 @@ class Launches:
             agent.tell("launch", {
                 "owner": owner, "uid": launch.uid, "user": account.name, "by": caller.name, "pid": said.pid,
                 "command": start.command, "cgroup": launch.cgroup, "network": launch.network,
-                **({"inside": "root"} if launch.root else {})}, launch.workload)
+                **({"login": login} if login else {}), **({"inside": "root"} if launch.root else {})}, launch.workload)
             agent.sharing.take(start, weak)
         return None
+
+    def _for(self, start: Start) -> tuple[str, ...]:
+        """For whom it speaks, where that is not the user."""
+        who = self._agent.identities.principal(start)
+        if isinstance(who, str):
+            return (f"its connections are refused: {who}",)
+        return (f"it speaks for {who.subject}",) if who.login else ()
 
     def _tell_refused(self, peer: Peer, caller: Account, reason: str, workload: str) -> None:
         """Once a second for each user: what is asked is theirs to choose, and so is how often."""
@@ -184,7 +196,8 @@ class Questions:
             workloads=workload_views(agent.owners, agent.sharing.of), statistics=statistics,
             hints=(*agent.ledger.broken_glass(),
                    *hints(config, places, agent.resolver.failures, statistics, leafs, lag, agent.watch.beside),
-                   *agent.containers.hints(), *agent.units.hints()),
+                   *agent.containers.hints(), *agent.units.hints(), *agent.identities.hints()),
+            identity=agent.identities.process.view() if agent.identities.process else None,
             modes=config.egress_modes, dns=f"{config.dns.listen}:{DNS_PORT}", upstream=_server(config.dns.resolver),
             lsm=agent.kernel.lsm)
 
@@ -269,6 +282,9 @@ class Questions:
         if isinstance(request, control.Adopt):
             return await units.adopt(request, peer.user)
         return Answered(await units.abandon(request, peer.user))
+
+    async def identity(self, request: IdentityRequest, peer: Peer) -> Message:
+        return await self._agent.identities.answer(request, peer)
 
     async def stop(self) -> Message:
         self._agent.stop()

@@ -24,7 +24,7 @@ from agent.config import (
     parse_config,
     parse_groups,
 )
-from agent.credential_check import check_rows, ownership
+from agent.credential_check import check_rows, check_secret, ownership
 from agent.fields import ConfigError, Problem, Report
 from agent.layout import find_account
 from agent.processes import ENVIRONMENT, python_module, unprivileged
@@ -47,13 +47,14 @@ def load_config(path: str | Path) -> Config:
     policies = _load_policies(file.parent / "policies", problems)
     before = len(report.problems)
     _check_accounts(report)
-    roots = _check_files(report)
+    roots, provider_roots = _check_files(report), _check_providers(report)
     check_rows(report)
     problems += report.problems[before:]
     if config is None or problems:
         raise ConfigError(tuple(sorted(problems, key=lambda one: (one.file != str(file), one.file, one.line))))
     dns = config.dns if config.dns.resolver else msgspec.structs.replace(config.dns, resolver=nameserver())
-    return msgspec.structs.replace(config, groups=groups, policies=policies, roots=roots, dns=dns)
+    return msgspec.structs.replace(
+        config, groups=groups, policies=policies, roots=roots, provider_roots=provider_roots, dns=dns)
 
 
 def load_block(path: str | Path) -> tuple[Config, tuple[Problem, ...]]:
@@ -124,8 +125,10 @@ def _load_policies(directory: Path, problems: list[Problem]) -> dict[str, str]:
 
 def _check_accounts(report: Report) -> None:
     runtime = report.made.get(("runtime",))
-    own = (runtime.user, runtime.audit_user) if runtime else ()
-    for name, user in zip(("user", "audit_user"), own, strict=False):
+    own = (runtime.user, runtime.audit_user, runtime.identity_user) if runtime else ()
+    for name, user in zip(("user", "audit_user", "identity_user"), own, strict=False):
+        if name == "identity_user" and not report.entries("provider"):
+            continue                  # it runs only for them
         account = find_account(user)
         if account is None:
             report.add(("runtime", name), f"there is no user {user!r} on this host; `bootstrap install` makes it")
@@ -159,6 +162,23 @@ def _check_files(report: Report) -> dict[str, str]:
     for path, target in report.entries("target"):
         if target.tls_ca and (pem := _check_roots(target.tls_ca, (*path, "tls_ca"), report)):
             roots[target.name] = pem
+    return roots
+
+
+def _check_providers(report: Report) -> dict[str, str]:
+    """The providers' roots, PEM by name; and the files that hold secrets of identities."""
+    roots = {}
+    for path, provider in report.entries("provider"):
+        if provider.ca and (pem := _check_roots(provider.ca, (*path, "ca"), report)):
+            roots[provider.name] = pem
+        secret = provider.client_secret_file
+        if secret and (wrong := check_secret(Path(secret))):
+            report.add((*path, "client_secret_file"), f"{secret}: {wrong}")
+    for path, workload in report.entries("workload"):
+        file = workload.identity.token_file if workload.identity else None
+        # One that is not there yet comes later: until then its sessions are refused.
+        if file and Path(file).exists() and (wrong := check_secret(Path(file))):
+            report.add((*path, "identity"), f"{file}: {wrong}")
     return roots
 
 

@@ -42,6 +42,9 @@ _ELSEWHERE: Final = {
     "ca": "agent.ca_cli:ca",
     "container-args": "agent.container_cli:container_args",
     "adopt": "agent.adopt_cli:adopt",
+    "login": "agent.login_cli:login",
+    "logout": "agent.login_cli:logout",
+    "whoami": "agent.login_cli:whoami",
 }
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from agent import fields as kinds
 from agent.adoptable import END, REPORT, RESTART, wrong_name
+from agent.contract.identity import ServiceIdentity
 from agent.contract.messages import MOST
 from agent.contract.names import is_metadata
 from agent.contract.target import ENFORCE, MODES, ColumnLabel
@@ -36,6 +37,7 @@ FILE_LIMIT: Final = 4 << 20           # bytes of one file
 POLICY_FILES: Final = 1000
 RESOLV_CONF: Final = "/etc/resolv.conf"
 LISTEN: Final = "127.53.53.53"        # nobody's 127.0.0.53
+MEMBERS: Final = ("user", "group", "workload", "subject", "weir")
 DNS_PORT: Final = 53                  # resolv.conf(5) has no way to name another
 
 
@@ -46,6 +48,7 @@ class Runtime(msgspec.Struct, frozen=True):
     user: str
     audit_user: str
     approvers: str
+    identity_user: str = "weir-identity"
 
     def places(self) -> tuple[Path, Path]:
         """Run and state directory."""
@@ -83,6 +86,25 @@ class EgressPolicy(msgspec.Struct, frozen=True):
     mode: str
 
 
+class ProviderEntry(msgspec.Struct, frozen=True):
+    """An identity provider; `agent.contract.identity.Provider` is what its process is told of it."""
+
+    name: str
+    issuer: str
+    client_id: str
+    client_secret_file: str | None
+    audience: str | None              # of access tokens and token files; None: client_id
+    algorithms: tuple[str, ...]
+    ca: str | None
+    scopes: tuple[str, ...]
+    subject_claim: str
+    groups_claim: tuple[str, ...]
+    groups: dict[str, str]            # value of that claim -> Weir's group
+    required: dict[str, str | bool | int]
+    max_session: int                  # seconds
+    refresh: int                      # seconds
+
+
 class EgressEntry(msgspec.Struct, frozen=True):
     name: str
     addresses: tuple[str, ...]        # and host names
@@ -101,6 +123,8 @@ class Workload(msgspec.Struct, frozen=True):
     root: bool = False                # inside, its user is uid 0
     unit: str | None = None           # of systemd's, which `weir adopt` confines
     running: str = "end"              # adoptable.END, REPORT or RESTART: what was open when it was adopted
+    person: bool = False              # needs the login of who starts it
+    identity: ServiceIdentity | None = None
 
 
 class LabelRow(msgspec.Struct, frozen=True):
@@ -130,7 +154,8 @@ class TargetEntry(msgspec.Struct, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Everything, checked.  `groups`: name -> members; `policies`: file name -> Cedar text; `roots`: target -> PEM."""
+    """Everything, checked.  `groups`: name -> members; `policies`: file name -> Cedar text; `roots`: target -> PEM, as
+    `provider_roots`."""
 
     file: str
     runtime: Runtime
@@ -143,9 +168,11 @@ class Config(msgspec.Struct, frozen=True):
     egress: tuple[EgressEntry, ...]
     workloads: tuple[Workload, ...]
     targets: tuple[TargetEntry, ...]
+    providers: tuple[ProviderEntry, ...] = ()
     groups: dict[str, tuple[str, ...]] = {}
     policies: dict[str, str] = {}
     roots: dict[str, str] = {}
+    provider_roots: dict[str, str] = {}
 
     @property
     def directory(self) -> Path:
@@ -158,6 +185,9 @@ class Config(msgspec.Struct, frozen=True):
 
     def workload(self, name: str) -> Workload | None:
         return next((one for one in self.workloads if one.name == name), None)
+
+    def provider(self, name: str) -> ProviderEntry | None:
+        return next((one for one in self.providers if one.name == name), None)
 
     def workload_of(self, unit: str) -> Workload | None:
         return next((one for one in self.workloads if one.unit == unit), None)
@@ -212,6 +242,8 @@ RUNTIME: Final = Section("runtime", Runtime, False, "Names, places and users of 
     Field("audit_user", kinds.ACCOUNT, "User of the recorder; members of its group may read the recording.",
           "weir-audit", restart=True),
     Field("approvers", kinds.ACCOUNT, "Unix group whose members may answer held operations.", "weir-approvers"),
+    Field("identity_user", kinds.ACCOUNT, "User of the process that speaks with identity providers, where there is a "
+          "[[provider]].", "weir-identity", restart=True),
 ))
 ENFORCER: Final = Section("enforcer", Enforcer, False, "The one process that crews reach.", (
     Field("port", kinds.HIGH_PORT, "Port of its listeners on 127.0.0.1 and ::1.", 15432, restart=True),
@@ -284,7 +316,39 @@ WORKLOAD: Final = Section("workload", Workload, True, "What `weir run --workload
     Field("running", kinds.choice(END, REPORT, RESTART), "What becomes of connections that the unit has open when "
           "it is adopted: they are ended; or only reported, and their packets dropped; or the unit is restarted.  In "
           "the first two it is contained at once, and confined in full from its next start on.", END),
+    Field("person", kinds.BOOLEAN, "Starts only for who is logged in (`weir login`), and speaks for that person.",
+          False),
+    Field("identity", kinds.SERVICE_IDENTITY, "Where no person stands behind it: a provider and a file that holds a "
+          "JWT of its (root's, mode 0600; read again when it changes), or the provider alone, for its client "
+          "credentials.",
+          None, {"provider": "corp", "token_file": "/run/spire/crew.jwt"}),
 ), attribute="workloads")
+PROVIDER: Final = Section("provider", ProviderEntry, True, "An OpenID Connect provider: who may `weir login`, and "
+    "whose tokens are believed.", (
+    Field("name", kinds.PROVIDER_NAME, "Subjects of its are `NAME:` and the subject claim.", example="corp"),
+    Field("issuer", kinds.ISSUER, "Its issuer identifier, as its tokens have it; its configuration is below it, at "
+          "/.well-known/openid-configuration.", example="https://idp.lab.example/realms/corp"),
+    Field("client_id", kinds.TEXT, "Weir's client there.", example="weir"),
+    Field("client_secret_file", kinds.PATH, "File that holds the client's secret and nothing else; root's, mode 0600. "
+          "A public client has none.", None, "/etc/weir/credentials/corp"),
+    Field("audience", kinds.TEXT, "That access tokens and token files must be for.  Default: the client_id.", None,
+          "weir"),
+    Field("algorithms", kinds.several(kinds.choice(*kinds.ALGORITHMS), least=1), "Signature algorithms that count.",
+          list(kinds.ALGORITHMS[:4])),
+    Field("ca", kinds.PATH, "Roots for its certificate, PEM.  Default: the system's.", None, "/etc/weir/idp-ca.pem"),
+    Field("scopes", kinds.several(kinds.SCOPE), "That are asked for; `openid` always is.", [], ["profile"]),
+    Field("subject_claim", kinds.TEXT, "Claim that names the subject; it must never be given to another person.",
+          "sub"),
+    Field("groups_claim", kinds.CLAIM_PATH, "Claim that lists groups or roles; inner ones after a dot.", "groups",
+          "realm_access.roles"),
+    Field("groups", kinds.GROUPS, "As `[provider.groups]`: value of that claim, and the group of Weir's that it puts "
+          "the subject into.  Other values count for nothing.", {}, {"dba": "dba", "/staff/data": "data"}),
+    Field("required", kinds.REQUIRED_CLAIMS, "As `[provider.required]`: claims that must be there, with this very "
+          "value; `true` for a text or number is not enough.", {}, {"email_verified": True}),
+    Field("max_session", kinds.duration("1m", "30d"), "A login ends after this, whatever the provider says.", "12h"),
+    Field("refresh", kinds.duration("1s", "1h"), "How often a login is refreshed there, at least: groups are read "
+          "again, and who was locked out there is out here.", "1m"),
+), attribute="providers")
 TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
     Field("name", kinds.NAME, "For policies: `Target::\"orders\"`.", example="orders"),
     Field("protocol", kinds.choice(*protocols()), "What is spoken there.", example="postgresql"),
@@ -307,7 +371,7 @@ TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
 ), (CREDENTIAL, _LABEL), attribute="targets")
 
 SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, LEDGER, RECORDING, EGRESS_POLICY)
-MANY: Final = (EGRESS, WORKLOAD, TARGET)
+MANY: Final = (EGRESS, PROVIDER, WORKLOAD, TARGET)
 SECTIONS: Final = (*SINGLE, *MANY)
 BLOCK: Final = (RUNTIME, ENFORCER, DNS, NFTABLES)      # what probes and rules are made by
 _HOMES: Final = kinds.places(SECTIONS)
@@ -349,6 +413,7 @@ def _build(raw: Mapping[str, Any], report: Report) -> tuple[Config | None, Repor
         values[section.attribute] = parse_tables(section, raw, (), report)
     _check_names(report)
     _check_workloads(report)
+    _check_identities(report)
     _check_places(report)
     _check_egress(report, _check_targets(report))
     for path, target in report.entries("target"):
@@ -388,6 +453,28 @@ def _check_workloads(report: Report) -> None:
             report.add((*path, "unit"), wrong)
         if (first := units.setdefault(workload.unit, render_path(path))) != render_path(path):
             report.add((*path, "unit"), f"{workload.unit} is {first} already")
+
+
+def _check_identities(report: Report) -> None:
+    providers = {one.name: one for _, one in report.entries("provider")}
+    wrong = report.wrong("provider")  # of these nobody knows the names
+    for path, workload in report.entries("workload"):
+        if workload.person and workload.unit:
+            report.add((*path, "person"), "nobody starts a unit: leave `unit` or `person` out")
+        if workload.person and workload.identity:
+            report.add((*path, "person"), "it has an `identity` of its own: leave one of them out")
+        if workload.person and not providers and not wrong:
+            report.add((*path, "person"), "nobody can log in: there is no [[provider]]")
+        if workload.identity is None or wrong:
+            continue
+        provider = providers.get(workload.identity.provider)
+        if provider is None:
+            known = ", ".join(providers) or "none"
+            report.add((*path, "identity"), f"there is no [[provider]] {workload.identity.provider!r}; there is: "
+                       f"{known}")
+        elif workload.identity.token_file is None and provider.client_secret_file is None:
+            report.add((*path, "identity"), f"names no token_file, and provider {provider.name!r} no "
+                       "client_secret_file: one of them would be right")
 
 
 def _listeners(report: Report) -> set[tuple[str, int]]:
@@ -466,13 +553,16 @@ def _check_places(report: Report) -> None:
     for path, name in ((run, "run"), (state, "state")):
         if len(path.parts) < 3:
             report.add(("runtime", name), f"{path} is not a directory of Weir's own")
+    if runtime.identity_user in (runtime.user, runtime.audit_user):
+        report.add(("runtime", "identity_user"), "is another process' user too: the tokens of all logins are kept by "
+                   "it alone")
     if runtime.user == runtime.audit_user:
         report.add(("runtime", "audit_user"), "is the enforcer's user too: whoever breaks the enforcer could then "
                    "change the recording")
 
 
 def parse_groups(text: str, file: str) -> tuple[dict[str, tuple[str, ...]], Report]:
-    """groups.toml: `[groups]`, each a name and a list of "user:NAME", "group:UNIXGROUP", "workload:NAME"."""
+    """groups.toml: `[groups]`, each a name and a list of members, each of one of MEMBERS."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as wrong:
@@ -485,7 +575,31 @@ def parse_groups(text: str, file: str) -> tuple[dict[str, tuple[str, ...]], Repo
         return {}, report
     if len(tables) > MOST:
         report.add(("groups",), f"has {len(tables)} groups; {MOST} at most")
-    return {name: _members(name, value, report) for name, value in tables.items()}, report
+    groups = {name: _members(name, value, report) for name, value in tables.items()}
+    _check_nesting(groups, report)
+    return groups, report
+
+
+def _check_nesting(groups: Mapping[str, tuple[str, ...]], report: Report) -> None:
+    """Every inner group is there, and none is in itself."""
+    inner = {name: [one.removeprefix("weir:") for one in members if one.startswith("weir:")]
+             for name, members in groups.items()}
+    for name, found in inner.items():
+        unknown = [one for one in found if one not in groups]
+        for one in unknown:
+            report.add(("groups", name), f"'weir:{one}' names no group of this file")
+        if not unknown and name in _reached(name, inner):
+            report.add(("groups", name), "is a member of itself: leave out one of the `weir:` members that lead there")
+
+
+def _reached(start: str, inner: Mapping[str, list[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(inner[start])
+    while waiting:
+        if (name := waiting.pop()) not in found:
+            found.add(name)
+            waiting += inner.get(name, [])
+    return found
 
 
 def _members(name: str, value: Any, report: Report) -> tuple[str, ...]:
@@ -498,9 +612,9 @@ def _members(name: str, value: Any, report: Report) -> tuple[str, ...]:
         return ()
     for member in members:
         kind, colon, who = member.partition(":")
-        if kind not in ("user", "group", "workload") or not colon or not who:
-            report.add(("groups", name), f"{member!r} is no member; user:NAME, group:UNIXGROUP or workload:NAME would "
-                       "be right")
+        if kind not in MEMBERS or not colon or not who or (kind == "subject" and ":" not in who):
+            report.add(("groups", name), f"{member!r} is no member; user:NAME, group:UNIXGROUP, workload:NAME, "
+                       "subject:PROVIDER:NAME or weir:GROUP would be right")
     return members
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, get_args
 
 import msgspec
 
@@ -44,6 +44,7 @@ _GROUPS_BYTES: Final = 1024           # what Python's getsockopt takes: 256 grou
 
 
 Deciding = control.Decide | control.BreakGlass | control.Revoke
+IdentityRequest = control.Login | control.FinishLogin | control.AwaitLogin | control.Logout | control.AskWhoAmI
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Actions(Protocol):
     async def ledger(self) -> Message: ...
     async def acknowledge(self, peer: Peer) -> Message: ...
     async def adopt(self, request: control.Adopt | control.Abandon, peer: Peer) -> Message: ...
+    async def identity(self, request: IdentityRequest, peer: Peer) -> Message: ...
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,7 @@ class Control:
         wanted = {
             control.Run: "", control.AskStatus: "", control.ListApprovals: "approvers", control.Decide: "approvers",
             control.BreakGlass: "", control.Revoke: "", control.Elevate: "",
+            **dict.fromkeys(get_args(IdentityRequest), ""),
             control.AskSessions: "auditors", control.AskLedger: "auditors",
         }.get(type(request), "root")
         if peer.uid == 0 or not wanted or (wanted != "root" and getattr(self._groups(), wanted) in who):
@@ -294,6 +297,8 @@ class Control:
             return await self._actions.elevate(request, peer)
         if isinstance(request, control.Adopt | control.Abandon):
             return await self._actions.adopt(request, peer)
+        if isinstance(request, IdentityRequest):
+            return await self._actions.identity(request, peer)
         if isinstance(request, control.Acknowledge):
             return await self._actions.acknowledge(peer)
         if isinstance(request, control.Release):

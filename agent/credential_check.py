@@ -17,7 +17,7 @@ from agent.unit_credentials import VARIABLE, open_credential
 
 def check_rows(report: Report) -> None:
     runtime = report.made.get(("runtime",))
-    own = (runtime.user, runtime.audit_user) if runtime else ()
+    own = (runtime.user, runtime.audit_user, runtime.identity_user) if runtime else ()
     crews = {user for _, workload in report.entries("workload") for user in workload.users}
     for path, row in report.entries("target", "credential"):
         _check_files(row, path, report)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from agent.contract.identity import ServiceIdentity
 from agent.positions import Path, line_of
 
 REQUIRED: Final = object()
@@ -36,6 +37,10 @@ _REGISTRIES: Final = frozenset(
     f"{second}.{country}"
     for country in "uk au nz za jp kr br in cn tw hk sg il tr mx ar id th my ua pl at".split()
     for second in "ac co com edu gov govt go ne net or org".split())
+_PROVIDER: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_ISSUER: Final = re.compile(r"https://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?"
+                            r"(/[A-Za-z0-9._~%!$&'()*+,;=:@/-]*)?")
+_SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,128}")
 _QUANTITY: Final = re.compile(r"(\d{1,12})\s*([A-Za-z]+)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -110,6 +115,10 @@ class Report:
     def entries(self, *names: str) -> list[tuple[Path, Any]]:
         """Tables of the array of this name; of every one that encloses it: entries("target", "credential")."""
         return [(path, one) for path, one in self.made.items() if path[::2] == names and len(path) == 2 * len(names)]
+
+    def wrong(self, name: str) -> bool:
+        """Whether one of the tables of this name has a mistake."""
+        return any(one.field.startswith(f"{name}[") or one.field == name for one in self.problems)
 
     def add(self, path: Path, message: str) -> None:
         self.problems.append(Problem(self.file, line_of(self.lines, path), render_path(path), message))
@@ -390,7 +399,57 @@ def _selector(value: Any) -> str:
     return _text(value)
 
 
+def _issuer(value: Any) -> str:
+    """OpenID Connect Core 1.0, 2: an https URL without query or fragment; as it is, for tokens hold it as it is."""
+    text = _text(value)
+    if not _ISSUER.fullmatch(text):
+        raise ValueError(f"{_shown(text)} is none")
+    return text
+
+
+def _claim_path(value: Any) -> tuple[str, ...]:
+    parts = tuple(_text(value).split("."))
+    if len(parts) > 8 or "" in parts:
+        raise ValueError(f"{_shown(value)} is no path of claims")
+    return parts
+
+
+def _provider(value: Any) -> str:
+    """`local:` is the kernel's own."""
+    text = _matching(_PROVIDER)(value)
+    if text in ("local", "weir"):
+        raise ValueError(f"{_shown(text)} is taken: subjects of this host begin with it")
+    return text
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or len(value) > LIST_LIMIT:
+        raise ValueError(f"{_shown(value)} is not a table")
+    return value
+
+
+def _groups(value: Any) -> dict[str, str]:
+    return {_text(name): NAME.parse(group) for name, group in _table(value).items()}
+
+
+def _required(value: Any) -> dict[str, str | bool | int]:
+    for name, wanted in _table(value).items():
+        if not isinstance(wanted, str | bool | int):
+            raise ValueError(f"{_shown(wanted)} of {name} is no text, number, true or false")
+    return dict(value)
+
+
+def _service_identity(value: Any) -> ServiceIdentity:
+    table = _table(value)
+    if "provider" not in table or not set(table) <= {"provider", "token_file"}:
+        raise ValueError(f"{_shown(value)} does not name provider, or something else than token_file")
+    file = _absolute(table["token_file"]) if "token_file" in table else None
+    return ServiceIdentity(_provider(table["provider"]), file)
+
+
 MASKS: Final = ("redact", "partial", "hash", "null")
+
+ALGORITHMS: Final = ("RS256", "PS256", "ES256", "EdDSA", "RS384", "RS512", "PS384", "PS512", "ES384", "ES512")
 
 NAME: Final = Kind("a name of letters, digits, '.', '_' and '-', 64 at most", _matching(_NAME))
 RUNTIME_NAME: Final = Kind("a name of lower-case letters, digits and '-', 16 at most, a letter first",
@@ -416,6 +475,15 @@ EGRESS_HOST: Final = Kind("a host name, an IPv4 or IPv6 address, or *.NAME where
                           "registry's", _egress_host)
 LOOPBACK: Final = Kind("an address of 127.0.0.0/8", _loopback)
 RESOLVER: Final = Kind("an address, ADDRESS:PORT or [ADDRESS]:PORT", _resolver)
+PROVIDER_NAME: Final = Kind("a name of lower-case letters, digits and '-', 32 at most, a letter first, and not `local`",
+                           _provider)
+ISSUER: Final = Kind("an https URL without query or fragment", _issuer)
+SCOPE: Final = Kind("a scope's name", _matching(_SCOPE))
+CLAIM_PATH: Final = Kind('a claim\'s name, or several with dots between them, like "realm_access.roles"', _claim_path)
+GROUPS: Final = Kind("a table, each a value of the claim and the name of a group", _groups)
+REQUIRED_CLAIMS: Final = Kind("a table, each a claim and its text, number, true or false", _required)
+SERVICE_IDENTITY: Final = Kind('a table like { provider = "corp", token_file = "/run/spire/crew.jwt" }',
+                              _service_identity)
 COLUMN: Final = Kind('"schema.table.column"', _column)
 MASK: Final = Kind("one of redact, partial, hash, null, constant:TEXT", _mask)
 

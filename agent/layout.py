@@ -29,11 +29,12 @@ class Accounts:
     weir: pwd.struct_passwd
     audit: pwd.struct_passwd
     approvers: int                    # gid
+    identity: int = -1                # gid; -1: there is no such user, and no [[provider]]
 
     @property
     def own_groups(self) -> frozenset[int]:
         """Gids that no workload is given."""
-        return frozenset({self.weir.pw_gid, self.audit.pw_gid, self.approvers})
+        return frozenset({self.weir.pw_gid, self.audit.pw_gid, self.approvers, self.identity} - {-1})
 
     @property
     def group_names(self) -> frozenset[str]:
@@ -65,9 +66,18 @@ def find_accounts(config: Config) -> Accounts:
     runtime = config.runtime
     try:
         return Accounts(pwd.getpwnam(runtime.user), pwd.getpwnam(runtime.audit_user),
-                        grp.getgrnam(runtime.approvers).gr_gid)
+                        grp.getgrnam(runtime.approvers).gr_gid, _identity(config))
     except KeyError as reason:
         raise LayoutError(f"{reason.args[0]}: `bootstrap install` makes users and groups") from None
+
+
+def _identity(config: Config) -> int:
+    try:
+        return pwd.getpwnam(config.runtime.identity_user).pw_gid
+    except KeyError:
+        if config.providers:
+            raise
+        return -1
 
 
 def take_lock(path: Path = LOCK) -> int:

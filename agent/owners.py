@@ -40,6 +40,7 @@ class Start(msgspec.Struct, frozen=True):
     root: bool = False                # uid 0 inside
     network: str = "host"             # PRIVATE or HOST of agent/launch.py, or CONTAINER
     unit: str = ""                    # of systemd's, which started it
+    login: str = ""                   # that it was started with: a session of agent/logins.py
     inode: int = 0                    # of a unit's cgroup: the next start has another
 
 

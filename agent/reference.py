@@ -73,11 +73,16 @@ _GROUPS: Final = """\
 ## groups.toml
 ```toml
 [groups]
-data = ["user:ada", "group:analysts", "workload:crew"]
+data = ["user:ada", "group:analysts", "workload:crew", "weir:dba"]
+dba = ["subject:corp:7b1f0c2e"]
 ```
 Each group is a list of members: `user:NAME` (a local user), `group:NAME` (everybody in that Unix group),
-`workload:NAME` (everybody who acts through that workload). Policies name it as `Group::"data"`, holds as
-`approvers=data`.
+`workload:NAME` (everybody who acts through that workload), `subject:PROVIDER:NAME` (a subject of a `[[provider]]`),
+`weir:GROUP` (everybody in that other group of this file; none may be in itself). Policies name it as `Group::"data"`,
+holds as `approvers=data`.
+
+Where a login or a service identity stands behind a workload, `user:` and `group:` do not count: its groups are those of
+`[provider.groups]` and what `subject:`, `workload:` and `weir:` add.
 """
 
 
@@ -117,12 +122,19 @@ def _comment(text: str) -> str:
 
 
 def render_value(value: Any) -> str:
-    """TOML of a text, number, boolean or list of them."""
+    """TOML of a text, number, boolean, or a list or table of them."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
         return f"[{', '.join(map(render_value, value))}]"
+    if isinstance(value, dict):
+        inner = ", ".join(f"{_key(name)} = {render_value(one)}" for name, one in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _key(name: str) -> str:
+    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else json.dumps(name)
 
 
 def render_reference() -> str:

@@ -54,9 +54,9 @@ def read_row(row: CredentialRow) -> Credential:
 
 def _part(row: CredentialRow, part: str, limit: int) -> str:
     if file := getattr(row, f"{part}_file"):
-        return _read(lambda: _open(file), limit, f"{part}_file {file}")
+        return _text(lambda: _open(file), limit, f"{part}_file {file}")
     if name := getattr(row, f"{part}_credential"):
-        return _read(lambda: open_credential(name), limit, f"{part}_credential {name}")
+        return _text(lambda: open_credential(name), limit, f"{part}_credential {name}")
     return ""
 
 
@@ -64,7 +64,12 @@ def _open(file: str) -> int:
     return os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
 
 
-def _read(opening: Callable[[], int], limit: int, what: str) -> str:
+def read_secret(file: str, limit: int, field: str) -> bytes:
+    """What a file that nobody but root can read holds.  Raises SecretError."""
+    return _read(lambda: _open(file), limit, f"{field} {file}")
+
+
+def _read(opening: Callable[[], int], limit: int, what: str) -> bytes:
     try:
         with open(opening(), "rb") as opened:
             wrong = wrong_secret(os.fstat(opened.fileno()))
@@ -75,7 +80,11 @@ def _read(opening: Callable[[], int], limit: int, what: str) -> str:
         raise SecretError(f"{what}: {reason.strerror}") from None
     if len(content) > limit:
         raise SecretError(f"{what} has more than {limit} bytes")
+    return content
+
+
+def _text(opening: Callable[[], int], limit: int, what: str) -> str:
     try:
-        return content.decode()
+        return _read(opening, limit, what).decode()
     except UnicodeDecodeError:
         raise SecretError(f"{what} is not UTF-8") from None

@@ -40,6 +40,7 @@ from agent.credentials import Credentials
 from agent.doors import close_all, open_dns, open_listeners
 from agent.facts import Hashes
 from agent.fields import ConfigError
+from agent.identities import Identities
 from agent.interfaces import OwnAddresses
 from agent.journal import Journal, JournalError, backlog, plain
 from agent.kernel import Kernel, Origin
@@ -94,7 +95,7 @@ class Agent:
         self._addresses = OwnAddresses()
         self.trust: Trust = NO_TRUST
         self._named = False           # names have been asked for, and trust is prepared for their addresses
-        self._own = cgroups / f"{config.runtime.name}.weir"
+        self.own = cgroups / f"{config.runtime.name}.weir"
         self._stop = asyncio.Event()
         self._error = ""              # why the agent ends with 1
         self._reconfigure = asyncio.Event()
@@ -144,6 +145,7 @@ class Agent:
         self.launches = Launches(self)
         self.containers = Containers(self, self.cgroups)
         self.units = Units(self)
+        self.identities = Identities(self)
         self.owners.elsewhere = self.units.find
         await self._start_launcher()
         if self.health.launcher:
@@ -178,19 +180,20 @@ class Agent:
             self.kernel, self.owners, config.journal, config.enforcer.port, self.tell, self._alarms_changed,
             lambda: (self.enforcer.began, self.enforcer.up and not self.health.journal))
         self.recorder = Recorder(
-            config.runtime.audit_user, self._own / "recorder", self.tell, self._service_changed,
+            config.runtime.audit_user, self.own / "recorder", self.tell, self._service_changed,
             ["--journal", str(config.journal), "--recording", str(config.recordings), "--checkpoint-seconds",
              str(config.recording.checkpoint), "--rotate-bytes", str(config.recording.rotate)],
             self.ledger.question, lambda answer: self.parts.run("the ledger", lambda: self.ledger.told(answer)))
         self.askers = Askers(
             self.kernel, self.owners, self.journal, lambda: self.config, self.resolver.known, self._given,
             self._addresses.has)
-        self.credentials = Credentials(self._own / HELPERS)
+        self.credentials = Credentials(self.own / HELPERS)
         answers = Answers(
             self.kernel, self.owners, self.hashes, self.cgroups, lambda: self.config, lambda: self.places,
-            self.ledger.handed, self.askers, self.credentials, self.tickets.keep)
+            self.ledger.handed, self.askers, self.credentials, self.tickets.keep,
+            principal=self.identities.principal)
         self.enforcer = Enforcer(
-            config.runtime.user, self._own / "enforcer", self.tell, self._service_changed,
+            config.runtime.user, self.own / "enforcer", self.tell, self._service_changed,
             [one.fileno() for one in self.listeners], [one.fileno() for one in self.dns],
             {name: one.fileno() for name, one in self.local.items()},
             lambda number: self._with_tickets(render_configure(
@@ -198,6 +201,7 @@ class Agent:
             lambda: self.networks)
         self.recorder.start()
         self.enforcer.start()
+        self.identities.configured()
 
     def _with_tickets(self, message: messages.Configure) -> messages.Configure:
         """Of an enforcer that starts; a later one does not look at them."""
@@ -213,6 +217,8 @@ class Agent:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if "watch" in parts:
             self.watch.close()
+        if "identities" in parts:
+            await self.identities.stop()
         if "enforcer" in parts:
             await self.enforcer.stop()
         if "credentials" in parts:
@@ -236,16 +242,16 @@ class Agent:
         if "askers" in parts:
             self.askers.close()
         close_all((*parts.get("listeners", ()), *parts.get("dns", ()), *parts.get("local", {}).values()))
-        remove_own(self._own)
+        remove_own(self.own)
 
     async def _end_predecessors(self) -> None:
-        """Enforcer and recorder of an agent that was killed end by themselves; what does not is ended."""
-        for name in ("enforcer", "recorder"):
-            if not await wait_empty(self._own / name, PREDECESSOR):
+        """The children of an agent that was killed end by themselves; what does not is ended."""
+        for name in ("enforcer", "recorder", "identity"):
+            if not await wait_empty(self.own / name, PREDECESSOR):
                 LOG.warning("the %s of the agent before this one did not end: killed", name)
-                end_all(self._own / name)
-                await wait_empty(self._own / name, KILLED)
-        for cgroup in (self._own / HELPERS).glob("*/"):
+                end_all(self.own / name)
+                await wait_empty(self.own / name, KILLED)
+        for cgroup in (self.own / HELPERS).glob("*/"):
             end_all(cgroup)
 
     async def _first_configuration(self) -> None:
@@ -364,6 +370,7 @@ class Agent:
             ("networks of workloads", self._recover_networks),
             ("what came out of turn", self._tell_bounded),
             ("units", self.units.look),
+            ("identities", self.identities.look),
             ("names", self._sweep_names),
             ("the journal", self._watch_journal),
             ("the self-probe", self._probe_again),
@@ -623,6 +630,7 @@ class Agent:
             before = self.config.egress_modes
             self.config, self.trust, self.accounts = config, trust, accounts
             self._tell_modes(before, config.egress_modes)
+            self.identities.configured()
         await self.resolver.set_names(patterns(self.config))
         self._forget()
         return error
@@ -719,8 +727,9 @@ def _targets(config: Config, places: Places, trust: Trust) -> Iterable[Target]:
 
 
 def remove_own(cgroup: Path) -> None:
-    """The cgroups of enforcer, recorder and helpers, where nothing runs in them."""
-    for path in (*(cgroup / HELPERS).glob("*/"), cgroup / HELPERS, cgroup / "enforcer", cgroup / "recorder", cgroup):
+    """The cgroups of Weir's own processes, where nothing runs in them."""
+    for path in (*(cgroup / HELPERS).glob("*/"), cgroup / HELPERS, cgroup / "enforcer", cgroup / "recorder",
+                 cgroup / "identity", cgroup):
         with suppress(OSError):
             path.rmdir()
 

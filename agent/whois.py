@@ -25,7 +25,7 @@ from agent.contract.messages import (
 from agent.contract.owner import Owner, Process
 from agent.credentials import Credentials
 from agent.facts import Hashes, read_process
-from agent.identity import groups_of, subject_of
+from agent.identity import Principal
 from agent.kernel import Kernel, Origin
 from agent.names import Askers
 from agent.owners import Owners, Start
@@ -44,10 +44,11 @@ class Answers:
         self, kernel: Kernel, owners: Owners, hashes: Hashes, cgroups: Path, config: Callable[[], Config],
         places: Callable[[], Places], handed: Callable[[int], None] = lambda cookie: None,
         askers: Askers | None = None, credentials: Credentials | None = None,
-        keep: Callable[[str, bytes], str] | None = None,
+        keep: Callable[[str, bytes], str] | None = None, *, principal: Callable[[Start], Principal | str],
     ) -> None:
-        """`handed(cookie)`: the enforcer is told whose this socket is; `keep` is Tickets.keep."""
-        self._askers, self._credentials = askers, credentials
+        """`handed(cookie)`: the enforcer is told whose this socket is; `keep` is Tickets.keep; `principal`: who is
+        behind a start, or why nobody is."""
+        self._askers, self._credentials, self._principal = askers, credentials, principal
         self._keep, self._keeping = keep, asyncio.Lock()
         self._kernel, self._owners, self._hashes, self._cgroups = kernel, owners, hashes, cgroups
         self._config, self._places, self._handed = config, places, handed
@@ -131,10 +132,13 @@ class Answers:
     def _said(
         self, start: Start, cookie: int, process: Process | None, destination: str, port: int, attribution: str,
         place: Place, *, local: bool = False,
-    ) -> Owner:
+    ) -> Owner | str:
+        who = self._principal(start)
+        if isinstance(who, str):
+            return who
         return Owner(
-            workload=start.workload, uid=start.uid, user=start.user, subject=subject_of(start.user),
-            groups=groups_of(self._config().groups, user=start.user, unix=start.unix_groups, workload=start.workload),
+            workload=start.workload, uid=start.uid, user=start.user, subject=who.subject, groups=who.groups,
+            login=who.login,
             process=process, cgroup=self._below(start.cgroup), cookie=cookie, destination=destination,
             port=port, attribution=attribution, target=place.target, egress=place.egress, names=place.names,
             listed=place.listed, others=place.others, local=local)

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import gc
 import logging
 import os
-import resource
 import signal
 import sys
 from hashlib import blake2b
@@ -42,6 +40,7 @@ from enforcer.edge.plans import Plans
 from enforcer.networks import Networks
 from enforcer.policy import masks
 from enforcer.policy.cedar import load_policies
+from enforcer.privileges import check_privileges, harden
 from enforcer.recording.journal import JournalWriter
 from enforcer.words.errors import ConfigError, PlatformError, RecordingError
 
@@ -50,9 +49,6 @@ LOG = logging.getLogger("weir.app")
 WRITER: Final = "enforcer0"
 DRAIN: Final = 8.0                    # seconds that sessions get to say their last words
 TICK: Final = 1.0                     # seconds between looks at the holds' deadlines
-_PR_SET_DUMPABLE: Final = 4           # linux/prctl.h
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_CAPABILITIES: Final = ("CapInh", "CapPrm", "CapEff", "CapAmb")
 
 
 class Enforcer:
@@ -204,28 +200,6 @@ def _expire(holds: Holds) -> None:
         holds.expire()
     except Exception as error:
         LOG.error("holds could not be expired: %s", type(error).__name__)
-
-
-def check_privileges() -> None:
-    """PlatformError where this process holds anything that it could lose to a peer's bytes."""
-    if 0 in os.getresuid() or 0 in os.getresgid():
-        raise PlatformError("the enforcer never runs as root: start it by the agent, as the user weir")
-    lines = Path("/proc/self/status").read_text().splitlines()
-    found = dict(line.split(":", 1) for line in lines if ":" in line)
-    held = [name for name in _CAPABILITIES if int(found[name], 16)]
-    if held:
-        raise PlatformError(f"the enforcer holds capabilities ({', '.join(held)}): it must have none")
-
-
-def harden() -> None:
-    """No core dump, no ptrace by others of the same user, nothing gained by exec."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    for option, value in ((_PR_SET_DUMPABLE, 0), (_PR_SET_NO_NEW_PRIVS, 1)):
-        if libc.prctl(option, value, 0, 0, 0) != 0:
-            raise PlatformError(f"prctl({option}): {os.strerror(ctypes.get_errno())}")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

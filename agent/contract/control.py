@@ -159,6 +159,63 @@ class Acknowledge(Message, frozen=True):
     """Root.  The alarms were looked at: the state follows them no more.  Answered by Answered."""
 
 
+class Login(Message, frozen=True):
+    """Anybody but root.  Answered by LoginBegun; what comes of it is asked by AwaitLogin."""
+
+    provider: str = ""                # empty: the only one
+    port: int = 0                     # of the caller's loopback listener; 0: the device flow
+
+
+class LoginBegun(Message, frozen=True):
+    error: str = ""
+    session: str = ""
+    provider: str = ""
+    url: str = ""                     # where the person goes
+    user_code: str = ""
+    complete: str = ""                # the same with the code in it
+    seconds: int = 0                  # in which it must be done
+
+
+class FinishLogin(Message, frozen=True):
+    """Who began it: what came back to its listener.  Answered by Answered."""
+
+    session: str
+    query: str
+
+    def __repr__(self) -> str:
+        return f"FinishLogin(session={self.session!r})"
+
+
+class AwaitLogin(Message, frozen=True):
+    """Who began it.  Answered by LoginState within some seconds, however it stands then."""
+
+    session: str
+
+
+class LoginState(Message, frozen=True):
+    waiting: bool = False             # ask again
+    error: str = ""                   # it came to nothing
+
+
+class Logout(Message, frozen=True):
+    """Of the caller.  Answered by Answered."""
+
+
+class AskWhoAmI(Message, frozen=True):
+    """Anybody who is no crew.  Answered by WhoAmI."""
+
+
+class WhoAmI(Message, frozen=True):
+    """Without a login the local user."""
+
+    subject: str
+    groups: tuple[str, ...]
+    provider: str = ""                # empty: not logged in
+    since: int = 0                    # nanoseconds UTC
+    until: int = 0                    # seconds UTC, at the latest
+    session: str = ""
+
+
 class Answered(Message, frozen=True):
     """`error` empty: done."""
 
@@ -222,6 +279,7 @@ class Status(Message, frozen=True):
     dns: str = ""                     # where Weir's resolver answers crews
     modes: dict[str, str] = {}        # egress mode of the workloads where it is not "enforce"
     upstream: str = ""                # the DNS server that it asks, "" where there is none
+    identity: ServiceView | None = None       # None: there is no [[provider]]
     lsm: str = ""                     # BPF LSM: "on: ..." or "off: why"
 
 
@@ -260,8 +318,9 @@ class OpenSessions(Message, frozen=True):
 
 
 Request = (Run | AskStatus | ListApprovals | Decide | BreakGlass | Revoke | Elevate | AskSessions | Stop | Release
-           | Reload | AskLedger | Acknowledge | Adopt | Abandon)
-Reply = Failed | Status | Approvals | Requested | OpenSessions | LedgerView | Adopted | Answered | Refused
+           | Reload | AskLedger | Acknowledge | Adopt | Abandon | Login | FinishLogin | AwaitLogin | Logout | AskWhoAmI)
+Reply = (LoginBegun | LoginState | WhoAmI | Failed | Status | Approvals | Requested | OpenSessions | LedgerView
+         | Adopted | Answered | Refused)
 ToRunner = Started | Exited | Failed
 FromRunner = Signal | Resize
 

@@ -153,6 +153,15 @@ class EndSession(Message, frozen=True):
     reason: str
 
 
+class EndLogin(Message, frozen=True):
+    """A login is no more, or its groups are others now: sessions and flows that speak for it end after the operation
+    that runs, and one that arrives late is refused.  Answered by Done."""
+
+    number: int
+    login: str
+    reason: str
+
+
 class OpenNetwork(Message, frozen=True):
     """Serve another network namespace.  Its sockets have come before this, in the same order of messages: SCM_RIGHTS of
     one packet over the doors' socket pair.  Answered by Done; one that is served already is no error."""
@@ -338,7 +347,7 @@ class Pong(Message, frozen=True):
 FromAgent = (
     Configure | WhoisAnswer | CredentialAnswer | AskerAnswer | NameRecorded | TicketKept | ResolveName | ListHolds
     | DecideHold | RevokeHold | AskElevation
-    | ListSessions | AskStatistics | EndSession | OpenNetwork | CloseNetwork | Ping | Drain
+    | ListSessions | AskStatistics | EndSession | EndLogin | OpenNetwork | CloseNetwork | Ping | Drain
 )
 FromEnforcer = (
     Configured | Whois | WhoisLocal | AskCredential | WhoAsks | NameAsked | KeepTicket | NameResolved | HoldsAnswer

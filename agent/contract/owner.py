@@ -20,8 +20,8 @@ class Owner(msgspec.Struct, frozen=True):
     workload: str                     # name of the launch unit
     uid: int                          # uid that the workload runs as
     user: str                         # its name, or the number as text
-    subject: str                      # who is behind it: "local:USER" until a login exists
-    groups: tuple[str, ...]           # of the subject, from the groups file
+    subject: str                      # who is behind it: "local:USER", or "PROVIDER:NAME" of a login
+    groups: tuple[str, ...]           # of the subject
     process: Process | None           # None where only the workload is known (attribution "redirect")
     cgroup: str                       # path below the v2 root, empty if not known
     cookie: int                       # kernel socket cookie of the crew's socket, 0 if not known
@@ -33,4 +33,5 @@ class Owner(msgspec.Struct, frozen=True):
     names: tuple[str, ...] = ()       # of [[egress]] entries, for which Weir's resolver gave this address
     listed: bool = False              # an [[egress]] entry has this very address
     others: tuple[str, ...] = ()      # of the other family, given for every one of `names`
+    login: str = ""                   # that says so; when it ends, so does the session
     local: bool = False               # by a Unix socket: `destination` is its path, and no hook saw a connect

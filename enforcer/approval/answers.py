@@ -1,7 +1,8 @@
 """Who may answer, and what an answer makes of what was asked.  Pure.
 
-Who asked is never who answers: the same subject.  That one person has two subjects with two providers cannot be known
-here; whoever puts both into one group of approvers has to.  Breaking the glass is the exception that a rule may name.
+Who asked is never who answers: the same subject, or the local user that it speaks through.  That one person has two
+subjects with two providers cannot be known here; whoever puts both into one group of approvers has to.  Breaking the
+glass is the exception that a rule may name.
 """
 from __future__ import annotations
 
@@ -18,6 +19,10 @@ def who_may(asked: Asked, terms: HoldTerms) -> tuple[str, ...]:
     return (*terms.approvers, *(terms.escalate_to if terms.rule in asked.escalated else ()))
 
 
+def is_asker(asked: Asked, by: str) -> bool:
+    return by in (asked.view.subject, asked.behind)
+
+
 def everybody(asked: Asked) -> tuple[str, ...]:
     return tuple(dict.fromkeys(group for terms in asked.terms for group in who_may(asked, terms)))
 
@@ -25,7 +30,7 @@ def everybody(asked: Asked) -> tuple[str, ...]:
 def why_not(asked: Asked, approve: bool, by: str, groups: Iterable[str], reason: str) -> str:
     """Why this answer does not count, "" where it does."""
     mine = _mine(asked, groups)
-    if by == asked.view.subject:
+    if is_asker(asked, by):
         return f"{by} asked for this and cannot answer it"
     if not mine:
         return f"{by} is in none of the groups that may answer: {', '.join(everybody(asked))}"

@@ -40,6 +40,7 @@ class Asked(msgspec.Struct, frozen=True):
     bound: bytes = b""                # of what may be reused
     boot: str = ""                    # of the host, that `deadline` and `since` count from; "": not known
     at: int = 0                       # nanoseconds UTC of the last change
+    behind: str = ""                  # the local user that the asker speaks through
 
     @property
     def stands(self) -> bool:

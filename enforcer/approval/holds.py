@@ -98,7 +98,8 @@ class Holds:
                  else binding.bind_hold(self._key, context, command, ticket))
         return Asked(
             view, command.terms, bound, since + within * NANO, since, command.operation, reuse=kind,
-            bound=binding.bind_reuse(self._key, context, command, kind), boot=self._boot)
+            bound=binding.bind_reuse(self._key, context, command, kind), boot=self._boot,
+            behind=_behind(context.principal.owner.user))
 
     def _shut(self, terms: Iterable[HoldTerms]) -> tuple[str, str] | None:
         """The first rule that lets nobody be asked now, and when it does."""
@@ -199,9 +200,10 @@ class Holds:
     # what people ask and answer
 
     def elevate(
-        self, subject: str, target: str, seconds: int, reason: str, terms: tuple[HoldTerms, ...],
+        self, subject: str, user: str, target: str, seconds: int, reason: str, terms: tuple[HoldTerms, ...],
     ) -> tuple[str, str]:
-        """A person's request: (ticket, ""), or why not.  Without terms policy permits it: it is in force at once."""
+        """A person's request: (ticket, ""), or why not.  Without terms policy permits it: it is in force at once.
+        `user`: the local one who asks."""
         if full := self._full(subject):
             return "", full
         if (shut := self._shut(terms)) is not None:
@@ -214,7 +216,7 @@ class Holds:
         view = view_elevation(ticket, subject, target, seconds, reason, terms, now, now + within * NANO)
         asked = self._put(Asked(
             view, terms, binding.bind_elevation(self._key, subject, target, seconds), since + within * NANO, since,
-            seconds=seconds, boot=self._boot))
+            seconds=seconds, boot=self._boot, behind=_behind(user)))
         if not terms and self._shelf.get(ticket) is not None:
             self._approve(asked, "", "policy permits it")
         return ("", "it could not be kept") if self._shelf.get(ticket) is None else (ticket, "")
@@ -246,7 +248,7 @@ class Holds:
         asked = self._shelf.get(ticket)
         if asked is None or not is_open(asked.view.state):
             return f"nothing that {ticket} names is pending or in force"
-        if by != asked.view.subject and not set(answers.everybody(asked)) & set(groups):
+        if not answers.is_asker(asked, by) and not set(answers.everybody(asked)) & set(groups):
             return f"{by} is in none of the groups that may revoke it: {', '.join(answers.everybody(asked))}"
         if asked.view.form == HOLD and not (asked.in_force and asked.stands):
             return f"{ticket} is a hold: deny it instead"
@@ -434,6 +436,10 @@ class Holds:
 def _moved(asked: Asked, state: str) -> Asked:
     assert state in (APPROVED, DENIED, EXPIRED, CANCELLED, USED)
     return structs.replace(asked, view=structs.replace(asked.view, state=state))
+
+
+def _behind(user: str) -> str:
+    return f"local:{user}"
 
 
 def _refusal(command: Hold, reason: str) -> HoldAnswered:

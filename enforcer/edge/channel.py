@@ -267,9 +267,14 @@ class Channel(asyncio.Protocol):
             self._transport.close()
 
     def _answer(
-        self, message: messages.ListHolds | messages.ListSessions | messages.AskStatistics | messages.EndSession,
+        self, message: messages.ListHolds | messages.ListSessions | messages.AskStatistics | messages.EndSession
+        | messages.EndLogin,
     ) -> messages.Message:
         edge = self.edge
+        if isinstance(message, messages.EndLogin):
+            if edge is not None:
+                edge.end_login(message.login, message.reason)
+            return messages.Done(message.number)
         holds = edge.holds if edge else None
         if isinstance(message, messages.ListHolds):
             waiting = fit(holds.views(), LISTED) if holds else ()

@@ -50,6 +50,9 @@ class Live(Interface):
     @property
     def name(self) -> str: ...
 
+    @property
+    def login(self) -> str: ...
+
     def end(self, reason: str) -> None: ...
 
     def recording_failed(self, reason: str) -> None: ...
@@ -76,6 +79,7 @@ class Loading(Interface):
 
 
 ARRIVING: Final = 4096                # connections that are not attributed yet: the turns of four (probes/bpf)
+LOGINS: Final = 4096                  # that have ended and are remembered: what arrives late is refused
 TOLD: Final = 20                      # refusals a second of whom nobody knows that are recorded one by one
 
 
@@ -117,6 +121,7 @@ class Edge:
     salts: Salts = field(default_factory=Salts)
     families: Families = field(default_factory=Families)
     told: Bucket = field(default_factory=lambda: Bucket(TOLD, TOLD))
+    ended: dict[str, str] = field(default_factory=dict)     # login -> why it ended; the oldest goes
     untold: int = 0                   # refusals of whom nobody knows, not recorded yet
 
     def count(self, name: str) -> None:
@@ -127,6 +132,19 @@ class Edge:
         self.idle.clear()
         if self.pressed:
             one.press(True)
+        if reason := self.ended.get(one.login):
+            self.loop.call_soon(one.end, reason)
+
+    def end_login(self, login: str, reason: str) -> None:
+        """Whose was attributed before this was said may not be a session yet: it is ended as it becomes one."""
+        if not login:
+            return                    # of local users, who have none
+        self.ended[login] = reason
+        while len(self.ended) > LOGINS:
+            self.ended.pop(next(iter(self.ended)))
+        for one in tuple(self.live.values()):
+            if one.login == login:
+                one.end(reason)
 
     def remove(self, one: Live) -> None:
         self.live.pop(one.name, None)
@@ -141,6 +159,8 @@ class Edge:
             return "the enforcer is stopping"
         if self.commit.failure:
             return f"nothing can be recorded: {self.commit.failure}"
+        if owner is not None and owner.login in self.ended:
+            return self.ended[owner.login]
         if self.arriving > ARRIVING:
             return "too many connections arrive at once"
         return self._no_place(owner, self.configuration.max_sessions) if owner is not None else ""
@@ -237,7 +257,8 @@ class Edge:
             Principal(message.subject, message.groups, owner), (Request("elevate", "Target", (message.target,)),))
         if decision.outcome == DENY:
             return "", decision.reason
-        return holds.elevate(message.subject, message.target, message.seconds, message.reason, decision.holds)
+        return holds.elevate(
+            message.subject, message.user, message.target, message.seconds, message.reason, decision.holds)
 
     def answer_hold(self, session: str, event: HoldAnswered) -> None:
         one = self.live.get(session)

@@ -93,7 +93,7 @@ async def dial(session: Session) -> None:
 
 
 async def fetch_credential(session: Session, command: words.Login) -> None:
-    session.login = command
+    session.asked_by = command
     answer = await _ask_credential(session, command)
     if isinstance(answer, str):
         session.tell(CredentialFailed(answer))
@@ -114,8 +114,8 @@ async def load_catalogue(session: Session, command: words.LoadCatalogue) -> None
     if catalogues is None or credential is None:
         session.tell(CatalogueReady(command.database, None, "there is no credential to read the catalogue with"))
         return
-    if not credential.lasts(clock.now() / 1e9) and session.login is not None:
-        answer = await _ask_credential(session, session.login)
+    if not credential.lasts(clock.now() / 1e9) and session.asked_by is not None:
+        answer = await _ask_credential(session, session.asked_by)
         if isinstance(answer, str):
             session.tell(CatalogueReady(command.database, None, answer))
             return

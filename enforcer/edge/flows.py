@@ -274,6 +274,10 @@ class Flow:
     def recording_failed(self, reason: str) -> None:
         self._end(reason, True)
 
+    @property
+    def login(self) -> str:
+        return self._owner.login
+
     def view(self) -> SessionView:
         process = self._owner.process
         return SessionView(

@@ -50,15 +50,15 @@ class Session:
 
     __slots__ = (
         "_accounted", "_deadline", "_failed", "_finished", "_grace", "_key", "_later", "_later_bytes", "_layer",
-        "_need", "_need_synced", "_over", "_running", "_since", "_tasks", "_timers", "_work", "address", "cancelling",
-        "context", "credential", "database", "dialling", "edge", "login", "name", "peers", "protocol",
+        "_need", "_need_synced", "_over", "_running", "_since", "_tasks", "_timers", "_work", "address", "asked_by",
+        "cancelling", "context", "credential", "database", "dialling", "edge", "name", "peers", "protocol",
     )
 
     def __init__(self, edge: Edge, context: Context, protocol: Protocol) -> None:
         self.context, self.name, self.edge, self.protocol = context, context.session, edge, protocol
         self.peers = (Peer(self, CLIENT), Peer(self, SERVER))
         self.credential: Credential | None = None
-        self.login: words.Login | None = None          # by which it was asked for
+        self.asked_by: words.Login | None = None       # what the credential was asked for with
         self.database = self.address = ""
         self.dialling = self.cancelling = False
         self._layer = protocol.layer(context)
@@ -84,6 +84,10 @@ class Session:
         if early and client.early is not None:
             client.early.append(early)
         client.open()
+
+    @property
+    def login(self) -> str:
+        return self.context.principal.owner.login
 
     def view(self) -> SessionView:
         owner = self.context.principal.owner

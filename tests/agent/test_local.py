@@ -11,6 +11,7 @@ import pytest
 from agent import local
 from agent.contract import messages
 from agent.facts import Hashes
+from agent.identity import local_principal
 from agent.owners import Owners, Start
 from agent.whois import Answers
 
@@ -82,7 +83,9 @@ def answers(tmp_path: Path) -> Answers:
     owners.put(Start(7, "crew", 5, "games", ("games",), str(tmp_path / "crew-7"), 1))
     config: Any = SimpleNamespace(
         groups={"data": ("workload:crew",)}, targets=(target("orders", "/run/p/a", "/tmp/b"), target("tcp")))
-    return Answers(Kernel(), owners, Hashes(), tmp_path, lambda: config, lambda: None)  # type: ignore[arg-type,return-value]
+    return Answers(Kernel(), owners, Hashes(), tmp_path, lambda: config, lambda: None,  # type: ignore[arg-type,return-value]
+                   principal=lambda start: local_principal(
+                       config.groups, start.user, start.unix_groups, start.workload))
 
 
 async def whois(answers: Answers, name: str, pid: int, uid: int) -> Any:

@@ -21,6 +21,7 @@ from agent.contract import messages
 from agent.contract.journal import END, EVENT, HEADER
 from agent.contract.owner import Owner
 from agent.facts import Hashes, parse_argv, read_process, read_started
+from agent.identity import Principal, local_principal
 from agent.journal import Journal, JournalError, backlog, plain, read_taken
 from agent.owners import HIGHEST, Owners, Start
 from agent.resolve import Known, Place, Places, expand, parse_hosts
@@ -217,7 +218,9 @@ def answers(tmp_path: Path) -> tuple[Answers, Kernel]:
     owners.put(start(7, "/cg/weir.slice/crew-7"))
     places = Places([target("orders", "192.0.2.4")], [egress("model", "192.0.2.3")], Known())
     config: Any = SimpleNamespace(groups={"data": ("workload:crew",), "x": ("group:games",)}, targets=())
-    return Answers(kernel, owners, Hashes(), Path("/cg"), lambda: config, lambda: places), kernel  # type: ignore[arg-type]
+    return Answers(kernel, owners, Hashes(), Path("/cg"), lambda: config, lambda: places,
+                   principal=lambda start: local_principal(
+                       config.groups, start.user, start.unix_groups, start.workload)), kernel  # type: ignore[arg-type]
 
 
 async def whois(answers: Answers, number: int, redirected: str = "") -> Owner | str:
@@ -425,3 +428,20 @@ def test_backlog(tmp_path: Path) -> None:
 def test_plain() -> None:
     assert plain("ä\udc80") == "ä\\udc80"
     assert len(plain("x" * 10_000)) == journal.VALUE
+
+
+async def test_who_has_no_principal_is_refused(answers: tuple[Answers, Kernel]) -> None:
+    """The login that it was started with has ended, its identity is not verified."""
+    whose, kernel = answers
+    whose._principal = lambda start: "no identity now"  # type: ignore[method-assign]
+    kernel.known[1] = Origin(owner=7, tgid=os.getpid(), when=now())
+    assert await whois(whose, 1) == "no identity now"
+
+
+async def test_a_login_goes_with_the_owner(answers: tuple[Answers, Kernel]) -> None:
+    whose, kernel = answers
+    whose._principal = lambda start: Principal("corp:ada", ("dba",), "s1.1")  # type: ignore[method-assign]
+    kernel.known[1] = Origin(owner=7, tgid=os.getpid(), when=now())
+    found = await whois(whose, 1)
+    assert isinstance(found, Owner)
+    assert (found.subject, found.groups, found.login, found.user) == ("corp:ada", ("dba",), "s1.1", "games")

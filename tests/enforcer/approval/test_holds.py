@@ -121,3 +121,14 @@ def test_many_empty_parameters_are_not_all_kept() -> None:
     shown = desk.holds.views()[0].parameters
     assert len(shown) <= 101
     assert shown[-1] == "... (65435 more)"
+
+
+def test_the_local_user_behind_a_login_cannot_answer() -> None:
+    """Who asks as a provider's subject, and would answer as the local user that started the crew."""
+    desk = Desk()
+    ticket = desk.open(DBA, subject="corp:ada")
+    for approver in ("corp:ada", "local:crew"):
+        for answer in (True, False):
+            assert "cannot answer" in desk.holds.decide(ticket, answer, approver, ("dba",), "me")
+    assert desk.answers == []
+    assert desk.approve(ticket, "local:other") == ""

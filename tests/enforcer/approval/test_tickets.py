@@ -364,7 +364,7 @@ ASKED = parse_hold("e", "approvers=dba, within=1h, reason=required")
 
 def test_elevated_for_its_time() -> None:
     desk = Desk()
-    ticket, error = desk.holds.elevate("local:ada", "orders", 3600, "quarter end", (ASKED,))
+    ticket, error = desk.holds.elevate("local:ada", "ada", "orders", 3600, "quarter end", (ASKED,))
     assert not error
     assert desk.elevated == frozenset()
     view = desk.holds.views()[0]
@@ -381,7 +381,7 @@ def test_elevated_for_its_time() -> None:
 
 def test_an_elevation_is_kept_and_revoked() -> None:
     desk = Desk()
-    ticket, _ = desk.holds.elevate("local:ada", "orders", 3600, "x", (ASKED,))
+    ticket, _ = desk.holds.elevate("local:ada", "ada", "orders", 3600, "x", (ASKED,))
     desk.approve(ticket)
     desk.turn(1800)
     desk.elevated = frozenset()
@@ -393,21 +393,35 @@ def test_an_elevation_is_kept_and_revoked() -> None:
     assert desk.agent.kept == {}
 
 
+def test_who_asked_as_a_login_cannot_answer_as_the_local_user() -> None:
+    """Nor after a restart; but may take it back."""
+    desk = Desk()
+    ticket, _ = desk.holds.elevate("corp:ada", "ada", "orders", 3600, "x", (ASKED,))
+    desk.start()
+    for approver in ("corp:ada", "local:ada"):
+        assert "cannot answer" in desk.approve(ticket, approver)
+    assert desk.elevated == frozenset()
+    assert desk.approve(ticket) == ""
+    assert desk.elevated == {("corp:ada", "orders")}
+    assert desk.holds.revoke(ticket, "local:ada", (), "done") == ""
+    assert desk.elevated == frozenset()
+
+
 def test_policy_may_permit_it_without_asking() -> None:
     desk = Desk()
-    desk.holds.elevate("local:ada", "orders", 60, "x", ())
+    desk.holds.elevate("local:ada", "ada", "orders", 60, "x", ())
     assert desk.elevated == {("local:ada", "orders")}
     assert desk.states == ["pending", "approved"]
 
 
 def test_one_at_a_time_for_a_target() -> None:
     desk = Desk()
-    desk.holds.elevate("local:ada", "orders", 60, "x", (ASKED,))
-    assert "already" in desk.holds.elevate("local:ada", "orders", 60, "x", (ASKED,))[1]
-    assert desk.holds.elevate("local:ada", "else", 60, "x", (ASKED,))[1] == ""
+    desk.holds.elevate("local:ada", "ada", "orders", 60, "x", (ASKED,))
+    assert "already" in desk.holds.elevate("local:ada", "ada", "orders", 60, "x", (ASKED,))[1]
+    assert desk.holds.elevate("local:ada", "ada", "else", 60, "x", (ASKED,))[1] == ""
 
 
 def test_an_elevation_lets_no_operation_through() -> None:
     desk = Desk()
-    ticket, _ = desk.holds.elevate("local:crew", "orders", 60, "x", ())
+    ticket, _ = desk.holds.elevate("local:crew", "crew", "orders", 60, "x", ())
     assert not desk.holds.use("s1", 1, ticket)

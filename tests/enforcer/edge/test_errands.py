@@ -34,7 +34,7 @@ def session(credential: Credential, answer: Credential | str) -> Any:
 
     context = SimpleNamespace(target=SimpleNamespace(name="orders"), principal=SimpleNamespace(groups=("data",)))
     edge = SimpleNamespace(catalogues=Catalogues(), asking=SimpleNamespace(credential=ask))
-    return SimpleNamespace(context=context, edge=edge, credential=credential, login=words.Login("shop", "app"),
+    return SimpleNamespace(context=context, edge=edge, credential=credential, asked_by=words.Login("shop", "app"),
                            tell=told.append, asked=asked, told=told)
 
 

@@ -1,0 +1,178 @@
+"""What agent and identity process say to each other, over an inherited Unix stream socket pair.
+
+Each message is one frame: 4 bytes little-endian length, then msgpack of one tagged struct.  The identity process holds
+tokens and parses what providers say; it tells the agent of a session only `Verified` and `Ended`, in these bounds.  No
+token ever travels to the agent; a token file's bytes travel from it, unread.
+"""
+from __future__ import annotations
+
+import struct
+from typing import Annotated, Literal
+
+import msgspec
+
+LIMIT = 1 << 20                       # bytes of a frame
+TOKEN = 64 << 10                      # bytes of a token, and of a token file
+QUERY = 8 << 10                       # bytes of what comes back to the loopback redirect
+GROUPS = 256                          # of one subject
+_LENGTH = struct.Struct("<I")
+
+CODE, DEVICE, CLIENT, FILE = "code", "device", "client", "file"
+How = Literal["code", "device", "client", "file"]
+Name = Annotated[str, msgspec.Meta(max_length=64)]
+Text = Annotated[str, msgspec.Meta(max_length=1024)]
+Url = Annotated[str, msgspec.Meta(max_length=4096)]
+Subject = Annotated[str, msgspec.Meta(min_length=3, max_length=300)]       # "PROVIDER:CLAIM"
+Groups = Annotated[tuple[Name, ...], msgspec.Meta(max_length=GROUPS)]
+Seconds = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+
+
+class ServiceIdentity(msgspec.Struct, frozen=True):
+    """Whose a workload's sessions are where no person stands behind it."""
+
+    provider: str
+    token_file: str | None = None     # a JWT; None: the provider's client credentials
+
+
+class Provider(msgspec.Struct, frozen=True):
+    """A [[provider]], with what its files hold.  Never printed: repr hides the secret."""
+
+    name: str
+    issuer: str
+    client_id: str
+    client_secret: str                # "": a public client
+    audience: str                     # of access tokens and token files
+    algorithms: tuple[str, ...]
+    ca: str                           # PEM, "": the system's roots
+    scopes: tuple[str, ...]
+    subject_claim: str
+    groups_claim: tuple[str, ...]
+    groups: dict[str, str]            # value of the claim -> group
+    required: dict[str, str | bool | int]
+    refresh: int                      # seconds
+
+    def __repr__(self) -> str:
+        return f"Provider(name={self.name!r}, ...)"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return [("name", self.name)]
+
+
+class Message(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
+# agent -> identity process
+
+
+class Configure(Message, frozen=True):
+    """All providers; the first message, and again at reload.  Sessions of one that has changed end.  Answered by
+    Done."""
+
+    number: int
+    providers: tuple[Provider, ...]
+
+
+class Begin(Message, frozen=True):
+    """A session.  Answered by Begun; then Verified and Ended come by themselves.  `file`: again for the same session
+    when the file has changed."""
+
+    number: int
+    session: str
+    provider: str
+    how: How
+    port: int = 0                     # `code`: of the loopback redirect
+    token: bytes = b""                # `file`: what it holds
+
+    def __repr__(self) -> str:
+        return f"Begin(session={self.session!r}, how={self.how!r})"
+
+
+class Finish(Message, frozen=True):
+    """What came back to the loopback redirect.  Answered by Done; Verified has come before it where `error` is
+    empty."""
+
+    number: int
+    session: str
+    query: str
+
+    def __repr__(self) -> str:
+        return f"Finish(session={self.session!r})"
+
+
+class Forget(Message, frozen=True):
+    """The session is over: its tokens are revoked, where the provider knows how, and forgotten.  Answered by Done."""
+
+    number: int
+    session: str
+
+
+class Ping(Message, frozen=True):
+    number: int
+
+
+# identity process -> agent
+
+
+class Done(Message, frozen=True):
+    number: int
+    error: Text = ""
+
+
+class Begun(Message, frozen=True):
+    number: int
+    error: Text = ""
+    url: Url = ""                     # where the person goes
+    user_code: Name = ""              # `device`: what is typed there
+    complete: Url = ""                # `device`: the same address with the code in it, where the provider has one
+    seconds: Seconds = 0              # in which it must be done
+
+
+class Pong(Message, frozen=True):
+    number: int
+
+
+class Verified(Message, frozen=True):
+    """Again after each refresh."""
+
+    session: Name
+    subject: Subject
+    groups: Groups                    # of Weir's, by [provider.groups]
+    expires: Seconds                  # seconds UTC
+
+
+class Ended(Message, frozen=True):
+    session: Name
+    reason: Text                      # without anything of a token
+
+
+FromAgent = Configure | Begin | Finish | Forget | Ping
+FromIdentity = Done | Begun | Pong | Verified | Ended
+
+_encoder = msgspec.msgpack.Encoder()
+_from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)
+_from_identity: msgspec.msgpack.Decoder[FromIdentity] = msgspec.msgpack.Decoder(FromIdentity)
+
+
+def render_frame(message: Message) -> bytes:
+    """One frame, length included.  Raises ValueError: it does not fit."""
+    body = _encoder.encode(message)
+    if len(body) > LIMIT:
+        raise ValueError(f"message of {len(body)} bytes, limit {LIMIT}")
+    return _LENGTH.pack(len(body)) + body
+
+
+def parse_length(head: bytes) -> int:
+    """Length of the body that follows these 4 bytes; ValueError where it is over LIMIT."""
+    size: int = _LENGTH.unpack(head)[0]
+    if size > LIMIT:
+        raise ValueError(f"message of {size} bytes, limit {LIMIT}")
+    return size
+
+
+def parse_from_agent(body: bytes) -> FromAgent:
+    return _from_agent.decode(body)
+
+
+def parse_from_identity(body: bytes) -> FromIdentity:
+    return _from_identity.decode(body)

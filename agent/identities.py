@@ -1,0 +1,424 @@
+"""Logins of people and identities of workloads: opened, kept, ended; the identity process says, this decides.
+
+A login belongs to the uid that opened it, by the kernel's word.  Whatever ends it ends, in the enforcer, what speaks
+for it; where its groups change, that ends too, so that a session's groups are those it was opened with.
+"""
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from agent.channel import ChannelError
+from agent.config import Config, ProviderEntry, Workload
+from agent.contract import control, messages
+from agent.contract import identity as told
+from agent.contract.control import Answered, Message, Refused
+from agent.control import IdentityRequest, Lately, Peer
+from agent.identity import Principal, groups_of, local_principal, subject_of
+from agent.identity_process import IdentityProcess, News
+from agent.logins import Login, Logins, Violation
+from agent.owners import Start
+from agent.secrets import PASSWORD_LIMIT, SecretError, read_secret
+
+if TYPE_CHECKING:
+    from agent.supervisor import Agent
+
+LOG = logging.getLogger("weir.identity")
+
+PATIENCE: Final = 20.0                # seconds that an AwaitLogin waits
+RETRY: Final = 10.0                   # seconds between tries to get a workload its identity
+SHOWN: Final = 400                    # characters of a reason
+BESIDE: Final = "identity"            # its cgroup
+Mark = tuple[int, int, int]           # of a file: inode, size, nanoseconds of its last change
+
+
+@dataclass
+class _Service:
+    """What is known of a workload's identity between the looks."""
+
+    session: str = ""
+    mark: Mark | None = None          # of the token file that was read last
+    tried: float = 0.0
+    error: str = ""                   # what was said last
+
+
+class Identities:
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self.logins = Logins()
+        self.process: IdentityProcess | None = None
+        self._outcomes: dict[str, asyncio.Future[str]] = {}    # of logins under way: "" or why not
+        self._services: dict[str, _Service] = {}
+        self._lately = Lately()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # the process
+
+    def configured(self) -> None:
+        """At the start, and after each reload."""
+        agent = self._agent
+        if self.process is None and agent.config.providers:
+            self.process = IdentityProcess(
+                agent.config.runtime.identity_user, agent.own / BESIDE, agent.tell, agent.news, self._render,
+                self._came, self._ready, self._lost)
+            self.process.start()
+        elif self.process is not None:
+            self._spawn(self._reconfigure(self.process))
+
+    async def _reconfigure(self, process: IdentityProcess) -> None:
+        for login in self.logins:
+            workload = self._agent.config.workload(login.workload)
+            wanted = workload.identity.provider if workload and workload.identity else ""
+            if (login.workload and wanted != login.provider) or self._agent.config.provider(login.provider) is None:
+                self._end(login.session, "it is not configured any more", forget=True)
+        try:
+            if error := await process.configure():
+                LOG.error("identity providers: %s", error)
+        except ChannelError:
+            pass                      # the next one is configured with what is right then
+        if not self._agent.config.providers and self.process is process:
+            self.process = None
+            await process.stop()
+
+    async def stop(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+        if self.process is not None:
+            await self.process.stop()
+
+    def _render(self, number: int) -> told.Configure:
+        config = self._agent.config
+        found = []
+        for one in config.providers:
+            try:
+                secret = _secret(one)
+            except SecretError as wrong:
+                LOG.error("provider %s cannot be used: %s", one.name, wrong)
+                self._agent.tell("login.refused", {"provider": one.name, "reason": str(wrong)})
+                continue
+            found.append(render_provider(one, secret, config.provider_roots.get(one.name, "")))
+        return told.Configure(number, tuple(found))
+
+    async def _ready(self) -> None:
+        for service in self._services.values():
+            service.tried, service.mark = 0.0, None
+        await self.look()
+
+    def _lost(self, reason: str) -> None:
+        """Its tokens are gone, and with them whatever they said."""
+        for login in self.logins:
+            self._end(login.session, f"Weir's identity process ended ({_shown(reason)}): log in again")
+
+    # what it says
+
+    def _came(self, message: News) -> None:
+        """Raises ValueError: it may not say that."""
+        if isinstance(message, told.Ended):
+            self._end(message.session, _shown(message.reason))
+            return
+        try:
+            found = self.logins.verify(message, int(time.time()))
+        except Violation as wrong:
+            self._agent.tell("identities.violation", {"reason": str(wrong)})
+            raise ValueError(str(wrong)) from None
+        if found is not None:
+            self._verified(*found)
+
+    def _verified(self, before: Login, after: Login) -> None:
+        if not before.subject:
+            self._tell("login.opened", after, groups=" ".join(after.groups), until=after.until)
+            self._settle(after.session, "")
+        elif after.turn != before.turn:
+            self._tell("login.changed", after, groups=" ".join(after.groups), before=" ".join(before.groups))
+            self._end_sessions(before.login, "what the identity provider says of you has changed: connect again")
+
+    def _end(self, session: str, reason: str, forget: bool = False) -> None:
+        login = self.logins.end(session)
+        if login is None:
+            return
+        self._settle(session, reason)
+        name = "login.ended" if login.subject else "login.refused"
+        self._tell(name, login, reason=reason)
+        if login.subject:
+            self._end_sessions(login.login, f"the login of {login.subject} has ended: {reason}")
+        if forget:
+            self._spawn(self._forget(session))
+
+    async def _forget(self, session: str) -> None:
+        if self.process is not None:
+            try:
+                await self.process.channel.ask(lambda number: told.Forget(number, session), told.Done)
+            except ChannelError:
+                pass                  # then it has ended, and its tokens with it
+
+    def _end_sessions(self, login: str, reason: str) -> None:
+        self._spawn(self._tell_enforcer(login, reason))
+
+    async def _tell_enforcer(self, login: str, reason: str) -> None:
+        try:
+            await self._agent.enforcer.channel.ask(
+                lambda number: messages.EndLogin(number, login, reason), messages.Done)
+        except ChannelError:
+            pass                      # where none runs, no session does
+
+    def _settle(self, session: str, outcome: str) -> None:
+        if (future := self._outcomes.get(session)) is not None and not future.done():
+            future.set_result(outcome)
+
+    def _tell(self, name: str, login: Login, **more: object) -> None:
+        detail: dict[str, object] = {"provider": login.provider, "login": login.session, **more}
+        detail |= {key: value for key, value in (("subject", login.subject), ("user", login.user)) if value}
+        self._agent.tell(name, detail, login.workload)
+
+    # whose a workload is
+
+    def bind(self, workload: Workload, peer: Peer) -> tuple[str, str]:
+        """For a start: the session of the caller's login, "" for none; and why it may not start, or ""."""
+        if workload.identity is not None:
+            return "", ""
+        login = self.logins.of_uid(peer.uid)
+        if login is None and workload.person:
+            who = ("root is nobody in particular: log in as yourself (weir login), and start it as yourself"
+                   if peer.uid == 0 else "log in first: weir login")
+            return "", f"workload {workload.name} speaks for a person; {who}"
+        return (login.session if login else ""), ""
+
+    def principal(self, start: Start) -> Principal | str:
+        """Who an operation of it is by, or why nobody is."""
+        config = self._agent.config
+        workload = config.workload(start.workload)
+        if workload is not None and workload.identity is not None:
+            login = self.logins.of_workload(workload.name)
+            if login is None or not login.subject:
+                return f"workload {workload.name} has no identity now: {self._why(workload)}"
+        elif start.login:
+            login = self.logins.opened(start.login)
+            if login is None:
+                return "the login that it was started with has ended: weir login, and start it again"
+        elif workload is not None and workload.person:
+            return f"workload {workload.name} speaks for a person, and was started without a login"
+        else:
+            return local_principal(config.groups, start.user, start.unix_groups, start.workload)
+        return self._of(login, config, start.workload)
+
+    def _of(self, login: Login, config: Config, workload: str = "") -> Principal:
+        groups = groups_of(config.groups, workload=workload, subject=login.subject, given=login.groups)
+        return Principal(login.subject, groups, login.login)
+
+    def _why(self, workload: Workload) -> str:
+        service = self._services.get(workload.name)
+        return (service.error if service else "") or "it was not verified yet"
+
+    # asked by people
+
+    async def answer(self, request: IdentityRequest, peer: Peer) -> Message:
+        if isinstance(request, control.AskWhoAmI):
+            return self.who_am_i(peer)
+        if isinstance(request, control.Login):
+            return await self._begin(request, peer)
+        if isinstance(request, control.Logout):
+            return self._logout(peer)
+        login = self.logins.find(request.session)
+        if (login is None and request.session not in self._outcomes) or (login is not None and login.uid != peer.uid):
+            return Refused("there is no such login of yours")
+        if isinstance(request, control.FinishLogin):
+            return await self._finish(request)
+        return await self._await(request.session)
+
+    def who_am_i(self, peer: Peer) -> control.WhoAmI:
+        config, login = self._agent.config, self.logins.of_uid(peer.uid)
+        if login is None:
+            return control.WhoAmI(subject_of(peer.user), groups_of(
+                config.groups, user=peer.user, unix=peer.unix_groups))
+        principal = self._of(login, config)
+        return control.WhoAmI(principal.subject, principal.groups, login.provider, login.opened * 1_000_000_000,
+                              login.opened + login.longest, login.session)
+
+    async def _begin(self, request: control.Login, peer: Peer) -> Message:
+        provider = self._provider(request.provider)
+        refusal = self._why_not(peer, request) or (provider if isinstance(provider, str) else "")
+        if refusal or isinstance(provider, str) or self.process is None:
+            return control.LoginBegun(refusal or "the identity process is not running")
+        if (other := self.logins.of_uid(peer.uid, pending=True)) is not None:
+            self._end(other.session, "another login was begun", forget=True)
+        login = Login(secrets.token_hex(8), provider.name, frozenset(provider.groups.values()), int(time.time()),
+                      provider.max_session, peer.uid, peer.user)
+        self.logins.add(login)
+        self._outcomes[login.session] = asyncio.get_running_loop().create_future()
+        how: told.How = "code" if request.port else "device"
+        try:
+            begun = await self.process.channel.ask(
+                lambda number: told.Begin(number, login.session, provider.name, how, request.port), told.Begun)
+        except ChannelError as reason:
+            begun = told.Begun(0, str(reason))
+        if begun.error:
+            self._end(login.session, _shown(begun.error), forget=True)
+            self._outcomes.pop(login.session, None)
+            return control.LoginBegun(_shown(begun.error))
+        return control.LoginBegun("", login.session, provider.name, begun.url, begun.user_code, begun.complete,
+                                  begun.seconds)
+
+    def _provider(self, name: str) -> ProviderEntry | str:
+        providers = self._agent.config.providers
+        if not name and len(providers) == 1:
+            return providers[0]
+        known = ", ".join(one.name for one in providers)
+        if not known:
+            return "nobody can log in: there is no [[provider]]"
+        found = self._agent.config.provider(name)
+        return found or (f"there is no provider {name!r}; there is: {known}" if name
+                         else f"there are several providers: weir login --provider, one of {known}")
+
+    def _why_not(self, peer: Peer, request: control.Login) -> str:
+        if peer.uid == 0:
+            return "root is nobody in particular: log in as yourself"
+        if (login := self.logins.of_uid(peer.uid)) is not None:
+            return f"you are logged in as {login.subject}; weir logout comes first"
+        if not 0 <= request.port < 1 << 16:
+            return "there is no such port"
+        # Each asks a provider: not as fast as somebody can type.
+        return "" if self._lately.again(peer.uid) else "not so fast: once a second"
+
+    async def _finish(self, request: control.FinishLogin) -> Message:
+        if self.process is None or len(request.query) > told.QUERY:
+            return Answered("what came back is too long")
+        try:
+            done = await self.process.channel.ask(
+                lambda number: told.Finish(number, request.session, request.query), told.Done)
+            error = _shown(done.error)
+        except ChannelError as reason:
+            error = str(reason)
+        if error:
+            self._end(request.session, error, forget=True)
+        return Answered(error)
+
+    async def _await(self, session: str) -> Message:
+        future = self._outcomes.get(session)
+        if future is None:
+            return control.LoginState()
+        await asyncio.wait({future}, timeout=PATIENCE)
+        if not future.done():
+            return control.LoginState(waiting=True)
+        self._outcomes.pop(session, None)
+        return control.LoginState(error=future.result())
+
+    def _logout(self, peer: Peer) -> Message:
+        mine = [one for one in self.logins if one.uid == peer.uid and one.uid >= 0]
+        for login in mine:
+            self._end(login.session, "logged out", forget=True)
+        return Answered("" if any(one.subject for one in mine) else "you are not logged in")
+
+    # each second
+
+    async def look(self) -> None:
+        now = int(time.time())
+        for login in self.logins.overdue(now):
+            late = login.longest and login.subject and login.opened + login.longest <= now
+            self._end(login.session, "it has lasted as long as it may (max_session)" if late else
+                      "its token has expired" if login.subject else "nobody confirmed it in time", forget=True)
+        for session in [one for one, future in self._outcomes.items() if future.done()
+                        and self.logins.find(one) is None]:
+            self._spawn(self._drop_later(session))
+        for workload in self._agent.config.workloads:
+            if workload.identity is not None and self.process is not None and self.process.up:
+                await self._look_at(workload, self._services.setdefault(workload.name, _Service()))
+
+    async def _drop_later(self, session: str) -> None:
+        """Whoever waits for it is told first."""
+        await asyncio.sleep(PATIENCE)
+        self._outcomes.pop(session, None)
+
+    async def _look_at(self, workload: Workload, service: _Service) -> None:
+        """Of a workload: its session, where there is none; its token file, where it has changed."""
+        assert workload.identity is not None
+        file = workload.identity.token_file
+        mark = await asyncio.to_thread(_mark, file) if file else None
+        there = self.logins.of_workload(workload.name) is not None
+        fresh = file is not None and mark is not None and mark != service.mark
+        late = time.monotonic() - service.tried >= RETRY
+        if fresh or (not there and late):
+            service.tried, service.mark = time.monotonic(), mark
+            await self._present(workload, service, file)
+
+    async def _present(self, workload: Workload, service: _Service, file: str | None) -> None:
+        provider = self._agent.config.provider(workload.identity.provider) if workload.identity else None
+        if provider is None or self.process is None:
+            return
+        login = self.logins.of_workload(workload.name)
+        if login is None:
+            login = Login(secrets.token_hex(8), provider.name, frozenset(provider.groups.values()), int(time.time()),
+                          0, workload=workload.name)
+            self.logins.add(login)
+        session, name = login.session, provider.name
+        how: told.How = "file" if file else "client"
+        try:
+            token = await asyncio.to_thread(read_secret, file, told.TOKEN, "token_file") if file else b""
+            begun = await self.process.channel.ask(
+                lambda number: told.Begin(number, session, name, how, 0, token), told.Begun)
+            error = _shown(begun.error)
+        except (SecretError, ChannelError) as reason:
+            error = str(reason)
+        self._presented(workload, service, login, error)
+
+    def _presented(self, workload: Workload, service: _Service, login: Login, error: str) -> None:
+        """One that failed leaves what it was to come after until that ends."""
+        before, service.error = service.error, error
+        if not error:
+            return
+        if self.logins.opened(login.session) is None:
+            self.logins.end(login.session)
+        if error != before:
+            LOG.error("workload %s: its identity could not be verified: %s", workload.name, error)
+            self._tell("login.refused", login, reason=error)
+
+    def hints(self) -> tuple[str, ...]:
+        """For the status."""
+        down = self.process is not None and not self.process.up
+        found = [f"nobody can log in: the identity process {self.process.error}"] if down and self.process else []
+        found += [f"workload {name} has no identity: {one.error}" for name, one in sorted(self._services.items())
+                  if one.error and (workload := self._agent.config.workload(name)) is not None and workload.identity]
+        return tuple(found)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def render_provider(entry: ProviderEntry, secret: str, roots: str) -> told.Provider:
+    return told.Provider(
+        name=entry.name, issuer=entry.issuer, client_id=entry.client_id, client_secret=secret,
+        audience=entry.audience or entry.client_id, algorithms=entry.algorithms, ca=roots, scopes=entry.scopes,
+        subject_claim=entry.subject_claim, groups_claim=entry.groups_claim, groups=entry.groups,
+        required=entry.required, refresh=entry.refresh)
+
+
+def _shown(text: str) -> str:
+    """What the identity process says, which may be a provider's words: on terminals and in errors of protocols."""
+    return "".join(one if one.isprintable() else "?" for one in text)[:SHOWN]
+
+
+def _secret(provider: ProviderEntry) -> str:
+    """Raises SecretError."""
+    if provider.client_secret_file is None:
+        return ""
+    raw = read_secret(provider.client_secret_file, PASSWORD_LIMIT, "client_secret_file")
+    try:
+        return raw.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise SecretError(f"client_secret_file {provider.client_secret_file} is not UTF-8") from None
+
+
+def _mark(file: str) -> Mark | None:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+

@@ -1,0 +1,126 @@
+"""`weir login`, `weir logout`, `weir whoami`: the person's side, without privilege.
+
+Exit codes: 0 done, or logged in; 1 refused, failed, or (whoami) not logged in; 2 usage; 3 the agent is not running.
+The listener of the code flow is this process' own: it takes the one answer that belongs to this login and hands it on.
+"""
+from __future__ import annotations
+
+import sys
+import time
+from typing import Final, NoReturn, TypeVar
+
+import click
+
+from agent import screen
+from agent.asking import AskingError, NotRunning, ask, control_path
+from agent.contract import control
+from agent.loopback_answer import Listener
+
+FAILED, NOT_RUNNING = 1, 3
+EXIT_CODES: Final = "Exit codes: 0 done, 1 refused or failed, 2 usage, 3 the agent is not running."
+Wanted = TypeVar("Wanted", bound=control.Message)
+_JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.option("--provider", default="", help="A [[provider]] of the configuration; the only one where it is not said.")
+@click.option("--device", is_flag=True, help="The browser is on another machine: it is shown an address and a code.")
+@_JSON
+@click.pass_obj
+def login(file: str, provider: str, device: bool, as_json: bool) -> None:
+    """Log in at an identity provider: what you start by `weir run` from then on speaks for you.
+
+    The address that is shown is opened in a browser, on this machine or, with --device, on any."""
+    if device:
+        begun = _begin(file, control.Login(provider), as_json)
+        _show(begun, as_json)
+    else:
+        with Listener() as listener:
+            begun = _begin(file, control.Login(provider, listener.port), as_json)
+            _show(begun, as_json)
+            query = listener.wait(begun.url, begun.seconds)
+            if query is None:
+                _fail("nobody came back in time; without a browser on this machine: weir login --device", as_json)
+            finished = _ask(file, control.FinishLogin(begun.session, query), control.Answered, as_json)
+            if finished.error:
+                _fail(finished.error, as_json)
+    while (state := _ask(file, control.AwaitLogin(begun.session), control.LoginState, as_json)).waiting:
+        pass
+    if state.error:
+        _fail(state.error, as_json)
+    _say(_ask(file, control.AskWhoAmI(), control.WhoAmI, as_json), as_json)
+
+
+@click.command(epilog=EXIT_CODES)
+@_JSON
+@click.pass_obj
+def logout(file: str, as_json: bool) -> None:
+    """End your login: what speaks for you ends after the operation that runs."""
+    answer = _ask(file, control.Logout(), control.Answered, as_json)
+    if answer.error:
+        _fail(answer.error, as_json)
+    if as_json:
+        screen.print_json({"error": ""})
+    else:
+        click.echo("logged out")
+
+
+@click.command(epilog="Exit codes: 0 logged in, 1 not logged in, 2 usage, 3 the agent is not running.")
+@_JSON
+@click.pass_obj
+def whoami(file: str, as_json: bool) -> None:
+    """Who you are to Weir, and in which groups."""
+    who = _ask(file, control.AskWhoAmI(), control.WhoAmI, as_json)
+    _say(who, as_json)
+    sys.exit(0 if who.provider else FAILED)
+
+
+def _begin(file: str, message: control.Login, as_json: bool) -> control.LoginBegun:
+    begun = _ask(file, message, control.LoginBegun, as_json)
+    if begun.error:
+        _fail(begun.error, as_json)
+    return begun
+
+
+def _show(begun: control.LoginBegun, as_json: bool) -> None:
+    """On standard error with --json, where somebody has to see it all the same."""
+    lines = [f"open {begun.complete or begun.url}" + (" in a browser" if not begun.user_code else "")]
+    if begun.user_code:
+        lines.append(f"and confirm there that the code is {begun.user_code}"
+                     + (f" (or type it at {begun.url})" if begun.complete else ""))
+    for line in lines:
+        click.echo(screen.safe(line), err=as_json)
+
+
+def _say(who: control.WhoAmI, as_json: bool) -> None:
+    if as_json:
+        screen.print_json({"logged_in": bool(who.provider), "subject": who.subject, "groups": who.groups,
+                           "provider": who.provider, "since": who.since, "until": who.until, "login": who.session})
+        return
+    groups = ", ".join(who.groups) or "none"
+    if not who.provider:
+        click.echo(screen.safe(f"not logged in; {who.subject}, groups: {groups}"))
+        return
+    until = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(who.until))
+    click.echo(screen.safe(f"{who.subject}, groups: {groups}; until {until} at the latest"))
+
+
+def _ask(file: str, message: control.Message, wanted: type[Wanted], as_json: bool) -> Wanted:
+    try:
+        answer = ask(control_path(file), message)
+    except NotRunning as reason:
+        _fail(f"{reason}; start it with: sudo weir agent", as_json, NOT_RUNNING)
+    except AskingError as reason:
+        _fail(str(reason), as_json)
+    if isinstance(answer, wanted):
+        return answer
+    _fail(answer.text if isinstance(answer, control.Refused | control.Failed) else "the agent answered something else",
+          as_json)
+
+
+def _fail(text: str, as_json: bool, code: int = FAILED) -> NoReturn:
+    if as_json:
+        screen.print_json({"error": text})
+    else:
+        click.echo(f"weir: {screen.safe(text)}", err=True)
+    sys.exit(code)

@@ -1,0 +1,286 @@
+"""Edge: login sessions and service identities, from their beginning at a provider until they end.
+
+A session is a task that refreshes it; its tokens are that task's own variables, and go with it.  Whatever ends it is
+told once.  What only might be wrong (the provider does not answer) ends it when its last token has expired.
+"""
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agent.contract.identity import (
+    CLIENT,
+    CODE,
+    DEVICE,
+    FILE,
+    Begin,
+    Begun,
+    Done,
+    Ended,
+    Finish,
+    Forget,
+    Message,
+    Provider,
+    Verified,
+)
+from enforcer.identity.answers import DeviceCode, Refused, Tokens, parse_redirect
+from enforcer.identity.claims import Identity
+from enforcer.identity.remote import Remote, Unreachable
+from enforcer.identity.tokens import ACCESS, PERSON
+from enforcer.words.errors import AuthenticationError
+
+LOG = logging.getLogger("weir.identity")
+
+MOST: Final = 4096                    # sessions
+PENDING: Final = 600.0                # seconds in which a code must come back
+BEFORE: Final = 10.0                  # seconds before it expires in which a token is refreshed at the latest
+AGAIN: Final = 5.0                    # seconds between tries where a provider does not answer
+REDIRECT: Final = "http://127.0.0.1:{port}/callback"     # RFC 8252, 7.3: any port
+
+
+@dataclass(frozen=True)
+class _Code:
+    """A code flow that waits for its code.  Never printed."""
+
+    remote: Remote
+    state: str
+    nonce: str
+    verifier: str
+    redirect: str
+
+    def __repr__(self) -> str:
+        return "_Code(...)"
+
+
+class Sessions:
+    """`tell` takes Verified and Ended."""
+
+    def __init__(self, tell: Callable[[Message], None], now: Callable[[], float] = time.time) -> None:
+        self._tell, self._now = tell, now
+        self._remotes: dict[str, Remote] = {}
+        self._waiting: dict[str, _Code] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._of: dict[str, str] = {}         # session -> provider
+        self._revoking: set[asyncio.Task[None]] = set()
+        self._refresh_tokens: dict[str, str] = {}
+
+    def configure(self, providers: tuple[Provider, ...]) -> str:
+        """What is wrong, or "".  Sessions of a provider that is not as it was end."""
+        try:
+            fresh = {one.name: self._remote(one) for one in providers}
+        except AuthenticationError as wrong:
+            return str(wrong)
+        changed = {name for name, one in self._remotes.items() if fresh.get(name) is not one}
+        self._remotes = fresh
+        for session in [session for session, provider in self._of.items() if provider in changed]:
+            self._drop(session)
+            self._tell(Ended(session, "its provider's configuration has changed"))
+        return ""
+
+    def _remote(self, provider: Provider) -> Remote:
+        known = self._remotes.get(provider.name)
+        return known if known is not None and known.provider == provider else Remote(provider, now=self._now)
+
+    async def begin(self, message: Begin) -> Begun:
+        remote = self._remotes.get(message.provider)
+        if remote is None:
+            return Begun(message.number, f"there is no provider {message.provider}")
+        if len(self._of) >= MOST and message.session not in self._of:
+            return Begun(message.number, f"{MOST} sessions are open, which is the most")
+        begin = {CODE: self._begin_code, DEVICE: self._begin_device, CLIENT: self._begin_client,
+                 FILE: self._begin_file}[message.how]
+        self._of[message.session] = message.provider
+        try:
+            return await begin(message, remote)
+        except AuthenticationError as wrong:
+            if message.session not in self._tasks:
+                self._of.pop(message.session, None)
+            return Begun(message.number, str(wrong))
+
+    async def _begin_code(self, message: Begin, remote: Remote) -> Begun:
+        code = _Code(remote, secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48),
+                     REDIRECT.format(port=message.port))
+        url = await remote.authorization_url(code.redirect, code.state, code.nonce, code.verifier)
+        self._waiting[message.session] = code
+        self._start(message.session, lambda: self._give_up(message.session))
+        return Begun(message.number, url=url, seconds=int(PENDING))
+
+    async def _give_up(self, session: str) -> None:
+        await asyncio.sleep(PENDING)
+        self._waiting.pop(session, None)
+        self._end(session, f"nobody came back within {PENDING / 60:.0f} minutes")
+
+    async def _begin_device(self, message: Begin, remote: Remote) -> Begun:
+        device = await remote.device()
+        self._start(message.session, lambda: self._poll(message.session, remote, device))
+        return Begun(message.number, url=device.verification_uri, user_code=device.user_code,
+                     complete=device.verification_uri_complete or "", seconds=device.expires_in)
+
+    async def _poll(self, session: str, remote: Remote, device: DeviceCode) -> None:
+        """RFC 8628, 3.4 and 3.5."""
+        interval, until = float(device.interval), self._now() + device.expires_in
+        while self._now() < until:
+            await asyncio.sleep(interval)
+            try:
+                tokens = await remote.poll(device.device_code)
+            except Unreachable:
+                interval *= 2         # 3.5: exponential backoff
+            except Refused as wrong:
+                if wrong.error not in ("authorization_pending", "slow_down"):
+                    raise
+                interval += 5 if wrong.error == "slow_down" else 0
+            else:
+                await self._person(session, remote, tokens, await self._identify(remote, tokens, PERSON))
+                return
+        raise AuthenticationError("nobody confirmed the code in time")
+
+    async def finish(self, message: Finish) -> Done:
+        """Once: whatever comes of it, what waited for it is gone."""
+        code = self._waiting.pop(message.session, None)
+        if code is None:
+            return Done(message.number, "no login waits for this answer")
+        self._stop(message.session)
+        try:
+            metadata = await code.remote.metadata()
+            given = parse_redirect(message.query, code.state, code.remote.provider.issuer, metadata)
+            tokens = await code.remote.exchange(given, code.verifier, code.redirect)
+            found = await self._identify(code.remote, tokens, PERSON, code.nonce)
+        except AuthenticationError as wrong:
+            self._of.pop(message.session, None)
+            return Done(message.number, str(wrong))
+        self._tell(_verified(message.session, found))
+        self._start(message.session, lambda: self._person(message.session, code.remote, tokens, found, told=True))
+        return Done(message.number)
+
+    async def _begin_client(self, message: Begin, remote: Remote) -> Begun:
+        found = await self._identify(remote, await remote.service(), ACCESS)
+        self._tell(_verified(message.session, found))
+        self._start(message.session, lambda: self._service(message.session, remote, found))
+        return Begun(message.number)
+
+    async def _begin_file(self, message: Begin, remote: Remote) -> Begun:
+        found = await remote.identify(message.token.strip(), ACCESS)
+        self._tell(_verified(message.session, found))
+        self._start(message.session, lambda: self._until(found))
+        return Begun(message.number)
+
+    # as long as it lasts
+
+    async def _person(
+        self, session: str, remote: Remote, tokens: Tokens, found: Identity, told: bool = False,
+    ) -> None:
+        if not told:
+            self._tell(_verified(session, found))
+        refresh = tokens.refresh_token
+        if refresh is None:
+            await self._until(found)
+            return
+        subject = found.subject
+        while True:
+            self._refresh_tokens[session] = refresh
+            await self._rest(remote, found)
+            try:
+                tokens = await remote.refresh(refresh)
+                refresh = self._refresh_tokens[session] = tokens.refresh_token or refresh
+                found = await self._identify(remote, tokens, PERSON)
+            except Unreachable as wrong:
+                await self._wait_for(found, wrong)
+                continue
+            if found.subject != subject:              # Core 1.0, 12.2
+                raise AuthenticationError("the provider answered with another subject")
+            self._tell(_verified(session, found))
+
+    async def _service(self, session: str, remote: Remote, found: Identity) -> None:
+        while True:
+            await self._rest(remote, found)
+            try:
+                found = await self._identify(remote, await remote.service(), ACCESS)
+            except Unreachable as wrong:
+                await self._wait_for(found, wrong)
+                continue
+            self._tell(_verified(session, found))
+
+    async def _until(self, found: Identity) -> None:
+        await asyncio.sleep(max(0.0, found.expires - self._now()))
+        raise AuthenticationError("its token has expired")
+
+    async def _rest(self, remote: Remote, found: Identity) -> None:
+        left = found.expires - self._now()
+        await asyncio.sleep(max(min(1.0, left), min(remote.provider.refresh, left - BEFORE, left * 3 / 4)))
+
+    async def _wait_for(self, found: Identity, wrong: Unreachable) -> None:
+        """What holds goes on until its end."""
+        left = found.expires - self._now()
+        if left <= 0:
+            raise AuthenticationError(f"its token has expired, and {wrong}") from None
+        await asyncio.sleep(min(AGAIN, left))
+
+    async def _identify(self, remote: Remote, tokens: Tokens, kind: str, nonce: str = "") -> Identity:
+        """Of a person by the ID token, of a service by its access token."""
+        token = tokens.id_token if kind == PERSON else tokens.access_token
+        if token is None:
+            raise AuthenticationError("the provider gave no ID token")
+        try:
+            return await remote.identify(token, kind, nonce)
+        except Unreachable:
+            raise
+        except Refused:
+            raise
+        except AuthenticationError as wrong:
+            raise AuthenticationError(f"the provider's token is not taken: {wrong}") from None
+
+    # ends
+
+    def forget(self, message: Forget) -> Done:
+        session = message.session
+        remote, token = self._remotes.get(self._of.get(session, "")), self._refresh_tokens.get(session)
+        self._drop(session)
+        if remote is not None and token is not None:
+            task = asyncio.get_running_loop().create_task(_revoke(remote, token))
+            self._revoking.add(task)
+            task.add_done_callback(self._revoking.discard)
+        return Done(message.number)
+
+    def _drop(self, session: str) -> None:
+        self._waiting.pop(session, None)
+        self._refresh_tokens.pop(session, None)
+        self._of.pop(session, None)
+        self._stop(session)
+
+    def _stop(self, session: str) -> None:
+        if (task := self._tasks.pop(session, None)) is not None:
+            task.cancel()
+
+    def _start(self, session: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._stop(session)
+        self._tasks[session] = asyncio.get_running_loop().create_task(self._live(session, work))
+
+    async def _live(self, session: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await work()
+        except AuthenticationError as wrong:
+            self._end(session, str(wrong))
+        except Exception as wrong:    # nobody foresaw it: the session is over, and its text is nobody's business
+            LOG.error("a session failed: %s", type(wrong).__name__)
+            self._end(session, "the identity process could not go on with it")
+
+    def _end(self, session: str, reason: str) -> None:
+        self._tasks.pop(session, None)        # it is this one, which ends by itself
+        self._drop(session)
+        self._tell(Ended(session, reason[:1000]))
+
+
+def _verified(session: str, found: Identity) -> Verified:
+    return Verified(session, found.subject, found.groups, found.expires)
+
+
+async def _revoke(remote: Remote, token: str) -> None:
+    try:
+        await remote.revoke(token)
+    except AuthenticationError as wrong:
+        LOG.warning("a login that has ended could not be revoked: %s", wrong)

@@ -1,0 +1,315 @@
+"""Logins as the agent keeps them, with an identity process that is broken, and people who would have another's."""
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from agent.channel import ChannelError
+from agent.config import Config, parse_config
+from agent.contract import control, messages
+from agent.contract import identity as told
+from agent.control import Peer
+from agent.identities import Identities
+from agent.identity_process import IdentityChannel
+from agent.owners import Start
+
+CONFIG = """
+[[provider]]
+name = "corp"
+issuer = "https://idp.lab.example"
+client_id = "weir"
+[provider.groups]
+admins = "dba"
+[[workload]]
+name = "crew"
+users = ["games"]
+[[workload]]
+name = "personal"
+users = ["games"]
+person = true
+[[workload]]
+name = "service"
+users = ["games"]
+identity = {provider = "corp", token_file = "/nowhere/token"}
+"""
+ADA, EVE, ROOT = (Peer(os.getpid(), uid, uid, ()) for uid in (5001, 5002, 0))
+
+
+def config() -> Config:
+    made, report = parse_config(CONFIG, "weir.toml")
+    assert made is not None, report.problems
+    return msgspec.structs.replace(made, groups={"all": ("weir:dba", "workload:crew"), "games": ("user:games",)})
+
+
+class Enforcer:
+    """Of its channel only the question: what ends."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[str, str]] = []
+        self.channel = self
+
+    async def ask(self, make: Any, wanted: Any) -> Any:
+        message = make(1)
+        assert isinstance(message, messages.EndLogin)
+        self.ended.append((message.login, message.reason))
+        return messages.Done(1)
+
+
+class Broken:
+    """The identity process' end, in a test's hands."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    async def asked(self) -> Any:
+        loop = asyncio.get_running_loop()
+        head = await loop.sock_recv(self.sock, 4)
+        return told.parse_from_agent(await loop.sock_recv(self.sock, struct.unpack("<I", head)[0]))
+
+    def say(self, message: Any) -> None:
+        self.sock.sendall(told.render_frame(message))
+
+    def raw(self, body: bytes) -> None:
+        self.sock.sendall(struct.pack("<I", len(body)) + body)
+
+
+class Here:
+    def __init__(self, agent: Any, channel: IdentityChannel, broken: Broken) -> None:
+        self.agent, self.channel, self.broken = agent, channel, broken
+        self.identities: Identities = agent.identities
+
+    async def login(self, peer: Peer = ADA) -> str:
+        """Begun, and not verified."""
+        task = asyncio.ensure_future(self.identities.answer(control.Login("", 0), peer))
+        begin = await self.broken.asked()
+        assert (begin.provider, begin.how) == ("corp", "device")
+        self.broken.say(told.Begun(begin.number, "", "https://idp.lab.example/device", "AB-CD", "", 600))
+        begun = await task
+        assert isinstance(begun, control.LoginBegun)
+        assert (begun.error, begun.session, begun.user_code) == ("", begin.session, "AB-CD")
+        return begun.session
+
+    async def opened(self, peer: Peer = ADA, subject: str = "corp:ada") -> str:
+        session = await self.login(peer)
+        self.broken.say(told.Verified(session, subject, ("dba",), 1 << 33))
+        answer = await self.identities.answer(control.AwaitLogin(session), peer)
+        assert answer == control.LoginState()
+        return session
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return [detail for said, detail in self.agent.told if said == name]
+
+    def start(self, workload: str = "crew", login: str = "") -> Start:
+        return Start(7, workload, 5, "games", ("games",), "/cg", 1, login=login)
+
+
+@pytest.fixture
+async def here() -> AsyncIterator[Here]:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    told_: list[tuple[str, Any]] = []
+    agent = SimpleNamespace(config=config(), enforcer=Enforcer(), told=told_, news=lambda: None,
+                            tell=lambda name, detail, workload="": told_.append(
+                                (name, detail | {"workload": workload})))
+    agent.identities = Identities(agent)  # type: ignore[arg-type]
+    channel = await IdentityChannel.open(ours, agent.identities._came)
+    agent.identities.process = SimpleNamespace(channel=channel, up=True, error="", stop=None)
+    yield Here(agent, channel, Broken(theirs))
+    agent.identities.process = None
+    await agent.identities.stop()
+    channel.close()
+    theirs.close()
+
+
+async def test_a_login_and_whose_a_start_is(here: Here) -> None:
+    session = await here.opened()
+    who = here.identities.who_am_i(ADA)
+    assert (who.subject, who.groups, who.provider) == ("corp:ada", ("all", "dba"), "corp")
+    crew, personal = here.agent.config.workload("crew"), here.agent.config.workload("personal")
+    assert here.identities.bind(crew, ADA) == here.identities.bind(personal, ADA) == (session, "")
+    found = here.identities.principal(here.start(login=session))
+    assert not isinstance(found, str)
+    # The groups of the local user are not those of the person.
+    assert (found.subject, found.groups, found.login) == ("corp:ada", ("all", "dba"), f"{session}.1")
+    assert here.events("login.opened")[0]["subject"] == "corp:ada"
+
+
+async def test_nobody_has_anothers_login(here: Here) -> None:
+    session = await here.login()
+    for request in (control.AwaitLogin(session), control.FinishLogin(session, "code=x")):
+        for peer in (EVE, ROOT):
+            assert isinstance(await here.identities.answer(request, peer), control.Refused)
+    here.broken.say(told.Verified(session, "corp:ada", (), 1 << 33))
+    assert await here.identities.answer(control.AwaitLogin(session), ADA) == control.LoginState()
+    for peer in (EVE, ROOT):
+        assert await here.identities.answer(control.Logout(), peer) == control.Answered("you are not logged in")
+        assert here.identities.who_am_i(peer).provider == ""
+        assert here.identities.bind(here.agent.config.workload("crew"), peer) == ("", "")
+    assert here.identities.who_am_i(ADA).provider == "corp"
+
+
+async def test_a_workload_that_needs_a_person_says_how(here: Here) -> None:
+    personal = here.agent.config.workload("personal")
+    assert "weir login" in here.identities.bind(personal, EVE)[1]
+    assert "root is nobody in particular" in here.identities.bind(personal, ROOT)[1]
+    assert "was started without a login" in str(here.identities.principal(here.start("personal")))
+    root = await here.identities.answer(control.Login("", 0), ROOT)
+    assert isinstance(root, control.LoginBegun)
+    assert "root is nobody" in root.error
+
+
+async def test_logging_out_ends_what_speaks_for_it(here: Here) -> None:
+    session = await here.opened()
+    assert await here.identities.answer(control.Logout(), ADA) == control.Answered()
+    forget = await here.broken.asked()
+    assert forget == told.Forget(forget.number, session)
+    here.broken.say(told.Done(forget.number))
+    assert here.agent.enforcer.ended == [(f"{session}.1", "the login of corp:ada has ended: logged out")]
+    assert "has ended" in str(here.identities.principal(here.start(login=session)))
+    assert here.identities.who_am_i(ADA).provider == ""
+    assert here.events("login.ended")[0]["reason"] == "logged out"
+    # What comes late of it opens nothing.
+    here.broken.say(told.Verified(session, "corp:ada", ("dba",), 1 << 33))
+    here.broken.say(told.Ended(session, "late"))
+    await settled(here)
+    assert here.identities.who_am_i(ADA).provider == ""
+
+
+async def settled(here: Here) -> None:
+    """What was said until now has been taken."""
+    task = asyncio.ensure_future(here.channel.ask(told.Ping, told.Pong))
+    ping = await here.broken.asked()
+    here.broken.say(told.Pong(ping.number))
+    await task
+
+
+async def test_the_end_at_the_provider_ends_it_here(here: Here) -> None:
+    session = await here.opened()
+    here.broken.say(told.Ended(session, "the provider says invalid_grant\x1b[2J"))
+    await settled(here)
+    assert [login for login, _ in here.agent.enforcer.ended] == [f"{session}.1"]
+    assert "\x1b" not in here.events("login.ended")[0]["reason"]
+
+
+async def test_other_groups_end_what_was_opened_with_the_old_ones(here: Here) -> None:
+    session = await here.opened()
+    here.broken.say(told.Verified(session, "corp:ada", ("dba",), 1 << 33))
+    await settled(here)
+    assert here.agent.enforcer.ended == []
+    here.broken.say(told.Verified(session, "corp:ada", (), 1 << 33))
+    await settled(here)
+    assert [login for login, _ in here.agent.enforcer.ended] == [f"{session}.1"]
+    found = here.identities.principal(here.start(login=session))
+    assert not isinstance(found, str)
+    assert (found.groups, found.login) == (("all",), f"{session}.2")      # through workload:crew, not weir:dba
+
+
+@pytest.mark.parametrize("message", [
+    ("local:root", ()), ("other:ada", ()), ("corp:", ()), ("corp:ada", ("root",)), ("corp:ada\n", ())])
+async def test_a_subject_that_is_not_its_own_ends_it(here: Here, message: tuple[str, tuple[str, ...]]) -> None:
+    session = await here.login()
+    here.broken.say(told.Verified(session, *message, 1 << 33))
+    await asyncio.wait_for(here.channel.closed.wait(), 10)
+    assert here.identities.who_am_i(ADA).provider == ""
+    assert len(here.events("identities.violation")) == 1
+
+
+@pytest.mark.parametrize("raw", [
+    b"", b"\xc1", b"\x80" * 100, msgspec.msgpack.encode({"type": "Verified"}),
+    msgspec.msgpack.encode({"type": "Configure", "number": 1, "providers": []}),
+    msgspec.msgpack.encode({"type": "Verified", "session": 7, "subject": "corp:ada", "groups": [], "expires": 1}),
+    msgspec.msgpack.encode({"type": "Verified", "session": "s", "subject": "corp:" + "a" * 400, "groups": [],
+                            "expires": 1}),
+    msgspec.msgpack.encode({"type": "Verified", "session": "s", "subject": "corp:ada", "groups": ["x"] * 300,
+                            "expires": 1}),
+    msgspec.msgpack.encode({"type": "Verified", "session": "s", "subject": "corp:ada", "groups": [],
+                            "expires": -1}),
+    msgspec.msgpack.encode({"type": "Ended", "session": "s", "reason": "r" * 2000}),
+])
+async def test_what_is_no_message_ends_it(here: Here, raw: bytes) -> None:
+    session = await here.opened()
+    here.broken.raw(raw)
+    await asyncio.wait_for(here.channel.closed.wait(), 10)
+    with pytest.raises(ChannelError):
+        await here.channel.ask(told.Ping, told.Pong)
+    here.identities._lost("ended")
+    assert here.identities.who_am_i(ADA).provider == ""
+    assert "has ended" in str(here.identities.principal(here.start(login=session)))
+
+
+async def test_a_length_over_the_limit_takes_no_memory(here: Here) -> None:
+    here.broken.sock.sendall(struct.pack("<I", told.LIMIT + 1))
+    await asyncio.wait_for(here.channel.closed.wait(), 10)
+
+
+async def test_an_answer_of_another_kind_ends_it(here: Here) -> None:
+    task = asyncio.ensure_future(here.identities.answer(control.Login("", 0), ADA))
+    begin = await here.broken.asked()
+    here.broken.say(told.Pong(begin.number))
+    begun = await task
+    assert isinstance(begun, control.LoginBegun)
+    assert begun.error
+    assert here.channel.closed.is_set()
+
+
+async def test_what_was_not_asked_is_ignored(here: Here) -> None:
+    for number in range(1000, 1100):
+        here.broken.say(told.Begun(number, url="https://evil.example"))
+        here.broken.say(told.Verified(f"forged{number}", "corp:root", ("dba",), 1 << 33))
+    await settled(here)
+    assert list(here.identities.logins) == []
+
+
+async def test_its_death_ends_every_login(here: Here) -> None:
+    ada, eve = await here.opened(), await here.opened(EVE, "corp:eve")
+    here.identities._lost("killed by signal 9")
+    await asyncio.sleep(0)
+    assert {login for login, _ in here.agent.enforcer.ended} == {f"{ada}.1", f"{eve}.1"}
+    assert "log in again" in here.agent.enforcer.ended[0][1]
+
+
+async def test_one_login_at_a_time(here: Here) -> None:
+    await here.opened()
+    again = await here.identities.answer(control.Login("", 0), ADA)
+    assert isinstance(again, control.LoginBegun)
+    assert "you are logged in as corp:ada; weir logout comes first" in again.error
+
+
+async def test_logins_are_not_begun_as_fast_as_somebody_can_ask(here: Here) -> None:
+    await here.login()
+    again = await here.identities.answer(control.Login("", 0), ADA)
+    assert isinstance(again, control.LoginBegun)
+    assert "not so fast" in again.error
+
+
+async def test_a_provider_that_is_not_there(here: Here) -> None:
+    begun = await here.identities.answer(control.Login("other", 0), ADA)
+    assert isinstance(begun, control.LoginBegun)
+    assert begun.error == "there is no provider 'other'; there is: corp"
+
+
+async def test_a_service_without_its_identity_is_refused(here: Here) -> None:
+    await here.identities.look()
+    said = str(here.identities.principal(here.start("service")))
+    assert "has no identity now" in said
+    assert "No such file" in said
+    assert here.identities.bind(here.agent.config.workload("service"), ADA) == ("", "")
+    assert any("service has no identity" in hint for hint in here.identities.hints())
+
+
+async def test_max_session_ends_it(here: Here) -> None:
+    session = await here.opened()
+    login = here.identities.logins.find(session)
+    assert login is not None
+    here.identities.logins.add(msgspec.structs.replace(login, opened=login.opened - login.longest))
+    await here.identities.look()
+    assert here.events("login.ended")[0]["reason"] == "it has lasted as long as it may (max_session)"
+    assert here.identities.who_am_i(ADA).provider == ""

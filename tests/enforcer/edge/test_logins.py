@@ -1,0 +1,90 @@
+"""Sessions end with the login that they speak for, also those that are just being opened."""
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.contract import messages
+from agent.contract.owner import Owner
+from enforcer.edge import edge as module
+from enforcer.edge.channel import Channel, open_channel
+from enforcer.edge.edge import Configuration, Edge
+
+
+@dataclass
+class Live:
+    """A session, as far as the edge knows it."""
+
+    name: str
+    login: str
+    ended: list[str] = field(default_factory=list)
+
+    def end(self, reason: str) -> None:
+        self.ended.append(reason)
+
+
+def edge() -> Edge:
+    made: Any = Edge(asyncio.get_running_loop(), None)  # type: ignore[arg-type]
+    made.configuration = Configuration({}, {}, None, b"", 100, "none")  # type: ignore[arg-type]
+    made.commit = type("Commit", (), {"failure": ""})()
+    return made  # type: ignore[no-any-return]
+
+
+def owner(login: str) -> Owner:
+    return Owner("crew", 5, "games", "corp:ada", (), None, "", 0, "192.0.2.4", 5432, "mark", login=login)
+
+
+async def test_only_what_speaks_for_it_ends() -> None:
+    one = edge()
+    ada, eve, local = Live("a", "s1.1"), Live("b", "s2.1"), Live("c", "")
+    for live in (ada, eve, local):
+        one.add(live)  # type: ignore[arg-type]
+    one.end_login("s1.1", "logged out")
+    assert (ada.ended, eve.ended, local.ended) == (["logged out"], [], [])
+
+
+async def test_what_becomes_a_session_late_ends_too() -> None:
+    one = edge()
+    one.end_login("s1.1", "logged out")
+    assert one.why_not(owner("s1.1")) == "logged out"
+    assert one.why_not(owner("s1.2")) == one.why_not(owner("")) == ""
+    late = Live("a", "s1.1")
+    one.add(late)  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    assert late.ended == ["logged out"]
+
+
+async def test_the_local_users_have_no_login_that_could_end() -> None:
+    one = edge()
+    one.end_login("", "mistaken")
+    local = Live("a", "")
+    one.add(local)  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    assert (one.why_not(owner("")), local.ended) == ("", [])
+
+
+async def test_the_ended_are_remembered_in_bounds() -> None:
+    one = edge()
+    for number in range(module.LOGINS + 10):
+        one.end_login(f"s{number}.1", "x")
+    assert len(one.ended) == module.LOGINS
+    assert one.why_not(owner(f"s{module.LOGINS + 9}.1")) == "x"
+
+
+async def test_the_agent_says_so_over_the_channel() -> None:
+    mine, theirs = socket.socketpair()
+    one = edge()
+    channel = Channel(None, None)  # type: ignore[arg-type]
+    channel.edge = one
+    await open_channel(theirs.detach(), channel)
+    reader, writer = await asyncio.open_unix_connection(sock=mine)
+    live = Live("a", "s1.1")
+    one.add(live)  # type: ignore[arg-type]
+    writer.write(messages.render_frame(messages.EndLogin(7, "s1.1", "logged out")))
+    size = messages.parse_length(await reader.readexactly(4))
+    assert messages.parse_from_enforcer(await reader.readexactly(size)) == messages.Done(7)
+    assert live.ended == ["logged out"]
+    writer.close()
+    await channel.closed.wait()

@@ -1,0 +1,240 @@
+"""Sessions against a provider that answers as it should not; how a right one goes is tests/road/test_identity.py."""
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+import pytest
+import signing
+from hostile import Hostile
+
+from agent.contract import identity as told
+from enforcer.identity import sessions as module
+from enforcer.identity.sessions import Sessions
+
+
+class Told:
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+        self.came = asyncio.Event()
+
+    def __call__(self, message: Any) -> None:
+        self.messages.append(message)
+        self.came.set()
+
+    async def ended(self) -> told.Ended:
+        async with asyncio.timeout(20):
+            while True:
+                if found := [one for one in self.messages if isinstance(one, told.Ended)]:
+                    return found[0]
+                self.came.clear()
+                await self.came.wait()
+
+    async def verified(self, count: int) -> list[told.Verified]:
+        async with asyncio.timeout(20):
+            while len(found := [one for one in self.messages if isinstance(one, told.Verified)]) < count:
+                self.came.clear()
+                await self.came.wait()
+        return found
+
+
+def id_token(hostile: Hostile, **changed: Any) -> str:
+    now = int(time.time())
+    whole = {"iss": hostile.issuer, "aud": "weir", "exp": now + 300, "iat": now, "nonce": None} | changed
+    return signing.sign(signing.claims(**whole))
+
+
+def answer(hostile: Hostile, **changed: Any) -> dict[str, Any]:
+    return {"access_token": "SECRET-access", "refresh_token": "SECRET-refresh", "token_type": "Bearer",
+            "id_token": id_token(hostile, **changed)}
+
+
+async def begin(sessions: Sessions, hostile: Hostile, **changed: Any) -> dict[str, str]:
+    """A code flow, up to the browser; the parameters of its address."""
+    assert sessions.configure((hostile.provider(**changed),)) == ""
+    begun = await sessions.begin(told.Begin(1, "s1", "corp", "code", 4444))
+    assert begun.error == ""
+    return {name: values[0] for name, values in parse_qs(urlsplit(begun.url).query).items()}
+
+
+async def finish(sessions: Sessions, query: str, session: str = "s1") -> str:
+    return (await sessions.finish(told.Finish(2, session, query))).error
+
+
+async def test_a_code_flow(hostile: Hostile) -> None:
+    said = Told()
+    sessions = Sessions(said)
+    asked = await begin(sessions, hostile)
+    assert asked["redirect_uri"] == "http://127.0.0.1:4444/callback"
+    assert (asked["response_type"], asked["code_challenge_method"], asked["client_id"]) == ("code", "S256", "weir")
+    assert len(asked["state"]) >= 43
+    assert len(asked["nonce"]) >= 43
+    hostile.say("/token", answer(hostile, nonce=asked["nonce"]))
+    assert await finish(sessions, f"code=c&state={asked['state']}") == ""
+    assert said.messages[0].subject == "corp:7b1f"
+    # The same answer again is nobody's.
+    assert await finish(sessions, f"code=c&state={asked['state']}") == "no login waits for this answer"
+    assert hostile.asked.count("/token") == 1
+    sessions.forget(told.Forget(3, "s1"))
+
+
+async def test_a_wrong_answer_uses_the_login_up(hostile: Hostile) -> None:
+    sessions = Sessions(Told())
+    asked = await begin(sessions, hostile)
+    hostile.say("/token", answer(hostile, nonce=asked["nonce"]))
+    assert "another login" in await finish(sessions, "code=c&state=guess")
+    assert await finish(sessions, f"code=c&state={asked['state']}") == "no login waits for this answer"
+    assert "/token" not in hostile.asked
+
+
+async def test_two_logins_do_not_mix(hostile: Hostile) -> None:
+    """The answer to one, given to the other: state; a token of one, for the other: nonce."""
+    sessions = Sessions(Told())
+    first = await begin(sessions, hostile)
+    begun = await sessions.begin(told.Begin(1, "s2", "corp", "code", 5555))
+    second = {name: values[0] for name, values in parse_qs(urlsplit(begun.url).query).items()}
+    assert not set(first.values()) & set(second.values()) - {"weir", "code", "S256", "openid"}
+    hostile.say("/token", answer(hostile, nonce=first["nonce"]))
+    assert "nonce" in await finish(sessions, f"code=c&state={second['state']}", "s2")
+    assert "another login" in await finish(sessions, f"code=c&state={second['state']}", "s1")
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"iss": "https://evil.example"}, "another issuer"), ({"aud": "other"}, "another audience"),
+    ({"exp": 1}, "has expired"), ({"sub": ""}, "the subject"), ({"realm_access": {"roles": 1}}, "no list")])
+async def test_a_token_that_is_not_taken(hostile: Hostile, changed: dict[str, Any], said: str) -> None:
+    told_ = Told()
+    sessions = Sessions(told_)
+    asked = await begin(sessions, hostile)
+    hostile.say("/token", answer(hostile, nonce=asked["nonce"], **changed))
+    error = await finish(sessions, f"code=c&state={asked['state']}")
+    assert said in error
+    assert "SECRET" not in error
+    assert told_.messages == []
+
+
+async def open_person(hostile: Hostile, **changed: Any) -> tuple[Sessions, Told]:
+    said = Told()
+    sessions = Sessions(said)
+    asked = await begin(sessions, hostile, **changed)
+    hostile.say("/token", answer(hostile, nonce=asked["nonce"]))
+    assert await finish(sessions, f"code=c&state={asked['state']}") == ""
+    return sessions, said
+
+
+async def test_a_refresh_reads_groups_again(hostile: Hostile) -> None:
+    sessions, said = await open_person(hostile)
+    hostile.say("/token", answer(hostile, realm_access={"roles": []}))
+    found = await said.verified(2)
+    assert (found[0].groups, found[1].groups) == (("dba",), ())
+    sessions.forget(told.Forget(1, "s1"))
+
+
+@pytest.mark.parametrize(("document", "status", "reason"), [
+    ({"error": "invalid_grant"}, 400, "invalid_grant"), ({"access_token": "x"}, 200, "no ID token")])
+async def test_a_refresh_that_is_refused_ends_it(hostile: Hostile, document: Any, status: int, reason: str) -> None:
+    _, said = await open_person(hostile)
+    hostile.say("/token", document, status)
+    assert reason in (await said.ended()).reason
+
+
+async def test_another_subject_at_a_refresh_ends_it(hostile: Hostile) -> None:
+    _, said = await open_person(hostile)
+    hostile.say("/token", answer(hostile, sub="admin"))
+    assert "another subject" in (await said.ended()).reason
+    assert {one.subject for one in said.messages if isinstance(one, told.Verified)} == {"corp:7b1f"}
+
+
+async def test_a_provider_that_is_away_ends_it_when_its_token_does(
+    hostile: Hostile, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "AGAIN", 0.1)
+    said = Told()
+    sessions = Sessions(said)
+    asked = await begin(sessions, hostile)
+    expires = int(time.time()) + 4
+    hostile.say("/token", answer(hostile, nonce=asked["nonce"], exp=expires))
+    assert await finish(sessions, f"code=c&state={asked['state']}") == ""
+    hostile.say("/token", b"", 503)
+    assert "its token has expired" in (await said.ended()).reason
+    assert time.time() >= expires
+
+
+async def test_a_file_ends_with_its_token_and_goes_on_with_the_next(hostile: Hostile) -> None:
+    said = Told()
+    sessions = Sessions(said)
+    assert sessions.configure((hostile.provider(),)) == ""
+
+    async def present(**changed: Any) -> str:
+        raw = id_token(hostile, **({"aud": "weir-api"} | changed)).encode() + b"\n"
+        return (await sessions.begin(told.Begin(1, "f1", "corp", "file", 0, raw))).error
+
+    assert await present(exp=int(time.time()) + 2) == ""
+    assert "another audience" in await present(aud="weir")
+    assert await present(realm_access={"roles": []}) == ""
+    assert [one.groups for one in said.messages] == [("dba",), ()]
+    assert await present(exp=int(time.time()) + 1) == ""
+    assert (await said.ended()).reason == "its token has expired"
+
+
+async def test_a_provider_that_changes_ends_its_sessions(hostile: Hostile) -> None:
+    sessions, said = await open_person(hostile)
+    assert sessions.configure((hostile.provider(),)) == ""
+    assert not [one for one in said.messages if isinstance(one, told.Ended)]
+    assert sessions.configure((hostile.provider(groups={}),)) == ""
+    assert "configuration has changed" in (await said.ended()).reason
+    assert (await sessions.begin(told.Begin(1, "s3", "other", "device"))).error == "there is no provider other"
+
+
+async def test_a_device_flow_is_asked_about_until_it_is_answered(
+    hostile: Hostile, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = Told()
+    sessions = Sessions(said)
+    assert sessions.configure((hostile.provider(),)) == ""
+    hostile.say("/device", {"device_code": "SECRET-device", "user_code": "AB-CD", "verification_uri": "https://x/d",
+                            "expires_in": 60, "interval": 1})
+    hostile.say("/token", {"error": "authorization_pending"}, 400)
+    begun = await sessions.begin(told.Begin(1, "d1", "corp", "device"))
+    assert (begun.user_code, begun.url) == ("AB-CD", "https://x/d")
+    async with asyncio.timeout(20):
+        while "/token" not in hostile.asked:
+            await asyncio.sleep(0.01)
+    hostile.say("/token", answer(hostile))
+    assert (await said.verified(1))[0].subject == "corp:7b1f"
+    sessions.forget(told.Forget(1, "d1"))
+
+
+@pytest.mark.parametrize("error", ["access_denied", "expired_token", "invalid_client"])
+async def test_a_device_flow_that_is_refused(hostile: Hostile, error: str) -> None:
+    said = Told()
+    sessions = Sessions(said)
+    assert sessions.configure((hostile.provider(),)) == ""
+    hostile.say("/device", {"device_code": "d", "user_code": "AB-CD", "verification_uri": "https://x/d",
+                            "expires_in": 60, "interval": 1})
+    hostile.say("/token", {"error": error}, 400)
+    await sessions.begin(told.Begin(1, "d1", "corp", "device"))
+    assert error in (await said.ended()).reason
+
+
+async def test_sessions_have_a_bound(hostile: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 1)
+    sessions = Sessions(Told())
+    await begin(sessions, hostile)
+    begun = await sessions.begin(told.Begin(1, "s2", "corp", "code", 1))
+    assert "the most" in begun.error
+    sessions.forget(told.Forget(1, "s1"))
+
+
+async def test_what_holds_tokens_says_nothing_of_them(hostile: Hostile) -> None:
+    sessions = Sessions(Told())
+    asked = await begin(sessions, hostile)
+    waiting = sessions._waiting["s1"]
+    for secret in (asked["state"], waiting.verifier, waiting.nonce):
+        assert secret not in repr(waiting)
+    begin_file = told.Begin(1, "s", "corp", "file", 0, b"SECRET")
+    assert "SECRET" not in repr(begin_file) + repr(told.Finish(1, "s", "code=SECRET"))
+    assert "SECRET" not in repr(msgspec.convert(answer(hostile), module.Tokens))

@@ -1,0 +1,188 @@
+"""A real identity provider: Keycloak on a host of the lab, TLS from the lab's authority, all its data in memory.
+
+./bootstrap installs it (about 180 MB, by Maven) and builds it once, so that a start costs some ten seconds of a
+processor.  Realm `lab`: clients `weir` (public: device flow, and code flow with PKCE) and `weir-svc` (client
+credentials), groups data and dba, people ada (data) and grace.
+"""
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from lab import certificates
+from lab.hosts import OTHER, wait_until
+from lab.servers import server
+
+HOME = Path(os.environ.get("WEIR_PREFIX", "/opt/weir")) / "keycloak"
+PORT = 8443
+REALM = "lab"
+LIFESPAN = 60                         # seconds of a token
+STARTED = 600.0                       # seconds, on a busy machine too
+_MAPPERS = {
+    "groups": {"name": "groups", "protocol": "openid-connect", "protocolMapper": "oidc-group-membership-mapper",
+               "config": {"claim.name": "groups", "full.path": "false", "id.token.claim": "true",
+                          "access.token.claim": "true"}},
+    "audience": {"name": "audience", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper",
+                 "config": {"included.custom.audience": "weir-api", "access.token.claim": "true"}},
+}
+
+
+@dataclass
+class Keycloak:
+    base: str                         # https://ADDRESS:PORT
+    ca: Path
+    client: httpx2.Client
+    passwords: dict[str, str]
+    service_secret: str
+
+    @property
+    def issuer(self) -> str:
+        return f"{self.base}/realms/{REALM}"
+
+    def admin(self, method: str, path: str, body: Any = None) -> Any:
+        """A call of its administration."""
+        with OTHER.entered():
+            token = self.client.post(f"{self.base}/realms/master/protocol/openid-connect/token", data={
+                "grant_type": "password", "client_id": "admin-cli", "username": "admin",
+                "password": self.passwords["admin"]}).json()["access_token"]
+            answer = self.client.request(method, f"{self.base}/admin/realms{path}", json=body,
+                                         headers={"Authorization": f"Bearer {token}"})
+        if answer.status_code >= 400:
+            raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
+        return answer.json() if answer.content else None
+
+    def user(self, name: str) -> str:
+        found: str = self.admin("GET", f"/{REALM}/users?exact=true&username={name}")[0]["id"]
+        return found
+
+    def join(self, name: str, group: str, *, leave: bool = False) -> None:
+        groups = {one["name"]: one["id"] for one in self.admin("GET", f"/{REALM}/groups")}
+        self.admin("DELETE" if leave else "PUT", f"/{REALM}/users/{self.user(name)}/groups/{groups[group]}")
+
+    def revoke(self, name: str) -> None:
+        """End all sessions of a person at the provider."""
+        self.admin("POST", f"/{REALM}/users/{self.user(name)}/logout")
+
+    def service_token(self, client: str = "weir-svc") -> str:
+        """An access token by client credentials, as something else on the host would put it into a file."""
+        with OTHER.entered():
+            answer = self.client.post(f"{self.issuer}/protocol/openid-connect/token", data={
+                "grant_type": "client_credentials"}, auth=(client, self.service_secret))
+        found: str = answer.json()["access_token"]
+        return found
+
+
+class Browser:
+    """A person with a browser on the crew's host, as far as forms need one."""
+
+    def __init__(self, keycloak: Keycloak, host: Any) -> None:
+        self._keycloak, self._host = keycloak, host
+        self._client = httpx2.Client(verify=str(keycloak.ca), trust_env=False, timeout=60)
+
+    def go(self, url: str, name: str) -> httpx2.Response:
+        """Open it, log in where that is asked, agree where that is asked, to the last page."""
+        with self._host.entered():
+            answer = self._client.get(url)
+            for _ in range(20):
+                if answer.is_redirect:
+                    answer = self._client.get(urllib.parse.urljoin(str(answer.url), answer.headers["location"]))
+                elif form := self._form(answer, name):
+                    answer = self._client.post(urllib.parse.urljoin(str(answer.url), form[0]), data=form[1])
+                else:
+                    return answer
+        raise RuntimeError(f"no end of forms at {answer.url}")
+
+    def _form(self, answer: httpx2.Response, name: str) -> tuple[str, dict[str, str]] | None:
+        found = re.search(r'<form[^>]*?action="([^"]+)"', answer.text)
+        if found is None or answer.url.host == "127.0.0.1":
+            return None
+        fields = {unescape(name): unescape(value) for name, value in re.findall(
+            r'<input[^>]*type="hidden"[^>]*name="([^"]+)"[^>]*value="([^"]*)"', answer.text)}
+        if 'name="username"' in answer.text:
+            fields |= {"username": name, "password": self._keycloak.passwords[name]}
+        elif 'name="accept"' in answer.text:
+            fields |= {"accept": "Yes"}
+        else:
+            return None
+        return unescape(found[1]), fields
+
+
+@contextmanager
+def keycloak(scratch: Path, authority: certificates.Authority) -> Iterator[Keycloak]:
+    """One with its realm while the block runs."""
+    directory = scratch / "keycloak"
+    directory.mkdir(mode=0o755)
+    leaf, key = certificates.make_leaf(authority, ("idp.lab.example",), (OTHER.ipv4,))
+    pem = certificates.write(directory / "server.pem", leaf)
+    private = certificates.write(directory / "server.key", key, 0o600)
+    ca = certificates.write(directory / "ca.pem", authority.pem)
+    passwords = {name: secrets.token_urlsafe(12) for name in ("admin", "ada", "grace")}
+    base, log = f"https://{OTHER.ipv4}:{PORT}", directory / "log"
+    command = [str(HOME / "bin" / "kc.sh"), "start", "--optimized", f"--hostname={base}", f"--https-port={PORT}",
+               f"--https-certificate-file={pem}", f"--https-certificate-key-file={private}", "--cache=local"]
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "KC_BOOTSTRAP_ADMIN_USERNAME": "admin",
+        "KC_BOOTSTRAP_ADMIN_PASSWORD": passwords["admin"], "JAVA_OPTS_KC_HEAP": "-Xms64m -Xmx512m",
+        "JAVA_OPTS_APPEND": f"-XX:TieredStopAtLevel=1 -Djava.io.tmpdir={directory}"}
+    with server(OTHER, command, log, environment=environment) as process, httpx2.Client(
+            verify=str(ca), trust_env=False, timeout=60) as client:
+        made = Keycloak(base, ca, client, passwords, secrets.token_urlsafe(18))
+
+        def answers() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"keycloak ended with {process.returncode}:\n{log.read_text()[-3000:]}")
+            try:
+                with OTHER.entered():
+                    return client.get(f"{base}/realms/master").status_code == 200
+            except httpx2.TransportError:
+                return False
+
+        wait_until("keycloak", answers, STARTED)
+        _fill(made)
+        yield made
+
+
+def _fill(made: Keycloak) -> None:
+    people = [
+        {"username": name, "enabled": True, "emailVerified": True, "firstName": name.title(), "lastName": "Lab",
+         "email": f"{name}@lab.example", "groups": groups,
+         "credentials": [{"type": "password", "value": made.passwords[name], "temporary": False}]}
+        for name, groups in (("ada", ["/data"]), ("grace", []))]
+    clients = [
+        {"clientId": "weir", "publicClient": True, "standardFlowEnabled": True,
+         "redirectUris": ["http://127.0.0.1/callback"], "protocolMappers": [_MAPPERS["groups"]],
+         "attributes": {"oauth2.device.authorization.grant.enabled": "true", "pkce.code.challenge.method": "S256",
+                        "oauth2.device.polling.interval": "1"}},
+        {"clientId": "weir-svc", "secret": made.service_secret, "publicClient": False, "serviceAccountsEnabled": True,
+         "standardFlowEnabled": False, "protocolMappers": [_MAPPERS["audience"]]},
+        {"clientId": "elsewhere", "secret": made.service_secret, "publicClient": False, "serviceAccountsEnabled": True,
+         "standardFlowEnabled": False}]
+    made.admin("POST", "", {
+        "realm": REALM, "enabled": True, "sslRequired": "all", "accessTokenLifespan": LIFESPAN,
+        "groups": [{"name": "data"}, {"name": "dba"}], "users": people, "clients": clients})
+
+
+def settings(made: Keycloak, *, refresh: str = "1s", name: str = "corp") -> str:
+    """The [[provider]] that an operator would write."""
+    return f"""
+[[provider]]
+name = "{name}"
+issuer = "{made.issuer}"
+client_id = "weir"
+ca = {json.dumps(str(made.ca))}
+refresh = "{refresh}"
+[provider.groups]
+data = "data"
+dba = "dba"
+"""
