@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import httpx2
 from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.httpx_client import AsyncOAuth2Client
+from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from agent.contract.identity import Provider
 from enforcer.identity import http
@@ -98,22 +99,25 @@ class Remote:
         return await self._token(grant_type="authorization_code", code=code, code_verifier=verifier,
                                  redirect_uri=redirect)
 
-    async def device(self) -> DeviceCode:
+    async def device(self, verifier: str) -> DeviceCode:
+        """RFC 8628, 3.1; with PKCE too, which some providers demand here, and others do not look at."""
         metadata = await self.metadata()
         if metadata.device_authorization_endpoint is None:
             raise AuthenticationError("the provider has no device flow")
 
         async def ask(client: Any) -> Any:
             answer = await client.post(
-                metadata.device_authorization_endpoint, data={"scope": self._scope},
+                metadata.device_authorization_endpoint, data={
+                    "scope": self._scope, "code_challenge": create_s256_code_challenge(verifier),
+                    "code_challenge_method": "S256"},
                 auth=client.client_auth(auth_method(self.provider, metadata)), headers={"Accept": "application/json"})
             return _json(answer, (200, 400, 401, 403))
 
         return parse_device(await self._with(metadata, ask))
 
-    async def poll(self, code: str) -> Tokens:
+    async def poll(self, code: str, verifier: str) -> Tokens:
         """Raises Refused, also with authorization_pending and slow_down."""
-        return await self._token(grant_type=DEVICE_GRANT, device_code=code)
+        return await self._token(grant_type=DEVICE_GRANT, device_code=code, code_verifier=verifier)
 
     async def service(self) -> Tokens:
         """Client credentials (RFC 6749, 4.4)."""

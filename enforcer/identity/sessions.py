@@ -116,18 +116,19 @@ class Sessions:
         self._end(session, f"nobody came back within {PENDING / 60:.0f} minutes")
 
     async def _begin_device(self, message: Begin, remote: Remote) -> Begun:
-        device = await remote.device()
-        self._start(message.session, lambda: self._poll(message.session, remote, device))
+        verifier = secrets.token_urlsafe(48)
+        device = await remote.device(verifier)
+        self._start(message.session, lambda: self._poll(message.session, remote, device, verifier))
         return Begun(message.number, url=device.verification_uri, user_code=device.user_code,
                      complete=device.verification_uri_complete or "", seconds=device.expires_in)
 
-    async def _poll(self, session: str, remote: Remote, device: DeviceCode) -> None:
+    async def _poll(self, session: str, remote: Remote, device: DeviceCode, verifier: str) -> None:
         """RFC 8628, 3.4 and 3.5."""
         interval, until = float(device.interval), self._now() + device.expires_in
         while self._now() < until:
             await asyncio.sleep(interval)
             try:
-                tokens = await remote.poll(device.device_code)
+                tokens = await remote.poll(device.device_code, verifier)
             except Unreachable:
                 interval *= 2         # 3.5: exponential backoff
             except Refused as wrong:

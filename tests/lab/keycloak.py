@@ -10,8 +10,9 @@ import json
 import os
 import re
 import secrets
+import ssl
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import unescape
@@ -45,6 +46,7 @@ class Keycloak:
     client: httpx2.Client
     passwords: dict[str, str]
     service_secret: str
+    host: Any = OTHER                 # that its administration is reached from
 
     @property
     def issuer(self) -> str:
@@ -52,7 +54,7 @@ class Keycloak:
 
     def admin(self, method: str, path: str, body: Any = None) -> Any:
         """A call of its administration."""
-        with OTHER.entered():
+        with self.host.entered():
             token = self.client.post(f"{self.base}/realms/master/protocol/openid-connect/token", data={
                 "grant_type": "password", "client_id": "admin-cli", "username": "admin",
                 "password": self.passwords["admin"]}).json()["access_token"]
@@ -76,7 +78,7 @@ class Keycloak:
 
     def service_token(self, client: str = "weir-svc") -> str:
         """An access token by client credentials, as something else on the host would put it into a file."""
-        with OTHER.entered():
+        with self.host.entered():
             answer = self.client.post(f"{self.issuer}/protocol/openid-connect/token", data={
                 "grant_type": "client_credentials"}, auth=(client, self.service_secret))
         found: str = answer.json()["access_token"]
@@ -88,24 +90,24 @@ class Browser:
 
     def __init__(self, keycloak: Keycloak, host: Any) -> None:
         self._keycloak, self._host = keycloak, host
-        self._client = httpx2.Client(verify=str(keycloak.ca), trust_env=False, timeout=60)
 
     def go(self, url: str, name: str) -> httpx2.Response:
         """Open it, log in where that is asked, agree where that is asked, to the last page."""
-        with self._host.entered():
-            answer = self._client.get(url)
+        trust = ssl.create_default_context(cafile=self._keycloak.ca)
+        with self._host.entered(), httpx2.Client(verify=trust, trust_env=False, timeout=60) as client:
+            answer = client.get(url)
             for _ in range(20):
                 if answer.is_redirect:
-                    answer = self._client.get(urllib.parse.urljoin(str(answer.url), answer.headers["location"]))
+                    answer = client.get(urllib.parse.urljoin(str(answer.url), answer.headers["location"]))
                 elif form := self._form(answer, name):
-                    answer = self._client.post(urllib.parse.urljoin(str(answer.url), form[0]), data=form[1])
+                    answer = client.post(urllib.parse.urljoin(str(answer.url), form[0]), data=form[1])
                 else:
                     return answer
         raise RuntimeError(f"no end of forms at {answer.url}")
 
     def _form(self, answer: httpx2.Response, name: str) -> tuple[str, dict[str, str]] | None:
         found = re.search(r'<form[^>]*?action="([^"]+)"', answer.text)
-        if found is None or answer.url.host == "127.0.0.1":
+        if found is None or answer.url.path == "/callback":
             return None
         fields = {unescape(name): unescape(value) for name, value in re.findall(
             r'<input[^>]*type="hidden"[^>]*name="([^"]+)"[^>]*value="([^"]*)"', answer.text)}
@@ -118,32 +120,48 @@ class Browser:
         return unescape(found[1]), fields
 
 
+class _Here:
+    """This very machine, for tests that need no hosts."""
+
+    ipv4 = "127.0.0.1"
+
+    def argv(self, command: Sequence[str]) -> list[str]:
+        return list(command)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        yield
+
+
+HERE = _Here()
+
+
 @contextmanager
-def keycloak(scratch: Path, authority: certificates.Authority) -> Iterator[Keycloak]:
-    """One with its realm while the block runs."""
+def keycloak(scratch: Path, authority: certificates.Authority, host: Any = OTHER) -> Iterator[Keycloak]:
+    """One with its realm while the block runs; `host`: of the lab, or HERE."""
     directory = scratch / "keycloak"
     directory.mkdir(mode=0o755)
-    leaf, key = certificates.make_leaf(authority, ("idp.lab.example",), (OTHER.ipv4,))
+    leaf, key = certificates.make_leaf(authority, ("idp.lab.example",), (host.ipv4,))
     pem = certificates.write(directory / "server.pem", leaf)
     private = certificates.write(directory / "server.key", key, 0o600)
     ca = certificates.write(directory / "ca.pem", authority.pem)
     passwords = {name: secrets.token_urlsafe(12) for name in ("admin", "ada", "grace")}
-    base, log = f"https://{OTHER.ipv4}:{PORT}", directory / "log"
+    base, log = f"https://{host.ipv4}:{PORT}", directory / "log"
     command = [str(HOME / "bin" / "kc.sh"), "start", "--optimized", f"--hostname={base}", f"--https-port={PORT}",
                f"--https-certificate-file={pem}", f"--https-certificate-key-file={private}", "--cache=local"]
     environment = {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "KC_BOOTSTRAP_ADMIN_USERNAME": "admin",
         "KC_BOOTSTRAP_ADMIN_PASSWORD": passwords["admin"], "JAVA_OPTS_KC_HEAP": "-Xms64m -Xmx512m",
         "JAVA_OPTS_APPEND": f"-XX:TieredStopAtLevel=1 -Djava.io.tmpdir={directory}"}
-    with server(OTHER, command, log, environment=environment) as process, httpx2.Client(
-            verify=str(ca), trust_env=False, timeout=60) as client:
-        made = Keycloak(base, ca, client, passwords, secrets.token_urlsafe(18))
+    with server(host, command, log, environment=environment) as process, httpx2.Client(
+            verify=ssl.create_default_context(cafile=ca), trust_env=False, timeout=60) as client:
+        made = Keycloak(base, ca, client, passwords, secrets.token_urlsafe(18), host)
 
         def answers() -> bool:
             if process.poll() is not None:
                 raise RuntimeError(f"keycloak ended with {process.returncode}:\n{log.read_text()[-3000:]}")
             try:
-                with OTHER.entered():
+                with host.entered():
                     return client.get(f"{base}/realms/master").status_code == 200
             except httpx2.TransportError:
                 return False

@@ -161,16 +161,16 @@ async def test_a_provider_that_fails_is_away_and_does_not_refuse(hostile: Hostil
 async def test_a_device_code_that_nobody_should_see(hostile: Hostile, changed: dict[str, Any]) -> None:
     whole = {"device_code": "d", "user_code": "AB-CD", "verification_uri": "https://x/device", "expires_in": 600}
     hostile.say("/device", whole)
-    assert (await Remote(hostile.provider()).device()).user_code == "AB-CD"
+    assert (await Remote(hostile.provider()).device("v" * 64)).user_code == "AB-CD"
     hostile.say("/device", whole | changed)
     with pytest.raises(AuthenticationError):
-        await Remote(hostile.provider()).device()
+        await Remote(hostile.provider()).device("v" * 64)
 
 
 async def test_a_device_code_has_bounds(hostile: Hostile) -> None:
     hostile.say("/device", {"device_code": "d", "user_code": "AB-CD", "verification_uri": "https://x/device",
                             "expires_in": 10**9, "interval": 10**9})
-    found = await Remote(hostile.provider()).device()
+    found = await Remote(hostile.provider()).device("v" * 64)
     assert (found.expires_in, found.interval) == (900, 60)
 
 

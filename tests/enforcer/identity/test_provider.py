@@ -1,0 +1,203 @@
+"""The identity process' own code against a real provider, Keycloak, without the rest of Weir.
+
+Keycloak is started once (some ten seconds of a processor): slow.
+"""
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import certificates
+from lab.keycloak import HERE, HOME, REALM, Browser, Keycloak, keycloak
+
+from agent.contract import identity as told
+from agent.contract.identity import Provider
+from agent.loopback_answer import Listener
+from enforcer.identity.remote import Remote
+from enforcer.identity.sessions import Sessions
+from enforcer.identity.tokens import ACCESS
+from enforcer.words.errors import AuthenticationError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keycloak]:
+    assert (HOME / "bin" / "kc.sh").exists(), "no Keycloak: sudo ./bootstrap test installs it"
+    with keycloak(tmp_path_factory.mktemp("idp"), certificates.make_authority(), HERE) as made:
+        yield made
+
+
+def person(made: Keycloak, **changed: Any) -> Provider:
+    base = {"name": "corp", "issuer": made.issuer, "client_id": "weir", "client_secret": "", "audience": "weir-api",
+            "algorithms": ("RS256", "ES256"), "ca": Path(made.ca).read_text(), "scopes": (), "subject_claim": "sub",
+            "groups_claim": ("groups",), "groups": {"data": "data", "dba": "dba"}, "required": {"email_verified": True},
+            "refresh": 1}
+    return Provider(**(base | changed))
+
+
+def service(made: Keycloak, **changed: Any) -> Provider:
+    return person(made, **({"client_id": "weir-svc", "client_secret": made.service_secret, "required": {}} | changed))
+
+
+class Told:
+    def __init__(self) -> None:
+        self.messages: asyncio.Queue[Any] = asyncio.Queue()
+
+    def __call__(self, message: Any) -> None:
+        self.messages.put_nowait(message)
+
+    async def until(self, wanted: Any) -> Any:
+        async with asyncio.timeout(120):
+            while not wanted(message := await self.messages.get()):
+                pass
+        return message
+
+
+async def forget(sessions: Sessions, session: str = "s") -> None:
+    """With what it has to say at the provider."""
+    sessions.forget(told.Forget(9, session))
+    await asyncio.gather(*sessions._revoking)
+
+
+async def log_in(sessions: Sessions, made: Keycloak, name: str = "ada") -> None:
+    """By the device flow."""
+    begun = await sessions.begin(told.Begin(1, "s", "corp", "device"))
+    assert begun.error == ""
+    await asyncio.to_thread(Browser(made, HERE).go, begun.complete, name)
+
+
+async def test_the_device_flow(provider: Keycloak) -> None:
+    said = Told()
+    sessions = Sessions(said)
+    assert sessions.configure((person(provider),)) == ""
+    await log_in(sessions, provider)
+    verified = await said.until(lambda one: isinstance(one, told.Verified))
+    assert (verified.subject, verified.groups) == (f"corp:{provider.user('ada')}", ("data",))
+    # Refreshed, without anybody asking.
+    again = await said.until(lambda one: isinstance(one, told.Verified))
+    assert (again.subject, again.groups) == (verified.subject, verified.groups)
+    await forget(sessions, "s")
+
+
+async def test_the_code_flow_on_the_loopback_redirect(provider: Keycloak) -> None:
+    said = Told()
+    sessions = Sessions(said)
+    assert sessions.configure((person(provider),)) == ""
+    with Listener() as listener:
+        begun = await sessions.begin(told.Begin(1, "s", "corp", "code", listener.port))
+        assert begun.error == ""
+        page: list[Any] = []
+        browser = threading.Thread(target=lambda: page.append(Browser(provider, HERE).go(begun.url, "ada")))
+        browser.start()
+        query = await asyncio.to_thread(listener.wait, begun.url, 30)
+        browser.join(60)
+    assert page[0].status_code == 200
+    assert query is not None
+    assert (await sessions.finish(told.Finish(2, "s", query))).error == ""
+    assert (await said.until(lambda one: True)).groups == ("data",)
+    assert (await sessions.finish(told.Finish(3, "s", query))).error == "no login waits for this answer"
+    await forget(sessions, "s")
+
+
+async def test_a_code_is_for_who_has_its_verifier(provider: Keycloak) -> None:
+    """PKCE: the code of one login, with the verifier of another, buys nothing."""
+    sessions = Sessions(Told())
+    assert sessions.configure((person(provider),)) == ""
+    with Listener() as listener:
+        begun = await sessions.begin(told.Begin(1, "s", "corp", "code", listener.port))
+        browser = threading.Thread(target=lambda: Browser(provider, HERE).go(begun.url, "ada"))
+        browser.start()
+        query = await asyncio.to_thread(listener.wait, begun.url, 30)
+        browser.join(60)
+    assert query is not None
+    code = dict(part.split("=", 1) for part in query.split("&"))["code"]
+    with pytest.raises(AuthenticationError, match="invalid_grant"):
+        await Remote(person(provider)).exchange(code, "v" * 64, f"http://127.0.0.1:{listener.port}/callback")
+    await forget(sessions, "s")
+
+
+async def test_a_refresh_reads_groups_again(provider: Keycloak) -> None:
+    said = Told()
+    sessions = Sessions(said)
+    assert sessions.configure((person(provider),)) == ""
+    await log_in(sessions, provider, "grace")
+    assert (await said.until(lambda one: True)).groups == ()
+    provider.join("grace", "data")
+    try:
+        assert (await said.until(lambda one: one.groups)).groups == ("data",)
+    finally:
+        provider.join("grace", "data", leave=True)
+        await forget(sessions, "s")
+
+
+async def test_who_is_locked_out_there_is_out(provider: Keycloak) -> None:
+    said = Told()
+    sessions = Sessions(said)
+    assert sessions.configure((person(provider),)) == ""
+    await log_in(sessions, provider)
+    await said.until(lambda one: True)
+    provider.revoke("ada")
+    ended = await said.until(lambda one: isinstance(one, told.Ended))
+    assert "invalid_grant" in ended.reason
+
+
+async def test_logging_out_ends_it_there(provider: Keycloak) -> None:
+    said = Told()
+    sessions = Sessions(said)
+    assert sessions.configure((person(provider),)) == ""
+    await log_in(sessions, provider)
+    await said.until(lambda one: True)
+    token = sessions._refresh_tokens.get("s", "")
+    await forget(sessions, "s")
+    assert provider.admin("GET", f"/{REALM}/users/{provider.user('ada')}/sessions") == []
+    if token:
+        with pytest.raises(AuthenticationError, match="invalid_grant"):
+            await Remote(person(provider)).refresh(token)
+
+
+async def test_client_credentials(provider: Keycloak) -> None:
+    said = Told()
+    sessions = Sessions(said)
+    roles = {"groups_claim": ("realm_access", "roles"), "groups": {"offline_access": "data"}}
+    assert sessions.configure((service(provider, **roles),)) == ""
+    assert (await sessions.begin(told.Begin(1, "c", "corp", "client"))).error == ""
+    verified = await said.until(lambda one: True)
+    assert verified.subject.startswith("corp:")
+    assert verified.groups == ("data",)
+    await forget(sessions, "c")
+    assert sessions.configure((service(provider, client_secret="not-it"),)) == ""
+    assert "the provider says" in (await sessions.begin(told.Begin(1, "c", "corp", "client"))).error
+
+
+async def test_tokens_of_others(provider: Keycloak) -> None:
+    """Really signed by the provider, and not for Weir."""
+    remote = Remote(service(provider))
+    assert (await remote.identify(provider.service_token(), ACCESS)).subject.startswith("corp:")
+    with pytest.raises(AuthenticationError, match="another audience"):
+        await remote.identify(provider.service_token("elsewhere"), ACCESS)
+    with pytest.raises(AuthenticationError, match="algorithm"):
+        await Remote(service(provider, algorithms=("ES256",))).identify(provider.service_token(), ACCESS)
+    with pytest.raises(AuthenticationError, match=r"names another issuer|cannot be reached"):
+        await Remote(service(provider, issuer=f"{provider.issuer}/")).identify(provider.service_token(), ACCESS)
+
+
+async def test_keys_that_are_rotated(provider: Keycloak) -> None:
+    """The provider signs with a new key: it is found; tokens of the old one count as long as that is published."""
+    clock = [1000.0]
+    remote = Remote(service(provider), monotonic=lambda: clock[0])
+    old = provider.service_token()
+    await remote.identify(old, ACCESS)
+    realm = provider.admin("GET", f"/{REALM}")["id"]
+    provider.admin("POST", f"/{REALM}/components", {
+        "name": "fresh", "providerId": "rsa-generated", "providerType": "org.keycloak.keys.KeyProvider",
+        "parentId": realm, "config": {"priority": ["1000"], "enabled": ["true"], "active": ["true"],
+                                      "algorithm": ["RS256"], "keySize": ["2048"]}})
+    fresh = provider.service_token()
+    clock[0] += 60
+    await remote.identify(fresh, ACCESS)
+    await remote.identify(old, ACCESS)
