@@ -1,11 +1,12 @@
 """A provider's endpoints on loopback, with TLS, that answer as a test wants: what a hostile provider would say.  How a
-right one speaks is Keycloak's part (tests/road/test_identity.py)."""
+right one speaks is Keycloak's part (tests/enforcer/identity/test_provider.py)."""
 from __future__ import annotations
 
 import json
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -47,6 +48,13 @@ class Hostile:
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Iterator[Hostile]:
+    with serving(tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def serving(tmp_path: Path) -> Iterator[Hostile]:
+    """In the network namespace of who calls it."""
     authority = certificates.make_authority()
     leaf, key = certificates.make_leaf(authority, ("localhost",), ("127.0.0.1",))
     pem = certificates.write(tmp_path / "server.pem", leaf + key, 0o600)

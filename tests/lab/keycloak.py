@@ -1,6 +1,6 @@
 """A real identity provider: Keycloak on a host of the lab, TLS from the lab's authority, all its data in memory.
 
-./bootstrap installs it (about 180 MB, by Maven) and builds it once, so that a start costs some ten seconds of a
+./bootstrap installs it (about 180 MB, by Maven) and builds it once; a start then costs some 25 seconds of a
 processor.  Realm `lab`: clients `weir` (public: device flow, and code flow with PKCE) and `weir-svc` (client
 credentials), groups data and dba, people ada (data) and grace.
 """

@@ -1,6 +1,6 @@
 """The identity process' own code against a real provider, Keycloak, without the rest of Weir.
 
-Keycloak is started once (some ten seconds of a processor): slow.
+Keycloak is started once (some 25 seconds of a processor): slow.
 """
 from __future__ import annotations
 

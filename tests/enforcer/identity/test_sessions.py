@@ -1,4 +1,4 @@
-"""Sessions against a provider that answers as it should not; how a right one goes is tests/road/test_identity.py."""
+"""Sessions against a provider that answers as it should not; how a right one goes is test_provider.py."""
 from __future__ import annotations
 
 import asyncio
