@@ -239,18 +239,19 @@ class Questions:
         return Answered(error)
 
     async def elevate(self, request: control.Elevate, peer: Peer) -> Message:
-        by = subject_of(peer.user)
+        """For whom `weir run` would speak."""
+        who = self._agent.identities.person(peer)
         if not 1 <= request.seconds <= ELEVATED:
             return control.Requested("", f"from a second to {ELEVATED // 3600} hours")
         try:
             found = await self._agent.enforcer.channel.ask(
                 lambda number: messages.AskElevation(
-                    number, by, peer.user, peer.uid, self._groups_of(peer), request.target[:TICKET], request.seconds,
+                    number, who.subject, peer.user, peer.uid, who.groups, request.target[:TICKET], request.seconds,
                     request.reason[:messages.TEXT]), messages.ElevationAsked, DECIDED)
         except ChannelError as reason:
             return control.Requested("", str(reason))
         self._tell_answer(peer, {
-            "ticket": found.ticket, "answer": "elevate", "by": by, "target": request.target[:TICKET],
+            "ticket": found.ticket, "answer": "elevate", "by": who.subject, "target": request.target[:TICKET],
             "seconds": request.seconds, "reason": request.reason[:messages.TEXT], "error": found.error})
         return control.Requested(found.ticket, found.error)
 

@@ -20,7 +20,7 @@ from agent.contract import control, messages
 from agent.contract import identity as told
 from agent.contract.control import Answered, Message, Refused
 from agent.control import IdentityRequest, Lately, Peer
-from agent.identity import Principal, groups_of, local_principal, subject_of
+from agent.identity import Principal, groups_of, local_principal
 from agent.identity_process import IdentityProcess, News
 from agent.logins import Login, Logins, Violation
 from agent.owners import Start
@@ -232,13 +232,16 @@ class Identities:
         return await self._await(request.session)
 
     def who_am_i(self, peer: Peer) -> control.WhoAmI:
-        config, login = self._agent.config, self.logins.of_uid(peer.uid)
+        who, login = self.person(peer), self.logins.of_uid(peer.uid)
         if login is None:
-            return control.WhoAmI(subject_of(peer.user), groups_of(
-                config.groups, user=peer.user, unix=peer.unix_groups))
-        principal = self._of(login, config)
-        return control.WhoAmI(principal.subject, principal.groups, login.provider, login.opened * 1_000_000_000,
+            return control.WhoAmI(who.subject, who.groups)
+        return control.WhoAmI(who.subject, who.groups, login.provider, login.opened * 1_000_000_000,
                               login.opened + login.longest, login.session)
+
+    def person(self, peer: Peer) -> Principal:
+        """Who asks: the login of the uid, else the local user."""
+        config, login = self._agent.config, self.logins.of_uid(peer.uid)
+        return self._of(login, config) if login else local_principal(config.groups, peer.user, peer.unix_groups)
 
     async def _begin(self, request: control.Login, peer: Peer) -> Message:
         provider = self._provider(request.provider)

@@ -37,7 +37,7 @@ def groups_of(
 
 
 def local_principal(
-    groups: Mapping[str, tuple[str, ...]], user: str, unix: Collection[str], workload: str,
+    groups: Mapping[str, tuple[str, ...]], user: str, unix: Collection[str], workload: str = "",
 ) -> Principal:
     """The kernel-attested user, where neither a person nor a service identity stands behind a workload."""
     return Principal(subject_of(user), groups_of(groups, user=user, unix=unix, workload=workload))

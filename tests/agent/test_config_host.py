@@ -217,6 +217,7 @@ def test_a_credential_of_the_unit_that_is_none(
     ("/usr/bin/true", "games", ""), ("/usr/bin/true", "who", "exec_user: there is no user 'who'"),
     ("/usr/bin/true", "nobody", "exec_user: nobody is Weir's own user"),
     ("/usr/bin/true", "mail", "exec_user: mail is Weir's own user"),
+    ("/usr/bin/true", "news", "exec_user: news is Weir's own user"),
     ("/usr/bin/true", "daemon", "exec_user: daemon is a workload's user, whose processes could read"),
     ("/usr/bin/no-such", "games", "exec: /usr/bin/no-such: No such file or directory; a program"),
     ("/etc/passwd", "games", "exec: /etc/passwd: /etc/passwd is no program"),
@@ -224,6 +225,7 @@ def test_a_credential_of_the_unit_that_is_none(
     ("/tmp/x", "games", "exec: /tmp/x: not only root may write /tmp"),
 ])
 def test_a_helper_and_its_user(etc: Path, program: str, user: str, wanted: str) -> None:
+    change(etc / "weir.toml", 'audit_user = "mail"', 'audit_user = "mail"\nidentity_user = "news"')
     change(etc / "weir.toml", f'password_file = "{etc}/secret"', f'exec = ["{program}"]\nexec_user = "{user}"')
     if not wanted:
         assert load_config(etc / "weir.toml").targets[0].credentials[0].exec == (program,)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from agent.actions import Questions
 from agent.channel import ChannelError
 from agent.config import Config, parse_config
 from agent.contract import control, messages
@@ -140,6 +141,23 @@ async def test_a_login_and_whose_a_start_is(here: Here) -> None:
     # The groups of the local user are not those of the person.
     assert (found.subject, found.groups, found.login) == ("corp:ada", ("all", "dba"), f"{session}.1")
     assert here.events("login.opened")[0]["subject"] == "corp:ada"
+
+
+async def test_who_is_logged_in_is_elevated_as_the_login(here: Here) -> None:
+    """`user` is who may not approve it either."""
+    asked: list[messages.AskElevation] = []
+
+    async def ask(make: Any, wanted: Any, seconds: float) -> Any:
+        asked.append(make(1))
+        return messages.ElevationAsked(1, "aaaaaaaa")
+
+    here.agent.enforcer.ask = ask
+    questions = Questions(here.agent)
+    await questions.elevate(control.Elevate("orders", 60, "x"), ADA)
+    await here.opened()
+    await questions.elevate(control.Elevate("orders", 60, "x"), ADA)
+    assert [(one.subject, one.user, one.groups) for one in asked] == [
+        ("local:5001", "5001", ()), ("corp:ada", "5001", ("all", "dba"))]
 
 
 async def test_nobody_has_anothers_login(here: Here) -> None:
