@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keycloak]:
-    assert (HOME / "bin" / "kc.sh").exists(), "no Keycloak: sudo ./bootstrap test installs it"
+    assert (HOME / "bin" / "kc.sh").exists(), "no Keycloak: sudo ./bootstrap test-all installs it"
     with keycloak(tmp_path_factory.mktemp("idp"), certificates.make_authority(), HERE) as made:
         yield made
 
