@@ -106,8 +106,8 @@ class Sessions:
         code = _Code(remote, secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48),
                      REDIRECT.format(port=message.port))
         url = await remote.authorization_url(code.redirect, code.state, code.nonce, code.verifier)
-        self._waiting[message.session] = code
         self._start(message.session, lambda: self._give_up(message.session))
+        self._waiting[message.session] = code
         return Begun(message.number, url=url, seconds=int(PENDING))
 
     async def _give_up(self, session: str) -> None:
@@ -146,28 +146,30 @@ class Sessions:
         if code is None:
             return Done(message.number, "no login waits for this answer")
         self._stop(message.session)
+        tokens: Tokens | None = None
         try:
             metadata = await code.remote.metadata()
             given = parse_redirect(message.query, code.state, code.remote.provider.issuer, metadata)
             tokens = await code.remote.exchange(given, code.verifier, code.redirect)
             found = await self._identify(code.remote, tokens, PERSON, code.nonce)
+            self._start(message.session, lambda: self._person(message.session, code.remote, tokens, found, told=True))
         except AuthenticationError as wrong:
             self._of.pop(message.session, None)
+            self._give_back(code.remote, tokens.refresh_token if tokens else None)
             return Done(message.number, str(wrong))
         self._tell(_verified(message.session, found))
-        self._start(message.session, lambda: self._person(message.session, code.remote, tokens, found, told=True))
         return Done(message.number)
 
     async def _begin_client(self, message: Begin, remote: Remote) -> Begun:
         found = await self._identify(remote, await remote.service(), ACCESS)
-        self._tell(_verified(message.session, found))
         self._start(message.session, lambda: self._service(message.session, remote, found))
+        self._tell(_verified(message.session, found))
         return Begun(message.number)
 
     async def _begin_file(self, message: Begin, remote: Remote) -> Begun:
         found = await remote.identify(message.token.strip(), ACCESS)
-        self._tell(_verified(message.session, found))
         self._start(message.session, lambda: self._until(found))
+        self._tell(_verified(message.session, found))
         return Begun(message.number)
 
     # as long as it lasts
@@ -241,11 +243,15 @@ class Sessions:
         session = message.session
         remote, token = self._remotes.get(self._of.get(session, "")), self._refresh_tokens.get(session)
         self._drop(session)
-        if remote is not None and token is not None:
+        if remote is not None:
+            self._give_back(remote, token)
+        return Done(message.number)
+
+    def _give_back(self, remote: Remote, token: str | None) -> None:
+        if token is not None:
             task = asyncio.get_running_loop().create_task(_revoke(remote, token))
             self._revoking.add(task)
             task.add_done_callback(self._revoking.discard)
-        return Done(message.number)
 
     def _drop(self, session: str) -> None:
         self._waiting.pop(session, None)
@@ -258,6 +264,9 @@ class Sessions:
             task.cancel()
 
     def _start(self, session: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Raises AuthenticationError where it was ended while its provider was asked."""
+        if session not in self._of:
+            raise AuthenticationError("it was ended meanwhile")
         self._stop(session)
         self._tasks[session] = asyncio.get_running_loop().create_task(self._live(session, work))
 

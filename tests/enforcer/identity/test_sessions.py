@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -133,6 +135,41 @@ async def test_a_refresh_reads_groups_again(hostile: Hostile) -> None:
     sessions.forget(told.Forget(1, "s1"))
 
 
+@pytest.mark.parametrize("how", ["code", "client"])
+@pytest.mark.parametrize("ending", ["forgotten", "another configuration"])
+async def test_one_that_ends_while_the_provider_is_asked_never_opens(hostile: Hostile, how: str, ending: str) -> None:
+    """Nor does what the provider answers then live on."""
+    said, go_on, right = Told(), threading.Event(), hostile.metadata(revocation_endpoint=f"{hostile.issuer}/revoke")
+    sessions, secret = Sessions(said), {"client_secret": "s"} if how == "client" else {}
+    hostile.say("/.well-known/openid-configuration", right)
+    asked = await begin(sessions, hostile, **secret)
+    hostile.say("/token", answer(hostile, nonce=asked["nonce"]) | {
+        "access_token": id_token(hostile, aud="weir-api")})
+    hostile.say("/revoke", {})
+    late = hostile.answers["/token"]
+    hostile.answers["/token"] = lambda: late() if go_on.wait(20) else (500, {}, b"")
+    work = asyncio.ensure_future(
+        sessions.finish(told.Finish(2, "s1", f"code=c&state={asked['state']}")) if how == "code"
+        else sessions.begin(told.Begin(2, "s1", "corp", "client")))  # type: ignore[arg-type]
+    await until(lambda: "/token" in hostile.asked)
+    if ending == "forgotten":
+        sessions.forget(told.Forget(3, "s1"))
+    else:
+        sessions.configure((hostile.provider(groups={}, **secret),))
+    go_on.set()
+    assert (await work).error == "it was ended meanwhile"
+    assert [one for one in said.messages if isinstance(one, told.Verified)] == []
+    assert sessions._tasks == {}
+    if how == "code":
+        await until(lambda: "/revoke" in hostile.asked)
+
+
+async def until(ready: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not ready():
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize(("document", "status", "reason"), [
     ({"error": "invalid_grant"}, 400, "invalid_grant"), ({"access_token": "x"}, 200, "no ID token")])
 async def test_a_refresh_that_is_refused_ends_it(hostile: Hostile, document: Any, status: int, reason: str) -> None:
@@ -200,9 +237,7 @@ async def test_a_device_flow_is_asked_about_until_it_is_answered(
     hostile.say("/token", {"error": "authorization_pending"}, 400)
     begun = await sessions.begin(told.Begin(1, "d1", "corp", "device"))
     assert (begun.user_code, begun.url) == ("AB-CD", "https://x/d")
-    async with asyncio.timeout(20):
-        while "/token" not in hostile.asked:
-            await asyncio.sleep(0.01)
+    await until(lambda: "/token" in hostile.asked)
     hostile.say("/token", answer(hostile))
     assert (await said.verified(1))[0].subject == "corp:7b1f"
     sessions.forget(told.Forget(1, "d1"))
