@@ -203,7 +203,7 @@ def test_status_for_people_and_programs(steady: Host) -> None:
 
 @pytest.mark.parametrize("arguments", [
     ("status",), ("approvals", "list"), ("approvals", "approve", "abc123"), ("stop",), ("release", "--kill"),
-    ("reload",),
+    ("reload",), ("login", "--device"), ("logout",),
     ("run", "--workload", "crew", "--", "id")])
 @pytest.mark.parametrize("user", [0, 5])
 def test_a_crew_is_refused_whatever_its_uid(steady: Host, arguments: tuple[str, ...], user: int) -> None:
