@@ -53,7 +53,7 @@ class Live(Interface):
     @property
     def login(self) -> str: ...
 
-    def end(self, reason: str) -> None: ...
+    def end(self, reason: str, finish: bool = False) -> None: ...
 
     def recording_failed(self, reason: str) -> None: ...
 
@@ -133,7 +133,7 @@ class Edge:
         if self.pressed:
             one.press(True)
         if reason := self.ended.get(one.login):
-            self.loop.call_soon(one.end, reason)
+            self.loop.call_soon(one.end, reason, True)
 
     def end_login(self, login: str, reason: str) -> None:
         """Whose was attributed before this was said may not be a session yet: it is ended as it becomes one."""
@@ -144,7 +144,7 @@ class Edge:
             self.ended.pop(next(iter(self.ended)))
         for one in tuple(self.live.values()):
             if one.login == login:
-                one.end(reason)
+                one.end(reason, True)
 
     def remove(self, one: Live) -> None:
         self.live.pop(one.name, None)

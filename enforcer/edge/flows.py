@@ -268,7 +268,8 @@ class Flow:
     def answered(self, event: HoldAnswered) -> None:
         """Flows hold nothing."""
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, finish: bool = False) -> None:
+        """Nobody sees where an operation of a flow ends."""
         self._end(reason, True)
 
     def recording_failed(self, reason: str) -> None:

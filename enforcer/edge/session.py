@@ -41,6 +41,7 @@ LOG = logging.getLogger("weir.session")
 
 LOGIN: Final = 30.0                   # seconds from accept to the end of login
 GRACE: Final = 5.0                    # seconds that last words may take
+FINISH: Final = 600.0                 # seconds that what runs may go on where the session ends after it
 LINGER: Final = 30.0                  # seconds that one side may outlive the other
 QUEUE: Final = 256 << 10              # bytes towards the server that may wait for the journal
 
@@ -49,9 +50,9 @@ class Session:
     """`take` gives it the client's transport; everything else comes by events until both sides are lost."""
 
     __slots__ = (
-        "_accounted", "_deadline", "_failed", "_finished", "_grace", "_key", "_later", "_later_bytes", "_layer",
-        "_need", "_need_synced", "_over", "_running", "_since", "_tasks", "_timers", "_work", "address", "asked_by",
-        "cancelling", "context", "credential", "database", "dialling", "edge", "name", "peers", "protocol",
+        "_accounted", "_deadline", "_ending", "_failed", "_finished", "_grace", "_key", "_later", "_later_bytes",
+        "_layer", "_need", "_need_synced", "_over", "_running", "_since", "_tasks", "_timers", "_work", "address",
+        "asked_by", "cancelling", "context", "credential", "database", "dialling", "edge", "name", "peers", "protocol",
     )
 
     def __init__(self, edge: Edge, context: Context, protocol: Protocol) -> None:
@@ -71,6 +72,7 @@ class Session:
         self._key: tuple[int, bytes] | None = None
         self._since = context.now()
         self._grace: asyncio.TimerHandle | None = None
+        self._ending: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = edge.loop.call_later(LOGIN, self._login_timeout)
 
     def take(self, transport: asyncio.Transport, early: bytes) -> None:
@@ -131,8 +133,14 @@ class Session:
         client = self.peers[CLIENT]
         (client.stop_reading if on else client.go_on_reading)(PRESSED)
 
-    def end(self, reason: str) -> None:
-        """An operator, a drain or the agent's end: last words, then both sides are closed."""
+    def end(self, reason: str, finish: bool = False) -> None:
+        """An operator, a drain or the agent's end: last words, then both sides are closed.  `finish`: once what runs
+        has finished, FINISH later at the latest."""
+        if finish:
+            if self._ending is None and not self._finished:
+                self._ending = self.edge.loop.call_later(FINISH, self.end, reason)
+                self.tell(Ended(reason, True))
+            return
         self.tell(Ended(reason))
         self._close_soon(GRACE)
 
@@ -383,7 +391,7 @@ class Session:
         if self.dialling or self._finished or any(peer.transport is not None for peer in self.peers):
             return
         self._finished = self._over = True
-        for timer in (*self._timers.values(), self._deadline, self._grace):
+        for timer in (*self._timers.values(), self._deadline, self._grace, self._ending):
             if timer is not None:
                 timer.cancel()
         self._cancel_tasks()

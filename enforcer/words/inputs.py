@@ -73,6 +73,7 @@ class RecordingFailed(Input, frozen=True):
 
 
 class Ended(Input, frozen=True):
-    """An operator, a drain or a policy ends this session."""
+    """An operator, a drain or a policy ends this session: now, or once what runs has finished."""
 
     reason: str
+    finish: bool = False

@@ -32,6 +32,7 @@ from enforcer.words.errors import RemoteProtocolError
 
 MESSAGE_LIMIT: Final = 64 << 20       # bytes of one message of the client
 INBOX_LIMIT: Final = 1 << 20          # bytes of the client that wait before it is not read any more
+STOPPED: Final = "the end"            # what the inbox waits for when the session is about to end
 OVERHEAD: Final = 128                 # bytes that a waiting message takes besides its own
 
 
@@ -45,11 +46,17 @@ class Conversation:
         self._inbox_bytes = 0
         self._waiting = Waiting()
         self._paused = False
+        self._stopped = False         # nothing new is asked: what runs is finished
         self.bytes_in = self.bytes_out = 0
 
     @property
     def state(self) -> str:
         return "held" if self._state.held is not None else "active" if self._state.expected else "idle"
+
+    @property
+    def runs(self) -> bool:
+        """The server has yet to answer something."""
+        return bool(self._state.expected)
 
     @property
     def terminated(self) -> bool:
@@ -95,13 +102,30 @@ class Conversation:
             kind, start, end = places[i], places[i + 1], places[i + 2]
             if not self._state.blocked:
                 try:
-                    self._questions.ask(kind, whole, start, end, places[i + 3])
+                    self._ask(kind, whole, start, end, places[i + 3])
                     continue
                 except Wait as wait:
                     self._block(str(wait))
             self._stash(kind, whole[start:end], places[i + 3])
         if self._client.error:
             raise RemoteProtocolError(self._client.error)
+
+    def _ask(self, kind: int, whole: bytes, start: int, end: int, count: int) -> None:
+        if self._stopped and not self._finishes(kind):
+            raise Wait(STOPPED)
+        self._questions.ask(kind, whole, start, end, count)
+
+    def _finishes(self, kind: int) -> bool:
+        """It only ends what the server has begun: data and end of a COPY, the Sync of an open batch, goodbye."""
+        return kind in b"dcfX" or (kind in b"SH" and self._state.open > 0)
+
+    def stop(self, reason: str) -> list[Command]:
+        """What is held is given up, and what waits in the inbox stays there, but for what ends a COPY."""
+        self._stopped = True
+        self._state.give_up(reason)
+        if self._state.blocked not in ("", "copy"):
+            self._block(STOPPED)
+        return self._flush()
 
     def _stash(self, kind: int, message: bytes, count: int) -> None:
         self._inbox.append((kind, message, count))
@@ -122,7 +146,7 @@ class Conversation:
                 return
             kind, message, count = self._inbox[0]
             try:
-                self._questions.ask(kind, message, 0, len(message), count)
+                self._ask(kind, message, 0, len(message), count)
             except Wait as wait:
                 self._block(str(wait))
                 continue
@@ -141,7 +165,7 @@ class Conversation:
     def _block(self, reason: str) -> None:
         state = self._state
         state.blocked = reason
-        if reason == "answers" and state.open and not state.flushed:
+        if reason in ("answers", STOPPED) and state.open and not state.flushed:
             state.flushed = True
             state.up.add(FLUSH)
 

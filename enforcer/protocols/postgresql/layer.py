@@ -20,6 +20,7 @@ class PostgresqlLayer:
         self._startup = Startup(context, self._book)
         self._conversation: Conversation | None = None
         self._over = False
+        self._ending: inputs.Ended | None = None       # once what runs has finished
         self._server_gone = False
 
     def start(self) -> list[Command]:
@@ -38,7 +39,8 @@ class PostgresqlLayer:
             return []
         try:
             if self._conversation is not None:
-                return self._conversation.receive(peer, data)
+                commands = self._conversation.receive(peer, data)
+                return commands if self._ending is None else self._end_soon(commands)
             if peer == CLIENT:
                 return self._startup.from_client(data)
             return self._started(self._startup.from_server(data))
@@ -51,16 +53,29 @@ class PostgresqlLayer:
         if isinstance(event, inputs.ConnectionLost):
             return self._lost(event)
         if isinstance(event, inputs.Ended):
-            return self._close(Denial(errors.ADMIN_SHUTDOWN, f"terminating connection: {event.reason}"), event.reason)
+            return self._end(event)
         if isinstance(event, inputs.RecordingFailed):
             words = Denial(errors.IO_ERROR, f"nothing can be recorded, so nothing is forwarded: {event.reason}")
             return self._close(words, "recording failed")
         try:
             if self._conversation is not None:
-                return self._conversation.handle(event)
+                commands = self._conversation.handle(event)
+                return commands if self._ending is None else self._end_soon(commands)
             return self._started(self._startup.handle(event))
         except (Fatal, Refusal, AuthenticationError) as error:
             return self.refuse(error)
+
+    def _end(self, event: inputs.Ended) -> list[Command]:
+        if event.finish and self._conversation is not None and self._conversation.runs:
+            self._ending = event
+            return self._end_soon(self._conversation.stop(event.reason))
+        return self._close(Denial(errors.ADMIN_SHUTDOWN, f"terminating connection: {event.reason}"), event.reason)
+
+    def _end_soon(self, commands: list[Command]) -> list[Command]:
+        assert self._ending is not None
+        if self._over or (self._conversation is not None and self._conversation.runs):
+            return commands
+        return [*commands, *self._end(self._ending)]
 
     def _started(self, commands: list[Command]) -> list[Command]:
         """The conversation begins with what the client has sent already."""

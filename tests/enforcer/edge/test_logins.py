@@ -21,7 +21,8 @@ class Live:
     login: str
     ended: list[str] = field(default_factory=list)
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, finish: bool = False) -> None:
+        assert finish, "what runs may finish"
         self.ended.append(reason)
 
 

@@ -522,6 +522,36 @@ def test_last_words_that_are_not_read_do_not_keep_a_session(house, monkeypatch: 
     run(house, work)
 
 
+def test_what_runs_may_finish_but_not_for_ever(house, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "FINISH", 0.3)
+    seen = []
+
+    async def work() -> None:
+        class Busy(house.relay):
+            def start(self) -> list:
+                return []
+
+            def handle(self, event) -> list:
+                seen.append(event)
+                return [] if event.finish else super().handle(event)
+
+        port = await house.open(house.target(1, tls="disable"))
+        house.layer(Busy)
+        house.asked.owner = house.owner(1, "orders")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while not house.edge.live:
+            await asyncio.sleep(0.01)
+        one = next(iter(house.edge.live.values()))
+        one.end("logged out", True)
+        one.end("logged out", True)           # again: it is waited for all the same
+        assert len(seen) == 1
+        assert await reader.read() == b"logged out"
+        writer.close()
+        assert [event.finish for event in seen] == [True, False]
+
+    run(house, work)
+
+
 @pytest.mark.parametrize("how", ["reset", "closed"])
 def test_a_server_that_goes_ends_the_session(house, how: str) -> None:
     async def work() -> None:
