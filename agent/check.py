@@ -126,6 +126,7 @@ def _load_policies(directory: Path, problems: list[Problem]) -> dict[str, str]:
 def _check_accounts(report: Report) -> None:
     runtime = report.made.get(("runtime",))
     own = (runtime.user, runtime.audit_user, runtime.identity_user) if runtime else ()
+    uids: dict[int, str] = {}
     for name, user in zip(("user", "audit_user", "identity_user"), own, strict=False):
         if name == "identity_user" and not report.entries("provider"):
             continue                  # it runs only for them
@@ -134,6 +135,8 @@ def _check_accounts(report: Report) -> None:
             report.add(("runtime", name), f"there is no user {user!r} on this host; `bootstrap install` makes it")
         elif account.pw_uid == 0:
             report.add(("runtime", name), "is root; an unprivileged user would be right")
+        elif uids.setdefault(account.pw_uid, user) != user:
+            report.add(("runtime", name), f"has the uid of {uids[account.pw_uid]}, which is another process' user")
     if runtime and not _group(runtime.approvers):
         report.add(("runtime", "approvers"), f"there is no group {runtime.approvers!r} on this host; "
                    "`bootstrap install` makes it")
@@ -144,7 +147,7 @@ def _check_accounts(report: Report) -> None:
                 report.add(path, f"there is no user {user!r} on this host")
             elif account.pw_uid == 0:
                 report.add(path, "names root; a workload never runs as root")
-            elif user in own:
+            elif user in own or account.pw_uid in uids:
                 report.add(path, f"names {user}, which is Weir's own user")
 
 

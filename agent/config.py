@@ -103,6 +103,7 @@ class ProviderEntry(msgspec.Struct, frozen=True):
     required: dict[str, str | bool | int]
     max_session: int                  # seconds
     refresh: int                      # seconds
+    hosts: tuple[str, ...] = ()
 
 
 class EgressEntry(msgspec.Struct, frozen=True):
@@ -336,6 +337,8 @@ PROVIDER: Final = Section("provider", ProviderEntry, True, "An OpenID Connect pr
     Field("algorithms", kinds.several(kinds.choice(*kinds.ALGORITHMS), least=1), "Signature algorithms that count.",
           list(kinds.ALGORITHMS[:4])),
     Field("ca", kinds.PATH, "Roots for its certificate, PEM.  Default: the system's.", None, "/etc/weir/idp-ca.pem"),
+    Field("hosts", kinds.several(kinds.HOST_PORT), "Other hosts than the issuer's that its configuration may send Weir "
+          "to.", [], ["oauth2.lab.example", "keys.lab.example:8443"]),
     Field("scopes", kinds.several(kinds.SCOPE), "That are asked for; `openid` always is.", [], ["profile"]),
     Field("subject_claim", kinds.TEXT, "Claim that names the subject; it must never be given to another person.",
           "sub"),

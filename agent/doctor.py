@@ -202,10 +202,10 @@ def disk(config: Config | None) -> Finding:
 
 def users(config: Config | None) -> Finding:
     if config is None:
-        missing = [name for name in ("weir", "weir-audit") if find_account(name) is None]
+        missing = [name for name in ("weir", "weir-audit", "weir-identity") if find_account(name) is None]
         if missing:
             return Finding("", FAIL, f"no user {' and '.join(missing)}", "./bootstrap install makes them")
-        return Finding("", OK, "weir, weir-audit")
+        return Finding("", OK, "weir, weir-audit, weir-identity")
     try:
         accounts = find_accounts(config)
     except LayoutError as reason:

@@ -40,6 +40,7 @@ _REGISTRIES: Final = frozenset(
 _PROVIDER: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _ISSUER: Final = re.compile(r"https://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?"
                             r"(/[A-Za-z0-9._~%!$&'()*+,;=:@/-]*)?")
+_HOST_PORT: Final = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,128}")
 _QUANTITY: Final = re.compile(r"(\d{1,12})\s*([A-Za-z]+)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -401,10 +402,7 @@ def _selector(value: Any) -> str:
 
 def _issuer(value: Any) -> str:
     """OpenID Connect Core 1.0, 2: an https URL without query or fragment; as it is, for tokens hold it as it is."""
-    text = _text(value)
-    if not _ISSUER.fullmatch(text):
-        raise ValueError(f"{_shown(text)} is none")
-    return text
+    return _with_port(_ISSUER, value)
 
 
 def _claim_path(value: Any) -> tuple[str, ...]:
@@ -412,6 +410,20 @@ def _claim_path(value: Any) -> tuple[str, ...]:
     if len(parts) > 8 or "" in parts:
         raise ValueError(f"{_shown(value)} is no path of claims")
     return parts
+
+
+def _host_port(value: Any) -> str:
+    """As `enforcer.identity.metadata` compares it."""
+    return _with_port(_HOST_PORT, value)
+
+
+def _with_port(pattern: re.Pattern[str], value: Any) -> str:
+    """Its second group is a colon and a port, or nothing."""
+    text = _text(value)
+    found = pattern.fullmatch(text)
+    if found is None or not 0 < int((found[2] or ":443")[1:]) < 1 << 16:
+        raise ValueError(f"{_shown(text)} is none")
+    return text
 
 
 def _provider(value: Any) -> str:
@@ -478,6 +490,7 @@ RESOLVER: Final = Kind("an address, ADDRESS:PORT or [ADDRESS]:PORT", _resolver)
 PROVIDER_NAME: Final = Kind("a name of lower-case letters, digits and '-', 32 at most, a letter first, and not `local`",
                            _provider)
 ISSUER: Final = Kind("an https URL without query or fragment", _issuer)
+HOST_PORT: Final = Kind("HOST or HOST:PORT", _host_port)
 SCOPE: Final = Kind("a scope's name", _matching(_SCOPE))
 CLAIM_PATH: Final = Kind('a claim\'s name, or several with dots between them, like "realm_access.roles"', _claim_path)
 GROUPS: Final = Kind("a table, each a value of the claim and the name of a group", _groups)

@@ -75,8 +75,11 @@ class Identities:
         for login in self.logins:
             workload = self._agent.config.workload(login.workload)
             wanted = workload.identity.provider if workload and workload.identity else ""
-            if (login.workload and wanted != login.provider) or self._agent.config.provider(login.provider) is None:
+            provider = self._agent.config.provider(login.provider)
+            if (login.workload and wanted != login.provider) or provider is None:
                 self._end(login.session, "it is not configured any more", forget=True)
+            elif not login.workload and provider.max_session != login.longest:
+                self._end(login.session, "its provider's configuration has changed", forget=True)
         try:
             if error := await process.configure():
                 LOG.error("identity providers: %s", error)
@@ -123,7 +126,7 @@ class Identities:
             self._end(message.session, _shown(message.reason))
             return
         try:
-            found = self.logins.verify(message, int(time.time()))
+            found = self.logins.verify(message, int(time.time()), _uptime())
         except Violation as wrong:
             self._agent.tell("identities.violation", {"reason": str(wrong)})
             raise ValueError(str(wrong)) from None
@@ -168,8 +171,10 @@ class Identities:
             pass                      # where none runs, no session does
 
     def _settle(self, session: str, outcome: str) -> None:
+        """Whoever waits for it is told, for a while."""
         if (future := self._outcomes.get(session)) is not None and not future.done():
             future.set_result(outcome)
+            asyncio.get_running_loop().call_later(PATIENCE, self._outcomes.pop, session, None)
 
     def _tell(self, name: str, login: Login, **more: object) -> None:
         detail: dict[str, object] = {"provider": login.provider, "login": login.session, **more}
@@ -251,7 +256,7 @@ class Identities:
         if (other := self.logins.of_uid(peer.uid, pending=True)) is not None:
             self._end(other.session, "another login was begun", forget=True)
         login = Login(secrets.token_hex(8), provider.name, frozenset(provider.groups.values()), int(time.time()),
-                      provider.max_session, peer.uid, peer.user)
+                      provider.max_session, peer.uid, peer.user, since=_uptime())
         self.logins.add(login)
         self._outcomes[login.session] = asyncio.get_running_loop().create_future()
         how: told.How = "code" if request.port else "device"
@@ -321,21 +326,11 @@ class Identities:
 
     async def look(self) -> None:
         now = int(time.time())
-        for login in self.logins.overdue(now):
-            late = login.longest and login.subject and login.opened + login.longest <= now
-            self._end(login.session, "it has lasted as long as it may (max_session)" if late else
-                      "its token has expired" if login.subject else "nobody confirmed it in time", forget=True)
-        for session in [one for one, future in self._outcomes.items() if future.done()
-                        and self.logins.find(one) is None]:
-            self._spawn(self._drop_later(session))
+        for login, reason in self.logins.overdue(now, _uptime()):
+            self._end(login.session, reason, forget=True)
         for workload in self._agent.config.workloads:
             if workload.identity is not None and self.process is not None and self.process.up:
                 await self._look_at(workload, self._services.setdefault(workload.name, _Service()))
-
-    async def _drop_later(self, session: str) -> None:
-        """Whoever waits for it is told first."""
-        await asyncio.sleep(PATIENCE)
-        self._outcomes.pop(session, None)
 
     async def _look_at(self, workload: Workload, service: _Service) -> None:
         """Of a workload: its session, where there is none; its token file, where it has changed."""
@@ -356,7 +351,7 @@ class Identities:
         login = self.logins.of_workload(workload.name)
         if login is None:
             login = Login(secrets.token_hex(8), provider.name, frozenset(provider.groups.values()), int(time.time()),
-                          0, workload=workload.name)
+                          0, workload=workload.name, since=_uptime())
             self.logins.add(login)
         session, name = login.session, provider.name
         how: told.How = "file" if file else "client"
@@ -399,7 +394,7 @@ def render_provider(entry: ProviderEntry, secret: str, roots: str) -> told.Provi
         name=entry.name, issuer=entry.issuer, client_id=entry.client_id, client_secret=secret,
         audience=entry.audience or entry.client_id, algorithms=entry.algorithms, ca=roots, scopes=entry.scopes,
         subject_claim=entry.subject_claim, groups_claim=entry.groups_claim, groups=entry.groups,
-        required=entry.required, refresh=entry.refresh)
+        required=entry.required, refresh=entry.refresh, hosts=entry.hosts)
 
 
 def _shown(text: str) -> str:
@@ -416,6 +411,10 @@ def _secret(provider: ProviderEntry) -> str:
         return raw.decode().rstrip("\r\n")
     except UnicodeDecodeError:
         raise SecretError(f"client_secret_file {provider.client_secret_file} is not UTF-8") from None
+
+
+def _uptime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _mark(file: str) -> Mark | None:

@@ -33,6 +33,7 @@ class Login(msgspec.Struct, frozen=True):
     groups: tuple[str, ...] = ()
     opened: int = 0                   # seconds UTC
     expires: int = 0                  # seconds UTC, if it is not verified anew
+    since: float = 0.0                # seconds of CLOCK_BOOTTIME: of `begun`, then of `opened`; nobody sets it back
     turn: int = 1                     # counts the subjects and groups that it had
 
     @property
@@ -77,10 +78,11 @@ class Logins:
         """Verified or not."""
         return next((one for one in self if name and one.workload == name), None)
 
-    def overdue(self, now: int) -> list[Login]:
-        return [one for one in self if one.until <= now]
+    def overdue(self, now: int, uptime: float) -> list[tuple[Login, str]]:
+        """And why.  `uptime`: CLOCK_BOOTTIME; a clock that steps back makes no login longer."""
+        return [(one, reason) for one in self if (reason := _overdue(one, now, uptime))]
 
-    def verify(self, message: Verified, now: int) -> tuple[Login, Login] | None:
+    def verify(self, message: Verified, now: int, uptime: float) -> tuple[Login, Login] | None:
         """What it was and what it is now; None where there is no such session (it may just have ended).  Raises
         Violation."""
         before = self._all.get(message.session)
@@ -97,6 +99,15 @@ class Logins:
         changed = bool(before.subject) and (before.subject, before.groups) != (message.subject, groups)
         after = msgspec.structs.replace(
             before, subject=message.subject, groups=groups, expires=message.expires, opened=before.opened or now,
-            turn=before.turn + changed)
+            since=before.since if before.opened else uptime, turn=before.turn + changed)
         self._all[message.session] = after
         return before, after
+
+
+def _overdue(login: Login, now: int, uptime: float) -> str:
+    lasted = max(uptime - login.since, now - (login.opened or login.begun))
+    if not login.subject:
+        return "nobody confirmed it in time" if lasted >= PENDING else ""
+    if login.longest and lasted >= login.longest:
+        return "it has lasted as long as it may (max_session)"
+    return "its token has expired" if login.expires + GRACE <= now else ""

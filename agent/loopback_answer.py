@@ -1,7 +1,7 @@
 """The loopback redirect of a code flow (RFC 8252, 7.3), in the process of the person who logs in.
 
-Any process and any page may dial it: only a GET of /callback with the state of this very login counts, by the name that
-the redirect has; everything else is answered with an error and forgotten.
+Any process and any page may dial it: only a GET of the redirect's path, which is its provider's alone, with the state
+of this very login counts, by the name that the redirect has; everything else is answered with an error and forgotten.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 HEAD: Final = 16 << 10                # bytes of a request's head
 PATIENCE: Final = 2.0                 # seconds in which a head must come
-_REQUEST: Final = re.compile(rb"GET /callback\?([!-~]{1,8192}) HTTP/1\.[01]")
+_REQUEST: Final = re.compile(rb"GET (/callback/[a-z0-9-]{1,32})\?([!-~]{1,8192}) HTTP/1\.[01]")
 _DONE: Final = "You may close this window and go back to the terminal."
 _OTHER: Final = "This is not the answer that is waited for."
 
@@ -32,7 +32,8 @@ class Listener:
 
     def wait(self, url: str, seconds: float) -> str | None:
         """The query of the redirect that answers this address; None where none comes in time."""
-        state = dict(parse_qsl(urlsplit(url).query)).get("state", "")
+        asked = dict(parse_qsl(urlsplit(url).query))
+        state, path = asked.get("state", ""), urlsplit(asked.get("redirect_uri", "")).path
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0 and state:
             self._socket.settimeout(left)
@@ -41,13 +42,13 @@ class Listener:
             except TimeoutError:
                 return None
             with connection:
-                if (query := self._take(connection, state)) is not None:
+                if (query := self._take(connection, path, state)) is not None:
                     return query
         return None
 
-    def _take(self, connection: socket.socket, state: str) -> str | None:
+    def _take(self, connection: socket.socket, path: str, state: str) -> str | None:
         try:
-            query = parse_callback(_head(connection), self.port, state)
+            query = parse_callback(_head(connection), self.port, path, state)
             connection.sendall(render_page(200, _DONE) if query else render_page(400, _OTHER))
         except OSError:
             return None               # it went away, or was too slow
@@ -57,8 +58,8 @@ class Listener:
 def _head(connection: socket.socket) -> bytes:
     """Raises OSError."""
     head, deadline = b"", time.monotonic() + PATIENCE
-    while b"\r\n\r\n" not in head and len(head) <= HEAD:
-        connection.settimeout(max(0.01, deadline - time.monotonic()))
+    while b"\r\n\r\n" not in head and len(head) <= HEAD and (left := deadline - time.monotonic()) > 0:
+        connection.settimeout(left)
         piece = connection.recv(4096)
         if not piece:
             break
@@ -66,14 +67,14 @@ def _head(connection: socket.socket) -> bytes:
     return head
 
 
-def parse_callback(head: bytes, port: int, state: str) -> str | None:
+def parse_callback(head: bytes, port: int, path: str, state: str) -> str | None:
     """Pure: the query, where it is this login's."""
     first, *rest = head.split(b"\r\n")
     names = [line.partition(b":")[2].strip() for line in rest if line.lower().startswith(b"host:")]
     found = _REQUEST.fullmatch(first)
-    if found is None or len(head) > HEAD or names != [f"127.0.0.1:{port}".encode()]:
+    if found is None or found[1].decode() != path or len(head) > HEAD or names != [f"127.0.0.1:{port}".encode()]:
         return None
-    query = found[1].decode()
+    query = found[2].decode()
     states = [value for name, value in parse_qsl(query, keep_blank_values=True) if name == "state"]
     return query if len(states) == 1 and hmac.compare_digest(states[0].encode(), state.encode()) else None
 

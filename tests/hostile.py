@@ -39,6 +39,10 @@ class Hostile:
                  "code_challenge_methods_supported": ["S256"]} | changed
         return {name: value for name, value in whole.items() if value is not None}
 
+    @property
+    def host(self) -> str:
+        return self.issuer.removeprefix("https://")
+
     def provider(self, **changed: Any) -> Provider:
         base = {"name": "corp", "issuer": self.issuer, "client_id": "weir", "client_secret": "", "audience": "weir-api",
                 "algorithms": ("RS256", "ES256"), "ca": self.ca, "scopes": (), "subject_claim": "sub",

@@ -8,6 +8,8 @@ import json
 import warnings
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc import jws
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
@@ -53,6 +55,12 @@ def sign(payload: Any, key: Key = RSA, algorithm: str = "RS256", **header: Any) 
 def by_hand(head: dict[str, Any], payload: Any, signature: bytes = b"") -> str:
     """What no library would sign."""
     return ".".join(map(_part, (json.dumps(head).encode(), json.dumps(payload).encode(), signature)))
+
+
+def by_bytes(head: bytes, payload: Any) -> str:
+    """Really signed, RS256 with RSA, whatever the header's bytes are."""
+    signed = f"{_part(head)}.{_part(json.dumps(payload).encode())}"
+    return f"{signed}.{_part(RSA.private_key.sign(signed.encode(), PKCS1v15(), SHA256()))}"
 
 
 def by_hmac(head: dict[str, Any], payload: Any, secret: bytes) -> str:

@@ -50,6 +50,7 @@ class Provider(msgspec.Struct, frozen=True):
     groups: dict[str, str]            # value of the claim -> group
     required: dict[str, str | bool | int]
     refresh: int                      # seconds
+    hosts: tuple[str, ...] = ()       # besides the issuer's own, that its configuration may name: HOST or HOST:PORT
 
     def __repr__(self) -> str:
         return f"Provider(name={self.name!r}, ...)"

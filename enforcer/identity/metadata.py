@@ -41,10 +41,13 @@ def parse_metadata(document: Any, provider: Provider) -> Metadata:
         raise AuthenticationError(f"the provider's configuration is malformed: {_plain(str(wrong))}") from None
     if found.issuer != provider.issuer:           # 4.3: MUST be the same
         raise AuthenticationError("the provider's configuration names another issuer")
+    hosts = {_host(provider.issuer), *(_host(f"https://{one}") for one in provider.hosts)}
     for name in ("jwks_uri", "token_endpoint", "authorization_endpoint", "device_authorization_endpoint",
                  "revocation_endpoint"):
         if (url := getattr(found, name)) is not None and not is_https(url):
             raise AuthenticationError(f"the provider's {name} is no https address")
+        if url is not None and _host(url) not in hosts:
+            raise AuthenticationError(f"the provider's {name} is at another host, which `hosts` does not name")
     return found
 
 
@@ -55,6 +58,11 @@ def is_https(url: str) -> bool:
         return plain and len(url) <= URL and url.isprintable() and url.isascii() and (parts.port or 443) > 0
     except ValueError:
         return False
+
+
+def _host(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or 443
 
 
 def auth_method(provider: Provider, metadata: Metadata) -> str:

@@ -18,7 +18,7 @@ from enforcer.identity import http
 from enforcer.identity.answers import DeviceCode, Refused, Tokens, parse_device, parse_tokens
 from enforcer.identity.claims import Identity, identify
 from enforcer.identity.metadata import Metadata, auth_method, has_pkce, parse_metadata, place
-from enforcer.identity.tokens import Keys, UnknownKey, parse_keys, verify
+from enforcer.identity.tokens import Keys, UnknownKey, parse_keys, parse_once, verify
 from enforcer.words.errors import AuthenticationError
 
 LOG = logging.getLogger("weir.identity")
@@ -199,4 +199,4 @@ def _kind(error: BaseException) -> str:
 def _json(answer: Any, right: tuple[int, ...]) -> Any:
     if answer.status_code not in right:
         raise httpx2.HTTPStatusError(f"status {answer.status_code}", request=answer.request, response=answer)
-    return answer.json()
+    return parse_once(answer.content)

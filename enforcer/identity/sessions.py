@@ -40,7 +40,8 @@ MOST: Final = 4096                    # sessions
 PENDING: Final = 600.0                # seconds in which a code must come back
 BEFORE: Final = 10.0                  # seconds before it expires in which a token is refreshed at the latest
 AGAIN: Final = 5.0                    # seconds between tries where a provider does not answer
-REDIRECT: Final = "http://127.0.0.1:{port}/callback"     # RFC 8252, 7.3: any port
+# RFC 8252, 7.3: any port.  Each provider its own (RFC 9700, 4.4.2.2): what another one sends here is for nobody.
+REDIRECT: Final = "http://127.0.0.1:{port}/callback/{provider}"
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Sessions:
 
     async def _begin_code(self, message: Begin, remote: Remote) -> Begun:
         code = _Code(remote, secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48),
-                     REDIRECT.format(port=message.port))
+                     REDIRECT.format(port=message.port, provider=message.provider))
         url = await remote.authorization_url(code.redirect, code.state, code.nonce, code.verifier)
         self._start(message.session, lambda: self._give_up(message.session))
         self._waiting[message.session] = code
@@ -136,6 +137,8 @@ class Sessions:
                     raise
                 interval += 5 if wrong.error == "slow_down" else 0
             else:
+                if tokens.refresh_token is not None:
+                    self._refresh_tokens[session] = tokens.refresh_token
                 await self._person(session, remote, tokens, await self._identify(remote, tokens, PERSON))
                 return
         raise AuthenticationError("nobody confirmed the code in time")
@@ -183,45 +186,44 @@ class Sessions:
         if refresh is None:
             await self._until(found)
             return
-        subject = found.subject
+        subject, wait = found.subject, _rest(remote, found, self._now())
+        self._refresh_tokens[session] = refresh
         while True:
-            self._refresh_tokens[session] = refresh
-            await self._rest(remote, found)
+            await asyncio.sleep(wait)
             try:
                 tokens = await remote.refresh(refresh)
                 refresh = self._refresh_tokens[session] = tokens.refresh_token or refresh
                 found = await self._identify(remote, tokens, PERSON)
             except Unreachable as wrong:
-                await self._wait_for(found, wrong)
+                wait = self._again(found, wrong)
                 continue
             if found.subject != subject:              # Core 1.0, 12.2
                 raise AuthenticationError("the provider answered with another subject")
             self._tell(_verified(session, found))
+            wait = _rest(remote, found, self._now())
 
     async def _service(self, session: str, remote: Remote, found: Identity) -> None:
+        wait = _rest(remote, found, self._now())
         while True:
-            await self._rest(remote, found)
+            await asyncio.sleep(wait)
             try:
                 found = await self._identify(remote, await remote.service(), ACCESS)
             except Unreachable as wrong:
-                await self._wait_for(found, wrong)
+                wait = self._again(found, wrong)
                 continue
             self._tell(_verified(session, found))
+            wait = _rest(remote, found, self._now())
 
     async def _until(self, found: Identity) -> None:
         await asyncio.sleep(max(0.0, found.expires - self._now()))
         raise AuthenticationError("its token has expired")
 
-    async def _rest(self, remote: Remote, found: Identity) -> None:
-        left = found.expires - self._now()
-        await asyncio.sleep(max(min(1.0, left), min(remote.provider.refresh, left - BEFORE, left * 3 / 4)))
-
-    async def _wait_for(self, found: Identity, wrong: Unreachable) -> None:
-        """What holds goes on until its end."""
+    def _again(self, found: Identity, wrong: Unreachable) -> float:
+        """What holds goes on until its end: seconds until the provider is asked again."""
         left = found.expires - self._now()
         if left <= 0:
             raise AuthenticationError(f"its token has expired, and {wrong}") from None
-        await asyncio.sleep(min(AGAIN, left))
+        return min(AGAIN, left)
 
     async def _identify(self, remote: Remote, tokens: Tokens, kind: str, nonce: str = "") -> Identity:
         """Of a person by the ID token, of a service by its access token."""
@@ -240,12 +242,14 @@ class Sessions:
     # ends
 
     def forget(self, message: Forget) -> Done:
-        session = message.session
+        self._let_go(message.session)
+        return Done(message.number)
+
+    def _let_go(self, session: str) -> None:
         remote, token = self._remotes.get(self._of.get(session, "")), self._refresh_tokens.get(session)
         self._drop(session)
         if remote is not None:
             self._give_back(remote, token)
-        return Done(message.number)
 
     def _give_back(self, remote: Remote, token: str | None) -> None:
         if token is not None:
@@ -281,12 +285,18 @@ class Sessions:
 
     def _end(self, session: str, reason: str) -> None:
         self._tasks.pop(session, None)        # it is this one, which ends by itself
-        self._drop(session)
+        self._let_go(session)
         self._tell(Ended(session, reason[:1000]))
 
 
 def _verified(session: str, found: Identity) -> Verified:
     return Verified(session, found.subject, found.groups, found.expires)
+
+
+def _rest(remote: Remote, found: Identity, now: float) -> float:
+    """Seconds until it is refreshed: never none, whatever the provider's tokens say."""
+    left = found.expires - now
+    return max(1.0, min(remote.provider.refresh, left - BEFORE, left * 3 / 4))
 
 
 async def _revoke(remote: Remote, token: str) -> None:

@@ -6,6 +6,7 @@ text of an error holds anything of a token.
 """
 from __future__ import annotations
 
+import base64
 import hmac
 import json
 import warnings
@@ -124,6 +125,7 @@ def _signed(raw: bytes, keys: Keys, algorithms: tuple[str, ...], kind: str) -> b
     """The payload, its signature verified."""
     try:
         header = jws.extract_compact(raw, registry=_registry(algorithms)).headers()
+        parse_once(_decoded(raw.partition(b".")[0]))
     except (JoseError, ValueError, TypeError, RecursionError):
         raise AuthenticationError("it is no signed token") from None
     algorithm, kid, form = header.get("alg"), header.get("kid"), header.get("typ")
@@ -149,12 +151,21 @@ def _signed(raw: bytes, keys: Keys, algorithms: tuple[str, ...], kind: str) -> b
 
 def _claims(payload: bytes) -> dict[str, Any]:
     try:
-        claims = json.loads(payload, object_pairs_hook=_once)
+        claims = parse_once(payload)
     except (ValueError, RecursionError):
         raise AuthenticationError("its claims are not JSON") from None
     if not isinstance(claims, dict):
         raise AuthenticationError("its claims are no object")
     return claims
+
+
+def parse_once(raw: bytes) -> Any:
+    """Of JSON.  Raises ValueError, RecursionError: also where an object has a name twice."""
+    return json.loads(raw, object_pairs_hook=_once)
+
+
+def _decoded(part: bytes) -> bytes:
+    return base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

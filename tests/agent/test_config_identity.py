@@ -47,6 +47,7 @@ audience = "api"
 algorithms = ["ES256"]
 groups_claim = "realm_access.roles"
 max_session = "8h"
+hosts = ["keys.lab.example", "[2001:db8::2]:8443"]
 refresh = "30s"
 [provider.groups]
 "/staff/data" = "data"
@@ -64,12 +65,16 @@ client_id = "x"
     assert one.groups == {"/staff/data": "data", "dba": "dba"}
     assert one.required == {"email_verified": True, "hd": "lab.example"}
     assert config.provider("other") == other
+    assert (one.hosts, other.hosts) == (("keys.lab.example", "[2001:db8::2]:8443"), ())
     assert config.provider("third") is None
 
 
 @pytest.mark.parametrize(("field", "said"), [
     ('issuer = "http://idp.lab.example"', "an https URL"), ('issuer = "https://idp/?x"', "an https URL"),
     ('issuer = "https://user@idp"', "an https URL"), ('issuer = "https://idp#x"', "an https URL"),
+    ('issuer = "https://idp:0"', "an https URL"), ('issuer = "https://idp:65536/x"', "an https URL"),
+    ('hosts = ["https://keys.lab.example"]', "HOST or HOST:PORT"), ('hosts = ["keys:99999"]', "HOST or HOST:PORT"),
+    ('hosts = ["keys/x"]', "HOST or HOST:PORT"), ('hosts = ["a@keys"]', "HOST or HOST:PORT"),
     ('algorithms = ["none"]', "is none of them"), ('algorithms = ["HS256"]', "is none of them"),
     ("algorithms = []", "a list of at least 1"), ('name = "local"', "is taken"), ('name = "Corp"', "no such name"),
     ('name = "a:b"', "no such name"), ('groups_claim = "a..b"', "no path of claims"),

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from agent import identities
 from agent.actions import Questions
 from agent.channel import ChannelError
 from agent.config import Config, parse_config
@@ -323,11 +324,39 @@ async def test_a_service_without_its_identity_is_refused(here: Here) -> None:
     assert any("service has no identity" in hint for hint in here.identities.hints())
 
 
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"max_session": 3600}, "its provider's configuration has changed"), ({}, ""),
+    ({"name": "other"}, "it is not configured any more")])
+async def test_what_a_reload_changes(here: Here, changed: dict[str, Any], said: str) -> None:
+    await here.opened()
+    agent = here.agent
+    agent.config = msgspec.structs.replace(agent.config, providers=tuple(
+        msgspec.structs.replace(one, **changed) for one in agent.config.providers))
+    process = here.identities.process = SimpleNamespace(  # type: ignore[assignment]
+        channel=here.channel, up=True, configure=lambda: asyncio.sleep(0, ""))
+    await here.identities._reconfigure(process)  # type: ignore[arg-type]
+    assert [one["reason"] for one in here.events("login.ended")] == ([said] if said else [])
+    assert bool(here.identities.who_am_i(ADA).provider) is not bool(said)
+
+
+async def test_outcomes_of_logins_are_kept_for_a_while(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identities, "PATIENCE", 0.05)
+    session = await here.login()
+    here.broken.say(told.Ended(session, "access_denied"))
+    assert await here.identities.answer(control.AwaitLogin(session), ADA) == control.LoginState(error="access_denied")
+    session = await here.login(EVE)
+    here.broken.say(told.Ended(session, "access_denied"))
+    async with asyncio.timeout(20):
+        while here.identities._outcomes:
+            await asyncio.sleep(0.01)
+    assert isinstance(await here.identities.answer(control.AwaitLogin(session), EVE), control.Refused)
+
+
 async def test_max_session_ends_it(here: Here) -> None:
     session = await here.opened()
     login = here.identities.logins.find(session)
     assert login is not None
-    here.identities.logins.add(msgspec.structs.replace(login, opened=login.opened - login.longest))
+    here.identities.logins.add(msgspec.structs.replace(login, since=login.since - login.longest))
     await here.identities.look()
     assert here.events("login.ended")[0]["reason"] == "it has lasted as long as it may (max_session)"
     assert here.identities.who_am_i(ADA).provider == ""

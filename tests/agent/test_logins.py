@@ -7,11 +7,12 @@ from agent.contract.identity import Verified
 from agent.logins import GRACE, PENDING, Login, Logins, Violation
 
 NOW = 1_800_000_000
+UP = 1000.0                           # seconds of CLOCK_BOOTTIME
 
 
 def logins(**changed: object) -> Logins:
     whole = {"session": "s", "provider": "corp", "groups_given": frozenset({"dba", "data"}), "begun": NOW,
-             "longest": 3600, "uid": 1000, "user": "ada"} | changed
+             "longest": 3600, "uid": 1000, "user": "ada", "since": UP} | changed
     made = Logins()
     made.add(Login(**whole))  # type: ignore[arg-type]
     return made
@@ -25,7 +26,7 @@ def test_what_is_said_counts() -> None:
     made = logins()
     assert made.of_uid(1000) is None
     assert made.of_uid(1000, pending=True) is not None
-    found = made.verify(verified(), NOW + 5)
+    found = made.verify(verified(), NOW + 5, UP + 5)
     assert found is not None
     before, after = found
     assert (before.subject, after.subject, after.groups, after.opened) == ("", "corp:ada", ("dba",), NOW + 5)
@@ -39,27 +40,27 @@ def test_what_is_said_counts() -> None:
 def test_a_subject_outside_of_its_provider(subject: str) -> None:
     made = logins()
     with pytest.raises(Violation):
-        made.verify(verified(subject), NOW)
+        made.verify(verified(subject), NOW, UP)
     assert made.of_uid(1000) is None
 
 
 def test_groups_that_its_provider_does_not_give() -> None:
     with pytest.raises(Violation):
-        logins().verify(verified(groups=("dba", "admins")), NOW)
+        logins().verify(verified(groups=("dba", "admins")), NOW, UP)
 
 
 def test_another_subject_for_a_login() -> None:
     made = logins()
-    made.verify(verified(), NOW)
+    made.verify(verified(), NOW, UP)
     with pytest.raises(Violation):
-        made.verify(verified("corp:eve"), NOW)
+        made.verify(verified("corp:eve"), NOW, UP)
     assert made.of_uid(1000).subject == "corp:ada"  # type: ignore[union-attr]
 
 
 def test_a_workloads_token_may_be_another_ones() -> None:
     made = logins(uid=-1, user="", workload="crew", longest=0)
-    made.verify(verified(), NOW)
-    found = made.verify(verified("corp:svc2"), NOW)
+    made.verify(verified(), NOW, UP)
+    found = made.verify(verified("corp:svc2"), NOW, UP)
     assert found is not None
     assert (found[0].login, found[1].login) == ("s.1", "s.2")
     assert made.of_workload("crew") == found[1]
@@ -67,34 +68,50 @@ def test_a_workloads_token_may_be_another_ones() -> None:
 
 def test_a_session_that_nobody_began_is_none() -> None:
     made = logins()
-    assert made.verify(verified(session="forged"), NOW) is None
+    assert made.verify(verified(session="forged"), NOW, UP) is None
     assert len(list(made)) == 1
 
 
 def test_other_groups_are_another_turn() -> None:
     made = logins()
-    made.verify(verified(), NOW)
-    same = made.verify(verified(), NOW + 60)
-    other = made.verify(verified(groups=("dba", "data")), NOW + 120)
+    made.verify(verified(), NOW, UP)
+    same = made.verify(verified(), NOW + 60, UP + 60)
+    other = made.verify(verified(groups=("dba", "data")), NOW + 120, UP + 120)
     assert same is not None
     assert other is not None
     assert (same[1].turn, other[1].turn, other[1].groups) == (1, 2, ("data", "dba"))
     assert other[1].opened == NOW
 
 
+def overdue(made: Logins, seconds: int, clock: int = 0) -> list[str]:
+    """Why, this much later; `clock`: by how much somebody has set it meanwhile."""
+    return [reason for _, reason in made.overdue(NOW + seconds + clock, UP + seconds)]
+
+
 def test_how_long_it_lasts() -> None:
     made = logins()
-    assert [one.session for one in made.overdue(NOW + PENDING)] == ["s"]
-    made.verify(verified(), NOW)
-    assert made.overdue(NOW + 300 + GRACE - 1) == []
-    assert len(made.overdue(NOW + 300 + GRACE)) == 1
-    made.verify(Verified("s", "corp:ada", ("dba",), NOW + 10**6), NOW + 100)
-    assert made.overdue(NOW + 3599) == []
-    assert len(made.overdue(NOW + 3600)) == 1, "max_session counts from its beginning, whatever is said later"
+    assert overdue(made, PENDING) == ["nobody confirmed it in time"]
+    made.verify(verified(), NOW, UP)
+    assert overdue(made, 300 + GRACE - 1) == []
+    assert overdue(made, 300 + GRACE) == ["its token has expired"]
+    made.verify(Verified("s", "corp:ada", ("dba",), NOW + 10**6), NOW + 100, UP + 100)
+    assert overdue(made, 3599) == []
+    assert overdue(made, 3600) == ["it has lasted as long as it may (max_session)"], "whatever is said later"
+
+
+@pytest.mark.parametrize("clock", [-10**6, 10**6])
+def test_a_clock_that_is_set_makes_none_longer(clock: int) -> None:
+    made = logins()
+    assert overdue(made, PENDING, clock)
+    made.verify(Verified("s", "corp:ada", ("dba",), NOW + 10**8), NOW, UP)
+    assert overdue(made, 3600, clock)
+    workload = logins(uid=-1, workload="crew", longest=0)
+    workload.verify(Verified("s", "corp:ada", ("dba",), NOW + 10**8), NOW, UP)
+    assert overdue(workload, 3600, clock) == []
 
 
 def test_an_end_is_for_good() -> None:
     made = logins()
     assert made.end("s") is not None
     assert made.end("s") is None
-    assert made.verify(verified(), NOW) is None
+    assert made.verify(verified(), NOW, UP) is None

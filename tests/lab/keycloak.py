@@ -107,7 +107,7 @@ class Browser:
 
     def _form(self, answer: httpx2.Response, name: str) -> tuple[str, dict[str, str]] | None:
         found = re.search(r'<form[^>]*?action="([^"]+)"', answer.text)
-        if found is None or answer.url.path == "/callback":
+        if found is None or answer.url.path.startswith("/callback"):
             return None
         fields = {unescape(name): unescape(value) for name, value in re.findall(
             r'<input[^>]*type="hidden"[^>]*name="([^"]+)"[^>]*value="([^"]*)"', answer.text)}
@@ -179,7 +179,7 @@ def _fill(made: Keycloak) -> None:
         for name, groups in (("ada", ["/data"]), ("grace", []))]
     clients = [
         {"clientId": "weir", "publicClient": True, "standardFlowEnabled": True,
-         "redirectUris": ["http://127.0.0.1/callback"], "protocolMappers": [_MAPPERS["groups"]],
+         "redirectUris": ["http://127.0.0.1/callback/corp"], "protocolMappers": [_MAPPERS["groups"]],
          "attributes": {"oauth2.device.authorization.grant.enabled": "true", "pkce.code.challenge.method": "S256",
                         "oauth2.device.polling.interval": "1"}},
         {"clientId": "weir-svc", "secret": made.service_secret, "publicClient": False, "serviceAccountsEnabled": True,

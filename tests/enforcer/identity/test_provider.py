@@ -117,7 +117,7 @@ async def test_a_code_is_for_who_has_its_verifier(provider: Keycloak) -> None:
     assert query is not None
     code = dict(part.split("=", 1) for part in query.split("&"))["code"]
     with pytest.raises(AuthenticationError, match="invalid_grant"):
-        await Remote(person(provider)).exchange(code, "v" * 64, f"http://127.0.0.1:{listener.port}/callback")
+        await Remote(person(provider)).exchange(code, "v" * 64, f"http://127.0.0.1:{listener.port}/callback/corp")
     await forget(sessions, "s")
 
 

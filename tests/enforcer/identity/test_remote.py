@@ -36,6 +36,10 @@ async def test_what_is_right(hostile: Hostile) -> None:
     ({"device_authorization_endpoint": "file:///etc/passwd"}, "no https"),
     ({"authorization_endpoint": "https://x/" + "y" * 3000}, "no https"),
     ({"revocation_endpoint": "https://x/\n"}, "no https"),
+    *(({name: url}, f"{name} is at another host") for name in (
+        "jwks_uri", "token_endpoint", "authorization_endpoint", "device_authorization_endpoint",
+        "revocation_endpoint") for url in ("https://169.254.169.254/latest", "https://127.0.0.1:1/", "https://127.0.0.1/",
+                                           "https://127.0.0.1.evil.example/", "https://localhost/")),
 ])
 async def test_a_configuration_that_is_not_taken(hostile: Hostile, changed: dict[str, Any], said: str) -> None:
     hostile.say(WELL_KNOWN, hostile.metadata(**changed))
@@ -43,7 +47,19 @@ async def test_a_configuration_that_is_not_taken(hostile: Hostile, changed: dict
         await Remote(hostile.provider()).metadata()
 
 
-@pytest.mark.parametrize("document", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'"x"', b"null"])
+async def test_other_hosts_are_named(hostile: Hostile) -> None:
+    """Some providers have more than one: a configuration that is not theirs sends nobody to the host's inside."""
+    hostile.say(WELL_KNOWN, hostile.metadata(token_endpoint="https://Tokens.lab.example/t", jwks_uri=(
+        "https://keys.lab.example:8443/k")))
+    for hosts in ((), ("tokens.lab.example",), ("tokens.lab.example", "keys.lab.example")):
+        with pytest.raises(AuthenticationError, match="which `hosts` does not name"):
+            await Remote(hostile.provider(hosts=hosts)).metadata()
+    found = await Remote(hostile.provider(hosts=("TOKENS.lab.example:443", "keys.lab.example:8443"))).metadata()
+    assert found.jwks_uri == "https://keys.lab.example:8443/k"
+
+
+@pytest.mark.parametrize("document", [
+    b'{"issuer": "a", "issuer": "b"}', b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'"x"', b"null"])
 async def test_a_configuration_that_is_none(hostile: Hostile, document: bytes) -> None:
     hostile.say(WELL_KNOWN, document)
     with pytest.raises(AuthenticationError) as wrong:

@@ -5,6 +5,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,6 +16,7 @@ from hostile import Hostile
 
 from agent.contract import identity as told
 from enforcer.identity import sessions as module
+from enforcer.identity.claims import Identity
 from enforcer.identity.sessions import Sessions
 
 
@@ -70,7 +72,7 @@ async def test_a_code_flow(hostile: Hostile) -> None:
     said = Told()
     sessions = Sessions(said)
     asked = await begin(sessions, hostile)
-    assert asked["redirect_uri"] == "http://127.0.0.1:4444/callback"
+    assert asked["redirect_uri"] == "http://127.0.0.1:4444/callback/corp"
     assert (asked["response_type"], asked["code_challenge_method"], asked["client_id"]) == ("code", "S256", "weir")
     assert len(asked["state"]) >= 43
     assert len(asked["nonce"]) >= 43
@@ -200,6 +202,27 @@ async def test_a_provider_that_is_away_ends_it_when_its_token_does(
     assert time.time() >= expires
 
 
+@pytest.mark.parametrize("left", [-50, 0, 1, 5, 11, 300, 10**9])
+def test_no_token_makes_it_ask_without_a_pause(left: int) -> None:
+    """Clocks may differ: a token may look as if it had expired as it comes."""
+    remote: Any = SimpleNamespace(provider=signing.PROVIDER)
+    assert 1 <= module._rest(remote, Identity("corp:ada", (), 1000 + left), 1000) <= signing.PROVIDER.refresh
+
+
+async def test_a_provider_that_was_away_is_asked_again_soon(hostile: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not only when the next refresh would be."""
+    monkeypatch.setattr(module, "AGAIN", 0.05)
+    waits: list[float] = []
+    monkeypatch.setattr(module, "_rest", lambda *_: (waits.append(0), 0.05 if len(waits) == 1 else 3600)[1])
+    sessions, said = await open_person(hostile)
+    hostile.say("/token", b"", 503)
+    await until(lambda: hostile.asked.count("/token") >= 4)
+    hostile.say("/token", answer(hostile))
+    assert len(await said.verified(2)) == 2
+    assert len(waits) == 2
+    sessions.forget(told.Forget(1, "s1"))
+
+
 async def test_a_file_ends_with_its_token_and_goes_on_with_the_next(hostile: Hostile) -> None:
     said = Told()
     sessions = Sessions(said)
@@ -241,6 +264,29 @@ async def test_a_device_flow_is_asked_about_until_it_is_answered(
     hostile.say("/token", answer(hostile))
     assert (await said.verified(1))[0].subject == "corp:7b1f"
     sessions.forget(told.Forget(1, "d1"))
+
+
+@pytest.mark.parametrize("how", ["device", "refresh"])
+async def test_tokens_that_nobody_has_are_given_back(hostile: Hostile, how: str) -> None:
+    """Where the provider gave them, and they cannot be taken."""
+    right = hostile.metadata(revocation_endpoint=f"{hostile.issuer}/revoke")
+    hostile.say("/.well-known/openid-configuration", right)
+    hostile.say("/revoke", {})
+    hostile.say("/device", {"device_code": "d", "user_code": "AB-CD", "verification_uri": "https://x/d",
+                            "expires_in": 60, "interval": 1})
+    if how == "device":
+        said = Told()
+        sessions = Sessions(said)
+        assert sessions.configure((hostile.provider(),)) == ""
+        hostile.say("/token", answer(hostile, sub=""))
+        assert (await sessions.begin(told.Begin(1, "d1", "corp", "device"))).error == ""
+    else:
+        sessions, said = await open_person(hostile)
+        hostile.say("/token", answer(hostile, sub=""))
+    assert "the subject" in (await said.ended()).reason
+    await until(lambda: "/revoke" in hostile.asked)
+    await asyncio.gather(*sessions._revoking)
+    assert sessions._refresh_tokens == sessions._of == {}
 
 
 @pytest.mark.parametrize("error", ["access_denied", "expired_token", "invalid_client"])

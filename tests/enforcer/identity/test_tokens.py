@@ -201,6 +201,18 @@ def test_claims_that_are_no_object() -> None:
         refused(sign(payload), "its claims are no")
 
 
+@pytest.mark.parametrize(("head", "right"), [
+    (b'{"alg":"RS256","kid":"rsa"}', True), (b'{"alg":"none","alg":"RS256","kid":"rsa"}', False),
+    (b'{"alg":"RS256","kid":"other","kid":"rsa"}', False), (b'{"alg":"RS256","kid":"rsa","x":{"y":1,"y":2}}', False)])
+def test_a_header_that_says_something_twice(head: bytes, right: bool) -> None:
+    """RFC 7515, 4: another reader could see another header."""
+    token = signing.by_bytes(head, claims())
+    if right:
+        assert check(token)["sub"] == "7b1f"
+    else:
+        refused(token, "no signed token")
+
+
 @given(st.binary(max_size=300))
 def test_garbage_is_refused(raw: bytes) -> None:
     with pytest.raises(AuthenticationError):
