@@ -132,13 +132,12 @@ class Answers:
     def _said(
         self, start: Start, cookie: int, process: Process | None, destination: str, port: int, attribution: str,
         place: Place, *, local: bool = False,
-    ) -> Owner | str:
+    ) -> Owner:
         who = self._principal(start)
-        if isinstance(who, str):
-            return who
+        nobody, who = (who, Principal("", ())) if isinstance(who, str) else ("", who)
         return Owner(
             workload=start.workload, uid=start.uid, user=start.user, subject=who.subject, groups=who.groups,
-            login=who.login,
+            login=who.login, nobody=nobody,
             process=process, cgroup=self._below(start.cgroup), cookie=cookie, destination=destination,
             port=port, attribution=attribution, target=place.target, egress=place.egress, names=place.names,
             listed=place.listed, others=place.others, local=local)

@@ -34,4 +34,5 @@ class Owner(msgspec.Struct, frozen=True):
     listed: bool = False              # an [[egress]] entry has this very address
     others: tuple[str, ...] = ()      # of the other family, given for every one of `names`
     login: str = ""                   # that says so; when it ends, so does the session
+    nobody: str = ""                  # why nobody is behind it: then nothing is permitted, and `subject` is empty
     local: bool = False               # by a Unix socket: `destination` is its path, and no hook saw a connect

@@ -27,6 +27,21 @@ class Gate(Protocol):
         ...
 
 
+class NobodyGate:
+    """For whom nobody is behind: nothing is permitted, for this reason."""
+
+    version = 0
+
+    def __init__(self, reason: str) -> None:
+        self._denied = Decision(DENY, ("no-identity",), reason)
+
+    def decide(
+        self, principal: Principal, requests: tuple[Request, ...], labels: tuple[str, ...] = (),
+        approved: bool = False,
+    ) -> Decision:
+        return self._denied
+
+
 CACHE: Final = 20_000                 # rulings kept
 
 _Key = tuple[str, tuple[str, ...], str, str, bool]     # the last: elevated

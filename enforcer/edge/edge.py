@@ -14,7 +14,7 @@ from agent.contract.target import ENFORCE, Egress, Target
 from enforcer.approval.holds import Holds
 from enforcer.core.bucket import Bucket
 from enforcer.core.context import Context
-from enforcer.core.gate import Gate
+from enforcer.core.gate import Gate, NobodyGate
 from enforcer.edge import clock
 from enforcer.edge.cancel import Cancels
 from enforcer.edge.commit import GroupCommit
@@ -191,9 +191,9 @@ class Edge:
             raise RecordingError("not configured")
         return Context(
             session=clock.session_name(), principal=Principal(owner.subject, owner.groups, owner), target=target,
-            gate=configuration.gate, now=clock.now, monotonic=clock.monotonic, random=self.salts.take,
-            forwarded_key=configuration.forwarded_key, durable=configuration.durable,
-            shared=self._caches(target),
+            gate=NobodyGate(owner.nobody) if owner.nobody else configuration.gate, now=clock.now,
+            monotonic=clock.monotonic, random=self.salts.take, forwarded_key=configuration.forwarded_key,
+            durable=configuration.durable, shared=self._caches(target),
         )
 
     def _caches(self, target: Target) -> dict[object, object]:

@@ -430,12 +430,15 @@ def test_plain() -> None:
     assert len(plain("x" * 10_000)) == journal.VALUE
 
 
-async def test_who_has_no_principal_is_refused(answers: tuple[Answers, Kernel]) -> None:
+async def test_behind_whom_nobody_is_is_said_with_the_reason(answers: tuple[Answers, Kernel]) -> None:
     """The login that it was started with has ended, its identity is not verified."""
     whose, kernel = answers
     whose._principal = lambda start: "no identity now"  # type: ignore[method-assign]
     kernel.known[1] = Origin(owner=7, tgid=os.getpid(), when=now())
-    assert await whois(whose, 1) == "no identity now"
+    found = await whois(whose, 1)
+    assert isinstance(found, Owner)
+    assert (found.nobody, found.subject, found.groups, found.login) == ("no identity now", "", (), "")
+    assert (found.workload, found.cookie) == ("crew", 9), "the ledger and the recording know whose connect it was"
 
 
 async def test_a_login_goes_with_the_owner(answers: tuple[Answers, Kernel]) -> None:

@@ -2,15 +2,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-from dataclasses import dataclass, field
+import subprocess
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import msgspec
+import pytest
+import uvloop
 
 from agent.contract import messages
 from agent.contract.owner import Owner
+from agent.contract.target import Egress
 from enforcer.edge import edge as module
 from enforcer.edge.channel import Channel, open_channel
 from enforcer.edge.edge import Configuration, Edge
+from enforcer.words import events
 
 
 @dataclass
@@ -89,3 +97,45 @@ async def test_the_agent_says_so_over_the_channel() -> None:
     assert live.ended == ["logged out"]
     writer.close()
     await channel.closed.wait()
+
+
+WHY = "the login that it was started with has ended: weir login, and start it again"
+
+
+@pytest.mark.parametrize("mode", ["", "shadow", "record"])
+@pytest.mark.parametrize("where", ["target", "egress"])
+def test_behind_whom_nobody_is_reaches_nothing_and_is_told_why(house, where: str, mode: str) -> None:
+    reached: list[int] = []
+
+    async def server(reader: Any, writer: Any) -> None:
+        reached.append(1)
+        writer.close()
+
+    async def work() -> None:
+        upstream = await house.serve(server)
+        at_target = house.target(upstream, tls="disable") if where == "target" else None
+        port = await house.open(at_target, Egress("model", ("127.0.0.1",), (upstream,)))
+        house.edge.configuration = replace(house.edge.configuration, modes={"crew": mode} if mode else {})
+        mine = house.owner(upstream, **({"target": "orders"} if at_target else {"egress": "model"}))
+        house.asked.owner = msgspec.structs.replace(mine, subject="", groups=(), nobody=WHY, listed=True)
+        process = await asyncio.create_subprocess_exec(
+            "psql", "-X", f"host=127.0.0.1 port={port} user=u dbname=d sslmode=disable", "-c", "select 1",
+            stderr=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PGPASSWORD": "x"})
+        out, err = await process.communicate()
+        assert (process.returncode, out) == (2, b"")
+        assert (WHY.encode() in err) is (where == "target"), err
+        while house.edge.live or house.edge.arriving:
+            await asyncio.sleep(0.01)
+        await house.close()
+        refused = [event for event in house.journal.events() if event[0] == events.REFUSED]
+        assert [(event[3], event[4], WHY in event[9], event[11]) for event in refused] == [("crew", "", True, 99)]
+        assert reached == []
+
+    async def limited() -> None:
+        try:
+            async with asyncio.timeout(60):
+                await work()
+        finally:
+            await house.close()
+
+    uvloop.run(limited())
