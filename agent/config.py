@@ -103,6 +103,7 @@ class ProviderEntry(msgspec.Struct, frozen=True):
     required: dict[str, str | bool | int]
     max_session: int                  # seconds
     refresh: int                      # seconds
+    introspect: bool = False
     hosts: tuple[str, ...] = ()
 
 
@@ -351,6 +352,8 @@ PROVIDER: Final = Section("provider", ProviderEntry, True, "An OpenID Connect pr
     Field("max_session", kinds.duration("1m", "30d"), "A login ends after this, whatever the provider says.", "12h"),
     Field("refresh", kinds.duration("1s", "1h"), "How often a login is refreshed there, at least: groups are read "
           "again, and who was locked out there is out here.", "1m"),
+    Field("introspect", kinds.BOOLEAN, "Ask there as often (RFC 7662) whether a token that is not refreshed, that of a "
+          "`token_file`, still holds.  Needs `client_secret_file`.", False),
 ), attribute="providers")
 TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
     Field("name", kinds.NAME, "For policies: `Target::\"orders\"`.", example="orders"),
@@ -461,6 +464,10 @@ def _check_workloads(report: Report) -> None:
 def _check_identities(report: Report) -> None:
     providers = {one.name: one for _, one in report.entries("provider")}
     wrong = report.wrong("provider")  # of these nobody knows the names
+    for path, one in report.entries("provider"):
+        if one.introspect and one.client_secret_file is None:
+            report.add((*path, "introspect"), "nobody is answered there who does not say who it is: name "
+                       "`client_secret_file` too")
     for path, workload in report.entries("workload"):
         if workload.person and workload.unit:
             report.add((*path, "person"), "nobody starts a unit: leave `unit` or `person` out")

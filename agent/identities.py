@@ -394,7 +394,8 @@ def render_provider(entry: ProviderEntry, secret: str, roots: str) -> told.Provi
         name=entry.name, issuer=entry.issuer, client_id=entry.client_id, client_secret=secret,
         audience=entry.audience or entry.client_id, algorithms=entry.algorithms, ca=roots, scopes=entry.scopes,
         subject_claim=entry.subject_claim, groups_claim=entry.groups_claim, groups=entry.groups,
-        required=entry.required, refresh=entry.refresh, hosts=entry.hosts)
+        required=entry.required, refresh=entry.refresh,
+        introspect=entry.introspect, hosts=entry.hosts)
 
 
 def _shown(text: str) -> str:

@@ -50,6 +50,7 @@ class Provider(msgspec.Struct, frozen=True):
     groups: dict[str, str]            # value of the claim -> group
     required: dict[str, str | bool | int]
     refresh: int                      # seconds
+    introspect: bool = False          # ask there whether a token that is not refreshed still holds
     hosts: tuple[str, ...] = ()       # besides the issuer's own, that its configuration may name: HOST or HOST:PORT
 
     def __repr__(self) -> str:

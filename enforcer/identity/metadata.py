@@ -23,6 +23,7 @@ class Metadata(msgspec.Struct, frozen=True):
     authorization_endpoint: str | None = None
     device_authorization_endpoint: str | None = None
     revocation_endpoint: str | None = None
+    introspection_endpoint: str | None = None
     code_challenge_methods_supported: list[str] | None = None
     token_endpoint_auth_methods_supported: list[str] | None = None
     authorization_response_iss_parameter_supported: bool = False
@@ -43,7 +44,7 @@ def parse_metadata(document: Any, provider: Provider) -> Metadata:
         raise AuthenticationError("the provider's configuration names another issuer")
     hosts = {_host(provider.issuer), *(_host(f"https://{one}") for one in provider.hosts)}
     for name in ("jwks_uri", "token_endpoint", "authorization_endpoint", "device_authorization_endpoint",
-                 "revocation_endpoint"):
+                 "revocation_endpoint", "introspection_endpoint"):
         if (url := getattr(found, name)) is not None and not is_https(url):
             raise AuthenticationError(f"the provider's {name} is no https address")
         if url is not None and _host(url) not in hosts:

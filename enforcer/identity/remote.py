@@ -128,6 +128,24 @@ class Remote:
         return parse_tokens(await self._with(
             metadata, lambda client: client.refresh_token(metadata.token_endpoint, refresh_token=token)))
 
+    async def check_active(self, token: str) -> None:
+        """RFC 7662.  Raises AuthenticationError where it does not hold any more, or that cannot be told."""
+        metadata = await self.metadata()
+        if metadata.introspection_endpoint is None:
+            raise AuthenticationError("the provider has no introspection endpoint; leave `introspect` out")
+
+        async def ask(client: Any) -> Any:
+            answer = await client.post(
+                metadata.introspection_endpoint, data={"token": token, "token_type_hint": "access_token"},
+                auth=client.client_auth(auth_method(self.provider, metadata)), headers={"Accept": "application/json"})
+            if 400 <= answer.status_code < 500:
+                raise AuthenticationError(f"the provider does not say whether it holds ({answer.status_code})")
+            return _json(answer, (200,))
+
+        found = await self._with(metadata, ask)
+        if not isinstance(found, dict) or found.get("active") is not True:
+            raise AuthenticationError("the provider says that it does not hold any more")
+
     async def revoke(self, token: str) -> None:
         """RFC 7009.  Raises AuthenticationError."""
         metadata = await self.metadata()

@@ -170,8 +170,11 @@ class Sessions:
         return Begun(message.number)
 
     async def _begin_file(self, message: Begin, remote: Remote) -> Begun:
-        found = await remote.identify(message.token.strip(), ACCESS)
-        self._start(message.session, lambda: self._until(found))
+        token = message.token.strip()
+        found = await remote.identify(token, ACCESS)
+        if remote.provider.introspect:
+            await remote.check_active(token.decode())
+        self._start(message.session, lambda: self._until(found, remote, token.decode()))
         self._tell(_verified(message.session, found))
         return Begun(message.number)
 
@@ -184,7 +187,7 @@ class Sessions:
             self._tell(_verified(session, found))
         refresh = tokens.refresh_token
         if refresh is None:
-            await self._until(found)
+            await self._until(found, remote, tokens.access_token)
             return
         subject, wait = found.subject, _rest(remote, found, self._now())
         self._refresh_tokens[session] = refresh
@@ -214,7 +217,15 @@ class Sessions:
             self._tell(_verified(session, found))
             wait = _rest(remote, found, self._now())
 
-    async def _until(self, found: Identity) -> None:
+    async def _until(self, found: Identity, remote: Remote, token: str) -> None:
+        """One that is not refreshed: to its end, or to when the provider says that it holds no more."""
+        every = remote.provider.refresh
+        while remote.provider.introspect and found.expires - self._now() > every:
+            await asyncio.sleep(every)
+            try:
+                await remote.check_active(token)
+            except Unreachable:
+                pass                  # what holds goes on until its end
         await asyncio.sleep(max(0.0, found.expires - self._now()))
         raise AuthenticationError("its token has expired")
 

@@ -48,6 +48,8 @@ algorithms = ["ES256"]
 groups_claim = "realm_access.roles"
 max_session = "8h"
 hosts = ["keys.lab.example", "[2001:db8::2]:8443"]
+introspect = true
+client_secret_file = "/etc/weir/secret"
 refresh = "30s"
 [provider.groups]
 "/staff/data" = "data"
@@ -65,6 +67,7 @@ client_id = "x"
     assert one.groups == {"/staff/data": "data", "dba": "dba"}
     assert one.required == {"email_verified": True, "hd": "lab.example"}
     assert config.provider("other") == other
+    assert (one.introspect, other.introspect) == (True, False)
     assert (one.hosts, other.hosts) == (("keys.lab.example", "[2001:db8::2]:8443"), ())
     assert config.provider("third") is None
 
@@ -80,6 +83,7 @@ client_id = "x"
     ('name = "a:b"', "no such name"), ('groups_claim = "a..b"', "no path of claims"),
     ('groups = ["x"]', "is not a table"), ("groups = {a = 1}", "is not a text"), ("required = {a = [1]}", "is no text"),
     ('max_session = "31d"', "out of bounds"), ('refresh = "0s"', "out of bounds"), ('scopes = ["a b"]', "no such name"),
+    ("introspect = true", "name `client_secret_file` too"),
     ('client_secret = "x"', "did you mean client_secret_file?"),
 ])
 def test_mistakes_are_named_with_line_and_field(field: str, said: str) -> None:

@@ -38,8 +38,9 @@ async def test_what_is_right(hostile: Hostile) -> None:
     ({"revocation_endpoint": "https://x/\n"}, "no https"),
     *(({name: url}, f"{name} is at another host") for name in (
         "jwks_uri", "token_endpoint", "authorization_endpoint", "device_authorization_endpoint",
-        "revocation_endpoint") for url in ("https://169.254.169.254/latest", "https://127.0.0.1:1/", "https://127.0.0.1/",
-                                           "https://127.0.0.1.evil.example/", "https://localhost/")),
+        "revocation_endpoint", "introspection_endpoint")
+      for url in ("https://169.254.169.254/latest", "https://127.0.0.1:1/", "https://127.0.0.1/",
+                  "https://127.0.0.1.evil.example/", "https://localhost/")),
 ])
 async def test_a_configuration_that_is_not_taken(hostile: Hostile, changed: dict[str, Any], said: str) -> None:
     hostile.say(WELL_KNOWN, hostile.metadata(**changed))

@@ -240,6 +240,46 @@ async def test_a_file_ends_with_its_token_and_goes_on_with_the_next(hostile: Hos
     assert (await said.ended()).reason == "its token has expired"
 
 
+async def introspected(hostile: Hostile, said: Told, endpoint: str | None = "/introspect") -> tuple[Sessions, str]:
+    """A token file's session; and why it was not opened."""
+    url = endpoint and f"{hostile.issuer}{endpoint}"
+    hostile.say("/.well-known/openid-configuration", hostile.metadata(introspection_endpoint=url))
+    sessions = Sessions(said)
+    assert sessions.configure((hostile.provider(client_secret="s", introspect=True),)) == ""
+    raw = id_token(hostile, aud="weir-api").encode() + b"\n"
+    return sessions, (await sessions.begin(told.Begin(1, "f1", "corp", "file", 0, raw))).error
+
+
+async def test_a_file_ends_when_its_provider_says_so(hostile: Hostile) -> None:
+    said = Told()
+    hostile.say("/introspect", {"active": True})
+    _, error = await introspected(hostile, said)
+    assert error == ""
+    await until(lambda: hostile.asked.count("/introspect") >= 2)
+    hostile.say("/introspect", b"", 503)           # away: what holds goes on
+    seen = hostile.asked.count("/introspect")
+    await until(lambda: hostile.asked.count("/introspect") >= seen + 2)
+    assert [type(one) for one in said.messages] == [told.Verified]
+    hostile.say("/introspect", {"active": False})
+    assert (await said.ended()).reason == "the provider says that it does not hold any more"
+
+
+@pytest.mark.parametrize(("document", "status", "said"), [
+    ({"active": False}, 200, "does not hold any more"), ({"active": "true"}, 200, "does not hold any more"),
+    ({}, 200, "does not hold any more"), ([], 200, "does not hold any more"), (b"{", 200, "makes no sense"),
+    ({"active": True}, 401, "does not say whether it holds (401)"), ({"active": True}, 302, "cannot be reached"),
+    (b"", 503, "cannot be reached"), (b'{"active": false, "active": true}', 200, "makes no sense")])
+async def test_what_is_no_yes_opens_nothing(hostile: Hostile, document: Any, status: int, said: str) -> None:
+    hostile.say("/introspect", document, status)
+    sessions, error = await introspected(hostile, Told())
+    assert said in error
+    assert sessions._of == sessions._tasks == {}
+
+
+async def test_nowhere_to_ask_is_no_yes(hostile: Hostile) -> None:
+    assert "has no introspection endpoint" in (await introspected(hostile, Told(), None))[1]
+
+
 async def test_a_provider_that_changes_ends_its_sessions(hostile: Hostile) -> None:
     sessions, said = await open_person(hostile)
     assert sessions.configure((hostile.provider(),)) == ""
