@@ -36,6 +36,9 @@ _MAPPERS = {
                           "access.token.claim": "true"}},
     "audience": {"name": "audience", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper",
                  "config": {"included.custom.audience": "weir-api", "access.token.claim": "true"}},
+    # It says of a token whether it holds to those alone that the token is for.
+    "itself": {"name": "itself", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper",
+               "config": {"included.client.audience": "weir-svc", "access.token.claim": "true"}},
 }
 
 
@@ -183,7 +186,7 @@ def _fill(made: Keycloak) -> None:
          "attributes": {"oauth2.device.authorization.grant.enabled": "true", "pkce.code.challenge.method": "S256",
                         "oauth2.device.polling.interval": "1"}},
         {"clientId": "weir-svc", "secret": made.service_secret, "publicClient": False, "serviceAccountsEnabled": True,
-         "standardFlowEnabled": False, "protocolMappers": [_MAPPERS["audience"]]},
+         "standardFlowEnabled": False, "protocolMappers": [_MAPPERS["audience"], _MAPPERS["itself"]]},
         {"clientId": "elsewhere", "secret": made.service_secret, "publicClient": False, "serviceAccountsEnabled": True,
          "standardFlowEnabled": False}]
     made.admin("POST", "", {

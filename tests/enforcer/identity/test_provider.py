@@ -201,3 +201,17 @@ async def test_keys_that_are_rotated(provider: Keycloak) -> None:
     clock[0] += 60
     await remote.identify(fresh, ACCESS)
     await remote.identify(old, ACCESS)
+
+
+async def test_a_token_that_was_taken_back(provider: Keycloak) -> None:
+    """Nothing in it says so: the provider is asked (RFC 7662)."""
+    said = Told()
+    sessions = Sessions(said)
+    assert sessions.configure((service(provider, introspect=True),)) == ""
+    token = provider.service_token().encode()
+    assert (await sessions.begin(told.Begin(1, "f", "corp", "file", 0, token))).error == ""
+    await said.until(lambda one: isinstance(one, told.Verified))
+    provider.revoke("service-account-weir-svc")
+    ended = await said.until(lambda one: isinstance(one, told.Ended))
+    assert ended.reason == "the provider says that it does not hold any more"
+    assert "does not hold" in (await sessions.begin(told.Begin(1, "f", "corp", "file", 0, token))).error
