@@ -131,9 +131,9 @@ def test_a_login_from_its_beginning_to_its_end(place: tuple[Host, Hostile]) -> N
         owner = whose(crew)["owner"]
         assert (owner["subject"], owner["groups"], owner["user"]) == ("corp:7b1f", ["dba"], "games")
         assert host.weir("logout", user=GAMES).returncode == 0
-        late = whose(crew)
-        assert late["owner"] is None
-        assert "the login that it was started with has ended" in late["reason"]
+        late = whose(crew)["owner"]
+        assert (late["subject"], late["groups"], late["workload"]) == ("", [], "personal")
+        assert "the login that it was started with has ended" in late["nobody"]
         crew.communicate()
     assert host.event("login.opened")["subject"] == "corp:7b1f"
     assert host.event("login.ended")["reason"] == "logged out"
@@ -167,3 +167,22 @@ def test_the_identity_process_has_nothing_and_keeps_everything(place: tuple[Host
     host.until(lambda: (host.status().get("identity") or {}).get("pid") not in (0, None, pid), "another process")
     assert any("log in again" in one["reason"] for one in host.events("login.ended"))
     assert host.status()["state"] == "enforcing"
+
+
+def test_an_agent_that_is_killed_leaves_no_login_and_no_process_that_has_one(place: tuple[Host, Hostile]) -> None:
+    host, _ = place
+    log_in(place)
+    pid = host.status()["identity"]["pid"]
+    with start(host, "personal") as crew:
+        assert whose(crew)["owner"]["subject"] == "corp:7b1f"
+        assert host.agent is not None
+        host.agent.kill()
+        host.agent.wait()
+        host.start()
+        assert not Path(f"/proc/{pid}").exists(), "it ends with its agent, and its tokens with it"
+        assert host.weir("whoami", user=GAMES).returncode == 1
+        late = whose(crew)["owner"]
+        assert (late["subject"], "has ended: weir login" in late["nobody"]) == ("", True)
+        crew.communicate()
+    host.until(lambda: (host.status().get("identity") or {}).get("pid"), "identity process")
+    assert log_in(place)["logged_in"], "and the next one is as good"

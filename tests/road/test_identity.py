@@ -233,6 +233,20 @@ def test_logging_out_ends_a_live_session(host: Installed, provider: Keycloak) ->
         assert "has ended: logged out" in said
 
 
+def test_what_goes_on_after_its_login_is_cut_off_and_told_why(host: Installed, provider: Keycloak) -> None:
+    later = ("sh", "-c", 'echo up; read line; exec "$@"', "sh", *PSQL, "-c", "SELECT 1")
+    with logged_in(host, provider), person(host, "run", "--workload", "personal", "--", *later) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        assert host.weir("logout", user=USER).returncode == 0
+        out, err = process.communicate("\n", timeout=120)
+        assert (process.returncode, out) == (2, ""), err
+        assert "FATAL:  28000: the login that it was started with has ended: weir login, and start it again" in err
+    found = recorded(host, "SELECT workload, subject, reason FROM refused ORDER BY seq")
+    assert found[-1][:2] == ("personal", "")
+    assert "has ended: weir login" in found[-1][2]
+
+
 def test_who_is_locked_out_at_the_provider_is_out_here(host: Installed, provider: Keycloak) -> None:
     with logged_in(host, provider), open_session(host) as process:
         provider.revoke("ada")
