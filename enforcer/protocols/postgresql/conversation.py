@@ -123,7 +123,7 @@ class Conversation:
         """What is held is given up, and what waits in the inbox stays there, but for what ends a COPY."""
         self._stopped = True
         self._state.give_up(reason)
-        if self._state.blocked not in ("", "copy"):
+        if self._inbox and self._state.blocked != "copy":
             self._block(STOPPED)
         return self._flush()
 

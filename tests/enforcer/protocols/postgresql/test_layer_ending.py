@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from pump import SYNC, Pump, TableGate, bind, execute, parse, query, render, shape, split
+from pump import FLUSH, SYNC, Pump, TableGate, bind, execute, parse, query, render, shape, split
 
 from enforcer.words import commands as words
 from enforcer.words import inputs
@@ -120,6 +120,18 @@ def test_what_is_held_is_given_up(weir: Pump) -> None:
     assert [one.reason for one in orders if isinstance(one, words.CancelHold)] == ["logged out"]
     assert shape(split(weir.client)) == ["E 57P01"]
     assert b"DELETE" not in weir.to_server
+
+
+def test_nothing_overtakes_what_is_held(weir: Pump) -> None:
+    """What runs before it in its batch is finished; its Sync stays behind it."""
+    weir.send(parse(COUNT) + bind() + execute() + parse("DELETE FROM t WHERE id = -1") + bind() + execute())
+    assert weir.holds
+    before = weir.to_server
+    weir.tell(END)
+    weir.send(SYNC)
+    assert weir.to_server.removeprefix(before) in (b"", FLUSH)
+    assert rest(weir)[-1] == "E 57P01"
+    assert "Z I" not in shape(split(weir.client))
 
 
 def test_who_says_goodbye_meanwhile_is_let_go(weir: Pump) -> None:
