@@ -241,7 +241,7 @@ def test_what_goes_on_after_its_login_is_cut_off_and_told_why(host: Installed, p
         assert host.weir("logout", user=USER).returncode == 0
         out, err = process.communicate("\n", timeout=120)
         assert (process.returncode, out) == (2, ""), err
-        assert "FATAL:  28000: the login that it was started with has ended: weir login, and start it again" in err
+        assert "FATAL:  the login that it was started with has ended: weir login, and start it again" in err
     found = recorded(host, "SELECT workload, subject, reason FROM refused ORDER BY seq")
     assert found[-1][:2] == ("personal", "")
     assert "has ended: weir login" in found[-1][2]
@@ -303,7 +303,7 @@ def test_nobody_has_anothers_login(host: Installed, provider: Keycloak) -> None:
 def test_a_crew_cannot_ask(host: Installed, provider: Keycloak) -> None:
     """Neither sees nor ends the login that it speaks for, whose user it runs as."""
     def asking(message: control.Message) -> list[str]:
-        return ["python3", "-c", ASK, f"/run/{RUNTIME}/control.sock", control.render_frame(message).hex()]
+        return ["/usr/bin/python3", "-c", ASK, f"/run/{RUNTIME}/control.sock", control.render_frame(message).hex()]
 
     who = control.AskWhoAmI()
     with logged_in(host, provider):
