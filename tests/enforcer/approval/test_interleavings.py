@@ -135,7 +135,7 @@ class Story:
         self.desk.holds.revoke(self.dice.choice(self.tickets()), self.dice.choice(PEOPLE), ("dba",), "over")
 
     def elevate(self) -> None:
-        self.desk.holds.elevate("local:crew", "orders", 90, "x", self.dice.choice(((ASKED,), ())))
+        self.desk.holds.elevate("local:crew", "crew", "orders", 90, "x", self.dice.choice(((ASKED,), ())))
 
 
 def check(story: Story) -> None:

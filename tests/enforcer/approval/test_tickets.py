@@ -177,7 +177,7 @@ def test_what_was_approved_ends_with_the_boot(boot: str) -> None:
     desk = Desk()
     ticket = refused(desk)
     desk.approve(ticket)
-    elevation, _ = desk.holds.elevate("local:ada", "orders", 3600, "x", (ASKED,))
+    elevation, _ = desk.holds.elevate("local:ada", "ada", "orders", 3600, "x", (ASKED,))
     desk.approve(elevation)
     desk.boot, desk.clock = boot, 5
     desk.start()
@@ -227,7 +227,7 @@ def test_what_was_kept_by_nobody_is_not_taken() -> None:
 def test_what_a_broken_enforcer_kept_is_none_for_ever() -> None:
     """Under another's name nothing that forgets it finds it; and in force for years it would outlive its mending."""
     desk = Desk()
-    ticket, _ = desk.holds.elevate("local:ada", "orders", 3600, "x", ())
+    ticket, _ = desk.holds.elevate("local:ada", "ada", "orders", 3600, "x", ())
     kept = parse_asked(desk.agent.kept[ticket])
     assert kept is not None
     long = render_asked(structs.replace(kept, deadline=2**62, view=structs.replace(kept.view, until=2**62)))
@@ -315,7 +315,7 @@ def test_what_was_revoked_and_could_not_be_forgotten_is_tried_again(form: str) -
     if form == "ticket":
         ticket = refused(desk)
     else:
-        ticket, _ = desk.holds.elevate("local:crew", "orders", 3600, "x", (ASKED,))
+        ticket, _ = desk.holds.elevate("local:crew", "crew", "orders", 3600, "x", (ASKED,))
     desk.approve(ticket)
     desk.agent.broken = "the disk is broken"
     assert desk.holds.revoke(ticket, "local:ann", ("dba",), "over") == ""
