@@ -28,9 +28,10 @@ _JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON do
 @_JSON
 @click.pass_obj
 def login(file: str, provider: str, device: bool, as_json: bool) -> None:
-    """Log in at an identity provider: what you start by `weir run` from then on speaks for you.
+    """Log in at an identity provider.
 
-    The address that is shown is opened in a browser, on this machine or, with --device, on any."""
+    What you start by `weir run` from then on speaks for you.  The address that is shown is opened in a browser, on this
+    machine or, with --device, on any."""
     if device:
         begun = _begin(file, control.Login(provider), as_json)
         _show(begun, as_json)
@@ -55,7 +56,9 @@ def login(file: str, provider: str, device: bool, as_json: bool) -> None:
 @_JSON
 @click.pass_obj
 def logout(file: str, as_json: bool) -> None:
-    """End your login: what speaks for you ends after the operation that runs."""
+    """End your login.
+
+    What speaks for you ends after the operation that runs."""
     answer = _ask(file, control.Logout(), control.Answered, as_json)
     if answer.error:
         _fail(answer.error, as_json)
