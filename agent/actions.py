@@ -74,6 +74,12 @@ class Launches:
         self, request: control.Run, peer: Peer, connection: socket.socket, fds: list[int],
     ) -> Message | None:
         """None: launcher and caller speak with each other from here on."""
+        with self._agent.sharing.asking(peer.pid):
+            return await self._run(request, peer, connection, fds)
+
+    async def _run(
+        self, request: control.Run, peer: Peer, connection: socket.socket, fds: list[int],
+    ) -> Message | None:
         agent = self._agent
         if not agent.health.contained:
             state, reasons = agent.health.state()

@@ -4,12 +4,13 @@ from __future__ import annotations
 import re
 import socket
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from agent.config import parse_config
+from agent.config import DEFAULT_FILE, parse_config
 from agent.contract import control
 from agent.contract.control import Message, Reply
 from agent.frames import FrameError, Frames, send
@@ -27,7 +28,8 @@ class AskingError(Exception):
 
 
 def control_path(file: str) -> Path:
-    """Where the agent of this configuration listens; the default place where the file cannot be read or is wrong."""
+    """Where the agent of this configuration listens; the default place where the default file cannot be read, or is
+    wrong.  Raises AskingError where another cannot be read: it is another Weir's that is meant."""
     try:
         text = Path(file).read_text()
         config, _ = parse_config(text, file)
@@ -38,8 +40,19 @@ def control_path(file: str) -> Path:
         runtime = tomllib.loads(own.group() if own else "").get("runtime", {})
         run = runtime.get("run") or f"/run/{runtime.get('name', 'weir')}"
         return Path(run, DEFAULT.name)
-    except (OSError, ValueError, AttributeError, TypeError):
-        return DEFAULT
+    except OSError as reason:
+        if file != DEFAULT_FILE:
+            raise AskingError(f"{file}: {reason.strerror}") from None
+    except (ValueError, AttributeError, TypeError):
+        pass
+    return DEFAULT
+
+
+def _is_blocked(run: Path) -> bool:
+    """As far as the asker may see."""
+    with suppress(OSError):
+        return (run / "bpf").is_dir()
+    return False
 
 
 def ask(path: Path, message: Message, *, until_end: bool = False) -> Reply:
@@ -59,7 +72,8 @@ def ask(path: Path, message: Message, *, until_end: bool = False) -> Reply:
                 pass
             return answer
     except (FileNotFoundError, ConnectionRefusedError):
-        raise NotRunning(f"the agent is not running (no answer at {path})") from None
+        block = ", and the block is in place: crews are cut off" if _is_blocked(path.parent) else ""
+        raise NotRunning(f"the agent is not running (no answer at {path}){block}") from None
     except TimeoutError:
         raise AskingError("the agent does not answer") from None
     except (OSError, FrameError, ValueError, msgspec.MsgspecError) as reason:

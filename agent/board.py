@@ -63,7 +63,7 @@ class Board:
         """What the agent is to be told."""
         if self._verb:
             return self._type(key)
-        if key in ("q", ESCAPE):
+        if key == "q":
             self.over = True
         elif key in _MOVES:
             self._move(_MOVES[key])
@@ -125,7 +125,8 @@ class Board:
         """`height` lines of at most `width` cells."""
         hold = self._current()
         waiting = sum(one.state == "pending" for one in self._holds)
-        counts = f"{waiting or 'nothing'} waits for an answer, {len(self._holds) - waiting} in force"
+        counts = "1 waits" if waiting == 1 else f"{waiting} wait" if waiting else "nothing waits"
+        counts += f" for an answer, {len(self._holds) - waiting} in force"
         listed = self._list(max(1, min(max(3, height // 4), height - 6)))
         head = [Text(counts, style="bold"), *listed, Text("-" * width, style="dim")]
         self._height = max(1, height - len(head) - 2)

@@ -27,7 +27,7 @@ from agent.contract import control
 from agent.contract.documents import render_json
 from agent.contract.messages import HoldView
 
-FAILED, USAGE, NOT_RUNNING = 1, 2, 3
+FAILED, USAGE, NOT_RUNNING, WEIRS_OWN = 1, 2, 3, 125
 AS_JSON: Final = "weir.json"          # key of click's `meta`, said again where the option is
 Wanted = TypeVar("Wanted")
 EXIT_CODES: Final = "Exit codes: 0 done, 1 refused or failed, 2 usage, 3 the agent is not running."
@@ -181,7 +181,11 @@ def run(file: str, workload: str, user: str, network: str | None, command: tuple
     """Start COMMAND in the crews' slice."""
     from agent.run import run as start
 
-    sys.exit(start(str(control_path(file)), workload, user, command, network or ""))
+    try:
+        path = str(control_path(file))
+    except AskingError as reason:
+        _fail(str(reason), WEIRS_OWN)
+    sys.exit(start(path, workload, user, command, network or ""))
 
 
 @weir.command(epilog="Exit codes: 0 enforcing, 1 running but not enforcing, 2 usage, 3 not running.")
@@ -408,7 +412,9 @@ def list_holds(file: str, as_json: bool) -> None:
 @_JSON
 @click.pass_obj
 def approve(file: str, ticket: str, reason: str, as_json: bool) -> None:
-    """Let it go through: once, or as its rule says.  For members of the approvers' group, and root."""
+    """Let it go through: once, or as its rule says.
+
+    For members of the approvers' group, and root; also root has to be in a group that the rule names."""
     _decide(file, control.Decide(ticket, True, reason), as_json, "approved")
 
 
@@ -418,7 +424,9 @@ def approve(file: str, ticket: str, reason: str, as_json: bool) -> None:
 @_JSON
 @click.pass_obj
 def deny(file: str, ticket: str, reason: str, as_json: bool) -> None:
-    """Refuse it.  For members of the approvers' group, and root."""
+    """Refuse it.
+
+    For members of the approvers' group, and root; also root has to be in a group that the rule names."""
     _decide(file, control.Decide(ticket, False, reason), as_json, "denied")
 
 
@@ -493,7 +501,9 @@ def _asking(as_json: bool) -> Iterator[None]:
     try:
         yield
     except NotRunning as reason:
-        _fail(f"{reason}; start it with: sudo weir agent", NOT_RUNNING, as_json)
+        file = click.get_current_context().obj
+        other = "" if file == DEFAULT_FILE else f"--config {file} "
+        _fail(f"{reason}; start it with: sudo weir {other}agent", NOT_RUNNING, as_json)
     except AskingError as reason:
         _fail(str(reason), FAILED, as_json)
 

@@ -10,8 +10,9 @@ import grp
 import os
 import pwd
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -158,6 +159,17 @@ class Sharing:
     ) -> None:
         self._config, self._is_crew, self._owners, self._tell = config, is_crew, owners, tell
         self._known: dict[int, tuple[Weakness, ...]] = {}
+        self._asking: Counter[int] = Counter()         # pids of `weir run` whose command is not started yet
+
+    @contextmanager
+    def asking(self, caller: int) -> Iterator[None]:
+        """While this process asks for a start."""
+        self._asking[caller] += 1
+        try:
+            yield
+        finally:
+            self._asking[caller] -= 1
+            self._asking += Counter()         # without those of none
 
     def of(self, owner: int) -> tuple[str, ...]:
         return tuple(map(str, self._known.get(owner, ())))
@@ -168,7 +180,7 @@ class Sharing:
         workload = config.workload(start.workload)
         if workload is None:
             return ()
-        callers = {one.caller for one in self._owners} | {start.caller}
+        callers = {one.caller for one in self._owners} | {start.caller, *self._asking}
         others = processes_of(start.uid, lambda pid: pid in callers or self._is_crew(pid))
         return (*uid_shared(start.user, others), *configured(config, workload, start.user),
                 *writable(workload, start.user))

@@ -47,7 +47,8 @@ def test_no_agent(file: Path, arguments: tuple[str, ...]) -> None:
     done = weir("--config", str(file), *arguments)
     assert (done.returncode, done.stdout) == (3, "")
     assert re.fullmatch(
-        r"weir: the agent is not running \(no answer at .*/run/w/control.sock\); start it with: sudo weir agent\n",
+        r"weir: the agent is not running \(no answer at .*/run/w/control.sock\); start it with: sudo "
+        r"weir --config .*/weir.toml agent\n",
         done.stderr)
     done = weir("--config", str(file), *arguments, "--json")
     assert done.returncode == 3

@@ -113,6 +113,24 @@ def test_what_it_lies_in(place: Path) -> None:
     above.chmod(0o755)
 
 
+def test_who_asks_for_a_start_is_not_among_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two `weir run` of one user at the same moment made each other degraded."""
+    monkeypatch.setattr(sharing, "processes_of", lambda uid, left_out: [] if left_out(77) else ["weir"])
+    start = Start(7, "a", UID, USER, (), "/nowhere", 1, pid=9)
+    made = Sharing(lambda: config(workload("a")), lambda pid: False, Owners(tmp_path / "owners.json"),
+                   lambda name, detail, of: None)
+
+    def shared() -> bool:
+        return any(one.key == "uid" for one in made.find(start))
+
+    assert shared()
+    with made.asking(77):
+        with made.asking(77):
+            assert not shared()
+        assert not shared()
+    assert shared()
+
+
 def test_it_is_recorded_when_it_changes(tmp_path: Path) -> None:
     told: list[tuple[str, str]] = []
     owners = Owners(tmp_path / "owners.json")

@@ -202,7 +202,7 @@ class Conversation:
             state.refused = Denial(
                 errors.INSUFFICIENT_PRIVILEGE, f"permission denied until it is approved: ticket {event.ticket}",
                 event.reason, "Send the same statement with the same parameters again once it is approved: it passes "
-                f"once.  An approver answers with: weir approvals approve {event.ticket}")
+                f"once.  An approver answers with: weir approvals approve {event.ticket} [--reason TEXT]")
         elif event.state == "expired":
             state.refused = Denial(errors.INSUFFICIENT_PRIVILEGE, "permission denied: nobody approved it in time",
                                    f"Ticket {event.ticket}.", "Ask an approver, then ask again.")

@@ -51,7 +51,7 @@ class Waiting:
         self._told += 1
         state.late += render_error(
             "NOTICE", "01000", f"{what}: ticket {self._ticket}", self._reason,
-            f"An approver answers with: weir approvals approve {self._ticket}", b"N")
+            f"An approver answers with: weir approvals approve {self._ticket} [--reason TEXT]", b"N")
         if self._told < NOTICES:
             state.orders.append(StartTimer(AGAIN, self._pause))
             self._pause = min(self._pause * 2, SELDOM)
