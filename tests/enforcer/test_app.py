@@ -19,6 +19,8 @@ from agent.contract import messages
 from agent.contract.journal import END, HEADER
 from agent.contract.owner import Owner, Process
 from agent.contract.target import Egress, Target
+from enforcer import app
+from enforcer.words.errors import RecordingError
 
 UID = 65534
 OTHER = ["setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups"]
@@ -259,3 +261,31 @@ async def test_sigterm_drains(agent: Agent) -> None:
 async def test_garbage_on_the_channel_ends_it(agent: Agent) -> None:
     agent.writer.write(b"\xff" * 8)
     assert (await agent.ended())[0] == 1
+
+
+async def test_holds_that_could_not_be_expired_once_are_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A failed sync ended the ticking: from then on nothing that was in force for a while ended."""
+    ended = asyncio.Event()
+
+    class Failing:
+        times = 0
+
+        def next_deadline(self) -> int:
+            return 0
+
+        def expire(self) -> None:
+            self.times += 1
+            if self.times < 3:
+                raise RecordingError(SECRET)
+            ended.set()
+
+    monkeypatch.setattr(app, "TICK", 0.01)
+    enforcer = app.Enforcer(asyncio.get_running_loop())
+    enforcer.edge.holds = Failing()  # type: ignore[assignment]
+    ticking = asyncio.create_task(enforcer._tick())
+    await asyncio.wait_for(ended.wait(), 5)
+    ticking.cancel()
+    assert "RecordingError" in caplog.text
+    assert SECRET not in caplog.text
