@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
 from msgspec import structs
 
 from agent.contract.messages import HoldView
@@ -17,9 +16,9 @@ TEXT: Final = 4000                    # characters of the statement that an appr
 VALUE: Final = 500                    # of one parameter,
 VALUES: Final = 4000                  # and of all of them,
 COUNT: Final = 100                    # of which so many are shown: an empty one takes room as well
-LEAST: Final = 50                     # characters that are left of each where much waits
+LEAST: Final = 20                     # characters that are left of each where much waits
+OTHER: Final = 400                    # characters of a view besides, or of what says that something was cut
 NANO: Final = 1_000_000_000
-_encode = msgspec.msgpack.Encoder().encode
 
 
 def view_operation(
@@ -84,12 +83,18 @@ def cut(text: str, most: int) -> str:
 
 
 def fit(views: tuple[HoldView, ...], room: int) -> tuple[HoldView, ...]:
-    """All of them, in so many bytes: what is longest is cut, so that nobody's texts hide what others ask."""
-    most, shown = TEXT, views
-    while len(_encode(shown)) > room and most > LEAST:
+    """All of them, in so many bytes: what is longest is cut, so that nobody's texts hide what others ask.  Counted in
+    characters of four bytes each, for to encode all of it takes as long as a crew likes."""
+    sizes = [size for view in views for size in _sizes(view)]
+    most, left = TEXT * 2, room // 4 - OTHER * len(views)
+    while sum(min(size, most) for size in sizes) > left and most > LEAST:
         most //= 2
-        shown = tuple(_shorten(view, most) for view in views)
-    return shown
+    return tuple(_shorten(view, most) for view in views) if most <= TEXT else views
+
+
+def _sizes(view: HoldView) -> tuple[int, ...]:
+    return (len(view.text), len(view.action), len(view.plan), len(view.exe), len(view.reason),
+            sum(map(len, view.parameters)))
 
 
 def _shorten(view: HoldView, most: int) -> HoldView:
