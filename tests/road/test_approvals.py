@@ -366,6 +366,19 @@ def test_an_approval_and_a_denial_at_once(installed: Installed, number: int) -> 
     assert states(installed, ticket)[1:] == (["approved", "used"] if done["yes"] == 0 else ["denied"])
 
 
+@pytest.mark.parametrize("number", range(RACES))
+def test_two_approvals_at_once(installed: Installed, number: int) -> None:
+    mark = f"DELETE FROM scratch WHERE id = -11{number}"
+    with asked(installed, mark) as answers:
+        (ticket,) = pending(installed)
+        done: list[int] = []
+        at_once(*(lambda user=user: done.append(answer(installed, "approve", ticket, user).returncode)
+                  for user in (APPROVER, SECOND)))
+    assert sorted(done) == [0, 1]
+    assert (executed(installed, mark), answers[0].stdout) == (1, "DELETE 0\n")
+    assert states(installed, ticket) == ["pending", "approved", "used"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(RACES))
 def test_expiry_and_approval_at_once(installed: Installed, number: int) -> None:
@@ -420,6 +433,38 @@ def test_killed_around_the_approval_it_is_executed_once_at_most(installed: Insta
         assert told.count("used") == 1
     for one in views(installed):
         installed.weir("approvals", "revoke", str(one["ticket"]), user=APPROVER)
+
+
+def test_tickets_and_elevations_over_the_agent_s_death_at_every_state(installed: Installed) -> None:
+    """Everything is killed at once: what was asked waits, what was approved passes once, what was revoked stays so."""
+    def die(one: Installed) -> Installed:
+        one.kill("all")
+        after = one.again()
+        after.wait()
+        return after
+
+    mark = "UPDATE orders SET status = 'open' WHERE id = -121"
+    revoked = "UPDATE orders SET status = 'open' WHERE id = -122"
+    ticket, other = ticket_of(psql(installed, mark)), ticket_of(psql(installed, revoked))
+    elevation = json.loads(installed.weir(
+        "request", "shop", "--for", "1h", "--reason", "x", "--json", user=USER).stdout)["ticket"]
+    one = die(installed)
+    assert sorted(pending(one, 3)) == sorted((ticket, other, elevation))
+    for name in (ticket, other, elevation):
+        assert answer(one, "approve", name).returncode == 0
+    assert one.weir("approvals", "revoke", other, user=APPROVER).returncode == 0
+    one = die(one)
+    assert sorted(str(view["ticket"]) for view in views(one)) == sorted((ticket, elevation))
+    assert psql(one, "TRUNCATE scratch").stdout == "TRUNCATE TABLE\n"
+    assert psql(one, mark).stdout == "UPDATE 0\n"
+    assert ticket_of(psql(one, revoked)) != other
+    assert one.weir("approvals", "revoke", elevation, user=USER).returncode == 0
+    one = die(one)
+    assert psql(one, "TRUNCATE scratch").returncode == 1
+    assert ticket_of(psql(one, mark)) != ticket
+    assert (executed(one, mark), executed(one, revoked)) == (1, 0)
+    for view in views(one):
+        assert one.weir("approvals", "revoke", str(view["ticket"]), user=APPROVER).returncode == 0
 
 
 def test_the_recording_verifies(installed: Installed) -> None:
