@@ -2,15 +2,17 @@
 from __future__ import annotations
 
 import shutil
+import stat
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def open_way(path: Path) -> None:
-    """Anybody may come to this directory of pytest's: it and the two above it, which are pytest's as well."""
+    """Anybody may come to this directory of pytest's: it and the two above it, which are pytest's as well, or with
+    --basetemp /tmp itself: nothing is taken away from it."""
     for one in (path, *path.parents[:2]):
-        one.chmod(0o755)
+        one.chmod(stat.S_IMODE(one.stat().st_mode) | 0o755)
 
 
 def copy_sources(to: Path) -> Path:
