@@ -118,6 +118,9 @@ def hints(
     if unknown := statistics.get("unknown_ca"):
         found.append(f"{unknown} TLS handshakes ended because the client does not trust Weir's authority: add the root "
                      "file that it reads to `trust` of its target, and start the workload again")
+    if lost := statistics.get("lost_labels"):
+        found.append(f"{lost} [[target.label]] name{'s a column' if lost == 1 else ' columns'} that no database of the "
+                     "target has: what was meant is not masked; the agent's log has the names")
     if lag > config.recording.journal_limit // 2:
         found.append(f"the recorder is {lag >> 20} MiB behind; operations are refused at "
                      f"{config.recording.journal_limit >> 20} MiB")

@@ -67,6 +67,16 @@ class Catalogues:
             running = self._next[key]
         return await asyncio.shield(running)
 
+    def lost_labels(self) -> int:
+        """Labels that no database has a column for, of those that are known of their target."""
+        lost: dict[str, set[str]] = {}
+        targets = self._edge.configuration.targets if self._edge.configuration else {}
+        for (target, _), kept in self._kept.items():
+            if targets.get(target) == kept.target:
+                found = set(getattr(kept.catalogue, "warnings", ()))
+                lost[target] = lost[target] & found if target in lost else found
+        return sum(map(len, lost.values()))
+
     def _start(
         self, key: tuple[str, str], context: Context, database: str, credential: Credential
     ) -> asyncio.Task[Answer]:

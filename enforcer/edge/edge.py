@@ -77,6 +77,8 @@ class Loading(Interface):
 
     async def load(self, context: Context, database: str, credential: Credential, stale: int) -> tuple[object, str]: ...
 
+    def lost_labels(self) -> int: ...
+
 
 ARRIVING: Final = 4096                # connections that are not attributed yet: the turns of four (probes/bpf)
 LOGINS: Final = 4096                  # that have ended and are remembered: what arrives late is refused
@@ -285,5 +287,6 @@ class Edge:
             "events": self.commit.appended if self.commit else 0,
             "recording_failed": int(bool(self.commit and self.commit.failure)),
             "recorder_behind": int(self.pressed),
+            "lost_labels": self.catalogues.lost_labels() if self.catalogues else 0,
             **self.counters,
         }

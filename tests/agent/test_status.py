@@ -4,9 +4,11 @@ from __future__ import annotations
 import msgspec
 from rich.console import Console
 
+from agent.config import parse_config
 from agent.contract.control import ServiceView, Status
+from agent.resolve import Known, Places
 from agent.screen import render_status
-from agent.status import DEGRADED, ENFORCING, OTHERWISE, Health
+from agent.status import DEGRADED, ENFORCING, OTHERWISE, Health, hints
 
 
 def test_another_state_is_said_at_once_and_other_reasons_once_in_a_while() -> None:
@@ -37,3 +39,12 @@ def _shown(status: Status) -> str:
     with console.capture() as captured:
         console.print(render_status(status))
     return captured.get()
+
+
+def test_a_label_of_no_column_is_a_hint() -> None:
+    """Else what was meant passes unmasked, and only the log says so."""
+    config, report = parse_config("", "weir.toml")
+    assert config is not None, report.problems
+    [one] = [hint for hint in hints(config, Places((), (), Known()), {}, {"lost_labels": 1}, (), 0) if "label" in hint]
+    assert one.startswith("1 [[target.label]] names a column that no database of the target has")
+    assert not any("label" in hint for hint in hints(config, Places((), (), Known()), {}, {"lost_labels": 0}, (), 0))

@@ -67,6 +67,27 @@ async def test_one_reading_for_all_who_want_any(prepared) -> None:
     assert reading.began == [1]
 
 
+async def test_labels_that_no_database_has_a_column_for(prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two databases each misses what only the other has; a misspelt one is missing in both."""
+    catalogues, _reading, context = prepared
+
+    class Read:
+        def __init__(self, *warnings: str) -> None:
+            self.warnings = warnings
+
+    assert catalogues.lost_labels() == 0
+    found = {"shop": Read("books.title", "misspelt"), "books": Read("shop.email", "misspelt")}
+    entry = dataclasses.replace(protocols.find("postgresql"), read_catalogue=lambda **asked: found[asked["database"]])
+    monkeypatch.setattr(protocols, "find", lambda name: entry)
+    await catalogues.load(context, "shop", SECRET, 0)
+    assert catalogues.lost_labels() == 2
+    await catalogues.load(context, "books", SECRET, 0)
+    assert catalogues.lost_labels() == 1
+    catalogues._edge.catalogues = catalogues
+    assert catalogues._edge.statistics()["lost_labels"] == 1
+    catalogues._edge.catalogues = None
+
+
 async def test_who_found_it_wanting_gets_a_reading_that_began_later(prepared) -> None:
     catalogues, reading, context = prepared
     first = asyncio.create_task(catalogues.load(context, "shop", SECRET, 0))
