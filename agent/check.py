@@ -24,6 +24,7 @@ from agent.config import (
     parse_config,
     parse_groups,
 )
+from agent.contract.identity import METADATA
 from agent.credential_check import check_rows, check_secret, ownership
 from agent.fields import ConfigError, Problem, Report
 from agent.layout import find_account
@@ -47,14 +48,15 @@ def load_config(path: str | Path) -> Config:
     policies = _load_policies(file.parent / "policies", problems)
     before = len(report.problems)
     _check_accounts(report)
-    roots, provider_roots = _check_files(report), _check_providers(report)
+    roots, provider_roots, metadata = _check_files(report), _check_providers(report), _check_saml(report)
     check_rows(report)
     problems += report.problems[before:]
     if config is None or problems:
         raise ConfigError(tuple(sorted(problems, key=lambda one: (one.file != str(file), one.file, one.line))))
     dns = config.dns if config.dns.resolver else msgspec.structs.replace(config.dns, resolver=nameserver())
     return msgspec.structs.replace(
-        config, groups=groups, policies=policies, roots=roots, provider_roots=provider_roots, dns=dns)
+        config, groups=groups, policies=policies, roots=roots, provider_roots=provider_roots | metadata[0],
+        metadata=metadata[1], dns=dns)
 
 
 def load_block(path: str | Path) -> tuple[Config, tuple[Problem, ...]]:
@@ -128,7 +130,7 @@ def _check_accounts(report: Report) -> None:
     own = (runtime.user, runtime.audit_user, runtime.identity_user) if runtime else ()
     uids: dict[int, str] = {}
     for name, user in zip(("user", "audit_user", "identity_user"), own, strict=False):
-        if name == "identity_user" and not report.entries("provider"):
+        if name == "identity_user" and not (report.entries("provider") or report.entries("saml_provider")):
             continue                  # it runs only for them
         account = find_account(user)
         if account is None:
@@ -185,6 +187,29 @@ def _check_providers(report: Report) -> dict[str, str]:
     return roots
 
 
+def _check_saml(report: Report) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Of SAML providers: roots and metadata, by name."""
+    roots, metadata = {}, {}
+    for path, one in report.entries("saml_provider"):
+        if one.ca and (pem := _check_roots(one.ca, (*path, "ca"), report)):
+            roots[one.name] = pem
+        if one.key_file and (wrong := check_secret(Path(one.key_file))):
+            report.add((*path, "key_file"), f"{one.key_file}: {wrong}")
+        if one.metadata:
+            problems: list[Problem] = []
+            text = _read(Path(one.metadata), problems)
+            for problem in problems:
+                report.add((*path, "metadata"), f"{one.metadata}: {problem.message}")
+            metadata[one.name] = (text or "").encode()
+            if len(metadata[one.name]) > METADATA:
+                report.add((*path, "metadata"), f"{one.metadata} has more than {METADATA} bytes; the metadata of this "
+                           "one provider, an EntityDescriptor, would be right")
+            elif sum(map(len, metadata.values())) > 4 * METADATA:
+                report.add((*path, "metadata"), f"all metadata together has more than {4 * METADATA} bytes; "
+                           "`metadata_url` would be right")
+    return roots, metadata
+
+
 def _check_roots(file: str, path: tuple[str | int, ...], report: Report) -> str:
     try:
         with open(file, "rb") as opened:
@@ -196,6 +221,23 @@ def _check_roots(file: str, path: tuple[str | int, ...], report: Report) -> str:
         report.add(path, f"{file} holds no certificate, or more than {ROOTS_LIMIT} bytes; a PEM file would be right")
         return ""
     return content.decode()
+
+
+def check_metadata(config: Config) -> tuple[Problem, ...]:
+    """By `python -I -m enforcer.identity.saml.check`, as the identity process' user: the root side parses no XML."""
+    with tempfile.TemporaryDirectory(prefix="weir-check-") as scratch:
+        os.chmod(scratch, 0o755)      # noqa: S103  metadata is no secret
+        places, arguments = {}, []
+        for number, one in enumerate(config.saml):
+            if one.name in config.metadata:
+                copy = Path(scratch, f"{number}.xml")
+                copy.write_bytes(config.metadata[one.name])
+                copy.chmod(0o644)
+                places[str(copy)] = one.metadata or ""
+                arguments += [str(copy), one.issuer]
+        if not places:
+            return ()
+        return _run_check("enforcer.identity.saml.check", arguments, config.runtime.identity_user, places, config.file)
 
 
 def check_policies(config: Config) -> tuple[Problem, ...]:
@@ -213,18 +255,22 @@ def check_policies(config: Config) -> tuple[Problem, ...]:
             copy.write_text(text)
             copy.chmod(0o644)
             places[str(copy)] = name
-        return _run_check(config, places)
+        return _run_check("enforcer.policy.check", [*places], config.runtime.user, places,
+                          str(config.directory / "policies"))
 
 
-def _run_check(config: Config, places: dict[str, str]) -> tuple[Problem, ...]:
-    command = [*python_module("enforcer.policy.check"), *places]
+def _run_check(
+    module: str, arguments: list[str], user: str, places: dict[str, str], whole: str,
+) -> tuple[Problem, ...]:
+    """`places`: copy -> file; `whole`: what is named where no file is."""
+    command = [*python_module(module), *arguments]
     if os.geteuid() == 0:
-        command = unprivileged(command, config.runtime.user)
+        command = unprivileged(command, user)
     try:
         done = subprocess.run(command, capture_output=True, timeout=POLICY_TIMEOUT, env=ENVIRONMENT, cwd="/",
                               stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
-        return (Problem(str(config.directory / "policies"), 0, "", "checking them took more than a minute"),)
+        return (Problem(whole, 0, "", "checking them took more than a minute"),)
     if done.returncode == 0:
         return ()
     said = (done.stdout + done.stderr).decode(errors="replace")[:1 << 20]
@@ -234,4 +280,4 @@ def _run_check(config: Config, places: dict[str, str]) -> tuple[Problem, ...]:
     if found:
         return found
     last = said.strip().splitlines()[-1:] or [f"the check ended with {done.returncode}"]
-    return (Problem(str(config.directory / "policies"), 0, "", last[0]),)
+    return (Problem(whole, 0, "", last[0]),)

@@ -261,14 +261,14 @@ def check(file: str, as_json: bool) -> None:
     what is still to be filled in."""
     from agent import advice
     from agent.adopt import state_of_units
-    from agent.check import check_policies, load_config
+    from agent.check import check_metadata, check_policies, load_config
     from agent.fields import ConfigError
 
     notes: list[str] = []
     missing: list[str] = []
     try:
         config = load_config(file)
-        problems = check_policies(config)
+        problems = check_policies(config) + check_metadata(config)
         missing = [*advice.missing(config)]
         notes = [*map(str, advice.notes(config)), *missing, *advice.lax(config), *state_of_units(config)]
     except ConfigError as wrong:

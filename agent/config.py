@@ -107,6 +107,24 @@ class ProviderEntry(msgspec.Struct, frozen=True):
     hosts: tuple[str, ...] = ()
 
 
+class SamlEntry(msgspec.Struct, frozen=True):
+    """As `ProviderEntry`; its contract is `SamlProvider`."""
+
+    name: str
+    issuer: str                       # its entity ID
+    entity_id: str                    # Weir's
+    metadata: str | None
+    metadata_url: str | None
+    ca: str | None
+    key_file: str | None
+    port: int | None                  # of the loopback listener; None: any
+    subject_attribute: str | None     # None: the NameID
+    groups_attribute: str
+    groups: dict[str, str]            # value of that attribute -> Weir's group
+    required: dict[str, str]
+    max_session: int                  # seconds
+
+
 class EgressEntry(msgspec.Struct, frozen=True):
     name: str
     addresses: tuple[str, ...]        # and host names
@@ -157,7 +175,7 @@ class TargetEntry(msgspec.Struct, frozen=True):
 
 class Config(msgspec.Struct, frozen=True):
     """Everything, checked.  `groups`: name -> members; `policies`: file name -> Cedar text; `roots`: target -> PEM, as
-    `provider_roots`."""
+    `provider_roots`; `metadata`: SAML provider -> what its file holds, unread."""
 
     file: str
     runtime: Runtime
@@ -171,10 +189,12 @@ class Config(msgspec.Struct, frozen=True):
     workloads: tuple[Workload, ...]
     targets: tuple[TargetEntry, ...]
     providers: tuple[ProviderEntry, ...] = ()
+    saml: tuple[SamlEntry, ...] = ()
     groups: dict[str, tuple[str, ...]] = {}
     policies: dict[str, str] = {}
     roots: dict[str, str] = {}
     provider_roots: dict[str, str] = {}
+    metadata: dict[str, bytes] = {}
 
     @property
     def directory(self) -> Path:
@@ -188,8 +208,13 @@ class Config(msgspec.Struct, frozen=True):
     def workload(self, name: str) -> Workload | None:
         return next((one for one in self.workloads if one.name == name), None)
 
-    def provider(self, name: str) -> ProviderEntry | None:
-        return next((one for one in self.providers if one.name == name), None)
+    @property
+    def logins(self) -> tuple[ProviderEntry | SamlEntry, ...]:
+        """Whatever people log in at."""
+        return self.providers + self.saml
+
+    def provider(self, name: str) -> ProviderEntry | SamlEntry | None:
+        return next((one for one in self.logins if one.name == name), None)
 
     def workload_of(self, unit: str) -> Workload | None:
         return next((one for one in self.workloads if one.unit == unit), None)
@@ -355,6 +380,32 @@ PROVIDER: Final = Section("provider", ProviderEntry, True, "An OpenID Connect pr
     Field("introspect", kinds.BOOLEAN, "Ask there as often (RFC 7662) whether a token that is not refreshed, that of a "
           "`token_file`, still holds.  Needs `client_secret_file`.", False),
 ), attribute="providers")
+SAML: Final = Section("saml_provider", SamlEntry, True, "A SAML 2.0 identity provider: who may `weir login`, by a "
+    "browser on this machine.", (
+    Field("name", kinds.PROVIDER_NAME, "Subjects of its are `NAME:` and their name there.", example="adfs"),
+    Field("issuer", kinds.ENTITY, "Its entity ID, as its metadata and its answers have it.",
+          example="https://idp.lab.example/saml"),
+    Field("entity_id", kinds.ENTITY, "Weir's own there: the audience of its answers.", example="urn:weir:lab"),
+    Field("metadata", kinds.PATH, "File with its metadata, one EntityDescriptor; root's, and nobody else writes it.  A "
+          "reload reads it again.", None, "/etc/weir/adfs.xml"),
+    Field("metadata_url", kinds.HTTPS, "Instead of `metadata`: where it is, read again after an hour.", None,
+          "https://idp.lab.example/metadata.xml", instead=True),
+    Field("ca", kinds.PATH, "Roots for the certificate of `metadata_url`, PEM.  Default: the system's.", None,
+          "/etc/weir/idp-ca.pem", instead=True),
+    Field("key_file", kinds.PATH, "Weir's RSA key, PEM; root's, mode 0600.  With it requests are signed, and encrypted "
+          "assertions read.", None, "/etc/weir/credentials/saml.pem"),
+    Field("port", kinds.HIGH_PORT, "Port of the address that answers are posted to, http://127.0.0.1:PORT/acs/NAME, "
+          "for a provider that must know it.  Default: any that is free.", None, 15439),
+    Field("subject_attribute", kinds.TEXT, "Attribute that names the subject, never given to another person.  Default: "
+          "the NameID, where it is not transient.", None, "uid"),
+    Field("groups_attribute", kinds.TEXT, "Attribute that lists groups or roles.", "groups", "Role"),
+    Field("groups", kinds.GROUPS, "As `[saml_provider.groups]`: value of that attribute, and the group of Weir's that "
+          "it puts the subject into.  Other values count for nothing.", {}, {"dba": "dba", "/staff/data": "data"}),
+    Field("required", kinds.REQUIRED_ATTRIBUTES, "As `[saml_provider.required]`: attributes that must be there, with "
+          "this one value.", {}, {"department": "data"}),
+    Field("max_session", kinds.duration("1m", "30d"), "A login ends after this, or when the provider's answer says, "
+          "whichever is sooner: SAML has no refresh.", "12h"),
+), attribute="saml")
 TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
     Field("name", kinds.NAME, "For policies: `Target::\"orders\"`.", example="orders"),
     Field("protocol", kinds.choice(*protocols()), "What is spoken there.", example="postgresql"),
@@ -377,7 +428,7 @@ TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
 ), (CREDENTIAL, _LABEL), attribute="targets")
 
 SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, LEDGER, RECORDING, EGRESS_POLICY)
-MANY: Final = (EGRESS, PROVIDER, WORKLOAD, TARGET)
+MANY: Final = (EGRESS, PROVIDER, SAML, WORKLOAD, TARGET)
 SECTIONS: Final = (*SINGLE, *MANY)
 BLOCK: Final = (RUNTIME, ENFORCER, DNS, NFTABLES)      # what probes and rules are made by
 _HOMES: Final = kinds.places(SECTIONS)
@@ -420,6 +471,7 @@ def _build(raw: Mapping[str, Any], report: Report) -> tuple[Config | None, Repor
     _check_names(report)
     _check_workloads(report)
     _check_identities(report)
+    _check_saml(report)
     _check_places(report)
     _check_egress(report, _check_targets(report))
     for path, target in report.entries("target"):
@@ -440,9 +492,10 @@ def _syntax(file: str, text: str) -> Problem:
 
 
 def _check_names(report: Report) -> None:
-    seen: dict[tuple[object, str], str] = {}
+    seen: dict[tuple[str, str], str] = {}
     for path, entry in [one for section in MANY for one in report.entries(section.name)]:
-        key, shown = (path[0], entry.name), render_path(path)
+        # `weir login --provider` has one name for both.
+        key, shown = (str(path[0]).removeprefix("saml_"), entry.name), render_path(path)
         if (first := seen.setdefault(key, shown)) != shown:
             report.add((*path, "name"), f"{entry.name!r} is also the name of {first}")
 
@@ -463,7 +516,9 @@ def _check_workloads(report: Report) -> None:
 
 def _check_identities(report: Report) -> None:
     providers = {one.name: one for _, one in report.entries("provider")}
-    wrong = report.wrong("provider")  # of these nobody knows the names
+    by_saml = {one.name for _, one in report.entries("saml_provider")}
+    # Of these nobody knows the names.
+    wrong = report.wrong("provider") or report.wrong("saml_provider")
     for path, one in report.entries("provider"):
         if one.introspect and one.client_secret_file is None:
             report.add((*path, "introspect"), "nobody is answered there who does not say who it is: name "
@@ -473,18 +528,34 @@ def _check_identities(report: Report) -> None:
             report.add((*path, "person"), "nobody starts a unit: leave `unit` or `person` out")
         if workload.person and workload.identity:
             report.add((*path, "person"), "it has an `identity` of its own: leave one of them out")
-        if workload.person and not providers and not wrong:
-            report.add((*path, "person"), "nobody can log in: there is no [[provider]]")
+        if workload.person and not providers and not by_saml and not wrong:
+            report.add((*path, "person"), "nobody can log in: there is no [[provider]] or [[saml_provider]]")
         if workload.identity is None or wrong:
             continue
         provider = providers.get(workload.identity.provider)
-        if provider is None:
+        if workload.identity.provider in by_saml:
+            report.add((*path, "identity"), f"{workload.identity.provider!r} is a [[saml_provider]], which knows "
+                       "people alone; a [[provider]] would be right")
+        elif provider is None:
             known = ", ".join(providers) or "none"
             report.add((*path, "identity"), f"there is no [[provider]] {workload.identity.provider!r}; there is: "
                        f"{known}")
         elif workload.identity.token_file is None and provider.client_secret_file is None:
             report.add((*path, "identity"), f"names no token_file, and provider {provider.name!r} no "
                        "client_secret_file: one of them would be right")
+
+
+def _check_saml(report: Report) -> None:
+    enforcer = report.made.get(("enforcer",))
+    for path, one in report.entries("saml_provider"):
+        if (one.metadata is None) == (one.metadata_url is None):
+            there = "both are there" if one.metadata else "none is there"
+            report.add((*path, "metadata"), f"{there}; one of `metadata`, a file, and `metadata_url`, an address, "
+                       "would be right")
+        if one.ca and one.metadata_url is None:
+            report.add((*path, "ca"), "is not used without `metadata_url`: leave it out")
+        if enforcer and one.port == enforcer.port:
+            report.add((*path, "port"), f"{one.port} is the enforcer's own; another would be right")
 
 
 def _listeners(report: Report) -> set[tuple[str, int]]:

@@ -41,6 +41,7 @@ _PROVIDER: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _ISSUER: Final = re.compile(r"https://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?"
                             r"(/[A-Za-z0-9._~%!$&'()*+,;=:@/-]*)?")
 _HOST_PORT: Final = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
+_ENTITY: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,1000}")
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,128}")
 _QUANTITY: Final = re.compile(r"(\d{1,12})\s*([A-Za-z]+)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -405,6 +406,21 @@ def _issuer(value: Any) -> str:
     return _with_port(_ISSUER, value)
 
 
+def _entity(value: Any) -> str:
+    """SAML 2.0 Core, 8.3.6: a URI of 1024 characters at most; as it is, for answers hold it as it is."""
+    text = _text(value)
+    if not _ENTITY.fullmatch(text):
+        raise ValueError(f"{_shown(text)} is none")
+    return text
+
+
+def _https(value: Any) -> str:
+    text = _text(value)
+    if not _ISSUER.fullmatch(text.partition("?")[0]) or "#" in text or not text.isascii():
+        raise ValueError(f"{_shown(text)} is none")
+    return text
+
+
 def _claim_path(value: Any) -> tuple[str, ...]:
     parts = tuple(_text(value).split("."))
     if len(parts) > 8 or "" in parts:
@@ -451,6 +467,10 @@ def _required(value: Any) -> dict[str, str | bool | int]:
     return dict(value)
 
 
+def _required_attributes(value: Any) -> dict[str, str]:
+    return {name: _text(wanted) for name, wanted in _table(value).items()}
+
+
 def _service_identity(value: Any) -> ServiceIdentity:
     table = _table(value)
     if "provider" not in table or not set(table) <= {"provider", "token_file"}:
@@ -491,9 +511,12 @@ PROVIDER_NAME: Final = Kind("a name of lower-case letters, digits and '-', 32 at
                            _provider)
 ISSUER: Final = Kind("an https URL without query or fragment", _issuer)
 HOST_PORT: Final = Kind("HOST or HOST:PORT", _host_port)
+ENTITY: Final = Kind("a URI, like urn:weir:lab or an https URL", _entity)
+HTTPS: Final = Kind("an https URL", _https)
 SCOPE: Final = Kind("a scope's name", _matching(_SCOPE))
 CLAIM_PATH: Final = Kind('a claim\'s name, or several with dots between them, like "realm_access.roles"', _claim_path)
 GROUPS: Final = Kind("a table, each a value of the claim and the name of a group", _groups)
+REQUIRED_ATTRIBUTES: Final = Kind("a table, each an attribute and its text", _required_attributes)
 REQUIRED_CLAIMS: Final = Kind("a table, each a claim and its text, number, true or false", _required)
 SERVICE_IDENTITY: Final = Kind('a table like { provider = "corp", token_file = "/run/spire/crew.jwt" }',
                               _service_identity)

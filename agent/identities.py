@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.channel import ChannelError
-from agent.config import Config, ProviderEntry, Workload
+from agent.config import Config, ProviderEntry, SamlEntry, Workload
 from agent.contract import control, messages
 from agent.contract import identity as told
 from agent.contract.control import Answered, Message, Refused
@@ -24,7 +24,7 @@ from agent.identity import Principal, groups_of, local_principal
 from agent.identity_process import IdentityProcess, News
 from agent.logins import Login, Logins, Violation
 from agent.owners import Start
-from agent.secrets import PASSWORD_LIMIT, SecretError, read_secret
+from agent.secrets import PASSWORD_LIMIT, PEM_LIMIT, SecretError, read_secret
 
 if TYPE_CHECKING:
     from agent.supervisor import Agent
@@ -63,7 +63,7 @@ class Identities:
     def configured(self) -> None:
         """At the start, and after each reload."""
         agent = self._agent
-        if self.process is None and agent.config.providers:
+        if self.process is None and agent.config.logins:
             self.process = IdentityProcess(
                 agent.config.runtime.identity_user, agent.own / BESIDE, agent.tell, agent.news, self._render,
                 self._came, self._ready, self._lost)
@@ -85,7 +85,7 @@ class Identities:
                 LOG.error("identity providers: %s", error)
         except ChannelError:
             pass                      # the next one is configured with what is right then
-        if not self._agent.config.providers and self.process is process:
+        if not self._agent.config.logins and self.process is process:
             self.process = None
             await process.stop()
 
@@ -96,17 +96,18 @@ class Identities:
             await self.process.stop()
 
     def _render(self, number: int) -> told.Configure:
-        config = self._agent.config
-        found = []
-        for one in config.providers:
+        config, found, by_saml = self._agent.config, [], []
+        for one in config.logins:
+            roots = config.provider_roots.get(one.name, "")
             try:
-                secret = _secret(one)
+                if isinstance(one, SamlEntry):
+                    by_saml.append(render_saml(one, _key(one), roots, config.metadata.get(one.name, b"")))
+                else:
+                    found.append(render_provider(one, _secret(one), roots))
             except SecretError as wrong:
                 LOG.error("provider %s cannot be used: %s", one.name, wrong)
                 self._agent.tell("login.refused", {"provider": one.name, "reason": str(wrong)})
-                continue
-            found.append(render_provider(one, secret, config.provider_roots.get(one.name, "")))
-        return told.Configure(number, tuple(found))
+        return told.Configure(number, tuple(found), tuple(by_saml))
 
     async def _ready(self) -> None:
         for service in self._services.values():
@@ -250,7 +251,8 @@ class Identities:
 
     async def _begin(self, request: control.Login, peer: Peer) -> Message:
         provider = self._provider(request.provider)
-        refusal = self._why_not(peer, request) or (provider if isinstance(provider, str) else "")
+        refusal = self._why_not(peer, request) or (provider if isinstance(provider, str) else
+                                                   _no_way(provider, request.port))
         if refusal or isinstance(provider, str) or self.process is None:
             return control.LoginBegun(refusal or "the identity process is not running")
         if (other := self.logins.of_uid(peer.uid, pending=True)) is not None:
@@ -259,10 +261,10 @@ class Identities:
                       provider.max_session, peer.uid, peer.user, since=_uptime())
         self.logins.add(login)
         self._outcomes[login.session] = asyncio.get_running_loop().create_future()
-        how: told.How = "code" if request.port else "device"
+        how, port = _way(provider, request.port)
         try:
             begun = await self.process.channel.ask(
-                lambda number: told.Begin(number, login.session, provider.name, how, request.port), told.Begun)
+                lambda number: told.Begin(number, login.session, provider.name, how, port), told.Begun)
         except ChannelError as reason:
             begun = told.Begun(0, str(reason))
         if begun.error:
@@ -270,15 +272,15 @@ class Identities:
             self._outcomes.pop(login.session, None)
             return control.LoginBegun(_shown(begun.error))
         return control.LoginBegun("", login.session, provider.name, begun.url, begun.user_code, begun.complete,
-                                  begun.seconds)
+                                  begun.seconds, port)
 
-    def _provider(self, name: str) -> ProviderEntry | str:
-        providers = self._agent.config.providers
+    def _provider(self, name: str) -> ProviderEntry | SamlEntry | str:
+        providers = self._agent.config.logins
         if not name and len(providers) == 1:
             return providers[0]
         known = ", ".join(one.name for one in providers)
         if not known:
-            return "nobody can log in: there is no [[provider]]"
+            return "nobody can log in: there is no [[provider]] or [[saml_provider]]"
         found = self._agent.config.provider(name)
         return found or (f"there is no provider {name!r}; there is: {known}" if name
                          else f"there are several providers: weir login --provider, one of {known}")
@@ -294,7 +296,7 @@ class Identities:
         return "" if self._lately.again(peer.uid) else "not so fast: once a second"
 
     async def _finish(self, request: control.FinishLogin) -> Message:
-        if self.process is None or len(request.query) > told.QUERY:
+        if self.process is None or len(request.query) > told.FORM:
             return Answered("what came back is too long")
         try:
             done = await self.process.channel.ask(
@@ -398,20 +400,48 @@ def render_provider(entry: ProviderEntry, secret: str, roots: str) -> told.Provi
         introspect=entry.introspect, hosts=entry.hosts)
 
 
+def render_saml(entry: SamlEntry, key: str, roots: str, metadata: bytes) -> told.SamlProvider:
+    return told.SamlProvider(
+        name=entry.name, issuer=entry.issuer, entity_id=entry.entity_id, metadata=metadata,
+        metadata_url=entry.metadata_url or "", ca=roots, key=key,
+        subject_claim=entry.subject_attribute or told.NAME_ID, groups_claim=(entry.groups_attribute,),
+        groups=entry.groups, required=entry.required)
+
+
+def _way(provider: ProviderEntry | SamlEntry, port: int) -> tuple[told.How, int]:
+    """How somebody logs in who listens at this port, and where the answer goes."""
+    if isinstance(provider, SamlEntry):
+        return "saml", provider.port or port
+    return "code" if port else "device", port
+
+
+def _no_way(provider: ProviderEntry | SamlEntry, port: int) -> str:
+    if port or not isinstance(provider, SamlEntry):
+        return ""
+    return f"provider {provider.name} is SAML's, which needs a browser on this machine: leave --device out"
+
+
 def _shown(text: str) -> str:
     """What the identity process says, which may be a provider's words: on terminals and in errors of protocols."""
     return "".join(one if one.isprintable() else "?" for one in text)[:SHOWN]
 
 
 def _secret(provider: ProviderEntry) -> str:
+    return _text(provider.client_secret_file, PASSWORD_LIMIT, "client_secret_file").rstrip("\r\n")
+
+
+def _key(provider: SamlEntry) -> str:
+    return _text(provider.key_file, PEM_LIMIT, "key_file")
+
+
+def _text(file: str | None, limit: int, field: str) -> str:
     """Raises SecretError."""
-    if provider.client_secret_file is None:
+    if file is None:
         return ""
-    raw = read_secret(provider.client_secret_file, PASSWORD_LIMIT, "client_secret_file")
     try:
-        return raw.decode().rstrip("\r\n")
+        return read_secret(file, limit, field).decode()
     except UnicodeDecodeError:
-        raise SecretError(f"client_secret_file {provider.client_secret_file} is not UTF-8") from None
+        raise SecretError(f"{field} {file} is not UTF-8") from None
 
 
 def _uptime() -> float:

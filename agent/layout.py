@@ -75,7 +75,7 @@ def _identity(config: Config) -> int:
     try:
         return pwd.getpwnam(config.runtime.identity_user).pw_gid
     except KeyError:
-        if config.providers:
+        if config.logins:
             raise
         return -1
 

@@ -1,12 +1,13 @@
 """`weir login`, `weir logout`, `weir whoami`: the person's side, without privilege.
 
 Exit codes: 0 done, or logged in; 1 refused, failed, or (whoami) not logged in; 2 usage; 3 the agent is not running.
-The listener of the code flow is this process' own: it takes the one answer that belongs to this login and hands it on.
+The listener of a browser's login is this process' own: it takes the one answer that belongs to it and hands it on.
 """
 from __future__ import annotations
 
 import sys
 import time
+from contextlib import ExitStack
 from typing import Final, NoReturn, TypeVar
 
 import click
@@ -23,8 +24,10 @@ _JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON do
 
 
 @click.command(epilog=EXIT_CODES)
-@click.option("--provider", default="", help="A [[provider]] of the configuration; the only one where it is not said.")
-@click.option("--device", is_flag=True, help="The browser is on another machine: it is shown an address and a code.")
+@click.option("--provider", default="", help="A [[provider]] or [[saml_provider]] of the configuration; the only one "
+              "where it is not said.")
+@click.option("--device", is_flag=True, help="The browser is on another machine: it is shown an address and a code "
+              "(not by SAML).")
 @_JSON
 @click.pass_obj
 def login(file: str, provider: str, device: bool, as_json: bool) -> None:
@@ -36,13 +39,16 @@ def login(file: str, provider: str, device: bool, as_json: bool) -> None:
         begun = _begin(file, control.Login(provider), as_json)
         _show(begun, as_json)
     else:
-        with Listener() as listener:
+        with ExitStack() as stack:
+            listener = stack.enter_context(Listener())
             begun = _begin(file, control.Login(provider, listener.port), as_json)
+            if begun.port not in (0, listener.port):
+                listener = _listen(stack, begun.port, as_json)
             _show(begun, as_json)
-            query = listener.wait(begun.url, begun.seconds)
-            if query is None:
+            answer = listener.wait(begun.url, begun.provider, begun.seconds)
+            if answer is None:
                 _fail("nobody came back in time; without a browser on this machine: weir login --device", as_json)
-            finished = _ask(file, control.FinishLogin(begun.session, query), control.Answered, as_json)
+            finished = _ask(file, control.FinishLogin(begun.session, answer), control.Answered, as_json)
             if finished.error:
                 _fail(finished.error, as_json)
     while (state := _ask(file, control.AwaitLogin(begun.session), control.LoginState, as_json)).waiting:
@@ -83,6 +89,15 @@ def _begin(file: str, message: control.Login, as_json: bool) -> control.LoginBeg
     if begun.error:
         _fail(begun.error, as_json)
     return begun
+
+
+def _listen(stack: ExitStack, port: int, as_json: bool) -> Listener:
+    """Where the provider must know the port."""
+    try:
+        return stack.enter_context(Listener(port))
+    except OSError:
+        _fail(f"port {port} of this machine, where the provider's answer comes to, is taken: ss -ltnp says by what",
+              as_json)
 
 
 def _show(begun: control.LoginBegun, as_json: bool) -> None:

@@ -1,7 +1,10 @@
-"""The loopback redirect of a code flow (RFC 8252, 7.3), in the process of the person who logs in.
+"""The loopback listener of a browser's login, in the process of the person who logs in.
 
-Any process and any page may dial it: only a GET of the redirect's path, which is its provider's alone, with the state
-of this very login counts, by the name that the redirect has; everything else is answered with an error and forgotten.
+Of a code flow a GET comes (RFC 8252, 7.3), of SAML a POST (Bindings, 3.5).  Any process and any page may dial it: only
+what holds the state of this very login counts (`state`, or `RelayState`: nobody else can know it), at the path that is
+its provider's alone, by the name that it was sent to; everything else is answered with an error and forgotten.  Whose
+page posts is not looked at: browsers say `Origin: null` where the provider has them say nothing of it, as Keycloak
+does, and the state says more.
 """
 from __future__ import annotations
 
@@ -9,20 +12,31 @@ import hmac
 import re
 import socket
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
+from agent.contract.identity import FORM
+
 HEAD: Final = 16 << 10                # bytes of a request's head
-PATIENCE: Final = 2.0                 # seconds in which a head must come
-_REQUEST: Final = re.compile(rb"GET (/callback/[a-z0-9-]{1,32})\?([!-~]{1,8192}) HTTP/1\.[01]")
+PATIENCE: Final = 2.0                 # seconds in which a request must come
+_GET: Final = re.compile(rb"GET (/callback/[a-z0-9-]{1,32})\?([!-~]{1,8192}) HTTP/1\.[01]")
+_POST: Final = re.compile(rb"POST (/acs/[a-z0-9-]{1,32}) HTTP/1\.[01]")
+_SIZE: Final = re.compile(rb"[0-9]{1,9}")
+_FORM: Final = re.compile(rb"[!-~]+")
+_KIND: Final = b"application/x-www-form-urlencoded"
 _DONE: Final = "You may close this window and go back to the terminal."
 _OTHER: Final = "This is not the answer that is waited for."
 
 
 class Listener:
+    def __init__(self, port: int = 0) -> None:
+        self._wanted = port
+
     def __enter__(self) -> Listener:
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=8)
+        """Raises OSError: the port is taken."""
+        self._socket = socket.create_server(("127.0.0.1", self._wanted), backlog=8)
         self.port: int = self._socket.getsockname()[1]
         return self
 
@@ -30,10 +44,12 @@ class Listener:
                  ) -> None:
         self._socket.close()
 
-    def wait(self, url: str, seconds: float) -> str | None:
-        """The query of the redirect that answers this address; None where none comes in time."""
+    def wait(self, url: str, provider: str, seconds: float) -> str | None:
+        """What answers this address, a query or a form; None where nothing comes in time."""
         asked = dict(parse_qsl(urlsplit(url).query))
-        state, path = asked.get("state", ""), urlsplit(asked.get("redirect_uri", "")).path
+        parse, state, path = parse_callback, asked.get("state", ""), urlsplit(asked.get("redirect_uri", "")).path
+        if "SAMLRequest" in asked:
+            parse, state, path = parse_posted, asked.get("RelayState", ""), f"/acs/{provider}"
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0 and state:
             self._socket.settimeout(left)
@@ -42,41 +58,85 @@ class Listener:
             except TimeoutError:
                 return None
             with connection:
-                if (query := self._take(connection, path, state)) is not None:
-                    return query
+                if (answer := self._take(connection, parse, path, state)) is not None:
+                    return answer
         return None
 
-    def _take(self, connection: socket.socket, path: str, state: str) -> str | None:
+    def _take(
+        self, connection: socket.socket, parse: Callable[[bytes, int, str, str], str | None], path: str, state: str,
+    ) -> str | None:
         try:
-            query = parse_callback(_head(connection), self.port, path, state)
-            connection.sendall(render_page(200, _DONE) if query else render_page(400, _OTHER))
+            answer = parse(_request(connection), self.port, path, state)
+            connection.sendall(render_page(200, _DONE) if answer else render_page(400, _OTHER))
         except OSError:
             return None               # it went away, or was too slow
-        return query
+        return answer
 
 
-def _head(connection: socket.socket) -> bytes:
-    """Raises OSError."""
-    head, deadline = b"", time.monotonic() + PATIENCE
-    while b"\r\n\r\n" not in head and len(head) <= HEAD and (left := deadline - time.monotonic()) > 0:
+def _request(connection: socket.socket) -> bytes:
+    """A head, with the body that it speaks of.  Raises OSError."""
+    raw, deadline = b"", time.monotonic() + PATIENCE
+    while (wanted := _missing(raw)) > 0 and (left := deadline - time.monotonic()) > 0:
         connection.settimeout(left)
-        piece = connection.recv(4096)
+        piece = connection.recv(min(wanted, 65536))
         if not piece:
             break
-        head += piece
-    return head
+        raw += piece
+    return raw
 
 
-def parse_callback(head: bytes, port: int, path: str, state: str) -> str | None:
+def _missing(raw: bytes) -> int:
+    """Pure: how many bytes more are read, at most."""
+    head, end, body = raw.partition(b"\r\n\r\n")
+    if not end:
+        return 4096 if len(head) <= HEAD else 0
+    sizes = _values(head, b"content-length")
+    if len(head) > HEAD or len(sizes) != 1 or not _SIZE.fullmatch(sizes[0]) or int(sizes[0]) > FORM:
+        return 0
+    return int(sizes[0]) - len(body)
+
+
+def _values(head: bytes, name: bytes) -> list[bytes]:
+    lines = head.split(b"\r\n")[1:]
+    return [line.partition(b":")[2].strip() for line in lines if line.lower().startswith(name + b":")]
+
+
+def parse_callback(raw: bytes, port: int, path: str, state: str) -> str | None:
     """Pure: the query, where it is this login's."""
-    first, *rest = head.split(b"\r\n")
-    names = [line.partition(b":")[2].strip() for line in rest if line.lower().startswith(b"host:")]
-    found = _REQUEST.fullmatch(first)
-    if found is None or found[1].decode() != path or len(head) > HEAD or names != [f"127.0.0.1:{port}".encode()]:
+    found = _GET.fullmatch(raw.partition(b"\r\n")[0])
+    if found is None or found[1].decode() != path or len(raw) > HEAD or not _is_here(raw, port):
         return None
     query = found[2].decode()
-    states = [value for name, value in parse_qsl(query, keep_blank_values=True) if name == "state"]
-    return query if len(states) == 1 and hmac.compare_digest(states[0].encode(), state.encode()) else None
+    return query if _is_answer(query, "state", state) else None
+
+
+def parse_posted(raw: bytes, port: int, path: str, state: str) -> str | None:
+    """Pure: the form, where it is this login's."""
+    head, end, body = raw.partition(b"\r\n\r\n")
+    kinds = [one.partition(b";")[0].strip().lower() for one in _values(head, b"content-type")]
+    found = _POST.fullmatch(head.partition(b"\r\n")[0])
+    if found is None or found[1].decode() != path or not end or len(head) > HEAD or not _is_here(head, port):
+        return None
+    if kinds != [_KIND] or _values(head, b"transfer-encoding") or not _FORM.fullmatch(body) or len(body) > FORM:
+        return None
+    if _values(head, b"content-length") != [b"%d" % len(body)]:
+        return None
+    form = body.decode()
+    return form if _is_answer(form, "RelayState", state) else None
+
+
+def _is_here(head: bytes, port: int) -> bool:
+    """A page whose name leads here says that name."""
+    return _values(head, b"host") == [f"127.0.0.1:{port}".encode()]
+
+
+def _is_answer(text: str, name: str, state: str) -> bool:
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=64)
+    except ValueError:
+        return False
+    states = [value for key, value in pairs if key == name]
+    return len(states) == 1 and hmac.compare_digest(states[0].encode(errors="replace"), state.encode())
 
 
 def render_page(status: int, text: str) -> bytes:

@@ -26,7 +26,7 @@ from agent import local, selfprobe
 from agent.actions import Launches, Questions
 from agent.adopted import Units
 from agent.channel import ChannelError
-from agent.check import check_policies, load_config
+from agent.check import check_metadata, check_policies, load_config
 from agent.config import Config, needs_restart
 from agent.connects import connect_events
 from agent.container import CONTAINER
@@ -612,6 +612,8 @@ class Agent:
             config = await asyncio.to_thread(load_config, self.config.file)
         except ConfigError as wrong:
             return str(wrong)
+        if problems := await asyncio.to_thread(check_metadata, config):
+            return "\n".join(map(str, problems))
         if changed := needs_restart(self.config, config):
             return f"{', '.join(changed)}: cannot be changed by a reload; weir stop, then start the agent again"
         if names := local.not_opened(self.local, config.targets):

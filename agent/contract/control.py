@@ -174,10 +174,11 @@ class LoginBegun(Message, frozen=True):
     user_code: str = ""
     complete: str = ""                # the same with the code in it
     seconds: int = 0                  # in which it must be done
+    port: int = 0                     # where the answer comes to: the caller's, or one that the provider must know
 
 
 class FinishLogin(Message, frozen=True):
-    """Who began it: what came back to its listener.  Answered by Answered."""
+    """Who began it: what came back to its listener, a query or with SAML a form.  Answered by Answered."""
 
     session: str
     query: str

@@ -14,14 +14,17 @@ import msgspec
 LIMIT = 1 << 20                       # bytes of a frame
 TOKEN = 64 << 10                      # bytes of a token, and of a token file
 QUERY = 8 << 10                       # bytes of what comes back to the loopback redirect
+FORM = 256 << 10                      # bytes of what a SAML provider has a browser post there
+METADATA = 128 << 10                  # bytes of a SAML provider's metadata
 GROUPS = 256                          # of one subject
+NAME_ID = "NameID"                    # as `subject_claim`: SAML's own name of the subject
 _LENGTH = struct.Struct("<I")
 
-CODE, DEVICE, CLIENT, FILE = "code", "device", "client", "file"
-How = Literal["code", "device", "client", "file"]
+CODE, DEVICE, CLIENT, FILE, SAML = "code", "device", "client", "file", "saml"
+How = Literal["code", "device", "client", "file", "saml"]
 Name = Annotated[str, msgspec.Meta(max_length=64)]
 Text = Annotated[str, msgspec.Meta(max_length=1024)]
-Url = Annotated[str, msgspec.Meta(max_length=4096)]
+Url = Annotated[str, msgspec.Meta(max_length=8192)]
 Subject = Annotated[str, msgspec.Meta(min_length=3, max_length=300)]       # "PROVIDER:CLAIM"
 Groups = Annotated[tuple[Name, ...], msgspec.Meta(max_length=GROUPS)]
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
@@ -60,6 +63,28 @@ class Provider(msgspec.Struct, frozen=True):
         return [("name", self.name)]
 
 
+class SamlProvider(msgspec.Struct, frozen=True):
+    """A [[saml_provider]], with what its files hold.  Never printed: repr hides the key."""
+
+    name: str
+    issuer: str                       # its entity ID
+    entity_id: str                    # Weir's own
+    metadata: bytes                   # as the file has it, unread; b"": it is at `metadata_url`
+    metadata_url: str
+    ca: str                           # PEM, "": the system's roots
+    key: str                          # PEM, "": requests are not signed, nothing can be decrypted
+    subject_claim: str                # NAME_ID, or an attribute
+    groups_claim: tuple[str, ...]     # one attribute
+    groups: dict[str, str]            # value of that attribute -> group
+    required: dict[str, str]          # attribute -> its one value
+
+    def __repr__(self) -> str:
+        return f"SamlProvider(name={self.name!r}, ...)"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return [("name", self.name)]
+
+
 class Message(msgspec.Struct, frozen=True, tag=True):
     pass
 
@@ -73,6 +98,7 @@ class Configure(Message, frozen=True):
 
     number: int
     providers: tuple[Provider, ...]
+    saml: tuple[SamlProvider, ...] = ()
 
 
 class Begin(Message, frozen=True):
@@ -83,7 +109,7 @@ class Begin(Message, frozen=True):
     session: str
     provider: str
     how: How
-    port: int = 0                     # `code`: of the loopback redirect
+    port: int = 0                     # `code`, `saml`: of the loopback listener
     token: bytes = b""                # `file`: what it holds
 
     def __repr__(self) -> str:
@@ -91,8 +117,8 @@ class Begin(Message, frozen=True):
 
 
 class Finish(Message, frozen=True):
-    """What came back to the loopback redirect.  Answered by Done; Verified has come before it where `error` is
-    empty."""
+    """What came back to the loopback listener: the query of the redirect, or with SAML the form.  Answered by Done;
+    Verified has come before it where `error` is empty."""
 
     number: int
     session: str

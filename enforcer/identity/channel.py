@@ -55,7 +55,8 @@ class Channel(asyncio.Protocol):
         if isinstance(message, messages.Ping):
             self._send(messages.Pong(message.number))
         elif isinstance(message, messages.Configure):
-            self._send(messages.Done(message.number, self._sessions.configure(message.providers)[:1000]))
+            wrong = self._sessions.configure(message.providers, message.saml)
+            self._send(messages.Done(message.number, wrong[:1000]))
         elif isinstance(message, messages.Forget):
             self._send(self._sessions.forget(message))
         else:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent.contract.identity import GROUPS, Provider
+from agent.contract.identity import GROUPS, Provider, SamlProvider
 from enforcer.words.errors import AuthenticationError
 
 SUBJECT: Final = 255                  # characters, OpenID Connect Core 1.0, 2: `sub`
@@ -19,13 +19,13 @@ class Identity:
     expires: int                      # seconds UTC
 
 
-def identify(provider: Provider, claims: Mapping[str, Any]) -> Identity:
+def identify(provider: Provider | SamlProvider, claims: Mapping[str, Any]) -> Identity:
     """Raises AuthenticationError: a claim is missing, or is not what it must be."""
     _check_required(provider, claims)
     return Identity(f"{provider.name}:{_subject(provider, claims)}", _groups(provider, claims), int(claims["exp"]))
 
 
-def _subject(provider: Provider, claims: Mapping[str, Any]) -> str:
+def _subject(provider: Provider | SamlProvider, claims: Mapping[str, Any]) -> str:
     name = provider.subject_claim
     value = claims.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= SUBJECT or not value.isprintable() or value != value.strip():
@@ -33,7 +33,7 @@ def _subject(provider: Provider, claims: Mapping[str, Any]) -> str:
     return value
 
 
-def _check_required(provider: Provider, claims: Mapping[str, Any]) -> None:
+def _check_required(provider: Provider | SamlProvider, claims: Mapping[str, Any]) -> None:
     for name, wanted in provider.required.items():
         found = claims.get(name)
         # `true` is neither 1 nor "true".
@@ -41,7 +41,7 @@ def _check_required(provider: Provider, claims: Mapping[str, Any]) -> None:
             raise AuthenticationError(f"claim {name} is not what the configuration requires")
 
 
-def _groups(provider: Provider, claims: Mapping[str, Any]) -> tuple[str, ...]:
+def _groups(provider: Provider | SamlProvider, claims: Mapping[str, Any]) -> tuple[str, ...]:
     """A claim that is not there is no group; one of another form is refused, for nobody knows what it meant."""
     value: Any = claims
     for part in provider.groups_claim:

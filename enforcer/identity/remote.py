@@ -182,6 +182,12 @@ class Remote:
             return _json(await client.get(url, headers={"Accept": "application/json"}), (200,))
 
 
+async def get(name: str, url: str, context: ssl.SSLContext) -> bytes:
+    """What provider `name` has there.  Raises AuthenticationError, Unreachable."""
+    async with _bounded(name), httpx2.AsyncClient(**http.options(context)) as client:
+        return _right(await client.get(url), (200,)).content
+
+
 class _bounded:                       # read as a word
     """A time for it all, and one kind of exception for whatever may go wrong: nothing of it is for a log."""
 
@@ -215,6 +221,10 @@ def _kind(error: BaseException) -> str:
 
 
 def _json(answer: Any, right: tuple[int, ...]) -> Any:
+    return parse_once(_right(answer, right).content)
+
+
+def _right(answer: httpx2.Response, right: tuple[int, ...]) -> httpx2.Response:
     if answer.status_code not in right:
         raise httpx2.HTTPStatusError(f"status {answer.status_code}", request=answer.request, response=answer)
-    return parse_once(answer.content)
+    return answer

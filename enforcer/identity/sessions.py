@@ -18,6 +18,7 @@ from agent.contract.identity import (
     CODE,
     DEVICE,
     FILE,
+    SAML,
     Begin,
     Begun,
     Done,
@@ -26,11 +27,13 @@ from agent.contract.identity import (
     Forget,
     Message,
     Provider,
+    SamlProvider,
     Verified,
 )
 from enforcer.identity.answers import DeviceCode, Refused, Tokens, parse_redirect
 from enforcer.identity.claims import Identity
 from enforcer.identity.remote import Remote, Unreachable
+from enforcer.identity.saml import remote as saml
 from enforcer.identity.tokens import ACCESS, PERSON
 from enforcer.words.errors import AuthenticationError
 
@@ -63,17 +66,18 @@ class Sessions:
 
     def __init__(self, tell: Callable[[Message], None], now: Callable[[], float] = time.time) -> None:
         self._tell, self._now = tell, now
-        self._remotes: dict[str, Remote] = {}
-        self._waiting: dict[str, _Code] = {}
+        self._remotes: dict[str, Remote | saml.SamlRemote] = {}
+        self._waiting: dict[str, _Code | saml.Login] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._of: dict[str, str] = {}         # session -> provider
         self._revoking: set[asyncio.Task[None]] = set()
         self._refresh_tokens: dict[str, str] = {}
 
-    def configure(self, providers: tuple[Provider, ...]) -> str:
+    def configure(self, providers: tuple[Provider, ...], by_saml: tuple[SamlProvider, ...] = ()) -> str:
         """What is wrong, or "".  Sessions of a provider that is not as it was end."""
         try:
-            fresh = {one.name: self._remote(one) for one in providers}
+            fresh = {one.name: self._remote(one) for one in providers} | {
+                one.name: self._remote(one) for one in by_saml}
         except AuthenticationError as wrong:
             return str(wrong)
         changed = {name for name, one in self._remotes.items() if fresh.get(name) is not one}
@@ -83,9 +87,13 @@ class Sessions:
             self._tell(Ended(session, "its provider's configuration has changed"))
         return ""
 
-    def _remote(self, provider: Provider) -> Remote:
+    def _remote(self, provider: Provider | SamlProvider) -> Remote | saml.SamlRemote:
         known = self._remotes.get(provider.name)
-        return known if known is not None and known.provider == provider else Remote(provider, now=self._now)
+        if known is not None and known.provider == provider:
+            return known
+        if isinstance(provider, SamlProvider):
+            return saml.SamlRemote(provider, now=self._now)
+        return Remote(provider, now=self._now)
 
     async def begin(self, message: Begin) -> Begun:
         remote = self._remotes.get(message.provider)
@@ -93,15 +101,30 @@ class Sessions:
             return Begun(message.number, f"there is no provider {message.provider}")
         if len(self._of) >= MOST and message.session not in self._of:
             return Begun(message.number, f"{MOST} sessions are open, which is the most")
-        begin = {CODE: self._begin_code, DEVICE: self._begin_device, CLIENT: self._begin_client,
-                 FILE: self._begin_file}[message.how]
         self._of[message.session] = message.provider
         try:
-            return await begin(message, remote)
+            return await self._begin(message, remote)
         except AuthenticationError as wrong:
             if message.session not in self._tasks:
                 self._of.pop(message.session, None)
             return Begun(message.number, str(wrong))
+
+    async def _begin(self, message: Begin, remote: Remote | saml.SamlRemote) -> Begun:
+        if isinstance(remote, saml.SamlRemote):
+            if message.how != SAML:
+                raise AuthenticationError(f"provider {message.provider} is SAML's, which knows a browser's login alone")
+            return await self._begin_saml(message, remote)
+        if message.how == SAML:
+            raise AuthenticationError(f"provider {message.provider} is none of SAML's")
+        begin = {CODE: self._begin_code, DEVICE: self._begin_device, CLIENT: self._begin_client,
+                 FILE: self._begin_file}[message.how]
+        return await begin(message, remote)
+
+    async def _begin_saml(self, message: Begin, remote: saml.SamlRemote) -> Begun:
+        url, login = await remote.begin(message.port)
+        self._start(message.session, lambda: self._give_up(message.session))
+        self._waiting[message.session] = login
+        return Begun(message.number, url=url, seconds=int(PENDING))
 
     async def _begin_code(self, message: Begin, remote: Remote) -> Begun:
         code = _Code(remote, secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48),
@@ -145,10 +168,26 @@ class Sessions:
 
     async def finish(self, message: Finish) -> Done:
         """Once: whatever comes of it, what waited for it is gone."""
-        code = self._waiting.pop(message.session, None)
-        if code is None:
+        waiting = self._waiting.pop(message.session, None)
+        if waiting is None:
             return Done(message.number, "no login waits for this answer")
         self._stop(message.session)
+        if isinstance(waiting, saml.Login):
+            return await self._finish_saml(message, waiting)
+        return await self._finish_code(message, waiting)
+
+    async def _finish_saml(self, message: Finish, login: saml.Login) -> Done:
+        """There is nothing to refresh: it lasts as long as the provider says, and `max_session`."""
+        try:
+            found = await login.finish(message.query)
+            self._start(message.session, lambda: self._to_the_end(found, "the provider's session has ended"))
+        except AuthenticationError as wrong:
+            self._of.pop(message.session, None)
+            return Done(message.number, str(wrong))
+        self._tell(_verified(message.session, found))
+        return Done(message.number)
+
+    async def _finish_code(self, message: Finish, code: _Code) -> Done:
         tokens: Tokens | None = None
         try:
             metadata = await code.remote.metadata()
@@ -226,8 +265,11 @@ class Sessions:
                 await remote.check_active(token)
             except Unreachable:
                 pass                  # what holds goes on until its end
+        await self._to_the_end(found, "its token has expired")
+
+    async def _to_the_end(self, found: Identity, reason: str) -> None:
         await asyncio.sleep(max(0.0, found.expires - self._now()))
-        raise AuthenticationError("its token has expired")
+        raise AuthenticationError(reason)
 
     def _again(self, found: Identity, wrong: Unreachable) -> float:
         """What holds goes on until its end: seconds until the provider is asked again."""
@@ -259,7 +301,7 @@ class Sessions:
     def _let_go(self, session: str) -> None:
         remote, token = self._remotes.get(self._of.get(session, "")), self._refresh_tokens.get(session)
         self._drop(session)
-        if remote is not None:
+        if isinstance(remote, Remote):
             self._give_back(remote, token)
 
     def _give_back(self, remote: Remote, token: str | None) -> None:

@@ -171,7 +171,8 @@ CREDENTIAL = '[[target.credential]]\nuser = "u"\npassword_file = "/etc/p"\n'
     ("[weir]", "weir.toml:1: weir: is not known; there are: [runtime], [enforcer]"),
     ("targets = 3", "weir.toml:1: targets: is not known; did you mean [[target]]?"),
     ("\ntargets.name = 'x'", "weir.toml:2: targets: is not known; did you mean [[target]]?"),
-    ("port = 1", "weir.toml:1: port: is not known here; it is a field of [enforcer] or [[target]]"),
+    ("port = 1", "weir.toml:1: port: is not known here; it is a field of [enforcer] or [[saml_provider]] or "
+                 "[[target]]"),
     ("[[credential]]\nuser = 'u'", "weir.toml:1: credential: is not known here; it is written [[target.credential]]"),
     ("[runtime]\n[runtime.label]", "weir.toml:2: runtime.label: is not known here; it is written [[target.label]]"),
     (TARGET + "[[target.credentials]]", "weir.toml:6: target[1].credentials: is not known; did you mean [[target.cred"),

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ from agent.channel import ChannelError
 from agent.config import Config, parse_config
 from agent.contract import control, messages
 from agent.contract import identity as told
-from agent.control import Peer
+from agent.control import Lately, Peer
 from agent.identities import Identities
 from agent.identity_process import IdentityChannel
 from agent.owners import Start
@@ -360,3 +361,58 @@ async def test_max_session_ends_it(here: Here) -> None:
     await here.identities.look()
     assert here.events("login.ended")[0]["reason"] == "it has lasted as long as it may (max_session)"
     assert here.identities.who_am_i(ADA).provider == ""
+
+
+async def test_a_login_by_saml(here: Here) -> None:
+    """In a browser alone; where the provider must know the port, at that one."""
+    more = CONFIG + ('[[saml_provider]]\nname = "adfs"\nissuer = "urn:idp"\nentity_id = "urn:weir"\n'
+                     'metadata = "/etc/weir/adfs.xml"\nport = 15439\n')
+    made, report = parse_config(more, "weir.toml")
+    assert made is not None, report.problems
+    here.agent.config = made
+    several = await here.identities.answer(control.Login("", 4444), ADA)
+    assert isinstance(several, control.LoginBegun)
+    assert "one of corp, adfs" in several.error
+    here.identities._lately = Lately()        # once a second
+    refused = await here.identities.answer(control.Login("adfs", 0), ADA)
+    assert isinstance(refused, control.LoginBegun)
+    assert "leave --device out" in refused.error
+    here.identities._lately = Lately()
+    task = asyncio.ensure_future(here.identities.answer(control.Login("adfs", 4444), ADA))
+    begin = await here.broken.asked()
+    assert (begin.provider, begin.how, begin.port) == ("adfs", "saml", 15439)
+    here.broken.say(told.Begun(begin.number, url="https://idp/sso?SAMLRequest=x&RelayState=y", seconds=600))
+    begun = await task
+    assert isinstance(begun, control.LoginBegun)
+    assert (begun.error, begun.port) == ("", 15439)
+    long = await here.identities.answer(control.FinishLogin(begun.session, "x" * (told.FORM + 1)), ADA)
+    assert long == control.Answered("what came back is too long")
+    finish = asyncio.ensure_future(here.identities.answer(control.FinishLogin(begun.session, "x" * 20_000), ADA))
+    head = await asyncio.get_running_loop().sock_recv(here.broken.sock, 4)
+    body = b""
+    while len(body) < struct.unpack("<I", head)[0]:
+        body += await asyncio.get_running_loop().sock_recv(here.broken.sock, 65536)
+    asked = told.parse_from_agent(body)
+    assert isinstance(asked, told.Finish)
+    here.broken.say(told.Verified(begun.session, "adfs:ada", (), 1 << 33))
+    here.broken.say(told.Done(asked.number))
+    assert await finish == control.Answered()
+    assert here.identities.who_am_i(ADA).subject == "adfs:ada"
+
+
+def test_what_the_identity_process_is_told_of_files(tmp_path: Path) -> None:
+    """A key that cannot be read takes out its own provider, and no other."""
+    key = tmp_path / "key.pem"
+    key.write_text("KEY")
+    key.chmod(0o600)
+    one = ('[[saml_provider]]\nname = "{}"\nissuer = "urn:idp"\nentity_id = "urn:weir"\nmetadata = "/x"\n'
+           'key_file = "{}"\n')
+    made, report = parse_config(CONFIG + one.format("adfs", key) + one.format("lost", tmp_path / "no"), "weir.toml")
+    assert made is not None, report.problems
+    said: list[Any] = []
+    agent = SimpleNamespace(config=msgspec.structs.replace(made, metadata={"adfs": b"<x/>"}),
+                            tell=lambda name, detail: said.append((name, detail["provider"])))
+    told_ = Identities(agent)._render(1)  # type: ignore[arg-type]
+    assert [one.name for one in told_.providers] == ["corp"]
+    assert [(one.name, one.key, one.metadata) for one in told_.saml] == [("adfs", "KEY", b"<x/>")]
+    assert said == [("login.refused", "lost")]
