@@ -55,7 +55,7 @@ WEIRS_PEM = WEIRS.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption(
 
 
 def metadata(*certificates: x509.Certificate, **changed: Any) -> bytes:
-    said = {"entity": ISSUER, "sso": SSO, "more": "", "role": "", "use": 'use="signing"',
+    said = {"entity": ISSUER, "sso": SSO, "more": "", "use": 'use="signing"',
             "binding": "HTTP-Redirect"} | changed
     keys = "".join(
         f'<KeyDescriptor {said["use"]}><ds:KeyInfo xmlns:ds="{DS}"><ds:X509Data><ds:X509Certificate>'
@@ -64,7 +64,7 @@ def metadata(*certificates: x509.Certificate, **changed: Any) -> bytes:
     return f"""<?xml version="1.0" encoding="UTF-8"?>
 <!-- as providers have them -->
 <EntityDescriptor xmlns="urn:oasis:names:tc:SAML:2.0:metadata" entityID="{said['entity']}" {said['more']}>
-<IDPSSODescriptor protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol" {said['role']}>{keys}
+<IDPSSODescriptor protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol">{keys}
 <SingleSignOnService Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST" Location="https://idp.lab.example/post"/>
 <SingleSignOnService Binding="urn:oasis:names:tc:SAML:2.0:bindings:{said['binding']}" Location="{said['sso']}"/>
 </IDPSSODescriptor></EntityDescriptor>""".encode()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 
@@ -33,9 +33,14 @@ def make_authority(name: str = "Lab CA") -> Authority:
     return Authority(built, key)
 
 
-def make_leaf(authority: Authority, names: tuple[str, ...], addresses: tuple[str, ...]) -> tuple[str, str]:
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+def make_leaf(
+    authority: Authority, names: tuple[str, ...], addresses: tuple[str, ...], *, by_rsa: bool = False,
+) -> tuple[str, str]:
     """(certificate PEM, key PEM) for a server, or for a client whose common name is `names[0]`."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key: Key = rsa.generate_private_key(65537, 2048) if by_rsa else ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     alternatives = [*map(x509.DNSName, names), *(x509.IPAddress(ipaddress.ip_address(one)) for one in addresses)]
     built = (
@@ -50,7 +55,7 @@ def make_leaf(authority: Authority, names: tuple[str, ...], addresses: tuple[str
     return built.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: Key) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()

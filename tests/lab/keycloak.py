@@ -2,7 +2,8 @@
 
 ./bootstrap installs it (about 180 MB, by Maven) and builds it once; a start then costs some 25 seconds of a
 processor.  Realm `lab`: clients `weir` (public: device flow, and code flow with PKCE) and `weir-svc` (client
-credentials), groups data and dba, people ada (data) and grace.
+credentials), by SAML `urn:weir:lab` (its assertions are signed) and `urn:weir:sealed` (everything is signed, also
+requests, and encrypted), groups data and dba, people ada (data) and grace.
 """
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ HOME = Path(os.environ.get("WEIR_PREFIX", "/opt/weir")) / "keycloak"
 PORT = 8443
 REALM = "lab"
 LIFESPAN = 60                         # seconds of a token
+PLAIN, SEALED = "urn:weir:lab", "urn:weir:sealed"
 STARTED = 600.0                       # seconds, on a busy machine too
 _MAPPERS = {
     "groups": {"name": "groups", "protocol": "openid-connect", "protocolMapper": "oidc-group-membership-mapper",
@@ -39,6 +41,9 @@ _MAPPERS = {
     # It says of a token whether it holds to those alone that the token is for.
     "itself": {"name": "itself", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper",
                "config": {"included.client.audience": "weir-svc", "access.token.claim": "true"}},
+    "saml groups": {"name": "groups", "protocol": "saml", "protocolMapper": "saml-group-membership-mapper",
+                    "config": {"attribute.name": "groups", "attribute.nameformat": "Basic", "full.path": "false",
+                               "single": "true"}},
 }
 
 
@@ -50,10 +55,16 @@ class Keycloak:
     passwords: dict[str, str]
     service_secret: str
     host: Any = OTHER                 # that its administration is reached from
+    key: str = ""                     # PEM, Weir's own for SAML
 
     @property
     def issuer(self) -> str:
         return f"{self.base}/realms/{REALM}"
+
+    @property
+    def metadata(self) -> str:
+        """Where its SAML metadata is."""
+        return f"{self.issuer}/protocol/saml/descriptor"
 
     def admin(self, method: str, path: str, body: Any = None) -> Any:
         """A call of its administration."""
@@ -110,7 +121,7 @@ class Browser:
 
     def _form(self, answer: httpx2.Response, name: str) -> tuple[str, dict[str, str]] | None:
         found = re.search(r'<form[^>]*?action="([^"]+)"', answer.text)
-        if found is None or answer.url.path.startswith("/callback"):
+        if found is None or answer.url.path.startswith(("/callback", "/acs")):
             return None
         fields = {unescape(name): unescape(value) for name, value in re.findall(
             r'<input[^>]*type="hidden"[^>]*name="([^"]+)"[^>]*value="([^"]*)"', answer.text)}
@@ -118,6 +129,8 @@ class Browser:
             fields |= {"username": name, "password": self._keycloak.passwords[name]}
         elif 'name="accept"' in answer.text:
             fields |= {"accept": "Yes"}
+        elif "SAMLResponse" in fields:
+            pass                      # which its page posts by itself
         else:
             return None
         return unescape(found[1]), fields
@@ -158,7 +171,8 @@ def keycloak(scratch: Path, authority: certificates.Authority, host: Any = OTHER
         "JAVA_OPTS_APPEND": f"-XX:TieredStopAtLevel=1 -Djava.io.tmpdir={directory}"}
     with server(host, command, log, environment=environment) as process, httpx2.Client(
             verify=ssl.create_default_context(cafile=ca), trust_env=False, timeout=60) as client:
-        made = Keycloak(base, ca, client, passwords, secrets.token_urlsafe(18), host)
+        mine, own = certificates.make_leaf(authority, ("weir.lab.example",), (), by_rsa=True)
+        made = Keycloak(base, ca, client, passwords, secrets.token_urlsafe(18), host, own)
 
         def answers() -> bool:
             if process.poll() is not None:
@@ -170,11 +184,11 @@ def keycloak(scratch: Path, authority: certificates.Authority, host: Any = OTHER
                 return False
 
         wait_until("keycloak", answers, STARTED)
-        _fill(made)
+        _fill(made, "".join(mine.splitlines()[1:-1]))
         yield made
 
 
-def _fill(made: Keycloak) -> None:
+def _fill(made: Keycloak, certificate: str) -> None:
     people = [
         {"username": name, "enabled": True, "emailVerified": True, "firstName": name.title(), "lastName": "Lab",
          "email": f"{name}@lab.example", "groups": groups,
@@ -188,10 +202,22 @@ def _fill(made: Keycloak) -> None:
         {"clientId": "weir-svc", "secret": made.service_secret, "publicClient": False, "serviceAccountsEnabled": True,
          "standardFlowEnabled": False, "protocolMappers": [_MAPPERS["audience"], _MAPPERS["itself"]]},
         {"clientId": "elsewhere", "secret": made.service_secret, "publicClient": False, "serviceAccountsEnabled": True,
-         "standardFlowEnabled": False}]
+         "standardFlowEnabled": False},
+        _by_saml(PLAIN, {"saml.client.signature": "false", "saml.server.signature": "false"}),
+        _by_saml(SEALED, {
+            "saml.client.signature": "true", "saml.signing.certificate": certificate, "saml.encrypt": "true",
+            "saml.encryption.certificate": certificate, "saml.server.signature": "true"})]
     made.admin("POST", "", {
         "realm": REALM, "enabled": True, "sslRequired": "all", "accessTokenLifespan": LIFESPAN,
         "groups": [{"name": "data"}, {"name": "dba"}], "users": people, "clients": clients})
+
+
+def _by_saml(entity: str, more: dict[str, str]) -> dict[str, Any]:
+    return {"clientId": entity, "protocol": "saml", "redirectUris": ["http://127.0.0.1/acs/corp"],
+            "protocolMappers": [_MAPPERS["saml groups"]], "defaultClientScopes": [], "attributes": {
+                "saml.assertion.signature": "true", "saml.force.post.binding": "true", "saml.authnstatement": "true",
+                "saml_name_id_format": "username", "saml_force_name_id_format": "true",
+                "saml.signature.algorithm": "RSA_SHA256", **more}}
 
 
 def settings(made: Keycloak, *, refresh: str = "1s", name: str = "corp") -> str:

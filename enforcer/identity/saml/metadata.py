@@ -24,7 +24,6 @@ CERTIFICATES: Final = 16              # that may have signed: old and new while 
 class Idp:
     address: str                      # of its single sign-on, by redirect
     certificates: tuple[x509.Certificate, ...]
-    wants_signed: bool                # requests
     until: int | None                 # seconds UTC, after which it may not be used
 
 
@@ -46,8 +45,7 @@ def parse_metadata(raw: bytes, issuer: str) -> Idp:
         raise AuthenticationError("holds no certificate for signing with an RSA key of 2048 bits or more or an EC one "
                                   f"of P-256, P-384 or P-521, or more than {CERTIFICATES}")
     ends = [parse_time(one.valid_until, "validUntil") for one in (entity, role)]
-    return Idp(found[0], certificates, role.want_authn_requests_signed in ("true", "1"),
-               min((one for one in ends if one is not None), default=None))
+    return Idp(found[0], certificates, min((one for one in ends if one is not None), default=None))
 
 
 def _entity(raw: bytes) -> Any:

@@ -65,8 +65,6 @@ class SamlRemote:
         """Where the browser goes, and what waits for it.  Raises AuthenticationError, Unreachable."""
         idp = await self._metadata()
         key = parse_key(self.provider.key) if self.provider.key else None
-        if idp.wants_signed and key is None:
-            raise AuthenticationError("the provider wants signed requests, and has no key_file here")
         asked = Asked(self.provider, f"_{secrets.token_hex(20)}", PLACE.format(port=port, provider=self.provider.name))
         login = Login(self, asked, secrets.token_urlsafe(32), key)
         return render_address(asked, idp.address, login.relay, key, int(self._now())), login

@@ -5,17 +5,20 @@ Keycloak is started once (some 25 seconds of a processor): slow.
 from __future__ import annotations
 
 import asyncio
+import base64
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
+import saml_idp
 from lab import certificates
-from lab.keycloak import HERE, HOME, REALM, Browser, Keycloak, keycloak
+from lab.keycloak import HERE, HOME, PLAIN, REALM, SEALED, Browser, Keycloak, keycloak
 
 from agent.contract import identity as told
-from agent.contract.identity import Provider
+from agent.contract.identity import NAME_ID, Provider, SamlProvider
 from agent.loopback_answer import Listener
 from enforcer.identity.remote import Remote
 from enforcer.identity.sessions import Sessions
@@ -94,7 +97,7 @@ async def test_the_code_flow_on_the_loopback_redirect(provider: Keycloak) -> Non
         page: list[Any] = []
         browser = threading.Thread(target=lambda: page.append(Browser(provider, HERE).go(begun.url, "ada")))
         browser.start()
-        query = await asyncio.to_thread(listener.wait, begun.url, 30)
+        query = await asyncio.to_thread(listener.wait, begun.url, "corp", 30)
         browser.join(60)
     assert page[0].status_code == 200
     assert query is not None
@@ -112,13 +115,79 @@ async def test_a_code_is_for_who_has_its_verifier(provider: Keycloak) -> None:
         begun = await sessions.begin(told.Begin(1, "s", "corp", "code", listener.port))
         browser = threading.Thread(target=lambda: Browser(provider, HERE).go(begun.url, "ada"))
         browser.start()
-        query = await asyncio.to_thread(listener.wait, begun.url, 30)
+        query = await asyncio.to_thread(listener.wait, begun.url, "corp", 30)
         browser.join(60)
     assert query is not None
     code = dict(part.split("=", 1) for part in query.split("&"))["code"]
     with pytest.raises(AuthenticationError, match="invalid_grant"):
         await Remote(person(provider)).exchange(code, "v" * 64, f"http://127.0.0.1:{listener.port}/callback/corp")
     await forget(sessions, "s")
+
+
+def by_saml(made: Keycloak, **changed: Any) -> SamlProvider:
+    base = {"name": "corp", "issuer": made.issuer, "entity_id": PLAIN, "metadata": b"", "metadata_url": made.metadata,
+            "ca": Path(made.ca).read_text(), "key": "", "subject_claim": NAME_ID, "groups_claim": ("groups",),
+            "groups": {"data": "data", "dba": "dba"}, "required": {}}
+    return SamlProvider(**(base | changed))
+
+
+async def posted(sessions: Sessions, made: Keycloak, session: str = "s") -> str:
+    """What the browser brings of a login by SAML."""
+    with Listener() as listener:
+        begun = await sessions.begin(told.Begin(1, session, "corp", "saml", listener.port))
+        assert begun.error == ""
+        page: list[Any] = []
+        browser = threading.Thread(target=lambda: page.append(Browser(made, HERE).go(begun.url, "ada")))
+        browser.start()
+        form = await asyncio.to_thread(listener.wait, begun.url, "corp", 30)
+        browser.join(60)
+    assert page
+    assert page[0].status_code == 200, page[0].text[:2000]
+    assert form is not None
+    return form
+
+
+@pytest.mark.parametrize("entity", [PLAIN, SEALED])
+async def test_saml(provider: Keycloak, entity: str) -> None:
+    said = Told()
+    sessions = Sessions(said)
+    sealed = {"entity_id": SEALED, "key": provider.key}
+    assert sessions.configure((), (by_saml(provider, **(sealed if entity == SEALED else {})),)) == ""
+    form = await posted(sessions, provider)
+    other = await posted(sessions, provider, "other")
+    response = base64.b64decode(dict(parse_qsl(form))["SAMLResponse"])
+    assert (b"EncryptedAssertion" in response) == (entity == SEALED)
+    assert "another login" in (await sessions.finish(told.Finish(2, "other", form))).error
+    assert (await sessions.finish(told.Finish(2, "s", form))).error == ""
+    found = await said.until(lambda one: True)
+    assert (found.subject, found.groups) == ("corp:ada", ("data",))
+    assert (await sessions.finish(told.Finish(3, "s", form))).error == "no login waits for this answer"
+    assert (await sessions.finish(told.Finish(3, "other", other))).error == "no login waits for this answer"
+    await forget(sessions, "s")
+
+
+@pytest.mark.parametrize(("old", "new", "reason"), [
+    (b">ada<", b">root<", "signature is wrong"), (b">ada<", b">ada<!-- -->.evil<", "a comment"),
+    (b"urn:weir:lab", b"urn:weir:xxx", "signature is wrong"),
+    (b"SAML:2.0:status:Success", b"SAML:2.0:status:Responder", "says Responder")])
+async def test_saml_that_somebody_changed(provider: Keycloak, old: bytes, new: bytes, reason: str) -> None:
+    sessions = Sessions(Told())
+    assert sessions.configure((), (by_saml(provider),)) == ""
+    found = dict(parse_qsl(await posted(sessions, provider)))
+    response = base64.b64decode(found["SAMLResponse"])
+    assert old in response, response
+    form = urlencode({**found, "SAMLResponse": base64.b64encode(response.replace(old, new)).decode()})
+    assert reason in (await sessions.finish(told.Finish(2, "s", form))).error
+
+
+async def test_saml_for_somebody_else(provider: Keycloak) -> None:
+    """Who cannot sign cannot ask in the name of who does; an answer at another place than the registered is not sent."""
+    sessions = Sessions(Told())
+    for changed in ({"entity_id": SEALED}, {"entity_id": SEALED, "key": saml_idp.WEIRS_PEM}, {"name": "other"}):
+        assert sessions.configure((), (by_saml(provider, **changed),)) == ""
+        begun = await sessions.begin(told.Begin(1, "s", str(changed.get("name", "corp")), "saml", 4444))
+        assert begun.error == ""
+        assert (await asyncio.to_thread(Browser(provider, HERE).go, begun.url, "ada")).status_code == 400
 
 
 async def test_a_refresh_reads_groups_again(provider: Keycloak) -> None:

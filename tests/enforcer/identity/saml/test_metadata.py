@@ -21,11 +21,10 @@ from enforcer.words.errors import AuthenticationError
 def test_metadata() -> None:
     found = parse_metadata(idp.metadata(), idp.ISSUER)
     assert (found.address, found.certificates) == (idp.SSO, (idp.CERTIFICATE,))
-    assert (found.wants_signed, found.until) == (False, None)
-    more = idp.metadata(idp.CERTIFICATE, idp.certificate(idp.EC), use="", role='WantAuthnRequestsSigned="true"',
-                        more='validUntil="2027-01-15T08:00:00Z"')
+    assert found.until is None
+    more = idp.metadata(idp.CERTIFICATE, idp.certificate(idp.EC), use="", more='validUntil="2027-01-15T08:00:00Z"')
     again = parse_metadata(more, idp.ISSUER)
-    assert (len(again.certificates), again.wants_signed, again.until) == (2, True, idp.NOW)
+    assert (len(again.certificates), again.until) == (2, idp.NOW)
 
 
 @pytest.mark.parametrize(("raw", "said"), [

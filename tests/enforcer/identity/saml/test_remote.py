@@ -157,7 +157,6 @@ async def test_ways_that_are_not_its_own(hostile: Hostile) -> None:
 @pytest.mark.parametrize(("changed", "said"), [
     ({"metadata": b"<x/>"}, "the metadata of provider corp is not one EntityDescriptor"),
     ({"metadata": metadata(more='validUntil="2020-01-01T00:00:00Z"')}, "has expired (validUntil)"),
-    ({"metadata": metadata(role='WantAuthnRequestsSigned="true"'), "key": ""}, "wants signed requests"),
     ({"key": "x"}, "no private key")])
 async def test_what_nobody_can_log_in_with(changed: dict[str, Any], said: str) -> None:
     here = Here(**changed)
