@@ -241,8 +241,11 @@ class Identities:
         who, login = self.person(peer), self.logins.of_uid(peer.uid)
         if login is None:
             return control.WhoAmI(who.subject, who.groups)
-        return control.WhoAmI(who.subject, who.groups, login.provider, login.opened * 1_000_000_000,
-                              login.opened + login.longest, login.session)
+        until = login.opened + login.longest
+        if isinstance(self._agent.config.provider(login.provider), SamlEntry):
+            until = min(until, login.expires)         # nothing makes it longer
+        return control.WhoAmI(who.subject, who.groups, login.provider, login.opened * 1_000_000_000, until,
+                              login.session)
 
     def person(self, peer: Peer) -> Principal:
         """Who asks: the login of the uid, else the local user."""

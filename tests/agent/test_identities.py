@@ -5,6 +5,7 @@ import asyncio
 import os
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -394,10 +395,12 @@ async def test_a_login_by_saml(here: Here) -> None:
         body += await asyncio.get_running_loop().sock_recv(here.broken.sock, 65536)
     asked = told.parse_from_agent(body)
     assert isinstance(asked, told.Finish)
-    here.broken.say(told.Verified(begun.session, "adfs:ada", (), 1 << 33))
+    end = int(time.time()) + 600
+    here.broken.say(told.Verified(begun.session, "adfs:ada", (), end))
     here.broken.say(told.Done(asked.number))
     assert await finish == control.Answered()
-    assert here.identities.who_am_i(ADA).subject == "adfs:ada"
+    who = here.identities.who_am_i(ADA)
+    assert (who.subject, who.until) == ("adfs:ada", end)
 
 
 def test_what_the_identity_process_is_told_of_files(tmp_path: Path) -> None:

@@ -213,7 +213,8 @@ def _fill(made: Keycloak, certificate: str) -> None:
 
 
 def _by_saml(entity: str, more: dict[str, str]) -> dict[str, Any]:
-    return {"clientId": entity, "protocol": "saml", "redirectUris": ["http://127.0.0.1/acs/corp"],
+    places = [f"http://127.0.0.1/acs/{one}" for one in ("corp", "adfs")]
+    return {"clientId": entity, "protocol": "saml", "redirectUris": places,
             "protocolMappers": [_MAPPERS["saml groups"]], "defaultClientScopes": [], "attributes": {
                 "saml.assertion.signature": "true", "saml.force.post.binding": "true", "saml.authnstatement": "true",
                 "saml_name_id_format": "username", "saml_force_name_id_format": "true",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -19,7 +20,7 @@ import pytest
 import zstandard
 from clients.test_clients import environment
 from lab.hosts import CREW, RUNTIME, USER, wait_until
-from lab.keycloak import HOME, Browser, Keycloak, keycloak, settings
+from lab.keycloak import HOME, SEALED, Browser, Keycloak, keycloak, settings
 from lab.lab import Lab
 from lab.weir import AUDITOR, Installed, configure, weir
 
@@ -69,7 +70,18 @@ refresh = "2s"
 groups_claim = "realm_access.roles"
 [provider.groups]
 offline_access = "data"
+
+[[saml_provider]]
+name = "adfs"
+issuer = "{issuer}"
+entity_id = "{entity}"
+metadata = "{metadata}"
+key_file = "{key}"
+port = {port}
+[saml_provider.groups]
+data = "data"
 """
+PORT = 15439
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +94,14 @@ def provider(the_lab: Lab) -> Iterator[Keycloak]:
 @pytest.fixture(scope="module")
 def host(the_lab: Lab, provider: Keycloak) -> Iterator[Installed]:
     secret, token = the_lab.scratch / "svc-secret", the_lab.scratch / "svc.jwt"
+    key, metadata = the_lab.scratch / "saml.pem", the_lab.scratch / "idp.xml"
     write(secret, provider.service_secret)
+    write(key, provider.key)
+    with provider.host.entered():
+        metadata.write_bytes(provider.client.get(provider.metadata).content)
     more = settings(provider) + WORKLOADS.format(
-        user=USER, token=token, issuer=provider.issuer, secret=secret, ca=provider.ca)
+        user=USER, token=token, issuer=provider.issuer, secret=secret, ca=provider.ca, entity=SEALED,
+        metadata=metadata, key=key, port=PORT)
     with weir(the_lab, configure(the_lab, more=more)) as made:
         yield made
 
@@ -215,6 +232,49 @@ def test_a_login_is_who_the_crew_speaks_for(host: Installed, provider: Keycloak,
     assert whoami(host)[0] == 1
     opened = told(host, "login.opened", subject=who["subject"], provider="corp", user=USER, groups="data")
     told(host, "login.ended", subject=who["subject"], user=USER, login=opened["login"], reason="logged out")
+
+
+def test_a_login_by_saml(host: Installed, provider: Keycloak) -> None:
+    """Encrypted, its request signed, to the port that the provider knows; it ends by logout as any other."""
+    with logged_in(host, provider, "ada", "--provider", "adfs") as page:
+        assert "You may close this window" in page
+        code, who = whoami(host)
+        assert (code, who["provider"], who["subject"], who["groups"]) == (0, "adfs", "adfs:ada", ["data"])
+        code, out, err = query(host)
+        assert (code, out) == (0, "120\n"), err
+        assert spoken_for(host, "adfs:ada")[-1] == ["data"]
+        with open_session(host) as process:
+            assert host.weir("logout", user=USER).returncode == 0
+            assert "has ended: logged out" in cut(process)
+    told(host, "login.opened", subject="adfs:ada", provider="adfs", user=USER, groups="data")
+
+
+def test_saml_that_nobody_can_use(host: Installed, provider: Keycloak) -> None:
+    """Without a browser here; where its port is taken; answers that nobody waits for."""
+    with person(host, "login", "--provider", "adfs", "--device") as process:
+        code, _, err = ended(process)
+    assert code == 1
+    assert "leave --device out" in err
+    with CREW.entered(), socket.create_server(("127.0.0.1", PORT)):
+        time.sleep(1.1)               # a login a second
+        with person(host, "login", "--provider", "adfs") as process:
+            code, _, err = ended(process)
+    assert code == 1
+    assert f"port {PORT} of this machine" in err
+    assert whoami(host)[0] == 1
+
+
+def test_metadata_is_checked_at_a_reload(host: Installed, provider: Keycloak) -> None:
+    file = host.lab.scratch / "idp.xml"
+    right = file.read_bytes()
+    file.write_bytes(right.replace(b"entityID=", b"entityId="))
+    try:
+        done = host.weir("reload")
+        assert done.returncode == 1
+        assert f"{file}: names another entityID than `issuer`" in done.stdout + done.stderr
+    finally:
+        file.write_bytes(right)
+    assert host.weir("reload").returncode == 0
 
 
 def test_a_person_of_no_group_may_nothing(host: Installed, provider: Keycloak) -> None:

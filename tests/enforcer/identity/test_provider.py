@@ -181,7 +181,7 @@ async def test_saml_that_somebody_changed(provider: Keycloak, old: bytes, new: b
 
 
 async def test_saml_for_somebody_else(provider: Keycloak) -> None:
-    """Who cannot sign cannot ask in the name of who does; an answer at another place than the registered is not sent."""
+    """Who cannot sign cannot ask in the name of who does; an answer to another place than the registered is none."""
     sessions = Sessions(Told())
     for changed in ({"entity_id": SEALED}, {"entity_id": SEALED, "key": saml_idp.WEIRS_PEM}, {"name": "other"}):
         assert sessions.configure((), (by_saml(provider, **changed),)) == ""
