@@ -145,7 +145,7 @@ def signature(target: Any, key: Any = KEY, **changed: Any) -> Any:
     prefixes = said["inclusive"].split() or None
     signed = etree.tostring(target, method="c14n", exclusive=True, with_comments=said["comments"], with_tail=False,
                             inclusive_ns_prefixes=prefixes)
-    digest = base64.b64encode(hashlib.new(said["hash"].name, signed).digest()).decode()
+    digest = base64.b64encode(hashlib.new(said["digest"].rpartition("#")[2], signed).digest()).decode()
     inside = f'<ec:InclusiveNamespaces xmlns:ec="{EXCLUSIVE}" PrefixList="{said["inclusive"]}"/>' if prefixes else ""
     transforms = "".join(f'<ds:Transform Algorithm="{one}">{inside if one == EXCLUSIVE else ""}</ds:Transform>'
                          for one in said["transforms"])
