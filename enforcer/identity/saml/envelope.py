@@ -17,7 +17,7 @@ from lxml import etree
 from agent.contract.identity import FORM
 from enforcer.identity.saml.encryption import decrypt
 from enforcer.identity.saml.signatures import SIGNATURE, signature_of, verified
-from enforcer.identity.saml.tree import canonical, parse_tree
+from enforcer.identity.saml.tree import parse_tree, render_tree
 from enforcer.words.errors import AuthenticationError
 
 SAMLP: Final = "{urn:oasis:names:tc:SAML:2.0:protocol}"
@@ -34,7 +34,7 @@ class Keys:
 
 @dataclass(frozen=True)
 class Opened:
-    """`response`: canonical, signed or not (`signed`); `assertion`: as it was signed, None where there is none (a
+    """`response`: signed or not (`signed`); `assertion`: as it was signed, None where there is none (a
     response that only says why not)."""
 
     response: bytes
@@ -51,7 +51,7 @@ def open_response(raw: bytes, keys: Keys, now: int) -> Opened:
         # A signature of its own is verified in what came: the namespaces that it needs may not be in these bytes.
         inner = inner if inner is not None and signature_of(inner) is not None else _only_assertion(root)
     if inner is None:
-        return Opened(canonical(root), signed, None)
+        return Opened(render_tree(root), signed, None)
     if inner.tag == ENCRYPTED:
         inner = parse_tree(decrypt(inner, keys.private), FORM)
         _check_decrypted(inner)
@@ -59,7 +59,7 @@ def open_response(raw: bytes, keys: Keys, now: int) -> Opened:
         inner = verified(inner, keys.certificates, now)
     elif not signed:
         raise AuthenticationError("neither it nor its assertion is signed")
-    return Opened(canonical(root), signed, canonical(inner))
+    return Opened(render_tree(root), signed, render_tree(inner))
 
 
 def _only_assertion(root: etree._Element) -> etree._Element | None:

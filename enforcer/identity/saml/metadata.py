@@ -17,7 +17,7 @@ from enforcer.identity.saml.keys import parse_certificate
 from enforcer.identity.saml.times import parse_time
 from enforcer.words.errors import AuthenticationError
 
-CERTIFICATES: Final = 16              # that may have signed: old and new while they are rotated
+CERTIFICATES: Final = 6               # that may have signed, each of which is tried: old and new
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from signxml.algorithms import DigestAlgorithm, SignatureMethod
 from signxml.exceptions import SignXMLException
 from signxml.verifier import SignatureConfiguration, VerifyResult, XMLVerifier
 
-from enforcer.identity.saml.tree import parse_tree
+from enforcer.identity.saml.tree import parse_tree, render_tree
 from enforcer.words.errors import AuthenticationError
 
 DS: Final = "{http://www.w3.org/2000/09/xmldsig#}"
@@ -43,6 +43,7 @@ def signature_of(element: etree._Element) -> etree._Element | None:
 def verified(element: etree._Element, certificates: Iterable[x509.Certificate], now: int) -> etree._Element:
     """The element as it was signed, read anew from those bytes, without its signature.  Raises AuthenticationError."""
     name = _reference(element)
+    _drop_keys(element)
     for certificate in certificates:
         signed = _verify(element, certificate, now)
         if signed is None:
@@ -71,15 +72,20 @@ def _reference(element: etree._Element) -> str:
     return name
 
 
+def _drop_keys(element: etree._Element) -> None:
+    """What its signature says of keys: nobody reads it, and nobody waits for it to be read."""
+    for one in element.findall(f"{SIGNATURE}/{DS}KeyInfo"):
+        one.getparent().remove(one)
+
+
 def _verify(element: etree._Element, certificate: x509.Certificate, now: int) -> bytes | None:
     """None: it is not this key's."""
     how = SignatureConfiguration(
         location="./", expect_references=1, signature_methods=METHODS, digest_algorithms=DIGESTS,
         verification_time=datetime.datetime.fromtimestamp(now, datetime.UTC))
     try:
-        # With the namespaces around it, which it may have been signed with, and without what comes after it.
-        alone = etree.tostring(element, with_tail=False)
-        found = XMLVerifier().verify(alone, x509_cert=certificate, id_attribute="ID", expect_config=how)
+        found = XMLVerifier().verify(
+            render_tree(element), x509_cert=certificate, id_attribute="ID", expect_config=how)
     except (SignXMLException, InvalidSignature, UnsupportedAlgorithm, etree.LxmlError, ValueError, TypeError, KeyError,
             AttributeError):
         return None

@@ -14,6 +14,7 @@ from lxml import etree
 from enforcer.words.errors import AuthenticationError
 
 DEEPEST: Final = 50                   # elements in each other
+PREFIXES: Final = 100                 # in force at one place: each reading compares each with each
 _DECLARATION: Final = re.compile(
     r"""(?i)<\?xml version=["']1\.0["'](?: encoding=["']utf-8["'])?(?: standalone=["'](?:yes|no)["'])?\s*\?>""")
 _MARKUP: Final = re.compile(r"<[!?]")
@@ -61,18 +62,19 @@ def _check(root: etree._Element) -> None:
                 seen.add(value)
     if any(True for _ in root.iter(etree.Entity)):
         raise Malformed("it holds an entity")
-    _check_depth(root)
+    _check_bounds(root)
 
 
-def _check_depth(root: etree._Element) -> None:
-    depth = 0
-    for event, _ in etree.iterwalk(root, events=("start", "end")):
-        depth += 1 if event == "start" else -1
-        if depth > DEEPEST:
-            raise Malformed(f"it is deeper than {DEEPEST} elements")
+def _check_bounds(root: etree._Element) -> None:
+    depth = prefixes = 0
+    for event, _ in etree.iterwalk(root, events=("start", "end", "start-ns", "end-ns")):
+        depth += (event == "start") - (event == "end")
+        prefixes += (event == "start-ns") - (event == "end-ns")
+        if depth > DEEPEST or prefixes > PREFIXES:
+            raise Malformed(f"it is deeper than {DEEPEST} elements, or has more than {PREFIXES} prefixes")
 
 
-def canonical(element: etree._Element) -> bytes:
-    """Exclusive XML canonicalization 1.0, without what comes after it."""
-    found: bytes = etree.tostring(element, method="c14n", exclusive=True, with_comments=False, with_tail=False)
+def render_tree(element: etree._Element) -> bytes:
+    """With the namespaces around it, and without what comes after it."""
+    found: bytes = etree.tostring(element, with_tail=False)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from agent.contract.identity import FORM
 from enforcer.identity.saml import envelope, tree
 from enforcer.identity.saml.assertion import read
 from enforcer.identity.saml.envelope import Keys, open_response
+from enforcer.identity.saml.metadata import CERTIFICATES
 from enforcer.words.errors import AuthenticationError
 
 KEYS = Keys((idp.CERTIFICATE,), idp.WEIRS)
@@ -220,6 +222,7 @@ def xsw8() -> Any:
 
 
 WRAPPED = [xsw1, xsw2, xsw3, xsw4, xsw5, xsw6, xsw7, xsw8]
+STRAY = f"<ds:Signature xmlns:ds='{idp.DS}'/>"
 MORE = "more than one|where none belongs|something else"
 
 
@@ -255,9 +258,32 @@ def test_wrapping_gains_nothing_without_that(make: Callable[[], Any], monkeypatc
     idp.response(idp.sign(idp.assertion()) + idp.encrypt(EVIL)),
     idp.response(f"<p:Extensions>{EVIL}</p:Extensions>" + idp.sign(idp.assertion())),
     idp.response(idp.sign(idp.assertion(conditions=f"<a:Advice>{EVIL}</a:Advice>"))),
-    idp.response(idp.sign(idp.assertion()) + "<a:Advice/>")])
+    idp.response(idp.sign(idp.assertion()) + "<a:Advice/>"),
+    idp.response(idp.sign(idp.assertion()).replace("</a:Conditions>", f"{STRAY}</a:Conditions>")),
+    idp.response(f"<p:Extensions>{STRAY}</p:Extensions>" + idp.sign(idp.assertion())),
+    idp.response(idp.sign(idp.sign(idp.assertion()))),
+    idp.response("<p:Extensions>" + idp.sign(idp.assertion()) + "</p:Extensions>"),
+    idp.response("<p:Status/>" + idp.sign(idp.assertion())),
+    idp.response(f"<a:Issuer>{idp.ISSUER}</a:Issuer>" + idp.sign(idp.assertion()))])
 def test_one_assertion_in_its_place(text: str) -> None:
     refused(text, MORE)
+
+
+KEY_INFO = "<ds:KeyInfo>" + "<ds:KeyName>x</ds:KeyName>" * 6000 + "</ds:KeyInfo>"
+NAMESPACES = "".join(f' xmlns:n{number}="urn:{number}"' for number in range(6500))
+BODY = idp.response("").replace("<p:Status>", "<p:Extensions{}>{}</p:Extensions><p:Status>")
+
+
+@pytest.mark.parametrize("text", [
+    idp.response(idp.sign(idp.assertion(), extra=KEY_INFO)).replace(">ada<", ">root<"),
+    idp.response(idp.sign(idp.assertion()).replace("<ds:Signature ", f"<ds:Signature{NAMESPACES} ")),
+    BODY.format(NAMESPACES, "<n1:x/>" * 3000), BODY.format("", "<x>" * 40 + "<y/>" * 40_000 + "</x>" * 40),
+    BODY.format(' xmlns:n="relative"', "<n:x/>")], ids=["keys", "prefixes", "more prefixes", "elements", "relative"])
+def test_nobody_keeps_the_process_busy(text: str) -> None:
+    """Whoever has begun a login may post what they like: of a bounded time."""
+    keys, begun = Keys([idp.certificate(idp.STRANGE)] * CERTIFICATES, idp.WEIRS), time.process_time()
+    refused(text, "signature is wrong|holds no assertion|100 prefixes", keys)
+    assert time.process_time() - begun < 1.5
 
 
 # comments and whatever is not plain
