@@ -13,7 +13,7 @@ import saml_idp as idp
 from lxml import etree
 
 from agent.contract.identity import FORM
-from enforcer.identity.saml import envelope, tree
+from enforcer.identity.saml import envelope, signatures, tree
 from enforcer.identity.saml.assertion import read
 from enforcer.identity.saml.envelope import Keys, open_response
 from enforcer.identity.saml.metadata import CERTIFICATES
@@ -87,6 +87,21 @@ def test_a_key_that_comes_with_it_is_not_believed() -> None:
     refused(idp.response(idp.sign(idp.assertion(), key=idp.STRANGE, extra=extra)), "signature is wrong")
 
 
+def test_what_a_signature_says_of_keys_is_not_looked_at() -> None:
+    """Another key's value beside a right signature changes nothing."""
+    number = idp.STRANGE.public_key().public_numbers().n
+    value = idp.base64.b64encode(number.to_bytes(256)).decode()
+    extra = (f"<ds:KeyInfo><ds:KeyValue><ds:RSAKeyValue><ds:Modulus>{value}</ds:Modulus><ds:Exponent>AQAB</ds:Exponent>"
+             "</ds:RSAKeyValue></ds:KeyValue></ds:KeyInfo>")
+    assert opened(idp.response(idp.sign(idp.assertion(), extra=extra))) == "ada"
+
+
+def test_what_was_signed_is_the_element_that_was_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in (b'<x ID="_assertion"/>', idp.assertion(name="_other").encode()):
+        monkeypatch.setattr(signatures, "_verify", lambda element, certificate, now, other=other: other)
+        refused(SIGNED, "is of something else")
+
+
 def test_a_certificate_counts_in_its_time() -> None:
     late = Keys((idp.certificate(idp.KEY, idp.NOW - 20, idp.NOW - 10),), None)
     early = Keys((idp.certificate(idp.KEY, idp.NOW + 10, idp.NOW + 20),), None)
@@ -118,7 +133,6 @@ def test_signatures_of_another_form(changed: dict[str, Any], said: str) -> None:
 
 def test_each_weak_algorithm_would_pass_were_it_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the test above refuses is really signed."""
-    from enforcer.identity.saml import signatures
     monkeypatch.setattr(signatures, "METHODS", frozenset(signatures.SignatureMethod))
     monkeypatch.setattr(signatures, "DIGESTS", frozenset(signatures.DigestAlgorithm))
     for weak in (SHA1, {"digest": idp.DS + "sha1"}):
@@ -263,6 +277,7 @@ def test_wrapping_gains_nothing_without_that(make: Callable[[], Any], monkeypatc
     idp.response(f"<p:Extensions>{STRAY}</p:Extensions>" + idp.sign(idp.assertion())),
     idp.response(idp.sign(idp.sign(idp.assertion()))),
     idp.response("<p:Extensions>" + idp.sign(idp.assertion()) + "</p:Extensions>"),
+    idp.response("<p:Extensions><p:Response/></p:Extensions>" + idp.sign(idp.assertion())),
     idp.response("<p:Status/>" + idp.sign(idp.assertion())),
     idp.response(f"<a:Issuer>{idp.ISSUER}</a:Issuer>" + idp.sign(idp.assertion()))])
 def test_one_assertion_in_its_place(text: str) -> None:
@@ -274,15 +289,17 @@ NAMESPACES = "".join(f' xmlns:n{number}="urn:{number}"' for number in range(6500
 BODY = idp.response("").replace("<p:Status>", "<p:Extensions{}>{}</p:Extensions><p:Status>")
 
 
-@pytest.mark.parametrize("text", [
-    idp.response(idp.sign(idp.assertion(), extra=KEY_INFO)).replace(">ada<", ">root<"),
-    idp.response(idp.sign(idp.assertion()).replace("<ds:Signature ", f"<ds:Signature{NAMESPACES} ")),
-    BODY.format(NAMESPACES, "<n1:x/>" * 3000), BODY.format("", "<x>" * 40 + "<y/>" * 40_000 + "</x>" * 40),
-    BODY.format(' xmlns:n="relative"', "<n:x/>")], ids=["keys", "prefixes", "more prefixes", "elements", "relative"])
-def test_nobody_keeps_the_process_busy(text: str) -> None:
+@pytest.mark.parametrize(("text", "said"), [
+    (idp.response(idp.sign(idp.assertion(), extra=KEY_INFO)).replace(">ada<", ">root<"), "signature is wrong"),
+    (idp.response(idp.sign(idp.assertion()).replace("<ds:Signature ", f"<ds:Signature{NAMESPACES} ")), "100 prefixes"),
+    (BODY.format(NAMESPACES, "<n1:x/>" * 3000), "100 prefixes"),
+    (BODY.format("", "<x>" * 40 + "<y/>" * 40_000 + "</x>" * 40), "holds no assertion"),
+    (BODY.format(' xmlns:n="relative"', "<n:x/>"), "holds no assertion")],
+    ids=["keys", "prefixes", "more prefixes", "elements", "relative"])
+def test_nobody_keeps_the_process_busy(text: str, said: str) -> None:
     """Whoever has begun a login may post what they like: of a bounded time."""
     keys, begun = Keys([idp.certificate(idp.STRANGE)] * CERTIFICATES, idp.WEIRS), time.process_time()
-    refused(text, "signature is wrong|holds no assertion|100 prefixes", keys)
+    refused(text, said, keys)
     assert time.process_time() - begun < 1.5
 
 
@@ -305,8 +322,7 @@ def test_a_comment_in_a_signed_name_would_pass_the_signature() -> None:
     [name] = root.xpath("//a:NameID", namespaces=idp.NAMESPACES)
     assert name.text == "ad"
     [inner] = root.xpath("//a:Assertion", namespaces=idp.NAMESPACES)
-    from enforcer.identity.saml.signatures import verified
-    assert verified(inner, (idp.CERTIFICATE,), idp.NOW).find(".//a:NameID", idp.NAMESPACES).text == "ada"
+    assert signatures.verified(inner, (idp.CERTIFICATE,), idp.NOW).find(".//a:NameID", idp.NAMESPACES).text == "ada"
 
 
 def test_an_element_in_a_name_is_no_name() -> None:
@@ -378,6 +394,7 @@ def test_encrypted(changed: dict[str, Any]) -> None:
     (EVIL + idp.sign(idp.assertion()), {}, "is no XML"),
     (f"<a:Advice xmlns:a='{idp.NAMESPACES['a']}'>{idp.sign(idp.assertion())}</a:Advice>", {}, "not one assertion"),
     (idp.sign(idp.assertion(conditions=f"<a:Advice>{EVIL}</a:Advice>")), {}, "not one assertion"),
+    (idp.sign(idp.assertion()).replace("</a:Conditions>", f"{STRAY}</a:Conditions>"), {}, "where none belongs"),
     ("<!DOCTYPE r>" + idp.sign(idp.assertion()), {}, "DTD"), ("", {}, "is no XML")],
     ids=lambda one: str(one)[:40])
 def test_encrypted_otherwise(inner: str, changed: dict[str, Any], said: str) -> None:
