@@ -382,12 +382,12 @@ PROVIDER: Final = Section("provider", ProviderEntry, True, "An OpenID Connect pr
 ), attribute="providers")
 SAML: Final = Section("saml_provider", SamlEntry, True, "A SAML 2.0 identity provider: who may `weir login`, by a "
     "browser on this machine.", (
-    Field("name", kinds.PROVIDER_NAME, "Subjects of its are `NAME:` and their name there.", example="adfs"),
+    Field("name", kinds.PROVIDER_NAME, "Subjects of its are `NAME:` and their name there.", example="sso"),
     Field("issuer", kinds.ENTITY, "Its entity ID, as its metadata and its answers have it.",
           example="https://idp.lab.example/saml"),
     Field("entity_id", kinds.ENTITY, "Weir's own there: the audience of its answers.", example="urn:weir:lab"),
     Field("metadata", kinds.PATH, "File with its metadata, one EntityDescriptor; root's, and nobody else writes it.  A "
-          "reload reads it again.", None, "/etc/weir/adfs.xml"),
+          "reload reads it again.", None, "/etc/weir/sso.xml"),
     Field("metadata_url", kinds.HTTPS, "Instead of `metadata`: where it is, read again after an hour.", None,
           "https://idp.lab.example/metadata.xml", instead=True),
     Field("ca", kinds.PATH, "Roots for the certificate of `metadata_url`, PEM.  Default: the system's.", None,
