@@ -72,7 +72,7 @@ def _only_assertion(root: etree._Element) -> etree._Element | None:
     found = [*root.iter(ASSERTION), *root.iter(ENCRYPTED)]
     if len(found) > 1 or any(one.getparent() is not root for one in found) or len(list(root.iter(RESPONSE))) > 1:
         raise AuthenticationError("it holds more than one assertion, or one where none belongs")
-    _check_signatures(root, [root, *found])
+    _check_signatures(root, [root, *root.iter(ASSERTION)])
     return found[0] if found else None
 
 

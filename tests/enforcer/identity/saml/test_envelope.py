@@ -276,6 +276,7 @@ def test_wrapping_gains_nothing_without_that(make: Callable[[], Any], monkeypatc
     idp.response(idp.sign(idp.assertion()).replace("</a:Conditions>", f"{STRAY}</a:Conditions>")),
     idp.response(f"<p:Extensions>{STRAY}</p:Extensions>" + idp.sign(idp.assertion())),
     idp.response(idp.sign(idp.sign(idp.assertion()))),
+    idp.response(idp.encrypt(idp.sign(idp.assertion())).replace("</x:EncryptedData>", f"</x:EncryptedData>{STRAY}")),
     idp.response("<p:Extensions>" + idp.sign(idp.assertion()) + "</p:Extensions>"),
     idp.response("<p:Extensions><p:Response/></p:Extensions>" + idp.sign(idp.assertion())),
     idp.response("<p:Status/>" + idp.sign(idp.assertion())),
