@@ -19,10 +19,12 @@ from agent.channel import ChannelError
 from agent.config import DNS_PORT
 from agent.contract import control, messages
 from agent.contract.control import Answered, Failed, Message, Refused
+from agent.contract.locks import REASON
 from agent.control import OWN_ERROR, Deciding, IdentityRequest, Lately, Peer
 from agent.identity import groups_of, subject_of
 from agent.journal import backlog, plain
 from agent.launch import HOST, Ended, Launched
+from agent.locks import subjects_of
 from agent.networks import label, own_descriptor, why_no_more
 from agent.owners import Start
 from agent.sharing import Weakness
@@ -97,6 +99,9 @@ class Launches:
         if refusal:
             self._tell_refused(peer, caller, refusal, workload.name)
             return Failed(OWN_ERROR, refusal)
+        if locked := self._locked(workload.name, caller.name, (named or caller).name, login):
+            self._tell_refused(peer, caller, locked, workload.name)
+            return Failed(OWN_ERROR, locked)
         owner = agent.owners.draw()   # only here: whoever may start nothing uses up none, and has nothing written
         launch = msgspec.structs.replace(
             allowed, number=owner, owner=owner, cgroup=str(agent.kernel.slice / f"{allowed.workload}-{owner}"))
@@ -131,6 +136,13 @@ class Launches:
                 **({"login": login} if login else {}), **({"inside": "root"} if launch.root else {})}, launch.workload)
             agent.sharing.take(start, weak)
         return None
+
+    def _locked(self, workload: str, caller: str, user: str, login: str) -> str:
+        """Why nobody of these may start it, or ""."""
+        logins = self._agent.identities.logins
+        behind = logins.opened(login) if login else logins.of_workload(workload)
+        subjects = (*subjects_of(caller), *subjects_of(user, behind.subject if behind else ""))
+        return self._agent.locks.why(subjects, workload)
 
     def _for(self, start: Start) -> tuple[str, ...]:
         """For whom it speaks, where that is not the user."""
@@ -205,7 +217,7 @@ class Questions:
                    *agent.containers.hints(), *agent.units.hints(), *agent.identities.hints()),
             identity=agent.identities.process.view() if agent.identities.process else None,
             modes=config.egress_modes, dns=f"{config.dns.listen}:{DNS_PORT}", upstream=_server(config.dns.resolver),
-            lsm=agent.kernel.lsm)
+            lsm=agent.kernel.lsm, locks=tuple(agent.locks))
 
     async def _statistics(self) -> dict[str, int]:
         try:
@@ -225,6 +237,8 @@ class Questions:
     async def decide(self, request: Deciding, peer: Peer) -> Message:
         """By whom is the kernel's word, and recorded here: whoever has broken the enforcer cannot make it up."""
         by, groups = subject_of(peer.user), self._groups_of(peer)
+        if locked := self._locked(peer):
+            return Answered(locked)
         ticket, reason = request.ticket[:TICKET], request.reason[:messages.TEXT]
         glass = isinstance(request, control.BreakGlass)
         approve = glass or (isinstance(request, control.Decide) and request.approve)
@@ -249,6 +263,8 @@ class Questions:
         who = self._agent.identities.person(peer)
         if not 1 <= request.seconds <= ELEVATED:
             return control.Requested("", f"from a second to {ELEVATED // 3600} hours")
+        if locked := self._locked(peer):
+            return control.Requested("", locked)
         try:
             found = await self._agent.enforcer.channel.ask(
                 lambda number: messages.AskElevation(
@@ -260,6 +276,15 @@ class Questions:
             "ticket": found.ticket, "answer": "elevate", "by": who.subject, "target": request.target[:TICKET],
             "seconds": request.seconds, "reason": request.reason[:messages.TEXT], "error": found.error})
         return control.Requested(found.ticket, found.error)
+
+    def _locked(self, peer: Peer) -> str:
+        """Why this person may ask for nothing and answer nothing, or ""."""
+        who = self._agent.identities.person(peer)
+        locked = self._agent.locks.why(subjects_of(peer.user, who.subject))
+        if locked and self._lately.again((peer.uid, locked)):
+            self._agent.tell("control.refused", {
+                "pid": peer.pid, "uid": peer.uid, "asked": "approvals", "reason": locked})
+        return locked
 
     def _groups_of(self, peer: Peer) -> tuple[str, ...]:
         return groups_of(self._agent.config.groups, user=peer.user, unix=peer.unix_groups)
@@ -276,6 +301,29 @@ class Questions:
         except ChannelError as reason:
             return Refused(str(reason))
         return _fitting(control.OpenSessions, found.sessions)
+
+    async def kill(self, request: control.KillSession, peer: Peer) -> Message:
+        by, reason = subject_of(peer.user), request.reason
+        if len(reason) > REASON or not reason.isprintable():
+            return control.Killed(f"a reason is one line of at most {REASON} characters")
+        why = f"killed by {by}" + (f": {reason}" if reason else "")
+        try:
+            ended = await self._agent.enforcer.channel.ask(
+                lambda number: messages.EndSession(number, request.session[:TICKET], why), messages.SessionEnded)
+        except ChannelError as wrong:
+            return control.Killed(str(wrong))
+        view = ended.session
+        self._agent.tell("session.killed", {
+            "session": view.session if view else request.session[:TICKET], "by": by, "reason": reason,
+            "error": ended.error, **({"subject": view.subject, "target": view.target} if view else {}),
+        }, view.workload if view else "")
+        return control.Killed(ended.error, view)
+
+    async def lock(self, request: control.PutLock | control.LiftLock, peer: Peer) -> Message:
+        locks, by = self._agent.locks, subject_of(peer.user)
+        if isinstance(request, control.PutLock):
+            return await locks.lock(request, by)
+        return await locks.unlock(request, by)
 
     async def ledger(self) -> Message:
         return self._agent.ledger.view()

@@ -35,8 +35,9 @@ WATCHING: Final = 1.0                 # seconds between looks at what waits
 
 # Commands of the enforcer's side: module, and the name of its click group; read by people without root.
 _ELSEWHERE: Final = {
-    **dict.fromkeys(("sessions", "replay", "egress", "verify", "export", "search", "erase"),
+    **dict.fromkeys(("replay", "egress", "verify", "export", "search", "erase"),
                     "enforcer.recording.cli:group"),
+    "sessions": "agent.sessions_cli:sessions",
     "policy": "enforcer.policy.cli:policy",
     "ledger": "agent.ledger_cli:ledger",
     "ca": "agent.ca_cli:ca",
@@ -45,6 +46,8 @@ _ELSEWHERE: Final = {
     "login": "agent.login_cli:login",
     "logout": "agent.login_cli:logout",
     "whoami": "agent.login_cli:whoami",
+    "lock": "agent.lock_cli:lock",
+    "unlock": "agent.lock_cli:unlock",
 }
 
 

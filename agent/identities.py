@@ -22,6 +22,7 @@ from agent.contract.control import Answered, Message, Refused
 from agent.control import IdentityRequest, Lately, Peer
 from agent.identity import Principal, groups_of, local_principal
 from agent.identity_process import IdentityProcess, News
+from agent.locks import subjects_of
 from agent.logins import Login, Logins, Violation
 from agent.owners import Start
 from agent.secrets import PASSWORD_LIMIT, PEM_LIMIT, SecretError, read_secret
@@ -134,7 +135,19 @@ class Identities:
         if found is not None:
             self._verified(*found)
 
+    def end_locked(self) -> None:
+        """Logins of people who are locked out."""
+        for login in self.logins:
+            if login.uid >= 0 and (why := self._locked(login)):
+                self._end(login.session, why, forget=True)
+
+    def _locked(self, login: Login) -> str:
+        return self._agent.locks.why(subjects_of(login.user, login.subject))
+
     def _verified(self, before: Login, after: Login) -> None:
+        if after.uid >= 0 and (why := self._locked(after)):
+            self._end(after.session, why, forget=True)
+            return
         if not before.subject:
             self._tell("login.opened", after, groups=" ".join(after.groups), until=after.until)
             self._settle(after.session, "")
@@ -291,6 +304,8 @@ class Identities:
     def _why_not(self, peer: Peer, request: control.Login) -> str:
         if peer.uid == 0:
             return "root is nobody in particular: log in as yourself"
+        if locked := self._agent.locks.why(subjects_of(peer.user)):
+            return locked
         if (login := self.logins.of_uid(peer.uid)) is not None:
             return f"you are logged in as {login.subject}; weir logout comes first"
         if not 0 <= request.port < 1 << 16:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from agent.contract.control import ServiceView, Status, TargetView
 from agent.contract.documents import render_json
+from agent.contract.locks import Lock
 from agent.contract.messages import HoldView, SessionView
 from agent.selftest import Finding
 from agent.status import ENFORCING, said_of_mode
@@ -37,6 +38,9 @@ _UNSEEN: Final = re.compile(
 # Letters of Latin-1 and Latin Extended-A, but for those that look like others.
 _LATIN: Final = re.compile("[\u00c0-\u017f]")
 _ALIKE: Final = re.compile("[\u00d7\u00f7\u0131\u0138\u017f]")
+
+
+LOCKS: Final = 20                     # that a status shows
 
 
 def console() -> Console:
@@ -97,8 +101,16 @@ def render_status(status: Status) -> RenderableType:
             f"{safe(one.command)} as {one.user}{' (root inside)' if one.root else ''}, pid {one.pid}, {one.network} "
             f"network, since {ago(one.since)}", *(f"degraded: {safe(what)}" for what in one.degraded))))
         for one in status.workloads])
+    parts += _section("locked", [(f"{one.kind} {one.name}", said_of_lock(one)) for one in status.locks[:LOCKS]])
+    if len(status.locks) > LOCKS:
+        parts.append(Text(f"  and {len(status.locks) - LOCKS} more: weir lock"))
     parts += [Text(f"! {safe(hint)}", style="yellow") for hint in status.hints]
     return Group(*parts)
+
+
+def said_of_lock(lock: Lock) -> str:
+    ends = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(lock.until / 1e9)) if lock.until else "unlocked"
+    return safe(f"by {lock.by} {ago(lock.since)} ago, until {ends}" + (f": {lock.reason}" if lock.reason else ""))
 
 
 def _service(one: ServiceView) -> str:

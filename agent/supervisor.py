@@ -47,6 +47,7 @@ from agent.kernel import Kernel, Origin
 from agent.launch import HOST, Ended
 from agent.launching import LauncherDoor
 from agent.layout import Accounts, LayoutError, approval_key, find_accounts, forwarded_key, make_directories
+from agent.locks import Locks
 from agent.names import Askers, at_intervals, patterns
 from agent.networks import Networks
 from agent.owners import Owners, Start
@@ -136,6 +137,7 @@ class Agent:
         self.owners, self.hashes = Owners(config.run / "owners.json"), Hashes()
         self.sharing = Sharing(lambda: self.config, self.kernel.is_crew, self.owners, self.tell)
         await asyncio.to_thread(self.kernel.install)
+        self.locks = Locks(self)      # not before: where its file is broken, the block stands
         await asyncio.to_thread(self.kernel.remark, self.owners.marked())
         self._open_ring()
         self.watch = Watch(self)
@@ -196,17 +198,19 @@ class Agent:
             config.runtime.user, self.own / "enforcer", self.tell, self._service_changed,
             [one.fileno() for one in self.listeners], [one.fileno() for one in self.dns],
             {name: one.fileno() for name, one in self.local.items()},
-            lambda number: self._with_tickets(render_configure(
+            lambda number: self._with_own(render_configure(
                 number, self.config, self.places, self.trust, self._key, self._named)), answers.answer,
             lambda: self.networks)
         self.recorder.start()
         self.enforcer.start()
         self.identities.configured()
 
-    def _with_tickets(self, message: messages.Configure) -> messages.Configure:
-        """Of an enforcer that starts; a later one does not look at them."""
+    def _with_own(self, message: messages.Configure) -> messages.Configure:
+        """And what is in no file of the operator's: locks, and for an enforcer that starts what is kept for it; a later
+        one does not look at that."""
         kept = {} if self.enforcer.up else self.tickets.kept()
-        return msgspec.structs.replace(message, approval_key=self._approval_key, kept=kept)
+        return msgspec.structs.replace(
+            message, approval_key=self._approval_key, kept=kept, locks=self.locks.rendered())
 
     async def _end(self) -> None:
         """In order, as far as the start came; everything that was said lies in the recording at the end."""
@@ -371,6 +375,7 @@ class Agent:
             ("what came out of turn", self._tell_bounded),
             ("units", self.units.look),
             ("identities", self.identities.look),
+            ("locks", self.locks.look),
             ("names", self._sweep_names),
             ("the journal", self._watch_journal),
             ("the self-probe", self._probe_again),
@@ -645,7 +650,7 @@ class Agent:
         """The enforcer takes it as a whole or not at all; where none runs, its policies are checked as it would."""
         try:
             return await self.enforcer.configure(
-                lambda number: render_configure(number, config, places, trust, self._key))
+                lambda number: self._with_own(render_configure(number, config, places, trust, self._key)))
         except ChannelError:
             return "\n".join(map(str, await asyncio.to_thread(check_policies, config)))
 

@@ -100,6 +100,7 @@ class Enforcer:
             return str(error)
         except RecordingError as error:
             return f"{message.journal}:0:0: {error}"
+        self.edge.lock(message.locks)
         self.edge.configuration = Configuration(
             {target.name: target for target in message.targets}, {entry.name: entry for entry in message.egress}, gate,
             message.forwarded_key, message.max_sessions, message.durable, message.modes,

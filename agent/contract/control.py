@@ -14,6 +14,7 @@ import struct
 import msgspec
 
 from agent.contract.ledger import Alarm, Connect
+from agent.contract.locks import Lock
 from agent.contract.messages import HoldView, SessionView
 
 LIMIT = 4 << 20                       # bytes; execve(2) takes less than this of arguments and environment
@@ -119,6 +120,40 @@ class Requested(Message, frozen=True):
 
 class AskSessions(Message, frozen=True):
     """Members of the auditors' group and root.  Answered by OpenSessions."""
+
+
+class KillSession(Message, frozen=True):
+    """Root.  Answered by Killed."""
+
+    session: str                      # or flow; or the beginning of its name
+    reason: str = ""
+
+
+class Killed(Message, frozen=True):
+    error: str = ""
+    session: SessionView | None = None        # which it was
+
+
+class PutLock(Message, frozen=True):
+    """Root.  In place of what was locked by the same name.  Answered by LockDone."""
+
+    kind: str                         # agent.contract.locks.KINDS
+    name: str
+    reason: str = ""
+    seconds: int = 0                  # 0: until it is unlocked
+
+
+class LiftLock(Message, frozen=True):
+    """Root.  Answered by LockDone."""
+
+    kind: str
+    name: str
+
+
+class LockDone(Message, frozen=True):
+    error: str = ""
+    ended: int = 0                    # sessions and flows
+    notes: tuple[str, ...] = ()       # what else should be known
 
 
 class Stop(Message, frozen=True):
@@ -282,6 +317,7 @@ class Status(Message, frozen=True):
     upstream: str = ""                # the DNS server that it asks, "" where there is none
     identity: ServiceView | None = None       # None: there is no [[provider]]
     lsm: str = ""                     # BPF LSM: "on: ..." or "off: why"
+    locks: tuple[Lock, ...] = ()      # the oldest first
 
 
 class LedgerView(Message, frozen=True):
@@ -319,9 +355,10 @@ class OpenSessions(Message, frozen=True):
 
 
 Request = (Run | AskStatus | ListApprovals | Decide | BreakGlass | Revoke | Elevate | AskSessions | Stop | Release
-           | Reload | AskLedger | Acknowledge | Adopt | Abandon | Login | FinishLogin | AwaitLogin | Logout | AskWhoAmI)
+           | Reload | AskLedger | Acknowledge | Adopt | Abandon | KillSession | PutLock | LiftLock
+           | Login | FinishLogin | AwaitLogin | Logout | AskWhoAmI)
 Reply = (LoginBegun | LoginState | WhoAmI | Failed | Status | Approvals | Requested | OpenSessions | LedgerView
-         | Adopted | Answered | Refused)
+         | Killed | LockDone | Adopted | Answered | Refused)
 ToRunner = Started | Exited | Failed
 FromRunner = Signal | Resize
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 
 from agent.contract.credential import Credential
+from agent.contract.locks import LockSet
 from agent.contract.owner import Owner
 from agent.contract.target import Egress, Names, Target
 
@@ -58,6 +59,7 @@ class Configure(Message, frozen=True):
     ready: bool = True                # False: names are not resolved yet, connections wait
     approval_key: bytes = b""         # of the HMAC that approvals are bound by
     kept: dict[str, bytes] = {}       # of KeepTicket, of the enforcers before, by ticket; only the first one counts
+    locks: LockSet = LockSet()        # in force before the first connection is accepted
 
 
 class WhoisAnswer(Message, frozen=True):
@@ -148,9 +150,19 @@ class AskStatistics(Message, frozen=True):
 
 
 class EndSession(Message, frozen=True):
+    """End a session or a flow at once, with the protocol's own error.  Answered by SessionEnded."""
+
     number: int
-    session: str
+    session: str                      # or the beginning of its name
     reason: str
+
+
+class PutLocks(Message, frozen=True):
+    """From now on these are locked out: what is open of them ends at once, what arrives is refused.  Answered by
+    LocksTaken."""
+
+    number: int
+    locks: LockSet
 
 
 class EndLogin(Message, frozen=True):
@@ -330,6 +342,17 @@ class SessionsAnswer(Message, frozen=True):
     sessions: tuple[SessionView, ...]
 
 
+class SessionEnded(Message, frozen=True):
+    number: int
+    session: SessionView | None = None        # which it was
+    error: Text = ""
+
+
+class LocksTaken(Message, frozen=True):
+    number: int
+    ended: int                        # sessions and flows
+
+
 class StatisticsAnswer(Message, frozen=True):
     number: int
     values: Annotated[dict[Word, int], msgspec.Meta(max_length=MOST)]
@@ -347,12 +370,12 @@ class Pong(Message, frozen=True):
 FromAgent = (
     Configure | WhoisAnswer | CredentialAnswer | AskerAnswer | NameRecorded | TicketKept | ResolveName | ListHolds
     | DecideHold | RevokeHold | AskElevation
-    | ListSessions | AskStatistics | EndSession | EndLogin | OpenNetwork | CloseNetwork | Ping | Drain
+    | ListSessions | AskStatistics | EndSession | EndLogin | PutLocks | OpenNetwork | CloseNetwork | Ping | Drain
 )
 FromEnforcer = (
     Configured | Whois | WhoisLocal | AskCredential | WhoAsks | NameAsked | KeepTicket | NameResolved | HoldsAnswer
     | HoldDecided | ElevationAsked
-    | SessionsAnswer | StatisticsAnswer | Done | Pong
+    | SessionsAnswer | SessionEnded | LocksTaken | StatisticsAnswer | Done | Pong
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -263,6 +263,14 @@ class Holds:
         if asked is not None:
             self._end(asked, GIVE_UP, "", "its answer could not be recorded")
 
+    def lock_out(self, why: Callable[[tuple[str, ...], str, str], str]) -> None:
+        """Give up, whatever its state, what somebody who is locked out asked for or said yes to, and what it is about
+        where that is.  `why(subjects, workload, target)`: the reason, or ""."""
+        for asked in self._shelf:
+            subjects = (asked.view.subject, asked.behind, *(one.by for one in asked.assents))
+            if reason := why(subjects, asked.view.workload, asked.view.target):
+                self._end(asked, GIVE_UP, "", reason, "locked")
+
     def views(self) -> tuple[HoldView, ...]:
         """What waits, then what is in force; the oldest first.  A hold that is let through once is neither."""
         return self._shelf.views()

@@ -27,13 +27,13 @@ class Gate(Protocol):
         ...
 
 
-class NobodyGate:
-    """For whom nobody is behind: nothing is permitted, for this reason."""
+class RefusingGate:
+    """For whom nobody is behind, or who is locked out: nothing is permitted, for this reason."""
 
     version = 0
 
-    def __init__(self, reason: str) -> None:
-        self._denied = Decision(DENY, ("no-identity",), reason)
+    def __init__(self, rule: str, reason: str) -> None:
+        self._denied = Decision(DENY, (rule,), reason)
 
     def decide(
         self, principal: Principal, requests: tuple[Request, ...], labels: tuple[str, ...] = (),

@@ -268,9 +268,11 @@ class Channel(asyncio.Protocol):
 
     def _answer(
         self, message: messages.ListHolds | messages.ListSessions | messages.AskStatistics | messages.EndSession
-        | messages.EndLogin,
+        | messages.EndLogin | messages.PutLocks,
     ) -> messages.Message:
         edge = self.edge
+        if isinstance(message, messages.PutLocks):
+            return messages.LocksTaken(message.number, edge.lock(message.locks) if edge is not None else 0)
         if isinstance(message, messages.EndLogin):
             if edge is not None:
                 edge.end_login(message.login, message.reason)
@@ -284,11 +286,12 @@ class Channel(asyncio.Protocol):
             return _fitting(lambda some: messages.SessionsAnswer(message.number, some), views)
         if isinstance(message, messages.AskStatistics):
             return messages.StatisticsAnswer(message.number, edge.statistics() if edge else {})
-        one = edge.live.get(message.session) if edge else None
-        if one is None:
-            return messages.Done(message.number, f"no session {message.session} is open")
+        one = edge.find(message.session) if edge else "no session is open"
+        if isinstance(one, str):
+            return messages.SessionEnded(message.number, None, one)
+        view = one.view()
         one.end(message.reason)
-        return messages.Done(message.number)
+        return messages.SessionEnded(message.number, view)
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

@@ -3,18 +3,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 from typing import Protocol as Interface
 
 from agent.contract.credential import Credential
+from agent.contract.locks import LockedOut, LockSet
 from agent.contract.messages import AskElevation, SessionView
 from agent.contract.owner import Owner
 from agent.contract.target import ENFORCE, Egress, Target
 from enforcer.approval.holds import Holds
 from enforcer.core.bucket import Bucket
 from enforcer.core.context import Context
-from enforcer.core.gate import Gate, NobodyGate
+from enforcer.core.gate import Gate, RefusingGate
 from enforcer.edge import clock
 from enforcer.edge.cancel import Cancels
 from enforcer.edge.commit import GroupCommit
@@ -51,7 +53,7 @@ class Live(Interface):
     def name(self) -> str: ...
 
     @property
-    def login(self) -> str: ...
+    def owner(self) -> Owner: ...
 
     def end(self, reason: str, finish: bool = False) -> None: ...
 
@@ -82,6 +84,7 @@ class Loading(Interface):
 
 ARRIVING: Final = 4096                # connections that are not attributed yet: the turns of four (probes/bpf)
 LOGINS: Final = 4096                  # that have ended and are remembered: what arrives late is refused
+CANCELLING: Final = 32                # sessions that were ended whose operations are being cancelled at a time
 TOLD: Final = 20                      # refusals a second of whom nobody knows that are recorded one by one
 
 
@@ -124,6 +127,9 @@ class Edge:
     families: Families = field(default_factory=Families)
     told: Bucket = field(default_factory=lambda: Bucket(TOLD, TOLD))
     ended: dict[str, str] = field(default_factory=dict)     # login -> why it ended; the oldest goes
+    locks: int = 0                    # serial of the set that is in force
+    locked: LockedOut = field(default_factory=LockedOut)
+    cancelling: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CANCELLING))
     untold: int = 0                   # refusals of whom nobody knows, not recorded yet
 
     def count(self, name: str) -> None:
@@ -134,19 +140,60 @@ class Edge:
         self.idle.clear()
         if self.pressed:
             one.press(True)
-        if reason := self.ended.get(one.login):
-            self.loop.call_soon(one.end, reason, True)
 
     def end_login(self, login: str, reason: str) -> None:
-        """Whose was attributed before this was said may not be a session yet: it is ended as it becomes one."""
+        """What speaks for it ends once what runs has finished."""
         if not login:
             return                    # of local users, who have none
         self.ended[login] = reason
         while len(self.ended) > LOGINS:
             self.ended.pop(next(iter(self.ended)))
-        for one in tuple(self.live.values()):
-            if one.login == login:
-                one.end(reason, True)
+        self._end_of(lambda owner: reason if owner.login == login else "", finish=True)
+
+    def lock(self, locks: LockSet) -> int:
+        """These are locked out, and nothing else; how many sessions and flows end."""
+        if locks.serial < self.locks:
+            return 0
+        self.locks, self.locked = locks.serial, LockedOut(locks.locks)
+        count = self._end_of(self._why_locked, finish=False)
+        if self.holds is not None:
+            self.holds.lock_out(self.locked.why)
+        return count
+
+    def _end_of(self, why: Callable[[Owner], str], finish: bool) -> int:
+        """End whatever is open of whom `why` has a reason for.  Whose was attributed before that and is no session yet
+        meets `barred`: between that and its place among the live ones nothing is awaited."""
+        found = [(one, reason) for one in self.live.values() if (reason := why(one.owner))]
+        for one, reason in found:
+            try:
+                one.end(reason, finish)
+            except Exception as error:         # one's trouble does not spare the others
+                LOG.error("%s could not be ended in order: %s", one.name, type(error).__name__)
+                self.count("bugs")
+        return len(found)
+
+    def _why_locked(self, owner: Owner) -> str:
+        """Also by the local user that somebody else speaks through."""
+        return self.locked.why((owner.subject, f"local:{owner.user}"), owner.workload, owner.target)
+
+    def barred(self, owner: Owner) -> tuple[str, str]:
+        """Rule and reason by which nothing of this owner is let through, ("", "") where there are none."""
+        if owner.nobody:
+            return "no-identity", owner.nobody
+        if reason := self.ended.get(owner.login):
+            return "login-ended", reason
+        reason = self._why_locked(owner)
+        return ("locked", reason) if reason else ("", "")
+
+    def find(self, beginning: str) -> Live | str:
+        """What is open and whose name begins so, or why it is not one."""
+        found = self.live.get(beginning) or [one for name, one in self.live.items() if name.startswith(beginning)]
+        if not isinstance(found, list):
+            return found
+        if len(found) == 1 and beginning:
+            return found[0]
+        number = f"{len(found)} sessions and flows are" if found else "no session or flow is"
+        return f"{number} open whose name begins with {beginning!r}"
 
     def remove(self, one: Live) -> None:
         self.live.pop(one.name, None)
@@ -161,8 +208,6 @@ class Edge:
             return "the enforcer is stopping"
         if self.commit.failure:
             return f"nothing can be recorded: {self.commit.failure}"
-        if owner is not None and owner.login in self.ended:
-            return self.ended[owner.login]
         if self.arriving > ARRIVING:
             return "too many connections arrive at once"
         return self._no_place(owner, self.configuration.max_sessions) if owner is not None else ""
@@ -191,9 +236,10 @@ class Edge:
         configuration = self.configuration
         if configuration is None:
             raise RecordingError("not configured")
+        rule, reason = self.barred(owner)
         return Context(
             session=clock.session_name(), principal=Principal(owner.subject, owner.groups, owner), target=target,
-            gate=NobodyGate(owner.nobody) if owner.nobody else configuration.gate, now=clock.now,
+            gate=RefusingGate(rule, reason) if rule else configuration.gate, now=clock.now,
             monotonic=clock.monotonic, random=self.salts.take, forwarded_key=configuration.forwarded_key,
             durable=configuration.durable, shared=self._caches(target),
         )
@@ -254,6 +300,8 @@ class Edge:
             return "", "the enforcer is not configured yet"
         if message.target not in configuration.targets:
             return "", f"there is no target {message.target}"
+        if locked := self.locked.why((message.subject, f"local:{message.user}"), "", message.target):
+            return "", locked
         owner = Owner("", message.uid, message.user, message.subject, message.groups, None, "", 0, "", 0, "person")
         decision = configuration.gate.decide(
             Principal(message.subject, message.groups, owner), (Request("elevate", "Target", (message.target,)),))

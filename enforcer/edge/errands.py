@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from agent.contract.credential import Credential
+from enforcer.core.context import Context
 from enforcer.edge import clock, tls, upstream
 from enforcer.edge.cancel import Key
 from enforcer.edge.peer import Peer
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("weir.session")
 
 CANCEL: Final = 10.0                  # seconds that a real cancel may take
+AGAIN: Final = 0.5                    # seconds between two of one session that was ended
 _DISTRUST: Final = ("unknown ca", "bad certificate", "certificate unknown")     # alerts, RFC 8446 6.2
 
 
@@ -140,9 +142,9 @@ async def _cancel(session: Session, command: words.CancelRequest) -> None:
     owner = context.principal.owner
     found = edge.cancels.find(command.process, command.secret, owner, context.target.name)
     if isinstance(found, str):
-        session.record(Record(_intent(session, session.name, DENY, found), (), False))
+        session.record(Record(cancel_intent(context, session.name, DENY, found), (), False))
     else:
-        session.record(Record(_intent(session, found.session, PERMIT, ""), (), True))
+        session.record(Record(cancel_intent(context, found.session, PERMIT, ""), (), True))
         other = edge.live.get(found.session)
         if other is not None and other.view().state == "held" and edge.holds is not None:
             edge.holds.cancel_session(found.session, "cancelled by the client")
@@ -150,12 +152,28 @@ async def _cancel(session: Session, command: words.CancelRequest) -> None:
             await _send_cancel(session, found)
 
 
-def _intent(session: Session, of: str, decision: int, reason: str) -> Intent:
-    context = session.context
+def cancel_intent(context: Context, of: str, decision: int, reason: str, actor: str = "crew") -> Intent:
+    """`of`: the session whose operation it is about."""
     return Intent(
-        INTENT, context.now(), context.monotonic(), of, 0, "crew", "cancel", decision, b"", b"", b"", (), (), (),
+        INTENT, context.now(), context.monotonic(), of, 0, actor, "cancel", decision, b"", b"", b"", (), (), (),
         reason, "", False,
     )
+
+
+async def put_down(session: Session) -> None:
+    """Of a session that was ended: cancel what its server is at, again and again, for it may have got more than one
+    statement; until that side has closed.  The session's own end bounds it."""
+    server = session.peers[SERVER]
+    try:
+        while session.key is not None:
+            async with session.edge.cancelling:
+                await _send_cancel(session, session.key)
+            if server.transport is None:
+                break
+            await asyncio.sleep(AGAIN)
+    except RecordingError as error:
+        LOG.error("session %s: what runs of it is not cancelled: %s", session.name, error)
+    session.put_down()
 
 
 async def _send_cancel(session: Session, key: Key) -> None:

@@ -276,8 +276,8 @@ class Flow:
         self._end(reason, True)
 
     @property
-    def login(self) -> str:
-        return self._owner.login
+    def owner(self) -> Owner:
+        return self._owner
 
     def view(self) -> SessionView:
         process = self._owner.process

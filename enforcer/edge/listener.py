@@ -114,8 +114,8 @@ class Arrival(asyncio.Protocol):
         """Make it a session or a flow.  Gives why not, else ""."""
         if owner.target:
             return self._session(owner)
-        if owner.nobody:
-            return owner.nobody
+        if reason := self._edge.barred(owner)[1]:
+            return reason
         if self._edge.is_target(owner.destination, owner.port):
             return "a target has this address and port now: connect again"
         wrong, mode = self._why_no_flow(owner), self._edge.mode(owner.workload)

@@ -54,7 +54,7 @@ class Peer(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._events.gone(self.number, "")
-        return not self.secure        # a plain stream may still be written to
+        return not self.secure and not self.closing    # a plain stream may still be written to
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.transport is not None:
@@ -123,10 +123,20 @@ class Peer(asyncio.Protocol):
             self.closing = True
             self.transport.close()
 
+    def hush(self) -> None:
+        """Nothing more is written, and what was not is not; what comes is read, so that the other end can go on to its
+        own end, and counts for nothing."""
+        self.go_on_reading(self._paused)
+        self.told = self.closing = True
+        if self.transport is not None and self.transport.get_write_buffer_size():
+            self.transport.abort()    # whoever does not read cannot be waited for
+
     def abort(self) -> None:
         self.closing = True
         if self.transport is not None:
             self.transport.abort()
+            if self._paused & STARTING:        # TLS has the transport, and says nothing of an end in the handshake
+                self.transport = None
 
     def _readable(self) -> bool:
         return self.transport is not None and not self.closing and not self.transport.is_closing()

@@ -5,7 +5,8 @@ to events that arise on the way comes after.  Everything towards the server stan
 fulfilled (see commit.py): nothing overtakes.  What takes time is an errand (errands.py), a task that ends in `tell`.
 
 The end: both transports are lost.  Whoever loses one side, is refused or ended gets a while for last words; then
-`abort` closes what is left.
+`abort` closes what is left.  Of a session that is ended at once nothing that waits goes any more, and what its server
+may still be doing is cancelled until that side has closed (errands.put_down).
 """
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 from agent.contract.credential import Credential
 from agent.contract.messages import SessionView
+from agent.contract.owner import Owner
 from enforcer.core.context import Context
 from enforcer.edge import errands
 from enforcer.edge.cancel import Key
@@ -27,6 +29,7 @@ from enforcer.protocols import Protocol
 from enforcer.words import commands as words
 from enforcer.words import events
 from enforcer.words.commands import CLIENT, SERVER, CloseConnection, Command, Record, SendData
+from enforcer.words.decisions import PERMIT
 from enforcer.words.errors import LocalProtocolError, ProtocolError, RecordingError, RemoteProtocolError
 from enforcer.words.inputs import (
     ConnectionLost,
@@ -50,9 +53,10 @@ class Session:
     """`take` gives it the client's transport; everything else comes by events until both sides are lost."""
 
     __slots__ = (
-        "_accounted", "_deadline", "_ending", "_failed", "_finished", "_grace", "_key", "_later", "_later_bytes",
-        "_layer", "_need", "_need_synced", "_over", "_running", "_since", "_tasks", "_timers", "_work", "address",
-        "asked_by", "cancelling", "context", "credential", "database", "dialling", "edge", "name", "peers", "protocol",
+        "_accounted", "_deadline", "_ending", "_failed", "_finished", "_grace", "_later", "_later_bytes", "_layer",
+        "_need", "_need_synced", "_over", "_putting_down", "_running", "_shown", "_since", "_tasks", "_timers", "_work",
+        "address", "asked_by", "cancelling", "context", "credential", "database", "dialling", "edge", "key", "name",
+        "peers", "protocol",
     )
 
     def __init__(self, edge: Edge, context: Context, protocol: Protocol) -> None:
@@ -66,10 +70,11 @@ class Session:
         self._later: deque[tuple[int, int, Command]] = deque()
         self._later_bytes = self._need = self._need_synced = 0
         self._work: list[Command] = []
-        self._running = self._over = self._failed = self._finished = self._accounted = False
+        self._running = self._over = self._failed = self._finished = self._accounted = self._putting_down = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._key: tuple[int, bytes] | None = None
+        self.key: Key | None = None   # once login is complete,
+        self._shown = (0, b"")        # and the one that the client knows
         self._since = context.now()
         self._grace: asyncio.TimerHandle | None = None
         self._ending: asyncio.TimerHandle | None = None
@@ -88,8 +93,8 @@ class Session:
         client.open()
 
     @property
-    def login(self) -> str:
-        return self.context.principal.owner.login
+    def owner(self) -> Owner:
+        return self.context.principal.owner
 
     def view(self) -> SessionView:
         owner = self.context.principal.owner
@@ -134,15 +139,40 @@ class Session:
         (client.stop_reading if on else client.go_on_reading)(PRESSED)
 
     def end(self, reason: str, finish: bool = False) -> None:
-        """An operator, a drain or the agent's end: last words, then both sides are closed.  `finish`: once what runs
-        has finished, FINISH later at the latest."""
+        """An operator, a lock, a drain or the agent's end: last words, then both sides are closed.  `finish`: once what
+        runs has finished, FINISH later at the latest."""
         if finish:
             if self._ending is None and not self._finished:
                 self._ending = self.edge.loop.call_later(FINISH, self.end, reason)
                 self.tell(Ended(reason, True))
             return
+        if self._over:
+            return
+        self._drop_queue()
+        self._put_down()
         self.tell(Ended(reason))
+        self._over = True             # whatever an approver or a peer says now
+        if self.edge.holds is not None:
+            self.edge.holds.end_session(self.name, reason)
         self._close_soon(GRACE)
+
+    def _put_down(self) -> None:
+        """The server may be at something: before it is forgotten, it is asked to stop that."""
+        server = self.peers[SERVER]
+        if self.key is None or self._layer.state == "idle" or server.transport is None or server.closing:
+            return
+        try:
+            self.record(Record(errands.cancel_intent(self.context, self.name, PERMIT, "", "weir"), (), True))
+        except RecordingError as error:
+            LOG.error("session %s: what runs of it is not cancelled: %s", self.name, error)
+            return
+        self._putting_down = True
+        self._spawn(errands.put_down(self))
+
+    def put_down(self) -> None:
+        """Its server does nothing more for it."""
+        self._putting_down = False
+        self.settle()
 
     def recording_failed(self, reason: str) -> None:
         self._failed = True
@@ -299,7 +329,10 @@ class Session:
     def _close(self, command: CloseConnection) -> None:
         if command.peer == CLIENT and self.cancelling:
             return                    # a canceller waits for the close: it means that the cancel was delivered
-        self.peers[command.peer].close()
+        if command.peer == SERVER and self._putting_down:
+            self.peers[SERVER].hush()
+        else:
+            self.peers[command.peer].close()
         self.peers[1 - command.peer].go_on_reading(FULL)
         self._close_soon(LINGER)
         self.settle()
@@ -351,11 +384,10 @@ class Session:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        self._key = (command.process, command.secret)
-        self.edge.cancels.register(command.process, command.secret, Key(
-            self.name, self.context.principal.owner, self.context.target, self.credential, self.address,
-            command.real_process, command.real_secret,
-        ))
+        self.key = Key(self.name, self.owner, self.context.target, self.credential, self.address, command.real_process,
+                       command.real_secret)
+        self._shown = (command.process, command.secret)
+        self.edge.cancels.register(*self._shown, self.key)
 
     def _cancel(self, command: words.CancelRequest) -> None:
         self.cancelling = True
@@ -381,22 +413,24 @@ class Session:
         self._over = True
         self._drop_queue()
         self._cancel_tasks()
-        self.dialling = False
+        self.dialling = self._putting_down = False
         for peer in self.peers:
             peer.abort()
         self.settle()
 
     def settle(self) -> None:
         """Where both sides are gone and none is coming, the session is over."""
-        if self.dialling or self._finished or any(peer.transport is not None for peer in self.peers):
+        busy = self.dialling or self._putting_down
+        if busy or self._finished or any(peer.transport is not None for peer in self.peers):
             return
         self._finished = self._over = True
         for timer in (*self._timers.values(), self._deadline, self._grace, self._ending):
             if timer is not None:
                 timer.cancel()
         self._cancel_tasks()
-        if self._key is not None:
-            self.edge.cancels.forget(*self._key)
+        if self.key is not None:
+            self.edge.cancels.forget(*self._shown)
+            self.key = None
         if self.edge.holds is not None:
             self.edge.holds.end_session(self.name, "the session ended")
         self.credential = None
@@ -406,7 +440,7 @@ class Session:
     def _account(self) -> None:
         """Each connection that was attributed is in the recording once: as a session, or as what did not become one."""
         if not self._accounted:
-            owner = self.context.principal.owner
+            owner = self.owner
             what = "a cancel request" if self.cancelling else "it ended before it became a session"
             self.edge.refused(owner, f"{owner.destination} {owner.port}", what)
 

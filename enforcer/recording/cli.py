@@ -1,4 +1,4 @@
-"""Reading commands: `weir sessions`, `replay`, `search`, `export`, `verify`, `erase`.
+"""Reading commands: `weir sessions` (and `watch`), `replay`, `search`, `export`, `verify`, `erase`.
 
 They work on the recording's files, for members of the auditors' group, without root and without a running agent.
 Reading is recorded: a command that cannot leave its note (notes.py) shows nothing.  A copy elsewhere has no `reads`
@@ -24,9 +24,11 @@ from agent.contract.documents import render_json
 from agent.contract.names import covers
 from enforcer.recording import egress as places
 from enforcer.recording import erasing, export, notes, replay
-from enforcer.recording.read import FORBIDDEN, Reader, open_recording
+from enforcer.recording.following import follow
+from enforcer.recording.read import FORBIDDEN, Entry, Reader, open_recording
 from enforcer.recording.verify import read_key, verify
 from enforcer.recording.weir_verify import Unreadable, parse_expected, render_report, report_json, unfit
+from enforcer.words import events
 from enforcer.words.errors import RecordingError
 
 DEFAULT: Final = Path("/var/lib/weir/recording")
@@ -106,14 +108,20 @@ def group() -> None:
     """Reading the recording."""
 
 
-@group.command(epilog=_EXIT)
+@group.group(epilog=_EXIT, invoke_without_command=True)
 @_recording
 @_JSON
 @click.option("--last", default=50, show_default=True, help="How many, the newest; 0: all.")
-def sessions(directory: Path, as_json: bool, last: int) -> None:
+@click.pass_context
+def sessions(context: click.Context, directory: Path, as_json: bool, last: int) -> None:
     """Sessions that were recorded, the newest last.
 
     Operations are the crew's, without Weir's own."""
+    if context.invoked_subcommand is None:
+        _show_sessions(directory, as_json, last)
+
+
+def _show_sessions(directory: Path, as_json: bool, last: int) -> None:
     with reading(directory, "read", {"what": "sessions"}) as reader:
         found = reader.sessions()[-last:] if last > 0 else reader.sessions()
         if as_json:
@@ -124,6 +132,55 @@ def sessions(directory: Path, as_json: bool, last: int) -> None:
             return
         for line in replay.render_sessions(found):
             _console().print(line, soft_wrap=True)
+
+
+@sessions.command(epilog=_EXIT)
+@click.argument("session")
+@_recording
+@_JSON
+@click.option("--all", "everything", is_flag=True, help="As of `weir replay`.")
+def watch(session: str, directory: Path, as_json: bool, everything: bool) -> None:
+    """Show what a session does, as it happens.
+
+    As `weir replay` shows it, without what was before; until the session closes, or ^C.  With --json one line each.
+    SESSION may be the beginning of its name."""
+    new = False
+
+    def entries() -> Iterator[Entry]:
+        nonlocal new
+        for fresh, entry in _watched(directory, session):
+            new = fresh
+            yield entry
+
+    with suppress(KeyboardInterrupt):
+        if as_json:
+            for entry in entries():
+                if new:
+                    click.echo(msgspec.json.encode(replay.entry_json(entry)))
+            return
+        for _, text in replay.render_transcript(entries(), everything):
+            if new:
+                _console().print(text, soft_wrap=True)
+
+
+def _watched(directory: Path, session: str) -> Iterator[tuple[bool, Entry]]:
+    """What was before counts in what is said at the end; what comes from now on is new."""
+    last, closed = 0, False
+    with reading(directory, "read", {"what": "watch", "session": session}) as reader:
+        name = reader.find_session(session)
+        for entry in reader.entries(name):
+            last, closed = entry.seq, closed or entry.kind == events.SESSION_CLOSED
+            yield False, entry
+    if closed:
+        click.echo(f"{name} has closed; weir replay {name} shows it", err=True)
+        return
+    if not directory.is_dir():
+        raise click.ClickException(f"{directory}: nothing is added to a copy")
+    try:
+        for entry in follow(directory, name, last):
+            yield True, entry
+    except (RecordingError, sqlite3.Error, *_BROKEN) as reason:
+        raise click.ClickException(str(reason)) from reason
 
 
 @group.command("replay", epilog=_EXIT)

@@ -2,7 +2,7 @@
 
 A file in WAL mode is read through its -shm, which the auditors' group may read; a closed file is one plain file.
 """
-# ruff: noqa: S608 (the only names in the statements are of schema.SPOKEN)
+# ruff: noqa: S608 (the only names in the statements are of schema.SPOKEN; the rest are numbers)
 from __future__ import annotations
 
 import sqlite3
@@ -188,9 +188,9 @@ class Reader:
             return beginning if beginning in found else found.pop()
         raise RecordingError(f"{len(found) or 'no'} session{'s begin' if found else ' begins'} with {beginning!r}")
 
-    def entries(self, *sessions: str) -> Iterator[Entry]:
-        """Events of these sessions, or of all where none is named, in the order of the chain."""
-        statement = "SELECT seq, kind, body FROM event WHERE body IS NOT NULL"
+    def entries(self, *sessions: str, after: int = 0) -> Iterator[Entry]:
+        """Events of these sessions, or of all where none is named, in the order of the chain, after this one."""
+        statement = f"SELECT seq, kind, body FROM event WHERE body IS NOT NULL AND seq > {after:d}"
         if sessions:
             parts = " UNION ALL ".join(f"SELECT seq FROM {table} WHERE {_among(sessions)}" for table in _OF_A_SESSION)
             statement += f" AND seq IN ({parts})"

@@ -169,7 +169,8 @@ async def test_life(agent: Agent) -> None:
     answer = await agent.ask(messages.ListSessions(2))
     assert [(one.workload, one.state, one.target) for one in answer.sessions] == [("crew", "flow", "model")]
     assert (await agent.ask(messages.AskStatistics(3))).values["flows"] == 1
-    assert await agent.ask(messages.EndSession(4, answer.sessions[0].session, "enough")) == messages.Done(4)
+    assert await agent.ask(messages.EndSession(4, answer.sessions[0].session, "enough")) == messages.SessionEnded(
+        4, answer.sessions[0])
     with pytest.raises(ConnectionResetError):
         await reader.read()
     writer.close()

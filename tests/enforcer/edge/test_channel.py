@@ -111,7 +111,7 @@ async def test_configure_and_drain(agent: Agent) -> None:
     await agent.say(messages.DecideHold(8, "t", True, "local:root", ()))
     assert "not configured" in (await agent.hear()).error
     await agent.say(messages.EndSession(9, "S", "why"))
-    assert "no session S" in (await agent.hear()).error
+    assert "no session or flow" in (await agent.hear()).error
     await agent.say(messages.AskStatistics(10))
     assert (await agent.hear()).values["sessions"] == 0
     await agent.say(messages.Drain(11))

@@ -14,11 +14,14 @@ import uvloop
 
 from agent.contract import messages
 from agent.contract.owner import Owner
-from agent.contract.target import Egress
+from agent.contract.target import Egress, Target
 from enforcer.edge import edge as module
 from enforcer.edge.channel import Channel, open_channel
 from enforcer.edge.edge import Configuration, Edge
 from enforcer.words import events
+from enforcer.words.decisions import DENY
+
+TARGET = Target("orders", "postgresql", ("db.edge.example",), 5432, ("127.0.0.1",))
 
 
 @dataclass
@@ -28,6 +31,10 @@ class Live:
     name: str
     login: str
     ended: list[str] = field(default_factory=list)
+
+    @property
+    def owner(self) -> Owner:
+        return owner(self.login)
 
     def end(self, reason: str, finish: bool = False) -> None:
         assert finish, "what runs may finish"
@@ -54,15 +61,13 @@ async def test_only_what_speaks_for_it_ends() -> None:
     assert (ada.ended, eve.ended, local.ended) == (["logged out"], [], [])
 
 
-async def test_what_becomes_a_session_late_ends_too() -> None:
+async def test_what_becomes_a_session_late_is_refused() -> None:
     one = edge()
     one.end_login("s1.1", "logged out")
-    assert one.why_not(owner("s1.1")) == "logged out"
-    assert one.why_not(owner("s1.2")) == one.why_not(owner("")) == ""
-    late = Live("a", "s1.1")
-    one.add(late)  # type: ignore[arg-type]
-    await asyncio.sleep(0)
-    assert late.ended == ["logged out"]
+    assert one.barred(owner("s1.1")) == ("login-ended", "logged out")
+    assert one.barred(owner("s1.2")) == one.barred(owner("")) == ("", "")
+    denied = one.context(owner("s1.1"), TARGET).gate.decide(None, ())  # type: ignore[arg-type]
+    assert (denied.outcome, denied.reason) == (DENY, "logged out")
 
 
 async def test_the_local_users_have_no_login_that_could_end() -> None:
@@ -71,7 +76,7 @@ async def test_the_local_users_have_no_login_that_could_end() -> None:
     local = Live("a", "")
     one.add(local)  # type: ignore[arg-type]
     await asyncio.sleep(0)
-    assert (one.why_not(owner("")), local.ended) == ("", [])
+    assert (one.barred(owner("")), local.ended) == (("", ""), [])
 
 
 async def test_the_ended_are_remembered_in_bounds() -> None:
@@ -79,7 +84,7 @@ async def test_the_ended_are_remembered_in_bounds() -> None:
     for number in range(module.LOGINS + 10):
         one.end_login(f"s{number}.1", "x")
     assert len(one.ended) == module.LOGINS
-    assert one.why_not(owner(f"s{module.LOGINS + 9}.1")) == "x"
+    assert one.barred(owner(f"s{module.LOGINS + 9}.1"))[1] == "x"
 
 
 async def test_the_agent_says_so_over_the_channel() -> None:
