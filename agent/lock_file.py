@@ -23,22 +23,24 @@ _Locks = Annotated[tuple[Lock, ...], msgspec.Meta(max_length=MOST)]
 
 
 def read_locks(path: Path) -> tuple[Lock, ...]:
-    """None where there is no such file.  Raises LayoutError where there is, and it is not right."""
+    """None of them where there is no such file.  Raises LayoutError where there is, and it is not right."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return ()
     except OSError as reason:
         raise LayoutError(f"{path}: {reason.strerror}; {ADVICE}") from None
-    with open(fd, "rb") as file:
+    try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
             raise LayoutError(f"{path} is not a file that only root may write; {ADVICE}")
-        try:
+        with open(fd, "rb", closefd=False) as file:
             content = file.read(LIMIT + 1)
-            locks = msgspec.json.decode(content, type=_Locks)
-        except (OSError, ValueError) as reason:
-            raise LayoutError(f"{path} cannot be read: {reason}; {ADVICE}") from None
+        locks = msgspec.json.decode(content, type=_Locks)
+    except (OSError, ValueError) as reason:
+        raise LayoutError(f"{path} cannot be read: {reason}; {ADVICE}") from None
+    finally:
+        os.close(fd)
     if len(content) > LIMIT or len({(one.kind, one.name) for one in locks}) != len(locks):
         raise LayoutError(f"{path} is too long, or locks the same twice; {ADVICE}")
     return locks
