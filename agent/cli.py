@@ -46,8 +46,8 @@ _ELSEWHERE: Final = {
     "login": "agent.login_cli:login",
     "logout": "agent.login_cli:logout",
     "whoami": "agent.login_cli:whoami",
-    "lock": "agent.lock_cli:lock",
-    "unlock": "agent.lock_cli:unlock",
+    "lock": "agent.live_cli:lock",
+    "unlock": "agent.live_cli:unlock",
 }
 
 

@@ -29,7 +29,7 @@ def commands() -> set[tuple[str, ...]]:
         said = "\n".join(re.findall(r"`([^`\n]+)`", page.read_text()))
         for line in re.findall(r"(?:sudo )?\bweir ([a-z][a-z -]*)", said):
             words = tuple(word for word in line.split() if not word.startswith("-"))
-            found.add(words[:2] if words[0] in ("approvals", "egress", "policy") else words[:1])
+            found.add(words[:2] if words[0] in ("approvals", "egress", "policy", "sessions") else words[:1])
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from agent.actions import Launches, Questions
 from agent.channel import ChannelError
 from agent.contract import control, messages
+from agent.contract.locks import LockedOut
 from agent.control import Peer
 from agent.networks import MOST
 
@@ -30,7 +31,8 @@ class Silent:
 async def test_an_answer_that_reaches_nobody_is_told_and_recorded() -> None:
     told: list[tuple[str, dict[str, Any]]] = []
     agent: Any = SimpleNamespace(
-        enforcer=SimpleNamespace(channel=Silent()), config=SimpleNamespace(groups={}),
+        enforcer=SimpleNamespace(channel=Silent()), config=SimpleNamespace(groups={}), locks=LockedOut(),
+        identities=SimpleNamespace(person=lambda peer: SimpleNamespace(subject="")),
         tell=lambda name, detail: told.append((name, detail)))
     answer = await Questions(agent).decide(control.Decide("abcdefgh", True, "looks right"), Peer(1, 0, 0, ()))
     assert answer == control.Answered("the enforcer is not running")

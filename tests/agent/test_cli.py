@@ -42,7 +42,9 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("stop",), ("reload",), ("approvals",), ("approvals", "list"),
-                                       ("approvals", "approve", "x"), ("status", "--sessions")])
+                                       ("approvals", "approve", "x"), ("status", "--sessions"), ("lock",),
+                                       ("lock", "workload", "x"), ("unlock", "workload", "x"),
+                                       ("sessions", "kill", "x")])
 def test_no_agent(file: Path, arguments: tuple[str, ...]) -> None:
     done = weir("--config", str(file), *arguments)
     assert (done.returncode, done.stdout) == (3, "")
@@ -62,7 +64,9 @@ def test_run_without_an_agent(file: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [
-    ("nonsense",), ("status", "--nonsense"), ("run", "id"), ("run", "--workload", "x"), ("approvals", "deny", "x"),
+    ("nonsense",), ("status", "--nonsense"), ("lock", "group", "x"), ("lock", "subject"), ("lock", "--reason", "x"),
+    ("lock", "subject", "local:x", "--for", "1y"), ("unlock", "subject"), ("sessions", "kill"),
+    ("run", "id"), ("run", "--workload", "x"), ("approvals", "deny", "x"),
     ("approvals", "approve")])
 def test_usage(arguments: tuple[str, ...]) -> None:
     assert weir(*arguments).returncode == 2

@@ -134,6 +134,8 @@ ORDINARY, APPROVING = Peer(os.getpid(), 5000, 5000, ()), Peer(os.getpid(), 5001,
     (control.ListApprovals(), False, True), (control.BreakGlass("t", "fire"), True, True),
     (control.Revoke("t"), True, True), (control.Elevate("shop", 60), True, True),
     (control.Acknowledge(), False, False), (control.Reload(), False, False), (control.AskSessions(), False, False),
+    (control.KillSession("01"), False, False), (control.PutLock("workload", "crew"), False, False),
+    (control.LiftLock("workload", "crew"), False, False),
 ], ids=lambda value: type(value).__name__ if isinstance(value, control.Message) else "")
 async def test_who_may_ask_what(here: Here, request_: control.Request, ordinary: bool, approving: bool) -> None:
     for peer, may in ((ORDINARY, ordinary), (APPROVING, approving)):
@@ -146,6 +148,7 @@ async def test_who_may_ask_what(here: Here, request_: control.Request, ordinary:
 
 @pytest.mark.parametrize("message", [
     control.Elevate("shop", 60), control.BreakGlass("abcdefgh", "x"), control.Revoke("abcdefgh"),
+    control.KillSession("01"), control.PutLock("workload", "crew"), control.LiftLock("workload", "crew"),
     control.Decide("abcdefgh", True)], ids=lambda one: type(one).__name__)
 async def test_never_by_a_crew(here: Here, message: control.Message) -> None:
     here.crews.add(os.getpid())

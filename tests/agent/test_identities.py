@@ -20,6 +20,7 @@ from agent.channel import ChannelError
 from agent.config import Config, parse_config
 from agent.contract import control, messages
 from agent.contract import identity as told
+from agent.contract.locks import Lock, LockedOut
 from agent.control import Lately, Peer
 from agent.identities import Identities
 from agent.identity_process import IdentityChannel
@@ -120,7 +121,7 @@ async def here() -> AsyncIterator[Here]:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     told_: list[tuple[str, Any]] = []
-    agent = SimpleNamespace(config=config(), enforcer=Enforcer(), told=told_, news=lambda: None,
+    agent = SimpleNamespace(config=config(), enforcer=Enforcer(), told=told_, news=lambda: None, locks=LockedOut(),
                             tell=lambda name, detail, workload="": told_.append(
                                 (name, detail | {"workload": workload})))
     agent.identities = Identities(agent)  # type: ignore[arg-type]
@@ -419,3 +420,23 @@ def test_what_the_identity_process_is_told_of_files(tmp_path: Path) -> None:
     assert [one.name for one in told_.providers] == ["corp"]
     assert [(one.name, one.key, one.metadata) for one in told_.saml] == [("adfs", "KEY", b"<x/>")]
     assert said == [("login.refused", "lost")]
+
+
+@pytest.mark.parametrize("name", ["corp:ada", "local:5001"])
+async def test_who_is_locked_is_logged_out_and_cannot_log_in(here: Here, name: str) -> None:
+    session, eve = await here.opened(), await here.opened(EVE, "corp:eve")
+    here.agent.locks = LockedOut([Lock("subject", name, "leaked", "local:root", 1)])
+    why = f"subject {name} is locked: leaked"
+    here.identities.end_locked()
+    assert (await here.broken.asked()).session == session, "its tokens are forgotten"
+    assert [one.session for one in here.identities.logins] == [eve]
+    assert (here.events("login.ended")[-1]["reason"], here.events("login.ended")[-1]["login"]) == (why, session)
+    if name == "local:5001":          # by the local user nobody is even asked
+        begun = await here.identities.answer(control.Login("", 0), ADA)
+        assert begun == control.LoginBegun(why)
+        return
+    here.identities._lately = Lately()         # a second later
+    session = await here.login()
+    here.broken.say(told.Verified(session, "corp:ada", ("dba",), 1 << 33))
+    assert await here.identities.answer(control.AwaitLogin(session), ADA) == control.LoginState(error=why)
+    assert [one.session for one in here.identities.logins] == [eve]

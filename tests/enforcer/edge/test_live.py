@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 import uvloop
 
+from agent.contract import messages
 from agent.contract.locks import Lock, LockSet
 from agent.contract.target import Egress
+from enforcer.approval.holds import Holds
 from enforcer.edge import session as session_module
 from enforcer.edge.catalogue import Catalogues
+from enforcer.edge.edge import Configuration, Edge
 from enforcer.words import events
 from enforcer.words.decisions import HOLD, PERMIT, Decision, HoldTerms
 
@@ -276,6 +279,26 @@ def test_an_older_set_takes_no_newer_one_s_place(house: Any, cluster: Any) -> No
         assert house.edge.barred(house.asked.owner) == ("locked", "workload crew is locked: leaked")
 
     run(house, work)
+
+
+async def test_what_is_named_by_its_beginning() -> None:
+    edge: Any = Edge(asyncio.get_running_loop(), None)  # type: ignore[arg-type]
+    edge.live = {"01ABC": "one", "01ABD": "two", "02": "three", "02X": "four"}
+    assert (edge.find("01ABC"), edge.find("01ABD"), edge.find("02")) == ("one", "two", "three")
+    assert edge.find("01AB") == "2 sessions and flows are open whose name begins with '01AB'"
+    assert edge.find("03") == "no session or flow is open whose name begins with '03'"
+    edge.live = {"01ABC": "one"}
+    assert edge.find("01") == "one"
+    assert "1 sessions" in edge.find("")
+
+
+async def test_who_is_locked_is_not_elevated_however_late_the_question_comes() -> None:
+    edge: Any = Edge(asyncio.get_running_loop(), None)  # type: ignore[arg-type]
+    edge.configuration = Configuration({"orders": None}, {}, None, b"", 1, "none")  # type: ignore[arg-type,dict-item]
+    edge.holds = Holds(lambda: 1, lambda: 1, bytes, lambda session, event: None, lambda event: None)
+    edge.lock(LockSet(1, (lock("subject", "local:ada"),)))
+    asked = messages.AskElevation(1, "corp:ada", "ada", 5, (), "orders", 60)
+    assert edge.elevate(asked) == ("", "subject local:ada is locked: leaked")
 
 
 def test_a_flow_ends_and_none_is_opened(house: Any) -> None:
