@@ -57,7 +57,8 @@ class Enforcer:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.channel = Channel(self.configure, self.drain, self._resolve)
         self.edge = self.channel.edge = Edge(loop, self.channel)
-        self._dns = Service(self.channel, loop.time, self.edge.count, self.edge.families.give)
+        self._dns = Service(self.channel, loop.time, self.edge.count, self.edge.families.give,
+                            lambda workload: self.edge.locked.why(workload=workload))
         self._resolver = Server(self._dns)
         self._loop = loop
         self._listeners: tuple[int, ...] = ()

@@ -64,9 +64,11 @@ class Service:
     def __init__(
         self, asking: Asking, now: Callable[[], float], count: Callable[[str], None],
         given: Callable[[str, str, tuple[str, ...]], None] = lambda workload, name, addresses: None,
+        locked: Callable[[str], str] = lambda workload: "",
     ) -> None:
         """`now`: monotonic seconds; `count` is called with the name of a statistic; `given(workload, name, addresses)`
-        with what a workload gets whose egress is not enforced."""
+        with what a workload gets whose egress is not enforced; `locked`: why a workload is locked out, or ""."""
+        self._locked = locked
         self._asking, self._now, self._count, self._given = asking, now, count, given
         self.names: Names | None = None
         self._modes: dict[str, str] = {}
@@ -112,6 +114,8 @@ class Service:
         if not self._decisions.crew(workload).may_ask(self._now()):
             refused = await self._refuse(query, "too many questions of this workload", workload)
             return None if asker.stream else refused       # the stream ends: what it has sent besides is not read
+        if query.name not in self._hosts and (locked := self._locked(workload)):
+            return await self._refuse(query, locked, workload)     # a target says so itself, in its protocol's words
         verdict = self._decisions.decide(query)
         if isinstance(verdict, Unlisted) and workload in self._modes:
             verdict = self._decisions.lax(query)

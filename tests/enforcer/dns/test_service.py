@@ -139,7 +139,8 @@ def both() -> tuple[socket.socket, socket.socket]:
 class Place:
     def __init__(self) -> None:
         self.told, self.upstream, self.counted = Told(), Upstream(), list[str]()
-        self.service = Service(self.told, time.monotonic, self.counted.append)
+        self.locked = ""
+        self.service = Service(self.told, time.monotonic, self.counted.append, locked=lambda workload: self.locked)
         self.server = Server(self.service)
 
     async def open(self) -> None:
@@ -215,6 +216,22 @@ def test_the_rest_is_refused_at_once_and_goes_nowhere(name: str, kind: str) -> N
     [said] = place.told.said
     assert (said.verdict, said.rcode, said.workload) == ("refused", "REFUSED", "crew")
     assert said.reason
+
+
+def test_a_locked_workload_asks_for_targets_alone() -> None:
+    async def work(place: Place) -> None:
+        place.service.configure(Names(("127.0.0.1", place.upstream_port), PATTERNS), {"crew": "record"}, ("db.example",))
+        place.locked = "workload crew is locked: leaked"
+        for name in ("c2VjcmV0.evil.net", "x.cdn.example", "c2VjcmV0.db.example"):
+            assert code(await place.ask(name)) == "REFUSED"
+        assert (await place.ask("DB.example")).answer
+        place.locked = ""
+        assert code(await place.ask("gone.example")) == "NXDOMAIN"
+
+    place = run(work)
+    assert [one.reason for one in place.told.said if one.verdict == "refused"] == [
+        "workload crew is locked: leaked"] * 3
+    assert "evil.net" not in str([one.question for one in place.upstream.asked])
 
 
 def test_the_agent_knows_before_the_crew_does() -> None:
