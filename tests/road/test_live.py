@@ -36,7 +36,9 @@ def installed(the_lab: Lab) -> Iterator[Installed]:
 
 
 def locks(installed: Installed) -> list[dict[str, str]]:
-    return list(json.loads(installed.weir("lock", "--json").stdout))
+    """None where the agent does not run."""
+    done = installed.weir("lock", "--json")
+    return list(json.loads(done.stdout)) if done.returncode == 0 else []
 
 
 def psql(installed: Installed, *sql: str) -> subprocess.CompletedProcess[str]:

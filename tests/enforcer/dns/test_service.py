@@ -220,7 +220,8 @@ def test_the_rest_is_refused_at_once_and_goes_nowhere(name: str, kind: str) -> N
 
 def test_a_locked_workload_asks_for_targets_alone() -> None:
     async def work(place: Place) -> None:
-        place.service.configure(Names(("127.0.0.1", place.upstream_port), PATTERNS), {"crew": "record"}, ("db.example",))
+        names = Names(("127.0.0.1", place.upstream_port), PATTERNS)
+        place.service.configure(names, {"crew": "record"}, ("db.example",))
         place.locked = "workload crew is locked: leaked"
         for name in ("c2VjcmV0.evil.net", "x.cdn.example", "c2VjcmV0.db.example"):
             assert code(await place.ask(name)) == "REFUSED"
