@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("weir.session")
 
 CANCEL: Final = 10.0                  # seconds that a real cancel may take
-AGAIN: Final = 0.5                    # seconds between two of one session that was ended
+AGAIN: Final = (0.1, 0.4, 0.0)        # seconds after each of those of a session that was ended
 _DISTRUST: Final = ("unknown ca", "bad certificate", "certificate unknown")     # alerts, RFC 8446 6.2
 
 
@@ -161,16 +161,14 @@ def cancel_intent(context: Context, of: str, decision: int, reason: str, actor: 
 
 
 async def put_down(session: Session) -> None:
-    """Of a session that was ended: cancel what its server is at, again and again, for it may have got more than one
-    statement; until that side has closed.  The session's own end bounds it."""
-    server = session.peers[SERVER]
+    """Of a session that was ended: cancel what its server is at; again, for a cancel that comes between two statements
+    stops neither.  The first answer that the server cannot give, to a connection that was reset, is its last."""
     try:
-        while session.key is not None:
+        for pause in AGAIN:
             async with session.edge.cancelling:
-                await _send_cancel(session, session.key)
-            if server.transport is None:
-                break
-            await asyncio.sleep(AGAIN)
+                if session.key is not None:
+                    await _send_cancel(session, session.key)
+            await asyncio.sleep(pause)
     except RecordingError as error:
         LOG.error("session %s: what runs of it is not cancelled: %s", session.name, error)
     session.put_down()

@@ -4,7 +4,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
-from enforcer.edge import tls
+from enforcer.edge import tls, upstream
 
 HIGH: Final = 256 << 10               # bytes in a write buffer above which the other side is not read
 LOW: Final = 64 << 10
@@ -54,7 +54,7 @@ class Peer(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._events.gone(self.number, "")
-        return not self.secure and not self.closing    # a plain stream may still be written to
+        return not self.secure        # a plain stream may still be written to
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.transport is not None:
@@ -123,13 +123,11 @@ class Peer(asyncio.Protocol):
             self.closing = True
             self.transport.close()
 
-    def hush(self) -> None:
-        """Nothing more is written, and what was not is not; what comes is read, so that the other end can go on to its
-        own end, and counts for nothing."""
-        self.go_on_reading(self._paused)
+    def reset(self) -> None:
+        """Close with RST: what was not sent is not, and whatever the other end answers fails."""
         self.told = self.closing = True
-        if self.transport is not None and self.transport.get_write_buffer_size():
-            self.transport.abort()    # whoever does not read cannot be waited for
+        if self.transport is not None:
+            upstream.reset(self.transport)
 
     def abort(self) -> None:
         self.closing = True

@@ -6,7 +6,7 @@ fulfilled (see commit.py): nothing overtakes.  What takes time is an errand (err
 
 The end: both transports are lost.  Whoever loses one side, is refused or ended gets a while for last words; then
 `abort` closes what is left.  Of a session that is ended at once nothing that waits goes any more, and what its server
-may still be doing is cancelled until that side has closed (errands.put_down).
+is at is cancelled (errands.put_down).
 """
 from __future__ import annotations
 
@@ -157,7 +157,8 @@ class Session:
         self._close_soon(GRACE)
 
     def _put_down(self) -> None:
-        """The server may be at something: before it is forgotten, it is asked to stop that."""
+        """The server may be at something, and finishes what it has been sent, unless it is told to stop, and finds
+        nobody to answer."""
         server = self.peers[SERVER]
         if self.key is None or self._layer.state == "idle" or server.transport is None or server.closing:
             return
@@ -330,7 +331,7 @@ class Session:
         if command.peer == CLIENT and self.cancelling:
             return                    # a canceller waits for the close: it means that the cancel was delivered
         if command.peer == SERVER and self._putting_down:
-            self.peers[SERVER].hush()
+            self.peers[SERVER].reset()
         else:
             self.peers[command.peer].close()
         self.peers[1 - command.peer].go_on_reading(FULL)

@@ -60,7 +60,7 @@ def table(cluster: Any) -> Iterator[None]:
 
 async def opened(house: Any, cluster: Any, **more: Any) -> int:
     """Weir's own layer, towards the real server."""
-    port: int = await house.open(house.target(cluster.port, tls="disable", **more))
+    port: int = await house.open(house.target(cluster.port, **{"tls": "disable", **more}))
     house.edge.configuration = replace(house.edge.configuration, gate=HoldsDeletes())
     house.edge.catalogues = Catalogues(house.edge)
     house.asked.owner = house.owner(5432, "orders")
@@ -129,6 +129,26 @@ def test_what_runs_is_cancelled_and_not_done(house: Any, cluster: Any, sslmode: 
 def certificate(cluster: Any) -> dict[str, str]:
     return {"leaf_certificate": (cluster.directory / "server.pem").read_text(),
             "leaf_key": (cluster.directory / "server.key").read_text()}
+
+
+@pytest.mark.parametrize("tls", ["disable", "verify-ca"])
+def test_what_was_sent_ahead_is_not_done(house: Any, cluster: Any, tls: str) -> None:
+    """The server has them all, and would do one after the other."""
+    async def work() -> None:
+        port = await opened(house, cluster, tls=tls, tls_ca=cluster.authority.pem)
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        body = b"\0\3\0\0user\0u\0database\0postgres\0\0"
+        writer.write((len(body) + 4).to_bytes(4, "big") + body)
+        for text in (b"SELECT pg_sleep(20)\0", *[b"INSERT INTO live VALUES (7)\0"] * 300):
+            writer.write(b"Q" + (len(text) + 4).to_bytes(4, "big") + text)
+        await until(lambda: bool(house.edge.live) and house.edge.commit.flushed > 300)
+        await until(lambda: cluster.admin(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1")
+        await killed(house, cluster, None)
+        assert rows(cluster) == "0"
+        writer.close()
+
+    run(house, work)
 
 
 def test_in_a_transaction_nothing_stays(house: Any, cluster: Any) -> None:
