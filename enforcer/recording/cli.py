@@ -156,7 +156,7 @@ def watch(session: str, directory: Path, as_json: bool, everything: bool) -> Non
         if as_json:
             for entry in entries():
                 if new:
-                    click.echo(msgspec.json.encode(replay.entry_json(entry)))
+                    click.echo(render_json(replay.entry_json(entry)))
             return
         for _, text in replay.render_transcript(entries(), everything):
             if new:

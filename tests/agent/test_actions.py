@@ -52,7 +52,8 @@ async def test_answers_that_do_not_count_fill_no_recording() -> None:
 
     told: list[dict[str, Any]] = []
     agent: Any = SimpleNamespace(
-        enforcer=SimpleNamespace(channel=Denying()), config=SimpleNamespace(groups={}),
+        enforcer=SimpleNamespace(channel=Denying()), config=SimpleNamespace(groups={}), locks=LockedOut(),
+        identities=SimpleNamespace(person=lambda peer: SimpleNamespace(subject="")),
         tell=lambda name, detail: told.append(detail))
     questions, user = Questions(agent), Peer(1, 12345, 12345, ())
     for number in range(50):
