@@ -170,7 +170,7 @@ class Launches:
             number=0, owner=0, cgroup="", hidden=config.own_directories,
             withheld=agent.accounts.own_groups, trust=agent.trust,
             resolv=str(agent.resolv) if agent.resolv.exists() else "",
-            socket_directory=str(config.run / local.DIRECTORY), sockets=local.links(config.targets),
+            socket_directory=str(config.run / local.DIRECTORY), sockets=(*local.links(config.targets), local.REPORTING),
             real_sockets=local.real_sockets(config.targets))
 
     def ended(self, ended: Ended) -> None:

@@ -197,6 +197,7 @@ def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:
     else:
         rows = [
             ("who", f"{safe(hold.subject)} through {safe(hold.workload)} (pid {hold.pid}, {safe(hold.exe)})"),
+            *([("reported", f"{safe(hold.reported)} (says the process itself)")] if hold.reported else []),
             ("where", f"{safe(hold.target)}, database {safe(hold.database)}"),
             ("what", safe(hold.text, lines=True)),
             ("with", "\n".join(f"${at}: {safe(one)}" for at, one in enumerate(hold.parameters, 1)) or "no parameters"),
@@ -243,11 +244,15 @@ def _once(hold: HoldView) -> str:
 def render_sessions(sessions: Sequence[SessionView]) -> RenderableType:
     if not sessions:
         return Text("no session is open")
-    lines = [("SESSION", "WHO", "WORKLOAD", "PID", "DATABASE", "OPERATIONS", "STATE", "SINCE")]
+    lines: list[tuple[str, ...]] = [
+        ("SESSION", "WHO", "WORKLOAD", "PID", "DATABASE", "OPERATIONS", "STATE", "SINCE", "REPORTED")]
     lines += [
         (safe(one.session), safe(one.subject), safe(one.workload), str(one.pid),
-         f"{safe(one.target)}/{safe(one.database)}", str(one.operations), safe(one.state), ago(one.since))
+         f"{safe(one.target)}/{safe(one.database)}", str(one.operations), safe(one.state), ago(one.since),
+         safe(one.reported))
         for one in sessions]
+    if not any(one.reported for one in sessions):
+        lines = [line[:-1] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return Text("\n").join(
         Text("  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip(),

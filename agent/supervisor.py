@@ -157,7 +157,7 @@ class Agent:
         self.listeners = open_listeners(config.enforcer.port)
         self.dns = open_dns(config.dns.listen)
         await asyncio.to_thread(self.kernel.know_doors, [one.fileno() for one in (*self.listeners, *self.dns)])
-        self.local = local.open_local(config.run / local.DIRECTORY, config.targets)
+        self.local = local.open_local(config.run / local.DIRECTORY, config.targets, (messages.REPORTS,))
         self.networks = Networks(
             self.kernel, config.enforcer.port, config.dns.listen, lambda network: self.enforcer.give(network),
             lambda netns: self.enforcer.withdraw(netns))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent.config import Config
 from agent.contract.messages import (
+    REPORTS,
     AskCredential,
     AskerAnswer,
     CredentialAnswer,
@@ -27,6 +28,7 @@ from agent.credentials import Credentials
 from agent.facts import Hashes, read_process
 from agent.identity import Principal
 from agent.kernel import Kernel, Origin
+from agent.local import REPORTING
 from agent.names import Askers
 from agent.owners import Owners, Start
 from agent.resolve import Place, Places
@@ -116,8 +118,8 @@ class Answers:
 
     async def _whois_local(self, question: WhoisLocal) -> Owner | str:
         """Or why it cannot be told.  The pid may be another process' by now: the enforcer looks at that afterwards."""
-        target = next((one for one in self._config().targets if one.name == question.target and one.sockets), None)
-        if target is None:
+        dialled = self._dialled(question.target)
+        if dialled is None:
             return f"target {question.target} has no socket that crews may dial"
         found = await asyncio.to_thread(self._kernel.task, question.pid)
         start = self._owners.whose(*found) if found else None
@@ -126,8 +128,14 @@ class Answers:
         if question.uid != start.uid:
             return f"it was connected by uid {question.uid}, which workload {start.workload} does not run as"
         process = await read_process(question.pid, time.monotonic_ns(), self._hashes)
-        return self._said(start, 0, process, target.sockets[0], target.port, "mark" if found[0] else "cgroup",
-                          Place(target=target.name), local=True)
+        return self._said(start, 0, process, *dialled[:2], "mark" if found[0] else "cgroup", dialled[2], local=True)
+
+    def _dialled(self, name: str) -> tuple[str, int, Place] | None:
+        """Path, port and place of a Unix socket of Weir's, by whose it is."""
+        if name == REPORTS:
+            return REPORTING[0], 0, Place()
+        target = next((one for one in self._config().targets if one.name == name and one.sockets), None)
+        return (target.sockets[0], target.port, Place(target=target.name)) if target else None
 
     def _said(
         self, start: Start, cookie: int, process: Process | None, destination: str, port: int, attribution: str,

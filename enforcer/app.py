@@ -21,7 +21,7 @@ from typing import Any, Final
 import uvloop
 
 from agent.contract.logs import log_to_stderr
-from agent.contract.messages import Configure
+from agent.contract.messages import REPORTS, Configure
 from agent.contract.target import MODES
 from enforcer import protocols
 from enforcer.approval.holds import Holds
@@ -37,6 +37,7 @@ from enforcer.edge.flows import Flow
 from enforcer.edge.keeping import Keeper
 from enforcer.edge.listener import listen, listen_local
 from enforcer.edge.plans import Plans
+from enforcer.edge.reporters import Reporters
 from enforcer.networks import Networks
 from enforcer.policy import masks
 from enforcer.policy.cedar import load_policies
@@ -57,6 +58,7 @@ class Enforcer:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.channel = Channel(self.configure, self.drain, self._resolve)
         self.edge = self.channel.edge = Edge(loop, self.channel)
+        self._reporters = self.edge.reports = Reporters(self.edge)
         self._dns = Service(self.channel, loop.time, self.edge.count, self.edge.families.give,
                             lambda workload: self.edge.locked.why(workload=workload))
         self._resolver = Server(self._dns)
@@ -115,6 +117,8 @@ class Enforcer:
         LOG.info("configured: %d targets, %d egress entries", len(message.targets), len(message.egress))
         if message.ready and self._listeners:
             listeners, self._listeners = self._listeners, ()
+            if (reports := self._local.pop(REPORTS, -1)) >= 0:
+                self._reporters.listen(reports)
             self._servers = [*await listen(self.edge, listeners), *await listen_local(self.edge, self._local)]
             await self._networks.ready()
         gc.freeze()                   # what is loaded stays: the collector need not walk it again and again
@@ -170,6 +174,7 @@ class Enforcer:
         self.edge.draining = True
         self._listeners = ()
         self._resolver.close()
+        self._reporters.end()
         self._networks.end()
         for server in self._servers:
             server.close()

@@ -25,6 +25,7 @@ TEXT = 1024                           # characters
 MOST = 1024                           # words, as the groups of one principal
 KEPT = 16 << 10                       # bytes of a ticket that is kept
 TICKETS = 200                         # of them at a time
+REPORTS = "@reports"                  # in place of a target's name: the Unix socket at which crews report
 Word = Annotated[str, msgspec.Meta(max_length=256)]     # a configured name, an address, a code
 Text = Annotated[str, msgspec.Meta(max_length=TEXT)]
 Login = Annotated[str, msgspec.Meta(max_length=10_000)] # what PostgreSQL's startup packet may hold
@@ -225,7 +226,7 @@ class WhoisLocal(Message, frozen=True):
     there when it comes: SO_PEERPIDFD of the accepted socket tells."""
 
     number: int
-    target: Word                      # whose listener accepted it
+    target: Word                      # whose listener accepted it; or REPORTS
     pid: int                          # SO_PEERCRED: as the kernel noted them at connect(2)
     uid: int
 
@@ -307,6 +308,7 @@ class HoldView(msgspec.Struct, frozen=True):
     reason: str = ""                  # the asker's, of an elevation
     plan: str = ""                    # how the target would do it, or why that is not shown
     rows: int = -1                    # that it expects to touch; -1: not known
+    reported: str = ""                # the tool call that its process says it is, or may be; "": it says nothing
 
 
 class HoldsAnswer(Message, frozen=True):
@@ -335,6 +337,7 @@ class SessionView(msgspec.Struct, frozen=True):
     database: str
     operations: int
     state: str                        # "login" | "idle" | "active" | "held" | "flow"
+    reported: str = ""                # the tool call that its process says is active, or each of several
 
 
 class SessionsAnswer(Message, frozen=True):

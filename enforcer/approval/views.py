@@ -11,8 +11,10 @@ from enforcer.approval.asked import ELEVATION, TICKET, Asked
 from enforcer.core.context import Context
 from enforcer.words.commands import Hold
 from enforcer.words.decisions import HoldTerms
+from enforcer.words.reported import say
 
 TEXT: Final = 4000                    # characters of the statement that an approver is shown
+REPORTED: Final = 1000                # of what its process reports
 VALUE: Final = 500                    # of one parameter,
 VALUES: Final = 4000                  # and of all of them,
 COUNT: Final = 100                    # of which so many are shown: an empty one takes room as well
@@ -32,6 +34,7 @@ def view_operation(
         database=command.database, action=cut(command.action, TEXT), text=cut(command.text, TEXT),
         parameters=_values(command.parameters), rules=command.rules,
         session=context.session, form=form, reuse=reuse, plan=_plan(command, form),
+        reported=say(context.reported(), REPORTED),
         **_asked_of(command.terms, now))  # type: ignore[arg-type]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from agent.contract.target import Target
 from enforcer.core.gate import Gate
 from enforcer.words.operations import Principal
+from enforcer.words.reported import Calls, nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +22,4 @@ class Context:
     forwarded_key: bytes              # key of the `forwarded` digests
     durable: str = "writes"           # which operations wait for fdatasync: "writes" | "all" | "none"
     shared: dict[object, object] | None = None   # caches that outlive a session, one a target, bounded by its users
+    reported: Callable[[], Calls] = nothing      # the tool calls that the process itself says are active now

@@ -1,12 +1,14 @@
 """The gate: every operation of every protocol is decided here."""
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final, Protocol, TypeVar
 
 from enforcer.policy.cedar import PolicySet
 from enforcer.policy.evaluation import Ruling, combine, may_unmask, rule
 from enforcer.words.decisions import DENY, Decision
 from enforcer.words.operations import Principal, Request
+from enforcer.words.reported import Calls
 
 
 class Gate(Protocol):
@@ -43,8 +45,10 @@ class RefusingGate:
 
 
 CACHE: Final = 20_000                 # rulings kept
+_Entry = TypeVar("_Entry")
+_Found = TypeVar("_Found")
 
-_Key = tuple[str, tuple[str, ...], str, str, bool]     # the last: elevated
+_Key = tuple[str, tuple[str, ...], str, str, bool, Calls]     # the last two: elevated, reported
 
 
 class CedarGate:
@@ -79,15 +83,21 @@ class CedarGate:
         self._rulings.clear()
         self._labels.clear()
 
+    @property
+    def reads_reports(self) -> bool:
+        """Whether any policy looks at what is reported: else decisions do not depend on it."""
+        return self._policies.reads_reports
+
     def decide(
         self, principal: Principal, requests: tuple[Request, ...], labels: tuple[str, ...] = (),
-        approved: bool = False,
+        approved: bool = False, reported: Calls = (),
     ) -> Decision:
         if not requests:
             return Decision(DENY, ("nothing-asked",), "nothing is asked that policy could permit")
         process = principal.owner.process
         elevated = (principal.subject, *requests[0].path[:1]) in self._elevated
-        key = (principal.subject, principal.groups, principal.workload, process.exe if process else "", elevated)
+        key = (principal.subject, principal.groups, principal.workload, process.exe if process else "", elevated,
+               reported if self._policies.reads_reports else ())
         rulings = tuple(self._rule(key, principal, request, approved) for request in requests)
         return combine(requests, rulings, {label: self._seen(key, principal, label) for label in labels})
 
@@ -95,17 +105,48 @@ class CedarGate:
         entry = (key, request, approved)
         found = self._rulings.get(entry)
         if found is None:
-            if len(self._rulings) >= CACHE:
-                self._rulings.clear()
-            found = self._rulings[entry] = rule(
-                self._policies, principal, request, approved, key[-1])
+            found = rule(self._policies, principal, request, approved, key[-2], key[-1])
+            _keep(self._rulings, entry, found, key)
         return found
 
     def _seen(self, key: _Key, principal: Principal, label: str) -> bool:
         entry = (key, label)
         found = self._labels.get(entry)
         if found is None:
-            if len(self._labels) >= CACHE:
-                self._labels.clear()
-            found = self._labels[entry] = may_unmask(self._policies, principal, label, key[-1])
+            found = may_unmask(self._policies, principal, label, key[-2], key[-1])
+            _keep(self._labels, entry, found, key)
         return found
+
+
+def _keep(kept: dict[_Entry, _Found], entry: _Entry, found: _Found, key: _Key) -> None:
+    """Not where several calls may be meant: their texts are long, and the same ones seldom come together again."""
+    if len(key[-1]) <= 1:
+        if len(kept) >= CACHE:
+            kept.clear()
+        kept[entry] = found
+
+
+class ReportingGate:
+    """A gate for one session: policy sees what its process reports, and `version` changes with that too, where any
+    policy looks at it."""
+
+    def __init__(self, gate: CedarGate, reported: Callable[[], Calls]) -> None:
+        self._gate, self._reported = gate, reported
+        self._calls: Calls = ()
+        self._base, self._version = gate.version, 1
+
+    @property
+    def version(self) -> int:
+        gate = self._gate
+        calls = self._reported() if gate.reads_reports else ()
+        if calls != self._calls or gate.version != self._base:
+            self._calls, self._base = calls, gate.version
+            self._version += 1
+        return self._version
+
+    def decide(
+        self, principal: Principal, requests: tuple[Request, ...], labels: tuple[str, ...] = (),
+        approved: bool = False,
+    ) -> Decision:
+        reported = self._reported() if self._gate.reads_reports else ()
+        return self._gate.decide(principal, requests, labels, approved, reported)

@@ -16,7 +16,7 @@ from agent.contract.target import ENFORCE, Egress, Target
 from enforcer.approval.holds import Holds
 from enforcer.core.bucket import Bucket
 from enforcer.core.context import Context
-from enforcer.core.gate import Gate, RefusingGate
+from enforcer.core.gate import CedarGate, Gate, RefusingGate, ReportingGate
 from enforcer.edge import clock
 from enforcer.edge.cancel import Cancels
 from enforcer.edge.commit import GroupCommit
@@ -30,6 +30,7 @@ from enforcer.words.decisions import DENY
 from enforcer.words.errors import RecordingError
 from enforcer.words.inputs import HoldAnswered
 from enforcer.words.operations import Principal, Request
+from enforcer.words.reported import Calls, nothing
 
 LOG = logging.getLogger("weir.edge")
 
@@ -82,6 +83,12 @@ class Loading(Interface):
     def lost_labels(self) -> int: ...
 
 
+class Reporting(Interface):
+    """edge.reporters.Reporters, likewise."""
+
+    def of(self, owner: Owner) -> Callable[[], Calls]: ...
+
+
 ARRIVING: Final = 4096                # connections that are not attributed yet: the turns of four (probes/bpf)
 LOGINS: Final = 4096                  # that have ended and are remembered: what arrives late is refused
 CANCELLING: Final = 32                # sessions that were ended whose operations are being cancelled at a time
@@ -116,6 +123,8 @@ class Edge:
     keeper: Keeper | None = None
     catalogues: Loading | None = None
     plans: Planning | None = None
+    reports: Reporting | None = None
+    passes: int = 0                   # how often a session was told something: what was looked at before may be old
     live: dict[str, Live] = field(default_factory=dict)
     arriving: int = 0                 # accepted, not yet attributed
     draining: bool = False
@@ -237,11 +246,15 @@ class Edge:
         if configuration is None:
             raise RecordingError("not configured")
         rule, reason = self.barred(owner)
+        gate: Gate = RefusingGate(rule, reason) if rule else configuration.gate
+        reported = self.reports.of(owner) if self.reports is not None else nothing
+        if reported is not nothing and isinstance(gate, CedarGate):
+            gate = ReportingGate(gate, reported)
         return Context(
             session=clock.session_name(), principal=Principal(owner.subject, owner.groups, owner), target=target,
-            gate=RefusingGate(rule, reason) if rule else configuration.gate, now=clock.now,
-            monotonic=clock.monotonic, random=self.salts.take, forwarded_key=configuration.forwarded_key,
-            durable=configuration.durable, shared=self._caches(target),
+            gate=gate, now=clock.now, monotonic=clock.monotonic, random=self.salts.take,
+            forwarded_key=configuration.forwarded_key, durable=configuration.durable,
+            shared=self._caches(target), reported=reported,
         )
 
     def _caches(self, target: Target) -> dict[object, object]:

@@ -39,6 +39,7 @@ from enforcer.words.inputs import (
     RecordingFailed,
     TimerFired,
 )
+from enforcer.words.reported import say
 
 LOG = logging.getLogger("weir.session")
 
@@ -46,6 +47,7 @@ LOGIN: Final = 30.0                   # seconds from accept to the end of login
 GRACE: Final = 5.0                    # seconds that last words may take
 FINISH: Final = 600.0                 # seconds that what runs may go on where the session ends after it
 LINGER: Final = 30.0                  # seconds that one side may outlive the other
+REPORTED: Final = 200                 # characters of what a process reports that are shown of a session
 QUEUE: Final = 256 << 10              # bytes towards the server that may wait for the journal
 
 
@@ -101,6 +103,7 @@ class Session:
         return SessionView(
             self.name, self._since, owner.subject, owner.workload, owner.process.pid if owner.process else 0,
             self.context.target.name, self.database, self._layer.operations, self._layer.state,
+            say(self.context.reported(), REPORTED),
         )
 
     # What happens to it
@@ -108,6 +111,7 @@ class Session:
     def received(self, peer: int, data: bytes) -> None:
         if self._over:
             return
+        self.edge.passes += 1
         try:
             commands = self._layer.receive(peer, data)
         except Exception as error:
@@ -214,6 +218,7 @@ class Session:
     # Running the layer
 
     def _step(self, ask: Callable[[], list[Command]]) -> None:
+        self.edge.passes += 1
         try:
             commands = ask()
         except Exception as error:

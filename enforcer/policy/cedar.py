@@ -22,7 +22,8 @@ BASE: Final = "base.cedar"
 SCHEMA: Final = "weir.cedarschema"
 FILE_LIMIT: Final = 1 << 20           # characters of one file
 POLICIES_LIMIT: Final = 10_000
-_APPROVED: Final = {".": {"left": {"Var": "context"}, "attr": "approved"}}
+_CONTEXT: Final = {"Var": "context"}
+_APPROVED: Final = {".": {"left": _CONTEXT, "attr": "approved"}}
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,99}\Z")
 
 
@@ -34,6 +35,7 @@ class Policy:
     file: str
     line: int
     text: str
+    reads_reports: bool = False       # it looks at context.reported
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class PolicySet:
     policies: dict[str, Policy]
     parsed: cedarpy.PolicySet
     schema: cedarpy.Schema = field(repr=False)
+    reads_reports: bool = False       # any of them looks at context.reported
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def load_policies(files: dict[str, str]) -> PolicySet:
     whole = "\n".join(piece.text for piece in pieces)
     schema = cedarpy.Schema.from_str(schema_text)
     _check_schema(pieces, whole, schema)
-    return PolicySet(policies, cedarpy.PolicySet.from_str(whole), schema)
+    return PolicySet(
+        policies, cedarpy.PolicySet.from_str(whole), schema, any(one.reads_reports for one in policies.values()))
 
 
 def _shipped(name: str) -> str:
@@ -129,7 +133,19 @@ def _policy(piece: _Piece, parsed: dict[str, Any]) -> Policy:
         conditions = parsed["conditions"]
         if parsed["effect"] != "forbid" or {"kind": "unless", "body": _APPROVED} not in conditions:
             raise wrong("@hold stands on a policy of the form: forbid (...) unless { context.approved };")
-    return Policy(name, parsed["effect"], hold, piece.file, piece.line, piece.text.strip())
+    return Policy(
+        name, parsed["effect"], hold, piece.file, piece.line, piece.text.strip(), _reads_reports(parsed["conditions"]))
+
+
+def _reads_reports(expression: Any) -> bool:
+    """Whether it looks at context.reported, or at the context as a whole.  Source: Cedar, JSON policy format."""
+    if isinstance(expression, list):
+        return any(map(_reads_reports, expression))
+    if not isinstance(expression, dict):
+        return False
+    if expression.get("left") == _CONTEXT and "attr" in expression:
+        return bool(expression["attr"] == "reported")
+    return expression == _CONTEXT or any(map(_reads_reports, expression.values()))
 
 
 def _located(piece: _Piece, error: HoldError) -> ConfigError:

@@ -25,6 +25,7 @@ from enforcer.policy.model import (
 )
 from enforcer.words.decisions import DENY, HOLD, PERMIT, Decision, HoldTerms
 from enforcer.words.operations import Principal, Request
+from enforcer.words.reported import Calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +40,22 @@ class Ruling:
 
 def rule(
     policies: PolicySet, principal: Principal, request: Request, approved: bool, elevated: bool = False,
+    reported: Calls = (),
 ) -> Ruling:
     if request.action not in PARENTS or len(request.path) != DEPTHS.get(request.kind) or not all(request.path):
         return Ruling(DENY, ("unknown-resource",))
     entities = [*principal_entities(principal), *action_entities(request.action), *resource_entities(request)]
     ask = {"principal": principal_uid(principal), "action": {"type": "Action", "id": request.action},
            "resource": resource_uid(request)}
-    return _rule(policies, principal, ask, entities, approved, elevated)
+    return _rule(policies, principal, ask, entities, approved, elevated, reported)
 
 
 def _rule(
     policies: PolicySet, principal: Principal, ask: dict[str, Any], entities: list[Entity], approved: bool,
-    elevated: bool,
+    elevated: bool, reported: Calls,
 ) -> Ruling:
-    result = cedarpy.is_authorized({**ask, "context": asked(principal, approved, elevated)}, policies.parsed, entities)
+    context = asked(principal, approved, elevated, reported)
+    result = cedarpy.is_authorized({**ask, "context": context}, policies.parsed, entities)
     reasons = [policies.policies[reason] for reason in result.diagnostics.reasons]
     names = tuple(sorted(policy.name for policy in reasons))
     if result.diagnostics.errors:
@@ -62,16 +65,18 @@ def _rule(
     holds = tuple(policy.hold for policy in reasons if policy.hold is not None)
     if approved or not reasons or len(holds) != len(reasons):
         return Ruling(DENY, names)
-    if _rule(policies, principal, ask, entities, True, elevated).outcome != PERMIT:
+    if _rule(policies, principal, ask, entities, True, elevated, reported).outcome != PERMIT:
         return Ruling(DENY, ())
     return Ruling(HOLD, names, tuple(sorted(holds, key=lambda terms: terms.rule)))
 
 
-def may_unmask(policies: PolicySet, principal: Principal, label: str, elevated: bool = False) -> bool:
+def may_unmask(
+    policies: PolicySet, principal: Principal, label: str, elevated: bool = False, reported: Calls = (),
+) -> bool:
     ask = {"principal": principal_uid(principal), "action": {"type": "Action", "id": "unmask"},
            "resource": {"type": "Label", "id": label}}
     entities = [*principal_entities(principal), *label_entities(label)]
-    return _rule(policies, principal, ask, entities, False, elevated).outcome == PERMIT
+    return _rule(policies, principal, ask, entities, False, elevated, reported).outcome == PERMIT
 
 
 def combine(requests: tuple[Request, ...], rulings: tuple[Ruling, ...], labels: dict[str, bool]) -> Decision:

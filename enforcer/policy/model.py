@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from enforcer.words.operations import Principal, Request
+from enforcer.words.reported import Call, Calls
 
 Entity = dict[str, Any]
 
@@ -97,8 +98,19 @@ def label_entities(label: str) -> list[Entity]:
             for i, name in enumerate(names)]
 
 
-def asked(principal: Principal, approved: bool, elevated: bool) -> dict[str, Any]:
+def asked(principal: Principal, approved: bool, elevated: bool, reported: Calls = ()) -> dict[str, Any]:
     """The context of a request."""
     process = principal.owner.process
     return {"approved": approved, "elevated": elevated, "workload": principal.workload,
-            "exe": process.exe if process else ""}
+            "exe": process.exe if process else "", "reported": _reported(reported)}
+
+
+def _reported(calls: Calls) -> dict[str, Any]:
+    """One call is named; of several each may be meant, and none is."""
+    one = calls[0] if len(calls) == 1 else _NO_CALL
+    return {"certain": len(calls) == 1, "crew": one.crew, "agent": one.agent, "task": one.task, "tool": one.tool,
+            "crews": sorted({call.crew for call in calls}), "agents": sorted({call.agent for call in calls}),
+            "tasks": sorted({call.task for call in calls}), "tools": sorted({call.tool for call in calls})}
+
+
+_NO_CALL: Final = Call("", "", "", "")

@@ -23,10 +23,12 @@ from enforcer.recording.read import Entry, Reader, read_parameters
 from enforcer.recording.replay import entry_json, utc_time
 from enforcer.words import decisions, events
 from enforcer.words.errors import RecordingError
+from enforcer.words.reported import say
 
 COLUMNS: Final = (                  # docs/recording.md: stable, new ones come at the end
     "seq", "time", "session", "operation", "actor", "verb", "decision", "text", "parameters", "requests", "rules",
-    "masks", "reason", "status", "tag", "sqlstate", "rows", "bytes", "milliseconds", "error")
+    "masks", "reason", "status", "tag", "sqlstate", "rows", "bytes", "milliseconds", "error",
+    "reported")
 LATE: Final = 50_000                  # events within which the recorder says that blobs were missing
 _EXCUSES: Final = "SELECT seq FROM recorder_event WHERE name = 'journal.blobs-missing'"
 _DECODERS: Final = {kind: msgspec.msgpack.Decoder(struct).decode for kind, struct in schema.STRUCTS.items()}
@@ -49,7 +51,7 @@ def write_csv(operations: Iterable[tuple[Entry, list[Entry]]], out: IO[str]) -> 
     for intent, results in operations:
         cells = _intent_cells(intent)
         for after in [_result_cells(one) for one in results] or [[""] * 7]:
-            writer.writerow([*cells, *after])
+            writer.writerow([*cells, *after, say(intent.event.reported)])
             count += 1
     return count
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from enforcer.recording.payload import parse_payload
 from enforcer.recording.read import KIND_NAMES, Entry, Session, read_parameters
 from enforcer.words import decisions, events
+from enforcer.words.reported import say
 
 WIDE: Final = 2000                    # characters of one text that are shown
 ROWS: Final = 10                      # of an answer that are shown
@@ -135,7 +136,7 @@ def _intent(entry: Entry) -> Text:
     asked = ", ".join(f"{plain(action)} {plain(resource)}" for action, resource in e.requests)
     for name, value in (("asks", asked), ("rules", ", ".join(map(plain, e.rules))),
                         ("masked", ", ".join(map(plain, e.masks))), ("because", plain(e.reason)),
-                        ("ticket", plain(e.ticket))):
+                        ("ticket", plain(e.ticket)), ("reported", plain(say(e.reported)))):
         if value:
             text.append(f"\n{'':15}{name} ", "dim")
             text.append(value, "yellow" if name == "masked" else "red" if name == "because" else "dim")

@@ -75,7 +75,7 @@ _TABLES: Final = (
     """CREATE TABLE intent (
   seq INTEGER PRIMARY KEY, at INTEGER, session TEXT, operation INTEGER, actor TEXT, verb TEXT, decision INTEGER,
   forwarded BLOB, text INTEGER, parameters INTEGER, requests TEXT, rules TEXT, masks TEXT, reason TEXT, ticket TEXT,
-  durable INTEGER
+  durable INTEGER, reported TEXT
 )""",
     """CREATE TABLE result (
   seq INTEGER PRIMARY KEY, at INTEGER, session TEXT, operation INTEGER, status TEXT, tag TEXT, sqlstate TEXT,
@@ -133,7 +133,8 @@ FROM session_opened o LEFT JOIN session_closed c ON c.session = o.session""",
     f"""CREATE VIEW operations AS SELECT i.seq, {_iso('i.at')} AS time, o.subject, o.workload, o.target, o.database,
   i.session, i.operation, i.actor, i.verb, {_DECISION.format('i.')}, {_TEXT.format('i.text')} AS text, i.requests,
   i.rules, i.masks, i.reason, i.ticket, r.status, r.tag, r.sqlstate, r.rows, r.bytes, r.duration / 1e6 AS milliseconds,
-  {_TEXT.format('r.error')} AS error, hex(i.forwarded) AS forwarded, i.at AS at_ns, r.duration AS duration_ns
+  {_TEXT.format('r.error')} AS error, hex(i.forwarded) AS forwarded, i.at AS at_ns, r.duration AS duration_ns,
+  i.reported
 FROM intent i LEFT JOIN session_opened o ON o.session = i.session
 LEFT JOIN result r ON r.session = i.session AND r.operation = i.operation""",
     f"""CREATE VIEW holds AS SELECT h.seq, {_iso('h.at')} AS time, h.ticket, h.state, h.by, h.reason,
@@ -159,7 +160,7 @@ SCHEMA: Final = (*_TABLES, *_VIEWS)
 # Table and columns (without seq) of each kind of event.
 SPOKEN: Final[dict[int, tuple[str, int]]] = {
     events.SESSION_OPENED: ("session_opened", 23), events.SESSION_CLOSED: ("session_closed", 7),
-    events.INTENT: ("intent", 16), events.RESULT: ("result", 13), events.HOLD: ("hold", 15), events.GAP: ("gap", 5),
+    events.INTENT: ("intent", 17), events.RESULT: ("result", 13), events.HOLD: ("hold", 15), events.GAP: ("gap", 5),
     events.REFUSED: ("refused", 11), events.FLOW_OPENED: ("flow_opened", 13), events.FLOW_CLOSED: ("flow_closed", 6),
     events.FLOW_NOTED: ("flow_noted", 8),
     events.HOST: ("host_event", 5), events.RECORDER: ("recorder_event", 4), events.ERASURE: ("erasure", 6),
@@ -216,7 +217,7 @@ def _intent(seq: int, e: Any, blob: BlobId) -> Row:
     return (
         seq, e.at, e.session, e.operation, e.actor, e.verb, e.decision, e.forwarded or None,
         blob(e.text) if e.text else None, blob(e.parameters) if e.parameters else None, _list(e.requests),
-        _list(e.rules), _list(e.masks), e.reason, e.ticket, e.durable,
+        _list(e.rules), _list(e.masks), e.reason, e.ticket, e.durable, _list(e.reported),
     )
 
 

@@ -48,7 +48,7 @@ RECORDER, ERASURE = 30, 31
 COLUMNS = {
     1: ("session_opened", "1 3 4 5 6 7 8 9j 10 11 12 13 14 15j 16 17 18 19 20 21 22 23"),
     2: ("session_closed", "1 3 4 5 6 7"),
-    3: ("intent", "1 3 4 5 6 7 8b 9B 10B 11j 12j 13j 14 15 16t"),
+    3: ("intent", "1 3 4 5 6 7 8b 9B 10B 11j 12j 13j 14 15 16t 17j"),
     4: ("result", "1 3 4 5 6 7 8 9 10 11b 13P 14B"),
     5: ("hold", "1 3 4 5 6 7 8 9 10b 11 12 13 14 15"),
     6: ("gap", "1 3 4j 5"),
@@ -91,11 +91,11 @@ SCHEMA: dict[str, str] = {
     "holds": "bdf606aea0a87beb",
     "host_event": "2d8b8df57d1db489",
     "host_events": "4b1f148e26f0f6a8",
-    "intent": "17deb71aa2afc9c4",
+    "intent": "dc4763ec11b6ebc4",
     "intent_operation": "b8769df24850fb89",
     "live": "48d710aafd78732e",
     "live_operation": "4369a83a28b15a86",
-    "operations": "347129c5f0f201a1",
+    "operations": "68f184f4a4eca4d4",
     "position": "f74ec46be73c7b5f",
     "recorder_event": "8744db0b22d13dc7",
     "recorder_events": "c8175c1b99d31bb1",
@@ -114,7 +114,7 @@ SCHEMA: dict[str, str] = {
 # What files of earlier builds have: columns came at the end.
 LATER = frozenset(("flow_noted", "flow_noted_flow", "flow_notes"))    # and what they do not have
 OLDER = {"flow_opened": "5993b5c693250594", "refused": "4bb5a23cd02cead4", "hold": "2ffbf39d8d461728",
-         "holds": "9507d60be96724e0"}
+         "holds": "9507d60be96724e0", "intent": "17deb71aa2afc9c4", "operations": "347129c5f0f201a1"}
 
 
 def plain(text: str) -> str:
@@ -658,6 +658,8 @@ class Verification:
             return
         for at, (field, how) in enumerate(FIELDS[event[0]], 1):
             if field >= len(event):   # an older event
+                if how == "j" and row[at:at + 1] not in ((), ("[]",)):
+                    self.report.problem(f"{where}: column {at + 1} of its row says what the event does not")
                 break
             if at >= len(row) or not self._same(file, where, how, event[field], row[at]):
                 self.report.problem(

@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+from enforcer.words.reported import Calls
+
 Octets = bytes                       # a struct below has a field of that name
 Blob = tuple[bytes, bytes, bytes]    # digest (enforcer.hot.chain.make_digest), salt, content: what an event names
 
@@ -87,6 +89,7 @@ class Intent(msgspec.Struct, frozen=True, array_like=True):
     reason: str                       # of a denial
     ticket: str                       # of a hold
     durable: bool
+    reported: Calls = ()              # tool calls that its process itself said were active: one, or candidates
 
 
 class Result(msgspec.Struct, frozen=True, array_like=True):

@@ -66,6 +66,7 @@ class Book:
         self.records.append(Record(events.Intent(
             events.INTENT, self._now(), began, self._session, self.operations, actor, verb, decision, forwarded,
             text[0], named, requests, rules, masks, reason, ticket, durable,
+            self._context.reported() if actor == "crew" else (),
         ), blobs, True, durable))
         operation = Operation(self.operations, began)
         if decision == PERMIT:
