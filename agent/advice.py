@@ -14,6 +14,8 @@ from agent.status import said_of_mode
 
 _NAMED: Final = re.compile(r'\b(Target|Database|Schema|Table|Function|Group|Workload|Label)::"([^"/\n]+)')
 _APPROVERS: Final = re.compile(r'(?:@hold\("[^"\n]*?approvers=|[",] *break-glass=|[",] *escalate=\w+:)([^",\n]*)')
+_PERMIT: Final = re.compile(r"\bpermit\b[^;]*;")
+_REPORTED: Final = re.compile(r"""\bcontext\s*(?:\.\s*|\[\s*"|\bhas\s+"?)reported\b""")
 _OF_TARGETS: Final = ("Target", "Database", "Schema", "Table", "Function")
 
 
@@ -40,7 +42,8 @@ def lax(config: Config) -> Iterator[str]:
 
 
 def notes(config: Config) -> tuple[Problem, ...]:
-    """Names in policies that nothing has: such a policy never applies, or such a hold can never be answered."""
+    """Names in policies that nothing has: such a policy never applies, or such a hold can never be answered; and what
+    permits by a crew's own word."""
     targets = frozenset(one.name for one in config.targets)
     known = {
         **dict.fromkeys(_OF_TARGETS, targets), "Group": set(config.groups),
@@ -50,7 +53,16 @@ def notes(config: Config) -> tuple[Problem, ...]:
     found = [
         Problem(file, line, "", f'{kind}::"{name}" names no {places[kind]}{_known(known[kind])}')
         for file, line, kind, name in _names(config.policies) if name not in known[kind]]
-    return tuple(dict.fromkeys(found))
+    return (*dict.fromkeys(found), *_permits_by_word(config.policies))
+
+
+def _permits_by_word(policies: dict[str, str]) -> Iterator[Problem]:
+    for file, text in policies.items():
+        code = _code(text)
+        for match in _PERMIT.finditer(code):
+            if _REPORTED.search(match[0]):
+                yield Problem(file, code.count("\n", 0, match.start()) + 1, "", "permits by context.reported, which is "
+                              "what a crew says of itself: one that lies is permitted too")
 
 
 def _labels(config: Config) -> Iterator[str]:

@@ -16,13 +16,14 @@ from agent.contract.messages import REPORTS
 
 DIRECTORY: Final = "sockets"          # below RUN
 BACKLOG: Final = 1024
-REPORTING: Final = ("/run/weir-reports", REPORTS)      # where every view has the socket at which crews report, as `links`
+REPORTING: Final = ("/run/weir-reports", REPORTS)      # where crews report, in every view; as `links`
 
 
 def open_local(
     directory: Path, targets: Iterable[TargetEntry], more: Iterable[str] = (),
 ) -> dict[str, socket.socket]:
-    """By target; `more`: names of others, which no target has.  The directory stays the same one: views that were made before show it.  Raises OSError."""
+    """By target; `more`: names of others, which no target has.  The directory stays the same one: views that were made
+    before show it.  Raises OSError."""
     directory.mkdir(mode=0o755, exist_ok=True)
     wanted = [*more, *(one.name for one in targets if one.sockets)]
     for path in directory.iterdir():

@@ -197,7 +197,7 @@ def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:
     else:
         rows = [
             ("who", f"{safe(hold.subject)} through {safe(hold.workload)} (pid {hold.pid}, {safe(hold.exe)})"),
-            *([("reported", f"{safe(hold.reported)} (says the process itself)")] if hold.reported else []),
+            *([("reported", f"says the process itself: {safe(hold.reported)}")] if hold.reported else []),
             ("where", f"{safe(hold.target)}, database {safe(hold.database)}"),
             ("what", safe(hold.text, lines=True)),
             ("with", "\n".join(f"${at}: {safe(one)}" for at, one in enumerate(hold.parameters, 1)) or "no parameters"),

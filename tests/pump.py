@@ -27,6 +27,7 @@ from enforcer.words.commands import CLIENT, SERVER, Command
 from enforcer.words.decisions import DENY, HOLD, PERMIT, Decision, HoldTerms
 from enforcer.words.errors import ProtocolError
 from enforcer.words.operations import Principal, Request
+from enforcer.words.reported import Calls
 
 Message = tuple[bytes, bytes]
 KEY = b"k" * 32
@@ -190,6 +191,8 @@ def _whole(data: bytes) -> int:
 class Pump:
     """Weir's layer, logged in; `cut` says how many bytes a read gives at most (chunk invariance)."""
 
+    calls: Calls = ()                 # that the process reports
+
     def __init__(
         self, port: int, user: str, database: str, gate: Gate, labels: tuple[object, ...] = (), cut: int = 1 << 20,
         **options: object,
@@ -201,7 +204,7 @@ class Pump:
         counter = itertools.count(1)
         self.context = Context(
             "SESSION", Principal("local:u", ("data",), owner), self.target, gate, time.time_ns,
-            lambda: next(counter), os.urandom, KEY, shared={})
+            lambda: next(counter), os.urandom, KEY, shared={}, reported=lambda: self.calls)
         self.layer = PostgresqlLayer(self.context)
         self.records: list[words.Record] = []
         self.client = b""

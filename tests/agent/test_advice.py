@@ -37,6 +37,18 @@ def test_the_example_policies_are_right_with_and_without_their_comment_marks() -
     assert list(advice.missing(whole(UNCOMMENTED))) == []
 
 
+@pytest.mark.parametrize(("policy", "noted"), [
+    ('permit (principal, action, resource) when { context.reported.tool == "x" };', True),
+    ('permit (principal, action, resource)\n  unless { context["reported"].certain };', True),
+    ('forbid (principal, action, resource) when { context.reported.tool == "x" };', False),
+    ('forbid (principal, action, resource) unless { context.reported.certain };', False),
+    ('permit (principal, action, resource);\n// context.reported', False),
+])
+def test_what_permits_by_a_crews_own_word(policy: str, noted: bool) -> None:
+    found = [str(one) for one in advice.notes(whole(f'@id("a")\n{policy}'))]
+    assert [one.startswith("p.cedar:2: permits by context.reported") for one in found] == [True] * noted
+
+
 def base() -> set[str]:
     return set(load_policies({}).policies)
 

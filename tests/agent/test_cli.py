@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
@@ -209,8 +210,8 @@ EVIL = "\x1b[2J\x07[bold]\u202e"
 
 def test_nothing_that_a_crew_typed_writes_to_the_terminal() -> None:
     hold = HoldView("t", 0, time.time_ns() + 10**12, EVIL, EVIL, 1, EVIL, EVIL, EVIL, EVIL, f"a{EVIL}\nb\r", (EVIL,),
-                    (EVIL,), (EVIL,), True, EVIL)
-    session = SessionView("s", 1, EVIL, EVIL, 1, EVIL, EVIL, 1, EVIL)
+                    (EVIL,), (EVIL,), True, EVIL, reported=EVIL)
+    session = SessionView("s", 1, EVIL, EVIL, 1, EVIL, EVIL, 1, EVIL, EVIL)
     for text in (shown(screen.render_holds([hold])), shown(screen.render_sessions([session]))):
         assert "\x1b" not in text
         assert "\x07" not in text
@@ -253,6 +254,17 @@ def test_letters_that_look_like_others_are_named() -> None:
     assert "letters" not in "\n".join(rows(asked("DELETE FROM orders WHERE name = 'Müller'")))
     assert "and 14 more that are not Latin" in "\n".join(rows(asked("".join(map(chr, range(0x430, 0x444))))))
     assert "paypa\\u3164l" in "\n".join(rows(asked("paypa\u3164l")))
+
+
+def test_what_a_process_says_of_itself_is_shown_as_that() -> None:
+    hold = HoldView("t", 0, time.time_ns() + 10**12, "ada", "crew", 1, "/x", "shop", "shop", "a", "b", (), (), (),
+                    False, "s", reported="tool sql of agent Analyst")
+    assert "says the process itself: tool sql of agent Analyst" in shown(screen.render_holds([hold]))
+    assert "reported" not in shown(screen.render_holds([msgspec.structs.replace(hold, reported="")]))
+    session = SessionView("s", 1, "ada", "crew", 1, "shop", "shop", 1, "idle", "tool sql")
+    other = msgspec.structs.replace(session, reported="")
+    assert re.search("(?m)REPORTED\n.* tool sql\n", shown(screen.render_sessions([session, other])))
+    assert "REPORTED" not in shown(screen.render_sessions([other]))
 
 
 def status(**more: object) -> Status:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent import local
+from agent import fields, local
 from agent.contract import messages
 from agent.facts import Hashes
 from agent.identity import local_principal
@@ -44,6 +44,16 @@ def test_they_are_made_anew_in_the_same_directory(tmp_path: Path) -> None:
     assert [path.name for path in place.iterdir()] == ["orders"]
     assert (place.stat().st_ino, reach(place / "orders")) == (inode, 0)
     close(second)
+
+
+def test_others_than_targets(tmp_path: Path) -> None:
+    place = tmp_path / "sockets"
+    opened = local.open_local(place, [target("orders", "/tmp/a"), target("reports", "/tmp/b")], (messages.REPORTS,))
+    assert {path.name for path in place.iterdir()} == {"orders", "reports", "@reports"} == set(opened)
+    assert reach(place / local.REPORTING[1]) == 0
+    close(opened)
+    with pytest.raises(ValueError, match="@reports"):
+        fields.NAME.parse(messages.REPORTS)      # so no target has it
 
 
 def test_what_a_killed_agent_left_in_the_way(tmp_path: Path) -> None:
@@ -100,6 +110,14 @@ async def test_by_the_mark_of_the_process_that_connected(answers: Answers) -> No
         "crew", "local:games", ("data",), CREW)
     assert (owner.target, owner.destination, owner.port, owner.attribution) == ("orders", "/run/p/a", 5432, "mark")
     assert (owner.local, owner.cookie) == (True, 0)
+
+
+async def test_who_reports(answers: Answers) -> None:
+    owner = await whois(answers, messages.REPORTS, CREW, 5)
+    assert (owner.workload, owner.process.pid, owner.target, owner.destination, owner.port, owner.local) == (
+        "crew", CREW, "", "/run/weir-reports", 0, True)
+    assert "is no crew's" in await whois(answers, messages.REPORTS, CREW - 1, 5)
+    assert "does not run as" in await whois(answers, messages.REPORTS, CREW, 6)
 
 
 @pytest.mark.parametrize(("name", "pid", "uid", "reason"), [

@@ -194,6 +194,13 @@ def test_a_file_of_an_earlier_build_is_closed_and_another_begun(scene) -> None:
     db.execute(next(one for one in schema.SCHEMA if one.startswith("CREATE TABLE flow_opened")).replace(
         ", cookie INTEGER", ""))
     db.execute("CREATE INDEX flow_opened_flow ON flow_opened (flow)")
+    db.execute("DROP VIEW operations")
+    db.execute(next(one for one in schema.SCHEMA if one.startswith("CREATE VIEW operations")).replace(
+        ",\n  i.reported", ""))
+    db.execute("DROP TABLE intent")
+    db.execute(next(one for one in schema.SCHEMA if one.startswith("CREATE TABLE intent")).replace(
+        ", reported TEXT", ""))
+    db.execute("CREATE INDEX intent_operation ON intent (session, operation)")
     db.execute("DROP VIEW flow_notes")
     db.execute("DROP TABLE flow_noted")
     db.execute("UPDATE file SET closed = NULL")

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from enforcer.recording import export
 from enforcer.recording.cli import group
 from enforcer.words import events
+from enforcer.words.reported import Call
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
@@ -68,6 +69,30 @@ def test_sessions_and_replay_count_the_same(denied) -> None:
 def read_csv(scene, *more: object) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(
         run("export", "--format", "csv", "-o", "-", *more, "--recording", scene.recording), newline="")))
+
+
+def test_what_a_process_says_of_itself(scene) -> None:
+    """One call, or each that it may have been; control characters of a crew's steer no terminal."""
+    writer = scene.writer()
+    writer.append(scene.opened("S1"))
+    one, other = Call("shop", "Analyst", "t1", "sql"), Call("shop", "\x1b[2J", "t1", "clean")
+    for number, calls in enumerate(((one,), (one, other), ()), 1):
+        writer.append(*scene.intent(number, reported=calls))
+        writer.append(*scene.result(number))
+    writer.append(scene.closed("S1"))
+    writer.flush()
+    scene.start()
+    scene.turn(2)
+    shown = run("replay", "S1", "--recording", scene.recording)
+    assert re.findall("reported (.*)", shown) == [
+        "tool sql of agent Analyst in task t1 of crew shop",
+        f"one of 2 calls at once: {one}; tool clean of agent \\x1b[2J in task t1 of crew shop"]
+    assert [row["reported"] for row in read_csv(scene)] == [str(one), f"one of 2 calls at once: {one}; {other}", ""]
+    told = [json.loads(line) for line in run(
+        "export", "--format", "ndjson", "-o", "-", "--recording", scene.recording).splitlines()]
+    assert [row["reported"] for row in told if row["type"] == "intent"] == [
+        [["shop", "Analyst", "t1", "sql"]], [["shop", "Analyst", "t1", "sql"], ["shop", "\x1b[2J", "t1", "clean"]], []]
+    assert scene.rows("SELECT json_extract(reported, '$[0][3]') FROM operations") == [("sql",), ("sql",), (None,)]
 
 
 def test_csv_is_in_the_order_of_the_chain(scene) -> None:

@@ -231,6 +231,23 @@ def test_what_was_added_is_a_note(copy: Path) -> None:
     assert any("mine was added" in one for one in report.notes)
 
 
+def test_an_operation_of_an_earlier_build_reports_nothing(make_scene, tmp_path: Path) -> None:
+    """Its event has no such field: whatever its row says there is somebody else's word."""
+    scene = make_scene(tmp_path)
+    scene.start()
+    event, blobs = scene.intent(1)
+    older = msgspec.defstruct("Older", event.__struct_fields__[:-1], frozen=True, array_like=True)
+    scene.writer().append(older(*msgspec.structs.astuple(event)[:-1]), blobs)
+    scene.writers[-1].flush()
+    scene.turn(2)
+    scene.stop()
+    assert check(scene.recording).problems == []
+    [path] = files(scene.recording)
+    assert change(path, "UPDATE intent SET reported = '[[\"a\",\"b\",\"c\",\"d\"]]'") == 1
+    assert check(scene.recording).problems
+    scene.close()
+
+
 def test_the_schema_that_the_verifier_knows(tmp_path: Path) -> None:
     db = sqlite3.connect(":memory:")
     for statement in schema.SCHEMA:
