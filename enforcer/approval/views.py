@@ -14,7 +14,7 @@ from enforcer.words.decisions import HoldTerms
 from enforcer.words.reported import say
 
 TEXT: Final = 4000                    # characters of the statement that an approver is shown
-REPORTED: Final = 1000                # of what its process reports
+REPORTED: Final = 400                 # of what its process reports
 VALUE: Final = 500                    # of one parameter,
 VALUES: Final = 4000                  # and of all of them,
 COUNT: Final = 100                    # of which so many are shown: an empty one takes room as well

@@ -15,6 +15,7 @@ from enforcer.policy.tables import failures, parse_table, principal_of
 from enforcer.words.decisions import NAMES
 from enforcer.words.errors import ConfigError
 from enforcer.words.operations import Request
+from enforcer.words.reported import Call
 
 CONFIG = "/etc/weir/weir.toml"
 
@@ -82,19 +83,22 @@ def check(directory: Path, files: tuple[str, ...]) -> None:
 @click.option("--target", required=True)
 @click.option("--database", required=True)
 @click.option("--schema", default="public", show_default=True, help="Where names without a schema lie.")
+@click.option("--reported", multiple=True, metavar="TOOL[/AGENT[/TASK[/CREW]]]",
+              help="A tool call that its process reports; again for several at once.")
 @click.option("--json", "as_json", is_flag=True, callback=_note_json, help="One JSON document instead of text.")
 @click.argument("sql")
 def explain_(
-    directory: Path, subject: str, groups: tuple[str, ...], target: str, database: str, schema: str, as_json: bool,
-    sql: str,
+    directory: Path, subject: str, groups: tuple[str, ...], target: str, database: str, schema: str,
+    reported: tuple[str, ...], as_json: bool, sql: str,
 ) -> None:
     """What SQL asks for, what policy answers, and which rules say so.  Names are read without a catalogue."""
     policies, principal = _load(directory), principal_of(subject, groups)
     requests, error = _analyse(sql, target, database, schema)
     if error:
         _fail(f"refused before policy: {error}")
-    rows = list(explain(policies, principal, requests))
-    whole = decide(policies, principal, requests, ())
+    calls = tuple(map(_call, reported))
+    rows = list(explain(policies, principal, requests, calls))
+    whole = decide(policies, principal, requests, (), calls)
     if as_json:
         click.echo(json.dumps({"outcome": NAMES[whole.outcome], "reason": whole.reason, "requests": [
             {"action": r.action, "resource": r.resource, "outcome": r.outcome, "rules": r.rules} for r in rows]}))
@@ -104,6 +108,11 @@ def explain_(
             click.echo(f"{row.outcome:7} {row.action} {row.resource}: {rules}")
         click.echo(f"{NAMES[whole.outcome]}{': ' + whole.reason if whole.reason else ''}")
     sys.exit(0 if NAMES[whole.outcome] == "permit" else 1)
+
+
+def _call(text: str) -> Call:
+    tool, agent, task, crew = (text.split("/", 3) + [""] * 3)[:4]
+    return Call(crew, agent, task, tool)
 
 
 def _analyse(sql: str, target: str, database: str, schema: str) -> tuple[tuple[Request, ...], str]:

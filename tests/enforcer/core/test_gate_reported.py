@@ -1,12 +1,16 @@
 """`context.reported`: one call by name, several as candidates; nothing decided under another report is kept."""
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from click.testing import CliRunner
 
 from agent.contract.owner import Owner
 from enforcer.core import gate as gates
 from enforcer.core.gate import CedarGate, ReportingGate
 from enforcer.policy.cedar import load_policies
+from enforcer.policy.cli import policy
 from enforcer.words.decisions import DENY, HOLD, PERMIT
 from enforcer.words.operations import Principal, Request
 from enforcer.words.reported import Call, Calls
@@ -103,3 +107,18 @@ def test_what_a_crew_makes_up_is_not_kept_without_bound(monkeypatch: pytest.Monk
         process.outcome("sql:delete")
         assert len(process.cedar._rulings) <= 10
         assert all(len(key[0][-1]) <= 1 for key in process.cedar._rulings)
+
+
+@pytest.mark.parametrize(("reported", "said"), [
+    ((), "deny"), (("clean",), "permit"), (("sql",), "deny"), (("clean/Cleaner/t2/shop", "sql"), "deny"),
+    (("x/Cleaner",), "permit"),
+])
+def test_explain_says_what_a_report_would_change(tmp_path: Path, reported: tuple[str, ...], said: str) -> None:
+    (tmp_path / "p.cedar").write_text('@id("all") permit (principal, action, resource);' + POLICY.replace(
+        'context.reported.tool == "clean" }', '[context.reported.tool, context.reported.agent].containsAny(["clean", '
+        '"Cleaner"]) }'))
+    done = CliRunner().invoke(policy, [
+        "explain", "--policies", str(tmp_path), "--subject", "local:ada", "--target", "shop", "--database", "shop",
+        *(word for one in reported for word in ("--reported", one)), "DELETE FROM t"])
+    assert done.output.splitlines()[-1].partition(":")[0] == said, done.output
+    assert done.exit_code == (0 if said == "permit" else 1)
