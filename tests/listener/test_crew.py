@@ -30,7 +30,8 @@ def run(python: Path, directory: Path, mode: str) -> list[Any]:
     return list(json.loads(line.removeprefix("TOLD ")))
 
 
-@pytest.mark.parametrize(("mode", "task"), [("sync", "t2"), ("async", "t1"), ("thread", "t1")])
+@pytest.mark.parametrize(("mode", "task"), [
+    ("sync", "t2"), pytest.param("async", "t1", marks=pytest.mark.slow), ("thread", "t1")])
 def test_one_and_two_at_once(crew_python: Path, tmp_path: Path, mode: str, task: str) -> None:
     """Also where the bus' own pool has no time (thread): the statement that a tool sends comes after its report."""
     told = run(crew_python, tmp_path, mode)
@@ -41,16 +42,18 @@ def test_one_and_two_at_once(crew_python: Path, tmp_path: Path, mode: str, task:
     assert told[3][1] == []
 
 
+@pytest.mark.slow
 def test_a_model_without_function_calls(crew_python: Path, tmp_path: Path) -> None:
     assert run(crew_python, tmp_path, "text") == [["alone", [call("alone")]], ["end", []]]
 
 
+@pytest.mark.slow
 def test_what_it_costs(crew_python: Path, tmp_path: Path) -> None:
     """Two events and what the other end does here, of a call that waits for a model: well under a millisecond."""
     assert run(crew_python, tmp_path, "speed")[0][1] < 0.005
 
 
-@pytest.mark.parametrize("module", [False, True])
+@pytest.mark.parametrize("module", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_program_that_does_not_know_of_it(crew_python: Path, tmp_path: Path, module: bool) -> None:
     (tmp_path / "program.py").write_text(
         "import sys, weir_crewai\nprint(__name__, sys.argv[1:], len(weir_crewai._attached))\n")
