@@ -36,7 +36,8 @@ def parse_report(body: bytes) -> Calls:
 
 def _plain(text: str) -> str:
     """What policies, people and terminals are shown."""
-    return "".join(one if one.isprintable() else "?" for one in text[:TEXT])
+    text = text[:TEXT]
+    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
 
 
 class Frames:

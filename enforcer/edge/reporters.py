@@ -27,14 +27,14 @@ from enforcer.words.reported import Calls, nothing
 
 LOG = logging.getLogger("weir.reporters")
 
-MOST: Final = 2048                    # connections,
-EACH: Final = 512                     # and of one uid
+MOST: Final = 1024                    # connections,
+EACH: Final = 256                     # and of one uid
 RATE, BURST = 2.0, 64.0               # new ones of one uid: a second, and at once
-UIDS: Final = 1024                    # of which that is remembered
+UIDS: Final = 1024                    # of which that is remembered, and what follows
 CHUNK: Final = 64 << 10               # bytes of one read
 READS: Final = 8                      # in one pass: more than the kernel keeps of one connection
 COST: Final = 512                     # bytes that a frame counts for, besides its own
-BYTES, BYTES_BURST = 1 << 20, 4 << 20     # a second, and at once
+BYTES, BYTES_BURST = 1 << 20, 4 << 20     # of one uid: a second, and at once
 PAUSE: Final = 1.0                    # seconds without accepting, where no descriptor is left
 WHERE: Final = "the socket of reports"
 
@@ -44,14 +44,13 @@ Process = tuple[int, int]             # pid, and when it was started
 class Reporter:
     """One connection, of a process that is known."""
 
-    __slots__ = ("_bucket", "_calls", "_frames", "_link", "_read_at", "_reporters", "owner", "process", "uid")
+    __slots__ = ("_calls", "_frames", "_link", "_read_at", "_reporters", "owner", "process", "uid")
 
     def __init__(
         self, reporters: Reporters, link: socket.socket, owner: Owner, process: Process, uid: int,
     ) -> None:
         self._reporters, self._link, self.owner, self.process, self.uid = reporters, link, owner, process, uid
         self._frames = Frames()
-        self._bucket = Bucket(BYTES, BYTES_BURST)
         self._calls: Calls = ()
         self._read_at = -1            # the pass in which it was read last
         reporters.loop.add_reader(link, self.read)
@@ -73,7 +72,7 @@ class Reporter:
                     return
                 count, last = self._frames.feed(data)
                 body = body if last is None else last
-                if not self._bucket.take(self._reporters.loop.time(), len(data) + count * COST):
+                if not self._reporters.may_say(self.uid, len(data) + count * COST):
                     raise ValueError("more reports than a listener has to make")
             raise ValueError("more reports at once than a listener has to make")
         except BlockingIOError:
@@ -106,7 +105,7 @@ class Reporters:
         self._listening: socket.socket | None = None
         self._known: dict[Process, Reporter] = {}
         self._open: dict[int, int] = {}       # connections, also those that are not known yet, by uid
-        self._turns: dict[int, Bucket] = {}
+        self._turns: dict[int, tuple[Bucket, Bucket]] = {}     # of connections, and of bytes
         self._tasks: set[asyncio.Task[None]] = set()
 
     def listen(self, descriptor: int) -> None:
@@ -175,12 +174,18 @@ class Reporters:
     def _why_no_turn(self, uid: int) -> str:
         if sum(self._open.values()) >= MOST or self._open.get(uid, 0) >= EACH:
             return "too many processes report at once"
+        return "" if self._turn(uid)[0].take(self.loop.time()) else "its uid connects too often to report"
+
+    def may_say(self, uid: int, size: int) -> bool:
+        return self._turn(uid)[1].take(self.loop.time(), size)
+
+    def _turn(self, uid: int) -> tuple[Bucket, Bucket]:
         turn = self._turns.get(uid)
         if turn is None:
             if len(self._turns) >= UIDS:
                 self._turns.clear()
-            turn = self._turns[uid] = Bucket(RATE, BURST)
-        return "" if turn.take(self.loop.time()) else "its uid connects too often to report"
+            turn = self._turns[uid] = Bucket(RATE, BURST), Bucket(BYTES, BYTES_BURST)
+        return turn
 
     def _drop(self, link: socket.socket, caller: Caller | None, reason: str) -> None:
         link.close()

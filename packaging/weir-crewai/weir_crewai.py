@@ -173,7 +173,8 @@ def _crew(source: Any, event: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)[:TEXT]
+    text = "" if value is None else str(value)[:TEXT]
+    return text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)
 
 
 _attached: list[Reporter] = []

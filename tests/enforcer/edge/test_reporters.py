@@ -221,6 +221,31 @@ def test_what_is_no_report_ends_it_and_is_recorded_once(scene: Scene, data: byte
     assert len(scene.refusals()) == 1
 
 
+def test_processes_of_one_uid_share_what_they_may_say(scene: Scene) -> None:
+    async def work() -> None:
+        pids = iter(range(101, 141))
+
+        async def next_one(target: str, pid: int, uid: int):
+            return scene.owner(next(pids))
+
+        scene.house.asked.whois_local = next_one
+        data = frame(*("x" * 100 for _ in range(16))) * 30
+        for pid in range(101, 141):
+            link = socket.socket(socket.AF_UNIX)
+            scene.links.append(link)
+            link.connect(str(scene.path))
+            await scene.until(lambda pid=pid: (pid, pid * 1000) in scene.reports._known)
+            for _ in range(5):
+                link.sendall(data)
+                scene.calls(pid)
+                if (pid, pid * 1000) not in scene.reports._known:
+                    return
+        pytest.fail("all of it was read")
+
+    scene.run(work)
+    assert scene.refusals() == ["more reports than a listener has to make"]
+
+
 def test_it_may_say_so_again(scene: Scene) -> None:
     """A crew's process whose connection was ended reports by its next one."""
     async def work() -> None:
