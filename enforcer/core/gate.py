@@ -56,6 +56,7 @@ class CedarGate:
 
     def __init__(self, policies: PolicySet) -> None:
         self._policies, self._version = policies, 1
+        self.reads_reports = policies.reads_reports    # any policy does: else decisions do not depend on it
         self._rulings: dict[tuple[_Key, Request, bool], Ruling] = {}
         self._labels: dict[tuple[_Key, str], bool] = {}
         self._elevated: frozenset[tuple[str, str]] = frozenset()
@@ -75,18 +76,13 @@ class CedarGate:
         return self._policies
 
     def replace(self, policies: PolicySet) -> None:
-        self._policies = policies
+        self._policies, self.reads_reports = policies, policies.reads_reports
         self._renew()
 
     def _renew(self) -> None:
         self._version += 1
         self._rulings.clear()
         self._labels.clear()
-
-    @property
-    def reads_reports(self) -> bool:
-        """Whether any policy looks at what is reported: else decisions do not depend on it."""
-        return self._policies.reads_reports
 
     def decide(
         self, principal: Principal, requests: tuple[Request, ...], labels: tuple[str, ...] = (),
@@ -97,7 +93,7 @@ class CedarGate:
         process = principal.owner.process
         elevated = (principal.subject, *requests[0].path[:1]) in self._elevated
         key = (principal.subject, principal.groups, principal.workload, process.exe if process else "", elevated,
-               reported if self._policies.reads_reports else ())
+               reported if self.reads_reports else ())
         rulings = tuple(self._rule(key, principal, request, approved) for request in requests)
         return combine(requests, rulings, {label: self._seen(key, principal, label) for label in labels})
 
@@ -133,14 +129,14 @@ class ReportingGate:
     def __init__(self, gate: CedarGate, reported: Callable[[], Calls]) -> None:
         self._gate, self._reported = gate, reported
         self._calls: Calls = ()
-        self._base, self._version = gate.version, 1
+        self._base, self._version = gate._version, 1
 
     @property
     def version(self) -> int:
         gate = self._gate
         calls = self._reported() if gate.reads_reports else ()
-        if calls != self._calls or gate.version != self._base:
-            self._calls, self._base = calls, gate.version
+        if gate._version != self._base or calls != self._calls:
+            self._calls, self._base = calls, gate._version
             self._version += 1
         return self._version
 
