@@ -43,6 +43,21 @@ except psycopg2.Error as error:
     print(error)
     sys.exit(1)
 """
+STEADY = """
+import sys, time
+from types import SimpleNamespace as Event
+import psycopg2, weir_crewai
+reporter = weir_crewai.attach()
+for number, line in enumerate(sys.stdin):
+    began = f"s{number}"
+    about = dict(task_id="T", task_name="t", agent_role="Steady", agent_key="", tool_name="steady")
+    reporter.sink(None, Event(type="tool_usage_started", event_id=began, **about))
+    time.sleep(1.5)                       # where it has just connected, until it is attributed
+    with psycopg2.connect("") as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 'steady %d'" % number)
+    reporter.sink(None, Event(type="tool_usage_finished", event_id=f"e{number}", started_event_id=began, **about))
+    print("done", flush=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +127,27 @@ def test_nobody_speaks_for_another_process(installed: Installed) -> None:
     assert done.returncode != 0
     assert "only-clean-up-deletes" in done.stderr
     assert recorded(installed, "'clean_up' = 'x'")[-1] == ("deny", [])
+
+
+def test_an_enforcer_that_starts_anew_is_told_again(installed: Installed) -> None:
+    made = installed.lab
+    made.give(ROOT / "packaging" / "weir-crewai" / "weir_crewai.py")
+    with subprocess.Popen(
+            installed.crew_argv(python(installed), "-c", STEADY), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, cwd=made.home,
+            env=made.client_environment(environment(made, "wrong", CREWAI_DISABLE_TELEMETRY="true"))) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for number in range(2):
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "done\n"
+            if not number:
+                installed.kill("enforcer")
+                installed.wait()
+        process.stdin.close()
+    assert [recorded(installed, f"'steady {number}'") for number in range(2)] == [
+        [("permit", [["", "Steady", "t", "steady"]])]] * 2
 
 
 def test_a_crew_without_it_works_as_before(installed: Installed) -> None:
