@@ -65,6 +65,15 @@ def _permits_by_word(policies: dict[str, str]) -> Iterator[Problem]:
                               "what a crew says of itself: one that lies is permitted too")
 
 
+def secret_files(config: Config) -> Iterator[str]:
+    """Files of root's that hold a secret."""
+    rows = (row for target in config.targets for row in target.credentials)
+    named = [file for row in rows for file in (row.password_file, row.certificate_file, row.key_file)]
+    named += [provider.client_secret_file for provider in config.providers]
+    named += [one.identity.token_file for one in config.workloads if one.identity]
+    yield from filter(None, named)
+
+
 def _labels(config: Config) -> Iterator[str]:
     """Labels, and what they are in: pii.email is in pii."""
     for target in config.targets:

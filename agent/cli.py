@@ -262,7 +262,7 @@ def check(file: str, as_json: bool) -> None:
 
     Every error with file, line, field and what would be right.  Notes say what is allowed but hardly meant, and
     what is still to be filled in."""
-    from agent import advice
+    from agent import advice, notices
     from agent.adopt import state_of_units
     from agent.check import check_metadata, check_policies, load_config
     from agent.fields import ConfigError
@@ -273,7 +273,7 @@ def check(file: str, as_json: bool) -> None:
         config = load_config(file)
         problems = check_policies(config) + check_metadata(config)
         missing = [*advice.missing(config)]
-        notes = [*map(str, advice.notes(config)), *missing, *advice.lax(config), *state_of_units(config)]
+        notes = [*map(str, notices.notes(config)), *missing, *advice.lax(config), *state_of_units(config)]
     except ConfigError as wrong:
         problems = wrong.problems
     if as_json:

@@ -1,0 +1,57 @@
+"""What `weir check` notes of the host."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from agent.cli import weir
+from agent.config import Config, parse_config
+from agent.notices import notes
+
+TARGET = """
+[[target]]
+name = "orders"
+protocol = "postgresql"
+hosts = ["db"]
+port = 5432
+[[target.credential]]
+user = "svc"
+"""
+
+
+def config(text: str, file: Path = Path("/etc/weir/weir.toml")) -> Config:
+    made, report = parse_config(text, str(file))
+    assert made is not None, report.problems
+    return made
+
+
+def said(made: Config) -> str:
+    return "\n".join(map(str, notes(made)))
+
+
+@pytest.mark.parametrize(("credential", "uid", "noted"), [
+    ('password_file = "/p"', 1000, True), ('password_file = "/p"', 0, False),
+    ('password_credential = "p"', 1000, False),
+    ('certificate_file = "/c"\nkey_file = "/k"', 1000, True),
+])
+def test_credentials_that_nobody_but_root_can_look_at(
+    credential: str, uid: int, noted: bool, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    assert ("credentials were not looked at: not root" in said(config(TARGET + credential))) is noted
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can leave its rights")
+def test_a_check_without_root_says_what_it_did_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret, file = tmp_path / "secret", tmp_path / "weir.toml"
+    secret.touch(0o600)
+    secret.write_text("hunter2")
+    file.write_text('[runtime]\nuser = "nobody"\naudit_user = "mail"\napprovers = "nogroup"\n'
+                    + TARGET + f'password_file = "{secret}"\n')
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    done = CliRunner().invoke(weir, ["--config", str(file), "check"])
+    assert "credentials were not looked at" in done.output
+    assert done.exit_code == 0
