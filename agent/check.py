@@ -275,9 +275,16 @@ def _run_check(
         return ()
     said = (done.stdout + done.stderr).decode(errors="replace")[:1 << 20]
     found = tuple(
-        Problem(places.get(match["file"], match["file"]), int(match["line"]), "", match["message"])
+        Problem(places[match["file"]], int(match["line"]), "", _named(match["message"], places))
         for match in _PLACE.finditer(said) if match["file"] in places)
     if found:
         return found
     last = said.strip().splitlines()[-1:] or [f"the check ended with {done.returncode}"]
     return (Problem(whole, 0, "", last[0]),)
+
+
+def _named(text: str, places: dict[str, str]) -> str:
+    """With the names of the files themselves, not of their copies."""
+    for copy, name in places.items():
+        text = text.replace(f"{copy}:", f"{name}:")
+    return text

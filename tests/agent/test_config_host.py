@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.check import load_config
+from agent.check import check_policies, load_config
 from agent.config import nameserver
 from agent.credential_check import wrong_secret
 from agent.credential_table import CredentialRow
@@ -249,3 +249,17 @@ def test_groups_of_a_principal() -> None:
     assert groups_of(groups) == ()
     assert groups_of(groups, user="group:dbas") == ()
     assert subject_of("ada") == "local:ada"
+
+
+# policies
+
+
+def test_errors_of_policies_name_the_files_themselves(etc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check reads copies of them."""
+    for name in ("a.cedar", "b.cedar"):
+        (etc / "policies" / name).write_text('\n@id("x") permit (principal, action, resource);\n')
+    config = load_config(etc / "weir.toml")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)      # the check's process may be unable to read this clone
+    [found] = check_policies(config)
+    assert (found.file, found.line) == (f"{etc}/policies/b.cedar", 2)
+    assert f'@id("x") is taken by {etc}/policies/a.cedar:2: give' in found.message
