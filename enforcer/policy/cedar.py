@@ -15,6 +15,7 @@ from typing import Any, Final
 import cedarpy
 
 from enforcer.policy.holds import HoldError, parse_hold
+from enforcer.policy.mistakes import UNCLOSED, locate, meant, unclosed, words
 from enforcer.words.decisions import HoldTerms
 from enforcer.words.errors import ConfigError
 
@@ -24,6 +25,7 @@ FILE_LIMIT: Final = 1 << 20           # characters of one file
 POLICIES_LIMIT: Final = 10_000
 _CONTEXT: Final = {"Var": "context"}
 _APPROVED: Final = {".": {"left": _CONTEXT, "attr": "approved"}}
+_TYPE: Final = re.compile(r"(?m)^entity (\w+)")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,99}\Z")
 
 
@@ -74,7 +76,7 @@ def load_policies(files: dict[str, str]) -> PolicySet:
         policies[f"policy{number}"] = policy
     whole = "\n".join(piece.text for piece in pieces)
     schema = cedarpy.Schema.from_str(schema_text)
-    _check_schema(pieces, whole, schema)
+    _check_schema(pieces, whole, schema, _TYPE.findall(schema_text))
     return PolicySet(
         policies, cedarpy.PolicySet.from_str(whole), schema, any(one.reads_reports for one in policies.values()))
 
@@ -83,14 +85,37 @@ def _shipped(name: str) -> str:
     return resources.files("enforcer.policy").joinpath(name).read_text("utf-8")
 
 
-def _check_schema(pieces: list[_Piece], whole: str, schema: cedarpy.Schema) -> None:
+def _check_schema(pieces: list[_Piece], whole: str, schema: cedarpy.Schema, types: list[str]) -> None:
     result = cedarpy.validate_policies(whole, schema)
     if result.validation_passed:
         return
     for error in result.errors:
         number = str(error.policy_id or "").removeprefix("policy")
-        piece = pieces[int(number)] if number.isdigit() and int(number) < len(pieces) else _Piece("policies", 0, 0, "")
-        raise ConfigError(piece.file, piece.line, piece.column, _plain(str(error.error)))
+        if number.isdigit() and int(number) < len(pieces):
+            raise _mistake(pieces[int(number)], _plain(str(error.error)), types)
+        raise ConfigError("policies", 0, 0, _plain(str(error.error)))
+
+
+def _mistake(piece: _Piece, said: str, types: list[str], name: str = "") -> ConfigError:
+    """What Cedar says of a policy, where that stands in it, and what was meant."""
+    at, more = locate(piece.text, said, _complaint)
+    notes = "".join(f"; {one}" for one in (more, meant(said, types)) if one)
+    return _at(piece, at, said + name + notes)
+
+
+def _at(piece: _Piece, at: int, message: str) -> ConfigError:
+    before = piece.text[:at]
+    lines = before.count("\n")
+    column = len(before) - before.rfind("\n") if lines else piece.column + at
+    return ConfigError(piece.file, piece.line + lines, column, message)
+
+
+def _complaint(text: str) -> str:
+    try:
+        cedarpy.policies_to_json_str(text)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _plain(text: str) -> str:
@@ -102,7 +127,7 @@ def _read(piece: _Piece) -> Policy:
     try:
         parsed = json.loads(cedarpy.policies_to_json_str(piece.text))
     except ValueError as error:
-        raise ConfigError(piece.file, piece.line, piece.column, f"{error}: not Cedar's grammar") from None
+        raise _mistake(piece, str(error), [], ": not Cedar's grammar") from None
     found = list(parsed.get("staticPolicies", {}).values())
     if len(found) != 1 or parsed.get("templates"):
         raise ConfigError(
@@ -152,11 +177,7 @@ def _located(piece: _Piece, error: HoldError) -> ConfigError:
     """Where the part that is wrong stands, or else the annotation."""
     annotation = max(piece.text.find("@hold"), 0)
     at = piece.text.find(error.part, annotation) if error.part else annotation
-    at = annotation if at < 0 else at
-    before = piece.text[:at]
-    lines = before.count("\n")
-    column = len(before) - before.rfind("\n") if lines else piece.column + at
-    return ConfigError(piece.file, piece.line + lines, column, f"@hold: {error}")
+    return _at(piece, annotation if at < 0 else at, f"@hold: {error}")
 
 
 def _split(file: str, text: str) -> Iterator[_Piece]:
@@ -174,8 +195,9 @@ def _split(file: str, text: str) -> Iterator[_Piece]:
             yield _piece(file, text, begin, match.end())
             begin = -1
     if begin >= 0:
-        piece = _piece(file, text, begin, len(text))
-        raise ConfigError(file, piece.line, piece.column, 'a policy without its ";" at the end')
+        open_at, last = unclosed(text), words(text[begin:])[-1]
+        at, wrong = (open_at, UNCLOSED) if open_at >= 0 else (begin + last.at, 'a policy without its ";" at the end')
+        raise _at(_piece(file, text, 0, len(text)), at, wrong)
 
 
 _TOKEN: Final = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*"?|;|\s+|[^\s;"/]+|/')

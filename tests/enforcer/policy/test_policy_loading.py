@@ -16,9 +16,10 @@ GOOD = '@id("readers") permit (principal in Group::"data", action in Action::"sq
 HELD = 'forbid (principal, action, resource) unless { context.approved };'
 # text -> line, column, a part of the message
 WRONG = {
-    "permit (principal, action, resource)": (1, 1, 'without its ";"'),
-    '\n\n  @id("x") permit (principal, action == Action::"sql:selec", resource);': (3, 3, 'Action::"sql:selec"'),
-    GOOD + '  @id("x") permit (principal, action, resource) when { principal.foo == 1 };': (2, 3, "foo"),
+    "permit (principal, action, resource)": (1, 36, 'without its ";"'),
+    '\n\n  @id("x") permit (principal, action == Action::"sql:selec", resource);': (
+        3, 41, 'Action::"sql:selec"`; did you mean Action::"sql:select"?'),
+    GOOD + '  @id("x") permit (principal, action, resource) when { principal.foo == 1 };': (2, 66, "foo"),
     "permit (principal, action, resource);": (1, 1, '@id("readers")'),
     '@id("") permit (principal, action, resource);': (1, 1, "name of letters"),
     '@id("a b") permit (principal, action, resource);': (1, 1, "name of letters"),
@@ -34,17 +35,43 @@ WRONG = {
     f'@id("a") @hold("approvers=") {HELD}': (1, 17, "approvers="),
     f'@id("a") @hold("within=5m") {HELD}': (1, 10, "who may answer"),
     f'@id("a") @hold {HELD}': (1, 10, "who may answer"),
-    '@id("a") permit (principal action, resource);': (1, 1, "unexpected token"),
-    '@id("a") permit (principal is Usr, action, resource);': (1, 1, "Usr"),
-    '@id("a") permit (principal, action, resource) when { "open };': (1, 1, 'without its ";"'),
+    '@id("a") permit (principal action, resource);': (1, 28, "unexpected token"),
+    '@id("a") permit (principal is Usr, action, resource);': (1, 31, "Usr`; did you mean User?"),
+    '@id("a") permit (principal, action, resource) when { "open };': (1, 54, "closing quote is missing"),
     '// one\n' + GOOD + GOOD: (3, 1, "taken by f.cedar:2"),
     '@id("base:mine") permit (principal, action, resource);': (1, 1, "base:"),
     '@id("base:transactions") permit (principal, action, resource);': (1, 1, "base:"),
     '@id("a") @advice("b") permit (principal, action, resource);': (1, 1, "@advice"),
-    '@id("a") @id("b") permit (principal, action, resource);': (1, 1, "duplicate annotation"),
+    '@id("a") @id("b") permit (principal, action, resource);': (1, 10, "duplicate annotation"),
     '@id("a") permit (principal == ?principal, action, resource);': (1, 1, "?principal"),
-    '@id("a") permit (principal, action, resource) when { context.nope };': (1, 1, "nope"),
+    '@id("a") permit (principal, action, resource) when { context.nope };': (1, 62, "nope"),
     '@id("a") permit (principal, action == Action::"sql:set", resource == Table::"x");': (1, 1, "action"),
+    # The mistake's own line, not the policy's first.
+    '@id("a")\npermit (principal, action, resource)\n\n' + GOOD: (
+        4, 1, '`@`: not Cedar\'s grammar; is the ";" before it'),
+    '@id("a")\nallow (principal, action, resource);': (2, 1, "grammar; there are permit and forbid"),
+    '@id("a") // allow\n@id("allow")\nallow (principal, action, resource);': (3, 1, "invalid policy effect"),
+    '@id("a")\npermit (\n  principal,\n  action == Action::"sql:reed",\n  resource);': (
+        4, 13, 'did you mean Action::"sql:read"?'),
+    '@id("a")\npermit (\n  principal in group::"data", action, resource);': (
+        3, 16, "unrecognized entity type `group`; did you mean Group?"),
+    '@id("group") // group\npermit (principal, action, resource)\nwhen { principal in\n group::"x" };': (
+        4, 2, "did you mean Group?"),
+    '@id("a")\npermit (principal,\n actoin == Action::"connect", resource);': (3, 2, "did you mean action?"),
+    '@id("a")\npermit (principal, action == Action::"connect", resource) when {\n context["aproved"] };': (
+        3, 10, "did you mean approved?"),
+    '@id("a")\npermit (principal,\n action == action::"connect", resource);': (3, 12, "expected an entity uid"),
+    '@id("a")\npermit (principal,\n action == "connect", resource);': (3, 12, "found literal"),
+    '@id("a")\npermit (principal, action, resource)\n when { context.approved = true };': (3, 26, "'='"),
+    '@id("a")\npermit (principal, action, resource)\n when { foo(1) };': (3, 9, "not a valid function"),
+    '@id("a")\npermit (principal,\n action == Action::"connect, resource);\n' + GOOD + GOOD: (
+        3, 20, "its closing quote is missing"),
+    '@id("a")\npermit (principal,\n action == Action::"connect, resource);\n' + GOOD + GOOD + '"': (
+        3, 20, "its closing quote is missing"),
+    '@id("a")\npermit (principal,\n action == #, resource);': (3, 12, "invalid token"),
+    # Where nobody knows, the policy's first line.
+    '@id("a")\npermit (principal,\n action) when { resource has name };': (1, 1, "missing the `resource` variable"),
+    '@id("a")\npermit (principal, action, resource)\nif {\n if true then true else true };': (1, 1, "condition: if"),
     "x" * (FILE_LIMIT + 1): (0, 0, str(FILE_LIMIT)),
 }
 

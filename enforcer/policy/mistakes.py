@@ -1,0 +1,133 @@
+"""Where in a policy a mistake stands, and what was probably meant.  Pure.
+
+Cedar says what is wrong and gives no place.  What its grammar does not know is found by giving it ever less of the
+text; what it names, where exactly one word of the policy is that, or where each that is would be wrong.  Else nobody
+knows, and the policy's beginning has to do: a wrong line is worse.
+"""
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from enforcer.policy.model import PARENTS
+
+# docs.cedarpolicy.com, Grammar: a text may go on over lines; one that nobody closes goes on to the end.
+_WORD: Final = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*(?:"|\Z)|[A-Za-z_]\w*|\d+|::|[=!<>]=|&&|\|\||\S', re.DOTALL)
+_UNREAD: Final = re.compile(r"unexpected token `(?P<name>.+)`|invalid token", re.DOTALL)
+_NAMED: Final = tuple(re.compile(one, re.DOTALL) for one in (
+    r"invalid policy effect: (?P<name>\S+)",
+    r"found an invalid variable in the policy scope: (?P<name>\S+)",
+    r"invalid policy condition: (?P<name>\S+)",
+    r".* but got `(?P<name>[^`]+)`",
+    r".*, found literal `(?P<name>[^`]+)`",
+    r"`(?P<name>\w+)` is not a valid (?:function|method).*",
+    r"attribute `(?P<name>\w+)` .*not found.*",
+))
+# Each of these is wrong wherever it stands.
+_EVERYWHERE: Final = tuple(re.compile(one, re.DOTALL) for one in (
+    r"unrecognized action `(?P<name>[^`]+)`.*",
+    r"unrecognized entity type `(?P<name>[^`]+)`.*",
+    r"'(?P<name>=)' is not a valid operator.*",
+))
+_ACTION: Final = re.compile(r'unrecognized action `Action::"(?P<name>[^"`]*)"`')
+_TYPE: Final = re.compile(r"unrecognized entity type `(?P<name>[^`]+)`")
+_ATTRIBUTE: Final = re.compile(r"attribute `(?P<name>\w+)` ")
+_VARIABLE: Final = re.compile(r"found an invalid variable in the policy scope: (?P<name>\S+)")
+_EFFECT: Final = re.compile(r"invalid policy effect: (?P<name>\S+)")
+_ATTRIBUTES: Final = ("approved", "elevated", "workload", "exe", "schema", "name")
+_NEAR: Final = 0.6
+UNCLOSED: Final = "a text that goes on over lines: its closing quote is missing"
+
+
+@dataclass(frozen=True)
+class Word:
+    at: int
+    end: int
+    text: str
+
+
+def words(text: str) -> list[Word]:
+    """Without comments."""
+    found = (Word(match.start(), match.end(), match[0]) for match in _WORD.finditer(text))
+    return [word for word in found if not word.text.startswith("//")]
+
+
+def unclosed(text: str) -> int:
+    """Where the first text begins that ends in another line, or never; -1: there is none."""
+    return next((word.at for word in words(text) if _over_lines(word)), -1)
+
+
+def _over_lines(word: Word) -> bool:
+    return word.text[0] == '"' and ("\n" in word.text or word.text[-1] != '"' or len(word.text) == 1)
+
+
+def locate(text: str, said: str, complaint: Callable[[str], str]) -> tuple[int, str]:
+    """(offset of what is wrong, what else there is to say); 0 where it is not known.  `said` is Cedar's complaint of
+    this policy, `complaint` gives that of another text, "": none."""
+    parts = words(text)
+    if unread := _UNREAD.fullmatch(said):
+        return _grammar(parts, unread["name"] or "", lambda end: complaint(text[:end]))
+    if said.startswith("duplicate annotation: @"):
+        return _second(parts, said.removeprefix("duplicate annotation: @")), ""
+    for patterns, most in ((_NAMED, 1), (_EVERYWHERE, len(parts))):
+        if found := next(filter(None, (one.fullmatch(said) for one in patterns)), None):
+            places = _places(parts, found["name"], said)
+            return (places[0] if 0 < len(places) <= most else 0), ""
+    return 0, ""
+
+
+def _grammar(parts: list[Word], name: str, complaint: Callable[[int], str]) -> tuple[int, str]:
+    """An LR parser complains of the first word that nothing can follow: of less than that it only misses the end."""
+    low, high = 0, len(parts) - 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _UNREAD.fullmatch(complaint(parts[middle].end)) else (middle + 1, high)
+    if not parts or (name and parts[low].text != name):
+        return 0, ""
+    before = parts[low - 1] if low else None
+    if before and _over_lines(before):
+        return before.at, UNCLOSED
+    begins = parts[low].text in ("@", "permit", "forbid") and before
+    return parts[low].at, 'is the ";" before it missing?' if begins else ""
+
+
+def _second(parts: list[Word], name: str) -> int:
+    places = [one.at for one, after in itertools.pairwise(parts) if (one.text, after.text) == ("@", name)]
+    return places[1] if len(places) > 1 else 0
+
+
+def _places(parts: list[Word], name: str, said: str) -> list[int]:
+    """Where these words stand; an attribute may be named in quotes."""
+    wanted = [word.text for word in words(name)]
+    found = [parts[n].at for n in range(len(parts) - len(wanted) + 1)
+             if [word.text for word in parts[n:n + len(wanted)]] == wanted]
+    if said.startswith("attribute "):
+        found += [word.at for word in parts if word.text == f'"{name}"']
+    if _TYPE.match(said):             # group::"x", is group
+        follows = {word.at: (before.text, after.text) for before, word, after in zip(
+            parts, parts[1:], parts[2:], strict=False)}
+        found = [at for at in found if at in follows and (follows[at][0] == "is" or follows[at][1] == "::")]
+    return found
+
+
+def meant(said: str, types: Iterable[str]) -> str:
+    """What there is instead, or empty.  `types`: of entities."""
+    if found := _ACTION.match(said):
+        return _near(found["name"], PARENTS, 'Action::"{}"')
+    if found := _TYPE.match(said):
+        return _near(found["name"], types, "{}")
+    if found := _ATTRIBUTE.match(said):
+        return _near(found["name"], _ATTRIBUTES, "{}")
+    if found := _VARIABLE.match(said):
+        return _near(found["name"], ("principal", "action", "resource"), "{}")
+    return "there are permit and forbid" if _EFFECT.match(said) else ""
+
+
+def _near(name: str, names: Iterable[str], shown: str) -> str:
+    known = {one.lower(): one for one in names}
+    near = difflib.get_close_matches(name.lower(), known, 1, _NEAR)
+    return f"did you mean {shown.format(known[near[0]])}?" if near else ""
