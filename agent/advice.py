@@ -4,19 +4,30 @@ Policies are looked at as text, for the names in them; whether they are right is
 """
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from agent.config import Config
 from agent.fields import Problem
+from agent.identity import LOCAL
+from agent.positions import Path as Place
+from agent.positions import line_of
 from agent.status import said_of_mode
 
-_NAMED: Final = re.compile(r'\b(Target|Database|Schema|Table|Function|Group|Workload|Label)::"([^"/\n]+)')
+# Parts of an id, as enforcer.policy.model has them (a test compares).
+SHAPES: Final = {
+    "Target": "TARGET", "Database": "TARGET/DATABASE", "Schema": "TARGET/DATABASE/SCHEMA",
+    "Table": "TARGET/DATABASE/SCHEMA/TABLE", "Function": "TARGET/DATABASE/SCHEMA/FUNCTION",
+    "Setting": "TARGET/DATABASE/SETTING", "Role": "TARGET/ROLE",
+}
+_NAMED: Final = re.compile(rf'\b({"|".join(SHAPES)}|Group|Workload|Label|User)::"([^"\n]*)"')
 _APPROVERS: Final = re.compile(r'(?:@hold\("[^"\n]*?approvers=|[",] *break-glass=|[",] *escalate=\w+:)([^",\n]*)')
 _PERMIT: Final = re.compile(r"\bpermit\b[^;]*;")
 _REPORTED: Final = re.compile(r"""\bcontext\s*(?:\.\s*|\[\s*"|\bhas\s+"?)reported\b""")
-_OF_TARGETS: Final = ("Target", "Database", "Schema", "Table", "Function")
+_COMMENT: Final = re.compile(r'(?P<text>"(?:[^"\\]|\\.)*")|//[^\n]*', re.DOTALL)
+_OWN: Final = (LOCAL, "weir")         # of no provider
 
 
 def missing(config: Config) -> Iterator[str]:
@@ -44,15 +55,20 @@ def lax(config: Config) -> Iterator[str]:
 def notes(config: Config) -> tuple[Problem, ...]:
     """Names in policies that nothing has: such a policy never applies, or such a hold can never be answered; and what
     permits by a crew's own word."""
-    targets = frozenset(one.name for one in config.targets)
     known = {
-        **dict.fromkeys(_OF_TARGETS, targets), "Group": set(config.groups),
-        "Workload": {one.name for one in config.workloads}, "Label": set(_labels(config))}
-    places = {**dict.fromkeys(_OF_TARGETS, "[[target]]"), "Group": "group of groups.toml",
-              "Workload": "[[workload]]", "Label": "[[target.label]]"}
-    found = [
-        Problem(file, line, "", f'{kind}::"{name}" names no {places[kind]}{_known(known[kind])}')
-        for file, line, kind, name in _names(config.policies) if name not in known[kind]]
+        "Group": {*config.groups, *_given(config)}, "Workload": {one.name for one in config.workloads},
+        "Label": set(_labels(config))}
+    places = {"Group": "group of groups.toml", "Workload": "[[workload]]", "Label": "[[target.label]]"}
+    found = []
+    for file, line, kind, name in _names(config.policies):
+        if kind in SHAPES:
+            wrong = _resource(config, kind, name)
+        elif kind == "User":
+            wrong = _user(config, name)
+        else:
+            wrong = "" if name in known[kind] else f"names no {places[kind]}{_known(known[kind])}"
+        if wrong:
+            found.append(Problem(file, line, "", f'{kind}::"{name}" {wrong}'))
     return (*dict.fromkeys(found), *_permits_by_word(config.policies))
 
 
@@ -63,6 +79,74 @@ def _permits_by_word(policies: dict[str, str]) -> Iterator[Problem]:
             if _REPORTED.search(match[0]):
                 yield Problem(file, code.count("\n", 0, match.start()) + 1, "", "permits by context.reported, which is "
                               "what a crew says of itself: one that lies is permitted too")
+
+
+def _resource(config: Config, kind: str, name: str) -> str:
+    """What is wrong with the id, or empty."""
+    parts, shape = name.split("/"), SHAPES[kind]
+    wanted = shape.count("/") + 1
+    targets = {one.name for one in config.targets}
+    if len(parts) != wanted or not all(parts):
+        return f"is nothing: a {kind} has {wanted} part{'s' * (wanted > 1)}, {kind}::\"{shape}\""
+    return "" if parts[0] in targets else f"names no [[target]]{_known(targets)}"
+
+
+def _user(config: Config, name: str) -> str:
+    """What is wrong with a subject, or empty."""
+    provider, colon, who = name.partition(":")
+    if not colon or not who:
+        return (f'is nobody: User::"{LOCAL}:{name}" is the user of this host, User::"PROVIDER:SUBJECT" a login of a '
+                "[[provider]]")
+    providers = _providers(config)
+    return "" if provider in (*_OWN, *providers) else f"names no [[provider]]{_known(providers)}"
+
+
+def members(
+    config: Config, file: str, lines: Mapping[Place, int], there: Callable[[str, str], bool],
+) -> Iterator[Problem]:
+    """Members of groups.toml that nobody is.  `lines`: of that file; `there`: whether the host has this "user" or
+    "group"."""
+    for group, names in config.groups.items():
+        for member in names:
+            kind, _, who = member.partition(":")
+            if wrong := _member(config, kind, who, there):
+                yield Problem(file, line_of(dict(lines), ("groups", group)), f"groups.{group}",
+                              f"{member!r} is nobody: {wrong}")
+
+
+def _member(config: Config, kind: str, who: str, there: Callable[[str, str], bool]) -> str:
+    """Why nobody is this member, or empty."""
+    if kind == "workload":
+        workloads = {one.name for one in config.workloads}
+        return "" if who in workloads else f"there is no such [[workload]]{_near(who, workloads)}"
+    if kind == "subject":
+        provider, _, user = who.partition(":")
+        providers = _providers(config)
+        return "" if provider in providers else f"user:{user} is the user of this host" if provider == LOCAL else (
+            f"there is no such [[provider]]{_near(provider, providers)}")
+    if kind not in ("user", "group") or there(kind, who) or (kind == "user" and who in _dynamic(config)):
+        return ""
+    own = f"; weir:{who} is the group of this file" if kind == "group" and who in config.groups else ""
+    return f"this host has no such {kind}{own}"
+
+
+def _dynamic(config: Config) -> set[str]:
+    """Users that systemd makes for a unit while it runs."""
+    return {one.unit.removesuffix(".service").partition("@")[0] for one in config.workloads if one.unit}
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(names), 1, 0.6)
+    return f"; did you mean {near[0]}?" if near else _known(names)
+
+
+def _given(config: Config) -> Iterator[str]:
+    """Groups that a provider puts subjects into."""
+    return (group for provider in (*config.providers, *config.saml) for group in provider.groups.values())
+
+
+def _providers(config: Config) -> set[str]:
+    return {one.name for one in (*config.providers, *config.saml)}
 
 
 def secret_files(config: Config) -> Iterator[str]:
@@ -97,5 +181,5 @@ def _names(policies: dict[str, str]) -> Iterator[tuple[str, int, str, str]]:
 
 
 def _code(text: str) -> str:
-    """Without comments; lines stay where they are.  A "//" in a string ends it too, which costs a note."""
-    return re.sub(r"//.*", "", text)
+    """Without comments; lines stay where they are."""
+    return _COMMENT.sub(lambda found: found["text"] or "", text)

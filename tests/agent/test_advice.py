@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from agent import advice
-from agent.config import Config, parse_config
+from agent.config import Config, parse_config, parse_groups
 from enforcer.policy.cedar import load_policies
+from enforcer.policy.model import DEPTHS
 
 DEFAULT = Path(__file__).resolve().parents[2] / "packaging/default"
 EXAMPLES = DEFAULT / "policies/examples.cedar"
@@ -64,7 +65,19 @@ def test_a_fresh_copy_says_what_to_fill_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("policy", "line", "wanted"), [
     ('permit (principal, action, resource in Target::"odrers");', 1, 'Target::"odrers" names no [[target]]'),
     ('\n// Target::"not-looked-at"\npermit (principal, action, resource == Table::"shop/shop/public/x");', 3,
-     'Table::"shop" names no [[target]]: there is orders'),
+     'Table::"shop/shop/public/x" names no [[target]]: there is orders'),
+    ('permit (principal, action, resource == Table::"orders/public/orders");', 1,
+     'Table::"orders/public/orders" is nothing: a Table has 4 parts, Table::"TARGET/DATABASE/SCHEMA/TABLE"'),
+    ('permit (principal, action, resource in Database::"orders");', 1,
+     'Database::"orders" is nothing: a Database has 2 parts, Database::"TARGET/DATABASE"'),
+    ('permit (principal, action, resource in Target::"orders/shop");', 1, "is nothing: a Target has 1 part, Target"),
+    ('permit (principal, action, resource == Schema::"orders//public");', 1, "is nothing: a Schema has 3 parts"),
+    ('permit (principal, action, resource == Setting::"orders/jit");', 1, "is nothing: a Setting has 3 parts"),
+    ('permit (principal, action, resource == Role::"odrers/app");', 1, "names no [[target]]"),
+    ('permit (principal == User::"ada", action, resource);', 1,
+     'User::"ada" is nobody: User::"local:ada" is the user of this host, User::"PROVIDER:SUBJECT" a login'),
+    ('permit (principal == User::"crop:7b1f", action, resource);', 1,
+     'User::"crop:7b1f" names no [[provider]]: there is corp'),
     ('permit (principal in Group::"dota", action, resource);', 1, 'Group::"dota" names no group of groups.toml'),
     ('@id("h") @hold("within=1m, approvers=dba ops")', 1, 'Group::"ops" names no group of groups.toml'),
     ('@id("h") @hold("approvers=dba, break-glass=fire")', 1, 'Group::"fire" names no group of groups.toml'),
@@ -76,6 +89,46 @@ def test_names_that_nothing_has(policy: str, line: int, wanted: str) -> None:
     [note] = advice.notes(whole(policy))
     assert (note.file, note.line) == ("p.cedar", line)
     assert wanted in note.message
+
+
+@pytest.mark.parametrize("policy", [
+    'permit (principal == User::"local:ada", action, resource);',
+    'permit (principal == User::"corp:7b1f:c2", action, resource == Table::"orders/shop/public/a%2Fb");',
+    'permit (principal in Group::"given", action, resource == Setting::"orders/shop/jit");',
+    'permit (principal, action, resource) when { resource == Role::"orders/app" };',
+])
+def test_names_that_something_has(policy: str) -> None:
+    made = whole(policy)
+    provider = msgspec.structs.replace(made.providers[0], groups={"/staff": "given"})
+    assert advice.notes(msgspec.structs.replace(made, providers=(provider,))) == ()
+
+
+def test_shapes_are_those_of_policy() -> None:
+    assert {kind: shape.count("/") + 1 for kind, shape in advice.SHAPES.items()} == DEPTHS
+
+
+@pytest.mark.parametrize(("member", "wanted"), [
+    ("workload:crw", "'workload:crw' is nobody: there is no such [[workload]]; did you mean crew?"),
+    ("workload:other", "there is no such [[workload]]: there is crew"),
+    ("user:newcrw", "'user:newcrw' is nobody: this host has no such user"),
+    ("group:nosuch", "'group:nosuch' is nobody: this host has no such group"),
+    ("group:data", "this host has no such group; weir:data is the group of this file"),
+    ("subject:crop:7b1f", "there is no such [[provider]]; did you mean corp?"),
+    ("subject:local:ada", "user:ada is the user of this host"),
+    ("user:ada", ""), ("group:staff", ""), ("workload:crew", ""), ("subject:corp:7b1f", ""), ("weir:data", ""),
+    ("user:unit", ""),
+])
+def test_members_that_nobody_is(member: str, wanted: str) -> None:
+    text = f'[groups]\ndata = []\n\ndba = ["{member}"]\n'
+    groups, report = parse_groups(text, "groups.toml")
+    assert not report.problems
+    made = whole("")
+    unit = msgspec.structs.replace(made.workloads[0], name="unit", unit="unit@1.service")
+    made = msgspec.structs.replace(made, groups=groups, workloads=(made.workloads[0], unit))
+    found = list(advice.members(made, "groups.toml", report.lines, lambda *one: one in (
+        ("user", "ada"), ("group", "staff"))))
+    assert [(one.line, one.field) for one in found] == ([(4, "groups.dba")] if wanted else [])
+    assert wanted in "".join(one.message for one in found)
 
 
 def test_egress_that_is_not_enforced() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -55,3 +56,12 @@ def test_a_check_without_root_says_what_it_did_not_see(tmp_path: Path, monkeypat
     done = CliRunner().invoke(weir, ["--config", str(file), "check"])
     assert "credentials were not looked at" in done.output
     assert done.exit_code == 0
+
+
+def test_members_that_this_host_does_not_have(tmp_path: Path) -> None:
+    made = msgspec.structs.replace(config("", tmp_path / "weir.toml"), groups={
+        "data": ("user:no-such-crew", "user:nobody"), "dba": ("group:no-such-group", "group:nogroup")})
+    (tmp_path / "groups.toml").write_text('[groups]\n\ndata = []\ndba = []\n')
+    assert [str(one).partition(" is nobody")[0] for one in notes(made)] == [
+        f"{tmp_path}/groups.toml:3: groups.data: 'user:no-such-crew'",
+        f"{tmp_path}/groups.toml:4: groups.dba: 'group:no-such-group'"]
