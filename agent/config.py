@@ -5,6 +5,7 @@ all come from it.  Errors come all at once, each with file, line, field and what
 """
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -439,7 +440,7 @@ def parse_config(text: str, file: str) -> tuple[Config | None, Report]:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as wrong:
-        return None, Report(file, {}, [_syntax(file, str(wrong))])
+        return None, Report(file, {}, [_syntax(file, str(wrong), text)])
     return _build(raw, Report(file, locate(text), homes=_HOMES))
 
 
@@ -449,7 +450,7 @@ def parse_block(text: str, file: str) -> tuple[Config, tuple[Problem, ...]]:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as wrong:
-        raw, problems = {}, [_syntax(file, str(wrong))]
+        raw, problems = {}, [_syntax(file, str(wrong), text)]
     else:
         problems = []
     right: dict[str, Any] = {}
@@ -483,11 +484,15 @@ def _build(raw: Mapping[str, Any], report: Report) -> tuple[Config | None, Repor
     return None if report.problems else Config(file=report.file, **values), report
 
 
-def _syntax(file: str, text: str) -> Problem:
+def _syntax(file: str, said: str, text: str) -> Problem:
     """tomllib says "... (at line 3, column 7)" or "(at end of document)"."""
-    message, _, place = text.partition(" (at ")
-    digits = place.removeprefix("line ").partition(",")[0]
-    return Problem(file, int(digits) if digits.isdigit() else 0, "", f"not TOML: {message[:1].lower()}{message[1:]}"
+    message, _, place = said.partition(" (at ")
+    found = re.match(r"line (\d+), column (\d+)", place)
+    line, column = (int(found[1]), int(found[2])) if found else (0, 0)
+    value = "".join(text.split("\n")[line - 1:line])[column - 1:] if line else ""
+    unquoted = message == "Invalid value" and re.match(r"[A-Za-z_/~*.]", value)
+    return Problem(file, line, "", f"not TOML: {message[:1].lower()}{message[1:]}"
+                   + (": a text stands in quotes" if unquoted else "")
                    + (" at the end of the file" if place.startswith("end") else ""))
 
 
@@ -647,7 +652,7 @@ def parse_groups(text: str, file: str) -> tuple[dict[str, tuple[str, ...]], Repo
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as wrong:
-        return {}, Report(file, {}, [_syntax(file, str(wrong))])
+        return {}, Report(file, {}, [_syntax(file, str(wrong), text)])
     report = Report(file, locate(text))
     kinds.check_names(raw, {"groups": "[groups]"}, (), report)
     tables = raw.get("groups", {})

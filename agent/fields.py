@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ LIST_LIMIT: Final = 1000              # entries of one list
 TEXT_LIMIT: Final = 4096              # characters of one text
 COMMAND_LIMIT: Final = 64             # words of a command
 SOCKET_LIMIT: Final = 107             # bytes of a Unix socket's path
+# Who writes the secret itself means the file that holds it.
+_SECRETS: Final = {"password": "password_file", "passwd": "password_file", "pass": "password_file",
+                   "secret": "client_secret_file", "client_secret": "client_secret_file"}
 UNQUOTED: Final = ": write it without quotes"
 OWN_PLACES: Final = ("/run", "/tmp", "/var/tmp")      # noqa: S108  every view has its own, and empty, ones
 
@@ -68,6 +72,10 @@ class ConfigError(Exception):
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
+
+
+class SaidWhole(ValueError):
+    """What is wrong, with what would be right."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +182,8 @@ def _field(one: Field, raw: Mapping[str, Any], path: Path, report: Report, missp
     try:
         return one.kind.parse(raw[one.name])
     except ValueError as wrong:
-        report.add((*path, one.name), f"{wrong}; {one.kind.right} would be right")
+        right = "" if isinstance(wrong, SaidWhole) else f"; {one.kind.right} would be right"
+        report.add((*path, one.name), f"{wrong}{right}")
         return None
 
 
@@ -185,10 +194,21 @@ def _enclosing(path: Path) -> Path:
 
 def check_names(raw: Mapping[str, Any], names: Mapping[str, str], path: Path, report: Report) -> set[str]:
     """Names that are not there.  `names`: each as it is written.  Gives those of `names` that were probably meant."""
-    found = [(name, *_unknown(name, names, report.homes.get(name, ""))) for name in raw if name not in names]
+    found = [(name, *(_secret(name, names, report.homes) or _unknown(name, names, report.homes.get(name, ""))))
+             for name in raw if name not in names]
     for name, message, _ in found:
         report.add((*path, name), message)
     return {meant for _, _, meant in found}
+
+
+def _secret(name: str, names: Mapping[str, str], homes: Mapping[str, str]) -> tuple[str, str] | None:
+    """As `_unknown`, of the name of a secret."""
+    file = _SECRETS.get(name.lower(), "")
+    if file not in names and file not in homes:
+        return None
+    where = "" if file in names else f", {homes[file]},"
+    return (f"is not known: secrets never stand in this file; {file}{where} names the file that holds it",
+            file if file in names else "")
 
 
 def _unknown(name: str, names: Mapping[str, str], home: str) -> tuple[str, str]:
@@ -322,8 +342,13 @@ def _address(value: Any) -> str:
     return str(mapped or found)
 
 
-def _host(value: Any) -> str:
+def _host(value: Any, port: str = "port") -> str:
+    """`port`: the field that a port goes into."""
     text = _text(value)
+    if "://" in text:
+        raise ValueError(f"{_shown(text)} is a URL: write the host name alone")
+    if re.fullmatch(r"([^:/]+|\[[^/]*\]):\d+", text):
+        raise ValueError(f"{_shown(text)} has a port, which goes into `{port}`")
     if "/" in text:
         raise ValueError(f"{_shown(text)} is a network, or a path")
     if ":" in text or re.fullmatch(r"[0-9.]+", text):
@@ -337,8 +362,8 @@ def _egress_host(value: Any) -> str:
     """RFC 4592's wildcard, as whole first label, and never so wide that it is a registry's."""
     text = _text(value)
     if not text.startswith("*"):
-        return _host(text)
-    name = _host(text[2:]) if text.startswith("*.") and len(text) > 2 else ""
+        return _host(text, "ports")
+    name = _host(text[2:], "ports") if text.startswith("*.") and len(text) > 2 else ""
     if not name or is_address(name) or name.count(".") < 1 or name in _REGISTRIES:
         raise ValueError(f"{_shown(text)} is wider than one owner's names")
     return f"*.{name}"
@@ -370,8 +395,10 @@ def _resolver(value: Any) -> tuple[str, int]:
 def _choice(names: tuple[str, ...]) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if _text(value) not in names:
-            near = difflib.get_close_matches(value, names, 1, 0.6)
-            raise ValueError(f"{_shown(value)} is none of them" + (f", did you mean {near[0]}?" if near else ""))
+            if near := difflib.get_close_matches(value, names, 1, 0.6):
+                known = f"none of {', '.join(names)}" if len(names) > 1 else "not known"
+                raise SaidWhole(f"{_shown(value)} is {known}; did you mean {near[0]}?")
+            raise ValueError(f"{_shown(value)} is none of them")
         return str(value)
 
     return parse
@@ -548,10 +575,22 @@ def several(kind: Kind, *, least: int = 0) -> Kind:
 
     def parse(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or not least <= len(value) <= LIST_LIMIT:
-            raise ValueError(f"{_shown(value)} is not a list" + (f" of at least {least}" if least else ""))
+            raise ValueError(f"{_shown(value)} is not a list" + (f" of at least {least}" if least else "")
+                             + _bracketed(value, kind))
         parsed = tuple(kind.parse(one) for one in value)
         if len(set(parsed)) != len(parsed):
             raise ValueError(f"{_shown(value)} names the same twice")
         return parsed
 
     return Kind(f"a list, each {kind.right}", parse)
+
+
+def _bracketed(value: Any, kind: Kind) -> str:
+    """How one value that would do is written as a list, or empty."""
+    if not isinstance(value, str | int):
+        return ""
+    try:
+        kind.parse(value)
+    except ValueError:
+        return ""
+    return f": write [{json.dumps(value)}]"

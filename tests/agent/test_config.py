@@ -149,6 +149,7 @@ TARGET = '[[target]]\nname = "a"\nprotocol = "postgresql"\nhosts = ["db"]\nport 
 ISSUED = '[[target.credential]]\nuser = "u"\ncertificate = "issue"\n'
 HELPER = '[[target.credential]]\nexec = ["/usr/local/libexec/x", "-v", "-v"]\n'
 CREDENTIAL = '[[target.credential]]\nuser = "u"\npassword_file = "/etc/p"\n'
+EGRESS = "[[egress]]\nname = 'a'\n"
 
 
 @pytest.mark.parametrize(("text", "wanted"), [
@@ -220,7 +221,7 @@ CREDENTIAL = '[[target.credential]]\nuser = "u"\npassword_file = "/etc/p"\n'
     *((TARGET + f'[[target.credential]]\nuser = "u"\npassword_credential = "{name}"',
        ":8: target[1].credential[1].password_credential: ") for name in ("../p", "a/b", ".", "..", "", "x" * 256)),
     (TARGET + '[[target.credential]]\npassword_file = "/p"', "target[1].credential[1]: user is missing: a text"),
-    (TARGET + ISSUED.replace("issue", "isue"), "[1].certificate: 'isue' is none of them, did you mean issue?"),
+    (TARGET + ISSUED.replace("issue", "isue"), "[1].certificate: 'isue' is not known; did you mean issue?"),
     (TARGET + ISSUED.replace('"u"', '"' + "u" * 65 + '"'), ":7: target[1].credential[1].user: is longer than the 64"),
     (TARGET + ISSUED + 'key_file = "/k"', ':9: target[1].credential[1].key_file: stands beside certificate = "issue"'),
     (TARGET + ISSUED + 'certificate_credential = "c"', ":9: target[1].credential[1].certificate_credential: stands"),
@@ -240,6 +241,22 @@ CREDENTIAL = '[[target.credential]]\nuser = "u"\npassword_file = "/etc/p"\n'
     (TARGET + CREDENTIAL + 'key_credential = "k"', "only one of certificate_file and key_file"),
     (TARGET.replace("port", "tls = 'disable'\nport") + CREDENTIAL + 'key_file = "/k"\ncertificate_credential = "c"',
      "credential[1].certificate_credential: needs TLS"),
+    (TARGET.replace('"postgresql"', '"postgres"') + CREDENTIAL, "'postgres' is not known; did you mean postgresql?"),
+    ("[egress_policy]\nmode = 'enforc'", "'enforc' is none of enforce, shadow, record; did you mean enforce?"),
+    (EGRESS + "addresses = ['api.lab.example']\nports = 443", "443 is not a list of at least 1: write [443]; a list"),
+    (EGRESS + "addresses = 'api.lab.example'\nports = [443]", '1: write ["api.lab.example"]; a list, each'),
+    (EGRESS + "addresses = ['api.lab.example:443']\nports = [443]", "has a port, which goes into `ports`; a list"),
+    (EGRESS + "addresses = ['*.lab.example:443']\nports = [443]", "has a port, which goes into `ports`; a list"),
+    (EGRESS + "addresses = ['[2001:db8::1]:443']\nports = [443]", "has a port, which goes into `ports`; a list"),
+    (EGRESS + "addresses = ['https://api.lab.example/v1']\nports = [443]", "is a URL: write the host name alone"),
+    (TARGET.replace('"db"', '"db:5432"') + CREDENTIAL, "'db:5432' has a port, which goes into `port`; a list"),
+    (TARGET + CREDENTIAL.replace("password_file", "password"),
+     ".password: is not known: secrets never stand in this file; password_file names the file that holds it"),
+    (TARGET + "password = 'x'\n" + CREDENTIAL,
+     "target[1].password: is not known: secrets never stand in this file; password_file, a field of [[target.credenti"),
+    ("[[provider]]\nclient_secret = 'x'", "client_secret: is not known: secrets never stand in this file; client_secr"),
+    ("\n[[workload]]\nname = newc", "weir.toml:3: not TOML: invalid value: a text stands in quotes"),
+    ("[[workload]]\ndirectories = [~/work]", "weir.toml:2: not TOML: invalid value: a text stands in quotes"),
     (TARGET + CREDENTIAL * 2, "the same database, role and group as credential[1]"),
     (TARGET + CREDENTIAL + '[[target.label]]\nlabel = "pii"\ncolumn = "a.b"', "is not of three names"),
     (TARGET + CREDENTIAL + '[[target.label]]\nlabel = "pii"\ncolumn = "a.b.c"\nmask = "stars"', "is no mask"),
@@ -250,6 +267,15 @@ CREDENTIAL = '[[target.credential]]\nuser = "u"\npassword_file = "/etc/p"\n'
 ])
 def test_what_is_wrong_is_named(text: str, wanted: str) -> None:
     assert wanted in "\n".join(errors(text))
+
+
+def test_what_was_meant_is_said_once_and_a_value_never_where_a_secret_may_stand() -> None:
+    [said] = errors(TARGET.replace('"postgresql"', '"postgres"') + CREDENTIAL)
+    assert said.count("postgresql") == 1
+    [said] = errors(TARGET + CREDENTIAL.replace("password_file", "password").replace("/p", "hunter2"))
+    assert "hunter2" not in said
+    [said] = errors("[enforcer]\nport =\n")
+    assert "quotes" not in said
 
 
 def test_a_misspelt_name_is_one_error() -> None:

@@ -78,13 +78,13 @@ client_id = "x"
     ('issuer = "https://idp:0"', "an https URL"), ('issuer = "https://idp:65536/x"', "an https URL"),
     ('hosts = ["https://keys.lab.example"]', "HOST or HOST:PORT"), ('hosts = ["keys:99999"]', "HOST or HOST:PORT"),
     ('hosts = ["keys/x"]', "HOST or HOST:PORT"), ('hosts = ["a@keys"]', "HOST or HOST:PORT"),
-    ('algorithms = ["none"]', "is none of them"), ('algorithms = ["HS256"]', "is none of them"),
+    ('algorithms = ["none"]', "is none of them"), ('algorithms = ["HS256"]', "is none of RS256"),
     ("algorithms = []", "a list of at least 1"), ('name = "local"', "is taken"), ('name = "Corp"', "no such name"),
     ('name = "a:b"', "no such name"), ('groups_claim = "a..b"', "no path of claims"),
     ('groups = ["x"]', "is not a table"), ("groups = {a = 1}", "is not a text"), ("required = {a = [1]}", "is no text"),
     ('max_session = "31d"', "out of bounds"), ('refresh = "0s"', "out of bounds"), ('scopes = ["a b"]', "no such name"),
     ("introspect = true", "name `client_secret_file` too"),
-    ('client_secret = "x"', "did you mean client_secret_file?"),
+    ('client_secret = "x"', "client_secret_file names the file that holds it"),
 ])
 def test_mistakes_are_named_with_line_and_field(field: str, said: str) -> None:
     name = field.partition(" =")[0]
