@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from agent.config import Config
-from agent.fields import Problem
+from agent.fields import Problem, render_path
 from agent.identity import LOCAL
 from agent.positions import Path as Place
 from agent.positions import line_of
@@ -147,6 +147,35 @@ def _given(config: Config) -> Iterator[str]:
 
 def _providers(config: Config) -> set[str]:
     return {one.name for one in (*config.providers, *config.saml)}
+
+
+def absent(config: Config, lines: Mapping[Place, int], homes: Mapping[str, str], there: Callable[[str], bool]) -> (
+        Iterator[Problem]):
+    """Directories and trust files that are not there: of a workload for a user of its, of a target for every user.
+    `lines`: of weir.toml; `homes`: of users; `there` is asked with absolute paths."""
+    def note(path: Place, message: str) -> Problem:
+        return Problem(config.file, line_of(dict(lines), path), render_path(path), message)
+
+    for number, workload in enumerate(config.workloads):
+        for name in ("directories", "read_only"):
+            for one in getattr(workload, name):
+                users = [user for user in workload.users if user in homes and not there(_at_home(one, homes[user]))]
+                if users or (not workload.users and one.startswith("/") and not there(one)):
+                    yield note(("workload", number, name), f"{one} is not there{_for(one, users)}: crews do not see it")
+    users = [user for workload in config.workloads for user in workload.users if user in homes]
+    for number, target in enumerate(config.targets):
+        for one in target.trust:
+            if users and not any(there(_at_home(one, homes[user])) for user in users):
+                yield note(("target", number, "trust"), f"{one} is not there{_for(one, users)}: clients that name it "
+                           "as their root file fail")
+
+
+def _at_home(path: str, home: str) -> str:
+    return home.rstrip("/") + path[1:] if path.startswith("~") else path
+
+
+def _for(path: str, users: Iterable[str]) -> str:
+    return f" for {', '.join(dict.fromkeys(users))}" if path.startswith("~") else ""
 
 
 def secret_files(config: Config) -> Iterator[str]:

@@ -32,6 +32,7 @@ from agent.fields import (
 from agent.launch import HOST, PRIVATE
 from agent.positions import Path as Place
 from agent.positions import locate
+from agent.view import closed
 
 DEFAULT_FILE: Final = "/etc/weir/weir.toml"
 FILE_LIMIT: Final = 4 << 20           # bytes of one file
@@ -511,12 +512,22 @@ def _check_workloads(report: Report) -> None:
     for path, workload in report.entries("workload"):
         if not workload.users and not workload.unit:
             report.add((*path, "users"), f"is missing or empty; {kinds.several(kinds.ACCOUNT).right} would be right")
+        _check_seen(workload, path, report)
         if not workload.unit:
             continue
         if wrong := wrong_name(workload.unit, runtime.name if runtime else ""):
             report.add((*path, "unit"), wrong)
         if (first := units.setdefault(workload.unit, render_path(path))) != render_path(path):
             report.add((*path, "unit"), f"{workload.unit} is {first} already")
+
+
+def _check_seen(workload: Workload, path: Place, report: Report) -> None:
+    """What `weir run` would refuse whoever starts it; of a unit `weir adopt` says it, which knows where names lead."""
+    for name in ("directories", "read_only"):
+        for one in getattr(workload, name):
+            why = "" if one.startswith("~") or (workload.unit and one != "/") else closed(one, one)
+            if why:
+                report.add((*path, name), f"{one} {why}: name directories of the crew's own")
 
 
 def _check_identities(report: Report) -> None:

@@ -12,15 +12,18 @@ from pathlib import Path
 
 from agent import advice
 from agent.config import Config
-from agent.fields import Problem
+from agent.fields import Problem, render_path
+from agent.layout import find_account
 from agent.positions import Path as Place
-from agent.positions import locate
+from agent.positions import line_of, locate
+from agent.secrets import PASSWORD_LIMIT, SecretError, read_secret
 
 
 def notes(config: Config) -> tuple[Problem, ...]:
     """What is right and yet hardly meant, and what could not be looked at."""
-    groups = config.directory / "groups.toml"
-    return (*advice.notes(config), *advice.members(config, str(groups), _lines(groups), _there), *_credentials(config))
+    groups, lines = config.directory / "groups.toml", _lines(Path(config.file))
+    return (*advice.notes(config), *advice.members(config, str(groups), _lines(groups), _account),
+            *advice.absent(config, lines, _homes(config), _there), *_credentials(config, lines))
 
 
 def _lines(file: Path) -> dict[Place, int]:
@@ -31,7 +34,7 @@ def _lines(file: Path) -> dict[Place, int]:
         return {}
 
 
-def _there(kind: str, name: str) -> bool:
+def _account(kind: str, name: str) -> bool:
     try:
         pwd.getpwnam(name) if kind == "user" else grp.getgrnam(name)
     except KeyError:
@@ -39,6 +42,38 @@ def _there(kind: str, name: str) -> bool:
     return True
 
 
-def _credentials(config: Config) -> Iterator[Problem]:
-    if os.geteuid() != 0 and any(advice.secret_files(config)):
-        yield Problem(config.file, 0, "", "credentials were not looked at: not root; `sudo weir check` does")
+def _homes(config: Config) -> dict[str, str]:
+    users = dict.fromkeys(user for workload in config.workloads for user in workload.users)
+    return {user: account.pw_dir for user in users if (account := find_account(user))}
+
+
+def _there(path: str) -> bool:
+    """Also where nobody says."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _credentials(config: Config, lines: dict[Place, int]) -> Iterator[Problem]:
+    if os.geteuid() != 0:
+        if any(advice.secret_files(config)):
+            yield Problem(config.file, 0, "", "credentials were not looked at: not root; `sudo weir check` does")
+        return
+    for number, target in enumerate(config.targets):
+        for count, row in enumerate(target.credentials):
+            path = ("target", number, "credential", count, "password_file")
+            if row.password_file and _several_lines(row.password_file):
+                yield Problem(config.file, line_of(lines, path), render_path(path), f"{row.password_file} has more "
+                              "than one line: all of them are the password")
+
+
+def _several_lines(file: str) -> bool:
+    """As agent/secrets.py takes it: without what ends it."""
+    try:
+        return b"\n" in read_secret(file, PASSWORD_LIMIT, "password_file").rstrip(b"\r\n")
+    except SecretError:
+        return False                  # the agent says it, at use

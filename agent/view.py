@@ -278,14 +278,21 @@ def _way_out(tree: _Tree, place: str, looked: set[str]) -> str:
 
 
 def _never(tree: _Tree, view: View, path: str, place: str) -> str:
-    for top in _tops(tree.files, _NEVER):
-        if _within(top, place):
-            return f"holds {top}, and what is there no workload is shown"
-        if _within(place, top) and not any(
-                _within(path, one) and _within(place, one) for one in _tops(tree.files, _WHERE_NAMED)):
-            return f"lies in {top}, and what is there no workload is shown"
+    if why := closed(path, place, lambda names: tuple(_tops(tree.files, names))):
+        return why
     if any(_within(place, tree.files.real(hidden)) for hidden in view.hidden):
         return "is Weir's own, or a registered database's socket"
+    return ""
+
+
+def closed(path: str, place: str, tops: Callable[[tuple[str, ...]], tuple[str, ...]] = tuple) -> str:
+    """Why no workload is shown `place`, to which `path` of its configuration leads, or empty.  `tops`: directories by
+    all of their names."""
+    for top in tops(_NEVER):
+        if _within(top, place):
+            return f"holds {top}, and what is there no workload is shown"
+        if _within(place, top) and not any(_within(path, one) and _within(place, one) for one in tops(_WHERE_NAMED)):
+            return f"lies in {top}, and what is there no workload is shown"
     return ""
 
 

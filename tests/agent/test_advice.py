@@ -131,6 +131,35 @@ def test_members_that_nobody_is(member: str, wanted: str) -> None:
     assert wanted in "".join(one.message for one in found)
 
 
+def test_files_that_are_not_there() -> None:
+    text = """
+[[workload]]
+name = "crew"
+users = ["ada", "bob"]
+directories = ["~", "~/nope"]
+read_only = ["/opt/crew", "/opt/nope"]
+[[target]]
+name = "orders"
+protocol = "postgresql"
+hosts = ["db"]
+port = 5432
+trust = ["~/ada.pem", "~/nope.pem", "/etc/nope.pem"]
+[[target.credential]]
+user = "svc"
+password_file = "/p"
+"""
+    made, report = parse_config(text, "weir.toml")
+    assert made is not None
+    there = {"/home/ada", "/home/bob", "/home/ada/nope", "/opt/crew", "/home/ada/ada.pem"}
+    found = list(map(str, advice.absent(made, report.lines, {"ada": "/home/ada", "bob": "/home/bob"},
+                                        there.__contains__)))
+    assert [one.partition(": crews")[0].partition(": clients")[0] for one in found] == [
+        "weir.toml:5: workload[1].directories: ~/nope is not there for bob",
+        "weir.toml:6: workload[1].read_only: /opt/nope is not there",
+        "weir.toml:12: target[1].trust: ~/nope.pem is not there for ada, bob",
+        "weir.toml:12: target[1].trust: /etc/nope.pem is not there"]
+
+
 def test_egress_that_is_not_enforced() -> None:
     workloads = """
 [[workload]]

@@ -213,6 +213,13 @@ EGRESS = "[[egress]]\nname = 'a'\n"
     ("[[egress]]\nname = 'a b'\naddresses = ['1.2.3.4']\nports = [1]", "'a b' is no such name"),
     ("[[egress]]\nname = 'a'\naddresses = ['127.0.0.1']\nports = [15432]", "the enforcer's own listener"),
     ("[[workload]]\nname = 'a'\nusers = ['x']\ndirectories = ['work']", "'work' is not an absolute path"),
+    *(("[[workload]]\nname = 'a'\nusers = ['x']\n" + seen, wanted) for seen, wanted in (
+        ("directories = ['~', '/']", "weir.toml:4: workload[1].directories: / holds /tmp, and what is there no work"),
+        ("read_only = ['/']", "weir.toml:4: workload[1].read_only: / holds /tmp"),
+        ("unit = 'a.service'\ndirectories = ['/']", "weir.toml:5: workload[1].directories: / holds /tmp"),
+        ("directories = ['/var']", "directories: /var holds /var/tmp"),
+        ("directories = ['/proc/self']", "directories: /proc/self lies in /proc"),
+        ("directories = ['/run/x']", "directories: /run/x lies in /run"))),
     ("[[workload]]\nname = 'a'\nusers = ['x']\n" * 2, "'a' is also the name of workload[1]"),
     (TARGET, "has no [[target.credential]]"),
     (TARGET + '[[target.credential]]\nuser = "u"', "has neither password_file nor"),

@@ -65,3 +65,31 @@ def test_members_that_this_host_does_not_have(tmp_path: Path) -> None:
     assert [str(one).partition(" is nobody")[0] for one in notes(made)] == [
         f"{tmp_path}/groups.toml:3: groups.data: 'user:no-such-crew'",
         f"{tmp_path}/groups.toml:4: groups.dba: 'group:no-such-group'"]
+
+
+def test_directories_and_trust_files_that_are_not_there(tmp_path: Path) -> None:
+    text = (f'[[workload]]\nname = "a"\nusers = ["daemon"]\ndirectories = ["{tmp_path}", "~/no-such", '
+            f'"{tmp_path}/no-such"]\n' + TARGET.replace("[[target.c", 'trust = ["~/no-such.pem"]\n[[target.c')
+            + 'password_credential = "p"\n')
+    (tmp_path / "weir.toml").write_text(text)
+    found = said(config(text, tmp_path / "weir.toml"))
+    assert "weir.toml:4: workload[1].directories: ~/no-such is not there for daemon: crews" in found
+    assert f"directories: {tmp_path}/no-such is not there: crews" in found
+    assert "target[1].trust: ~/no-such.pem is not there for daemon" in found
+    assert len(found.splitlines()) == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone looks")
+@pytest.mark.parametrize(("content", "noted"), [
+    ("hunter2", False), ("hunter2\n", False), ("hunter2\r\n", False), ("hunter2\nhunter3\n", True),
+    ("# orders\nhunter2", True),
+])
+def test_a_password_file_of_several_lines(content: str, noted: bool, tmp_path: Path) -> None:
+    secret, text = tmp_path / "secret", TARGET + f'password_file = "{tmp_path}/secret"\n'
+    secret.touch(0o600)
+    secret.write_text(content)
+    (tmp_path / "weir.toml").write_text(text)
+    found = said(config(text, tmp_path / "weir.toml"))
+    assert ("weir.toml:9: target[1].credential[1].password_file: " in found) is noted
+    assert ("more than one line" in found) is noted
+    assert "hunter" not in found
