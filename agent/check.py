@@ -7,6 +7,7 @@ from __future__ import annotations
 import grp
 import os
 import re
+import shlex
 import stat
 import subprocess
 import tempfile
@@ -77,7 +78,7 @@ def _read(file: Path, problems: list[Problem]) -> str | None:
                 raise OSError("is not a file")
             content = opened.read(FILE_LIMIT + 1)
     except FileNotFoundError:
-        problems.append(Problem(str(file), 0, "", "there is no such file"))
+        problems.append(Problem(str(file), 0, "", "there is no such file" + _first(file)))
         return None
     except OSError as wrong:
         problems.append(Problem(str(file), 0, "", wrong.strerror or str(wrong)))
@@ -93,6 +94,15 @@ def _read(file: Path, problems: list[Problem]) -> str | None:
     except UnicodeDecodeError as wrong:
         problems.append(Problem(str(file), content.count(b"\n", 0, wrong.start) + 1, "", "is not UTF-8"))
         return None
+
+
+def _first(file: Path) -> str:
+    """How weir.toml comes to be there, as README has it."""
+    if file.suffix != ".toml" or file.name == "groups.toml":
+        return ""
+    where = shlex.quote(str(file.parent))
+    return (f"; in Weir's clone: sudo mkdir -p {where} && sudo cp -rn packaging/default/. {where}/"
+            + ("" if file.name == "weir.toml" else f", whose weir.toml is then to be renamed to {file.name}"))
 
 
 def _load_groups(file: Path, problems: list[Problem]) -> dict[str, tuple[str, ...]]:

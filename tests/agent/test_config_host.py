@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.check import check_policies, load_config
+from agent.check import check_policies, load_block, load_config
 from agent.config import nameserver
 from agent.credential_check import wrong_secret
 from agent.credential_table import CredentialRow
@@ -112,6 +112,17 @@ def test_a_missing_file_and_a_binary_one(etc: Path) -> None:
     assert "groups.toml:2: is not UTF-8" in problems(etc)
     (etc / "weir.toml").unlink()
     assert "there is no such file" in problems(etc)
+
+
+def test_a_missing_file_says_what_the_readme_says(etc: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("/etc/weir/none/weir.toml")
+    command = str(caught.value).partition("clone: ")[2].replace("/etc/weir/none", "/etc/weir")
+    assert command
+    assert f"`{command}`, in the clone" in (Path(__file__).parents[2] / "README.md").read_text()
+    assert str(load_block("/etc/weir/none/weir.toml")[1][0]) == str(caught.value)
+    with pytest.raises(ConfigError, match=r"packaging/default.*renamed to lab.toml"):
+        load_config(etc / "lab.toml")
 
 
 def test_a_ca_file_that_is_none(etc: Path) -> None:
