@@ -19,9 +19,10 @@ from agent.channel import ChannelError
 from agent.config import DNS_PORT
 from agent.contract import control, messages
 from agent.contract.control import Answered, Failed, Message, Refused
+from agent.contract.groups import groups_of
 from agent.contract.locks import REASON
 from agent.control import OWN_ERROR, Deciding, IdentityRequest, Lately, Peer
-from agent.identity import groups_of, subject_of
+from agent.identity import subject_of
 from agent.journal import backlog, plain
 from agent.launch import HOST, Ended, Launched
 from agent.locks import subjects_of

@@ -19,8 +19,9 @@ from agent.config import Config, ProviderEntry, SamlEntry, Workload
 from agent.contract import control, messages
 from agent.contract import identity as told
 from agent.contract.control import Answered, Message, Refused
+from agent.contract.groups import groups_of
 from agent.control import IdentityRequest, Lately, Peer
-from agent.identity import Principal, groups_of, local_principal
+from agent.identity import Principal, local_principal
 from agent.identity_process import IdentityProcess, News
 from agent.locks import subjects_of
 from agent.logins import Login, Logins, Violation

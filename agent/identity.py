@@ -6,6 +6,8 @@ from typing import Final
 
 import msgspec
 
+from agent.contract.groups import groups_of
+
 LOCAL: Final = "local"
 
 
@@ -19,21 +21,6 @@ class Principal(msgspec.Struct, frozen=True):
 
 def subject_of(user: str) -> str:
     return f"{LOCAL}:{user}"
-
-
-def groups_of(
-    groups: Mapping[str, tuple[str, ...]], *, user: str = "", unix: Collection[str] = (), workload: str = "",
-    subject: str = "", given: Collection[str] = (),
-) -> tuple[str, ...]:
-    """Groups that this user, a member of these Unix groups, acting through this workload, is in; sorted.  `subject` is
-    a provider's, which has put it into the groups `given`."""
-    mine = {f"group:{name}" for name in unix} | {f"weir:{name}" for name in given}
-    mine |= {f"{kind}:{name}" for kind, name in (("user", user), ("workload", workload), ("subject", subject)) if name}
-    found = set(given)
-    while more := {name for name, members in groups.items() if name not in found and not mine.isdisjoint(members)}:
-        found |= more
-        mine |= {f"weir:{name}" for name in more}
-    return tuple(sorted(found))
 
 
 def local_principal(

@@ -1,20 +1,25 @@
 """`weir policy ...`: works on files, without a running agent."""
 from __future__ import annotations
 
+import grp
 import json
+import os
+import pwd
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
+from agent.contract.groups import groups_of
+from enforcer.policy.beside import LOCAL, Beside, notes, parse_beside
 from enforcer.policy.cedar import PolicySet, load_policies
 from enforcer.policy.check import check_files
 from enforcer.policy.explain import decide, explain
 from enforcer.policy.tables import failures, parse_table, principal_of
 from enforcer.words.decisions import NAMES
 from enforcer.words.errors import ConfigError
-from enforcer.words.operations import Request
+from enforcer.words.operations import Principal, Request
 from enforcer.words.reported import Call
 
 CONFIG = "/etc/weir/weir.toml"
@@ -78,8 +83,11 @@ def check(directory: Path, files: tuple[str, ...]) -> None:
 
 @policy.command("explain", epilog="Exit codes: 0 permitted, 1 denied, held or failed, 2 usage.")
 @_FILES
-@click.option("--subject", required=True, help='Who asks, as the recording shows it: "local:ada".')
-@click.option("--group", "groups", multiple=True, help="A group that they are in; may be given again.")
+@click.option("--subject", help='Who asks, as the recording shows it: "local:ada".  Default with --workload: the '
+              "first of its users.")
+@click.option("--workload", default="", help="The workload that they act through.")
+@click.option("--group", "groups", multiple=True, help="A group that they are in, besides those of groups.toml; may be "
+              "given again.")
 @click.option("--target", required=True)
 @click.option("--database", required=True)
 @click.option("--schema", default="public", show_default=True, help="Where names without a schema lie.")
@@ -87,12 +95,22 @@ def check(directory: Path, files: tuple[str, ...]) -> None:
               help="A tool call that its process reports; again for several at once.")
 @click.option("--json", "as_json", is_flag=True, callback=_note_json, help="One JSON document instead of text.")
 @click.argument("sql")
+@click.pass_context
 def explain_(
-    directory: Path, subject: str, groups: tuple[str, ...], target: str, database: str, schema: str,
-    reported: tuple[str, ...], as_json: bool, sql: str,
+    context: click.Context, directory: Path, subject: str | None, workload: str, groups: tuple[str, ...], target: str,
+    database: str, schema: str, reported: tuple[str, ...], as_json: bool, sql: str,
 ) -> None:
-    """What SQL asks for, what policy answers, and which rules say so.  Names are read without a catalogue."""
-    policies, principal = _load(directory), principal_of(subject, groups)
+    """What SQL asks for, what policy answers, and which rules say so.
+
+    Names are read without a catalogue.  Labels of columns are not looked at, and "connect", which a session needs
+    before it says anything, is not asked.  Groups are those of groups.toml beside the policies."""
+    if not subject and not workload:
+        raise click.UsageError("Missing option '--subject' or '--workload'.")
+    policies = _load(directory)
+    beside = _beside(directory.parent / Path(context.obj or CONFIG).name)
+    for note in notes(beside, target, groups, workload) if beside else ():
+        click.echo(f"weir: note: {note}", err=True)
+    principal = _principal(beside, subject, workload, groups)
     requests, error = _analyse(sql, target, database, schema)
     if error:
         _fail(f"refused before policy: {error}")
@@ -115,6 +133,43 @@ def _call(text: str) -> Call:
     return Call(crew, agent, task, tool)
 
 
+def _beside(file: Path) -> Beside | None:
+    """None where there is no weir.toml; what may not be read, or is no TOML, is said."""
+    groups = file.with_name("groups.toml")
+    try:
+        return parse_beside(file.read_text("utf-8"), groups.read_text("utf-8") if groups.exists() else "")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        wrong = f"{error.filename}: {error.strerror}"
+    except ValueError as error:
+        wrong = f"{file.parent}: {error}"
+    click.echo(f"weir: note: groups of groups.toml are not known: {wrong}", err=True)
+    return None
+
+
+def _principal(beside: Beside | None, subject: str | None, workload: str, groups: tuple[str, ...]) -> Principal:
+    """With the groups that the agent gives it."""
+    acting = beside.workloads.get(workload) if beside else None
+    if not subject:
+        if acting is None or acting.named or not acting.users:
+            _fail(f'who acts through workload "{workload}" is not said in weir.toml: --subject says it')
+        subject = LOCAL + acting.users[0]
+    user = subject.removeprefix(LOCAL) if subject.startswith(LOCAL) else ""
+    mine = groups_of(beside.groups if beside else {}, user=user, unix=_unix_groups(user) if user else (),
+                     workload=workload, subject="" if user else subject, given=groups)
+    return principal_of(subject, mine, workload)
+
+
+def _unix_groups(user: str) -> tuple[str, ...]:
+    """Those of a user of this host; of another nobody knows any."""
+    try:
+        account = pwd.getpwnam(user)
+        return tuple(grp.getgrgid(gid).gr_name for gid in os.getgrouplist(user, account.pw_gid))
+    except KeyError:
+        return ()
+
+
 def _analyse(sql: str, target: str, database: str, schema: str) -> tuple[tuple[Request, ...], str]:
     """By the protocol's own analysis, loaded when it is asked for: policy itself knows no SQL."""
     import importlib
@@ -124,6 +179,8 @@ def _analyse(sql: str, target: str, database: str, schema: str) -> tuple[tuple[R
     operations = importlib.import_module("enforcer.protocols.postgresql.operations.analysis")
     meaning = words.Meaning(database, "", ("pg_catalog", schema), None, 0)
     analysis = operations.analyse(sql, meaning, contract.Target(target, "postgresql", (), 5432, ()), {})
+    if not analysis.error and not analysis.statements:
+        return (), "SQL holds no statement"
     return tuple(dict.fromkeys(r for s in analysis.statements for r in s.requests)), analysis.error
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from agent.check import check_policies, load_block, load_config
 from agent.config import nameserver
+from agent.contract.groups import groups_of
 from agent.credential_check import wrong_secret
 from agent.credential_table import CredentialRow
 from agent.fields import ConfigError
-from agent.identity import groups_of, subject_of
+from agent.identity import subject_of
 from agent.secrets import SecretError, choose, read_row
 
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"

@@ -7,9 +7,9 @@ import pytest
 
 from agent.check import load_config
 from agent.config import Config, parse_config, parse_groups
+from agent.contract.groups import groups_of
 from agent.contract.identity import ServiceIdentity
 from agent.fields import ConfigError
-from agent.identity import groups_of
 
 PROVIDER = """
 [[provider]]
