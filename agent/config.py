@@ -512,8 +512,8 @@ def _check_workloads(report: Report) -> None:
     for path, workload in report.entries("workload"):
         if not workload.users and not workload.unit:
             report.add((*path, "users"), f"is missing or empty; {kinds.several(kinds.ACCOUNT).right} would be right")
-        _check_seen(workload, path, report)
         if not workload.unit:
+            _check_seen(workload, path, report)
             continue
         if wrong := wrong_name(workload.unit, runtime.name if runtime else ""):
             report.add((*path, "unit"), wrong)
@@ -522,11 +522,10 @@ def _check_workloads(report: Report) -> None:
 
 
 def _check_seen(workload: Workload, path: Place, report: Report) -> None:
-    """What `weir run` would refuse whoever starts it; of a unit `weir adopt` says it, which knows where names lead."""
+    """What `weir run` would refuse whoever starts it; of a unit `weir adopt` says it."""
     for name in ("directories", "read_only"):
         for one in getattr(workload, name):
-            why = "" if one.startswith("~") or (workload.unit and one != "/") else closed(one, one)
-            if why:
+            if why := "" if one.startswith("~") else closed(one, one):
                 report.add((*path, name), f"{one} {why}: name directories of the crew's own")
 
 

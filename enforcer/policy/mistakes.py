@@ -17,13 +17,17 @@ from enforcer.policy.model import PARENTS
 
 # docs.cedarpolicy.com, Grammar: a text may go on over lines; one that nobody closes goes on to the end.
 _WORD: Final = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*(?:"|\Z)|[A-Za-z_]\w*|\d+|::|[=!<>]=|&&|\|\||\S', re.DOTALL)
-_UNREAD: Final = re.compile(r"unexpected token `(?P<name>.+)`|invalid token", re.DOTALL)
+_INVALID: Final = "invalid token"
+_UNREAD: Final = re.compile(rf"unexpected token `(?P<name>.+)`|{_INVALID}", re.DOTALL)
+_READ_LIMIT: Final = 1 << 20          # characters that are given to Cedar to find one mistake
 _NAMED: Final = tuple(re.compile(one, re.DOTALL) for one in (
     r"invalid policy effect: (?P<name>\S+)",
     r"found an invalid variable in the policy scope: (?P<name>\S+)",
     r"invalid policy condition: (?P<name>\S+)",
     r".* but got `(?P<name>[^`]+)`",
-    r".*, found literal `(?P<name>[^`]+)`",
+    r".*, found (?:literal|name) `(?P<name>[^`]+)`",
+    r"invalid member access `(?P<name>[^`]+)`, .*",
+    r"invalid variable: (?P<name>\S+)",
     r"`(?P<name>\w+)` is not a valid (?:function|method).*",
     r"attribute `(?P<name>\w+)` .*not found.*",
 ))
@@ -82,17 +86,35 @@ def locate(text: str, said: str, complaint: Callable[[str], str]) -> tuple[int, 
 
 def _grammar(parts: list[Word], name: str, complaint: Callable[[int], str]) -> tuple[int, str]:
     """An LR parser complains of the first word that nothing can follow: of less than that it only misses the end."""
+    number = _unexpected(parts, name, complaint) if name else _invalid(parts, complaint)
+    if number < 0:
+        return 0, ""
+    word, before = parts[number], parts[number - 1] if number else None
+    if before and _over_lines(before):
+        return before.at, UNCLOSED
+    begins = before and word.text in ("@", "permit", "forbid")
+    return word.at, 'is the ";" before it missing?' if begins else ""
+
+
+def _unexpected(parts: list[Word], name: str, complaint: Callable[[int], str]) -> int:
+    """After that word Cedar reads on, and of more of the text it may say something else."""
+    left = _READ_LIMIT
+    for number in (number for number, word in enumerate(parts) if word.text == name):
+        left -= parts[number].end
+        if left < 0:
+            break
+        if complaint(parts[number].end) == f"unexpected token `{name}`":
+            return number
+    return -1
+
+
+def _invalid(parts: list[Word], complaint: Callable[[int], str]) -> int:
+    """Of what is no word at all it complains whatever comes after it."""
     low, high = 0, len(parts) - 1
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if _UNREAD.fullmatch(complaint(parts[middle].end)) else (middle + 1, high)
-    if not parts or (name and parts[low].text != name):
-        return 0, ""
-    before = parts[low - 1] if low else None
-    if before and _over_lines(before):
-        return before.at, UNCLOSED
-    begins = parts[low].text in ("@", "permit", "forbid") and before
-    return parts[low].at, 'is the ";" before it missing?' if begins else ""
+        low, high = (low, middle) if complaint(parts[middle].end) == _INVALID else (middle + 1, high)
+    return low if parts and complaint(parts[low].end) == _INVALID else -1
 
 
 def _second(parts: list[Word], name: str) -> int:

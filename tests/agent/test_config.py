@@ -216,7 +216,6 @@ EGRESS = "[[egress]]\nname = 'a'\n"
     *(("[[workload]]\nname = 'a'\nusers = ['x']\n" + seen, wanted) for seen, wanted in (
         ("directories = ['~', '/']", "weir.toml:4: workload[1].directories: / holds /tmp, and what is there no work"),
         ("read_only = ['/']", "weir.toml:4: workload[1].read_only: / holds /tmp"),
-        ("unit = 'a.service'\ndirectories = ['/']", "weir.toml:5: workload[1].directories: / holds /tmp"),
         ("directories = ['/var']", "directories: /var holds /var/tmp"),
         ("directories = ['/proc/self']", "directories: /proc/self lies in /proc"),
         ("directories = ['/run/x']", "directories: /run/x lies in /run"))),

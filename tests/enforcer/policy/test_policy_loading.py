@@ -68,6 +68,9 @@ WRONG = {
         3, 20, "its closing quote is missing"),
     '@id("a")\npermit (principal,\n action == Action::"connect, resource);\n' + GOOD + GOOD + '"': (
         3, 20, "its closing quote is missing"),
+    '@id("a")\npermit (principal,\n action == Action"connect", resource);': (3, 18, 'token `"connect"`'),
+    '@id("a")\npermit (principal,\n action == Action::zz, resource);': (3, 12, "found name `Action::zz`"),
+    '@id("a")\npermit (principal,\n action == Action::"b", resource in Target:"c");': (3, 43, "token `:`"),
     '@id("a")\npermit (principal,\n action == #, resource);': (3, 12, "invalid token"),
     # Where nobody knows, the policy's first line.
     '@id("a")\npermit (principal,\n action) when { resource has name };': (1, 1, "missing the `resource` variable"),
