@@ -18,8 +18,7 @@ from enforcer.policy.model import PARENTS
 # docs.cedarpolicy.com, Grammar: a text may go on over lines; one that nobody closes goes on to the end.
 _WORD: Final = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*(?:"|\Z)|[A-Za-z_]\w*|\d+|::|[=!<>]=|&&|\|\||\S', re.DOTALL)
 _INVALID: Final = "invalid token"
-_UNREAD: Final = re.compile(rf"unexpected token `(?P<name>.+)`|{_INVALID}", re.DOTALL)
-_READ_LIMIT: Final = 1 << 20          # characters that are given to Cedar to find one mistake
+_UNREAD: Final = re.compile(rf"unexpected token `.+`|{_INVALID}", re.DOTALL)
 _NAMED: Final = tuple(re.compile(one, re.DOTALL) for one in (
     r"invalid policy effect: (?P<name>\S+)",
     r"found an invalid variable in the policy scope: (?P<name>\S+)",
@@ -73,8 +72,8 @@ def locate(text: str, said: str, complaint: Callable[[str], str]) -> tuple[int, 
     """(offset of what is wrong, what else there is to say); 0 where it is not known.  `said` is Cedar's complaint of
     this policy, `complaint` gives that of another text, "": none."""
     parts = words(text)
-    if unread := _UNREAD.fullmatch(said):
-        return _grammar(parts, unread["name"] or "", lambda end: complaint(text[:end]))
+    if _UNREAD.fullmatch(said):
+        return _grammar(parts, said, lambda end: complaint(text[:end] + " ;"))
     if said.startswith("duplicate annotation: @"):
         return _second(parts, said.removeprefix("duplicate annotation: @")), ""
     for patterns, most in ((_NAMED, 1), (_EVERYWHERE, len(parts))):
@@ -84,37 +83,22 @@ def locate(text: str, said: str, complaint: Callable[[str], str]) -> tuple[int, 
     return 0, ""
 
 
-def _grammar(parts: list[Word], name: str, complaint: Callable[[int], str]) -> tuple[int, str]:
-    """An LR parser complains of the first word that nothing can follow: of less than that it only misses the end."""
-    number = _unexpected(parts, name, complaint) if name else _invalid(parts, complaint)
-    if number < 0:
-        return 0, ""
-    word, before = parts[number], parts[number - 1] if number else None
-    if before and _over_lines(before):
-        return before.at, UNCLOSED
-    begins = before and word.text in ("@", "permit", "forbid")
-    return word.at, 'is the ";" before it missing?' if begins else ""
-
-
-def _unexpected(parts: list[Word], name: str, complaint: Callable[[int], str]) -> int:
-    """After that word Cedar reads on, and of more of the text it may say something else."""
-    left = _READ_LIMIT
-    for number in (number for number, word in enumerate(parts) if word.text == name):
-        left -= parts[number].end
-        if left < 0:
-            break
-        if complaint(parts[number].end) == f"unexpected token `{name}`":
-            return number
-    return -1
-
-
-def _invalid(parts: list[Word], complaint: Callable[[int], str]) -> int:
-    """Of what is no word at all it complains whatever comes after it."""
+def _grammar(parts: list[Word], said: str, complaint: Callable[[int], str]) -> tuple[int, str]:
+    """An LR parser complains of the first word that nothing can follow; it reads on at the next ";".  So of a text that
+    ends with that word and a ";" it says the same, of a shorter one something else."""
     low, high = 0, len(parts) - 1
+    if said == "unexpected token `;`":
+        low = high                    # the only one
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if complaint(parts[middle].end) == _INVALID else (middle + 1, high)
-    return low if parts and complaint(parts[low].end) == _INVALID else -1
+        low, high = (low, middle) if complaint(parts[middle].end) == said else (middle + 1, high)
+    if low < 0 or said not in (_INVALID, f"unexpected token `{parts[low].text}`"):
+        return 0, ""
+    word, before = parts[low], parts[low - 1] if low else None
+    if before and _over_lines(before):
+        return before.at, UNCLOSED
+    begins = before and before.text in (")", "}") and word.text in ("@", "permit", "forbid")
+    return word.at, 'is the ";" before it missing?' if begins else ""
 
 
 def _second(parts: list[Word], name: str) -> int:

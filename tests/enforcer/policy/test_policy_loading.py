@@ -71,6 +71,10 @@ WRONG = {
     '@id("a")\npermit (principal,\n action == Action"connect", resource);': (3, 18, 'token `"connect"`'),
     '@id("a")\npermit (principal,\n action == Action::zz, resource);': (3, 12, "found name `Action::zz`"),
     '@id("a")\npermit (principal,\n action == Action::"b", resource in Target:"c");': (3, 43, "token `:`"),
+    '@id("a")\npermit (principal,\n action in Action::,\n resource);': (3, 20, "token `,`"),
+    '@id("a")\npermit (principal, action, resource)\n when { context. };': (3, 18, "token `}`"),
+    '@id("a"\npermit (principal, action, resource);': (2, 1, "`permit`: not Cedar's grammar"),
+    '@id("a")\npermit (principal, action,\n resource;': (3, 10, "token `;`"),
     '@id("a")\npermit (principal,\n action == #, resource);': (3, 12, "invalid token"),
     # Where nobody knows, the policy's first line.
     '@id("a")\npermit (principal,\n action) when { resource has name };': (1, 1, "missing the `resource` variable"),
