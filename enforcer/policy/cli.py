@@ -107,8 +107,9 @@ def explain_(
     if not subject and not workload:
         raise click.UsageError("Missing option '--subject' or '--workload'.")
     policies = _load(directory)
-    beside = _beside(directory.parent / Path(context.obj or CONFIG).name)
-    for note in notes(beside, target, groups, workload) if beside else ():
+    beside, unread = _beside(directory.parent / Path(context.obj or CONFIG).name)
+    noted = list(notes(beside, target, groups, workload)) if beside else [unread] if unread else []
+    for note in () if as_json else noted:
         click.echo(f"weir: note: {note}", err=True)
     principal = _principal(beside, subject, workload, groups)
     requests, error = _analyse(sql, target, database, schema)
@@ -119,7 +120,8 @@ def explain_(
     whole = decide(policies, principal, requests, (), calls)
     if as_json:
         click.echo(json.dumps({"outcome": NAMES[whole.outcome], "reason": whole.reason, "requests": [
-            {"action": r.action, "resource": r.resource, "outcome": r.outcome, "rules": r.rules} for r in rows]}))
+            {"action": r.action, "resource": r.resource, "outcome": r.outcome, "rules": r.rules} for r in rows],
+            "notes": noted}))
     else:
         for row in rows:
             rules = ", ".join(f"{n} ({p})" for n, p in zip(row.rules, row.places, strict=True)) or "no policy"
@@ -133,19 +135,18 @@ def _call(text: str) -> Call:
     return Call(crew, agent, task, tool)
 
 
-def _beside(file: Path) -> Beside | None:
-    """None where there is no weir.toml; what may not be read, or is no TOML, is said."""
+def _beside(file: Path) -> tuple[Beside | None, str]:
+    """None where there is no weir.toml, or where what is said comes between."""
     groups = file.with_name("groups.toml")
     try:
-        return parse_beside(file.read_text("utf-8"), groups.read_text("utf-8") if groups.exists() else "")
+        return parse_beside(file.read_text("utf-8"), groups.read_text("utf-8") if groups.exists() else ""), ""
     except FileNotFoundError:
-        return None
+        return None, ""
     except OSError as error:
         wrong = f"{error.filename}: {error.strerror}"
     except ValueError as error:
         wrong = f"{file.parent}: {error}"
-    click.echo(f"weir: note: groups of groups.toml are not known: {wrong}", err=True)
-    return None
+    return None, f"groups of groups.toml are not known: {wrong}"
 
 
 def _principal(beside: Beside | None, subject: str | None, workload: str, groups: tuple[str, ...]) -> Principal:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import grp
+import json
 import os
 import pwd
 import re
@@ -95,6 +96,14 @@ def test_unknown_names_are_noted_and_answered(file: Path, arguments: str, target
     assert done.stderr.startswith(f"weir: note: {note}")
     assert len(done.stderr.splitlines()) == 1
     assert done.stdout.splitlines()[-1].startswith("permit" if target == "orders" else "deny: ")
+
+
+def test_notes_are_in_the_document(file: Path) -> None:
+    done = explain(file, "--subject", "local:newcrew", "--json", target="odrers")
+    assert (done.exit_code, done.stderr) == (1, "")
+    assert json.loads(done.stdout)["notes"] == ['there is no target "odrers" in weir.toml: there is orders']
+    file.write_text("x =")
+    assert "are not known" in json.loads(explain(file, "--subject", "a:b", "--json").stdout)["notes"][0]
 
 
 @pytest.mark.parametrize("name", ["unit", "person", "crw"])
