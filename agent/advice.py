@@ -142,11 +142,12 @@ def _near(name: str, names: Iterable[str]) -> str:
 
 def _given(config: Config) -> Iterator[str]:
     """Groups that a provider puts subjects into."""
-    return (group for provider in (*config.providers, *config.saml) for group in provider.groups.values())
+    yield from (group for provider in config.providers for group in provider.groups.values())
+    yield from (group for provider in config.saml for group in provider.groups.values())
 
 
 def _providers(config: Config) -> set[str]:
-    return {one.name for one in (*config.providers, *config.saml)}
+    return {one.name for one in config.providers} | {one.name for one in config.saml}
 
 
 def absent(config: Config, lines: Mapping[Place, int], homes: Mapping[str, str], there: Callable[[str], bool]) -> (
