@@ -11,7 +11,7 @@ from agent.adopt import AdoptError, Outcome
 from agent.adopt import adopt as do_adopt
 from agent.adopt import undo as do_undo
 from agent.adoptable import END, REPORT, RESTART
-from agent.asking import AskingError, NotRunning
+from agent.asking import AskingError, NotRunning, how_to_start
 from agent.fields import ConfigError
 from agent.layout import LayoutError
 from agent.systemd import SystemdError
@@ -51,7 +51,7 @@ def adopt(
         outcome = do_undo(context.obj, unit, running or "") if undo else do_adopt(
             context.obj, unit, workload, running or "", dry)
     except NotRunning as reason:
-        raise _NotRunning(f"{reason}; start it with: sudo weir agent") from None
+        raise _NotRunning(f"{reason}; {how_to_start(context.obj)}") from None
     except (AdoptError, ConfigError, AskingError, SystemdError, LayoutError, OSError) as reason:
         raise click.ClickException(str(reason)) from None
     if as_json:

@@ -48,6 +48,12 @@ def control_path(file: str) -> Path:
     return DEFAULT
 
 
+def how_to_start(file: str) -> str:
+    """Of the agent of this configuration."""
+    other = "" if file == DEFAULT_FILE else f"--config {file} "
+    return f"start it with: sudo weir {other}agent"
+
+
 def _is_blocked(run: Path) -> bool:
     """As far as the asker may see."""
     with suppress(OSError):

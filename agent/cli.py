@@ -21,7 +21,7 @@ from click.exceptions import NoArgsIsHelpError
 from rich.text import Text
 
 from agent import screen
-from agent.asking import AskingError, NotRunning, ask, control_path
+from agent.asking import AskingError, NotRunning, ask, control_path, how_to_start
 from agent.config import DEFAULT_FILE
 from agent.contract import control
 from agent.contract.documents import render_json
@@ -504,9 +504,7 @@ def _asking(as_json: bool) -> Iterator[None]:
     try:
         yield
     except NotRunning as reason:
-        file = click.get_current_context().obj
-        other = "" if file == DEFAULT_FILE else f"--config {file} "
-        _fail(f"{reason}; start it with: sudo weir {other}agent", NOT_RUNNING, as_json)
+        _fail(f"{reason}; {how_to_start(click.get_current_context().obj)}", NOT_RUNNING, as_json)
     except AskingError as reason:
         _fail(str(reason), FAILED, as_json)
 

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from agent import screen
-from agent.asking import AskingError, NotRunning, ask, control_path
+from agent.asking import AskingError, NotRunning, ask, control_path, how_to_start
 from agent.contract import control
 from agent.contract.control import LedgerView
 from agent.contract.ledger import FOREIGN, GLASS, Alarm, Connect, said_of_glass
@@ -111,7 +111,7 @@ def _asked(file: str, question: control.Message, wanted: type[Any]) -> Any:
     try:
         answer = ask(control_path(file), question)
     except NotRunning as reason:
-        raise _NotRunning(f"{reason}; start it with: sudo weir agent") from None
+        raise _NotRunning(f"{reason}; {how_to_start(file)}") from None
     except AskingError as reason:
         raise click.ClickException(str(reason)) from None
     if not isinstance(answer, wanted):

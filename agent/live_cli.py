@@ -9,7 +9,7 @@ import click
 from rich.text import Text
 
 from agent import screen
-from agent.asking import AskingError, NotRunning, ask, control_path
+from agent.asking import AskingError, NotRunning, ask, control_path, how_to_start
 from agent.contract import control
 from agent.contract.locks import KINDS, Lock
 
@@ -120,7 +120,7 @@ def asked(file: str, question: control.Message, wanted: type[Wanted]) -> Wanted:
     try:
         answer = ask(control_path(file), question)
     except NotRunning as reason:
-        raise _NotRunning(f"{reason}; start it with: sudo weir agent") from None
+        raise _NotRunning(f"{reason}; {how_to_start(file)}") from None
     except AskingError as reason:
         raise click.ClickException(str(reason)) from None
     if not isinstance(answer, wanted):

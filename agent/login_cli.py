@@ -13,7 +13,7 @@ from typing import Final, NoReturn, TypeVar
 import click
 
 from agent import screen
-from agent.asking import AskingError, NotRunning, ask, control_path
+from agent.asking import AskingError, NotRunning, ask, control_path, how_to_start
 from agent.contract import control
 from agent.loopback_answer import Listener
 
@@ -127,7 +127,7 @@ def _ask(file: str, message: control.Message, wanted: type[Wanted], as_json: boo
     try:
         answer = ask(control_path(file), message)
     except NotRunning as reason:
-        _fail(f"{reason}; start it with: sudo weir agent", as_json, NOT_RUNNING)
+        _fail(f"{reason}; {how_to_start(file)}", as_json, NOT_RUNNING)
     except AskingError as reason:
         _fail(str(reason), as_json)
     if isinstance(answer, wanted):
