@@ -263,7 +263,8 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[Any], str]:
 def _absolute(value: Any) -> str:
     text = _text(value)
     if not text.startswith("/") or ".." in text.split("/"):
-        raise ValueError(f"{_shown(text)} is not an absolute path")
+        # What is no path at all may be the secret itself, where a file of it belongs.
+        raise ValueError(f"{_shown(text) if '/' in text else 'it'} is not an absolute path")
     return text.rstrip("/") or "/"
 
 

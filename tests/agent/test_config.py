@@ -156,7 +156,7 @@ EGRESS = "[[egress]]\nname = 'a'\n"
     ("x = [", "not TOML"),
     ("a = 1\na = 2\n", "weir.toml:2: not TOML"),
     ("[runtime]\nname = 'Weir'", "runtime.name: 'Weir' is no such name"),
-    ("[runtime]\nstate = 'var'", "runtime.state: 'var' is not an absolute path"),
+    ("[runtime]\nstate = 'var'", "runtime.state: it is not an absolute path"),
     ("[runtime]\nstate = '/var/../etc'", "is not an absolute path"),
     ("[runtime]\nstate = '/var'", "/var is not a directory of Weir's own"),
     ("[runtime]\nrun = '/var/lib/weir/run'", "lie in one another"),
@@ -212,7 +212,7 @@ EGRESS = "[[egress]]\nname = 'a'\n"
     ("[dns]\nlisten = '127.0.0.1:5353'", "an address of 127.0.0.0/8 would be right"),
     ("[[egress]]\nname = 'a b'\naddresses = ['1.2.3.4']\nports = [1]", "'a b' is no such name"),
     ("[[egress]]\nname = 'a'\naddresses = ['127.0.0.1']\nports = [15432]", "the enforcer's own listener"),
-    ("[[workload]]\nname = 'a'\nusers = ['x']\ndirectories = ['work']", "'work' is not an absolute path"),
+    ("[[workload]]\nname = 'a'\nusers = ['x']\ndirectories = ['work']", "it is not an absolute path"),
     *(("[[workload]]\nname = 'a'\nusers = ['x']\n" + seen, wanted) for seen, wanted in (
         ("directories = ['~', '/']", "weir.toml:4: workload[1].directories: / holds /tmp, and what is there no work"),
         ("read_only = ['/']", "weir.toml:4: workload[1].read_only: / holds /tmp"),
@@ -282,6 +282,12 @@ def test_what_was_meant_is_said_once_and_a_value_never_where_a_secret_may_stand(
     assert "hunter2" not in said
     [said] = errors("[enforcer]\nport =\n")
     assert "quotes" not in said
+
+
+def test_a_secret_in_the_place_of_its_file_is_not_shown() -> None:
+    [said] = errors(TARGET + CREDENTIAL.replace("/etc/p", "hunter2"))
+    assert "password_file: it is not an absolute path" in said
+    assert "hunter2" not in said
 
 
 def test_a_misspelt_name_is_one_error() -> None:
