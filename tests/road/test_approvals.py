@@ -324,6 +324,7 @@ except psycopg2.Error as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(RACES))
 def test_approve_and_cancel_at_once(installed: Installed, number: int) -> None:
     mark = f"DELETE FROM scratch WHERE id = -5{number}"
@@ -352,6 +353,7 @@ def test_approve_and_cancel_at_once(installed: Installed, number: int) -> None:
         assert executed(installed, mark) == (said == "0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(RACES))
 def test_an_approval_and_a_denial_at_once(installed: Installed, number: int) -> None:
     mark = f"DELETE FROM scratch WHERE id = -6{number}"
@@ -366,6 +368,7 @@ def test_an_approval_and_a_denial_at_once(installed: Installed, number: int) -> 
     assert states(installed, ticket)[1:] == (["approved", "used"] if done["yes"] == 0 else ["denied"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(RACES))
 def test_two_approvals_at_once(installed: Installed, number: int) -> None:
     mark = f"DELETE FROM scratch WHERE id = -11{number}"
@@ -435,6 +438,7 @@ def test_killed_around_the_approval_it_is_executed_once_at_most(installed: Insta
         installed.weir("approvals", "revoke", str(one["ticket"]), user=APPROVER)
 
 
+@pytest.mark.slow
 def test_tickets_and_elevations_over_the_agent_s_death_at_every_state(installed: Installed) -> None:
     """Everything is killed at once: what was asked waits, what was approved passes once, what was revoked stays so."""
     def die(one: Installed) -> Installed:

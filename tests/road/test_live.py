@@ -172,6 +172,7 @@ def test_a_lock_holds_over_a_kill(installed: Installed, victim: str) -> None:
         assert now.weir("stop").returncode == 0
 
 
+@pytest.mark.slow
 def test_killed_between_the_file_and_the_enforcer(installed: Installed) -> None:
     """The agent dies when the file is there and the enforcer has not been told: that ends with it, and the next one
     begins with the lock.  Stood for by a file that an agent has left."""
@@ -215,6 +216,7 @@ def test_for_a_while(installed: Installed) -> None:
     assert host_events(installed, "unlock")[-1]["reason"] == "its time is over"
 
 
+@pytest.mark.slow
 def test_forty_at_once(installed: Installed) -> None:
     count = 40 if "WEIR_RACES" in os.environ else 12
     environment_ = environment(installed.lab, "wrong")

@@ -109,12 +109,14 @@ def run_liar(installed: Installed, tools: str, who: str = "itself") -> subproces
                           environment=environment(installed.lab, "wrong"))
 
 
+@pytest.mark.slow
 def test_who_lies_is_believed_and_it_is_on_record_as_reported(installed: Installed) -> None:
     done = run_liar(installed, "clean_up")
     assert done.returncode == 0, done.stdout + done.stderr
     assert recorded(installed, "'clean_up' = 'x'") == [("permit", [["shop", "Liar", "t", "clean_up"]])]
 
 
+@pytest.mark.slow
 def test_of_two_none_is_believed(installed: Installed) -> None:
     done = run_liar(installed, "clean_up,other")
     assert "only-clean-up-deletes" in done.stdout
@@ -129,6 +131,7 @@ def test_nobody_speaks_for_another_process(installed: Installed) -> None:
     assert recorded(installed, "'clean_up' = 'x'")[-1] == ("deny", [])
 
 
+@pytest.mark.slow
 def test_an_enforcer_that_starts_anew_is_told_again(installed: Installed) -> None:
     made = installed.lab
     made.give(ROOT / "packaging" / "weir-crewai" / "weir_crewai.py")
@@ -150,6 +153,7 @@ def test_an_enforcer_that_starts_anew_is_told_again(installed: Installed) -> Non
         [("permit", [["", "Steady", "t", "steady"]])]] * 2
 
 
+@pytest.mark.slow
 def test_a_crew_without_it_works_as_before(installed: Installed) -> None:
     done = installed.crew("psql", "-X", "-A", "-t", "-w", "-c", "SELECT 'without', 1",
                           environment=environment(installed.lab, "wrong"))
