@@ -129,7 +129,7 @@ class Locks:
             return f"a reason is one line of at most {REASON} characters"
         if wanted.kind == SUBJECT:
             provider, _, rest = name.partition(":")
-            known = (LOCAL, *(one.name for one in config.providers))
+            known = (LOCAL, *(one.name for one in config.logins))
             right = bool(rest) and name.isprintable() and len(name) <= 256 and provider in known
             return "" if right else "a subject is " + " or ".join(f"{one}:NAME" for one in known)
         there = [one.name for one in (config.targets if wanted.kind == TARGET else config.workloads)]

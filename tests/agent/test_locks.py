@@ -262,6 +262,22 @@ async def test_what_would_lock_nobody_is_refused(
     assert (list(here.locks), here.enforcer.sets, here.told) == ([], [], [])
 
 
+async def test_a_subject_of_a_saml_provider(here: Here) -> None:
+    made, report = parse_config(CONFIG + """
+[[saml_provider]]
+name = "adfs"
+issuer = "https://adfs.lab.example"
+entity_id = "https://weir.lab.example"
+metadata_url = "https://adfs.lab.example/metadata"
+port = 18443
+groups_attribute = "Role"
+""", "weir.toml")
+    assert made is not None, report.problems
+    here.agent.config = msgspec.structs.replace(made, runtime=here.agent.config.runtime)
+    assert (await here.put("subject", "adfs:ada")).error == ""
+    assert here.locks.why(("adfs:ada",)) == "subject adfs:ada is locked"
+
+
 async def test_a_user_that_is_not_there_is_said(here: Here) -> None:
     done = await here.put("subject", "local:nobody-has-this-name")
     assert (done.error, done.notes) == ("", ("this host has no user nobody-has-this-name now",))
