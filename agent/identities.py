@@ -56,6 +56,7 @@ class Identities:
         self.logins = Logins()
         self.process: IdentityProcess | None = None
         self._outcomes: dict[str, asyncio.Future[str]] = {}    # of logins under way: "" or why not
+        self._finishing: set[str] = set()     # of these an answer is with the identity process
         self._services: dict[str, _Service] = {}
         self._lately = Lately()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -248,7 +249,7 @@ class Identities:
         if (login is None and request.session not in self._outcomes) or (login is not None and login.uid != peer.uid):
             return Refused("there is no such login of yours")
         if isinstance(request, control.FinishLogin):
-            return await self._finish(request)
+            return await self._finish(request, login)
         return await self._await(request.session)
 
     def who_am_i(self, peer: Peer) -> control.WhoAmI:
@@ -314,15 +315,23 @@ class Identities:
         # Each asks a provider: not as fast as somebody can type.
         return "" if self._lately.again(peer.uid) else "not so fast: once a second"
 
-    async def _finish(self, request: control.FinishLogin) -> Message:
-        if self.process is None or len(request.query) > told.FORM:
+    async def _finish(self, request: control.FinishLogin, login: Login | None) -> Message:
+        """One at a time of a login, and no more than its provider sends: what the identity process does not read soon
+        enough would end it, and everybody's login with it."""
+        if self.process is None or login is None or request.session in self._finishing:
+            return Answered("no login waits for this answer")
+        saml = isinstance(self._agent.config.provider(login.provider), SamlEntry)
+        if len(request.query.encode(errors="replace")) > (told.FORM if saml else told.QUERY):
             return Answered("what came back is too long")
+        self._finishing.add(request.session)
         try:
             done = await self.process.channel.ask(
                 lambda number: told.Finish(number, request.session, request.query), told.Done)
             error = _shown(done.error)
         except ChannelError as reason:
             error = str(reason)
+        finally:
+            self._finishing.discard(request.session)
         if error:
             self._end(request.session, error, forget=True)
         return Answered(error)

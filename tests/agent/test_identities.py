@@ -404,6 +404,23 @@ async def test_a_login_by_saml(here: Here) -> None:
     assert (who.subject, who.until) == ("adfs:ada", end)
 
 
+@pytest.mark.parametrize("query", ["\U0001f600" * 250_000, "x" * told.FORM, "code=x&state=y"])
+async def test_nobody_floods_the_identity_process(here: Here, query: str) -> None:
+    """What it has not read after four megabytes ends it, and with it everybody's login."""
+    await here.opened(EVE, "corp:eve")
+    session = await here.login()
+    asked = [asyncio.ensure_future(here.identities.answer(control.FinishLogin(session, query), ADA)) for _ in range(16)]
+    await asyncio.sleep(0.05)
+    assert not here.channel.closed.is_set()
+    assert sum(task.done() for task in asked) >= 15
+    assert here.identities.who_am_i(EVE).subject == "corp:eve"
+    if len(query) < told.QUERY:
+        finish = await here.broken.asked()
+        here.broken.say(told.Done(finish.number, "no"))
+    assert {(await task).error for task in asked} <= {
+        "what came back is too long", "no login waits for this answer", "no"}
+
+
 def test_what_the_identity_process_is_told_of_files(tmp_path: Path) -> None:
     """A key that cannot be read takes out its own provider, and no other."""
     key = tmp_path / "key.pem"
