@@ -228,6 +228,12 @@ class Identities:
             return local_principal(config.groups, start.user, start.unix_groups, start.workload)
         return self._of(login, config, start.workload)
 
+    def barred(self, start: Start) -> str:
+        """Why nobody is behind it, or they are locked out; "" where neither is."""
+        who = self.principal(start)
+        return who if isinstance(who, str) else self._agent.locks.why(
+            subjects_of(start.user, who.subject), start.workload)
+
     def _of(self, login: Login, config: Config, workload: str = "") -> Principal:
         groups = groups_of(config.groups, workload=workload, subject=login.subject, given=login.groups)
         return Principal(login.subject, groups, login.login)

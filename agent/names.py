@@ -46,10 +46,12 @@ class Askers:
 
     def __init__(
         self, kernel: Kernel, owners: Owners, journal: Journal, config: Callable[[], Config], known: Known,
-        changed: Callable[[str], None], own: Own = nobodys,
+        changed: Callable[[str], None], own: Own = nobodys, barred: Callable[[Start], str] = lambda start: "",
     ) -> None:
+        """`barred`: why nobody is behind a start, or they are locked out; "" where neither is."""
         self._kernel, self._owners, self._journal = kernel, owners, journal
         self._config, self._known, self._changed, self._own = config, known, changed, own
+        self._barred = barred
         # Of its own: however many ask, the threads in which connections are attributed are free.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="askers")
 
@@ -60,7 +62,7 @@ class Askers:
         start = await asyncio.get_running_loop().run_in_executor(self._thread, self._start, question)
         if start is None:
             return AskerAnswer(question.number, reason="no socket of a workload has this address and port")
-        return AskerAnswer(question.number, start.workload)
+        return AskerAnswer(question.number, start.workload, self._barred(start))
 
     def _start(self, question: WhoAsks) -> Start | None:
         cgroup = self._kernel.asker(question.netns, question.stream, question.address, question.port)

@@ -188,7 +188,7 @@ class Agent:
             self.ledger.question, lambda answer: self.parts.run("the ledger", lambda: self.ledger.told(answer)))
         self.askers = Askers(
             self.kernel, self.owners, self.journal, lambda: self.config, self.resolver.known, self._given,
-            self._addresses.has)
+            self._addresses.has, lambda start: self.identities.barred(start))
         self.credentials = Credentials(self.own / HELPERS)
         answers = Answers(
             self.kernel, self.owners, self.hashes, self.cgroups, lambda: self.config, lambda: self.places,

@@ -61,6 +61,7 @@ class Enforcer:
         self._reporters = self.edge.reports = Reporters(self.edge)
         self._dns = Service(self.channel, loop.time, self.edge.count, self.edge.families.give,
                             lambda workload: self.edge.locked.why(workload=workload))
+        self.edge.barring = self._dns.ask_anew
         self._resolver = Server(self._dns)
         self._loop = loop
         self._listeners: tuple[int, ...] = ()

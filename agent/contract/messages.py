@@ -78,7 +78,7 @@ class CredentialAnswer(Message, frozen=True):
 class AskerAnswer(Message, frozen=True):
     number: int
     workload: str = ""
-    reason: str = ""                  # why it is no workload's: then it is refused
+    reason: str = ""                  # why it is no workload's, or why that is given addresses of targets alone
 
 
 class NameRecorded(Message, frozen=True):

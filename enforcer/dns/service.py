@@ -39,7 +39,7 @@ class Asking(Protocol):
     """The agent, as far as the resolver may ask it (agent.contract.messages.FromEnforcer)."""
 
     async def who_asks(self, netns: int, stream: bool, address: bytes, port: int) -> tuple[str, str]:
-        """(workload, "") or ("", why it is none's)."""
+        """(workload, ""), ("", why it is none's), or (workload, why it is given addresses of targets alone)."""
         ...
 
     async def name_asked(self, asked: NameAsked) -> NameRecorded: ...
@@ -109,13 +109,13 @@ class Service:
             self._count("dns_dropped")
             return None
         workload, reason = await self._who_asks(asker)
-        if reason:
+        if not workload:
             return await self._refuse(query, f"not attributed: {reason}", "")
         if not self._decisions.crew(workload).may_ask(self._now()):
             refused = await self._refuse(query, "too many questions of this workload", workload)
             return None if asker.stream else refused       # the stream ends: what it has sent besides is not read
-        if query.name not in self._hosts and (locked := self._locked(workload)):
-            return await self._refuse(query, locked, workload)     # a target says so itself, in its protocol's words
+        if query.name not in self._hosts and (barred := self._locked(workload) or reason):
+            return await self._refuse(query, barred, workload)     # a target says so itself, in its protocol's words
         verdict = self._decisions.decide(query)
         if isinstance(verdict, Unlisted) and workload in self._modes:
             verdict = self._decisions.lax(query)
@@ -157,6 +157,10 @@ class Service:
         told = not whose.cancelled() and whose.exception() is None
         if not (asker.stream and told):
             self._whose.pop(asker.key, None)
+
+    def ask_anew(self) -> None:
+        """Whose streams are, too: somebody may be barred from now on."""
+        self._whose.clear()
 
     def gone(self, asker: Asker) -> None:
         """The stream has ended."""

@@ -126,7 +126,7 @@ class Channel(asyncio.Protocol):
         return answer.credential or answer.reason or f"no credential for target {target}"
 
     async def who_asks(self, netns: int, stream: bool, address: bytes, port: int) -> tuple[str, str]:
-        """(workload, ""), or ("", why there is none)."""
+        """(workload, ""), ("", why there is none), or (workload, why it is given addresses of targets alone)."""
         number = self._next()
         answer = await self._ask(number, messages.WhoAsks(number, netns, stream, address, port), WHOIS)
         if not isinstance(answer, messages.AskerAnswer):

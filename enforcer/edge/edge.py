@@ -139,6 +139,7 @@ class Edge:
     locks: int = 0                    # serial of the set that is in force
     locked: LockedOut = field(default_factory=LockedOut)
     cancelling: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CANCELLING))
+    barring: Callable[[], None] = lambda: None         # called where somebody may be barred from now on, or no more
     untold: int = 0                   # refusals of whom nobody knows, not recorded yet
 
     def count(self, name: str) -> None:
@@ -157,6 +158,7 @@ class Edge:
         self.ended[login] = reason
         while len(self.ended) > LOGINS:
             self.ended.pop(next(iter(self.ended)))
+        self.barring()
         self._end_of(lambda owner: reason if owner.login == login else "", finish=True)
 
     def lock(self, locks: LockSet) -> int:
@@ -164,6 +166,7 @@ class Edge:
         if locks.serial < self.locks:
             return 0
         self.locks, self.locked = locks.serial, LockedOut(locks.locks)
+        self.barring()
         count = self._end_of(self._why_locked, finish=False)
         if self.holds is not None:
             self.holds.lock_out(self.locked.why)
@@ -227,7 +230,7 @@ class Edge:
         if free <= 0:
             return f"{most} sessions are open, which is the most"
         if free <= most // 10:
-            own = sum(one.view().workload == owner.workload for one in self.live.values())
+            own = sum(one.owner.workload == owner.workload for one in self.live.values())
             if own * 2 >= most:
                 return f"{own} sessions of this workload are open, and the last places are for others"
         return ""

@@ -404,6 +404,22 @@ async def test_a_login_by_saml(here: Here) -> None:
     assert (who.subject, who.until) == ("adfs:ada", end)
 
 
+async def test_who_is_barred(here: Here) -> None:
+    """Whose names lead to targets alone."""
+    session = await here.opened()
+    start = here.start(login=session)
+    assert here.identities.barred(start) == ""
+    for name in ("corp:ada", "local:games"):
+        here.agent.locks = LockedOut([Lock("subject", name, "leaked", "local:root", 1)])
+        assert here.identities.barred(start) == f"subject {name} is locked: leaked"
+    here.agent.locks = LockedOut([Lock("workload", "crew", "", "local:root", 1)])
+    assert here.identities.barred(start) == "workload crew is locked"
+    here.agent.locks = LockedOut()
+    await here.identities.answer(control.Logout(), ADA)
+    assert "has ended" in here.identities.barred(start)
+    assert "has no identity now" in here.identities.barred(here.start("service"))
+
+
 @pytest.mark.parametrize("query", ["\U0001f600" * 250_000, "x" * told.FORM, "code=x&state=y"])
 async def test_nobody_floods_the_identity_process(here: Here, query: str) -> None:
     """What it has not read after four megabytes ends it, and with it everybody's login."""

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from agent.contract.journal import HEADER
-from agent.contract.messages import NameAsked
+from agent.contract.messages import AskerAnswer, NameAsked, WhoAsks
 from agent.contract.names import covers, is_metadata, is_public, unreachable
 from agent.journal import Journal
 from agent.names import Askers, at_intervals, patterns
@@ -89,6 +89,15 @@ async def test_what_cannot_be_recorded_is_not_given(told: Told) -> None:
     said = told.askers.name_asked(asked("api.test", "192.0.2.1"))
     assert "cannot be recorded" in said.error
     assert told.known.addresses("api.test") == ()
+
+
+async def test_who_asks_and_is_barred(told: Told) -> None:
+    start: Any = SimpleNamespace(workload="crew")
+    told.askers._start = lambda question: start  # type: ignore[method-assign]
+    asking = WhoAsks(7, 1, True, bytes(16), 5)
+    assert await told.askers.who_asks(asking) == AskerAnswer(7, "crew")
+    told.askers._barred = lambda one: "locked" if one is start else ""
+    assert await told.askers.who_asks(asking) == AskerAnswer(7, "crew", "locked")
 
 
 async def test_refusals(told: Told) -> None:

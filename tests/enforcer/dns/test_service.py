@@ -235,6 +235,30 @@ def test_a_locked_workload_asks_for_targets_alone() -> None:
     assert "evil.net" not in str([one.question for one in place.upstream.asked])
 
 
+def test_so_does_one_whose_subject_is_locked_or_logged_out_also_on_a_stream_that_is_open() -> None:
+    async def work(place: Place) -> None:
+        place.service.configure(Names(("127.0.0.1", place.upstream_port), PATTERNS), hosts=("db.example",))
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+
+        async def ask(name: str) -> str:
+            query = dns.message.make_query(name, "A").to_wire()
+            writer.write(struct.pack("!H", len(query)) + query)
+            return code(dns.message.from_wire(
+                await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))))
+
+        assert await ask("x.cdn.example") == "NOERROR"
+        place.told.who = ("crew", "the login that it was started with has ended")
+        place.service.ask_anew()
+        assert await ask("c2VjcmV0.cdn.example") == code(await place.ask("c2VjcmV0.cdn.example")) == "REFUSED"
+        assert await ask("db.example") == "NOERROR"
+        writer.close()
+
+    place = run(work)
+    assert [(one.workload, one.reason) for one in place.told.said if one.verdict == "refused"] == [
+        ("crew", "the login that it was started with has ended")] * 2
+    assert "c2VjcmV0" not in str([one.question for one in place.upstream.asked])
+
+
 def test_the_agent_knows_before_the_crew_does() -> None:
     async def work(place: Place) -> None:
         place.told.gate = asyncio.Event()

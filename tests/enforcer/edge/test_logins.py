@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 from agent.contract import messages
+from agent.contract.locks import LockSet
 from agent.contract.owner import Owner
 from agent.contract.target import Egress, Target
 from enforcer.edge import edge as module
@@ -144,3 +145,14 @@ def test_behind_whom_nobody_is_reaches_nothing_and_is_told_why(house, where: str
             await house.close()
 
     uvloop.run(limited())
+
+
+async def test_who_resolves_names_is_told_that_somebody_may_be_barred() -> None:
+    told: list[str] = []
+    one = edge()
+    one.barring = lambda: told.append("")
+    one.end_login("", "mistaken")
+    assert not told
+    one.end_login("s1.1", "logged out")
+    one.lock(LockSet(1, ()))
+    assert len(told) == 2
