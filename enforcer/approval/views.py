@@ -89,7 +89,7 @@ def fit(views: tuple[HoldView, ...], room: int) -> tuple[HoldView, ...]:
     """All of them, in so many bytes: what is longest is cut, so that nobody's texts hide what others ask.  Counted in
     characters of four bytes each, for to encode all of it takes as long as a crew likes."""
     sizes = [size for view in views for size in _sizes(view)]
-    most, left = TEXT * 2, room // 4 - OTHER * len(views)
+    most, left = TEXT * 2, room // 4 - sum(OTHER + len(view.subject) for view in views)
     while sum(min(size, most) for size in sizes) > left and most > LEAST:
         most //= 2
     return tuple(_shorten(view, most) for view in views) if most <= TEXT else views
@@ -97,7 +97,7 @@ def fit(views: tuple[HoldView, ...], room: int) -> tuple[HoldView, ...]:
 
 def _sizes(view: HoldView) -> tuple[int, ...]:
     return (len(view.text), len(view.action), len(view.plan), len(view.exe), len(view.reason),
-            sum(map(len, view.parameters)))
+            len(view.reported), sum(map(len, view.parameters)))
 
 
 def _shorten(view: HoldView, most: int) -> HoldView:
@@ -106,7 +106,7 @@ def _shorten(view: HoldView, most: int) -> HoldView:
 
     return structs.replace(
         view, text=short(view.text), action=short(view.action), plan=short(view.plan), exe=short(view.exe),
-        reason=short(view.reason), parameters=_values(view.parameters, most))
+        reason=short(view.reason), reported=short(view.reported), parameters=_values(view.parameters, most))
 
 
 def _values(parameters: tuple[str, ...], room: int = VALUES) -> tuple[str, ...]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 import pytest
 from desk import Desk
 
+from agent.contract import control
+from agent.contract.messages import HoldView
 from enforcer.approval.holds import MOST
+from enforcer.approval.views import REPORTED, fit
+from enforcer.edge.channel import LISTED
 from enforcer.words.commands import Hold
 from enforcer.words.decisions import HoldTerms
 from enforcer.words.inputs import HoldAnswered
@@ -132,3 +136,16 @@ def test_the_local_user_behind_a_login_cannot_answer() -> None:
             assert "cannot answer" in desk.holds.decide(ticket, answer, approver, ("dba",), "me")
     assert desk.answers == []
     assert desk.approve(ticket, "local:other") == ""
+
+
+def test_what_crews_report_hides_nobodys_operation() -> None:
+    """All that may wait and stand, with texts as long as crews like, goes into one answer of the agent's."""
+    long = "\U0001f600" * 4000
+    view = HoldView(
+        "abcdefgh", 1, 2, f"corp:{long[:250]}", "crew", 1, long, "orders", "shop", long, long, (long[:500],) * 8,
+        ("rule",), ("dba",), False, "0" * 26, plan=long, reported=long[:REPORTED])
+    shown = fit((view,) * 1200, LISTED)
+    assert len(shown) == 1200
+    assert len(control.render_frame(control.Approvals(shown))) < control.LIMIT
+    assert {one.subject for one in shown} == {view.subject}
+    assert fit((view,), LISTED)[0].reported == view.reported
