@@ -244,6 +244,10 @@ class Channel(asyncio.Protocol):
             return "", "the enforcer is not configured yet"
         if edge.commit is not None and edge.commit.failure and not isinstance(message, messages.RevokeHold):
             raise RecordingError(edge.commit.failure)
+        by = "" if isinstance(message, messages.AskElevation) else (
+            message.approver if isinstance(message, messages.DecideHold) else message.by)
+        if locked := edge.locked.why((by,)):
+            return "", locked         # since the agent looked: a lock is in force before what came together with it
         if isinstance(message, messages.DecideHold):
             return message.ticket, edge.holds.decide(
                 message.ticket, message.approve, message.approver, message.groups, message.reason, message.break_glass)

@@ -10,6 +10,7 @@ import pytest
 
 from agent.contract import control, messages
 from agent.contract.credential import Credential
+from agent.contract.locks import Lock, LockSet
 from enforcer.approval.holds import Holds
 from enforcer.edge import channel as channel_module
 from enforcer.edge import clock
@@ -223,6 +224,20 @@ async def test_while_nothing_can_be_recorded_only_what_ends_is_taken(desk: Desk,
     await desk.ask(messages.RevokeHold(4, ticket, "local:ada", (), "over"))
     assert desk.elevated == frozenset()
     assert await desk.ask(messages.Ping(5)) == messages.Pong(5)
+
+
+async def test_a_lock_that_comes_with_an_answer_is_in_force_before_it(desk: Desk, house) -> None:
+    """The agent had let it through: what the locked one said yes to was looked for before there was a yes."""
+    ticket = await desk.request()
+    locks = LockSet(1, (Lock("subject", "local:ann", "leaked", "local:root", 1),))
+    said = [messages.DecideHold(2, ticket, True, "local:ann", ("dba",), "fine"), messages.PutLocks(3, locks),
+            messages.RevokeHold(4, ticket, "local:ann", ("dba",), "fine")]
+    desk.writer.write(b"".join(map(messages.render_frame, said)))
+    heard = {one.number: one for one in [await asyncio.wait_for(desk.hear(), 5) for _ in said]}
+    assert heard[3] == messages.LocksTaken(3, 0)
+    assert heard[2].error == heard[4].error == "subject local:ann is locked: leaked"
+    assert desk.elevated == frozenset()
+    assert house.edge.holds.is_waiting(ticket)
 
 
 async def test_a_revocation_that_is_not_on_the_disk_yet_says_so(desk: Desk, house) -> None:
