@@ -54,7 +54,7 @@ class SamlRemote:
         self.provider = provider
         self._monotonic, self._now = monotonic, now
         self._idp: tuple[float, Idp] | None = None
-        self._asking = asyncio.Lock()
+        self._asking, self._reading = asyncio.Lock(), asyncio.Lock()
         self._used: dict[str, int] = {}       # assertion -> seconds UTC until which it must be remembered
         try:
             self._context = http.trusted(provider.ca)
@@ -70,8 +70,13 @@ class SamlRemote:
         return render_address(asked, idp.address, login.relay, key, int(self._now())), login
 
     async def identify(self, login: Login, form: str) -> Identity:
-        idp, now = await self._metadata(), int(self._now())
+        idp = await self._metadata()
         raw = parse_form(form, login.relay)
+        async with self._reading:     # one in a pass of the loop: the agent, which asks meanwhile, is answered
+            await asyncio.sleep(0)
+            return self._identify(login, raw, idp, int(self._now()))
+
+    def _identify(self, login: Login, raw: bytes, idp: Idp, now: int) -> Identity:
         try:
             answer = read(open_response(raw, Keys(idp.certificates, login.key), now), login.asked, now)
             found = identify(self.provider, answer.claims)

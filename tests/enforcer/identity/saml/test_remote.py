@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 import subprocess
 import sys
 import time
@@ -110,6 +111,36 @@ async def test_an_assertion_is_used_once() -> None:
         assert bool(error) == bool(wrong)
     for session in ("s1", "s3"):
         here.sessions.forget(told.Forget(3, session))
+
+
+async def test_many_answers_at_once_keep_nobody_waiting_but_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent ends a process that does not answer it for some seconds, and with it everybody's login."""
+    here = Here()
+    begun = {f"s{number}": await here.begin(f"s{number}") for number in range(8)}
+    forms = {session: answer("_x", relay) for session, (_, relay) in begun.items()}
+    heard: list[str] = []
+    real = module.open_response
+    monkeypatch.setattr(module, "open_response", lambda *asked: heard.append("answer") or real(*asked))
+    mine, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    loop = asyncio.get_running_loop()
+
+    def ping() -> None:
+        """What has come is heard, and the next comes at once."""
+        theirs.recv(1)
+        heard.append("ping")
+        mine.send(b"x")
+
+    loop.add_reader(theirs, ping)
+    mine.send(b"x")
+    try:
+        await asyncio.gather(*(here.finish(form, session) for session, form in forms.items()))
+    finally:
+        loop.remove_reader(theirs)
+        mine.close()
+        theirs.close()
+    assert heard.count("answer") == 8
+    assert "answer answer" not in " ".join(heard)
 
 
 async def test_what_is_remembered_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
