@@ -184,6 +184,7 @@ def secret_files(config: Config) -> Iterator[str]:
     rows = (row for target in config.targets for row in target.credentials)
     named = [file for row in rows for file in (row.password_file, row.certificate_file, row.key_file)]
     named += [provider.client_secret_file for provider in config.providers]
+    named += [provider.key_file for provider in config.saml]
     named += [one.identity.token_file for one in config.workloads if one.identity]
     yield from filter(None, named)
 

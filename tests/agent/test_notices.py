@@ -45,6 +45,15 @@ def test_credentials_that_nobody_but_root_can_look_at(
     assert ("credentials were not looked at: not root" in said(config(TARGET + credential))) is noted
 
 
+@pytest.mark.parametrize("provider", [
+    'provider]]\nname = "corp"\nissuer = "https://idp.lab.example"\nclient_id = "weir"\nclient_secret_file = "/s"',
+    'saml_provider]]\nname = "corp"\nissuer = "urn:idp"\nentity_id = "urn:weir"\nmetadata = "/x"\nkey_file = "/k"',
+])
+def test_secrets_of_providers_that_nobody_but_root_can_look_at(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "credentials were not looked at: not root" in said(config(f"[[{provider}\n"))
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can leave its rights")
 def test_a_check_without_root_says_what_it_did_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret, file = tmp_path / "secret", tmp_path / "weir.toml"
