@@ -162,10 +162,11 @@ class Edge:
         self._end_of(lambda owner: reason if owner.login == login else "", finish=True)
 
     def lock(self, locks: LockSet) -> int:
-        """These are locked out, and nothing else; how many sessions and flows end."""
-        if locks.serial < self.locks:
-            return 0
-        self.locks, self.locked = locks.serial, LockedOut(locks.locks)
+        """These are locked out, and nothing else; how many sessions and flows end.  With an older set what is in force
+        stays, and is looked for again: what was kept may be back only since then (PutLocks may be read before the first
+        Configure is carried out)."""
+        if locks.serial >= self.locks:
+            self.locks, self.locked = locks.serial, LockedOut(locks.locks)
         self.barring()
         count = self._end_of(self._why_locked, finish=False)
         if self.holds is not None:

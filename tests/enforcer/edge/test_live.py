@@ -321,6 +321,31 @@ async def test_who_is_locked_is_not_elevated_however_late_the_question_comes() -
     assert edge.elevate(asked) == ("", "subject local:ada is locked: leaked")
 
 
+async def test_a_lock_that_comes_before_what_was_kept_is_back() -> None:
+    """An enforcer that starts reads a lock that was put meanwhile before it has carried out its configuration."""
+    kept: dict[str, bytes] = {}
+
+    def keep(ticket: str, content: bytes, done: Callable[[str], None]) -> None:
+        kept[ticket] = content
+        done("")
+
+    def holds() -> Holds:
+        return Holds(lambda: 1, lambda: 1, bytes, lambda session, event: None, lambda event: None, keep, b"k" * 32,
+                     boot="one")
+
+    ticket, _ = holds().elevate("corp:ada", "ada", "orders", 600, "", ())
+    assert kept[ticket]
+    edge: Any = Edge(asyncio.get_running_loop(), None)  # type: ignore[arg-type]
+    edge.lock(LockSet(2, (lock("subject", "corp:ada"),)))
+    edge.holds = holds()
+    edge.holds.restore(dict(kept))
+    assert len(edge.holds.views()) == 1
+    edge.lock(LockSet(1, ()))
+    assert edge.holds.views() == ()
+    assert kept[ticket] == b""
+    assert edge.locks == 2
+
+
 def test_a_flow_ends_and_none_is_opened(house: Any) -> None:
     async def work() -> None:
         async def server(reader: Any, writer: Any) -> None:
