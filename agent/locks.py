@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from agent.channel import ChannelError
 from agent.contract import control, messages
 from agent.contract.locks import KINDS, MOST, REASON, SUBJECT, TARGET, Lock, LockedOut, LockSet, is_over
+from agent.contract.locks import LONGEST as LONGEST_NAME
 from agent.identity import LOCAL, subject_of
 from agent.lock_file import NAME, read_locks, write_locks
 
@@ -130,7 +131,7 @@ class Locks:
         if wanted.kind == SUBJECT:
             provider, _, rest = name.partition(":")
             known = (LOCAL, *(one.name for one in config.logins))
-            right = bool(rest) and name.isprintable() and len(name) <= 256 and provider in known
+            right = bool(rest) and name.isprintable() and len(name) <= LONGEST_NAME and provider in known
             return "" if right else "a subject is " + " or ".join(f"{one}:NAME" for one in known)
         there = [one.name for one in (config.targets if wanted.kind == TARGET else config.workloads)]
         names = ", ".join(there) or "none"

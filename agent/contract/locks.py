@@ -13,7 +13,8 @@ WORKLOAD: Final = "workload"
 TARGET: Final = "target"
 KINDS: Final = (SUBJECT, WORKLOAD, TARGET)
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+LONGEST: Final = 300                  # characters: no subject is longer (agent.contract.identity)
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
 
 
 class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

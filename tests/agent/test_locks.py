@@ -16,11 +16,12 @@ from agent.actions import Launches, Questions
 from agent.channel import ChannelError
 from agent.config import Config, parse_config
 from agent.contract import control, messages
-from agent.contract.locks import MOST, REASON, Lock, LockedOut, LockSet, is_over
+from agent.contract.locks import LONGEST, MOST, REASON, Lock, LockedOut, LockSet, is_over
 from agent.control import Peer
 from agent.layout import LayoutError
 from agent.lock_file import read_locks, write_locks
 from agent.locks import Locks, subjects_of
+from enforcer.identity.claims import SUBJECT
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the file is root's: run as root")
 
@@ -276,6 +277,14 @@ groups_attribute = "Role"
     here.agent.config = msgspec.structs.replace(made, runtime=here.agent.config.runtime)
     assert (await here.put("subject", "adfs:ada")).error == ""
     assert here.locks.why(("adfs:ada",)) == "subject adfs:ada is locked"
+
+
+async def test_the_longest_subject_can_be_locked(here: Here) -> None:
+    """One that a provider lets people choose for themselves."""
+    longest = "corp:" + "\U0001f600" * (LONGEST - 5)
+    assert len(f"{'p' * 32}:{'x' * SUBJECT}") <= LONGEST
+    assert (await here.put("subject", longest)).error == ""
+    assert Locks(here.agent).why((longest,)) != ""
 
 
 async def test_a_user_that_is_not_there_is_said(here: Here) -> None:
