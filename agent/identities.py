@@ -48,6 +48,7 @@ class _Service:
     mark: Mark | None = None          # of the token file that was read last
     tried: float = 0.0
     error: str = ""                   # what was said last
+    looking: bool = False             # its provider, or its file, is being asked
 
 
 class Identities:
@@ -361,14 +362,25 @@ class Identities:
     # each second
 
     async def look(self) -> None:
+        """Waits for no provider: the same watch looks at the block."""
         now = int(time.time())
         for login, reason in self.logins.overdue(now, _uptime()):
             self._end(login.session, reason, forget=True)
         for workload in self._agent.config.workloads:
-            if workload.identity is not None and self.process is not None and self.process.up:
-                await self._look_at(workload, self._services.setdefault(workload.name, _Service()))
+            service = self._services.setdefault(workload.name, _Service()) if workload.identity is not None else None
+            if service is not None and not service.looking and self.process is not None and self.process.up:
+                service.looking = True
+                self._spawn(self._look_at(workload, service))
 
     async def _look_at(self, workload: Workload, service: _Service) -> None:
+        try:
+            await self._find(workload, service)
+        except Exception as reason:   # whatever it is: it is tried again, and the others go on
+            LOG.error("workload %s: its identity could not be looked at: %s", workload.name, type(reason).__name__)
+        finally:
+            service.looking = False
+
+    async def _find(self, workload: Workload, service: _Service) -> None:
         """Of a workload: its session, where there is none; its token file, where it has changed."""
         assert workload.identity is not None
         file = workload.identity.token_file
@@ -407,6 +419,7 @@ class Identities:
             return
         if self.logins.opened(login.session) is None:
             self.logins.end(login.session)
+            self._spawn(self._forget(login.session))      # it may come to something late
         if error != before:
             LOG.error("workload %s: its identity could not be verified: %s", workload.name, error)
             self._tell("login.refused", login, reason=error)

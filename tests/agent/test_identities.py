@@ -318,8 +318,44 @@ async def test_a_provider_that_is_not_there(here: Here) -> None:
     assert begun.error == "there is no provider 'other'; there is: corp"
 
 
+async def test_a_slow_provider_holds_up_nothing_but_its_own(here: Here) -> None:
+    """The watch that looks at it puts the block back, too."""
+    config = here.agent.config
+    here.agent.config = msgspec.structs.replace(config, workloads=tuple(
+        msgspec.structs.replace(one, identity=one.identity and msgspec.structs.replace(one.identity, token_file=None))
+        for one in config.workloads))
+    async with asyncio.timeout(5):
+        await here.identities.look()
+        begin = await here.broken.asked()
+        assert (begin.how, begin.provider) == ("client", "corp")
+        await here.identities.look()
+    assert "has no identity now" in str(here.identities.principal(here.start("service")))
+    here.broken.say(told.Verified(begin.session, "corp:svc", (), 1 << 33))
+    here.broken.say(told.Begun(begin.number))
+    async with asyncio.timeout(5):
+        while isinstance(who := here.identities.principal(here.start("service")), str):
+            await asyncio.sleep(0.01)
+    assert who.subject == "corp:svc"
+
+
+async def test_what_a_service_s_provider_says_too_late_is_forgotten(here: Here) -> None:
+    config = here.agent.config
+    here.agent.config = msgspec.structs.replace(config, workloads=tuple(
+        msgspec.structs.replace(one, identity=one.identity and msgspec.structs.replace(one.identity, token_file=None))
+        for one in config.workloads))
+    async with asyncio.timeout(5):
+        await here.identities.look()
+        begin = await here.broken.asked()
+        here.broken.say(told.Begun(begin.number, "the provider does not answer"))
+        forget = await here.broken.asked()
+    assert (type(forget), forget.session) == (told.Forget, begin.session)
+
+
 async def test_a_service_without_its_identity_is_refused(here: Here) -> None:
     await here.identities.look()
+    async with asyncio.timeout(20):
+        while not here.identities.hints():
+            await asyncio.sleep(0.01)
     said = str(here.identities.principal(here.start("service")))
     assert "has no identity now" in said
     assert "No such file" in said
