@@ -165,7 +165,7 @@ def test_the_identity_process_has_nothing_and_keeps_everything(place: tuple[Host
     host.kill(pid)
     host.until(lambda: host.weir("whoami", user=GAMES).returncode == 1, "end of the login")
     host.until(lambda: (host.status().get("identity") or {}).get("pid") not in (0, None, pid), "another process")
-    assert any("log in again" in one["reason"] for one in host.events("login.ended"))
+    host.until(lambda: any("log in again" in one["reason"] for one in host.events("login.ended")), "its event")
     assert host.status()["state"] == "enforcing"
 
 
@@ -179,7 +179,7 @@ def test_an_agent_that_is_killed_leaves_no_login_and_no_process_that_has_one(pla
         host.agent.kill()
         host.agent.wait()
         host.start()
-        assert not Path(f"/proc/{pid}").exists(), "it ends with its agent, and its tokens with it"
+        host.until(lambda: not Path(f"/proc/{pid}").exists(), "its end with its agent, and that of its tokens")
         assert host.weir("whoami", user=GAMES).returncode == 1
         late = whose(crew)["owner"]
         assert (late["subject"], "has ended: weir login" in late["nobody"]) == ("", True)
