@@ -1,5 +1,5 @@
 """kill -9 of Weir's processes at random moments of a running load: nothing goes round, nothing executed is missing,
-work resumes.  WEIR_KILLS says how often (200 in test-all, 20 in test)."""
+work resumes.  WEIR_KILLS says how often (200 in test-all, 12 in test)."""
 from __future__ import annotations
 
 import json
@@ -17,7 +17,7 @@ from lab.weir import Installed, weir
 
 pytestmark = pytest.mark.lab
 
-KILLS = int(os.environ.get("WEIR_KILLS", "20"))
+KILLS = int(os.environ.get("WEIR_KILLS", "12"))
 SEED = int(os.environ.get("WEIR_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
 
 # A crew that goes on whatever happens: connects, works, is cut off, connects again.  Prints one line a statement done.

@@ -150,6 +150,7 @@ def test_what_is_held_is_given_up_and_a_locked_approver_answers_nothing(installe
     assert kept(installed, "held") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["enforcer", "agent"])
 def test_a_lock_holds_over_a_kill(installed: Installed, victim: str) -> None:
     """What is killed while something runs, and whoever comes after it."""
@@ -191,6 +192,7 @@ def test_killed_between_the_file_and_the_enforcer(installed: Installed) -> None:
     assert now.weir("stop").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_broken_file_lets_nobody_in(installed: Installed) -> None:
     assert installed.weir("lock", "target", "shop").returncode == 0
     assert installed.weir("stop").returncode == 0
@@ -209,6 +211,7 @@ def test_a_broken_file_lets_nobody_in(installed: Installed) -> None:
     assert now.weir("stop").returncode == 0
 
 
+@pytest.mark.slow
 def test_for_a_while(installed: Installed) -> None:
     assert installed.weir("lock", "target", "shop", "--for", "6s").returncode == 0
     assert "target shop is locked" in psql(installed, "SELECT 1").stderr

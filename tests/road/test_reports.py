@@ -124,6 +124,7 @@ def test_of_two_none_is_believed(installed: Installed) -> None:
     assert (decision, len(calls)) == ("deny", 2)
 
 
+@pytest.mark.slow
 def test_nobody_speaks_for_another_process(installed: Installed) -> None:
     done = run_liar(installed, "clean_up", "child")
     assert done.returncode != 0
