@@ -11,16 +11,12 @@ from agent.adopt import AdoptError, Outcome
 from agent.adopt import adopt as do_adopt
 from agent.adopt import undo as do_undo
 from agent.adoptable import END, REPORT, RESTART
-from agent.asking import AskingError, NotRunning, how_to_start
+from agent.asked import asking
 from agent.fields import ConfigError
 from agent.layout import LayoutError
 from agent.systemd import SystemdError
 
-FAILED, NOT_RUNNING = 1, 3
-
-
-class _NotRunning(click.ClickException):
-    exit_code = NOT_RUNNING
+FAILED = 1
 
 
 @click.command(epilog="Exit codes: 0 done, 1 refused, failed or not in force as written, 2 usage, 3 the agent is not "
@@ -48,11 +44,10 @@ def adopt(
     if os.geteuid() != 0:
         raise click.ClickException("only root adopts units")
     try:
-        outcome = do_undo(context.obj, unit, running or "") if undo else do_adopt(
-            context.obj, unit, workload, running or "", dry)
-    except NotRunning as reason:
-        raise _NotRunning(f"{reason}; {how_to_start(context.obj)}") from None
-    except (AdoptError, ConfigError, AskingError, SystemdError, LayoutError, OSError) as reason:
+        with asking(context.obj):
+            outcome = do_undo(context.obj, unit, running or "") if undo else do_adopt(
+                context.obj, unit, workload, running or "", dry)
+    except (AdoptError, ConfigError, SystemdError, LayoutError, OSError) as reason:
         raise click.ClickException(str(reason)) from None
     if as_json:
         screen.print_json(outcome)

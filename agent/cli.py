@@ -21,16 +21,16 @@ from click.exceptions import NoArgsIsHelpError
 from rich.text import Text
 
 from agent import screen
+from agent.asked import EXIT_CODES, NOT_RUNNING
 from agent.asking import AskingError, NotRunning, ask, control_path, how_to_start
 from agent.config import DEFAULT_FILE
 from agent.contract import control
 from agent.contract.documents import render_json
 from agent.contract.messages import HoldView
 
-FAILED, USAGE, NOT_RUNNING, WEIRS_OWN = 1, 2, 3, 125
+FAILED, USAGE, WEIRS_OWN = 1, 2, 125
 AS_JSON: Final = "weir.json"          # key of click's `meta`, said again where the option is
 Wanted = TypeVar("Wanted")
-EXIT_CODES: Final = "Exit codes: 0 done, 1 refused or failed, 2 usage, 3 the agent is not running."
 WATCHING: Final = 1.0                 # seconds between looks at what waits
 
 # Commands of the enforcer's side: module, and the name of its click group; read by people without root.

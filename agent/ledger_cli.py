@@ -10,17 +10,13 @@ import click
 import msgspec
 
 from agent import screen
-from agent.asking import AskingError, NotRunning, ask, control_path, how_to_start
+from agent.asked import asked
 from agent.contract import control
 from agent.contract.control import LedgerView
 from agent.contract.ledger import FOREIGN, GLASS, Alarm, Connect, said_of_glass
 
-ALARMED, NOT_RUNNING = 1, 3
+ALARMED = 1
 _ACCOUNTED: Final = "Connects that the kernel saw of crews, and how each ended."
-
-
-class _NotRunning(click.ClickException):
-    exit_code = NOT_RUNNING
 
 
 @click.command(epilog="Exit codes: 0 all is accounted for, 1 something is not, or failed, 2 usage, 3 the agent is not "
@@ -41,7 +37,7 @@ def ledger(context: click.Context, place: Path | None, acknowledge: bool, as_jso
             raise click.UsageError("--acknowledge is said to the running agent: without --recording")
         _acknowledge(context.obj, as_json)
         return
-    view = _recorded(place) if place is not None else _asked(context.obj, control.AskLedger(), LedgerView)
+    view = _recorded(place) if place is not None else asked(context.obj, control.AskLedger(), LedgerView)
     if as_json:
         screen.print_json({"accounted": accounted(view), "unaccounted": len(view.alarms), "waiting": view.waiting,
                            "known": view.known, "answers": view.answers, "open": list(map(_connect, view.open)),
@@ -100,20 +96,8 @@ def _recorded(place: Path) -> LedgerView:
 
 
 def _acknowledge(file: str, as_json: bool) -> None:
-    _asked(file, control.Acknowledge(), control.Answered)
+    asked(file, control.Acknowledge(), control.Answered)
     if as_json:
         screen.print_json({"error": ""})
     else:
         click.echo("acknowledged: the recording says by whom")
-
-
-def _asked(file: str, question: control.Message, wanted: type[Any]) -> Any:
-    try:
-        answer = ask(control_path(file), question)
-    except NotRunning as reason:
-        raise _NotRunning(f"{reason}; {how_to_start(file)}") from None
-    except AskingError as reason:
-        raise click.ClickException(str(reason)) from None
-    if not isinstance(answer, wanted):
-        raise click.ClickException(getattr(answer, "text", "") or "the agent answered something else")
-    return answer

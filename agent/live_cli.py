@@ -3,34 +3,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 from rich.text import Text
 
 from agent import screen
-from agent.asking import AskingError, NotRunning, ask, control_path, how_to_start
+from agent.asked import EXIT_CODES, asked, note_json
 from agent.contract import control
 from agent.contract.locks import KINDS, Lock
 
-EXIT_CODES: Final = "Exit codes: 0 done, 1 refused or failed, 2 usage, 3 the agent is not running."
-Wanted = TypeVar("Wanted", bound=control.Message)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def _note_json(context: click.Context, _: click.Parameter, value: bool) -> bool:
-    """For `weir` (agent/cli.py), which says what is wrong: as JSON too."""
-    context.meta["weir.json"] = value
-    return value
-
-
-_JSON: Final = click.option("--json", "as_json", is_flag=True, callback=_note_json,
+_JSON: Final = click.option("--json", "as_json", is_flag=True, callback=note_json,
                             help="One JSON document instead of text; times in nanoseconds UTC.")
 _KIND: Final = click.Choice(KINDS)
-
-
-class _NotRunning(click.ClickException):
-    exit_code = 3
 
 
 @click.command(epilog=EXIT_CODES)
@@ -113,19 +101,6 @@ def _seconds(text: str) -> int:
     if text and found is None:
         raise click.UsageError(f'--for {text}: "30m", "2h" or "7d" would be right')
     return int(found[1]) * _UNITS[found[2]] if found else 0
-
-
-def asked(file: str, question: control.Message, wanted: type[Wanted]) -> Wanted:
-    """The answer.  Raises click.ClickException with what is wrong."""
-    try:
-        answer = ask(control_path(file), question)
-    except NotRunning as reason:
-        raise _NotRunning(f"{reason}; {how_to_start(file)}") from None
-    except AskingError as reason:
-        raise click.ClickException(str(reason)) from None
-    if not isinstance(answer, wanted):
-        raise click.ClickException(getattr(answer, "text", "") or "the agent answered something else")
-    return answer
 
 
 def _done(answer: Any) -> Any:

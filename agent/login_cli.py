@@ -8,19 +8,18 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import ExitStack
-from typing import Final, NoReturn, TypeVar
+from typing import Final
 
 import click
 
 from agent import screen
-from agent.asking import AskingError, NotRunning, ask, control_path, how_to_start
+from agent.asked import EXIT_CODES, asked, note_json
 from agent.contract import control
 from agent.loopback_answer import Listener
 
-FAILED, NOT_RUNNING = 1, 3
-EXIT_CODES: Final = "Exit codes: 0 done, 1 refused or failed, 2 usage, 3 the agent is not running."
-Wanted = TypeVar("Wanted", bound=control.Message)
-_JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
+FAILED: Final = 1
+_JSON: Final = click.option("--json", "as_json", is_flag=True, callback=note_json,
+                            help="One JSON document instead of text.")
 
 
 @click.command(epilog=EXIT_CODES)
@@ -36,26 +35,27 @@ def login(file: str, provider: str, device: bool, as_json: bool) -> None:
     What you start by `weir run` from then on speaks for you.  The address that is shown is opened in a browser, on this
     machine or, with --device, on any."""
     if device:
-        begun = _begin(file, control.Login(provider), as_json)
+        begun = _begin(file, control.Login(provider))
         _show(begun, as_json)
     else:
         with ExitStack() as stack:
             listener = stack.enter_context(Listener())
-            begun = _begin(file, control.Login(provider, listener.port), as_json)
+            begun = _begin(file, control.Login(provider, listener.port))
             if begun.port not in (0, listener.port):
-                listener = _listen(stack, begun.port, as_json)
+                listener = _listen(stack, begun.port)
             _show(begun, as_json)
             answer = listener.wait(begun.url, begun.provider, begun.seconds)
             if answer is None:
-                _fail("nobody came back in time; without a browser on this machine: weir login --device", as_json)
-            finished = _ask(file, control.FinishLogin(begun.session, answer), control.Answered, as_json)
+                raise click.ClickException(
+                    "nobody came back in time; without a browser on this machine: weir login --device")
+            finished = asked(file, control.FinishLogin(begun.session, answer), control.Answered)
             if finished.error:
-                _fail(finished.error, as_json)
-    while (state := _ask(file, control.AwaitLogin(begun.session), control.LoginState, as_json)).waiting:
+                raise click.ClickException(finished.error)
+    while (state := asked(file, control.AwaitLogin(begun.session), control.LoginState)).waiting:
         pass
     if state.error:
-        _fail(state.error, as_json)
-    _say(_ask(file, control.AskWhoAmI(), control.WhoAmI, as_json), as_json)
+        raise click.ClickException(state.error)
+    _say(asked(file, control.AskWhoAmI(), control.WhoAmI), as_json)
 
 
 @click.command(epilog=EXIT_CODES)
@@ -65,9 +65,9 @@ def logout(file: str, as_json: bool) -> None:
     """End your login.
 
     What speaks for you ends after the operation that runs."""
-    answer = _ask(file, control.Logout(), control.Answered, as_json)
+    answer = asked(file, control.Logout(), control.Answered)
     if answer.error:
-        _fail(answer.error, as_json)
+        raise click.ClickException(answer.error)
     if as_json:
         screen.print_json({"error": ""})
     else:
@@ -79,25 +79,25 @@ def logout(file: str, as_json: bool) -> None:
 @click.pass_obj
 def whoami(file: str, as_json: bool) -> None:
     """Who you are to Weir, and in which groups."""
-    who = _ask(file, control.AskWhoAmI(), control.WhoAmI, as_json)
+    who = asked(file, control.AskWhoAmI(), control.WhoAmI)
     _say(who, as_json)
     sys.exit(0 if who.provider else FAILED)
 
 
-def _begin(file: str, message: control.Login, as_json: bool) -> control.LoginBegun:
-    begun = _ask(file, message, control.LoginBegun, as_json)
+def _begin(file: str, message: control.Login) -> control.LoginBegun:
+    begun = asked(file, message, control.LoginBegun)
     if begun.error:
-        _fail(begun.error, as_json)
+        raise click.ClickException(begun.error)
     return begun
 
 
-def _listen(stack: ExitStack, port: int, as_json: bool) -> Listener:
+def _listen(stack: ExitStack, port: int) -> Listener:
     """Where the provider must know the port."""
     try:
         return stack.enter_context(Listener(port))
     except OSError:
-        _fail(f"port {port} of this machine, where the provider's answer comes to, is taken: ss -ltnp says by what",
-              as_json)
+        raise click.ClickException(f"port {port} of this machine, where the provider's answer comes to, is taken: "
+                                   "ss -ltnp says by what") from None
 
 
 def _show(begun: control.LoginBegun, as_json: bool) -> None:
@@ -121,24 +121,3 @@ def _say(who: control.WhoAmI, as_json: bool) -> None:
         return
     until = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(who.until))
     click.echo(screen.safe(f"{who.subject}, groups: {groups}; until {until} at the latest"))
-
-
-def _ask(file: str, message: control.Message, wanted: type[Wanted], as_json: bool) -> Wanted:
-    try:
-        answer = ask(control_path(file), message)
-    except NotRunning as reason:
-        _fail(f"{reason}; {how_to_start(file)}", as_json, NOT_RUNNING)
-    except AskingError as reason:
-        _fail(str(reason), as_json)
-    if isinstance(answer, wanted):
-        return answer
-    _fail(answer.text if isinstance(answer, control.Refused | control.Failed) else "the agent answered something else",
-          as_json)
-
-
-def _fail(text: str, as_json: bool, code: int = FAILED) -> NoReturn:
-    if as_json:
-        screen.print_json({"error": text})
-    else:
-        click.echo(f"weir: {screen.safe(text)}", err=True)
-    sys.exit(code)
