@@ -318,12 +318,17 @@ async def test_a_provider_that_is_not_there(here: Here) -> None:
     assert begun.error == "there is no provider 'other'; there is: corp"
 
 
-async def test_a_slow_provider_holds_up_nothing_but_its_own(here: Here) -> None:
-    """The watch that looks at it puts the block back, too."""
+def without_token_file(here: Here) -> None:
+    """Its services ask the provider by their client's secret."""
     config = here.agent.config
     here.agent.config = msgspec.structs.replace(config, workloads=tuple(
         msgspec.structs.replace(one, identity=one.identity and msgspec.structs.replace(one.identity, token_file=None))
         for one in config.workloads))
+
+
+async def test_a_slow_provider_holds_up_nothing_but_its_own(here: Here) -> None:
+    """The watch that looks at it puts the block back, too."""
+    without_token_file(here)
     async with asyncio.timeout(5):
         await here.identities.look()
         begin = await here.broken.asked()
@@ -339,10 +344,7 @@ async def test_a_slow_provider_holds_up_nothing_but_its_own(here: Here) -> None:
 
 
 async def test_what_a_service_s_provider_says_too_late_is_forgotten(here: Here) -> None:
-    config = here.agent.config
-    here.agent.config = msgspec.structs.replace(config, workloads=tuple(
-        msgspec.structs.replace(one, identity=one.identity and msgspec.structs.replace(one.identity, token_file=None))
-        for one in config.workloads))
+    without_token_file(here)
     async with asyncio.timeout(5):
         await here.identities.look()
         begin = await here.broken.asked()
