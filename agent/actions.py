@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from agent import local
-from agent.arguments import mask_text
 from agent.channel import ChannelError
 from agent.config import DNS_PORT
 from agent.contract import control, messages
@@ -22,15 +20,17 @@ from agent.contract.control import Answered, Failed, Message, Refused
 from agent.contract.groups import groups_of
 from agent.contract.locks import REASON
 from agent.control import OWN_ERROR, Deciding, IdentityRequest, Lately, Peer
-from agent.identity import subject_of
 from agent.journal import backlog, plain
-from agent.launch import HOST, Ended, Launched
-from agent.locks import subjects_of
-from agent.networks import label, own_descriptor, why_no_more
-from agent.owners import Start
-from agent.sharing import Weakness
+from agent.network import local
+from agent.network.networks import label, own_descriptor, why_no_more
+from agent.people.identity import subject_of
+from agent.people.locks import subjects_of
 from agent.status import egress_views, hints, target_views, workload_views
-from agent.workloads import Account, Refusal, Surroundings, resolve_run
+from agent.workload.arguments import mask_text
+from agent.workload.launch import HOST, Ended, Launched
+from agent.workload.owners import Start
+from agent.workload.sharing import Weakness
+from agent.workload.workloads import Account, Refusal, Surroundings, resolve_run
 
 if TYPE_CHECKING:
     from agent.supervisor import Agent

@@ -20,9 +20,9 @@ import click
 from click.exceptions import NoArgsIsHelpError
 from rich.text import Text
 
-from agent import screen
-from agent.asked import EXIT_CODES, NOT_RUNNING
-from agent.asking import AskingError, NotRunning, ask, control_path, how_to_start
+from agent.commands import screen
+from agent.commands.asked import EXIT_CODES, NOT_RUNNING
+from agent.commands.asking import AskingError, NotRunning, ask, control_path, how_to_start
 from agent.config import DEFAULT_FILE
 from agent.contract import control
 from agent.contract.documents import render_json
@@ -37,17 +37,17 @@ WATCHING: Final = 1.0                 # seconds between looks at what waits
 _ELSEWHERE: Final = {
     **dict.fromkeys(("replay", "egress", "verify", "export", "search", "erase"),
                     "enforcer.recording.cli:group"),
-    "sessions": "agent.sessions_cli:sessions",
+    "sessions": "agent.commands.sessions_cli:sessions",
     "policy": "enforcer.policy.cli:policy",
-    "ledger": "agent.ledger_cli:ledger",
-    "ca": "agent.ca_cli:ca",
-    "container-args": "agent.container_cli:container_args",
-    "adopt": "agent.adopt_cli:adopt",
-    "login": "agent.login_cli:login",
-    "logout": "agent.login_cli:logout",
-    "whoami": "agent.login_cli:whoami",
-    "lock": "agent.live_cli:lock",
-    "unlock": "agent.live_cli:unlock",
+    "ledger": "agent.commands.ledger_cli:ledger",
+    "ca": "agent.commands.ca_cli:ca",
+    "container-args": "agent.commands.container_cli:container_args",
+    "adopt": "agent.commands.adopt_cli:adopt",
+    "login": "agent.commands.login_cli:login",
+    "logout": "agent.commands.login_cli:logout",
+    "whoami": "agent.commands.login_cli:whoami",
+    "lock": "agent.commands.live_cli:lock",
+    "unlock": "agent.commands.live_cli:unlock",
 }
 
 
@@ -159,7 +159,7 @@ def guard(file: str, slice_: str) -> None:
     Crews are cut off until an agent runs.  Needs no network, no names and no accounts, and of the configuration
     only what the block is made by; where that is wrong, the defaults stand.  For weir-guard.service, at boot."""
     _isolated(file, "guard", *(("--slice", slice_) if slice_ else ()))
-    from agent.guard import start_guard
+    from agent.block.guard import start_guard
 
     sys.exit(start_guard(file, slice_))
 
@@ -182,7 +182,7 @@ def _isolated(file: str, *words: str) -> None:
 @click.pass_obj
 def run(file: str, workload: str, user: str, network: str | None, command: tuple[str, ...]) -> None:
     """Start COMMAND in the crews' slice."""
-    from agent.run import run as start
+    from agent.commands.run import run as start
 
     try:
         path = str(control_path(file))
@@ -224,8 +224,8 @@ def stop(file: str, as_json: bool) -> None:
 def release(file: str, kill: bool, as_json: bool) -> None:
     """Take the block away: probes, rules and slice.  Refused while the slice holds a process.  Works without an
     agent, for root."""
-    from agent import units
-    from agent.check import load_block
+    from agent.settings.check import load_block
+    from agent.unit import units
 
     name = load_block(file)[0].runtime.name
     if kill:
@@ -262,10 +262,10 @@ def check(file: str, as_json: bool) -> None:
 
     Every error with file, line, field and what would be right.  Notes say what is allowed but hardly meant, and
     what is still to be filled in."""
-    from agent import advice, notices
-    from agent.adopt import state_of_units
-    from agent.check import check_metadata, check_policies, load_config
-    from agent.fields import ConfigError
+    from agent.settings import advice, notices
+    from agent.settings.check import check_metadata, check_policies, load_config
+    from agent.settings.fields import ConfigError
+    from agent.unit.adopt import state_of_units
 
     notes: list[str] = []
     missing: list[str] = []
@@ -297,9 +297,9 @@ def doctor(file: str, as_json: bool) -> None:
     """Whether this host has what Weir needs.
 
     And what to do where it does not."""
-    from agent.check import load_config
-    from agent.doctor import FAIL, examine
-    from agent.fields import ConfigError
+    from agent.commands.doctor import FAIL, examine
+    from agent.settings.check import load_config
+    from agent.settings.fields import ConfigError
 
     try:
         config = load_config(file)
@@ -325,8 +325,8 @@ def doctor(file: str, as_json: bool) -> None:
 @click.pass_obj
 def selftest(file: str, workload: str, user: str, network: str | None, as_json: bool) -> None:
     """Try ways round from inside a workload on this host (root)."""
-    from agent.fields import ConfigError
-    from agent.selftest import SelftestError, run_selftest
+    from agent.commands.selftest import SelftestError, run_selftest
+    from agent.settings.fields import ConfigError
 
     try:
         found = run_selftest(file, workload, user, network or "", lambda text: None if as_json else click.echo(text))
@@ -395,7 +395,7 @@ def approvals(context: click.Context, as_json: bool) -> None:
     if as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         _show_holds(context.obj, as_json)
     else:
-        from agent.board_screen import show_board
+        from agent.commands.board_screen import show_board
 
         with _asking(as_json):
             show_board(control_path(context.obj))

@@ -1,7 +1,8 @@
 """/etc/weir/weir.toml, groups.toml and policies/*.cedar beside it, as frozen structs.
 
-SECTIONS is the one table of fields: the parser, `weir check`, the example file and the reference (agent/reference.py)
-all come from it.  Errors come all at once, each with file, line, field and what would be right.
+SECTIONS is the one table of fields: the parser, `weir check`, the example file and the reference
+(agent/settings/reference.py) all come from it.  Errors come all at once, each with file, line, field and what would be
+right.
 """
 from __future__ import annotations
 
@@ -13,14 +14,13 @@ from typing import Any, Final
 
 import msgspec
 
-from agent import fields as kinds
-from agent.adoptable import END, REPORT, RESTART, wrong_name
 from agent.contract.identity import ServiceIdentity
 from agent.contract.messages import MOST
 from agent.contract.names import is_metadata
 from agent.contract.target import ENFORCE, MODES, ColumnLabel
-from agent.credential_table import CREDENTIAL, CredentialRow, check_row
-from agent.fields import (
+from agent.settings import fields as kinds
+from agent.settings.credential_table import CREDENTIAL, CredentialRow, check_row
+from agent.settings.fields import (
     Field,
     Problem,
     Report,
@@ -29,10 +29,11 @@ from agent.fields import (
     parse_tables,
     render_path,
 )
-from agent.launch import HOST, PRIVATE
-from agent.positions import Path as Place
-from agent.positions import locate
-from agent.view import closed
+from agent.settings.positions import Path as Place
+from agent.settings.positions import locate
+from agent.unit.adoptable import END, REPORT, RESTART, wrong_name
+from agent.workload.launch import HOST, PRIVATE
+from agent.workload.view import closed
 
 DEFAULT_FILE: Final = "/etc/weir/weir.toml"
 FILE_LIMIT: Final = 4 << 20           # bytes of one file

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.attribution import Held
+from agent.block.attribution import Held
 from agent.contract.ledger import ELSEWHERE, Connect
 from probes import abi
 

@@ -15,12 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from agent.block.kernel import Kernel
 from agent.contract import ledger as words
 from agent.contract.control import LedgerView
 from agent.contract.ledger import Alarm, AskLedger, LedgerAnswer
-from agent.kernel import Kernel
 from agent.ledger import SETTLED, Evidence, Rounds, Settled
-from agent.owners import Owners, Start
+from agent.workload.owners import Owners, Start
 
 LOG = logging.getLogger("weir.ledger")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from agent.view import CONTENT_LIMIT, LINK_LIMIT
+from agent.workload.view import CONTENT_LIMIT, LINK_LIMIT
 
 _OTHERS_WRITE: Final = 0o022
 _OTHERS_READ, _OTHERS_SEARCH = 0o004, 0o001

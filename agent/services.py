@@ -19,7 +19,7 @@ from agent.channel import Answer, ChannelError, EnforcerChannel
 from agent.contract import messages
 from agent.contract.control import ServiceView
 from agent.contract.ledger import HEADER, LIMIT, AskLedger, LedgerAnswer, parse_answer, render_frame
-from agent.networks import Network
+from agent.network.networks import Network
 from agent.processes import ENVIRONMENT, python_module, unprivileged
 
 LOG = logging.getLogger("weir.services")

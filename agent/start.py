@@ -9,14 +9,14 @@ import os
 import resource
 from typing import Final
 
-from agent.check import load_config
+from agent.block.kernel import Kernel
 from agent.config import DNS_PORT, Config
 from agent.contract.logs import log_to_stderr
-from agent.fields import ConfigError
 from agent.journal import Journal, JournalError
-from agent.kernel import Kernel
 from agent.layout import LayoutError, cgroup_root, find_accounts, make_directories, take_lock
 from agent.services import end_all
+from agent.settings.check import load_config
+from agent.settings.fields import ConfigError
 from agent.supervisor import Agent, processes, remove_own, wait_gone
 
 LOG = logging.getLogger("weir.agent")
@@ -49,7 +49,7 @@ async def _run(config: Config) -> int:
 
 
 def make_kernel(config: Config) -> Kernel:
-    kernel: Kernel = importlib.import_module("agent.containment").Containment(
+    kernel: Kernel = importlib.import_module("agent.block.containment").Containment(
         config.runtime.name, port=config.enforcer.port, resolver=(config.dns.listen, DNS_PORT),
         redirect=config.nftables.redirect, run=config.run, headers=config.state / "headers")
     return kernel

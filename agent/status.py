@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from agent.config import Config
 from agent.contract.control import TargetView, WorkloadView
 from agent.contract.target import ENFORCE, SHADOW
-from agent.owners import Start
-from agent.resolve import Places
+from agent.network.resolve import Places
+from agent.workload.owners import Start
 
 BLOCK = "the watch of the block"       # of Health.failing: what stands is not known
 OTHERWISE = 5.0                       # seconds

@@ -22,47 +22,48 @@ from typing import Any, Final
 
 import msgspec
 
-from agent import local, selfprobe
 from agent.actions import Launches, Questions
-from agent.adopted import Units
+from agent.block import selfprobe
+from agent.block.connects import connect_events
+from agent.block.kernel import Kernel, Origin
+from agent.block.watch import Watch
 from agent.channel import ChannelError
-from agent.check import check_metadata, check_policies, load_config
 from agent.config import Config, needs_restart
-from agent.connects import connect_events
-from agent.container import CONTAINER
-from agent.container_args import PROFILE
-from agent.containers import Containers
 from agent.contract import messages
 from agent.contract.control import Answered, Message
 from agent.contract.target import ENFORCE, Egress, Names, Target
 from agent.control import Control, Groups
-from agent.credentials import Credentials
-from agent.doors import close_all, open_dns, open_listeners
-from agent.facts import Hashes
-from agent.fields import ConfigError
-from agent.identities import Identities
-from agent.interfaces import OwnAddresses
+from agent.credential.credentials import Credentials
+from agent.credential.trust import NO_TRUST, Trust, TrustTarget, prepare_trust, resolv_conf, write_public
 from agent.journal import Journal, JournalError, backlog, plain
-from agent.kernel import Kernel, Origin
-from agent.launch import HOST, Ended
-from agent.launching import LauncherDoor
 from agent.layout import Accounts, LayoutError, approval_key, find_accounts, forwarded_key, make_directories
-from agent.locks import Locks
-from agent.names import Askers, at_intervals, patterns
-from agent.networks import Networks
-from agent.owners import Owners, Start
+from agent.network import local
+from agent.network.doors import close_all, open_dns, open_listeners
+from agent.network.interfaces import OwnAddresses
+from agent.network.names import Askers, at_intervals, patterns
+from agent.network.networks import Networks
+from agent.network.resolve import Known, Places, Resolver, Unresolved
 from agent.parts import Parts
+from agent.people.identities import Identities
+from agent.people.locks import Locks
 from agent.reconciling import Ledger
-from agent.resolve import Known, Places, Resolver, Unresolved
-from agent.seccomp import render_profile
 from agent.services import Enforcer, Recorder, end_all, wait_empty
-from agent.sharing import Sharing
+from agent.settings.check import check_metadata, check_policies, load_config
+from agent.settings.fields import ConfigError
 from agent.status import BLOCK, ENFORCING, Health, said_of_mode
 from agent.tickets import Tickets
-from agent.trust import NO_TRUST, Trust, TrustTarget, prepare_trust, resolv_conf, write_public
-from agent.units import tell_systemd
-from agent.watch import Watch
+from agent.unit.adopted import Units
+from agent.unit.units import tell_systemd
 from agent.whois import Answers
+from agent.workload.container import CONTAINER
+from agent.workload.container_args import PROFILE
+from agent.workload.containers import Containers
+from agent.workload.facts import Hashes
+from agent.workload.launch import HOST, Ended
+from agent.workload.launching import LauncherDoor
+from agent.workload.owners import Owners, Start
+from agent.workload.seccomp import render_profile
+from agent.workload.sharing import Sharing
 
 LOG = logging.getLogger("weir.agent")
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.block.kernel import Kernel, Origin
 from agent.config import Config
 from agent.contract.messages import (
     REPORTS,
@@ -24,15 +25,14 @@ from agent.contract.messages import (
     WhoisLocal,
 )
 from agent.contract.owner import Owner, Process
-from agent.credentials import Credentials
-from agent.facts import Hashes, read_process
-from agent.identity import Principal
-from agent.kernel import Kernel, Origin
-from agent.local import REPORTING
-from agent.names import Askers
-from agent.owners import Owners, Start
-from agent.resolve import Place, Places
-from agent.secrets import SecretError
+from agent.credential.credentials import Credentials
+from agent.credential.secrets import SecretError
+from agent.network.local import REPORTING
+from agent.network.names import Askers
+from agent.network.resolve import Place, Places
+from agent.people.identity import Principal
+from agent.workload.facts import Hashes, read_process
+from agent.workload.owners import Owners, Start
 
 LOG = logging.getLogger("weir.whois")
 

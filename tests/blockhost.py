@@ -17,9 +17,9 @@ from pathlib import Path
 from escape.sink import Sink
 from lab.hosts import wait_until
 
-from agent import cgroups
-from agent.attribution import Origin
-from agent.containment import Containment
+from agent.block import cgroups
+from agent.block.attribution import Origin
+from agent.block.containment import Containment
 from agent.techniques import Where
 from probes import libbpf, links
 

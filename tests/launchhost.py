@@ -196,13 +196,13 @@ def _say(**happening: object) -> None:
 
 
 async def _serve(settings: dict[str, Any]) -> None:
-    from agent import trust as trusts
     from agent.contract import control
+    from agent.credential import trust as trusts
     from agent.frames import Frames, send
-    from agent.launch import Ended, Launched
-    from agent.launching import LauncherDoor
-    from agent.networks import own_descriptor
-    from agent.workloads import Account, Refusal, Surroundings, resolve_run
+    from agent.network.networks import own_descriptor
+    from agent.workload.launch import Ended, Launched
+    from agent.workload.launching import LauncherDoor
+    from agent.workload.workloads import Account, Refusal, Surroundings, resolve_run
 
     base = Path(settings["base"])
     targets = [trusts.TrustTarget(t["name"], tuple(t["hosts"]), tuple(t.get("addresses", ())),

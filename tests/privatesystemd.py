@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lab.hosts import wait_until
 
-from agent import cgroups
+from agent.block import cgroups
 from agent.layout import cgroup_root
 
 PROGRAM = "/lib/systemd/systemd"

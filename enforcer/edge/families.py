@@ -1,6 +1,6 @@
 """Which addresses belong together where no [[egress]] entry says so: a client whose IPv6 connect fails tries IPv4, but
 Weir has taken its connection already, so Weir tries for it (upstream.with_other_family).  Only for workloads whose
-egress is not enforced; of the others the agent knows (agent/resolve.py)."""
+egress is not enforced; of the others the agent knows (agent/network/resolve.py)."""
 from __future__ import annotations
 
 from collections import OrderedDict

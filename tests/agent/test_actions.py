@@ -9,7 +9,7 @@ from agent.channel import ChannelError
 from agent.contract import control, messages
 from agent.contract.locks import LockedOut
 from agent.control import Peer
-from agent.networks import MOST
+from agent.network.networks import MOST
 
 
 def test_a_user_with_most_of_the_networks_leaves_the_last_to_others() -> None:

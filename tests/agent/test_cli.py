@@ -17,7 +17,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from sources import copy_sources, open_way
 
-from agent import cli, doctor, screen
+from agent import cli
+from agent.commands import doctor, screen
 from agent.contract import control
 from agent.contract.control import ServiceView, Status, TargetView, WorkloadView
 from agent.contract.messages import HoldView, SessionView

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.check import check_policies, load_block, load_config
 from agent.config import nameserver
 from agent.contract.groups import groups_of
-from agent.credential_check import wrong_secret
-from agent.credential_table import CredentialRow
-from agent.fields import ConfigError
-from agent.identity import subject_of
-from agent.secrets import SecretError, choose, read_row
+from agent.credential.secrets import SecretError, choose, read_row
+from agent.people.identity import subject_of
+from agent.settings.check import check_policies, load_block, load_config
+from agent.settings.credential_check import wrong_secret
+from agent.settings.credential_table import CredentialRow
+from agent.settings.fields import ConfigError
 
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
 

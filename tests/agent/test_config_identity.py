@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.check import load_config
 from agent.config import Config, parse_config, parse_groups
 from agent.contract.groups import groups_of
 from agent.contract.identity import ServiceIdentity
-from agent.fields import ConfigError
+from agent.settings.check import load_config
+from agent.settings.fields import ConfigError
 
 PROVIDER = """
 [[provider]]

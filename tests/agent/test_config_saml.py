@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import saml_idp as idp
 
-from agent.check import check_metadata, load_config
 from agent.config import Config, parse_config
 from agent.contract.identity import METADATA, NAME_ID
-from agent.fields import ConfigError
-from agent.identities import render_saml
+from agent.people.identities import render_saml
+from agent.settings.check import check_metadata, load_config
+from agent.settings.fields import ConfigError
 
 SAML = """
 [[saml_provider]]
@@ -116,7 +116,7 @@ def written(tmp_path: Path, metadata: bytes, *, mode: int = 0o644) -> Path:
 
 
 def test_metadata_is_read_and_checked_by_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import agent.check as module
+    import agent.settings.check as module
     monkeypatch.setattr(module, "unprivileged", lambda command, user: command)     # it is not the users' that matters
     monkeypatch.setattr(module, "_check_accounts", lambda report: None)
     config = load_config(written(tmp_path, idp.metadata()))

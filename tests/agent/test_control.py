@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent import control as controls
-from agent.asking import AskingError, NotRunning, ask, control_path
+from agent.commands.asking import AskingError, NotRunning, ask, control_path
 from agent.contract import control
 from agent.control import Control, Groups, Lately, Peer, find_peer
 from agent.frames import Frames, send

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.asking import ask
+from agent.commands.asking import ask
 from agent.contract import control
 from agent.control import Control, Groups
 

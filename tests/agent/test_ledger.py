@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.attribution import Held
+from agent.block.attribution import Held
 from agent.contract.ledger import REDIRECTED, Connect
 from agent.ledger import AGAIN, HANDED, INTERRUPTED, NEVER, SECOND, WAIT, Evidence, Rounds, judge
 from probes import abi

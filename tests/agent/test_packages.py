@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import doctor
+from agent.commands import doctor
 
 ROOT = Path(__file__).resolve().parents[2]
 DEBIAN = {"bcc": "python3-bpfcc", "nftables": "python3-nftables", "seccomp": "python3-seccomp"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from agent.attribution import Origin
-from agent.connects import connect_events
-from agent.owners import Start
+from agent.block.attribution import Origin
+from agent.block.connects import connect_events
 from agent.parts import Parts
 from agent.status import BLOCK, DEGRADED, ENFORCING, Health
+from agent.workload.owners import Start
 
 CREW = Start(7, "crew", 5, "games", (), "/nowhere", 0)
 

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
-from agent import cgroups, doctor, marks, procfs, sharing
-from agent.container import parse_mounts, parse_status
-from agent.launcher import _is_payload
-from agent.owners import Owners, Start
-from agent.survey import read_process
-from agent.watch import _state
+from agent import procfs
+from agent.block import cgroups, marks
+from agent.block.watch import _state
+from agent.commands import doctor
+from agent.workload import sharing
+from agent.workload.container import parse_mounts, parse_status
+from agent.workload.launcher import _is_payload
+from agent.workload.owners import Owners, Start
+from agent.workload.survey import read_process
 
 NAMES = [b"\xff\xfe", b"a) R 1 (\xff", b"\rNSpid:\t7 2", b"\x0cUid:\t0", b"\xe2\x80\xa8Uid:\t0"]
 NAMED = """

@@ -4,10 +4,10 @@ from __future__ import annotations
 import msgspec
 from rich.console import Console
 
+from agent.commands.screen import render_status
 from agent.config import parse_config
 from agent.contract.control import ServiceView, Status
-from agent.resolve import Known, Places
-from agent.screen import render_status
+from agent.network.resolve import Known, Places
 from agent.status import DEGRADED, ENFORCING, OTHERWISE, Health, hints
 
 

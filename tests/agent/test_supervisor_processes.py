@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from agent import selfprobe
+from agent.block import selfprobe
 from agent.layout import cgroup_root
-from agent.netns import Namespace
-from agent.networks import own_descriptor
+from agent.network.netns import Namespace
+from agent.network.networks import own_descriptor
 from agent.processes import python_module, unprivileged
 from agent.services import AHEAD, end_all, wait_empty
 from agent.supervisor import remove_own

@@ -16,16 +16,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent import facts, journal
+from agent import journal
 from agent.contract import messages
 from agent.contract.journal import END, EVENT, HEADER
 from agent.contract.owner import Owner
-from agent.facts import Hashes, parse_argv, read_process, read_started
-from agent.identity import Principal, local_principal
 from agent.journal import Journal, JournalError, backlog, plain, read_taken
-from agent.owners import HIGHEST, Owners, Start
-from agent.resolve import Known, Place, Places, expand, parse_hosts
+from agent.network.resolve import Known, Place, Places, expand, parse_hosts
+from agent.people.identity import Principal, local_principal
 from agent.whois import Answers
+from agent.workload import facts
+from agent.workload.facts import Hashes, parse_argv, read_process, read_started
+from agent.workload.owners import HIGHEST, Owners, Start
 
 
 def start(owner: int, cgroup: str = "/nowhere") -> Start:

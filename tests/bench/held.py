@@ -46,7 +46,7 @@ for one in threads: one.join()
 APPROVING = """
 import sys, time
 from pathlib import Path
-from agent.asking import ask
+from agent.commands.asking import ask
 from agent.contract import control
 path = Path(sys.argv[1])
 for line in sys.stdin:

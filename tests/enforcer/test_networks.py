@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from agent.contract.messages import OpenNetwork
-from agent.doors import close_all, open_dns, open_listeners
-from agent.netns import Namespace
+from agent.network.doors import close_all, open_dns, open_listeners
+from agent.network.netns import Namespace
 from enforcer.dns.server import Server
 from enforcer.networks import Networks
 

@@ -11,8 +11,8 @@ from typing import Literal
 
 import msgspec
 
-from agent import landlock
 from agent.techniques import FAMILIES
+from agent.workload import landlock
 
 STATES = ("both", "ebpf", "nftables")
 NEITHER = "neither"                   # without both, in a network of its own: there is nowhere to go

@@ -13,7 +13,7 @@ import psutil
 from lab.hosts import CREW, RUNTIME, Host
 from lab.weir import Installed
 
-from agent import cgroups
+from agent.block import cgroups
 from probes import libbpf, links
 
 BPFFS = Path("/run") / RUNTIME / "bpf"

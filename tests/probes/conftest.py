@@ -13,8 +13,8 @@ from blockhost import DNS, DNS4, HEADERS, NAME, PORT, SINK, Block, entered, name
 from escape.sink import Sink
 from lab.hosts import wait_until
 
-from agent import cgroups, nft
-from agent.containment import Containment
+from agent.block import cgroups, nft
+from agent.block.containment import Containment
 
 
 @pytest.fixture(scope="module")

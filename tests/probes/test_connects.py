@@ -28,7 +28,7 @@ from blockhost import (
 )
 from lab.hosts import wait_until
 
-from agent.cgroups import cgroup_id
+from agent.block.cgroups import cgroup_id
 from probes import abi
 
 pytestmark = pytest.mark.kernel

@@ -20,7 +20,7 @@ from blockhost import (
     outsider,
 )
 
-from agent.containment import Containment
+from agent.block.containment import Containment
 
 pytestmark = pytest.mark.kernel
 

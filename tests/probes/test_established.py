@@ -8,7 +8,7 @@ import socket
 import pytest
 from blockhost import DNS, DNS4, SERVER4, SERVER6, SINK, Block, listener
 
-from agent import nft
+from agent.block import nft
 from probes import libbpf, links
 
 pytestmark = pytest.mark.kernel

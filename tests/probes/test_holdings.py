@@ -17,9 +17,9 @@ import pytest
 from blockhost import SERVER4, SERVER6, SINK, Block, listener
 from lab.hosts import wait_until
 
-from agent import holdings, sockdiag
-from agent.holdings import CONNECTION, PROCESS, RECORD
-from agent.marks import TICK
+from agent.block import holdings, sockdiag
+from agent.block.holdings import CONNECTION, PROCESS, RECORD
+from agent.block.marks import TICK
 
 pytestmark = pytest.mark.kernel
 

@@ -30,9 +30,9 @@ from blockhost import (
 )
 from lab.hosts import wait_until
 
-from agent import cgroups, guard, holdings
-from agent.cgroups import cgroup_id
-from agent.containment import Containment
+from agent.block import cgroups, guard, holdings
+from agent.block.cgroups import cgroup_id
+from agent.block.containment import Containment
 from probes import abi, libbpf
 
 pytestmark = pytest.mark.kernel
@@ -169,7 +169,7 @@ def test_a_socket_that_no_rule_sees_ends_its_process(contained: Block, cgroup: P
 
 def test_each_layer_alone(contained: Block, cgroup: Path) -> None:
     """New connects: the hooks rewrite them, the rules redirect or drop them."""
-    from agent import nft
+    from agent.block import nft
 
     service = Service(contained, cgroup)
     contained.containment.join(cgroup, holdings.CONNECTION)

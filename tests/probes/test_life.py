@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from blockhost import DNS, DNS4, HEADERS, NAME, PORT, SERVER4, SINK, Block, listener, socket_cookie
 
-from agent import nft
-from agent.containment import Containment, _in_host
-from agent.netns import current_cookie
+from agent.block import nft
+from agent.block.containment import Containment, _in_host
+from agent.network.netns import current_cookie
 from agent.processes import ENVIRONMENT, python_module
 from probes import libbpf, links
 from probes.links import PlatformError
@@ -121,7 +121,7 @@ def _kill_when(command: list[str], bpffs: Path, links_there: int) -> None:
 INSTALL = """
 import os, sys
 from pathlib import Path
-from agent.containment import Containment
+from agent.block.containment import Containment
 Containment(sys.argv[1], port=int(sys.argv[2]), resolver=(sys.argv[3], 53), redirect=True, run=Path(sys.argv[4]),
             headers=Path(sys.argv[5])).install()
 os.kill(os.getpid(), 9)

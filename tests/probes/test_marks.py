@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import pytest
 from blockhost import SERVER4, SINK, Block
 
-from agent.holdings import CONNECTION
-from agent.marks import TICK
+from agent.block.holdings import CONNECTION
+from agent.block.marks import TICK
 
 pytestmark = pytest.mark.kernel
 

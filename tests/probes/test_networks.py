@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from blockhost import CONNECT, CREW4, NAME, PYTHON, SERVER4, SINK, Block, listener, whose
 
-from agent import nft
-from agent.cgroups import cgroup_id
-from agent.netns import Namespace
+from agent.block import nft
+from agent.block.cgroups import cgroup_id
+from agent.network.netns import Namespace
 
 pytestmark = pytest.mark.kernel
 

@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 from blockhost import DNS, DNS4, FLOOD, NOBODY, TOO_FAST, Block
 
-from agent.attribution import Bounded
-from agent.ruleset import NOBODYS, NOBODYS_AT_ONCE
+from agent.block.attribution import Bounded
+from agent.block.ruleset import NOBODYS, NOBODYS_AT_ONCE
 from probes import abi
 
 pytestmark = pytest.mark.kernel

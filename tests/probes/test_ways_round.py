@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 from blockhost import CREW4, DNS, Block
 
-from agent.cgroups import cgroup_id
+from agent.block.cgroups import cgroup_id
 from agent.techniques import calls
 
 pytestmark = pytest.mark.kernel

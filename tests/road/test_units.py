@@ -12,7 +12,7 @@ from clients.test_clients import environment
 from lab.hosts import CREW, DB, RUNTIME, USER, wait_until
 from lab.weir import UNIT, UNIT_USER, Installed
 
-from agent import cgroups
+from agent.block import cgroups
 from agent.layout import cgroup_root
 
 pytestmark = pytest.mark.lab

@@ -22,7 +22,7 @@ from lab.hosts import CREW, RUNTIME, wait_until
 from lab.lab import Lab
 from lab.weir import Inside, Installed, weir
 
-from agent.containment import _in_host
+from agent.block.containment import _in_host
 from probes import libbpf, links
 
 pytestmark = pytest.mark.lab
@@ -107,7 +107,7 @@ FAULTS: dict[str, tuple[Callable[[], object], str]] = {
 }
 
 
-# A few for each Weir: who does it again and again is not served at once (agent/repairs.py).
+# A few for each Weir: who does it again and again is not served at once (agent/block/repairs.py).
 GROUPS = [list(FAULTS)[at:at + 4] for at in range(0, len(FAULTS), 4)]
 
 

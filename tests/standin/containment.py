@@ -1,5 +1,5 @@
-"""A small kernel side in place of agent/containment.py, for the tests of the agent, in a network namespace of its own.
-The block is a real one, of nftables alone: crews are redirected or dropped; marks are written to a real map.
+"""A small kernel side in place of agent/block/containment.py, for the tests of the agent, in a network namespace of its
+own. The block is a real one, of nftables alone: crews are redirected or dropped; marks are written to a real map.
 """
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.launcher import open_owners
 from agent.layout import cgroup_root
+from agent.workload.launcher import open_owners
 
 PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 

@@ -56,7 +56,7 @@ class Host:
         self.base = Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/var/tmp"))
         self.base.chmod(0o755)
         copy_sources(self.base / "code")
-        for name, place in (("containment", "agent/containment.py"), ("enforcer", "enforcer/app.py"),
+        for name, place in (("containment", "agent/block/containment.py"), ("enforcer", "enforcer/app.py"),
                             ("recorder", "enforcer/recording/recorder.py")):
             shutil.copyfile(Path(__file__).with_name(f"{name}.py"), self.base / "code" / place)
         layout = self.base / "code" / "agent" / "layout.py"      # the machine's lock is for who takes the machine

@@ -14,10 +14,10 @@ from cryptography import x509
 from lab import certificates
 from lab.hosts import wait_until
 
-from agent import client_authority as client_authority_module
-from agent.client_authority import client_authority, issue
 from agent.contract.credential import Credential
-from agent.trust import Authority
+from agent.credential import client_authority as client_authority_module
+from agent.credential.client_authority import client_authority, issue
+from agent.credential.trust import Authority
 from enforcer.protocols.postgresql import SSL_REQUEST
 from enforcer.protocols.postgresql.login import Login
 from enforcer.words.errors import AuthenticationError

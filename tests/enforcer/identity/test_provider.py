@@ -17,9 +17,9 @@ import saml_idp
 from lab import certificates
 from lab.keycloak import HERE, HOME, PLAIN, REALM, SEALED, Browser, Keycloak, keycloak
 
+from agent.commands.loopback_answer import Listener
 from agent.contract import identity as told
 from agent.contract.identity import NAME_ID, Provider, SamlProvider
-from agent.loopback_answer import Listener
 from enforcer.identity.remote import Remote
 from enforcer.identity.sessions import Sessions
 from enforcer.identity.tokens import ACCESS

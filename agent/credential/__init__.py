@@ -1,0 +1,1 @@
+"""What opens a target: credentials, authorities and certificates, and reading what is secret."""

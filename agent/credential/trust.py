@@ -1,0 +1,335 @@
+"""One name-constrained authority a target, a leaf for the enforcer, and the files that make clients accept it.
+
+The authority can sign for its target's names and addresses and for nothing else (RFC 5280, 4.2.1.10), has no authority
+below it (pathlen 0) and signs for servers only.  Its key stays in the state directory, mode 0600; a leaf's key goes to
+the enforcer in Configure and is never written.  What lies in RUN/trust is public.
+
+An authority lives as long as it covers what the configuration names: a workload that is running knows the ones that
+were there when it started, so nothing is made anew for a reason that can wait.
+"""
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from agent.workload.view import Bind
+
+SYSTEM_BUNDLE: Final = "/etc/ssl/certs/ca-certificates.crt"
+INSIDE: Final = "/run/trust/roots.pem"       # in the view, where the host has no system bundle
+KEPT: Final = 4                       # former authorities of a target that stay in the bundles
+AUTHORITY_LIFE: Final = timedelta(days=3650)
+_LEAF_LIFE: Final = timedelta(days=365)
+_RENEW: Final = timedelta(days=400)   # an authority that ends before this is replaced, so that no leaf outlives it
+CLOCKS: Final = timedelta(hours=1)   # how far a client's clock may be behind
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True)
+class TrustTarget:
+    name: str
+    hosts: tuple[str, ...]            # names and addresses as configured
+    addresses: tuple[str, ...] = ()   # what the names resolve to now
+    files: tuple[str, ...] = ()       # `trust = [...]`: files that its clients read, absolute or with ~
+
+
+@dataclass(frozen=True)
+class Leaf:
+    certificate: str                  # PEM: leaf, then its authority
+    key: str                          # PEM, PKCS #8
+    left_out: tuple[str, ...] = ()    # addresses that the authority does not cover: not verifiable by address
+
+    def __repr__(self) -> str:
+        return f"Leaf(left_out={self.left_out!r}, ...)"
+
+
+@dataclass(frozen=True)
+class Trust:
+    bundle: str                       # file: system roots and every authority; empty where there is no target
+    authorities: str                  # file: every authority of Weir's
+    inside: str                       # where the bundle shows in a view
+    files: tuple[str, ...]            # every `trust` entry
+    leafs: dict[str, Leaf]            # by target
+
+
+NO_TRUST: Final = Trust("", "", INSIDE, (), {})
+
+
+@dataclass(frozen=True)
+class Authority:
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    def __repr__(self) -> str:
+        return "Authority(...)"
+
+
+def prepare_trust(targets: Iterable[TrustTarget], state: Path, run: Path, *, running: bool = False) -> Trust:
+    """Authorities, fresh leafs and files for these targets.  Called at start, at reload and when addresses change.
+
+    `running`: workloads run that know the present authorities.  Then an authority is replaced only where it does not
+    cover a configured name; a resolved address that it does not cover is left out of the leaf and said so.
+    Raises ValueError where a target's name or host cannot be in a certificate, OSError where a file cannot be written.
+    """
+    wanted = tuple(targets)
+    if not wanted:
+        return NO_TRUST
+    leafs, authorities = {}, []
+    for target in wanted:
+        directory = authority_directory(state, target.name)
+        authority = _authority(directory, target, running)
+        leafs[target.name] = _leaf(authority, target)
+        authorities += [render_certificate(authority.certificate), *_former(directory)]
+    files = tuple(dict.fromkeys(file for target in wanted for file in target.files))
+    return _publish(run / "trust", authorities, leafs, files, running)
+
+
+def binds_for(workload: str, home: str, trust: Trust) -> tuple[Bind, ...]:
+    """Pure: what is bound over the trust files that clients read.  Every workload is given every authority: each is
+    held to its own target's names."""
+    if not trust.bundle:
+        return ()
+    named = (home.rstrip("/") + path[1:] if path.startswith("~/") else path for path in trust.files)
+    own = [Bind(trust.authorities, path, append=True) for path in named if path.startswith("/")]
+    # libpq's default root file; made where ~/.postgresql exists without it, so that verify-full works (and `require`,
+    # which then verifies, still does).
+    own.append(Bind(trust.authorities, home.rstrip("/") + "/.postgresql/root.crt", append=True, absent="make"))
+    return (Bind(trust.bundle, SYSTEM_BUNDLE), Bind(trust.bundle, INSIDE, absent="make"), *dict.fromkeys(own))
+
+
+def resolv_conf(resolver: str) -> str:
+    """Text of /etc/resolv.conf for an address without a port: resolv.conf(5) has no way to name one."""
+    return f"nameserver {ipaddress.ip_address(resolver)}\noptions edns0\n"
+
+
+def write_public(path: Path, content: bytes) -> None:
+    """Replace a file that everybody may read, by rename."""
+    write_file(path, content, 0o644)
+
+
+# authorities
+
+
+def authority_directory(state: Path, name: str) -> Path:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"target name {name!r}: letters, digits, '.', '_' and '-', 64 at most")
+    parent = state / "ca"
+    for path in (parent, parent / name):
+        path.mkdir(mode=0o755, exist_ok=True)
+    return parent / name
+
+
+def _authority(directory: Path, target: TrustTarget, running: bool) -> Authority:
+    present = _load(directory)
+    hosts = parse_names(target.hosts)
+    needed = hosts if running else hosts + parse_names(target.addresses)
+    if present and all(covers(present.certificate, name) for name in needed):
+        return present
+    if present:
+        _retire(directory, present.certificate)
+    made = _make(target.name, hosts + parse_names(target.addresses))
+    # The key first: a crash in between leaves a pair that does not match, and that is made anew.
+    write_file(directory / "ca.key", render_key(made.key), 0o600)
+    write_file(directory / "ca.pem", render_certificate(made.certificate), 0o644)
+    return made
+
+
+def _load(directory: Path) -> Authority | None:
+    """None where there is none, or where it may not be trusted any more."""
+    found = load_pair(directory, "ca")
+    return None if found is None or found.certificate.not_valid_after_utc < _now() + _RENEW else found
+
+
+def load_pair(directory: Path, stem: str) -> Authority | None:
+    """None where there is none, or somebody else could read or write its key, or the two do not belong together."""
+    try:
+        fd = os.open(directory / f"{stem}.key", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            status = os.fstat(fd)
+            key = serialization.load_pem_private_key(file.read(1 << 16), None)
+        certificate = x509.load_pem_x509_certificate((directory / f"{stem}.pem").read_bytes())
+    except (OSError, ValueError, TypeError):
+        return None
+    private = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+    if not private or not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        return None
+    return Authority(certificate, key)
+
+
+def _retire(directory: Path, certificate: x509.Certificate) -> None:
+    """Its key is overwritten next; the certificate stays in the bundles until KEPT newer ones were retired."""
+    write_file(directory / f"old-{certificate.not_valid_before_utc:%Y%m%d%H%M%S}-{certificate.serial_number:x}.pem",
+           render_certificate(certificate), 0o644)
+    for path in sorted(directory.glob("old-*.pem"))[:-KEPT]:
+        path.unlink()
+
+
+def _former(directory: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(directory.glob("old-*.pem"))]
+
+
+def _make(name: str, names: tuple[x509.GeneralName, ...]) -> Authority:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Weir"),
+                         x509.NameAttribute(NameOID.COMMON_NAME, f"Weir authority for {name}"[:64])])
+    usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)      # keyCertSign, cRLSign
+    builder = (
+        x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+        .serial_number(x509.random_serial_number()).not_valid_before(_now() - CLOCKS)
+        .not_valid_after(_now() + AUTHORITY_LIFE)
+        .add_extension(x509.BasicConstraints(True, 0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(_constraints(names), critical=True))
+    return Authority(builder.sign(key, hashes.SHA256()), key)
+
+
+def _constraints(names: tuple[x509.GeneralName, ...]) -> x509.NameConstraints:
+    """A type of name that is not mentioned would be unconstrained (RFC 5280, 4.2.1.10): what has no permitted subtree
+    is excluded as a whole."""
+    permitted: list[x509.GeneralName] = []
+    for name in names:
+        if isinstance(name, x509.IPAddress):
+            permitted.append(x509.IPAddress(ipaddress.ip_network(name.value)))
+        else:
+            permitted.append(name)
+    excluded: list[x509.GeneralName] = []
+    if not any(isinstance(name, x509.IPAddress) for name in names):
+        excluded = [x509.IPAddress(ipaddress.ip_network(every)) for every in ("0.0.0.0/0", "::/0")]
+    if not any(isinstance(name, x509.DNSName) for name in names):
+        permitted.append(x509.DNSName("invalid"))       # RFC 2606: no host has it, and every client understands it
+    return x509.NameConstraints(list(dict.fromkeys(permitted)), excluded or None)
+
+
+def covers(authority: x509.Certificate, name: x509.GeneralName) -> bool:
+    """Whether a leaf of this authority may carry the name."""
+    constraints = authority.extensions.get_extension_for_class(x509.NameConstraints).value
+    for permitted in constraints.permitted_subtrees or ():
+        if isinstance(name, x509.DNSName) and isinstance(permitted, x509.DNSName):
+            if name.value == permitted.value or name.value.endswith("." + permitted.value):
+                return True
+        elif isinstance(name, x509.IPAddress) and isinstance(permitted, x509.IPAddress) and name.value in _network(
+                permitted):
+            return True
+    return False
+
+
+def _network(name: x509.IPAddress) -> Network:
+    value = name.value
+    return value if isinstance(value, Network) else ipaddress.ip_network(value)
+
+
+def parse_names(hosts: Iterable[str]) -> tuple[x509.GeneralName, ...]:
+    """Names in lower case as A-labels, without a final dot; addresses without a zone."""
+    names: list[x509.GeneralName] = []
+    for host in hosts:
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(host.strip("[]").partition("%")[0])))
+        except ValueError:
+            names.append(x509.DNSName(_label(host)))
+    return tuple(dict.fromkeys(names))
+
+
+def _label(host: str) -> str:
+    name = host.rstrip(".").lower()
+    if not name.isascii():
+        name = name.encode("idna").decode()             # UnicodeError is a ValueError
+    if not name or len(name) > 253 or not re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", name):
+        raise ValueError(f"{host!r} is no host name that a certificate can carry")
+    return name
+
+
+# leafs
+
+
+def _leaf(authority: Authority, target: TrustTarget) -> Leaf:
+    key = ec.generate_private_key(ec.SECP256R1())       # SCRAM channel binding fails with Ed25519 in libpq 15
+    names = parse_names((*target.hosts, *target.addresses))
+    carried = [name for name in names if covers(authority.certificate, name)]
+    issuer = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    builder = (
+        x509.CertificateBuilder()
+        # The spaces keep verifiers from taking it for a host name where no DNS name is carried.
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Weir for {target.name}"[:64])]))
+        .issuer_name(authority.certificate.subject).public_key(key.public_key())
+        .serial_number(x509.random_serial_number()).not_valid_before(_now() - CLOCKS)
+        .not_valid_after(_now() + _LEAF_LIFE)
+        .add_extension(x509.SubjectAlternativeName(carried), critical=False)
+        .add_extension(x509.BasicConstraints(False, None), critical=True)
+        .add_extension(x509.KeyUsage(True, False, False, False, False, False, False, False, False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False))
+    certificate = builder.sign(authority.key, hashes.SHA256())
+    left_out = tuple(str(name.value) for name in names if name not in carried)
+    chain = render_certificate(certificate) + render_certificate(authority.certificate)
+    return Leaf(chain.decode(), render_key(key).decode(), left_out)
+
+
+# files
+
+
+def _publish(
+    directory: Path, authorities: list[bytes], leafs: dict[str, Leaf], files: tuple[str, ...], running: bool,
+) -> Trust:
+    directory.mkdir(mode=0o755, exist_ok=True)
+    directory.chmod(0o755)
+    bundle, own = directory / "roots.pem", directory / "weir.pem"
+    system = Path(SYSTEM_BUNDLE)
+    roots = system.read_bytes() if system.is_file() else b""
+    _bring(own, b"", authorities, running)
+    _bring(bundle, roots + (b"" if roots.endswith(b"\n") or not roots else b"\n"), authorities, running)
+    return Trust(str(bundle), str(own), SYSTEM_BUNDLE if roots else INSIDE, files, leafs)
+
+
+def _bring(path: Path, roots: bytes, authorities: list[bytes], running: bool) -> None:
+    """While workloads run the file is only appended to: it is bound in their views, which a new one would not be."""
+    if running and path.is_file():
+        there = path.read_bytes()
+        missing = b"".join(pem for pem in dict.fromkeys(authorities) if pem not in there)
+        if missing:
+            with path.open("ab") as file:
+                file.write(missing)
+        return
+    write_file(path, roots + b"".join(dict.fromkeys(authorities)), 0o644)
+
+
+def write_file(path: Path, content: bytes, mode: int) -> None:
+    """By rename, so that a reader sees the old file or the new one; on disk before it counts."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with open(fd, "wb") as file:
+        os.fchmod(fd, mode)
+        file.write(content)
+        file.flush()
+        os.fsync(fd)
+    fresh.rename(path)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def render_certificate(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def render_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

@@ -1,0 +1,1 @@
+"""Who is behind a workload: logins, identities, and who is locked out."""

@@ -1,0 +1,101 @@
+"""What [[target.credential]] rows name, on this host: files, the unit's credentials, helpers, their users."""
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from collections.abc import Collection
+from pathlib import Path
+
+from agent import rooted
+from agent.credential.unit_credentials import VARIABLE, open_credential
+from agent.layout import find_account
+from agent.settings.credential_table import PARTS, CredentialRow
+from agent.settings.fields import Report
+from agent.settings.positions import Path as Place
+
+
+def check_rows(report: Report) -> None:
+    runtime = report.made.get(("runtime",))
+    own = (runtime.user, runtime.audit_user, runtime.identity_user) if runtime else ()
+    crews = {user for _, workload in report.entries("workload") for user in workload.users}
+    for path, row in report.entries("target", "credential"):
+        _check_files(row, path, report)
+        if row.exec and (wrong := _wrong_program(row.exec[0])):
+            report.add((*path, "exec"), f"{row.exec[0]}: {wrong}; a program in a directory of root's, as "
+                       "/usr/local/libexec, would be right")
+        if row.exec_user and (wrong := _wrong_helper(row.exec_user, own, crews)):
+            report.add((*path, "exec_user"), wrong)
+
+
+def _check_files(row: CredentialRow, path: Place, report: Report) -> None:
+    for part in PARTS:
+        file, name = getattr(row, f"{part}_file"), getattr(row, f"{part}_credential")
+        if file and (wrong := check_secret(Path(file))):
+            report.add((*path, f"{part}_file"), f"{file}: {wrong}")
+        if name and VARIABLE in os.environ and (wrong := _check_unit_credential(name)):
+            report.add((*path, f"{part}_credential"), f"{name}: {wrong}")
+
+
+def _wrong_program(program: str) -> str:
+    """What is wrong with it, or empty."""
+    try:
+        rooted.program(program)
+    except (rooted.NotRooted, OSError) as wrong:
+        return getattr(wrong, "strerror", None) or str(wrong)
+    return ""
+
+
+def _check_unit_credential(name: str) -> str:
+    """What is wrong with it, or empty.  Only the agent's unit is handed them: elsewhere nobody can look."""
+    try:
+        fd = open_credential(name)
+    except OSError as wrong:
+        return wrong.strerror or str(wrong)
+    try:
+        return wrong_secret(os.fstat(fd))
+    finally:
+        os.close(fd)
+
+
+def _wrong_helper(user: str, own: Collection[str], crews: Collection[str]) -> str:
+    """Processes of one uid may read each other's memory."""
+    account = find_account(user)
+    if account is None:
+        return f"there is no user {user!r} on this host"
+    if account.pw_uid == 0 or account.pw_gid == 0:
+        return f"{user} is root; a user without privileges would be right"
+    uids = {one.pw_uid: name for name in (*own, *crews) if (one := find_account(name))}
+    if account.pw_uid in uids:
+        who = "a workload's" if user in crews or uids[account.pw_uid] in crews else "Weir's own"
+        return f"{user} is {who} user, whose processes could read the secret; one of the helper's own would be right"
+    return ""
+
+
+def check_secret(file: Path) -> str:
+    """What is wrong with a file that holds a secret, or empty."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return "there is no such file"
+    except OSError as wrong:
+        return f"{wrong.strerror}" + ("" if os.geteuid() == 0 else ": run this as root")
+    return wrong_secret(status)
+
+
+def wrong_secret(status: os.stat_result) -> str:
+    if not stat.S_ISREG(status.st_mode):
+        return "is not a file"
+    if not status.st_size:
+        return "is empty"
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o077:
+        return f"others than root can read it: {ownership(status)}; chown root and chmod 0600 would be right"
+    return ""
+
+
+def ownership(status: os.stat_result) -> str:
+    try:
+        owner = pwd.getpwuid(status.st_uid).pw_name
+    except KeyError:
+        owner = f"uid {status.st_uid}"
+    return f"owner {owner}, mode {stat.S_IMODE(status.st_mode):04o}"

@@ -1,0 +1,111 @@
+"""Pure: [[target.credential]]: the table of its fields, and what must hold between them."""
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from agent.settings import fields as kinds
+from agent.settings.fields import Field, Report, Section
+from agent.settings.positions import Path as Place
+
+
+class CredentialRow(msgspec.Struct, frozen=True):
+    """Where a credential comes from, never the secret itself."""
+
+    database: str                     # "*": every one
+    role: str
+    group: str
+    user: str | None
+    password_file: str | None
+    certificate_file: str | None
+    key_file: str | None
+    password_credential: str | None = None      # names in the unit's $CREDENTIALS_DIRECTORY
+    certificate_credential: str | None = None
+    key_credential: str | None = None
+    exec: tuple[str, ...] | None = None      # a helper that prints it
+    exec_user: str | None = None
+    exec_timeout: int = 5             # seconds
+    certificate: str | None = None    # ISSUE: Weir's own authority makes it
+
+    def has(self, part: str) -> bool:
+        """Whether this part comes from a file or the unit's credentials."""
+        return bool(getattr(self, f"{part}_file") or getattr(self, f"{part}_credential"))
+
+    @property
+    def needs_tls(self) -> str:
+        """The field that does, or empty."""
+        names = ("certificate", "certificate_file", "certificate_credential")
+        return next((name for name in names if getattr(self, name)), "")
+
+
+ISSUE: Final = "issue"
+NAME_LIMIT: Final = 64                # characters of a common name (RFC 5280, appendix A.1)
+PARTS: Final = ("password", "certificate", "key")
+SOURCES: Final = tuple(f"{part}_{kind}" for part in PARTS for kind in ("file", "credential"))
+
+CREDENTIAL: Final = Section("credential", CredentialRow, True, "A real credential at this target.  The most specific "
+    "row that fits is used: a named database counts more than a named role, that more than a named group.", (
+    Field("database", kinds.SELECTOR, "Database that it is for.", "*"),
+    Field("role", kinds.SELECTOR, "User name that the crew asks for.", "*"),
+    Field("group", kinds.SELECTOR, "Group of the principal.", "*"),
+    Field("user", kinds.TEXT, "User name at the target.  Needed where `exec` does not say it.", None, "crew_svc"),
+    Field("password_file", kinds.PATH, "File that holds the password and nothing else; root's, mode 0600.", None,
+          "/etc/weir/credentials/orders"),
+    Field("certificate_file", kinds.PATH, "Client certificate, PEM; root's, mode 0600.", None,
+          "/etc/weir/credentials/orders.pem"),
+    Field("key_file", kinds.PATH, "Its key, PEM; root's, mode 0600.", None,
+          "/etc/weir/credentials/orders.key"),
+    Field("password_credential", kinds.UNIT_CREDENTIAL, "In place of password_file: a credential of the agent's unit "
+          "(`LoadCredential=`, `LoadCredentialEncrypted=`).", None, "orders", instead=True),
+    Field("certificate_credential", kinds.UNIT_CREDENTIAL, "In place of certificate_file.", None, "orders.pem",
+          instead=True),
+    Field("key_credential", kinds.UNIT_CREDENTIAL, "In place of key_file.", None, "orders.key", instead=True),
+    Field("exec", kinds.COMMAND, "In place of files: a helper that prints the credential as JSON.  Root alone may "
+          "write it and every directory above it; its arguments are seen by everybody on the host.", None,
+          ["/usr/local/libexec/orders-credential"], instead=True),
+    Field("exec_user", kinds.ACCOUNT, "Who the helper runs as: never root, nobody of Weir's and no workload's user.",
+          None, "orders-helper", instead=True),
+    Field("exec_timeout", kinds.duration("1s", "30s"), "How long the helper may take.", "5s", instead=True),
+    Field("certificate", kinds.choice(ISSUE), "In place of certificate_file and key_file: Weir issues a certificate "
+          "for `user`, good for ten minutes.  `weir ca TARGET` prints the authority that the server trusts.",
+          None, ISSUE, instead=True),
+), attribute="credentials")
+
+
+def check_row(row: CredentialRow, peer: bool, path: Place, report: Report) -> None:
+    """`peer`: the server may take Weir by its uid."""
+    if not row.user and not row.exec:
+        report.add(path, f"user is missing: {kinds.TEXT.right}")
+    if row.exec:
+        _check_exec(row, path, report)
+        return
+    if row.exec_user:
+        report.add((*path, "exec_user"), "is for a row with `exec`")
+    for part in PARTS:
+        if getattr(row, f"{part}_file") and getattr(row, f"{part}_credential"):
+            report.add((*path, f"{part}_credential"), f"stands beside {part}_file: leave one of them out")
+    if row.certificate:
+        _check_issued(row, path, report)
+    elif row.has("certificate") != row.has("key"):
+        report.add(path, "names only one of certificate_file and key_file; both would be right")
+    elif not row.has("password") and not row.has("certificate") and not peer:
+        report.add(path, "has neither password_file nor certificate_file with key_file")
+
+
+def _check_issued(row: CredentialRow, path: Place, report: Report) -> None:
+    for name in SOURCES[2:]:
+        if getattr(row, name):
+            report.add((*path, name), f'stands beside certificate = "{ISSUE}": leave one of them out')
+    if row.user and len(row.user) > NAME_LIMIT:
+        report.add((*path, "user"), f"is longer than the {NAME_LIMIT} characters that a certificate has for it")
+
+
+def _check_exec(row: CredentialRow, path: Place, report: Report) -> None:
+    for name in (*SOURCES, "certificate"):
+        if getattr(row, name):
+            report.add((*path, name), "stands beside exec: leave one of them out")
+    if not row.exec_user:
+        report.add(path, f"exec_user is missing: {kinds.ACCOUNT.right}, that the helper runs as")
+    elif row.exec_user == "root":
+        report.add((*path, "exec_user"), "is root; a user without privileges would be right")

@@ -1,0 +1,1 @@
+"""Units of systemd: adopted as workloads, and Weir's own."""

@@ -1,0 +1,61 @@
+"""Pure: what podman or docker is told, so that a container is a workload's and finds Weir."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from agent.config import Config, Workload
+from agent.credential.trust import SYSTEM_BUNDLE
+from agent.workload.container import PLAIN, slice_of
+from agent.workload.workloads import TRUST_VARIABLES
+
+SYSTEMD, CGROUPFS = "systemd", "cgroupfs"     # who makes the runtime's cgroups
+PODMAN, DOCKER = "podman", "docker"
+PROFILE: Final = "seccomp.json"
+
+
+def render_args(
+    config: Config, workload: Workload, uid: int, gid: int, manager: str, engine: str = PODMAN,
+) -> tuple[str, ...]:
+    """One argument each; none has a space that the operator has not put into a name.  `uid` and `gid`: of the user that
+    it is for policies."""
+    # Else podman's monitor is in the slice too, and the runtime that it starts: BPF LSM would refuse that bpf(2).
+    outside = ("--cgroups=no-conmon",) if engine == PODMAN else ()
+    return *outside, *_args(config, workload, uid, gid, manager)
+
+
+def _args(config: Config, workload: Workload, uid: int, gid: int, manager: str) -> Iterator[str]:
+    trust, name = config.run / "trust", config.runtime.name
+    yield "--cgroup-parent=" + (slice_of(name, workload.name) if manager == SYSTEMD else
+                                f"/{name}.slice/{slice_of(name, workload.name, PLAIN)}")
+    yield "--network=none"
+    yield f"--user={uid}:{gid}"
+    yield "--cap-drop=all"
+    yield "--security-opt=no-new-privileges"
+    yield f"--security-opt=seccomp={trust / PROFILE}"
+    yield _volume(trust / "resolv.conf", "/etc/resolv.conf")
+    if config.targets:
+        yield _volume(trust / "roots.pem", SYSTEM_BUNDLE)
+        yield from (_volume(trust / "weir.pem", file) for file in files(config))
+        yield from (f"--env={variable.decode()}={SYSTEM_BUNDLE}" for variable in TRUST_VARIABLES)
+
+
+def files(config: Config) -> tuple[str, ...]:
+    """Root files of clients that are covered: with Weir's authorities alone, for nobody else is spoken to there."""
+    return tuple(dict.fromkeys(file for file in _named(config) if file.startswith("/") and file != SYSTEM_BUNDLE))
+
+
+def notes(config: Config) -> tuple[str, ...]:
+    """What cannot be known here."""
+    own = config.run / "trust" / "weir.pem"
+    return tuple(f"{file}: where the container's home is, is not known here; bind {own} over it"
+                 for file in dict.fromkeys(_named(config)) if file.startswith("~"))
+
+
+def _named(config: Config) -> Iterable[str]:
+    return (file for target in config.targets for file in target.trust)
+
+
+def _volume(source: Path, target: str) -> str:
+    return f"--volume={source}:{target}:ro"
