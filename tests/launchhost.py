@@ -83,7 +83,7 @@ class Host:
                 self.happened.get_nowait()
 
     def command(self, *argv: str, user: str = "", workload: str = "crew") -> list[str]:
-        code = "import sys; from agent.run import run; sys.exit(run(*sys.argv[1:4], sys.argv[4:]))"
+        code = "import sys; from agent.commands.run import run; sys.exit(run(*sys.argv[1:4], sys.argv[4:]))"
         return [sys.executable, "-c", code, str(self.control), workload, user, *argv]
 
     def environment(self, **more: str) -> dict[str, str]:

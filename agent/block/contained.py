@@ -18,7 +18,7 @@ from agent.block.ruleset import Ruleset, differences
 from agent.network.netns import Namespace
 from probes.links import PlatformError
 
-MOST: Final = 272                     # namespaces: agent.networks.MOST of workloads, and some of the self-probe's
+MOST: Final = 272                     # namespaces: networks.MOST of workloads, and some of the self-probe's
 _Found = TypeVar("_Found")
 
 
@@ -30,7 +30,7 @@ class _Network:
 
 
 class Contained:
-    """`is_ours(text, path)`: as agent.ruleset.differences wants it; `slice_id()`: its number now."""
+    """`is_ours(text, path)`: as agent.block.ruleset.differences wants it; `slice_id()`: its number now."""
 
     def __init__(self, rules: Ruleset, is_ours: Callable[[str, str], bool], slice_id: Callable[[], int]) -> None:
         self._rules = dataclasses.replace(rules, redirect=True)

@@ -44,7 +44,7 @@ _PASSES: Final = 20                   # over all tasks, while there are new ones
 
 
 class Containment:
-    """`agent.kernel.Kernel`."""
+    """`agent.block.kernel.Kernel`."""
 
     def __init__(
         self, name: str, *, port: int, resolver: tuple[str, int] | None, redirect: bool, run: Path, headers: Path,
@@ -446,7 +446,7 @@ class Containment:
         self._contained.remove(cookie)
 
     def foreign_sockets(self, end: str) -> list[Foreign]:
-        """Sockets that crew tasks hold and that were made outside, since the last call.  `end`: agent.holdings."""
+        """Sockets that crew tasks hold and that were made outside, since the last call.  `end`: see holdings."""
         return self._holdings.look(self._looked_at(), end)
 
     def _looked_at(self) -> Iterator[int]:

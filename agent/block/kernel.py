@@ -35,7 +35,7 @@ class Origin(Protocol):
 
 
 class Kernel(Protocol):
-    """`agent.containment.Containment`.  Everything may block; OSError and PlatformError come through."""
+    """`agent.block.containment.Containment`.  Everything may block; OSError and PlatformError come through."""
 
     @property
     def slice(self) -> Path: ...      # directory of the crews' slice

@@ -84,6 +84,6 @@ def _keys(terminal: int) -> Iterator[Callable[[float], list[str]]]:
 
 
 def parse_keys(text: str) -> list[str]:
-    """Names of agent.board, and characters; what a terminal sends besides is left out."""
+    """Names of agent.commands.board, and characters; what a terminal sends besides is left out."""
     found = (_NAMED.get(key, key) for key in _KEY.findall(text))
     return [key for key in found if not key.startswith("\x1b")]

@@ -29,7 +29,7 @@ MOST: Final = 256                     # of workloads; each takes the kernel half
 
 
 class Kernel(Protocol):
-    """Of agent.kernel.Kernel."""
+    """Of agent.block.kernel.Kernel."""
 
     def contain(self, namespace: Namespace, name: str) -> None: ...
     def know_doors(self, descriptors: Iterable[int]) -> None: ...

@@ -16,7 +16,7 @@ from agent.workload.launch import LIMIT, Ended, Launch, Launched, Ready, parse_f
 
 # The launcher must be this very code, wherever it was imported from; -I takes neither the environment nor the working
 # directory.
-_START = ("import sys; sys.path.insert(0, sys.argv.pop(1)); from agent.launcher import main; "
+_START = ("import sys; sys.path.insert(0, sys.argv.pop(1)); from agent.workload.launcher import main; "
           "sys.exit(main(sys.argv[1:]))")
 _CHANNEL = 3                          # the descriptor's number in the launcher
 _READY = 30.0                         # seconds that it may take to say so

@@ -4,7 +4,7 @@ The agent records every answer before it goes out, and from then on knows that i
 Refusals are recorded one by one up to a number a second, beyond that as a number: nobody fills the recording by asking.
 Whatever is bounded is so for each workload.  All share how often the agent is asked whose a question is, and the kernel
 bounds what takes of that: datagrams and new streams of a workload together (probes/bpf), those of everybody who is none
-(agent.ruleset).  What else comes on a stream is its workload's own turn.
+(agent.block.ruleset).  What else comes on a stream is its workload's own turn.
 """
 from __future__ import annotations
 

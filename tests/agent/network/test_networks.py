@@ -23,7 +23,7 @@ pytestmark = pytest.mark.kernel
 
 @dataclass
 class Kernel:
-    """`agent.kernel.Kernel`, as far as it goes here."""
+    """`agent.block.kernel.Kernel`, as far as it goes here."""
 
     there: dict[int, str] = field(default_factory=dict)
     doors: set[int] = field(default_factory=set)
