@@ -241,13 +241,14 @@ class Questions:
         if locked := self._locked(peer):
             return Answered(locked)
         ticket, reason = request.ticket[:TICKET], request.reason[:messages.TEXT]
+        names = self._agent.identities.names(by)[1:]
         glass = isinstance(request, control.BreakGlass)
         approve = glass or (isinstance(request, control.Decide) and request.approve)
 
         def make(number: int) -> messages.Message:
             if isinstance(request, control.Revoke):
-                return messages.RevokeHold(number, ticket, by, groups, reason)
-            return messages.DecideHold(number, ticket, approve, by, groups, reason, glass)
+                return messages.RevokeHold(number, ticket, by, groups, reason, names)
+            return messages.DecideHold(number, ticket, approve, by, groups, reason, glass, names)
 
         try:
             error = (await self._agent.enforcer.channel.ask(make, messages.HoldDecided, DECIDED)).error
@@ -280,8 +281,7 @@ class Questions:
 
     def _locked(self, peer: Peer) -> str:
         """Why this person may ask for nothing and answer nothing, or ""."""
-        who = self._agent.identities.person(peer)
-        locked = self._agent.locks.why(subjects_of(peer.user, who.subject))
+        locked = self._agent.locks.why(self._agent.identities.names(subject_of(peer.user)))
         if locked and self._lately.again((peer.uid, locked)):
             self._agent.tell("control.refused", {
                 "pid": peer.pid, "uid": peer.uid, "asked": "approvals", "reason": locked})

@@ -15,9 +15,13 @@ from typing import Any, Final
 import msgspec
 
 from agent.contract.identity import ServiceIdentity
+from agent.contract.locks import LONGEST
 from agent.contract.messages import MOST
 from agent.contract.names import is_metadata
+from agent.contract.people import MOST as NAMES
+from agent.contract.people import People
 from agent.contract.target import ENFORCE, MODES, ColumnLabel
+from agent.people.identity import LOCAL
 from agent.settings import fields as kinds
 from agent.settings.credential_table import CREDENTIAL, CredentialRow, check_row
 from agent.settings.fields import (
@@ -177,8 +181,8 @@ class TargetEntry(msgspec.Struct, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Everything, checked.  `groups`: name -> members; `policies`: file name -> Cedar text; `roots`: target -> PEM, as
-    `provider_roots`; `metadata`: SAML provider -> what its file holds, unread."""
+    """Everything, checked.  `groups`: name -> members, and `people`, as groups.toml has them; `policies`: file name ->
+    Cedar text; `roots`: target -> PEM, like `provider_roots`; `metadata`: SAML provider -> its file, unread."""
 
     file: str
     runtime: Runtime
@@ -194,6 +198,7 @@ class Config(msgspec.Struct, frozen=True):
     providers: tuple[ProviderEntry, ...] = ()
     saml: tuple[SamlEntry, ...] = ()
     groups: dict[str, tuple[str, ...]] = {}
+    people: People = People()
     policies: dict[str, str] = {}
     roots: dict[str, str] = {}
     provider_roots: dict[str, str] = {}
@@ -658,23 +663,76 @@ def _check_places(report: Report) -> None:
                    "change the recording")
 
 
-def parse_groups(text: str, file: str) -> tuple[dict[str, tuple[str, ...]], Report]:
-    """groups.toml: `[groups]`, each a name and a list of members, each of one of MEMBERS."""
+class Groups(msgspec.Struct, frozen=True):
+    """groups.toml."""
+
+    groups: dict[str, tuple[str, ...]] = {}      # name -> members
+    people: People = People()
+
+
+def parse_groups(text: str, file: str) -> tuple[Groups, Report]:
+    """groups.toml: `[groups]`, each a name and a list of members, each of one of MEMBERS; `[people]`, each a name and a
+    list of subjects."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as wrong:
-        return {}, Report(file, {}, [_syntax(file, str(wrong), text)])
+        return Groups(), Report(file, {}, [_syntax(file, str(wrong), text)])
     report = Report(file, locate(text))
-    kinds.check_names(raw, {"groups": "[groups]"}, (), report)
-    tables = raw.get("groups", {})
-    if not isinstance(tables, dict):
-        report.add(("groups",), "is a table: write [groups] and the groups below")
-        return {}, report
-    if len(tables) > MOST:
-        report.add(("groups",), f"has {len(tables)} groups; {MOST} at most")
-    groups = {name: _members(name, value, report) for name, value in tables.items()}
+    kinds.check_names(raw, {"groups": "[groups]", "people": "[people]"}, (), report)
+    groups = {name: _members(name, value, report) for name, value in _of_groups(raw, "groups", report).items()}
     _check_nesting(groups, report)
-    return groups, report
+    people = {name: _names_of(name, value, report) for name, value in _of_groups(raw, "people", report).items()}
+    _check_people(people, report)
+    return Groups(groups, People(people)), report
+
+
+def _of_groups(raw: Mapping[str, Any], table: str, report: Report) -> dict[str, Any]:
+    found = raw.get(table, {})
+    if not isinstance(found, dict):
+        report.add((table,), f"is a table: write [{table}] and the {table} below")
+        return {}
+    if len(found) > MOST:
+        report.add((table,), f"has {len(found)} {table}; {MOST} at most")
+    return found
+
+
+def _names_of(person: str, value: Any, report: Report) -> tuple[str, ...]:
+    right = 'a list like ["local:ada", "corp:ada@example.org"] would be right'
+    try:
+        kinds.NAME.parse(person)
+        names: tuple[str, ...] = kinds.several(kinds.TEXT).parse(value)
+    except ValueError as wrong:
+        report.add(("people", person), f"{wrong}; {right}")
+        return ()
+    if len(names) > NAMES:
+        report.add(("people", person), f"has {len(names)} names; {NAMES} at most")
+        return ()
+    for name in names:
+        provider, colon, who = name.partition(":")
+        if not provider or not colon or not who or len(name) > LONGEST:
+            report.add(("people", person), f"{name!r} is no name of a person; local:USER or PROVIDER:SUBJECT, of "
+                       f"{LONGEST} characters at most, would be right")
+    return names
+
+
+def _check_people(people: Mapping[str, tuple[str, ...]], report: Report) -> None:
+    """No name is two people's."""
+    seen: dict[str, str] = {}
+    for person, names in people.items():
+        for name in names:
+            if (first := seen.setdefault(name, person)) != person:
+                report.add(("people", person), f"{name!r} is a name of {first!r} already; one list with all of the "
+                           "person's names would be right")
+
+
+def check_providers_of(people: People, config: Config, report: Report) -> None:
+    """A name of a provider that is not there would be nobody's, and somebody could then answer what they asked."""
+    known = (LOCAL, *(one.name for one in config.logins))
+    for person, names in people.everybody.items():
+        for name in names:
+            provider, colon, _ = name.partition(":")
+            if colon and provider not in known:
+                report.add(("people", person), f"{name!r} names no provider; there is: {', '.join(known)}")
 
 
 def _check_nesting(groups: Mapping[str, tuple[str, ...]], report: Report) -> None:

@@ -719,7 +719,8 @@ def render_configure(
         policies=config.policies, journal=str(config.journal), forwarded_key=key,
         journal_limit=config.recording.journal_limit, reserve=config.recording.reserve,
         max_sessions=config.enforcer.max_sessions, hold_seconds=config.enforcer.hold, durable=config.enforcer.durable,
-        names=Names(config.dns.resolver, patterns(config)), modes=config.egress_modes, ready=ready)
+        names=Names(config.dns.resolver, patterns(config)), modes=config.egress_modes, ready=ready,
+        people=dict(config.people.everybody))
 
 
 def _targets(config: Config, places: Places, trust: Trust) -> Iterable[Target]:

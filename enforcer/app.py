@@ -22,6 +22,7 @@ import uvloop
 
 from agent.contract.logs import log_to_stderr
 from agent.contract.messages import REPORTS, Configure
+from agent.contract.people import People
 from agent.contract.target import MODES
 from enforcer import protocols
 from enforcer.approval.holds import Holds
@@ -104,6 +105,7 @@ class Enforcer:
             return str(error)
         except RecordingError as error:
             return f"{message.journal}:0:0: {error}"
+        self.edge.know(People(message.people))
         self.edge.lock(message.locks)
         self.edge.configuration = Configuration(
             {target.name: target for target in message.targets}, {entry.name: entry for entry in message.egress}, gate,

@@ -61,6 +61,7 @@ class Configure(Message, frozen=True):
     approval_key: bytes = b""         # of the HMAC that approvals are bound by
     kept: dict[str, bytes] = {}       # of KeepTicket, of the enforcers before, by ticket; only the first one counts
     locks: LockSet = LockSet()        # in force before the first connection is accepted
+    people: dict[str, tuple[str, ...]] = {}    # a person's names (agent.contract.people)
 
 
 class WhoisAnswer(Message, frozen=True):
@@ -117,6 +118,7 @@ class DecideHold(Message, frozen=True):
     groups: tuple[str, ...]           # of the approver, from the groups file
     reason: str = ""
     break_glass: bool = False         # alone, by the group that the rule names
+    names: tuple[str, ...] = ()       # whatever else this person is called: by [people], by a login
 
 
 class RevokeHold(Message, frozen=True):
@@ -127,6 +129,7 @@ class RevokeHold(Message, frozen=True):
     by: str
     groups: tuple[str, ...]
     reason: str = ""
+    names: tuple[str, ...] = ()
 
 
 class AskElevation(Message, frozen=True):

@@ -84,6 +84,7 @@ class Identities:
                 self._end(login.session, "it is not configured any more", forget=True)
             elif not login.workload and provider.max_session != login.longest:
                 self._end(login.session, "its provider's configuration has changed", forget=True)
+        self.end_locked()             # who is whom may be known only now
         try:
             if error := await process.configure():
                 LOG.error("identity providers: %s", error)
@@ -234,6 +235,12 @@ class Identities:
         who = self.principal(start)
         return who if isinstance(who, str) else self._agent.locks.why(
             subjects_of(start.user, who.subject), start.workload)
+
+    def names(self, *known: str) -> tuple[str, ...]:
+        """`known` first, then whatever else these people are called, here or at a provider: by [people], and by logins
+        that are open: who speaks for one subject through two local users is one person."""
+        links = (subjects_of(one.user, one.subject) for one in self.logins if one.uid >= 0 and one.subject)
+        return self._agent.config.people.names(known, links)
 
     def _of(self, login: Login, config: Config, workload: str = "") -> Principal:
         groups = groups_of(config.groups, workload=workload, subject=login.subject, given=login.groups)

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from agent.channel import ChannelError
 from agent.contract import control, messages
 from agent.contract.locks import KINDS, MOST, REASON, SUBJECT, TARGET, Lock, LockedOut, LockSet, is_over
@@ -46,8 +48,8 @@ class Locks:
         return iter(self._all)
 
     def why(self, subjects: Iterable[str] = (), workload: str = "", target: str = "") -> str:
-        """Why one of these is locked, "" where none is."""
-        return self._found.why(subjects, workload, target)
+        """Why one of these is locked, by whichever of a person's names, "" where none is."""
+        return self._found.why(self._agent.config.people.names(subjects), workload, target)
 
     def rendered(self) -> LockSet:
         """For the enforcer."""
@@ -66,14 +68,16 @@ class Locks:
             self._tell("lock", made, by=by, reason=made.reason, seconds=wanted.seconds)
             ended, note = await self._put_in_force()
         self._agent.identities.end_locked()
-        return control.LockDone("", ended, tuple(one for one in (note, self._note(wanted)) if one))
+        return control.LockDone("", ended, tuple(one for one in (note, *self._notes(wanted)) if one))
 
     async def unlock(self, wanted: control.LiftLock, by: str) -> control.LockDone:
         async with self._changing:
             found = next((one for one in self._all if (one.kind, one.name) == (wanted.kind, wanted.name)), None)
             if found is None:
-                return control.LockDone(f"{wanted.kind} {wanted.name[:REASON]} is not locked")
-            return await self._lift([found], by, "")
+                return control.LockDone(f"{wanted.kind} {wanted.name[:REASON]} is not locked{self._instead(wanted)}")
+            done = await self._lift([found], by, "")
+        left = "" if done.error else self.why(self._others(wanted))
+        return msgspec.structs.replace(done, notes=(*done.notes, f"it is locked still: {left}")) if left else done
 
     async def look(self) -> None:
         """Each second: what was locked for a while."""
@@ -137,15 +141,26 @@ class Locks:
         names = ", ".join(there) or "none"
         return "" if name in there else f"there is no {wanted.kind} {name[:REASON]!r}; there is: {names}"
 
-    def _note(self, wanted: control.PutLock) -> str:
+    def _notes(self, wanted: control.PutLock) -> Iterator[str]:
+        if others := self._others(wanted):
+            yield f"locked with it, for they are the same person's ([people] of groups.toml): {', '.join(others)}"
         provider, _, user = wanted.name.partition(":")
         if wanted.kind != SUBJECT or provider != LOCAL:
-            return ""
+            return
         try:
             pwd.getpwnam(user)
         except KeyError:
-            return f"this host has no user {user} now"
-        return ""
+            yield f"this host has no user {user} now"
+
+    def _others(self, wanted: control.PutLock | control.LiftLock) -> tuple[str, ...]:
+        """Other names of the person that it names."""
+        return self._agent.config.people.names([wanted.name])[1:] if wanted.kind == SUBJECT else ()
+
+    def _instead(self, wanted: control.LiftLock) -> str:
+        """Under which names it is."""
+        named = {one.name for one in self._all if one.kind == SUBJECT}
+        locked = [one for one in self._others(wanted) if one in named]
+        return f", but {', '.join(locked)} is, which is the same person" if locked else ""
 
     def _without(self, kind: str, name: str) -> tuple[Lock, ...]:
         return tuple(one for one in self._all if (one.kind, one.name) != (kind, name))

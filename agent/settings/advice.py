@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from agent.config import Config
+from agent.contract.people import People
 from agent.people.identity import LOCAL
 from agent.settings.fields import Problem, render_path
 from agent.settings.positions import Path as Place
@@ -112,6 +113,18 @@ def members(
             if wrong := _member(config, kind, who, there):
                 yield Problem(file, line_of(dict(lines), ("groups", group)), f"groups.{group}",
                               f"{member!r} is nobody: {wrong}")
+
+
+def people(
+    people: People, file: str, lines: Mapping[Place, int], there: Callable[[str, str], bool],
+) -> Iterator[Problem]:
+    """Local users of [people] that the host does not have.  As `members`."""
+    for person, names in people.everybody.items():
+        for name in names:
+            provider, _, user = name.partition(":")
+            if provider == LOCAL and not there("user", user):
+                yield Problem(file, line_of(dict(lines), ("people", person)), f"people.{person}",
+                              f"{name!r} is nobody: this host has no such user")
 
 
 def _member(config: Config, kind: str, who: str, there: Callable[[str, str], bool]) -> str:

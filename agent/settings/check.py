@@ -20,6 +20,8 @@ from agent.config import (
     FILE_LIMIT,
     POLICY_FILES,
     Config,
+    Groups,
+    check_providers_of,
     nameserver,
     parse_block,
     parse_config,
@@ -45,7 +47,7 @@ def load_config(path: str | Path) -> Config:
         raise ConfigError(tuple(problems))
     config, report = parse_config(text, str(file))
     problems += report.problems
-    groups = _load_groups(file.parent / "groups.toml", problems)
+    groups = _load_groups(file.parent / "groups.toml", config, problems)
     policies = _load_policies(file.parent / "policies", problems)
     before = len(report.problems)
     _check_accounts(report)
@@ -56,8 +58,8 @@ def load_config(path: str | Path) -> Config:
         raise ConfigError(tuple(sorted(problems, key=lambda one: (one.file != str(file), one.file, one.line))))
     dns = config.dns if config.dns.resolver else msgspec.structs.replace(config.dns, resolver=nameserver())
     return msgspec.structs.replace(
-        config, groups=groups, policies=policies, roots=roots, provider_roots=provider_roots | metadata[0],
-        metadata=metadata[1], dns=dns)
+        config, groups=groups.groups, people=groups.people, policies=policies, roots=roots,
+        provider_roots=provider_roots | metadata[0], metadata=metadata[1], dns=dns)
 
 
 def load_block(path: str | Path) -> tuple[Config, tuple[Problem, ...]]:
@@ -105,13 +107,15 @@ def _first(file: Path) -> str:
             + ("" if file.name == "weir.toml" else f", whose weir.toml is then to be renamed to {file.name}"))
 
 
-def _load_groups(file: Path, problems: list[Problem]) -> dict[str, tuple[str, ...]]:
+def _load_groups(file: Path, config: Config | None, problems: list[Problem]) -> Groups:
     if not file.exists():
-        return {}
+        return Groups()
     text = _read(file, problems)
     if text is None:
-        return {}
+        return Groups()
     groups, report = parse_groups(text, str(file))
+    if config is not None:
+        check_providers_of(groups.people, config, report)
     problems += report.problems
     return groups
 

@@ -23,6 +23,7 @@ def notes(config: Config) -> tuple[Problem, ...]:
     """What is right and yet hardly meant, and what could not be looked at."""
     groups, lines = config.directory / "groups.toml", _lines(Path(config.file))
     return (*advice.notes(config), *advice.members(config, str(groups), _lines(groups), _account),
+            *advice.people(config.people, str(groups), _lines(groups), _account),
             *advice.absent(config, lines, _homes(config), _there), *_credentials(config, lines))
 
 

@@ -75,6 +75,9 @@ _GROUPS: Final = """\
 [groups]
 data = ["user:ada", "group:analysts", "workload:crew", "weir:dba"]
 dba = ["subject:corp:7b1f0c2e"]
+
+[people]
+ada = ["local:ada", "local:ada-admin", "corp:7b1f0c2e"]
 ```
 Each group is a list of members: `user:NAME` (a local user), `group:NAME` (everybody in that Unix group),
 `workload:NAME` (everybody who acts through that workload), `subject:PROVIDER:NAME` (a subject of a `[[provider]]`),
@@ -83,6 +86,14 @@ holds as `approvers=data`.
 
 Where a login or a service identity stands behind a workload, `user:` and `group:` do not count: its groups are those of
 `[provider.groups]` and what `subject:`, `workload:` and `weir:` add.
+
+Each of `[people]` is one person, by a key of your choice, and a list of all the names that Weir may know them by:
+`local:USER`, a user of this host, and `PROVIDER:SUBJECT`, as `weir whoami` and the recording show it; 16 at most, and
+none is two people's. Whoever asked for an operation then answers it by none of them, two of them are one approver where
+several are wanted, and `weir lock` of one locks them all. Groups are not shared: each name has its own.
+
+A login joins two names by itself as long as it lasts: the local user and the subject are one person, and so are two
+local users who are logged in as one subject. Once they have logged out only `[people]` knows that.
 """
 
 

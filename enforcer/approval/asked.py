@@ -21,6 +21,7 @@ class Assent(msgspec.Struct, frozen=True):
     rule: str
     by: str
     glass: bool = False               # by break-glass: alone is enough
+    names: tuple[str, ...] = ()       # whatever else this person is called
 
 
 class Asked(msgspec.Struct, frozen=True):

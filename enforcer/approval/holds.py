@@ -65,6 +65,7 @@ class Holds:
         self._now, self._monotonic, self._random = now, monotonic, random
         self._answer, self._changed, self._keep, self._elevated = answer, changed, keep, elevated
         self._key, self._boot = key or random(32), boot
+        self.people = answers.NOBODY           # who is one person under several names
         self._shelf = Shelf()
         self._granted: dict[str, str] = {}     # session -> ticket that its operation goes under, or will
         self._claiming: set[str] = set()       # tickets that the agent has not forgotten yet, and whose operation waits
@@ -223,32 +224,36 @@ class Holds:
 
     def decide(
         self, ticket: str, approve: bool, approver: str, groups: tuple[str, ...], reason: str, glass: bool = False,
+        names: tuple[str, ...] = (),
     ) -> str:
-        """An authenticated person's answer.  Gives "" where it counts, else why it does not."""
+        """An authenticated person's answer.  Gives "" where it counts, else why it does not.  `names`: other ones of
+        theirs."""
         asked = self._shelf.get(ticket)
         if asked is None or not asked.waits or self._is_late(asked):
             return f"no hold {ticket} is pending"
         wrong = (answers.why_no_glass(asked, approver, groups, reason) if glass
-                 else answers.why_not(asked, approve, approver, groups, reason))
+                 else answers.why_not(asked, approve, approver, groups, reason, names, self.people))
         if wrong:
             return wrong
         if not approve and not glass:
             self._end(asked, REFUSE, approver, reason)
             return ""
-        asked = answers.assented(asked, approver, groups, glass)
+        asked = answers.assented(asked, approver, groups, glass, names)
         note = "break-glass" if glass else ""
-        if answers.is_enough(asked):
+        if answers.is_enough(asked, self.people):
             self._approve(asked, approver, reason, note)
         else:
             self._change(asked, approver, reason, note or "assented")
         return "it could not be kept" if asked.view.form in KEPT and self._shelf.get(ticket) is None else ""
 
-    def revoke(self, ticket: str, by: str, groups: tuple[str, ...], reason: str) -> str:
+    def revoke(
+        self, ticket: str, by: str, groups: tuple[str, ...], reason: str, names: tuple[str, ...] = (),
+    ) -> str:
         """Of what stands or was asked without a connection: by who may answer it, or by the asker.  As `decide`."""
         asked = self._shelf.get(ticket)
         if asked is None or not is_open(asked.view.state):
             return f"nothing that {ticket} names is pending or in force"
-        if not answers.is_asker(asked, by) and not set(answers.everybody(asked)) & set(groups):
+        if not answers.is_asker(asked, (by, *names), self.people) and not set(answers.everybody(asked)) & set(groups):
             return f"{by} is in none of the groups that may revoke it: {', '.join(answers.everybody(asked))}"
         if asked.view.form == HOLD and not (asked.in_force and asked.stands):
             return f"{ticket} is a hold: deny it instead"
@@ -267,7 +272,8 @@ class Holds:
         """Give up, whatever its state, what somebody who is locked out asked for or said yes to, and what it is about
         where that is.  `why(subjects, workload, target)`: the reason, or ""."""
         for asked in self._shelf:
-            subjects = (asked.view.subject, asked.behind, *(one.by for one in asked.assents))
+            assents = (name for one in asked.assents for name in (one.by, *one.names))
+            subjects = (asked.view.subject, asked.behind, *assents)
             if reason := why(subjects, asked.view.workload, asked.view.target):
                 self._end(asked, GIVE_UP, "", reason, "locked")
 

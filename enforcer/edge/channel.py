@@ -244,15 +244,17 @@ class Channel(asyncio.Protocol):
             return "", "the enforcer is not configured yet"
         if edge.commit is not None and edge.commit.failure and not isinstance(message, messages.RevokeHold):
             raise RecordingError(edge.commit.failure)
-        by = "" if isinstance(message, messages.AskElevation) else (
-            message.approver if isinstance(message, messages.DecideHold) else message.by)
-        if locked := edge.locked.why((by,)):
+        by = () if isinstance(message, messages.AskElevation) else (
+            message.approver if isinstance(message, messages.DecideHold) else message.by, *message.names)
+        if locked := edge.why_locked(by):
             return "", locked         # since the agent looked: a lock is in force before what came together with it
         if isinstance(message, messages.DecideHold):
             return message.ticket, edge.holds.decide(
-                message.ticket, message.approve, message.approver, message.groups, message.reason, message.break_glass)
+                message.ticket, message.approve, message.approver, message.groups, message.reason, message.break_glass,
+                message.names)
         if isinstance(message, messages.RevokeHold):
-            return message.ticket, edge.holds.revoke(message.ticket, message.by, message.groups, message.reason)
+            return message.ticket, edge.holds.revoke(
+                message.ticket, message.by, message.groups, message.reason, message.names)
         return edge.elevate(message)
 
     async def _opened(self, message: messages.OpenNetwork) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 from typing import Protocol as Interface
@@ -12,6 +12,7 @@ from agent.contract.credential import Credential
 from agent.contract.locks import LockedOut, LockSet
 from agent.contract.messages import AskElevation, SessionView
 from agent.contract.owner import Owner
+from agent.contract.people import People
 from agent.contract.target import ENFORCE, Egress, Target
 from enforcer.approval.holds import Holds
 from enforcer.core.bucket import Bucket
@@ -138,6 +139,7 @@ class Edge:
     ended: dict[str, str] = field(default_factory=dict)     # login -> why it ended; the oldest goes
     locks: int = 0                    # serial of the set that is in force
     locked: LockedOut = field(default_factory=LockedOut)
+    people: People = field(default_factory=People)
     cancelling: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CANCELLING))
     barring: Callable[[], None] = lambda: None         # called where somebody may be barred from now on, or no more
     untold: int = 0                   # refusals of whom nobody knows, not recorded yet
@@ -170,7 +172,7 @@ class Edge:
         self.barring()
         count = self._end_of(self._why_locked, finish=False)
         if self.holds is not None:
-            self.holds.lock_out(self.locked.why)
+            self.holds.lock_out(self.why_locked)
         return count
 
     def _end_of(self, why: Callable[[Owner], str], finish: bool) -> int:
@@ -185,9 +187,19 @@ class Edge:
                 self.count("bugs")
         return len(found)
 
+    def know(self, people: People) -> None:
+        """Who is one person under several names."""
+        self.people = people
+        if self.holds is not None:
+            self.holds.people = people
+
+    def why_locked(self, subjects: Iterable[str], workload: str = "", target: str = "") -> str:
+        """By whichever of a person's names, "" where nothing of it is."""
+        return self.locked.why(self.people.names(subjects), workload, target)
+
     def _why_locked(self, owner: Owner) -> str:
         """Also by the local user that somebody else speaks through."""
-        return self.locked.why((owner.subject, f"local:{owner.user}"), owner.workload, owner.target)
+        return self.why_locked((owner.subject, f"local:{owner.user}"), owner.workload, owner.target)
 
     def barred(self, owner: Owner) -> tuple[str, str]:
         """Rule and reason by which nothing of this owner is let through, ("", "") where there are none."""
@@ -317,7 +329,7 @@ class Edge:
             return "", "the enforcer is not configured yet"
         if message.target not in configuration.targets:
             return "", f"there is no target {message.target}"
-        if locked := self.locked.why((message.subject, f"local:{message.user}"), "", message.target):
+        if locked := self.why_locked((message.subject, f"local:{message.user}"), "", message.target):
             return "", locked
         owner = Owner("", message.uid, message.user, message.subject, message.groups, None, "", 0, "", 0, "person")
         decision = configuration.gate.decide(

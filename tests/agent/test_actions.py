@@ -32,7 +32,7 @@ async def test_an_answer_that_reaches_nobody_is_told_and_recorded() -> None:
     told: list[tuple[str, dict[str, Any]]] = []
     agent: Any = SimpleNamespace(
         enforcer=SimpleNamespace(channel=Silent()), config=SimpleNamespace(groups={}), locks=LockedOut(),
-        identities=SimpleNamespace(person=lambda peer: SimpleNamespace(subject="")),
+        identities=SimpleNamespace(names=lambda *known: known),
         tell=lambda name, detail: told.append((name, detail)))
     answer = await Questions(agent).decide(control.Decide("abcdefgh", True, "looks right"), Peer(1, 0, 0, ()))
     assert answer == control.Answered("the enforcer is not running")
@@ -53,7 +53,7 @@ async def test_answers_that_do_not_count_fill_no_recording() -> None:
     told: list[dict[str, Any]] = []
     agent: Any = SimpleNamespace(
         enforcer=SimpleNamespace(channel=Denying()), config=SimpleNamespace(groups={}), locks=LockedOut(),
-        identities=SimpleNamespace(person=lambda peer: SimpleNamespace(subject="")),
+        identities=SimpleNamespace(names=lambda *known: known),
         tell=lambda name, detail: told.append(detail))
     questions, user = Questions(agent), Peer(1, 12345, 12345, ())
     for number in range(50):

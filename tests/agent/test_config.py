@@ -310,9 +310,9 @@ def test_wrong_groups(text: str) -> None:
 
 
 def test_groups() -> None:
-    groups, report = parse_groups('[groups]\ndata = ["user:a", "group:g", "workload:w"]\nnone = []', "groups.toml")
+    found, report = parse_groups('[groups]\ndata = ["user:a", "group:g", "workload:w"]\nnone = []', "groups.toml")
     assert not report.problems
-    assert groups == {"data": ("user:a", "group:g", "workload:w"), "none": ()}
+    assert found.groups == {"data": ("user:a", "group:g", "workload:w"), "none": ()}
 
 
 def test_what_only_a_restart_changes() -> None:

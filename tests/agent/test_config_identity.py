@@ -145,8 +145,9 @@ def test_files_of_secrets_are_roots_alone(tmp_path: Path) -> None:
 
 
 def test_groups_in_groups() -> None:
-    groups, report = parse_groups('[groups]\na = ["user:ada"]\nb = ["weir:a"]\nc = ["weir:b", "subject:corp:x"]\n', "g")
+    found, report = parse_groups('[groups]\na = ["user:ada"]\nb = ["weir:a"]\nc = ["weir:b", "subject:corp:x"]\n', "g")
     assert not report.problems
+    groups = found.groups
     assert groups_of(groups, user="ada") == ("a", "b", "c")
     assert groups_of(groups, subject="corp:x") == ("c",)
     assert groups_of(groups, subject="corp:y") == ()

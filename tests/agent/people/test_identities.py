@@ -20,6 +20,7 @@ from agent.config import Config, parse_config
 from agent.contract import control, messages
 from agent.contract import identity as told
 from agent.contract.locks import Lock, LockedOut
+from agent.contract.people import People
 from agent.control import Lately, Peer
 from agent.people import identities
 from agent.people.identities import Identities
@@ -511,3 +512,40 @@ async def test_who_is_locked_is_logged_out_and_cannot_log_in(here: Here, name: s
     here.broken.say(told.Verified(session, "corp:ada", ("dba",), 1 << 33))
     assert await here.identities.answer(control.AwaitLogin(session), ADA) == control.LoginState(error=why)
     assert [one.session for one in here.identities.logins] == [eve]
+
+
+async def test_who_answers_is_everybody_that_they_are(here: Here) -> None:
+    """The local user, the subject that it is logged in as, other local users of that subject, and what groups.toml
+    says."""
+    asked: list[Any] = []
+
+    async def ask(make: Any, wanted: Any, seconds: float = 0) -> Any:
+        asked.append(make(1))
+        return messages.HoldDecided(1) if wanted is messages.HoldDecided else messages.Done(1)
+
+    here.agent.enforcer.ask = ask
+    questions = Questions(here.agent)
+
+    async def names(peer: Peer) -> set[str]:
+        await questions.decide(control.Decide("aaaaaaaa", True, "x"), peer)
+        assert asked[-1].approver == f"local:{peer.user}"
+        return set(asked[-1].names)
+
+    assert await names(EVE) == set()
+    await here.opened(ADA, "corp:ada")
+    assert (await names(ADA), await names(EVE)) == ({"corp:ada"}, set())
+    session = await here.opened(EVE, "corp:ada")
+    assert (await names(ADA), await names(EVE)) == ({"corp:ada", "local:5002"}, {"corp:ada", "local:5001"})
+    here.agent.config = msgspec.structs.replace(here.agent.config, people=People({"x": ("corp:ada", "local:root")}))
+    assert await names(ROOT) == {"corp:ada", "local:5001", "local:5002"}
+    await questions.decide(control.Revoke("aaaaaaaa", "x"), ROOT)
+    assert set(asked[-1].names) == {"corp:ada", "local:5001", "local:5002"}
+    here.identities._end(session, "logged out")
+    assert await names(EVE) == set()
+
+
+async def test_who_is_locked_under_another_name_answers_nothing(here: Here) -> None:
+    await here.opened(ADA, "corp:ada")
+    here.agent.locks = LockedOut([Lock("subject", "corp:ada", "leaked", "local:root", 1)])
+    answer = await Questions(here.agent).decide(control.Decide("aaaaaaaa", True, "x"), ADA)
+    assert answer == control.Answered("subject corp:ada is locked: leaked")

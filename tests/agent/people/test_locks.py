@@ -15,6 +15,7 @@ from agent.channel import ChannelError
 from agent.config import Config, parse_config
 from agent.contract import control, messages
 from agent.contract.locks import LONGEST, MOST, REASON, Lock, LockedOut, LockSet, is_over
+from agent.contract.people import People
 from agent.control import Peer
 from agent.layout import LayoutError
 from agent.people import lock_file
@@ -92,6 +93,7 @@ class Here:
         self.agent: Any = SimpleNamespace(
             config=config, enforcer=self.enforcer, identities=SimpleNamespace(
                 end_locked=self._end, person=lambda peer: SimpleNamespace(subject="corp:ada"),
+                names=lambda *known: (*known, "corp:ada"),
                 logins=SimpleNamespace(opened=lambda session: SimpleNamespace(subject="corp:ada") if session else None,
                                        of_workload=lambda name: None)),
             tell=lambda name, detail, workload="": self.told.append((name, dict(detail))))
@@ -396,3 +398,24 @@ async def test_a_reason_is_one_line(here: Here, reason: str) -> None:
     answer = await Questions(here.agent).kill(control.KillSession("01A", reason), ROOT)
     assert "one line" in answer.error  # type: ignore[attr-defined]
     assert (here.enforcer.killed, here.told) == ([], [])
+
+
+# people
+
+
+async def test_a_lock_of_one_name_is_of_all_and_says_so(here: Here) -> None:
+    here.agent.config = msgspec.structs.replace(here.agent.config, people=People({
+        "ada": ("corp:ada", "local:ada", "local:ada-admin")}))
+    done = await here.put("subject", "local:ada-admin", reason="leaked")
+    said = "locked with it, for they are the same person's ([people] of groups.toml): corp:ada, local:ada"
+    assert said in done.notes
+    for name in ("corp:ada", "local:ada", "local:ada-admin"):
+        assert here.locks.why([name]) == "subject local:ada-admin is locked: leaked"
+    assert here.locks.why(["local:eve"]) == ""
+    lifted = await here.lift("subject", "local:ada")
+    assert lifted.error == "subject local:ada is not locked, but local:ada-admin is, which is the same person"
+    await here.put("subject", "corp:ada")
+    lifted = await here.lift("subject", "local:ada-admin")
+    assert lifted.notes == ("it is locked still: subject corp:ada is locked",)
+    assert (await here.lift("subject", "corp:ada")).notes == ()
+    assert here.locks.why(["local:ada"]) == ""

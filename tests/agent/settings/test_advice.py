@@ -124,7 +124,7 @@ def test_members_that_nobody_is(member: str, wanted: str) -> None:
     assert not report.problems
     made = whole("")
     unit = msgspec.structs.replace(made.workloads[0], name="unit", unit="unit@1.service")
-    made = msgspec.structs.replace(made, groups=groups, workloads=(made.workloads[0], unit))
+    made = msgspec.structs.replace(made, groups=groups.groups, workloads=(made.workloads[0], unit))
     found = list(advice.members(made, "groups.toml", report.lines, lambda *one: one in (
         ("user", "ada"), ("group", "staff"))))
     assert [(one.line, one.field) for one in found] == ([(4, "groups.dba")] if wanted else [])

@@ -14,6 +14,8 @@ import uvloop
 
 from agent.contract import messages
 from agent.contract.locks import Lock, LockSet
+from agent.contract.owner import Owner
+from agent.contract.people import People
 from agent.contract.target import Egress
 from enforcer.approval.holds import Holds
 from enforcer.edge import session as session_module
@@ -408,3 +410,14 @@ def test_a_hundred_at_once(house: Any, cluster: Any) -> None:
     run(house, work)
 
 
+
+
+async def test_a_lock_is_of_a_person_whatever_name_is_used() -> None:
+    edge: Any = Edge(asyncio.get_running_loop(), None)  # type: ignore[arg-type]
+    edge.holds = Holds(lambda: 1, lambda: 1, bytes, lambda session, event: None, lambda event: None)
+    owner = Owner("crew", 5, "ada", "corp:ada", (), None, "", 0, "", 0, "mark")
+    edge.lock(LockSet(1, (lock("subject", "local:ada-admin"),)))
+    assert edge.barred(owner) == ("", "")
+    edge.know(People({"ada": ("local:ada-admin", "corp:ada")}))
+    assert edge.barred(owner) == ("locked", "subject local:ada-admin is locked: leaked")
+    assert edge.holds.people is edge.people
