@@ -8,12 +8,12 @@ from __future__ import annotations
 import array
 import os
 import socket
-import struct
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-LENGTH: Final = struct.Struct("<I")
+from agent.contract.frames import HEADER
+
 DESCRIPTOR_LIMIT: Final = 16          # with one frame; unix(7) would allow 253
 _PIECE: Final = 1 << 16
 
@@ -34,7 +34,7 @@ class Frames:
     def receive(self) -> bool:
         """One recvmsg(2); False at the end of the stream.  Raises BlockingIOError, FrameError, OSError."""
         if not self._descriptors:
-            data = self._sock.recv(min(_PIECE, self._limit + LENGTH.size))
+            data = self._sock.recv(min(_PIECE, self._limit + HEADER.size))
         else:
             room = socket.CMSG_SPACE(DESCRIPTOR_LIMIT * 4)
             data, ancillary, flags, _ = self._sock.recvmsg(_PIECE, room, socket.MSG_CMSG_CLOEXEC)
@@ -46,15 +46,15 @@ class Frames:
 
     def take(self) -> bytes | None:
         """The next complete body, or None.  Raises FrameError where the announced length is over the limit."""
-        if len(self._bytes) < LENGTH.size:
+        if len(self._bytes) < HEADER.size:
             return None
-        size: int = LENGTH.unpack_from(self._bytes)[0]
+        size: int = HEADER.unpack_from(self._bytes)[0]
         if size > self._limit:
             raise FrameError(f"frame of {size} bytes, limit {self._limit}")
-        if len(self._bytes) < LENGTH.size + size:
+        if len(self._bytes) < HEADER.size + size:
             return None
-        body = bytes(self._bytes[LENGTH.size:LENGTH.size + size])
-        del self._bytes[:LENGTH.size + size]
+        body = bytes(self._bytes[HEADER.size:HEADER.size + size])
+        del self._bytes[:HEADER.size + size]
         return body
 
     def take_descriptors(self, count: int) -> list[int]:

@@ -17,6 +17,7 @@ from typing import Final
 
 from agent.block.kernel import Kernel
 from agent.contract import ledger as words
+from agent.contract.clock import uptime
 from agent.contract.control import LedgerView
 from agent.contract.ledger import Alarm, AskLedger, LedgerAnswer
 from agent.ledger import SETTLED, Evidence, Rounds, Settled
@@ -53,10 +54,10 @@ class Ledger:
             self._handed.pop(cookie, None)
             while len(self._handed) >= RECENT:
                 del self._handed[next(iter(self._handed))]
-            self._handed[cookie] = now()
+            self._handed[cookie] = uptime()
 
     def question(self, number: int) -> AskLedger:
-        return AskLedger(number, now() - SETTLED)
+        return AskLedger(number, uptime() - SETTLED)
 
     async def told(self, answer: LedgerAnswer) -> None:
         """The recorder's answer to `question`."""
@@ -64,7 +65,7 @@ class Ledger:
         self.answer = answer
         if answer.alarms != before:
             self._changed()
-        if answer.open and now() >= self._not_before and not self._judging.locked():
+        if answer.open and uptime() >= self._not_before and not self._judging.locked():
             async with self._judging:
                 try:
                     await self._judge(answer)
@@ -73,12 +74,12 @@ class Ledger:
 
     async def _judge(self, answer: LedgerAnswer) -> None:
         since, records = self._enforcer()
-        began = now()
+        began = uptime()
         if not records:
             self._failing = began
         written = _written(self._journal)
         sockets = await asyncio.to_thread(self._kernel.tcp_sockets)
-        self._not_before = now() + SHARE * (now() - began)
+        self._not_before = uptime() + SHARE * (uptime() - began)
         evidence = Evidence(
             began, time.time_ns() - began, self._port, {one.cookie: one for one in sockets},
             {(one.netns, one.remote, one.remote_port) for one in sockets if one.local_port == self._port}, self._handed,
@@ -100,15 +101,15 @@ class Ledger:
 
     async def look(self, end: str) -> None:
         """For sockets that crews hold and that were made outside; not more often than its share of the time."""
-        if now() < self._not_looked_before:
+        if uptime() < self._not_looked_before:
             return
-        began = now()
+        began = uptime()
         try:
             found = await asyncio.to_thread(self._kernel.foreign_sockets, end)
         except Exception as reason:   # what is wrong with the block is said by the watch
             LOG.warning("the crews' sockets could not be looked at: %s", reason)
             found = []
-        self._not_looked_before = now() + SHARE * (now() - began)
+        self._not_looked_before = uptime() + SHARE * (uptime() - began)
         for one in found:
             start = self._start(one.place.pid)
             LOG.error("pid %d holds a socket that was made outside: %s, peer %s: %s", one.place.pid, one.family,
@@ -149,10 +150,6 @@ class Ledger:
 
     def acknowledge(self, by: str) -> None:
         self._tell(words.ACKNOWLEDGED, {"by": by}, "")
-
-
-def now() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def _said(one: Alarm) -> str:

@@ -9,10 +9,9 @@ names, arguments and environments need not be UTF-8.
 """
 from __future__ import annotations
 
-import struct
-
 import msgspec
 
+from agent.contract import frames
 from agent.contract.ledger import Alarm, Connect
 from agent.contract.locks import Lock
 from agent.contract.messages import HoldView, SessionView
@@ -21,7 +20,7 @@ LIMIT = 4 << 20                       # bytes; execve(2) takes less than this of
 SPOKEN_LIMIT = 256                    # bytes of a frame that a caller sends after `Started`
 SOCKETS = 1000                        # of one Adopted
 EXE = 1000                            # characters of one's program
-HEADER = struct.Struct("<I")
+HEADER = frames.HEADER
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
@@ -372,18 +371,12 @@ _from_runner: msgspec.msgpack.Decoder[FromRunner] = msgspec.msgpack.Decoder(From
 
 def render_frame(message: Message) -> bytes:
     """One frame, length included."""
-    body = _encoder.encode(message)
-    if len(body) > LIMIT:
-        raise ValueError(f"message of {len(body)} bytes, limit {LIMIT}")
-    return HEADER.pack(len(body)) + body
+    return frames.render_frame(_encoder.encode(message), LIMIT)
 
 
 def parse_length(head: bytes, limit: int = LIMIT) -> int:
     """Length of the body that follows these 4 bytes; ValueError where it is over the limit."""
-    size: int = HEADER.unpack(head)[0]
-    if size > limit:
-        raise ValueError(f"message of {size} bytes, limit {limit}")
-    return size
+    return frames.parse_length(head, limit)
 
 
 def parse_run(body: bytes) -> Run:

@@ -6,10 +6,11 @@ token ever travels to the agent; a token file's bytes travel from it, unread.
 """
 from __future__ import annotations
 
-import struct
 from typing import Annotated, Literal
 
 import msgspec
+
+from agent.contract import frames
 
 LIMIT = 1 << 20                       # bytes of a frame
 TOKEN = 64 << 10                      # bytes of a token, and of a token file
@@ -18,7 +19,6 @@ FORM = 256 << 10                      # bytes of what a SAML provider has a brow
 METADATA = 128 << 10                  # bytes of a SAML provider's metadata
 GROUPS = 256                          # of one subject
 NAME_ID = "NameID"                    # as `subject_claim`: SAML's own name of the subject
-_LENGTH = struct.Struct("<I")
 
 CODE, DEVICE, CLIENT, FILE, SAML = "code", "device", "client", "file", "saml"
 How = Literal["code", "device", "client", "file", "saml"]
@@ -184,18 +184,12 @@ _from_identity: msgspec.msgpack.Decoder[FromIdentity] = msgspec.msgpack.Decoder(
 
 def render_frame(message: Message) -> bytes:
     """One frame, length included.  Raises ValueError: it does not fit."""
-    body = _encoder.encode(message)
-    if len(body) > LIMIT:
-        raise ValueError(f"message of {len(body)} bytes, limit {LIMIT}")
-    return _LENGTH.pack(len(body)) + body
+    return frames.render_frame(_encoder.encode(message), LIMIT)
 
 
 def parse_length(head: bytes) -> int:
     """Length of the body that follows these 4 bytes; ValueError where it is over LIMIT."""
-    size: int = _LENGTH.unpack(head)[0]
-    if size > LIMIT:
-        raise ValueError(f"message of {size} bytes, limit {LIMIT}")
-    return size
+    return frames.parse_length(head, LIMIT)
 
 
 def parse_from_agent(body: bytes) -> FromAgent:

@@ -6,13 +6,13 @@ answer is made from what is committed to the recording, and from nothing else.  
 """
 from __future__ import annotations
 
-import struct
-
 import msgspec
+
+from agent.contract import frames
 
 LIMIT = 16 << 20                      # bytes of a frame
 MOST = 10_000                         # connects in one answer, the oldest; the others are in the next ones
-HEADER = struct.Struct("<I")
+HEADER = frames.HEADER
 
 REDIRECTED, ELSEWHERE = "redirected", "elsewhere"      # verdicts that somebody has to account for
 CONNECT, ENDED, UNACCOUNTED = "connect", "connects.ended", "connect.unaccounted"
@@ -69,10 +69,7 @@ _answer = msgspec.msgpack.Decoder(LedgerAnswer)
 
 
 def render_frame(message: AskLedger | LedgerAnswer) -> bytes:
-    body = _encoder.encode(message)
-    if len(body) > LIMIT:
-        raise ValueError(f"message of {len(body)} bytes, limit {LIMIT}")
-    return HEADER.pack(len(body)) + body
+    return frames.render_frame(_encoder.encode(message), LIMIT)
 
 
 def parse_question(body: bytes) -> AskLedger:

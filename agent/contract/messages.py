@@ -5,11 +5,11 @@ an answer to its question.  The enforcer may ask only what `FromEnforcer` lists:
 """
 from __future__ import annotations
 
-import struct
 from typing import Annotated
 
 import msgspec
 
+from agent.contract import frames
 from agent.contract.credential import Credential
 from agent.contract.locks import LockSet
 from agent.contract.owner import Owner
@@ -17,7 +17,6 @@ from agent.contract.target import Egress, Names, Target
 
 LIMIT = 8 << 20                       # bytes; a longer frame is refused before memory is taken
 DOORS = 16                            # sockets of one network namespace, at most
-_LENGTH = struct.Struct("<I")
 
 # What the enforcer's questions hold at most, more than honest ones need: the agent keeps them until they are answered,
 # and the enforcer may be broken.
@@ -390,19 +389,13 @@ _from_enforcer: msgspec.msgpack.Decoder[FromEnforcer] = msgspec.msgpack.Decoder(
 
 
 def render_frame(message: Message) -> bytes:
-    """One frame, length included."""
-    body = _encoder.encode(message)
-    if len(body) > LIMIT:
-        raise ValueError(f"message of {len(body)} bytes, limit {LIMIT}")
-    return _LENGTH.pack(len(body)) + body
+    """One frame, length included.  Raises ValueError: it does not fit."""
+    return frames.render_frame(_encoder.encode(message), LIMIT)
 
 
 def parse_length(head: bytes) -> int:
     """Length of the body that follows these 4 bytes; ValueError where it is over LIMIT."""
-    size: int = _LENGTH.unpack(head)[0]
-    if size > LIMIT:
-        raise ValueError(f"message of {size} bytes, limit {LIMIT}")
-    return size
+    return frames.parse_length(head, LIMIT)
 
 
 def parse_from_agent(body: bytes) -> FromAgent:

@@ -18,6 +18,7 @@ from agent.channel import ChannelError
 from agent.config import Config, ProviderEntry, SamlEntry, Workload
 from agent.contract import control, messages
 from agent.contract import identity as told
+from agent.contract.clock import uptime
 from agent.contract.control import Answered, Message, Refused
 from agent.contract.groups import groups_of
 from agent.control import IdentityRequest, Lately, Peer
@@ -499,7 +500,8 @@ def _text(file: str | None, limit: int, field: str) -> str:
 
 
 def _uptime() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    """Seconds."""
+    return uptime() / 1e9
 
 
 def _mark(file: str) -> Mark | None:

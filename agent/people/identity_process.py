@@ -10,11 +10,9 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
-import msgspec
-
-from agent.channel import ChannelError
+from agent.channel import Channel, ChannelError
 from agent.contract import identity as messages
 from agent.processes import python_module
 from agent.services import DRAIN, HANG, PING_EVERY, Service, Tell
@@ -22,96 +20,36 @@ from agent.services import DRAIN, HANG, PING_EVERY, Service, Tell
 LOG = logging.getLogger("weir.identity")
 
 ASK: Final = 40.0                     # seconds: configuration, keys and token, each of them another exchange
-UNREAD: Final = 4 * messages.LIMIT    # bytes that it may leave unread
-_Answer = TypeVar("_Answer", bound=messages.Message)
 News = messages.Verified | messages.Ended
 
 
-class IdentityChannel(asyncio.Protocol):
+class IdentityChannel(Channel):
     """`news` takes what comes unasked; where it raises ValueError the channel is closed."""
 
+    peer = "the identity process"
+    limit = messages.LIMIT
+    unread = 4 * messages.LIMIT
+    patience = ASK
+
     def __init__(self, news: Callable[[News], None]) -> None:
+        super().__init__()
         self._news = news
-        self.closed = asyncio.Event()
-        self.reason = "its channel was closed"
-        self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray()
-        self._number = 0
-        self._asked: dict[int, asyncio.Future[messages.Message]] = {}
 
     @classmethod
     async def open(cls, sock: socket.socket, news: Callable[[News], None]) -> IdentityChannel:
-        _, channel = await asyncio.get_running_loop().create_unix_connection(lambda: cls(news), sock=sock)
-        return channel
+        return await cls.connect(sock, news)
 
-    def close(self, reason: str = "") -> None:
-        self.reason = reason or self.reason
-        if self._transport is not None:
-            self._transport.abort()
-        self._gone()
+    def _parse(self, body: bytes) -> messages.FromIdentity:
+        return messages.parse_from_identity(body)
 
-    async def ask(
-        self, make: Callable[[int], messages.Message], wanted: type[_Answer], seconds: float = ASK,
-    ) -> _Answer:
-        """Raises ChannelError where no answer of that kind comes in time."""
-        if self._transport is None:
-            raise ChannelError("the identity process is not running")
-        self._number += 1
-        number = self._number
-        future = self._asked[number] = asyncio.get_running_loop().create_future()
-        try:
-            self._transport.write(messages.render_frame(make(number)))
-            if self._transport.get_write_buffer_size() > UNREAD:
-                self.close("it does not read")
-            async with asyncio.timeout(seconds):
-                found = await future
-        except TimeoutError:
-            raise ChannelError(f"the identity process did not answer within {seconds:.0f} seconds") from None
-        except ValueError as reason:
-            raise ChannelError(f"not for the identity process: {reason}") from None
-        finally:
-            self._asked.pop(number, None)
-        if not isinstance(found, wanted):
-            self.close("it answered something else")
-            raise ChannelError("the identity process answered something else")
-        return found
+    def _render(self, message: messages.Message) -> bytes:
+        return messages.render_frame(message)
 
-    # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        try:
-            while len(self._buffer) >= 4 and not self.closed.is_set():
-                size = messages.parse_length(bytes(self._buffer[:4]))
-                if len(self._buffer) < 4 + size:
-                    return
-                body = bytes(self._buffer[4:4 + size])
-                del self._buffer[:4 + size]
-                self._received(messages.parse_from_identity(body))
-        except (ValueError, msgspec.MsgspecError) as reason:
-            LOG.error("the identity process sent what is no message (%s): it is ended", type(reason).__name__)
-            self.close("it sent what is no message")
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._gone()
-
-    def _gone(self) -> None:
-        self._transport = None
-        self._buffer.clear()
-        for future in self._asked.values():
-            if not future.done():
-                future.set_exception(ChannelError("the identity process has ended"))
-        self.closed.set()
-
-    def _received(self, message: messages.FromIdentity) -> None:
+    def _received(self, message: messages.FromIdentity, size: int) -> None:
         if isinstance(message, News):
             self._news(message)
-        elif (future := self._asked.get(message.number)) and not future.done():
-            future.set_result(message)
+        else:
+            self._settle(message)
 
 
 class IdentityProcess(Service):

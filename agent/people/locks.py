@@ -11,13 +11,13 @@ import logging
 import pwd
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from agent.channel import ChannelError
 from agent.contract import control, messages
+from agent.contract.clock import boot, uptime
 from agent.contract.locks import KINDS, MOST, REASON, SUBJECT, TARGET, Lock, LockedOut, LockSet, is_over
 from agent.contract.locks import LONGEST as LONGEST_NAME
 from agent.people.identity import LOCAL, subject_of
@@ -81,11 +81,11 @@ class Locks:
 
     async def look(self) -> None:
         """Each second: what was locked for a while."""
-        now, uptime, boot = time.time_ns(), _uptime(), _boot()
-        if not any(is_over(one, now, uptime, boot) for one in self._all):
+        now, late, which = time.time_ns(), uptime(), boot()
+        if not any(is_over(one, now, late, which) for one in self._all):
             return
         async with self._changing:
-            over = [one for one in self._all if is_over(one, now, uptime, boot)]
+            over = [one for one in self._all if is_over(one, now, late, which)]
             done = await self._lift(over, "", "its time is over")
         if done.error != self._failing:
             self._failing = done.error
@@ -175,14 +175,6 @@ def subjects_of(user: str, subject: str = "") -> tuple[str, ...]:
 
 
 def _make(wanted: control.PutLock, by: str) -> Lock:
-    now, uptime, span = time.time_ns(), _uptime(), wanted.seconds * NANO
-    ends = (now + span, uptime + span, _boot()) if span else (0, 0, "")
+    now, late, span = time.time_ns(), uptime(), wanted.seconds * NANO
+    ends = (now + span, late + span, boot()) if span else (0, 0, "")
     return Lock(wanted.kind, wanted.name, wanted.reason, by, now, *ends)  # type: ignore[arg-type]
-
-
-def _uptime() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

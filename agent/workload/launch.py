@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from agent.frames import LENGTH
+from agent.contract import frames
 from agent.workload.view import View
 
 LIMIT: Final = 5 << 20                # bytes of a frame: a caller's Run and its view
@@ -64,10 +64,7 @@ _from_launcher: msgspec.msgpack.Decoder[FromLauncher] = msgspec.msgpack.Decoder(
 
 
 def render_frame(message: Message) -> bytes:
-    body = _encoder.encode(message)
-    if len(body) > LIMIT:
-        raise ValueError(f"message of {len(body)} bytes, limit {LIMIT}")
-    return LENGTH.pack(len(body)) + body
+    return frames.render_frame(_encoder.encode(message), LIMIT)
 
 
 def parse_launch(body: bytes) -> Launch:

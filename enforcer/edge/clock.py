@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import Final
+
+from agent.contract import clock
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"     # Crockford's base 32, as ULID
 
@@ -16,13 +17,13 @@ def now() -> int:
 
 def monotonic() -> int:
     """CLOCK_BOOTTIME nanoseconds: never steps back, counts while the host sleeps."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return clock.uptime()
 
 
 def boot() -> str:
     """Which boot of the host this is (random(4)); "" where that cannot be read."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return clock.boot()
     except OSError:
         return ""
 

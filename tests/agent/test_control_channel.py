@@ -132,11 +132,11 @@ async def test_a_bug_in_an_answer_ends_it_without_a_word_of_it(pair: Pair, caplo
     assert "secret" not in caplog.text
 
 
-@pytest.mark.parametrize(("bound", "least"), [("AT_ONCE", 8), ("BYTES", 100_000)])
+@pytest.mark.parametrize(("bound", "least"), [("at_once", 8), ("most", 100_000)])
 async def test_a_flood_of_questions_waits_unread(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, bound: str, least: int,
 ) -> None:
-    monkeypatch.setattr(channels, bound, least)
+    monkeypatch.setattr(EnforcerChannel, bound, least)
     _, peer, asked = pair
     flood = messages.render_frame(messages.AskCredential(1, "t", "d", "x" * 10_000, ())) * 200
     sending = asyncio.create_task(peer.send(flood))
@@ -165,7 +165,7 @@ async def test_a_question_that_holds_more_than_it_needs_ends_it(pair: Pair, ques
 
 
 async def test_who_does_not_read_its_answers_is_left(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "UNREAD", 100_000)
+    monkeypatch.setattr(EnforcerChannel, "unread", 100_000)
     channel, peer, _ = pair
     question = messages.render_frame(messages.Whois(1, 9, 5, b"\0" * 16, 80))
     async with asyncio.timeout(20):

@@ -335,11 +335,11 @@ async def test_for_a_while(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     await here.put("target", "orders")
     await here.locks.look()
     assert len(list(here.locks)) == 2
-    now, uptime = module.time.time_ns(), module._uptime()
+    now, uptime = module.time.time_ns(), module.uptime()
     monkeypatch.setattr(module.time, "time_ns", lambda: now + 61 * SECOND)
     await here.locks.look()
     assert len(list(here.locks)) == 2, "a clock that was set forward"
-    monkeypatch.setattr(module, "_uptime", lambda: uptime + 61 * SECOND)
+    monkeypatch.setattr(module, "uptime", lambda: uptime + 61 * SECOND)
     await here.locks.look()
     assert [one.name for one in here.locks] == ["orders"]
     assert [one.name for one in here.enforcer.sets[-1].locks] == ["orders"]
