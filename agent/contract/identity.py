@@ -16,6 +16,7 @@ LIMIT = 1 << 20                       # bytes of a frame
 TOKEN = 64 << 10                      # bytes of a token, and of a token file
 QUERY = 8 << 10                       # bytes of what comes back to the loopback redirect
 FORM = 256 << 10                      # bytes of what a SAML provider has a browser post there
+LOGOUT = 128 << 10                   # bytes of what a provider posts where somebody has logged out there
 METADATA = 128 << 10                  # bytes of a SAML provider's metadata
 GROUPS = 256                          # of one subject
 NAME_ID = "NameID"                    # as `subject_claim`: SAML's own name of the subject
@@ -135,6 +136,18 @@ class Forget(Message, frozen=True):
     session: str
 
 
+class Logout(Message, frozen=True):
+    """What came for this provider's back-channel, unread: anybody may have sent it.  Answered by Done; Ended has come
+    before it, of each session that it ends, where `error` is empty."""
+
+    number: int
+    provider: str
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"Logout(provider={self.provider!r})"
+
+
 class Ping(Message, frozen=True):
     number: int
 
@@ -174,7 +187,7 @@ class Ended(Message, frozen=True):
     reason: Text                      # without anything of a token
 
 
-FromAgent = Configure | Begin | Finish | Forget | Ping
+FromAgent = Configure | Begin | Finish | Forget | Logout | Ping
 FromIdentity = Done | Begun | Pong | Verified | Ended
 
 _encoder = msgspec.msgpack.Encoder()

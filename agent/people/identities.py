@@ -38,6 +38,7 @@ PATIENCE: Final = 20.0                # seconds that an AwaitLogin waits
 RETRY: Final = 10.0                   # seconds between tries to get a workload its identity
 SHOWN: Final = 400                    # characters of a reason
 BESIDE: Final = "identity"            # its cgroup
+POSTS: Final = 4                      # of what providers post, being read
 Mark = tuple[int, int, int]           # of a file: inode, size, nanoseconds of its last change
 
 
@@ -61,6 +62,7 @@ class Identities:
         self._finishing: set[str] = set()     # of these an answer is with the identity process
         self._services: dict[str, _Service] = {}
         self._lately = Lately()
+        self._posts = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     # the process
@@ -366,6 +368,31 @@ class Identities:
         for login in mine:
             self._end(login.session, "logged out", forget=True)
         return Answered("" if any(one.subject for one in mine) else "you are not logged in")
+
+    # said by providers
+
+    async def backchannel(self, provider: str, body: bytes) -> tuple[int, str]:
+        """What anybody has posted for a provider's back-channel (OpenID Connect Back-Channel Logout 1.0, 2.8): the
+        status that it is answered with, and why.  It is read by the identity process, a few at a time."""
+        if self.process is None or not isinstance(self._agent.config.provider(provider), ProviderEntry):
+            return 404, "there is no such provider"
+        if len(body) > told.LOGOUT:
+            return 413, "it is too long"
+        if self._posts >= POSTS:
+            return 503, "too many at once"
+        self._posts += 1
+        try:
+            done = await self.process.channel.ask(lambda number: told.Logout(number, provider, body), told.Done)
+        except ChannelError as wrong:
+            return 503, str(wrong)
+        finally:
+            self._posts -= 1
+        error = _shown(done.error)
+        times = self._lately.again((provider, "logout")) if error else 1
+        if times:
+            self._agent.tell("logout.received", {"provider": provider, **({"error": error, "times": times} if error
+                                                                          else {})})
+        return (400, error) if error else (200, "")
 
     # each second
 

@@ -30,6 +30,8 @@ LOG = logging.getLogger("weir.locks")
 
 LONGEST: Final = 366 * 24 * 3600      # seconds
 NANO: Final = 1_000_000_000
+NONE: Final = -1                      # no enforcer was there: the next one has it from its beginning
+UNTAKEN: Final = "none runs now, and what waits for people would be back with the next one"
 
 
 class Locks:
@@ -43,6 +45,8 @@ class Locks:
         self._serial = 1
         self._changing = asyncio.Lock()
         self._failing = ""
+        # Which no enforcer has had, as far as is known: what it bars may wait yet.  `began` of the one that was there.
+        self._untaken = dict.fromkeys(((one.kind, one.name) for one in self._all), NONE)
 
     def __iter__(self) -> Iterator[Lock]:
         return iter(self._all)
@@ -66,7 +70,11 @@ class Locks:
             if error := await self._keep((*others, made)):
                 return control.LockDone(f"nothing is locked: {error}")
             self._tell("lock", made, by=by, reason=made.reason, seconds=wanted.seconds)
+            enforcer = self._agent.enforcer
+            self._untaken[made.kind, made.name] = enforcer.began if enforcer.up else NONE
             ended, note = await self._put_in_force()
+            if not note:
+                del self._untaken[made.kind, made.name]
         self._agent.identities.end_locked()
         return control.LockDone("", ended, tuple(one for one in (note, *self._notes(wanted)) if one))
 
@@ -75,6 +83,8 @@ class Locks:
             found = next((one for one in self._all if (one.kind, one.name) == (wanted.kind, wanted.name)), None)
             if found is None:
                 return control.LockDone(f"{wanted.kind} {wanted.name[:REASON]} is not locked{self._instead(wanted)}")
+            if not self._is_taken(found):
+                return control.LockDone(f"it stays locked until an enforcer has had it: {UNTAKEN}")
             done = await self._lift([found], by, "")
         left = "" if done.error else self.why(self._others(wanted))
         return msgspec.structs.replace(done, notes=(*done.notes, f"it is locked still: {left}")) if left else done
@@ -85,7 +95,9 @@ class Locks:
         if not any(is_over(one, now, late, which) for one in self._all):
             return
         async with self._changing:
-            over = [one for one in self._all if is_over(one, now, late, which)]
+            over = [one for one in self._all if is_over(one, now, late, which) and self._is_taken(one)]
+            if not over:
+                return
             done = await self._lift(over, "", "its time is over")
         if done.error != self._failing:
             self._failing = done.error
@@ -98,6 +110,13 @@ class Locks:
             self._tell("unlock", one, by=by, reason=reason)
         _, note = await self._put_in_force()
         return control.LockDone("", 0, (note,) if note else ())
+
+    def _is_taken(self, lock: Lock) -> bool:
+        """Whether an enforcer has given up what waits, or was kept, for whom it locks."""
+        key, enforcer = (lock.kind, lock.name), self._agent.enforcer
+        if key in self._untaken and enforcer.up and enforcer.began != self._untaken[key]:
+            del self._untaken[key]    # it began with it
+        return key not in self._untaken
 
     async def _keep(self, locks: tuple[Lock, ...]) -> str:
         """On the disk, then here; what is wrong, or ""."""

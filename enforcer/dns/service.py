@@ -32,6 +32,7 @@ LOG = logging.getLogger("weir.dns")
 
 # How often a second the agent is asked for an asker: five workloads that hurry, and everybody who is none.
 ASKED, ASKED_AT_ONCE = 1100.0, 2200.0
+AGAIN: Final = 1.0                    # seconds between looks at whether a workload whose streams are barred still is
 SHOWN: Final = TEXT                   # characters of a name that is recorded; 253 bytes, each escaped as four, and dots
 
 
@@ -78,6 +79,7 @@ class Service:
         self._asked = Bucket(ASKED, ASKED_AT_ONCE)
         self._whose: dict[tuple[int, bool, bytes, int], Whose] = {}
         self._untold: Counter[str] = Counter()         # by workload
+        self._again: dict[str, float] = {}             # workload -> when it may be asked again whether it is barred
         self._telling: asyncio.Task[None] | None = None
 
     def configure(self, names: Names, modes: Mapping[str, str] | None = None, hosts: Iterable[str] = ()) -> None:
@@ -145,9 +147,10 @@ class Service:
         return ""
 
     async def _who_asks(self, asker: Asker) -> tuple[str, str]:
-        """Asked once for what comes together, and once for a stream: for as long as there is that very socket."""
+        """Asked once for what comes together, and once for a stream: for as long as there is that very socket, and
+        nobody is barred from it."""
         whose = self._whose.get(asker.key)
-        if whose is None:
+        if whose is None or self._may_be_over(whose):
             whose = asyncio.get_running_loop().create_task(self._asking.who_asks(*asker.key))
             self._whose[asker.key] = whose
             whose.add_done_callback(partial(self._known, asker))
@@ -155,8 +158,18 @@ class Service:
 
     def _known(self, asker: Asker, whose: Whose) -> None:
         told = not whose.cancelled() and whose.exception() is None
-        if not (asker.stream and told):
-            self._whose.pop(asker.key, None)
+        if not (asker.stream and told) and self._whose.get(asker.key) is whose:
+            del self._whose[asker.key]
+
+    def _may_be_over(self, whose: Whose) -> bool:
+        """It is a stream's that was barred: a service may have its identity since.  One of each workload's at a time,
+        so that nobody has the agent asked as often as they ask."""
+        workload, reason = whose.result() if whose.done() else ("", "")
+        now = self._now()
+        if not workload or not reason or now < self._again.get(workload, now):
+            return False
+        self._again[workload] = now + AGAIN
+        return True
 
     def ask_anew(self) -> None:
         """Whose streams are, too: somebody may be barred from now on."""

@@ -5,7 +5,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -62,10 +62,11 @@ class Channel(asyncio.Protocol):
         else:
             self._spawn(self._answer(message))
 
-    async def _answer(self, message: messages.Begin | messages.Finish) -> None:
-        work = self._sessions.begin if isinstance(message, messages.Begin) else self._sessions.finish
+    async def _answer(self, message: messages.Begin | messages.Finish | messages.Logout) -> None:
+        work: Any = {messages.Begin: self._sessions.begin, messages.Finish: self._sessions.finish,
+                     messages.Logout: self._sessions.logout}[type(message)]
         try:
-            answer = await work(message)  # type: ignore[arg-type]
+            answer = await work(message)
         except Exception as wrong:    # its text may hold what a provider said
             LOG.error("a question of the agent failed: %s", type(wrong).__name__)
             made = messages.Begun if isinstance(message, messages.Begin) else messages.Done

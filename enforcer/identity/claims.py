@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.contract.identity import GROUPS, Provider, SamlProvider
+from enforcer.identity.logouts import NOBODY, Known
 from enforcer.words.errors import AuthenticationError
 
 SUBJECT: Final = 255                  # characters, OpenID Connect Core 1.0, 2: `sub`
@@ -17,12 +18,21 @@ class Identity:
     subject: str                      # "PROVIDER:CLAIM"
     groups: tuple[str, ...]           # sorted
     expires: int                      # seconds UTC
+    known: Known = NOBODY             # as the provider itself knows it
 
 
 def identify(provider: Provider | SamlProvider, claims: Mapping[str, Any]) -> Identity:
     """Raises AuthenticationError: a claim is missing, or is not what it must be."""
     _check_required(provider, claims)
-    return Identity(f"{provider.name}:{_subject(provider, claims)}", _groups(provider, claims), int(claims["exp"]))
+    return Identity(f"{provider.name}:{_subject(provider, claims)}", _groups(provider, claims), int(claims["exp"]),
+                    _known(claims))
+
+
+def _known(claims: Mapping[str, Any]) -> Known:
+    """What a logout may name (Back-Channel Logout 1.0, 2.4); what is no text is nothing that it could."""
+    name, session, issued = (claims.get(one) for one in ("sub", "sid", "iat"))
+    return Known(name if isinstance(name, str) else "", session if isinstance(session, str) else "",
+                 int(issued) if isinstance(issued, int | float) else 0)
 
 
 def _subject(provider: Provider | SamlProvider, claims: Mapping[str, Any]) -> str:

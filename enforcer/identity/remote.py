@@ -17,8 +17,9 @@ from agent.contract.identity import Provider
 from enforcer.identity import http
 from enforcer.identity.answers import DeviceCode, Refused, Tokens, parse_device, parse_tokens
 from enforcer.identity.claims import Identity, identify
+from enforcer.identity.logouts import Logout, parse_logout
 from enforcer.identity.metadata import Metadata, auth_method, has_pkce, parse_metadata, place
-from enforcer.identity.tokens import Keys, UnknownKey, parse_keys, parse_once, verify
+from enforcer.identity.tokens import LOGOUT, Keys, UnknownKey, parse_keys, parse_once, verify
 from enforcer.words.errors import AuthenticationError
 
 LOG = logging.getLogger("weir.identity")
@@ -59,17 +60,24 @@ class Remote:
             return self._metadata[1]
 
     async def identify(self, token: str | bytes, kind: str, nonce: str = "") -> Identity:
-        """Raises AuthenticationError, Unreachable.  A key that is not known may be a new one: the keys are asked for
-        again, once in AGAIN seconds at most, however many such tokens come."""
+        """Raises AuthenticationError, Unreachable."""
+        return identify(self.provider, await self._verified(token, kind, nonce))
+
+    async def logout(self, token: str) -> Logout:
+        """Raises AuthenticationError, Unreachable."""
+        return parse_logout(await self._verified(token, LOGOUT), self.provider.name, int(self._now()))
+
+    async def _verified(self, token: str | bytes, kind: str, nonce: str = "") -> dict[str, Any]:
+        """The claims.  A key that is not known may be a new one: the keys are asked for again, once in AGAIN seconds at
+        most, however many such tokens come."""
         keys = await self._known(FRESH)
         try:
-            claims = verify(token, keys, self.provider, int(self._now()), kind=kind, nonce=nonce)
+            return verify(token, keys, self.provider, int(self._now()), kind=kind, nonce=nonce)
         except UnknownKey:
             fresh = await self._known(AGAIN)
             if fresh is keys:
                 raise
-            claims = verify(token, fresh, self.provider, int(self._now()), kind=kind, nonce=nonce)
-        return identify(self.provider, claims)
+            return verify(token, fresh, self.provider, int(self._now()), kind=kind, nonce=nonce)
 
     async def _known(self, age: float) -> Keys:
         metadata = await self.metadata()

@@ -25,6 +25,7 @@ from agent.contract.identity import (
     Ended,
     Finish,
     Forget,
+    Logout,
     Message,
     Provider,
     SamlProvider,
@@ -32,6 +33,7 @@ from agent.contract.identity import (
 )
 from enforcer.identity.answers import DeviceCode, Refused, Tokens, parse_redirect
 from enforcer.identity.claims import Identity
+from enforcer.identity.logouts import Known, Logouts, parse_form
 from enforcer.identity.remote import Remote, Unreachable
 from enforcer.identity.saml import remote as saml
 from enforcer.identity.tokens import ACCESS, PERSON
@@ -72,6 +74,8 @@ class Sessions:
         self._of: dict[str, str] = {}         # session -> provider
         self._revoking: set[asyncio.Task[None]] = set()
         self._refresh_tokens: dict[str, str] = {}
+        self._known: dict[str, Known] = {}    # session of a person -> as its provider knows it
+        self._logouts = Logouts()
 
     def configure(self, providers: tuple[Provider, ...], by_saml: tuple[SamlProvider, ...] = ()) -> str:
         """What is wrong, or "".  Sessions of a provider that is not as it was end."""
@@ -179,10 +183,10 @@ class Sessions:
     async def _finish_saml(self, message: Finish, login: saml.Login) -> Done:
         """There is nothing to refresh: it lasts as long as the provider says, and `max_session`."""
         try:
-            found = await login.finish(message.query)
+            found = self._admitted(message.session, await login.finish(message.query))
             self._start(message.session, lambda: self._to_the_end(found, "the provider's session has ended"))
         except AuthenticationError as wrong:
-            self._of.pop(message.session, None)
+            self._drop(message.session)
             return Done(message.number, str(wrong))
         self._tell(_verified(message.session, found))
         return Done(message.number)
@@ -193,10 +197,10 @@ class Sessions:
             metadata = await code.remote.metadata()
             given = parse_redirect(message.query, code.state, code.remote.provider.issuer, metadata)
             tokens = await code.remote.exchange(given, code.verifier, code.redirect)
-            found = await self._identify(code.remote, tokens, PERSON, code.nonce)
+            found = self._admitted(message.session, await self._identify(code.remote, tokens, PERSON, code.nonce))
             self._start(message.session, lambda: self._person(message.session, code.remote, tokens, found, told=True))
         except AuthenticationError as wrong:
-            self._of.pop(message.session, None)
+            self._drop(message.session)
             self._give_back(code.remote, tokens.refresh_token if tokens else None)
             return Done(message.number, str(wrong))
         self._tell(_verified(message.session, found))
@@ -223,7 +227,7 @@ class Sessions:
         self, session: str, remote: Remote, tokens: Tokens, found: Identity, told: bool = False,
     ) -> None:
         if not told:
-            self._tell(_verified(session, found))
+            self._tell(_verified(session, self._admitted(session, found)))
         refresh = tokens.refresh_token
         if refresh is None:
             await self._until(found, remote, tokens.access_token)
@@ -241,7 +245,7 @@ class Sessions:
                 continue
             if found.subject != subject:              # Core 1.0, 12.2
                 raise AuthenticationError("the provider answered with another subject")
-            self._tell(_verified(session, found))
+            self._tell(_verified(session, self._admitted(session, found)))
             wait = _rest(remote, found, self._now())
 
     async def _service(self, session: str, remote: Remote, found: Identity) -> None:
@@ -292,7 +296,30 @@ class Sessions:
         except AuthenticationError as wrong:
             raise AuthenticationError(f"the provider's token is not taken: {wrong}") from None
 
+    def _admitted(self, session: str, found: Identity) -> Identity:
+        """A person's, from now on known as its provider knows it.  Raises AuthenticationError: that has ended it
+        meanwhile."""
+        self._logouts.check(self._of.get(session, ""), found.known, int(self._now()))
+        self._known[session] = found.known
+        return found
+
     # ends
+
+    async def logout(self, message: Logout) -> Done:
+        """Back-Channel Logout 1.0, 2.5 to 2.8: what a provider posts.  Each session that it ends is told first."""
+        remote = self._remotes.get(message.provider)
+        if not isinstance(remote, Remote):
+            return Done(message.number, f"provider {message.provider} has no back-channel")
+        try:
+            found = await remote.logout(parse_form(message.body))
+            self._logouts.take(found, int(self._now()))
+        except Unreachable as wrong:
+            return Done(message.number, str(wrong))
+        except AuthenticationError as wrong:
+            return Done(message.number, f"it is not taken: {wrong}")
+        for session in [one for one, known in self._known.items() if found.ends(self._of.get(one, ""), known)]:
+            self._end(session, "its session at the provider has ended")
+        return Done(message.number)
 
     def forget(self, message: Forget) -> Done:
         self._let_go(message.session)
@@ -314,6 +341,7 @@ class Sessions:
         self._waiting.pop(session, None)
         self._refresh_tokens.pop(session, None)
         self._of.pop(session, None)
+        self._known.pop(session, None)
         self._stop(session)
 
     def _stop(self, session: str) -> None:
@@ -337,7 +365,8 @@ class Sessions:
             self._end(session, "the identity process could not go on with it")
 
     def _end(self, session: str, reason: str) -> None:
-        self._tasks.pop(session, None)        # it is this one, which ends by itself
+        if self._tasks.get(session) is asyncio.current_task():
+            del self._tasks[session]          # it is this one, which ends by itself
         self._let_go(session)
         self._tell(Ended(session, reason[:1000]))
 

@@ -28,8 +28,9 @@ LONGEST: Final = 366 * 86400          # seconds that `exp` may lie ahead
 KEYS: Final = 100                     # of one provider
 RSA_BITS: Final = range(2048, 16385)
 CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
-ACCESS, PERSON = "access", "id"       # what a token is taken for
-TYPES: Final = {ACCESS: {None, "jwt", "at+jwt", "application/at+jwt"}, PERSON: {None, "jwt"}}
+ACCESS, PERSON, LOGOUT = "access", "id", "logout"      # what a token is taken for
+TYPES: Final = {ACCESS: {None, "jwt", "at+jwt", "application/at+jwt"}, PERSON: {None, "jwt"},
+                LOGOUT: {None, "jwt", "logout+jwt", "application/logout+jwt"}}
 
 
 class UnknownKey(AuthenticationError):
@@ -108,7 +109,8 @@ def _fits(key: Key, algorithm: str) -> bool:
 def verify(
     token: str | bytes, keys: Keys, provider: Provider, now: int, *, kind: str, nonce: str = "",
 ) -> dict[str, Any]:
-    """The claims.  `kind`: ACCESS or PERSON; `nonce`: that it must hold.  Raises AuthenticationError, UnknownKey."""
+    """The claims.  `kind`: ACCESS, PERSON or LOGOUT; `nonce`: that it must hold.  Raises AuthenticationError,
+    UnknownKey."""
     raw = token.encode(errors="replace") if isinstance(token, str) else token
     if not 0 < len(raw) <= TOKEN or raw.count(b".") != 2:
         raise AuthenticationError("it is no signed token, or too long")
@@ -182,7 +184,7 @@ def _check_issuer(claims: dict[str, Any], provider: Provider, kind: str) -> None
         raise AuthenticationError("it is of another issuer")
     audience = claims.get("aud")
     named = [audience] if isinstance(audience, str) else audience
-    mine = provider.client_id if kind == PERSON else provider.audience
+    mine = provider.audience if kind == ACCESS else provider.client_id
     if not isinstance(named, list) or mine not in named or not all(isinstance(one, str) for one in named):
         raise AuthenticationError("it is for another audience")
     if kind != PERSON:

@@ -90,6 +90,11 @@ class Keycloak:
         """End all sessions of a person at the provider."""
         self.admin("POST", f"/{REALM}/users/{self.user(name)}/logout")
 
+    def change_client(self, name: str, **attributes: str) -> None:
+        """Attributes of a client."""
+        [found] = self.admin("GET", f"/{REALM}/clients?clientId={name}")
+        self.admin("PUT", f"/{REALM}/clients/{found['id']}", found | {"attributes": found["attributes"] | attributes})
+
     def service_token(self, client: str = "weir-svc") -> str:
         """An access token by client credentials, as something else on the host would put it into a file."""
         with self.host.entered():

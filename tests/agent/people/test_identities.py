@@ -549,3 +549,34 @@ async def test_who_is_locked_under_another_name_answers_nothing(here: Here) -> N
     here.agent.locks = LockedOut([Lock("subject", "corp:ada", "leaked", "local:root", 1)])
     answer = await Questions(here.agent).decide(control.Decide("aaaaaaaa", True, "x"), ADA)
     assert answer == control.Answered("subject corp:ada is locked: leaked")
+
+
+async def test_what_a_provider_posts(here: Here) -> None:
+    """Read by the identity process; it ends sessions here, and each time that somebody may have sent it is bounded."""
+    session = await here.opened()
+    posting = asyncio.ensure_future(here.identities.backchannel("corp", b"logout_token=x"))
+    asked = await here.broken.asked()
+    assert (asked.provider, asked.body) == ("corp", b"logout_token=x")
+    here.broken.say(told.Ended(session, "its session at the provider has ended"))
+    here.broken.say(told.Done(asked.number))
+    assert await posting == (200, "")
+    assert here.identities.who_am_i(ADA).subject == "local:5001"
+    assert here.events("login.ended")[-1]["reason"] == "its session at the provider has ended"
+    assert here.agent.enforcer.ended[-1][0] == f"{session}.1"
+    assert here.events("logout.received") == [{"provider": "corp", "workload": ""}]
+
+
+async def test_what_anybody_posts_is_bounded(here: Here) -> None:
+    assert await here.identities.backchannel("nobody", b"x") == (404, "there is no such provider")
+    assert await here.identities.backchannel("corp", b"x" * (told.LOGOUT + 1)) == (413, "it is too long")
+    posts = [asyncio.ensure_future(here.identities.backchannel("corp", b"x")) for _ in range(20)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert sum(one.done() and one.result() == (503, "too many at once") for one in posts) == 16
+    for _ in range(4):
+        here.broken.say(told.Done((await here.broken.asked()).number, "it is not taken: \x1b[2J"))
+    said = [await one for one in posts]
+    assert said.count((400, "it is not taken: ?[2J")) == 4
+    assert len(here.events("logout.received")) == 1, "what anybody may send fills no recording"
+    here.identities.process = None
+    assert (await here.identities.backchannel("corp", b"x"))[0] == 404

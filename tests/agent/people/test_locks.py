@@ -54,6 +54,7 @@ class Enforcer:
 
     def __init__(self, file: Path) -> None:
         self.file, self.broken, self.away, self.closed = file, "", False, False
+        self.up, self.began = True, 1
         self.sets: list[LockSet] = []
         self.killed: list[tuple[str, str]] = []
 
@@ -419,3 +420,38 @@ async def test_a_lock_of_one_name_is_of_all_and_says_so(here: Here) -> None:
     assert lifted.notes == ("it is locked still: subject corp:ada is locked",)
     assert (await here.lift("subject", "corp:ada")).notes == ()
     assert here.locks.why(["local:ada"]) == ""
+
+
+async def test_what_no_enforcer_has_had_stays_locked(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or what waits for people would be back with the next one: what was kept of it was given up by nobody."""
+    here.enforcer.away, here.enforcer.up = True, False
+    await here.put("workload", "crew")
+    await here.put("target", "orders", 60)
+    assert "it stays locked until an enforcer has had it" in (await here.lift("workload", "crew")).error
+    now, uptime = module.time.time_ns(), module.uptime()
+    monkeypatch.setattr(module.time, "time_ns", lambda: now + 61 * SECOND)
+    monkeypatch.setattr(module, "uptime", lambda: uptime + 61 * SECOND)
+    await here.locks.look()
+    assert [one.name for one in here.locks] == ["crew", "orders"]
+    here.enforcer.away, here.enforcer.up, here.enforcer.began = False, True, 2
+    await here.locks.look()
+    assert (await here.lift("workload", "crew")).error == ""
+    assert list(here.locks) == []
+
+
+async def test_nor_one_that_the_enforcer_did_not_take(here: Here) -> None:
+    here.enforcer.broken = "the enforcer did not answer within 10 seconds"
+    await here.put("workload", "crew")
+    here.enforcer.broken = ""
+    assert "it stays locked" in (await here.lift("workload", "crew")).error
+    here.enforcer.began = 2
+    assert (await here.lift("workload", "crew")).error == ""
+
+
+async def test_nor_after_a_restart_of_the_agent(here: Here) -> None:
+    await here.put("workload", "crew")
+    here.enforcer.away, here.enforcer.up = True, False
+    here.locks = here.agent.locks = Locks(here.agent)
+    assert "it stays locked" in (await here.lift("workload", "crew")).error
+    here.enforcer.away, here.enforcer.up = False, True
+    assert (await here.lift("workload", "crew")).error == ""

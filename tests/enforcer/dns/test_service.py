@@ -21,7 +21,7 @@ from agent.contract.messages import NameAsked, NameRecorded
 from agent.contract.names import unreachable
 from agent.contract.target import Names
 from enforcer.core.bucket import Bucket
-from enforcer.dns import decision, server, upstream
+from enforcer.dns import decision, server, service, upstream
 from enforcer.dns.server import Server
 from enforcer.dns.service import Service
 from enforcer.dns.upstream import Unanswered
@@ -257,6 +257,32 @@ def test_so_does_one_whose_subject_is_locked_or_logged_out_also_on_a_stream_that
     assert [(one.workload, one.reason) for one in place.told.said if one.verdict == "refused"] == [
         ("crew", "the login that it was started with has ended")] * 2
     assert "c2VjcmV0" not in str([one.question for one in place.upstream.asked])
+
+
+def test_a_stream_that_was_begun_too_early_is_not_barred_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service has no identity yet; the stream outlives that.  Nobody has the agent asked at each question."""
+    monkeypatch.setattr(service, "AGAIN", 0.3)
+
+    async def work(place: Place) -> None:
+        place.told.who = ("crew", "workload crew has no identity now")
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+
+        async def ask(name: str) -> str:
+            query = dns.message.make_query(name, "A").to_wire()
+            writer.write(struct.pack("!H", len(query)) + query)
+            return code(dns.message.from_wire(
+                await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))))
+
+        for _ in range(20):
+            assert await ask("x.cdn.example") == "REFUSED"
+        assert place.told.whose <= 3
+        place.told.who = ("crew", "")
+        async with asyncio.timeout(10):
+            while await ask("x.cdn.example") != "NOERROR":
+                await asyncio.sleep(0.05)
+        writer.close()
+
+    run(work)
 
 
 def test_the_agent_knows_before_the_crew_does() -> None:

@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import queue
 import threading
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -272,14 +275,59 @@ async def test_keys_that_are_rotated(provider: Keycloak) -> None:
     await remote.identify(old, ACCESS)
 
 
+@pytest.fixture
+def door(provider: Keycloak) -> Iterator[queue.Queue[bytes]]:
+    """Where the provider posts that somebody has logged out there: what it posts."""
+    came: queue.Queue[bytes] = queue.Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            came.put(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        provider.change_client("weir", **{
+            "backchannel.logout.url": f"http://127.0.0.1:{server.server_port}/backchannel/corp",
+            "backchannel.logout.session.required": "true"})
+        try:
+            yield came
+        finally:
+            provider.change_client("weir", **{"backchannel.logout.url": ""})
+            server.shutdown()
+
+
+async def test_a_logout_there_is_told_at_once(provider: Keycloak, door: queue.Queue[bytes]) -> None:
+    """Long before the next refresh; what Keycloak posts is taken as it is."""
+    said = Told()
+    sessions = Sessions(said)
+    assert sessions.configure((person(provider, refresh=3600),)) == ""
+    await log_in(sessions, provider)
+    await said.until(lambda one: isinstance(one, told.Verified))
+    provider.revoke("ada")
+    body = await asyncio.to_thread(door.get, True, 60)
+    assert (await sessions.logout(told.Logout(7, "corp", body))).error == ""
+    ended = await said.until(lambda one: isinstance(one, told.Ended))
+    assert (ended.session, ended.reason) == ("s", "its session at the provider has ended")
+    assert "came before" in (await sessions.logout(told.Logout(8, "corp", body))).error
+    await asyncio.gather(*sessions._revoking)
+
+
 async def test_a_token_that_was_taken_back(provider: Keycloak) -> None:
     """Nothing in it says so: the provider is asked (RFC 7662)."""
     said = Told()
     sessions = Sessions(said)
     assert sessions.configure((service(provider, introspect=True),)) == ""
     token = provider.service_token().encode()
+    issued = int(time.time())
     assert (await sessions.begin(told.Begin(1, "f", "corp", "file", 0, token))).error == ""
     await said.until(lambda one: isinstance(one, told.Verified))
+    while int(time.time()) <= issued:          # it takes back what was issued in seconds before this one
+        await asyncio.sleep(0.05)
     provider.revoke("service-account-weir-svc")
     ended = await said.until(lambda one: isinstance(one, told.Ended))
     assert ended.reason == "the provider says that it does not hold any more"
