@@ -4,10 +4,8 @@ Much of what is shown was typed by a crew: it goes through `safe`, so that it ca
 """
 from __future__ import annotations
 
-import re
 import sys
 import time
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -20,6 +18,8 @@ from agent.contract.control import ServiceView, Status, TargetView
 from agent.contract.documents import render_json
 from agent.contract.locks import Lock
 from agent.contract.messages import HoldView, SessionView
+from agent.contract.said import foreign, lets_through, span
+from agent.contract.said import safe as safe
 from agent.status import ENFORCING, said_of_mode
 
 COLOURS: Final = {"enforcing": "bold green", "starting": "bold yellow", "blocked": "bold yellow",
@@ -31,15 +31,6 @@ MEANINGS: Final = {
     "degraded": "something may get through",
     "stopping": "crews are cut off",
 }
-FOREIGN: Final = 6                    # letters that are named one by one
-# What takes no room or looks like a blank, and is "printable" all the same (Unicode, Default_Ignorable_Code_Point).
-_UNSEEN: Final = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
-# Letters of Latin-1 and Latin Extended-A, but for those that look like others.
-_LATIN: Final = re.compile("[\u00c0-\u017f]")
-_ALIKE: Final = re.compile("[\u00d7\u00f7\u0131\u0138\u017f]")
-
-
 LOCKS: Final = 20                     # that a status shows
 
 
@@ -52,25 +43,9 @@ def print_json(value: Any) -> None:
     sys.stdout.write(render_json(value, indent=2) + "\n")
 
 
-def safe(text: str, lines: bool = False) -> str:
-    """Without anything that moves a cursor: control characters and the like are shown as escapes."""
-    return "".join(
-        one if (one.isprintable() and not _UNSEEN.match(one)) or (lines and one == "\n")
-        else one.encode("unicode_escape").decode()
-        for one in text.encode(errors="backslashreplace").decode())
-
-
 def ago(nanoseconds: int) -> str:
     """Time since, in words."""
     return span(time.time_ns() - nanoseconds) if nanoseconds else "never"
-
-
-def span(nanoseconds: int) -> str:
-    seconds = max(0, nanoseconds // 1_000_000_000)
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
 
 
 def render_status(status: Status) -> RenderableType:
@@ -202,7 +177,7 @@ def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:
             ("what", safe(hold.text, lines=True)),
             ("with", "\n".join(f"${at}: {safe(one)}" for at, one in enumerate(hold.parameters, 1)) or "no parameters"),
         ]
-        rows += [("letters", foreign)] if (foreign := _foreign(hold.action, hold.text, *hold.parameters)) else []
+        rows += [("letters", letters)] if (letters := foreign(hold.action, hold.text, *hold.parameters)) else []
         rows += [("plan", safe(hold.plan, lines=True))] if hold.plan else []
         rows += [("rows", f"about {hold.rows}")] if hold.rows >= 0 else []
     rows.append(("rule", safe(", ".join(hold.rules)) or "none"))
@@ -211,34 +186,16 @@ def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:
                      + (f" ({len(hold.assents)} of {hold.wanted})" if pending and hold.wanted > 1 else "")))
     if not pending:
         until = f"for {left}" if hold.until else "until its session ends"
-        return [*rows, ("in force", f"{_once(hold)}, {until}; weir approvals revoke {hold.ticket}")]
+        return [*rows, ("in force", f"{lets_through(hold)}, {until}; weir approvals revoke {hold.ticket}")]
     number = f"{hold.wanted} of " if hold.wanted > 1 else ""
     rows.append(("answer by", f"{number}{safe(' or '.join(hold.approvers))}, within {left}"
                  + (", a reason is required" if hold.reason_required else "")))
-    rows.append(("lets through", _once(hold)))
+    rows.append(("lets through", lets_through(hold)))
     if hold.escalates:
         rows.append(("escalates", f"in {span(hold.escalates - time.time_ns())}"))
     if hold.break_glass:
         rows.append(("break glass", f"{safe(' or '.join(hold.break_glass))}, alone, with a reason; it is an alarm"))
     return rows
-
-
-def _foreign(*texts: str) -> str:
-    """Letters that may look like others, by their names."""
-    found = sorted({one for text in texts for one in text if not one.isascii() and one.isprintable()
-                    and (not _LATIN.match(one) or _ALIKE.match(one))})
-    named = [f"{safe(one)} is U+{ord(one):04X} {unicodedata.name(one, '')}".rstrip() for one in found[:FOREIGN]]
-    more = [f"and {len(found) - FOREIGN} more that are not Latin"] if len(found) > FOREIGN else []
-    return "\n".join([*named, *more])
-
-
-def _once(hold: HoldView) -> str:
-    """What an approval lets through."""
-    if hold.form == "elevation":
-        return "context.elevated"
-    if hold.form == "ticket":
-        return "once, when it is asked again (its connection does not wait)"
-    return {"session": "the same things in this session", "shape": "operations of this shape"}.get(hold.reuse, "once")
 
 
 def render_sessions(sessions: Sequence[SessionView]) -> RenderableType:
