@@ -21,6 +21,9 @@ import msgspec
 from agent.contract.messages import HoldView, SessionView
 from enforcer.recording.paged import HistoryPage
 
+# Content-Security-Policy of every page: nothing of elsewhere, nothing written into the markup.
+POLICY: Final = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+                 "form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 BEAT: Final = 15                      # seconds
 REASON: Final = 200                   # characters
 APPROVE, DENY, GLASS, REVOKE = "approve", "deny", "break-glass", "revoke"
