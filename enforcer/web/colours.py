@@ -23,8 +23,8 @@ _CLASSES: Final = {
 # Keywords that are names most of the time (PostgreSQL documentation, appendix C, "non-reserved").
 _NAMES: Final = ("NO_KEYWORD", "UNRESERVED_KEYWORD", "COL_NAME_KEYWORD")
 _WRITES: Final = frozenset((
-    "DELETE_P", "INSERT", "UPDATE", "TRUNCATE", "DROP", "ALTER", "MERGE", "COPY", "SET", "VALUES", "GRANT", "REVOKE", "CALL",
-    "BEGIN_P", "COMMIT", "ROLLBACK", "EXPLAIN", "EXECUTE", "PREPARE", "DECLARE", "BY", "SHOW", "LOCK_P"))
+    "DELETE_P", "INSERT", "UPDATE", "TRUNCATE", "DROP", "ALTER", "MERGE", "COPY", "SET", "VALUES", "GRANT", "REVOKE",
+    "CALL", "BEGIN_P", "COMMIT", "ROLLBACK", "EXPLAIN", "EXECUTE", "PREPARE", "DECLARE", "BY", "SHOW", "LOCK_P"))
 
 Piece = tuple[str, str]               # class, text
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -18,11 +19,12 @@ from agent.contract.messages import HoldView, SessionView
 from agent.contract.said import foreign, lets_through, safe, span
 from enforcer.recording.paged import HistoryPage, LinesPage, SessionsPage
 from enforcer.web import shown
-from enforcer.web.colours import colour, mark
+from enforcer.web.colours import COMMENT, colour, mark
 from enforcer.web.shown import Answering, HoldShown, Page, ProviderLink, seen_of
 
 FILES: Final = Path(__file__).parent / "static"        # what is served at Paths.static
 PEEK: Final = 160                     # characters of a statement in a list
+KNOWN: Final = 512                    # statements whose colours are remembered: a list is drawn at every change
 SECOND: Final = 10**9
 
 
@@ -126,6 +128,7 @@ def _finalize(value: object) -> object:
     return value if isinstance(value, Markup) else safe(str(value))
 
 
+@lru_cache(KNOWN)
 def _sql(text: str) -> Markup:
     """A statement, coloured."""
     return Markup("").join(_piece(kind, part) for kind, part in colour(text))
@@ -142,10 +145,23 @@ def _piece(kind: str, text: str) -> Markup:
     return Markup('<span class="sql-{}">{}</span>').format(kind, said) if kind else said
 
 
+@lru_cache(KNOWN)
 def _peek(text: str) -> Markup:
-    """The beginning of it, on one line."""
-    line = " ".join(text[:PEEK * 4].split())
-    return _sql(line) if len(line) <= PEEK and len(text) <= PEEK * 4 else _sql(line[:PEEK]) + "…"
+    """The beginning of it on one line, coloured as the whole is: a line's end ends a comment here, too."""
+    left, said, pieces = PEEK, Markup(""), colour(text)
+    while len(pieces) > 1 and (pieces[0][0] == COMMENT or not pieces[0][1].strip()):
+        said, pieces = Markup("… "), pieces[1:]
+    for kind, part in pieces:
+        line = " ".join(part[:left].split("\n"))
+        said += _piece(kind, line)
+        left -= len(line)
+        if left <= 0:
+            return said + "…"
+    return said
+
+
+def _headline(text: str) -> str:
+    return text if len(text) <= PEEK else f"{text[:PEEK]}…"
 
 
 def _utc(nanoseconds: int) -> str:
@@ -177,8 +193,8 @@ _environment: Final = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined,
     finalize=_finalize, trim_blocks=True, lstrip_blocks=True)
 _environment.filters.update({
-    "sql": _sql, "code": _code, "peek": _peek, "utc": _utc, "iso": _iso, "after": _after, "span": span,
-    "lets_through": lets_through, "foreign": _foreign_of, "seen": seen_of, "file": _file,
+    "sql": _sql, "code": _code, "peek": _peek, "headline": _headline, "utc": _utc, "iso": _iso, "after": _after,
+    "span": span, "lets_through": lets_through, "foreign": _foreign_of, "seen": seen_of, "file": _file,
 })
 _environment.globals.update({"BEAT": shown.BEAT, "REASON": shown.REASON})
 
