@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import itertools
 import logging
 import os
 import signal
@@ -18,7 +19,17 @@ import msgspec
 from agent.channel import Answer, ChannelError, EnforcerChannel
 from agent.contract import messages
 from agent.contract.control import ServiceView
-from agent.contract.ledger import HEADER, LIMIT, AskLedger, LedgerAnswer, parse_answer, render_frame
+from agent.contract.ledger import (
+    HEADER,
+    LIMIT,
+    PAGES,
+    AskLedger,
+    AskRecording,
+    LedgerAnswer,
+    RecordingAnswer,
+    parse_answer,
+    render_frame,
+)
 from agent.network.networks import Network
 from agent.processes import ENVIRONMENT, python_module, unprivileged
 
@@ -28,6 +39,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0   # seconds before the next start; doubled e
 PROVEN: Final = 30.0                  # seconds after which a start counts as good, and the wait begins anew
 PING_EVERY: Final = 1.0               # seconds
 HANG: Final = 5.0                     # seconds without an answer: killed
+PAGE_WAIT: Final = 15.0               # seconds for a page of the recording
 RECORDER_HANG: Final = 60.0           # the same for the recorder, which may be erasing or closing a large file
 CONFIGURE: Final = 60.0               # seconds that policies may take to load
 DRAIN: Final = 15.0                   # seconds that a service may take to end in order
@@ -150,6 +162,27 @@ class Recorder(Service):
         """`told` is given the answers to `question`."""
         super().__init__(user, cgroup, tell, changed)
         self._options, self._question, self._told = options, question, told
+        self._writer: asyncio.StreamWriter | None = None
+        self._pages: dict[int, asyncio.Future[RecordingAnswer]] = {}
+        self._numbers = itertools.count(1)
+
+    async def page(self, question: AskRecording) -> RecordingAnswer:
+        """Of the recording, whatever `number` the question has; one that says why there is none where the recorder does
+        not give it in time."""
+        if self._writer is None or len(self._pages) >= PAGES:
+            return RecordingAnswer(0, wrong="the recorder is not running" if self._writer is None
+                                   else "too many ask for the recording: try again")
+        number = next(self._numbers)
+        coming: asyncio.Future[RecordingAnswer] = asyncio.get_running_loop().create_future()
+        self._pages[number] = coming
+        self._writer.write(render_frame(msgspec.structs.replace(question, number=number)))
+        try:
+            async with asyncio.timeout(PAGE_WAIT):
+                return await coming
+        except TimeoutError:
+            return RecordingAnswer(number, wrong="the recorder has much to do: try again")
+        finally:
+            del self._pages[number]
 
     async def _life(self) -> str:
         ours, theirs = socket.socketpair()
@@ -172,7 +205,9 @@ class Recorder(Service):
     async def _ask(self, sock: socket.socket, ended: asyncio.Task[int]) -> str:
         """Again and again; why no more.  One that does not answer hangs."""
         reader, writer = await asyncio.open_connection(sock=sock, limit=LIMIT)
-        number = 0
+        answers: asyncio.Queue[LedgerAnswer | None] = asyncio.Queue()
+        hearing = asyncio.get_running_loop().create_task(self._hear(reader, answers))
+        self._writer, number = writer, 0
         try:
             while not ended.done():
                 await asyncio.wait({ended}, timeout=PING_EVERY)
@@ -181,18 +216,36 @@ class Recorder(Service):
                 number += 1
                 writer.write(render_frame(self._question(number)))
                 async with asyncio.timeout(RECORDER_HANG):
-                    (size,) = HEADER.unpack(await reader.readexactly(HEADER.size))
-                    if size > LIMIT:
-                        return f"an answer of {size} bytes"
-                    answer = parse_answer(await reader.readexactly(size))
+                    answer = await answers.get()
+                if answer is None:
+                    return await hearing
                 await self._told(answer)
         except TimeoutError:
             return f"did not answer within {RECORDER_HANG:.0f} s"
+        except (OSError, ValueError) as reason:
+            return f"it cannot be asked: {reason}"
+        finally:
+            self._writer = None
+            hearing.cancel()
+            writer.close()
+        return self._ended()
+
+    async def _hear(self, reader: asyncio.StreamReader, answers: asyncio.Queue[LedgerAnswer | None]) -> str:
+        """What it says, each to whom it belongs; why no more, and None in its place."""
+        try:
+            while True:
+                (size,) = HEADER.unpack(await reader.readexactly(HEADER.size))
+                if size > LIMIT:
+                    return f"an answer of {size} bytes"
+                answer = parse_answer(await reader.readexactly(size))
+                if isinstance(answer, LedgerAnswer):
+                    answers.put_nowait(answer)
+                elif (waits := self._pages.get(answer.number)) is not None and not waits.done():
+                    waits.set_result(answer)
         except (OSError, EOFError, msgspec.MsgspecError) as reason:
             return f"its answers ended: {reason}"
         finally:
-            writer.close()
-        return self._ended()
+            answers.put_nowait(None)
 
 
 class Enforcer(Service):

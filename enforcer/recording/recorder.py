@@ -41,6 +41,7 @@ from agent.contract.logs import log_to_stderr
 from enforcer.hot.chain import make_digest
 from enforcer.recording import ledger, locks, notes, schema
 from enforcer.recording.answering import Door
+from enforcer.recording.asking import PagesAsked
 from enforcer.recording.erasure import erase_everywhere, read_erased
 from enforcer.recording.intake import LOCKING, JournalFile
 from enforcer.recording.journal import NAME, SALT, TAKEN
@@ -119,7 +120,10 @@ class Recorder:
         self._dirty, self._due = True, dict.fromkeys(("look", "sync", "checkpoint", "older"), 0.0)
         self._due["checkpoint"] = time.monotonic() + options.checkpoint
         self._book = ledger.resume(self._store.recent(recent_events, list_files(options.recording)[:-1]))
-        self._door = Door(options.ledger, self._answer) if options.ledger >= 0 else None
+        self._door = None
+        if options.ledger >= 0:
+            pages = PagesAsked(options.recording, lambda name, detail: self._store.tell(name, detail))
+            self._door = Door(options.ledger, self._answer, pages)
         self._store.tell("recorder.started", {"key": signer.key_id, "file": self._store.path.name})
         if shut_out:
             self._store.tell("recording.locked", shut_out)

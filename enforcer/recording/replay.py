@@ -154,12 +154,12 @@ def _result(entry: Entry) -> Text:
         said = "(erased)" if entry.error is None else plain(entry.error.decode(errors="replace"))
         text.append(f"\n{'':15}{said}", "red")
     for one in entry.payload:
-        for line in ["(erased)"] if one is None else _rows(one):
+        for line in ["(erased)"] if one is None else payload_rows(one):
             text.append(f"\n{'':15}{line}", "cyan" if one is not None else "dim")
     return text
 
 
-def _rows(payload: bytes) -> list[str]:
+def payload_rows(payload: bytes) -> list[str]:
     """What the client got, as it got it: the first rows."""
     rows = list(itertools.islice(parse_payload(payload), ROWS + 1))
     lines = [plain(" | ".join("NULL" if value is None else value for value in row), 200) for row in rows[:ROWS]]

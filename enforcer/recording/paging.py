@@ -1,0 +1,332 @@
+"""Pages of a recording: from its files, the newest first, until the page is full or its time is over.
+
+Each statement is bounded by an index or by the time; what is not whole says so.
+"""
+# ruff: noqa: S608 (the only names in the statements are of schema.SPOKEN)
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import msgspec
+
+from agent.contract.ledger import HISTORY, LINES, SESSIONS, AskRecording
+from enforcer.recording import paged, replay, schema
+from enforcer.recording.paged import HistoryPage, Line, LinesPage, Past, RecordedSession, SessionsPage
+from enforcer.recording.read import open_file, read_content, read_parameters
+from enforcer.recording.store import list_files
+from enforcer.words import decisions, events
+from enforcer.words.reported import say
+
+FILES: Final = 400                    # that are looked at
+STEPS: Final = 2000                   # of SQLite's machine between looks at the clock
+COUNTED: Final = 1000                 # operations of a session that are counted in a list
+BLOB: Final = 1 << 20                 # bytes of a text or payload that is read
+ROOM: Final = 384 << 10               # bytes of a page's texts; what is more comes with the next one
+ELSEWHERE: Final = "too long for a page: weir replay shows it"
+LATE: Final = "the recording was too slow: not all of it is here"
+_SHORT: Final = 400                   # characters of a fact
+_OF_A_SESSION: Final = tuple(
+    table for kind, (table, _) in schema.SPOKEN.items() if "session" in schema.STRUCTS[kind].__struct_fields__)
+_DECODERS: Final = {kind: msgspec.msgpack.Decoder(struct).decode for kind, struct in schema.STRUCTS.items()}
+
+Page = SessionsPage | LinesPage | HistoryPage
+
+
+class Files:
+    """A recording's files, opened one after the other as they are needed; each statement ends when the time is over."""
+
+    def __init__(self, recording: Path, until: float) -> None:
+        self._paths, self._until = list_files(recording)[-FILES:], until
+        self._open: dict[Path, sqlite3.Connection] = {}
+
+    def __enter__(self) -> Files:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        for db in self._open.values():
+            db.close()
+
+    def newest_first(self) -> Iterator[sqlite3.Connection]:
+        return map(self._db, reversed(self._paths))
+
+    def since(self, first: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+        """In the order of the chain, from this one on."""
+        begun = False
+        for path in self._paths:
+            begun = begun or self._open.get(path) is first
+            if begun:
+                yield self._db(path)
+
+    def _db(self, path: Path) -> sqlite3.Connection:
+        if path not in self._open:
+            db = self._open[path] = open_file(path)
+            db.execute("PRAGMA busy_timeout=100")
+            db.set_progress_handler(lambda: time.monotonic() > self._until, STEPS)
+        if time.monotonic() > self._until:
+            raise sqlite3.OperationalError("interrupted")
+        return self._open[path]
+
+
+def make_page(recording: Path, question: AskRecording, until: float) -> Page:
+    """`until`: time.monotonic() by which it is made, whole or not.  Raises RecordingError, sqlite3.Error, OSError."""
+    with Files(recording, until) as files:
+        if question.what == SESSIONS:
+            return _sessions(files, question.at)
+        if question.what == LINES:
+            return _lines(files, question.name, question.at)
+        assert question.what == HISTORY
+        return _history(files, question.name, question.at)
+
+
+# Sessions
+
+_OPENED: Final = ("SELECT seq, session, at, subject, workload, pid, exe, protocol, target, database, role "
+                  "FROM session_opened")
+
+
+def _sessions(files: Files, before: int) -> SessionsPage:
+    found: list[RecordedSession] = []
+    wrong = ""
+    try:
+        for db in files.newest_first():
+            rows = db.execute(f"{_OPENED} WHERE seq < ? ORDER BY seq DESC LIMIT ?",
+                              (before or schema.LARGEST, paged.SESSIONS + 1 - len(found))).fetchall()
+            found += [_session(files, db, row) for row in rows]
+            if len(found) > paged.SESSIONS:
+                break
+    except sqlite3.OperationalError as reason:
+        wrong = _late(reason)
+    shown = tuple(found[:paged.SESSIONS])
+    return SessionsPage(shown, shown[-1].seq if shown and (len(found) > len(shown) or wrong) else 0, wrong)
+
+
+def _session(files: Files, first: sqlite3.Connection, row: tuple[Any, ...]) -> RecordedSession:
+    seq, session, at, *others = row
+    closed, reason, counts = 0, "", [0, 0, 0]
+    for db in files.since(first):
+        ended = db.execute("SELECT at, reason FROM session_closed WHERE session = ?", (session,)).fetchone()
+        seen = db.execute(
+            "SELECT sum(actor <> 'weir'), sum(decision = ?2), sum(decision = ?3) FROM "
+            "(SELECT actor, decision FROM intent WHERE session = ?1 LIMIT ?4)",
+            (session, decisions.DENY, decisions.HOLD, COUNTED)).fetchone()
+        counts = [one + (more or 0) for one, more in zip(counts, seen, strict=True)]
+        if ended:
+            closed, reason = ended
+            break
+    subject, workload, pid, exe, protocol, target, database, role = map(_short, others)
+    operations, denied, held = counts
+    return RecordedSession(seq, session, at, closed, subject, workload, pid, exe, protocol, target, database, role,
+                           operations, denied, held, _short(reason))
+
+
+def _short(value: Any) -> Any:
+    return _cut(value, _SHORT) if isinstance(value, str) else value
+
+
+def _cut(text: str, most: int = paged.TEXT) -> str:
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters in all, cut here)"
+
+
+def _late(reason: sqlite3.OperationalError) -> str:
+    """Raises it where it is something else."""
+    if "interrupt" in str(reason) or "locked" in str(reason):
+        return LATE
+    raise reason
+
+
+# Lines
+
+_PAGE: Final = (
+    "SELECT seq, kind, body FROM event WHERE body IS NOT NULL AND seq IN (SELECT seq FROM ("
+    + " UNION ALL ".join(f"SELECT seq FROM {table} WHERE session = ?1 AND seq > ?2" for table in _OF_A_SESSION)
+    + ") ORDER BY seq LIMIT ?3) ORDER BY seq")
+
+
+def _lines(files: Files, session: str, after: int) -> LinesPage:
+    known: RecordedSession | None = None
+    lines: list[Line] = []
+    last, more, wrong, room = after, 0, "", ROOM
+    try:
+        first = _find(files, session)
+        if first is None:
+            return LinesPage(wrong="no such session is recorded")
+        known = _session(files, first, first.execute(f"{_OPENED} WHERE session = ?", (session,)).fetchone())
+        for db in files.since(first):
+            for seq, kind, body in db.execute(_PAGE, (session, last, paged.LINES + 1 - len(lines))).fetchall():
+                if room <= 0 or len(lines) == paged.LINES:
+                    more = last
+                    break
+                line, last = _line(db, seq, kind, body), seq
+                if line is not None:
+                    lines.append(line)
+                    room -= len(msgspec.msgpack.encode(line))
+            if more:
+                break
+    except sqlite3.OperationalError as reason:
+        wrong, more = _late(reason), last if lines else 0
+    return LinesPage(known, tuple(lines), last, more, wrong)
+
+
+def _find(files: Files, session: str) -> sqlite3.Connection | None:
+    for db in files.newest_first():
+        if db.execute("SELECT 1 FROM session_opened WHERE session = ?", (session,)).fetchone():
+            return db
+    return None
+
+
+def _line(db: sqlite3.Connection, seq: int, kind: int, body: bytes) -> Line | None:
+    """None: not shown, as `weir replay` leaves it out."""
+    event = _DECODERS[kind](body)
+    made = _LINES.get(kind)
+    return made(db, seq, event) if made is not None else None
+
+
+def _opened(db: sqlite3.Connection, seq: int, e: Any) -> Line:
+    facts = (("dialled", e.destination), ("known by", e.attribution), ("crew", e.client_tls or "plaintext"),
+             ("upstream", e.upstream), ("started as", " ".join(e.argv)))
+    return Line(seq, e.at, "opened", text=_cut(f"as {e.role} ({e.protocol})", _SHORT), facts=_facts(*facts))
+
+
+def _closed(db: sqlite3.Connection, seq: int, e: Any) -> Line:
+    return Line(seq, e.at, "closed", text=_cut(
+        f"{e.reason}; {replay.size(e.bytes_in)} in, {replay.size(e.bytes_out)} out", _SHORT))
+
+
+def _asked(db: sqlite3.Connection, seq: int, e: Any) -> Line | None:
+    if (e.actor, e.verb) == ("weir", "denial"):
+        return None
+    text, parameters = db.execute("SELECT text, parameters FROM intent WHERE seq = ?", (seq,)).fetchone()
+    said, erased = _text(db, text) if e.text else ("", False)
+    with_ = ""
+    if e.parameters:
+        given = _content(db, parameters)
+        with_ = ("(erased)" if given is None else ELSEWHERE if given is _TOO_LONG
+                 else ", ".join("null" if one is None else repr(one) for one in read_parameters(given)))
+    return Line(
+        seq, e.at, "asked", e.operation, decisions.NAMES.get(e.decision, str(e.decision)), _cut(e.actor, _SHORT),
+        _cut(e.verb, _SHORT), said, erased, _facts(
+            ("with", with_), ("asks", ", ".join(f"{action} {resource}" for action, resource in e.requests)),
+            ("rules", ", ".join(e.rules)), ("masked", ", ".join(e.masks)), ("because", e.reason),
+            ("ticket", e.ticket), ("reported", say(e.reported))))
+
+
+def _answered(db: sqlite3.Connection, seq: int, e: Any) -> Line | None:
+    asked = db.execute("SELECT actor, verb FROM intent WHERE session = ? AND operation = ?",
+                       (e.session, e.operation)).fetchone()
+    if asked == ("weir", "denial"):
+        return None
+    payload, error = db.execute("SELECT payload, error FROM result WHERE seq = ?", (seq,)).fetchone()
+    said, erased = _text(db, error) if e.error else ("", False)
+    delivered = f"{e.rows} {'row' if e.rows == 1 else 'rows'}, {replay.size(e.bytes)}, " if e.rows or e.bytes else ""
+    head = ", ".join(one for one in (e.tag, e.sqlstate) if one)
+    text = "  ".join(one for one in (head, said, f"{delivered}{e.duration / 10**6:.1f} ms") if one)
+    return Line(seq, e.at, "answered", e.operation, _cut(e.status, _SHORT), _cut(asked[0], _SHORT) if asked else "",
+                text=_cut(text), erased=erased, rows=tuple(
+                    row for one in msgspec.json.decode(payload)[:replay.ROWS] for row in _rows(db, one)))
+
+
+def _hold(db: sqlite3.Connection, seq: int, e: Any) -> Line:
+    said = f"{e.ticket}{f' by {e.by}' if e.by else ''}{f' ({e.note})' if e.note else ''}"
+    return Line(seq, e.at, "hold", e.operation, _cut(e.state, _SHORT), text=_cut(
+        f"{said}: {e.reason}" if e.reason else said, _SHORT))
+
+
+def _gap(db: sqlite3.Connection, seq: int, e: Any) -> Line:
+    numbers = ", ".join(map(str, e.operations[:20])) or "none"
+    return Line(seq, e.at, "gap", text=_cut(f"{e.reason}; operations whose results are not known: {numbers}"))
+
+
+_LINES: Final = {
+    events.SESSION_OPENED: _opened, events.SESSION_CLOSED: _closed, events.INTENT: _asked, events.RESULT: _answered,
+    events.HOLD: _hold, events.GAP: _gap,
+}
+
+
+def _facts(*facts: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, _cut(value, _SHORT)) for name, value in facts if value)
+
+
+_TOO_LONG: Final = b"in place of what is longer than BLOB"      # told by `is`, not by what it says
+
+
+def _content(db: sqlite3.Connection, number: int | None) -> bytes | None:
+    if number is None:
+        return None
+    row = db.execute("SELECT size FROM blob WHERE id = ?", (number,)).fetchone()
+    return _TOO_LONG if row is not None and row[0] > BLOB else read_content(db, number)
+
+
+def _text(db: sqlite3.Connection, number: int | None) -> tuple[str, bool]:
+    """The text, and whether it was erased."""
+    content = _content(db, number)
+    if content is None:
+        return "", True
+    return (f"({ELSEWHERE})", False) if content is _TOO_LONG else (_cut(content.decode(errors="replace")), False)
+
+
+def _rows(db: sqlite3.Connection, number: int) -> list[str]:
+    content = _content(db, number)
+    if content is None:
+        return ["(erased)"]
+    return [f"({ELSEWHERE})"] if content is _TOO_LONG else replay.payload_rows(content)
+
+
+# History
+
+_HOLDS: Final = "SELECT seq, at, ticket, state, by, reason, form, subject, target, what FROM hold WHERE seq < ?1"
+_REFUSED: Final = "SELECT seq, at, subject, target, destination, reason FROM refused WHERE seq < ?1 AND subject = ?2"
+
+
+def _history(files: Files, subject: str, before: int) -> HistoryPage:
+    """Of what was asked for the last that happened; with a subject also what was refused, and how many sessions."""
+    found: dict[str, tuple[int, Past]] = {}
+    sessions, wrong = 0, ""
+    try:
+        for db in files.newest_first():
+            if len(found) <= paged.PASTS:
+                _read_holds(files, db, subject, before, found)
+            if subject:
+                _read_refused(db, subject, before, found)
+                sessions += db.execute(
+                    "SELECT count(*) FROM session_opened WHERE subject = ?", (subject,)).fetchone()[0]
+            elif len(found) > paged.PASTS:
+                break
+    except sqlite3.OperationalError as reason:
+        wrong, sessions = _late(reason), -1
+    newest = sorted(found.values(), key=lambda one: -one[0])
+    shown = newest[:paged.PASTS]
+    more = shown[-1][0] if len(newest) > len(shown) else 0
+    return HistoryPage(tuple(past for _, past in shown), sessions if subject else -1, more, wrong)
+
+
+def _read_holds(
+    files: Files, db: sqlite3.Connection, subject: str, before: int, found: dict[str, tuple[int, Past]],
+) -> None:
+    chosen = _HOLDS + (" AND subject = ?2" if subject else "") + " ORDER BY seq DESC"
+    values = (before or schema.LARGEST, subject) if subject else (before or schema.LARGEST,)
+    for seq, at, ticket, state, by, reason, form, who, target, what in db.execute(chosen, values):
+        if ticket in found or (before and _later(files, db, ticket, before)):
+            continue
+        found[ticket] = seq, Past(at, *map(_short, (what, target, state, by, reason, ticket, who, form)))
+        if len(found) > paged.PASTS:
+            return
+
+
+def _later(files: Files, first: sqlite3.Connection, ticket: str, before: int) -> bool:
+    """Whether more happened to it, which an earlier page has."""
+    return any(db.execute("SELECT 1 FROM hold WHERE seq >= ? AND ticket = ?", (before, ticket)).fetchone()
+               for db in files.since(first))
+
+
+def _read_refused(
+    db: sqlite3.Connection, subject: str, before: int, found: dict[str, tuple[int, Past]],
+) -> None:
+    for seq, at, who, target, destination, reason in db.execute(
+            f"{_REFUSED} ORDER BY seq DESC LIMIT {paged.PASTS:d}", (before or schema.LARGEST, subject)):
+        found[f"refused {seq}"] = seq, Past(at, "connect", _short(target or destination), "refused", "",
+                                            _short(reason), "", _short(who))
