@@ -76,8 +76,8 @@ def test_lines_are_as_the_transcript_has_them(recorded) -> None:
     assert found.session is not None
     assert found.session.session == "S1"
     assert [(one.kind, one.operation, one.says) for one in found.lines] == [
-        ("opened", 0, ""), ("asked", 1, "permit"), ("answered", 1, "ok"), ("asked", 2, "deny"), ("answered", 2, "denied"),
-        ("closed", 0, "")]
+        ("opened", 0, ""), ("asked", 1, "permit"), ("answered", 1, "ok"), ("asked", 2, "deny"),
+        ("answered", 2, "denied"), ("closed", 0, "")]
     asked, answered, denied = found.lines[1], found.lines[2], found.lines[4]
     assert asked.text == "SELECT 1"
     assert dict(asked.facts) == {"with": "'x', null", "asks": "sql:select public.orders", "rules": "base:read",
