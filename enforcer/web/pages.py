@@ -23,6 +23,8 @@ from enforcer.web.colours import COMMENT, colour, mark
 from enforcer.web.shown import Answering, HoldShown, Page, ProviderLink, seen_of
 
 FILES: Final = Path(__file__).parent / "static"        # what is served at Paths.static
+# Of all of them together: as a folder of Paths.static it keeps browsers from mixing those of two builds.
+VERSION: Final = blake2b(b"".join(one.read_bytes() for one in sorted(FILES.iterdir())), digest_size=6).hexdigest()
 PEEK: Final = 160                     # characters of a statement in a list
 KNOWN: Final = 512                    # statements whose colours are remembered: a list is drawn at every change
 SECOND: Final = 10**9
@@ -183,18 +185,12 @@ def _foreign_of(view: HoldView) -> list[str]:
     return found.split("\n") if found else []
 
 
-def _file(name: str) -> str:
-    """With what it holds, so that no browser keeps an older one."""
-    return f"{name}?{_digests[name]}"
-
-
-_digests: Final = {one.name: blake2b(one.read_bytes(), digest_size=6).hexdigest() for one in sorted(FILES.iterdir())}
 _environment: Final = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined,
     finalize=_finalize, trim_blocks=True, lstrip_blocks=True)
 _environment.filters.update({
     "sql": _sql, "code": _code, "peek": _peek, "headline": _headline, "utc": _utc, "iso": _iso, "after": _after,
-    "span": span, "lets_through": lets_through, "foreign": _foreign_of, "seen": seen_of, "file": _file,
+    "span": span, "lets_through": lets_through, "foreign": _foreign_of, "seen": seen_of,
 })
 _environment.globals.update({"BEAT": shown.BEAT, "REASON": shown.REASON})
 

@@ -38,18 +38,19 @@ class Viewer(msgspec.Struct, frozen=True):
     approver: bool = False            # sees what waits
     auditor: bool = False             # sees sessions and recordings
     csrf: str = ""
+    operator: bool = False            # may end sessions
 
 
 class Paths(msgspec.Struct, frozen=True):
     """Where things are; a ticket or session follows after a slash."""
 
-    static: str = "/static"
+    static: str = "/static"           # with pages.VERSION behind it files may be kept for ever
     login: str = "/login"
     logout: str = "/logout"           # POST, csrf
     approvals: str = "/"
     hold: str = "/holds"              # /TICKET: render_hold; /TICKET/VERB: POST
     events_holds: str = "/events/holds"
-    sessions: str = "/sessions"       # /ID: render_session
+    sessions: str = "/sessions"       # /ID: render_session; /ID/kill: POST by an operator, csrf and reason
     events_sessions: str = "/events/sessions"         # /ID: event lines
     recordings: str = "/recordings"   # ?before=SEQ; /ID?after=SEQ
     history: str = "/history"         # ?before=SEQ: what people answered

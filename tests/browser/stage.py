@@ -17,9 +17,10 @@ from starlette.staticfiles import StaticFiles
 from agent.contract.messages import HoldView, SessionView
 from enforcer.recording.paged import HistoryPage, LinesPage, SessionsPage
 from enforcer.web import pages
-from enforcer.web.shown import POLICY, Answering, HoldShown, Page, ProviderLink, Viewer, seen_of
+from enforcer.web.shown import POLICY, Answering, HoldShown, Page, Paths, ProviderLink, Viewer, seen_of
 
-VIEWER = Viewer("keycloak:bob", ("dba", "oncall"), True, True, "csrf-token")
+VIEWER = Viewer("keycloak:bob", ("dba", "oncall"), True, True, "csrf-token", True)
+PATHS = Paths(static=f"/static/{pages.VERSION}")
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Stage:
 
     def page(self, request: Request) -> Page:
         query = request.query_params
-        return Page(self.viewer, now=time.time_ns(), host="crews-1", done=query.get("done", ""),
+        return Page(self.viewer, PATHS, now=time.time_ns(), host="crews-1", done=query.get("done", ""),
                     wrong=query.get("wrong", ""))
 
     def at(self, path: str) -> str:
@@ -120,11 +121,11 @@ class Stage:
             Route("/recordings/{name}", of(pages.render_replay, "lines")),
             Route("/history", of(pages.render_history, "history")), Route("/answer", of(pages.render_answer, "asked")),
             Route("/login", html(lambda request: pages.render_login(
-                Page(), [ProviderLink("keycloak", "/login/keycloak"), ProviderLink("corp", "/login/corp")]))),
+                Page(paths=PATHS), [ProviderLink("keycloak", "/login/keycloak"), ProviderLink("corp", "/login/corp")]))),
             Route("/error", html(lambda request: pages.render_error(self.page(request), 403, "This is not yours"))),
             Route("/events/{kind}", self.stream),
             Route("/events/sessions/{name}", self._lines_stream),
-            Mount("/static", StaticFiles(directory=pages.FILES)),
+            Mount(PATHS.static, StaticFiles(directory=pages.FILES)),
         ])
         app.add_middleware(Strict)
         return app

@@ -16,7 +16,7 @@ from enforcer.web.shown import Answering, HoldShown, Page, Paths, ProviderLink, 
 
 ROOT = Path(__file__).resolve().parents[3]
 WEB = ROOT / "enforcer/web"
-PAGE = Page(Viewer("keycloak:bob", ("dba", "oncall"), True, True, "the-token"), now=samples.time.time_ns())
+PAGE = Page(Viewer("keycloak:bob", ("dba", "oncall"), True, True, "the-token", True), now=samples.time.time_ns())
 
 
 def every(hold: object = None) -> dict[str, str]:
