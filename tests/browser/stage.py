@@ -121,7 +121,7 @@ class Stage:
             Route("/recordings/{name}", of(pages.render_replay, "lines")),
             Route("/history", of(pages.render_history, "history")), Route("/answer", of(pages.render_answer, "asked")),
             Route("/login", html(lambda request: pages.render_login(
-                Page(paths=PATHS), [ProviderLink("keycloak", "/login/keycloak"), ProviderLink("corp", "/login/corp")]))),
+                Page(paths=PATHS), [ProviderLink(name, f"/login/{name}") for name in ("keycloak", "corp")]))),
             Route("/error", html(lambda request: pages.render_error(self.page(request), 403, "This is not yours"))),
             Route("/events/{kind}", self.stream),
             Route("/events/sessions/{name}", self._lines_stream),
