@@ -141,10 +141,17 @@ def _late(reason: sqlite3.OperationalError) -> str:
 
 # Lines
 
-_PAGE: Final = (
-    "SELECT seq, kind, body FROM event WHERE body IS NOT NULL AND seq IN (SELECT seq FROM ("
-    + " UNION ALL ".join(f"SELECT seq FROM {table} WHERE session = ?1 AND seq > ?2" for table in _OF_A_SESSION)
-    + ") ORDER BY seq LIMIT ?3) ORDER BY seq")
+NEAR: Final = 20_000                  # events from a file's end: looked through, in place of all that the session did
+
+
+def _page_of(session: str) -> str:
+    tables = " UNION ALL ".join(f"SELECT seq FROM {table} WHERE {session} = ?1 AND seq > ?2" for table in _OF_A_SESSION)
+    return (f"SELECT seq, kind, body FROM event WHERE body IS NOT NULL AND seq IN (SELECT seq FROM ({tables}) "
+            "ORDER BY seq LIMIT ?3) ORDER BY seq")
+
+
+# By the session's index, or (SQLite documentation, "The Query Optimizer", 8: unary "+") through the last events.
+_PAGE, _TAIL = _page_of("session"), _page_of("+session")
 
 
 def _lines(files: Files, session: str, after: int) -> LinesPage:
@@ -157,7 +164,9 @@ def _lines(files: Files, session: str, after: int) -> LinesPage:
             return LinesPage(wrong="no such session is recorded")
         known = _session(files, first, first.execute(f"{_OPENED} WHERE session = ?", (session,)).fetchone())
         for db in files.since(first):
-            for seq, kind, body in db.execute(_PAGE, (session, last, paged.LINES + 1 - len(lines))).fetchall():
+            end = db.execute("SELECT max(seq) FROM event").fetchone()[0] or 0
+            statement = _TAIL if end - last < NEAR else _PAGE
+            for seq, kind, body in db.execute(statement, (session, last, paged.LINES + 1 - len(lines))).fetchall():
                 if room <= 0 or len(lines) == paged.LINES:
                     more = last
                     break

@@ -110,6 +110,16 @@ def test_a_long_session_comes_in_pages(recorded) -> None:
     assert after == 0
 
 
+@pytest.mark.parametrize("near", [0, 1, 5, 1 << 40])
+def test_the_end_is_found_either_way(recorded, monkeypatch: pytest.MonkeyPatch, near: int) -> None:
+    monkeypatch.setattr(paging, "NEAR", near)
+    write(recorded, recorded.opened("S2"), *(recorded.intent(number, name) for number in range(1, 9)
+                                             for name in ("S2", "S3")))
+    assert [one.operation for one in page(recorded, LINES, "S2").lines] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    middle = page(recorded, LINES, "S2").lines[4]
+    assert [one.operation for one in page(recorded, LINES, "S2", middle.seq).lines] == [5, 6, 7, 8]
+
+
 def test_over_files(recorded) -> None:
     write(recorded, recorded.opened("S2"), recorded.intent(1, "S2"))
     recorded.recorder._rotate()
