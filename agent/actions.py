@@ -215,8 +215,9 @@ class Questions:
             workloads=workload_views(agent.owners, agent.sharing.of), statistics=statistics,
             hints=(*agent.ledger.broken_glass(),
                    *hints(config, places, agent.resolver.failures, statistics, leafs, lag, agent.watch.beside),
-                   *agent.containers.hints(), *agent.units.hints(), *agent.identities.hints()),
+                   *agent.containers.hints(), *agent.units.hints(), *agent.identities.hints(), *agent.web.hints()),
             identity=agent.identities.process.view() if agent.identities.process else None,
+            web=agent.web.view(), page=config.web.url or "",
             modes=config.egress_modes, dns=f"{config.dns.listen}:{DNS_PORT}", upstream=_server(config.dns.resolver),
             lsm=agent.kernel.lsm, locks=tuple(agent.locks))
 
@@ -236,10 +237,14 @@ class Questions:
         return _fitting(control.Approvals, found.holds)
 
     async def decide(self, request: Deciding, peer: Peer) -> Message:
-        """By whom is the kernel's word, and recorded here: whoever has broken the enforcer cannot make it up."""
-        by, groups = subject_of(peer.user), self._groups_of(peer)
+        """By whom is the kernel's word."""
         if locked := self._locked(peer):
             return Answered(locked)
+        return Answered(await self.answer(request, subject_of(peer.user), self._groups_of(peer)))
+
+    async def answer(self, request: Deciding, by: str, groups: tuple[str, ...], way: str = "") -> str:
+        """Why it does not count, or "".  By whom is recorded here: whoever has broken the enforcer cannot make it up.
+        `way`: where it was answered, "" for the control socket."""
         ticket, reason = request.ticket[:TICKET], request.reason[:messages.TEXT]
         names = self._agent.identities.names(by)[1:]
         glass = isinstance(request, control.BreakGlass)
@@ -256,9 +261,10 @@ class Questions:
             error = str(wrong)
         answer = "revoke" if isinstance(request, control.Revoke) else "break-glass" if glass else (
             "approve" if approve else "deny")
-        self._tell_answer(peer, {
-            "ticket": ticket, "answer": answer, "by": by, "reason": reason, "error": error})
-        return Answered(error)
+        self._tell_answer(by, {
+            "ticket": ticket, "answer": answer, "by": by, "reason": reason, "error": error,
+            **({"way": way} if way else {})})
+        return error
 
     async def elevate(self, request: control.Elevate, peer: Peer) -> Message:
         """For whom `weir run` would speak."""
@@ -274,7 +280,7 @@ class Questions:
                     request.reason[:messages.TEXT]), messages.ElevationAsked, DECIDED)
         except ChannelError as reason:
             return control.Requested("", str(reason))
-        self._tell_answer(peer, {
+        self._tell_answer(who.subject, {
             "ticket": found.ticket, "answer": "elevate", "by": who.subject, "target": request.target[:TICKET],
             "seconds": request.seconds, "reason": request.reason[:messages.TEXT], "error": found.error})
         return control.Requested(found.ticket, found.error)
@@ -290,9 +296,9 @@ class Questions:
     def _groups_of(self, peer: Peer) -> tuple[str, ...]:
         return groups_of(self._agent.config.groups, user=peer.user, unix=peer.unix_groups)
 
-    def _tell_answer(self, peer: Peer, detail: dict[str, object]) -> None:
+    def _tell_answer(self, by: str, detail: dict[str, object]) -> None:
         """What counts each time; of what does not one of a kind a second for a user, who chooses the ticket's name."""
-        times = self._lately.again((peer.uid, detail["answer"])) if detail["error"] else 1
+        times = self._lately.again((by, detail["answer"])) if detail["error"] else 1
         if times:
             self._agent.tell("approval.answered", detail | ({"times": times} if times > 1 else {}))
 
@@ -304,7 +310,10 @@ class Questions:
         return _fitting(control.OpenSessions, found.sessions)
 
     async def kill(self, request: control.KillSession, peer: Peer) -> Message:
-        by, reason = subject_of(peer.user), request.reason
+        return await self.end_session(request, subject_of(peer.user))
+
+    async def end_session(self, request: control.KillSession, by: str, way: str = "") -> control.Killed:
+        reason = request.reason
         if len(reason) > REASON or not reason.isprintable():
             return control.Killed(f"a reason is one line of at most {REASON} characters")
         why = f"killed by {by}" + (f": {reason}" if reason else "")
@@ -317,6 +326,7 @@ class Questions:
         self._agent.tell("session.killed", {
             "session": view.session if view else request.session[:TICKET], "by": by, "reason": reason,
             "error": ended.error, **({"subject": view.subject, "target": view.target} if view else {}),
+            **({"way": way} if way else {}),
         }, view.workload if view else "")
         return control.Killed(ended.error, view)
 

@@ -214,6 +214,16 @@ class EnforcerChannel(AnsweringChannel):
     questions = (messages.Whois, messages.WhoisLocal, messages.AskCredential, messages.WhoAsks, messages.NameAsked,
                  messages.KeepTicket)
 
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self.news: Callable[[messages.Changed], None] = lambda message: None      # takes what comes unasked
+
+    def _received(self, message: messages.FromEnforcer, size: int) -> None:
+        if isinstance(message, messages.Changed):
+            self.news(message)
+        else:
+            super()._received(message, size)
+
     @classmethod
     async def open(cls, sock: socket.socket, answer: Answer) -> EnforcerChannel:
         return await cls.connect(sock, answer)

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -56,6 +57,7 @@ class Runtime(msgspec.Struct, frozen=True):
     audit_user: str
     approvers: str
     identity_user: str = "weir-identity"
+    web_user: str = "weir-web"
 
     def places(self) -> tuple[Path, Path]:
         """Run and state directory."""
@@ -87,6 +89,18 @@ class Recording(msgspec.Struct, frozen=True):
     reserve: int                      # bytes
     checkpoint: int                   # seconds
     rotate: int                       # bytes
+
+
+class Web(msgspec.Struct, frozen=True):
+    """The page; nothing is served without `url`."""
+
+    url: str | None = None            # an origin, as browsers write it
+    listen: tuple[str, int] | None = None     # None: RUN/web.sock
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    idle: int = 1800                  # seconds
+    operators: tuple[str, ...] = ()
+    auditors: tuple[str, ...] = ()
 
 
 class EgressPolicy(msgspec.Struct, frozen=True):
@@ -197,6 +211,7 @@ class Config(msgspec.Struct, frozen=True):
     targets: tuple[TargetEntry, ...]
     providers: tuple[ProviderEntry, ...] = ()
     saml: tuple[SamlEntry, ...] = ()
+    web: Web = Web()
     groups: dict[str, tuple[str, ...]] = {}
     people: People = People()
     policies: dict[str, str] = {}
@@ -253,6 +268,10 @@ class Config(msgspec.Struct, frozen=True):
     def control(self) -> Path:
         return self.run / "control.sock"
 
+    @property
+    def web_socket(self) -> Path:
+        return self.run / "web.sock"
+
 
 def protocols() -> tuple[str, ...]:
     """Folders under enforcer/protocols; their code is the enforcer's and is not imported here."""
@@ -279,6 +298,8 @@ RUNTIME: Final = Section("runtime", Runtime, False, "Names, places and users of 
     Field("approvers", kinds.ACCOUNT, "Unix group whose members may answer held operations.", "weir-approvers"),
     Field("identity_user", kinds.ACCOUNT, "User of the process that speaks with identity providers, where there is a "
           "[[provider]].", "weir-identity", restart=True),
+    Field("web_user", kinds.ACCOUNT, "User of the process that serves the page, where [web] has a `url`.", "weir-web",
+          restart=True),
 ))
 ENFORCER: Final = Section("enforcer", Enforcer, False, "The one process that crews reach.", (
     Field("port", kinds.HIGH_PORT, "Port of its listeners on 127.0.0.1 and ::1.", 15432, restart=True),
@@ -312,6 +333,22 @@ RECORDING: Final = Section("recording", Recording, False, "Bounds of journal and
     Field("checkpoint", kinds.duration("1s", "1h"), "Time between signed checkpoints.", "10s", restart=True),
     Field("rotate", kinds.size("1MiB", "1TiB"), "Size at which a new recording file begins; it also does each day.",
           "1GiB", restart=True),
+))
+WEB: Final = Section("web", Web, False, "The page at which approvers answer, in a browser; they log in by the "
+    "[[provider]]s and [[saml_provider]]s.", (
+    Field("url", kinds.PAGE, "Its address as browsers have it.  Providers send people back to `url`/login/NAME/back, "
+          "and with SAML to `url`/saml/NAME/acs: they must know these.  Default: there is no page.", None,
+          "https://weir.lab.example"),
+    Field("listen", kinds.LISTEN, "`unix`: RUN/web.sock, for `ssh -L` or a server on this host that has the "
+          "certificate; or an address, which is a loopback one where there is no TLS.", kinds.UNIX, "10.77.0.2:8443"),
+    Field("tls_certificate", kinds.PATH, "Its certificate and those above it, PEM.", None, "/etc/weir/web.pem"),
+    Field("tls_key", kinds.PATH, "Its key, PEM; root's, mode 0600.  A reload reads both again.", None,
+          "/etc/weir/credentials/web.key"),
+    Field("idle", kinds.duration("1m", "1d"), "A login at the page ends when nobody has used it for so long, and as "
+          "each does after its provider's `max_session`.", "30m"),
+    Field("operators", kinds.several(kinds.NAME), "Groups whose members may end sessions there.", [], ["dba"]),
+    Field("auditors", kinds.several(kinds.NAME), "Groups whose members see there which sessions are open, and "
+          "recordings.", [], ["audit"]),
 ))
 EGRESS_POLICY: Final = Section("egress_policy", EgressPolicy, False, "What becomes of what neither a target nor "
     "[[egress]] permits.", (
@@ -435,7 +472,7 @@ TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
     Field("payload_limit", kinds.size("1KiB", "1GiB"), "Bytes of an answer that are kept.", "1MiB"),
 ), (CREDENTIAL, _LABEL), attribute="targets")
 
-SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, LEDGER, RECORDING, EGRESS_POLICY)
+SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, LEDGER, RECORDING, WEB, EGRESS_POLICY)
 MANY: Final = (EGRESS, PROVIDER, SAML, WORKLOAD, TARGET)
 SECTIONS: Final = (*SINGLE, *MANY)
 BLOCK: Final = (RUNTIME, ENFORCER, DNS, NFTABLES)      # what probes and rules are made by
@@ -480,6 +517,7 @@ def _build(raw: Mapping[str, Any], report: Report) -> tuple[Config | None, Repor
     _check_workloads(report)
     _check_identities(report)
     _check_saml(report)
+    _check_web(report)
     _check_places(report)
     _check_egress(report, _check_targets(report))
     for path, target in report.entries("target"):
@@ -579,6 +617,30 @@ def _check_saml(report: Report) -> None:
             report.add((*path, "port"), f"{one.port} is the enforcer's own; another would be right")
 
 
+def _check_web(report: Report) -> None:
+    web, runtime = report.made.get(("web",)), report.made.get(("runtime",))
+    if web is None:
+        return
+    if web.url is None and web != Web(idle=web.idle, operators=web.operators, auditors=web.auditors):
+        report.add(("web", "url"), f"is missing, and without it there is no page; {kinds.PAGE.right} would be right")
+    if (web.tls_certificate is None) != (web.tls_key is None):
+        there, missing = ("tls_key", "tls_certificate") if web.tls_key else ("tls_certificate", "tls_key")
+        report.add(("web", there), f"needs `{missing}`")
+    if web.listen is None and web.tls_key:
+        report.add(("web", "tls_key"), "is not used at a Unix socket: whoever stands before it has the certificate")
+    if web.listen is not None and not web.tls_key and not kinds.is_loopback(web.listen[0]):
+        report.add(("web", "listen"), "is open to others than this machine, and without TLS: name `tls_certificate` "
+                   "and `tls_key`, or a loopback address")
+    if web.url and web.url.startswith("http:") and web.tls_key:
+        report.add(("web", "url"), "is http, and there is a certificate: https would be right")
+    if web.listen in _listeners(report):
+        report.add(("web", "listen"), "is the enforcer's own listener")
+    others = (runtime.user, runtime.audit_user, runtime.identity_user) if runtime else ()
+    if web.url and runtime and runtime.web_user in others:
+        report.add(("runtime", "web_user"), "is another process' user too: whoever breaks the page would have what "
+                   "that one has")
+
+
 def _listeners(report: Report) -> set[tuple[str, int]]:
     enforcer = report.made.get(("enforcer",))
     return {(host, enforcer.port) for host in ("127.0.0.1", "::1", "localhost")} if enforcer else set()
@@ -611,7 +673,7 @@ def _check_sockets(target: TargetEntry, path: Place, taken: dict[tuple[str, int]
 
 
 def _check_egress(report: Report, taken: dict[tuple[str, int], str]) -> None:
-    own = _listeners(report)
+    own, page = _listeners(report), _page_place(report)
     for path, entry in report.entries("egress"):
         for host in entry.addresses:
             if kinds.is_address(host) and is_metadata(host) and not entry.metadata:
@@ -623,6 +685,18 @@ def _check_egress(report: Report, taken: dict[tuple[str, int], str]) -> None:
                 report.add((*path, "addresses"), f"{shown} is target {taken[place]!r}, which never is an opaque flow")
             if place in own:
                 report.add((*path, "addresses"), f"{shown} is the enforcer's own listener")
+            if place == page:
+                report.add((*path, "addresses"), f"{shown} is where people answer what crews ask for ([web] url): no "
+                           "place for crews")
+
+
+def _page_place(report: Report) -> tuple[str, int] | None:
+    """Host and port of the page."""
+    web = report.made.get(("web",))
+    if web is None or web.url is None:
+        return None
+    found = urlsplit(web.url)
+    return found.hostname or "", found.port or (443 if found.scheme == "https" else 80)
 
 
 def _check_selectors(target: TargetEntry, path: Place, report: Report) -> None:

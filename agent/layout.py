@@ -30,11 +30,12 @@ class Accounts:
     audit: pwd.struct_passwd
     approvers: int                    # gid
     identity: int = -1                # gid; -1: there is no such user, and no [[provider]]
+    web: int = -1                     # the same, and no [web] url
 
     @property
     def own_groups(self) -> frozenset[int]:
         """Gids that no workload is given."""
-        return frozenset({self.weir.pw_gid, self.audit.pw_gid, self.approvers, self.identity} - {-1})
+        return frozenset({self.weir.pw_gid, self.audit.pw_gid, self.approvers, self.identity, self.web} - {-1})
 
     @property
     def group_names(self) -> frozenset[str]:
@@ -66,16 +67,19 @@ def find_accounts(config: Config) -> Accounts:
     runtime = config.runtime
     try:
         return Accounts(pwd.getpwnam(runtime.user), pwd.getpwnam(runtime.audit_user),
-                        grp.getgrnam(runtime.approvers).gr_gid, _identity(config))
+                        grp.getgrnam(runtime.approvers).gr_gid,
+                        _group(runtime.identity_user, bool(config.logins)),
+                        _group(runtime.web_user, config.web.url is not None))
     except KeyError as reason:
         raise LayoutError(f"{reason.args[0]}: `bootstrap install` makes users and groups") from None
 
 
-def _identity(config: Config) -> int:
+def _group(user: str, needed: bool) -> int:
+    """-1: there is no such user, and it need not be there."""
     try:
-        return pwd.getpwnam(config.runtime.identity_user).pw_gid
+        return pwd.getpwnam(user).pw_gid
     except KeyError:
-        if config.logins:
+        if needed:
             raise
         return -1
 

@@ -80,6 +80,11 @@ def said_of_mode(workload: str, mode: str) -> str:
             f"through and {what}")
 
 
+def said_of_nobody(url: str) -> str:
+    """The same."""
+    return f"nobody can log in at the page {url}: there is no [[provider]] or [[saml_provider]]"
+
+
 def target_views(config: Config, places: Places) -> tuple[TargetView, ...]:
     return tuple(
         TargetView(one.name, one.protocol, (*one.hosts, *one.sockets), one.port, places.addresses.get(one.name, ()))

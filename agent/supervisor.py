@@ -54,6 +54,7 @@ from agent.status import BLOCK, ENFORCING, Health, said_of_mode
 from agent.tickets import Tickets
 from agent.unit.adopted import Units
 from agent.unit.units import tell_systemd
+from agent.web.page import Web
 from agent.whois import Answers
 from agent.workload.container import CONTAINER
 from agent.workload.container_args import PROFILE
@@ -149,6 +150,7 @@ class Agent:
         self.containers = Containers(self, self.cgroups)
         self.units = Units(self)
         self.identities = Identities(self)
+        self.questions, self.web = Questions(self), Web(self)
         self.owners.elsewhere = self.units.find
         await self._start_launcher()
         if self.health.launcher:
@@ -165,7 +167,7 @@ class Agent:
         self._start_services()
         await self._recover_networks()
         await self.parts.run(CONTAINERS, self.containers.look)
-        self.control = Control(config.control, Questions(self), self._groups, self.kernel.is_crew, self.tell)
+        self.control = Control(config.control, self.questions, self._groups, self.kernel.is_crew, self.tell)
         self.control.open()
         self._spawn(self._first_configuration())
         await asyncio.wait({self.enforcer.first}, timeout=FIRST)
@@ -205,6 +207,7 @@ class Agent:
         self.recorder.start()
         self.enforcer.start()
         self.identities.configured()
+        self.web.configured()
 
     def _with_own(self, message: messages.Configure) -> messages.Configure:
         """And what is in no file of the operator's: locks, and for an enforcer that starts what is kept for it; a later
@@ -222,6 +225,8 @@ class Agent:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if "watch" in parts:
             self.watch.close()
+        if "web" in parts:
+            await self.web.stop()
         if "identities" in parts:
             await self.identities.stop()
         if "enforcer" in parts:
@@ -251,7 +256,7 @@ class Agent:
 
     async def _end_predecessors(self) -> None:
         """The children of an agent that was killed end by themselves; what does not is ended."""
-        for name in ("enforcer", "recorder", "identity"):
+        for name in ("enforcer", "recorder", "identity", "web"):
             if not await wait_empty(self.own / name, PREDECESSOR):
                 LOG.warning("the %s of the agent before this one did not end: killed", name)
                 end_all(self.own / name)
@@ -311,6 +316,7 @@ class Agent:
     def _service_changed(self) -> None:
         self.health.enforcer = "" if self.enforcer.up else self.enforcer.error
         self.health.recorder = "" if self.recorder.up else self.recorder.error
+        self.web.enforcer_changed()
         self.news()
 
     # the ring of connects
@@ -376,6 +382,7 @@ class Agent:
             ("what came out of turn", self._tell_bounded),
             ("units", self.units.look),
             ("identities", self.identities.look),
+            ("the page", self.web.look),
             ("locks", self.locks.look),
             ("names", self._sweep_names),
             ("the journal", self._watch_journal),
@@ -639,6 +646,7 @@ class Agent:
             self.config, self.trust, self.accounts = config, trust, accounts
             self._tell_modes(before, config.egress_modes)
             self.identities.configured()
+            self.web.configured()
         await self.resolver.set_names(patterns(self.config))
         self._forget()
         return error
@@ -691,6 +699,10 @@ class Agent:
 
     # small things
 
+    def has_address(self, address: str) -> bool:
+        """Whether it is one of this host's interfaces'."""
+        return self._addresses.has(address)
+
     def _groups(self) -> Groups:
         return Groups(self.accounts.approvers, self.accounts.audit.pw_gid)
 
@@ -738,7 +750,7 @@ def _targets(config: Config, places: Places, trust: Trust) -> Iterable[Target]:
 def remove_own(cgroup: Path) -> None:
     """The cgroups of Weir's own processes, where nothing runs in them."""
     for path in (*(cgroup / HELPERS).glob("*/"), cgroup / HELPERS, cgroup / "enforcer", cgroup / "recorder",
-                 cgroup / "identity", cgroup):
+                 cgroup / "identity", cgroup / "web", cgroup):
         with suppress(OSError):
             path.rmdir()
 

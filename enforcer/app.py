@@ -63,6 +63,7 @@ class Enforcer:
         self._dns = Service(self.channel, loop.time, self.edge.count, self.edge.families.give,
                             lambda workload: self.edge.locked.why(workload=workload))
         self.edge.barring = self._dns.ask_anew
+        self.edge.on_holds, self.edge.on_live = self.channel.changes.holds, self.channel.changes.sessions
         self._resolver = Server(self._dns)
         self._loop = loop
         self._listeners: tuple[int, ...] = ()

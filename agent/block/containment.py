@@ -433,6 +433,18 @@ class Containment:
                           for one in self._contained.look(cookie, sockdiag.all_tcp_sockets)]
         return found
 
+    def tcp_ends(self, port: int) -> list[Held]:
+        """As `tcp_sockets`, of those with that local port."""
+        found = sockdiag.tcp_sockets(port)
+        for cookie in self._contained.cookies():
+            with suppress(OSError):
+                found += self._contained.look(cookie, lambda: sockdiag.tcp_sockets(port))
+        return found
+
+    def crew_cgroups(self) -> set[int]:
+        """Ids of the slice's, of everything in it, and of what counts as in it."""
+        return self._cgroup_ids()
+
     def contain(self, namespace: Namespace, name: str) -> None:
         """The rules hold in it, too.  Raises PlatformError, OSError where they do not."""
         self._contained.add(namespace, name)

@@ -20,6 +20,7 @@ from agent import procfs
 from agent.block import sockdiag
 from agent.config import DNS_PORT, LISTEN, Config
 from agent.layout import CGROUPS, LayoutError, cgroup_root, find_account, find_accounts
+from agent.status import said_of_nobody
 from agent.workload import landlock, sharing
 from probes import abi, lsm
 
@@ -49,6 +50,7 @@ def examine(config: Config | None) -> tuple[Finding, ...]:
         ("libseccomp", libseccomp), ("landlock", scopes), ("BPF LSM", bpf_lsm),
         ("user namespaces", user_namespaces), ("ipv6", ipv6), ("clock", clock), ("disk", lambda: disk(config)),
         ("users", lambda: users(config)), ("units", lambda: units(config)), ("workloads", lambda: workloads(config)),
+        ("page", lambda: page(config)),
         ("socket diagnosis", diagnosis), ("resolver", lambda: resolver(config)), ("other tools", other_tools),
         ("pods", pods),
     ]
@@ -202,12 +204,23 @@ def disk(config: Config | None) -> Finding:
     return Finding("", OK, f"{free >> 20} MiB free at {path}")
 
 
+def page(config: Config | None) -> Finding:
+    if config is None or config.web.url is None:
+        return Finding("", OK, "none: [web] has no url")
+    listen = config.web.listen
+    where = f"{config.web.url}, served at {f'{listen[0]} port {listen[1]}' if listen else config.web_socket}"
+    if not config.logins:
+        return Finding("", WARN, where, said_of_nobody(config.web.url))
+    return Finding("", OK, where)
+
+
 def users(config: Config | None) -> Finding:
     if config is None:
-        missing = [name for name in ("weir", "weir-audit", "weir-identity") if find_account(name) is None]
+        every = ("weir", "weir-audit", "weir-identity", "weir-web")
+        missing = [name for name in every if find_account(name) is None]
         if missing:
             return Finding("", FAIL, f"no user {' and '.join(missing)}", "./bootstrap install makes them")
-        return Finding("", OK, "weir, weir-audit, weir-identity")
+        return Finding("", OK, ", ".join(every))
     try:
         accounts = find_accounts(config)
     except LayoutError as reason:

@@ -66,6 +66,7 @@ def render_status(status: Status) -> RenderableType:
         ("resolver", f"{status.dns}, asks {safe(status.upstream) or 'nobody: set [dns] resolver'}"),
         ("enforcer", _service(status.enforcer)),
         ("recorder", f"{_service(status.recorder)}, {_size(status.lag)} of journal waiting"),
+        *([("page", f"{safe(status.page)}, {_service(status.web)}")] if status.web else []),
         ("now", _statistics(status.statistics)),
     ]
     parts.append(_rows(rows))

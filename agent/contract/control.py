@@ -315,6 +315,8 @@ class Status(Message, frozen=True):
     modes: dict[str, str] = {}        # egress mode of the workloads where it is not "enforce"
     upstream: str = ""                # the DNS server that it asks, "" where there is none
     identity: ServiceView | None = None       # None: there is no [[provider]]
+    web: ServiceView | None = None    # None: there is no page
+    page: str = ""                    # its address
     lsm: str = ""                     # BPF LSM: "on: ..." or "off: why"
     locks: tuple[Lock, ...] = ()      # the oldest first
 

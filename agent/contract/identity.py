@@ -112,13 +112,14 @@ class Begin(Message, frozen=True):
     how: How
     port: int = 0                     # `code`, `saml`: of the loopback listener
     token: bytes = b""                # `file`: what it holds
+    redirect: str = ""                # `code`, `saml`: where the answer goes instead
 
     def __repr__(self) -> str:
         return f"Begin(session={self.session!r}, how={self.how!r})"
 
 
 class Finish(Message, frozen=True):
-    """What came back to the loopback listener: the query of the redirect, or with SAML the form.  Answered by Done;
+    """What came back to the listener: the query of the redirect, or with SAML the form.  Answered by Done;
     Verified has come before it where `error` is empty."""
 
     number: int
@@ -167,6 +168,7 @@ class Begun(Message, frozen=True):
     user_code: Name = ""              # `device`: what is typed there
     complete: Url = ""                # `device`: the same address with the code in it, where the provider has one
     seconds: Seconds = 0              # in which it must be done
+    relay: Name = ""                  # `saml`: the RelayState that the answer comes with
 
 
 class Pong(Message, frozen=True):

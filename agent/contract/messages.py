@@ -152,6 +152,13 @@ class AskStatistics(Message, frozen=True):
     number: int
 
 
+class WatchChanges(Message, frozen=True):
+    """Whether it is told of changes, by Changed.  Answered by Done."""
+
+    number: int
+    on: bool
+
+
 class EndSession(Message, frozen=True):
     """End a session or a flow at once, with the protocol's own error.  Answered by SessionEnded."""
 
@@ -342,6 +349,14 @@ class SessionView(msgspec.Struct, frozen=True):
     reported: str = ""                # the tool call that its process says is active, or each of several
 
 
+class Changed(Message, frozen=True):
+    """Unasked, while they are watched, some times a second at most: what is held, or which sessions are open, is not as
+    it was."""
+
+    holds: bool = False
+    sessions: bool = False
+
+
 class SessionsAnswer(Message, frozen=True):
     number: int
     sessions: tuple[SessionView, ...]
@@ -375,12 +390,13 @@ class Pong(Message, frozen=True):
 FromAgent = (
     Configure | WhoisAnswer | CredentialAnswer | AskerAnswer | NameRecorded | TicketKept | ResolveName | ListHolds
     | DecideHold | RevokeHold | AskElevation
-    | ListSessions | AskStatistics | EndSession | EndLogin | PutLocks | OpenNetwork | CloseNetwork | Ping | Drain
+    | ListSessions | AskStatistics | WatchChanges | EndSession | EndLogin | PutLocks | OpenNetwork | CloseNetwork | Ping
+    | Drain
 )
 FromEnforcer = (
     Configured | Whois | WhoisLocal | AskCredential | WhoAsks | NameAsked | KeepTicket | NameResolved | HoldsAnswer
     | HoldDecided | ElevationAsked
-    | SessionsAnswer | SessionEnded | LocksTaken | StatisticsAnswer | Done | Pong
+    | Changed | SessionsAnswer | SessionEnded | LocksTaken | StatisticsAnswer | Done | Pong
 )
 
 _encoder = msgspec.msgpack.Encoder()

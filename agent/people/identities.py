@@ -10,7 +10,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,6 +64,7 @@ class Identities:
         self._lately = Lately()
         self._posts = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self.on_end: Callable[[str], None] = lambda session: None      # called when one has ended
 
     # the process
 
@@ -145,14 +146,14 @@ class Identities:
     def end_locked(self) -> None:
         """Logins of people who are locked out."""
         for login in self.logins:
-            if login.uid >= 0 and (why := self._locked(login)):
+            if not login.workload and (why := self._locked(login)):
                 self._end(login.session, why, forget=True)
 
     def _locked(self, login: Login) -> str:
-        return self._agent.locks.why(subjects_of(login.user, login.subject))
+        return self._agent.locks.why((login.subject,) if login.web else subjects_of(login.user, login.subject))
 
     def _verified(self, before: Login, after: Login) -> None:
-        if after.uid >= 0 and (why := self._locked(after)):
+        if not after.workload and (why := self._locked(after)):
             self._end(after.session, why, forget=True)
             return
         if not before.subject:
@@ -167,6 +168,7 @@ class Identities:
         if login is None:
             return
         self._settle(session, reason)
+        self.on_end(session)
         name = "login.ended" if login.subject else "login.refused"
         self._tell(name, login, reason=reason)
         if login.subject:
@@ -199,7 +201,8 @@ class Identities:
 
     def _tell(self, name: str, login: Login, **more: object) -> None:
         detail: dict[str, object] = {"provider": login.provider, "login": login.session, **more}
-        detail |= {key: value for key, value in (("subject", login.subject), ("user", login.user)) if value}
+        detail |= {key: value for key, value in (
+            ("subject", login.subject), ("user", login.user), ("way", "web" if login.web else "")) if value}
         self._agent.tell(name, detail, login.workload)
 
     # whose a workload is
@@ -294,20 +297,29 @@ class Identities:
             self._end(other.session, "another login was begun", forget=True)
         login = Login(secrets.token_hex(8), provider.name, frozenset(provider.groups.values()), int(time.time()),
                       provider.max_session, peer.uid, peer.user, since=_uptime())
-        self.logins.add(login)
         self._outcomes[login.session] = asyncio.get_running_loop().create_future()
         how, port = _way(provider, request.port)
-        try:
-            begun = await self.process.channel.ask(
-                lambda number: told.Begin(number, login.session, provider.name, how, port), told.Begun)
-        except ChannelError as reason:
-            begun = told.Begun(0, str(reason))
+        begun = await self._ask_begin(self.process, login, how, port)
         if begun.error:
-            self._end(login.session, _shown(begun.error), forget=True)
             self._outcomes.pop(login.session, None)
             return control.LoginBegun(_shown(begun.error))
         return control.LoginBegun("", login.session, provider.name, begun.url, begun.user_code, begun.complete,
                                   begun.seconds, port)
+
+    async def _ask_begin(
+        self, process: IdentityProcess, login: Login, how: told.How, port: int = 0, redirect: str = "",
+    ) -> told.Begun:
+        """One that comes to nothing is none."""
+        self.logins.add(login)
+        try:
+            begun = await process.channel.ask(
+                lambda number: told.Begin(number, login.session, login.provider, how, port, redirect=redirect),
+                told.Begun)
+        except ChannelError as reason:
+            begun = told.Begun(0, str(reason))
+        if begun.error:
+            self._end(login.session, _shown(begun.error), forget=True)
+        return begun
 
     def _provider(self, name: str) -> ProviderEntry | SamlEntry | str:
         providers = self._agent.config.logins
@@ -335,23 +347,66 @@ class Identities:
     async def _finish(self, request: control.FinishLogin, login: Login | None) -> Message:
         """One at a time of a login, and no more than its provider sends: what the identity process does not read soon
         enough would end it, and everybody's login with it."""
-        if self.process is None or login is None or request.session in self._finishing:
+        if login is None:
             return Answered("no login waits for this answer")
+        return Answered(await self._finish_by(login, request.query))
+
+    async def _finish_by(self, login: Login, query: str) -> str:
+        """What is wrong, or ""."""
+        if self.process is None or login.session in self._finishing:
+            return "no login waits for this answer"
         saml = isinstance(self._agent.config.provider(login.provider), SamlEntry)
-        if len(request.query.encode(errors="replace")) > (told.FORM if saml else told.QUERY):
-            return Answered("what came back is too long")
-        self._finishing.add(request.session)
+        if len(query.encode(errors="replace")) > (told.FORM if saml else told.QUERY):
+            return "what came back is too long"
+        self._finishing.add(login.session)
         try:
             done = await self.process.channel.ask(
-                lambda number: told.Finish(number, request.session, request.query), told.Done)
+                lambda number: told.Finish(number, login.session, query), told.Done)
             error = _shown(done.error)
         except ChannelError as reason:
             error = str(reason)
         finally:
-            self._finishing.discard(request.session)
+            self._finishing.discard(login.session)
         if error:
-            self._end(request.session, error, forget=True)
-        return Answered(error)
+            self._end(login.session, error, forget=True)
+        return error
+
+    # at the page
+
+    async def begin_web(self, name: str, url: str) -> tuple[Login | None, told.Begun]:
+        """A login of a browser at the page, whose address is `url`; where Begun says what is wrong there is none."""
+        provider = self._agent.config.provider(name)
+        if provider is None or self.process is None:
+            return None, told.Begun(0, f"there is no provider {name!r}" if provider is None else
+                                    "the identity process is not running")
+        saml = isinstance(provider, SamlEntry)
+        login = Login(secrets.token_hex(8), provider.name, frozenset(provider.groups.values()), int(time.time()),
+                      provider.max_session, since=_uptime(), web=True)
+        self._outcomes[login.session] = asyncio.get_running_loop().create_future()
+        redirect = f"{url}/saml/{provider.name}/acs" if saml else f"{url}/login/{provider.name}/back"
+        begun = await self._ask_begin(self.process, login, "saml" if saml else "code", 0, redirect)
+        return (None if begun.error else login), begun
+
+    async def finish_web(self, session: str, query: str) -> str:
+        """What came back.  What is wrong, or "": it is open."""
+        login = self.logins.find(session)
+        if login is None or not login.web or login.subject:
+            return "no login waits for this answer"
+        outcome = self._outcomes.get(session)
+        if error := await self._finish_by(login, query):
+            return error
+        if self.logins.opened(session) is not None:
+            return ""
+        return (outcome.result() if outcome is not None and outcome.done() else "") or "it has ended"
+
+    def web_principal(self, session: str) -> Principal | None:
+        """None: it has ended, or is not one of the page's."""
+        login = self.logins.opened(session)
+        return self._of(login, self._agent.config) if login is not None and login.web else None
+
+    def end_web(self, session: str, reason: str) -> None:
+        if (login := self.logins.find(session)) is not None and login.web:
+            self._end(session, reason, forget=True)
 
     async def _await(self, session: str) -> Message:
         future = self._outcomes.get(session)
@@ -441,7 +496,7 @@ class Identities:
         try:
             token = await asyncio.to_thread(read_secret, file, told.TOKEN, "token_file") if file else b""
             begun = await self.process.channel.ask(
-                lambda number: told.Begin(number, session, name, how, 0, token), told.Begun)
+                lambda number: told.Begin(number, session, name, how, token=token), told.Begun)
             error = _shown(begun.error)
         except (SecretError, ChannelError) as reason:
             error = str(reason)

@@ -35,6 +35,7 @@ class Login(msgspec.Struct, frozen=True):
     expires: int = 0                  # seconds UTC, if it is not verified anew
     since: float = 0.0                # seconds of CLOCK_BOOTTIME: of `begun`, then of `opened`; nobody sets it back
     turn: int = 1                     # counts the subjects and groups that it had
+    web: bool = False                 # at the page: of a browser, and no uid's
 
     @property
     def login(self) -> str:
@@ -93,7 +94,7 @@ class Logins:
             raise Violation(f"a subject that is none of provider {before.provider}'s")
         if not before.groups_given.issuperset(message.groups):
             raise Violation(f"groups that provider {before.provider} does not give")
-        if before.subject and before.uid >= 0 and before.subject != message.subject:
+        if before.subject and not before.workload and before.subject != message.subject:
             raise Violation("another subject for a login that is open")
         groups = tuple(sorted(set(message.groups)))
         changed = bool(before.subject) and (before.subject, before.groups) != (message.subject, groups)

@@ -15,7 +15,7 @@ from agent.people.identity import LOCAL
 from agent.settings.fields import Problem, render_path
 from agent.settings.positions import Path as Place
 from agent.settings.positions import line_of
-from agent.status import said_of_mode
+from agent.status import said_of_mode, said_of_nobody
 
 # Parts of an id, as enforcer.policy.model has them (a test compares).
 SHAPES: Final = {
@@ -49,6 +49,8 @@ def missing(config: Config) -> Iterator[str]:
 
 def lax(config: Config) -> Iterator[str]:
     """Workloads whose egress is not enforced."""
+    if config.web.url and not config.logins:
+        yield said_of_nobody(config.web.url)
     for workload, mode in sorted(config.egress_modes.items()):
         yield said_of_mode(workload, mode) + "; `weir egress suggest` drafts the [[egress]] that it needs"
 

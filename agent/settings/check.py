@@ -52,6 +52,7 @@ def load_config(path: str | Path) -> Config:
     before = len(report.problems)
     _check_accounts(report)
     roots, provider_roots, metadata = _check_files(report), _check_providers(report), _check_saml(report)
+    _check_web(report)
     check_rows(report)
     problems += report.problems[before:]
     if config is None or problems:
@@ -141,11 +142,14 @@ def _load_policies(directory: Path, problems: list[Problem]) -> dict[str, str]:
 
 def _check_accounts(report: Report) -> None:
     runtime = report.made.get(("runtime",))
-    own = (runtime.user, runtime.audit_user, runtime.identity_user) if runtime else ()
+    own = (runtime.user, runtime.audit_user, runtime.identity_user, runtime.web_user) if runtime else ()
     uids: dict[int, str] = {}
-    for name, user in zip(("user", "audit_user", "identity_user"), own, strict=False):
+    web = report.made.get(("web",))
+    for name, user in zip(("user", "audit_user", "identity_user", "web_user"), own, strict=False):
         if name == "identity_user" and not (report.entries("provider") or report.entries("saml_provider")):
             continue                  # it runs only for them
+        if name == "web_user" and (web is None or web.url is None):
+            continue                  # nor this one
         account = find_account(user)
         if account is None:
             report.add(("runtime", name), f"there is no user {user!r} on this host; `bootstrap install` makes it")
@@ -222,6 +226,14 @@ def _check_saml(report: Report) -> tuple[dict[str, str], dict[str, bytes]]:
                 report.add((*path, "metadata"), f"all metadata together has more than {4 * METADATA} bytes; "
                            "`metadata_url` would be right")
     return roots, metadata
+
+
+def _check_web(report: Report) -> None:
+    web = report.made.get(("web",))
+    if web is not None and web.tls_certificate:
+        _check_roots(web.tls_certificate, ("web", "tls_certificate"), report)
+    if web is not None and web.tls_key and (wrong := check_secret(Path(web.tls_key))):
+        report.add(("web", "tls_key"), f"{web.tls_key}: {wrong}")
 
 
 def _check_roots(file: str, path: tuple[str | int, ...], report: Report) -> str:

@@ -44,6 +44,7 @@ _REGISTRIES: Final = frozenset(
 _PROVIDER: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _ISSUER: Final = re.compile(r"https://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?"
                             r"(/[A-Za-z0-9._~%!$&'()*+,;=:@/-]*)?")
+_PAGE: Final = re.compile(r"(https?)://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?/?")
 _HOST_PORT: Final = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 _ENTITY: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,1000}")
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,128}")
@@ -449,6 +450,36 @@ def _https(value: Any) -> str:
     return text
 
 
+def _page(value: Any) -> str:
+    """RFC 6454, 4: scheme, host and port, as browsers write an origin."""
+    text = _text(value)
+    found = _PAGE.fullmatch(text)
+    if found is None or not 0 < int((found[3] or ":443")[1:]) < 1 << 16:
+        raise ValueError(f"{_shown(text)} is none")
+    scheme, host, port = found[1].lower(), found[2].lower(), found[3] or ""
+    if scheme == "http" and not is_loopback(host.strip("[]")):
+        raise ValueError(f"{_shown(text)} is read by everybody on its way")
+    return f"{scheme}://{host}" + ("" if port == {"http": ":80", "https": ":443"}[scheme] else port)
+
+
+def is_loopback(host: str) -> bool:
+    """Of this machine alone, whatever a DNS server says (RFC 6761, 6.3)."""
+    if host == "localhost":
+        return True
+    return is_address(host) and ipaddress.ip_address(host).is_loopback
+
+
+def _listen(value: Any) -> tuple[str, int] | None:
+    """None: the Unix socket."""
+    text = _text(value)
+    if text == UNIX:
+        return None
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):(\d{1,5})", text)
+    if found is None or not is_address(found[1] or found[2]):
+        raise ValueError(f"{_shown(text)} is neither")
+    return str(ipaddress.ip_address(found[1] or found[2])), _whole(1, 65535)(int(found[3]))
+
+
 def _claim_path(value: Any) -> tuple[str, ...]:
     parts = tuple(_text(value).split("."))
     if len(parts) > 8 or "" in parts:
@@ -507,6 +538,8 @@ def _service_identity(value: Any) -> ServiceIdentity:
     return ServiceIdentity(_provider(table["provider"]), file)
 
 
+UNIX: Final = "unix"
+
 MASKS: Final = ("redact", "partial", "hash", "null")
 
 ALGORITHMS: Final = ("RS256", "PS256", "ES256", "EdDSA", "RS384", "RS512", "PS384", "PS512", "ES384", "ES512")
@@ -541,6 +574,9 @@ ISSUER: Final = Kind("an https URL without query or fragment", _issuer)
 HOST_PORT: Final = Kind("HOST or HOST:PORT", _host_port)
 ENTITY: Final = Kind("a URI, like urn:weir:lab or an https URL", _entity)
 HTTPS: Final = Kind("an https URL", _https)
+PAGE: Final = Kind("https://HOST, https://HOST:PORT, or with http an address of this machine's own, like "
+                  "http://127.0.0.1:8443", _page)
+LISTEN: Final = Kind("`unix`, ADDRESS:PORT or [ADDRESS]:PORT", _listen)
 SCOPE: Final = Kind("a scope's name", _matching(_SCOPE))
 CLAIM_PATH: Final = Kind('a claim\'s name, or several with dots between them, like "realm_access.roles"', _claim_path)
 GROUPS: Final = Kind("a table, each a value of the claim and the name of a group", _groups)

@@ -17,6 +17,7 @@ from agent.contract import messages
 from agent.contract.credential import Credential
 from agent.contract.owner import Owner
 from enforcer.approval.views import fit
+from enforcer.edge.changes import Changes
 from enforcer.edge.edge import Edge
 from enforcer.words.errors import RecordingError
 
@@ -56,6 +57,7 @@ class Channel(asyncio.Protocol):
         self._configure, self._drain, self._resolve = configure, drain, resolve
         self.edge: Edge | None = None
         self.networks: Networks | None = None
+        self.changes = Changes(self._send)
         self.closed = asyncio.Event()
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
@@ -173,6 +175,9 @@ class Channel(asyncio.Protocol):
                 future.set_result(message)
         elif isinstance(message, messages.Ping):
             self._send(messages.Pong(message.number))
+        elif isinstance(message, messages.WatchChanges):
+            self.changes.watch(message.on)
+            self._send(messages.Done(message.number))
         elif isinstance(message, messages.Configure):
             self._spawn(self._put_in_force(message))
         elif isinstance(message, messages.Drain):

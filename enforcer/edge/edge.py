@@ -143,12 +143,15 @@ class Edge:
     cancelling: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CANCELLING))
     barring: Callable[[], None] = lambda: None         # called where somebody may be barred from now on, or no more
     untold: int = 0                   # refusals of whom nobody knows, not recorded yet
+    on_holds: Callable[[], None] = lambda: None        # called when what is held is not as it was,
+    on_live: Callable[[], None] = lambda: None         # and when a session or flow begins or ends
 
     def count(self, name: str) -> None:
         self.counters[name] = self.counters.get(name, 0) + 1
 
     def add(self, one: Live) -> None:
         self.live[one.name] = one
+        self.on_live()
         self.idle.clear()
         if self.pressed:
             one.press(True)
@@ -222,6 +225,7 @@ class Edge:
 
     def remove(self, one: Live) -> None:
         self.live.pop(one.name, None)
+        self.on_live()
         if not self.live:
             self.idle.set()
 
@@ -345,6 +349,7 @@ class Edge:
             one.answered(event)
 
     def hold_changed(self, event: events.HoldChanged) -> None:
+        self.on_holds()
         if self.commit is None:
             return
         try:

@@ -47,6 +47,7 @@ class Plans:
                 LOG.warning("a plan of target %s could not be read: %s", context.target.name, type(error).__name__)
                 plan, rows = f"not shown: it could not be read ({type(error).__name__})", -1
             holds.planned(ticket, plan, rows)
+            self._edge.on_holds()
 
     async def _read(
         self, context: Context, database: str, credential: Credential | None, explain: Explain,

@@ -125,14 +125,14 @@ class Sessions:
         return await begin(message, remote)
 
     async def _begin_saml(self, message: Begin, remote: saml.SamlRemote) -> Begun:
-        url, login = await remote.begin(message.port)
+        url, login = await remote.begin(message.port, message.redirect)
         self._start(message.session, lambda: self._give_up(message.session))
         self._waiting[message.session] = login
-        return Begun(message.number, url=url, seconds=int(PENDING))
+        return Begun(message.number, url=url, seconds=int(PENDING), relay=login.relay)
 
     async def _begin_code(self, message: Begin, remote: Remote) -> Begun:
         code = _Code(remote, secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48),
-                     REDIRECT.format(port=message.port, provider=message.provider))
+                     message.redirect or REDIRECT.format(port=message.port, provider=message.provider))
         url = await remote.authorization_url(code.redirect, code.state, code.nonce, code.verifier)
         self._start(message.session, lambda: self._give_up(message.session))
         self._waiting[message.session] = code

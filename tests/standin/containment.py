@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.block.attribution import Held
+from agent.block.sockdiag import tcp_sockets
 from agent.layout import cgroup_root
 from agent.workload.launcher import open_owners
 
@@ -115,6 +117,12 @@ class Containment:
 
     def tcp_sockets(self) -> list[object]:
         return []
+
+    def tcp_ends(self, port: int) -> list[Held]:
+        return tcp_sockets(port)
+
+    def crew_cgroups(self) -> set[int]:
+        return {os.stat(path).st_ino for path, _, _ in os.walk(self.slice)}
 
     def seal(self, ends: Iterable[object]) -> None:
         pass

@@ -63,6 +63,8 @@ class Enforcer(asyncio.Protocol):
                 self.decided.append(message)
                 error = "" if "dba" in message.groups else f"{message.approver} is in none of the groups"
                 self.send(messages.HoldDecided(message.number, error))
+            case messages.WatchChanges():
+                self.send(messages.Done(message.number))
             case messages.ListSessions():
                 self.send(messages.SessionsAnswer(message.number, ()))
             case messages.AskStatistics():

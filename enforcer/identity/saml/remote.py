@@ -61,11 +61,13 @@ class SamlRemote:
         except ssl.SSLError:
             raise AuthenticationError(f"the roots of provider {provider.name} cannot be read") from None
 
-    async def begin(self, port: int) -> tuple[str, Login]:
-        """Where the browser goes, and what waits for it.  Raises AuthenticationError, Unreachable."""
+    async def begin(self, port: int, redirect: str = "") -> tuple[str, Login]:
+        """Where the browser goes, and what waits for it; the answer comes to this port, or to `redirect`.  Raises
+        AuthenticationError, Unreachable."""
         idp = await self._metadata()
         key = parse_key(self.provider.key) if self.provider.key else None
-        asked = Asked(self.provider, f"_{secrets.token_hex(20)}", PLACE.format(port=port, provider=self.provider.name))
+        place = redirect or PLACE.format(port=port, provider=self.provider.name)
+        asked = Asked(self.provider, f"_{secrets.token_hex(20)}", place)
         login = Login(self, asked, secrets.token_urlsafe(32), key)
         return render_address(asked, idp.address, login.relay, key, int(self._now())), login
 

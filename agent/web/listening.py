@@ -1,0 +1,73 @@
+"""Where the page is served: sockets that the agent opens and gives to the web process; and whose connections are not
+taken.
+
+A crew answers nothing, whatever its uid and network: by a Unix socket its process is asked about, over TCP its socket.
+Nor does anything of Weir's own that a crew could speak through: an enforcer that is permitted to reach the page is not
+whoever logs in there.
+"""
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Final
+
+from agent.block.attribution import Held
+from agent.layout import bound
+from probes import abi
+
+BACKLOG: Final = 128
+
+
+def open_page(place: tuple[str, int] | None, path: Path) -> list[socket.socket]:
+    """`place`: address and port, None: the Unix socket at `path`.  Raises OSError."""
+    family = socket.AF_UNIX if place is None else socket.AF_INET6 if ":" in place[0] else socket.AF_INET
+    one = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        if place is None:
+            fresh = bound(path)
+            fresh.unlink(missing_ok=True)
+            one.bind(str(fresh))
+            fresh.chmod(0o666)        # who it is settles a login; crews are refused by who they are
+            one.listen(BACKLOG)
+            fresh.rename(path)
+        else:
+            path.unlink(missing_ok=True)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(place)
+            one.listen(BACKLOG)
+    except OSError as reason:
+        one.close()
+        where = str(path) if place is None else f"{place[0]} port {place[1]}"
+        raise OSError(reason.errno, f"[web] listen {where}: {reason.strerror}") from None
+    return [one]
+
+
+def why_refused(
+    sockets: Iterable[Held], peer: tuple[str, int], own: tuple[str, int], crews: Collection[int], weir: Collection[int],
+    here: bool,
+) -> str:
+    """Pure: why the TCP connection from `peer` to `own` is not taken, "" where it is.  `sockets`: this host's with the
+    peer's port; `crews`, `weir`: ids of the cgroups that are a crew's, and of Weir's processes; `here`: whether the
+    peer's address is one of this host's."""
+    ends = (abi.packed(_plain(peer[0])), peer[1], abi.packed(_plain(own[0])), own[1])
+    found = [one for one in sockets if (one.local, one.local_port, one.remote, one.remote_port) == ends]
+    if any(one.cgroup in crews for one in found):
+        return "a crew may not speak to Weir's page"
+    if any(one.cgroup in weir for one in found):
+        return "what Weir's own processes connect for others ends here"
+    if here and not any(one.cgroup for one in found):
+        return "the process that connected cannot be told"
+    return ""
+
+
+def _plain(address: str) -> str:
+    """Without a zone, and IPv4 as it is."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    return str(getattr(found, "ipv4_mapped", None) or found)
+
+
+def is_here(address: str, has: bool) -> bool:
+    """`has`: it is one of the host's interfaces'."""
+    return has or ipaddress.ip_address(_plain(address)).is_loopback

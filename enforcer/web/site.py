@@ -1,0 +1,559 @@
+"""The page's routes: a request in, a question to the agent, HTML out.  `Site.routes` is the one table of them.
+
+Nothing is known here of anybody but what their browser sends: the secret of the cookie goes with each question, and
+the agent says whose it is.  What changes anything is posted, by a page of ours (`guard.is_own`), with the token of
+their forms.
+"""
+from __future__ import annotations
+
+import asyncio
+import html
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from agent.contract import web as asked
+from agent.contract.messages import HoldView
+from enforcer.recording.paged import LinesPage
+from enforcer.web import cookies, guard, pages
+from enforcer.web.channel import NoAnswer
+from enforcer.web.rates import ANSWER, LOGIN, RAW, REQUEST, Rates
+from enforcer.web.shown import (
+    APPROVE,
+    DENY,
+    GLASS,
+    REASON,
+    REVOKE,
+    VERBS,
+    Answering,
+    HoldShown,
+    Page,
+    Paths,
+    ProviderLink,
+    Viewer,
+    seen_of,
+)
+from enforcer.web.streams import Streams, events
+
+LOG = logging.getLogger("weir.web")
+
+FIELDS: Final = 16 << 10              # bytes of a form of ours
+READING: Final = 20.0                 # seconds in which a body must be there
+WRITING: Final = 20.0                 # seconds in which a stream must take what it is sent
+KEPT: Final = "max-age=3600"          # of static files
+TYPES: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml",
+                ".woff2": "font/woff2", ".png": "image/png", ".ico": "image/x-icon"}
+DID: Final = {APPROVE: "approved", DENY: "denied", GLASS: "let through: the glass is broken", REVOKE: "revoked",
+              "kill": "ended", "logout": "you are logged out"}
+_TICKET: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_PROVIDER: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_HANDED_ON: Final = re.compile(rb"content-type|x-slack-[a-z-]{1,40}")
+STATIC: Final = Path(__file__).parent / "static"
+PATHS: Final = Paths()
+Ask = Callable[[asked.Question, type[Any]], Awaitable[Any]]
+_Answer = TypeVar("_Answer", bound=asked.Message)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Who asks."""
+
+    secret: str
+    person: asked.Person
+
+
+class Refused(HTTPException):
+    """Said to a person, as a page."""
+
+
+class Site:
+    """`ask` asks the agent; `configuration` is replaced as a whole."""
+
+    def __init__(self, ask: Ask, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ask, self._clock = ask, clock
+        self.configuration = asked.Configure(0, "")
+        self._rates = Rates()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.streams = Streams(self._watch)
+        self._static = {path.name: path.read_bytes() for path in STATIC.glob("*") if path.suffix in TYPES}
+        # Starlette's own handling of what was not foreseen prints it: here it is said by its type alone.
+        self._starlette = Starlette(
+            routes=self.routes(), exception_handlers={HTTPException: self._refused, Exception: self._broken})
+
+    def routes(self) -> list[Route]:
+        get, post = ["GET"], ["POST"]
+        return [
+            Route("/", self.approvals, methods=get),
+            Route("/static/{name}", self.static, methods=get),
+            Route("/login", self.login, methods=get),
+            Route("/login/{provider}", self.begin, methods=post),
+            Route("/login/{provider}/back", self.back, methods=get),
+            Route("/saml/{provider}/acs", self.acs, methods=post),
+            Route("/saml/{provider}/done", self.saml_done, methods=get),
+            Route("/logout", self.logout, methods=post),
+            Route("/holds/{ticket}", self.hold, methods=get),
+            Route("/holds/{ticket}/{verb}", self.answer, methods=post),
+            Route("/events/holds", self.events_holds, methods=get),
+            Route("/events/sessions", self.events_sessions, methods=get),
+            Route("/sessions", self.sessions, methods=get),
+            Route("/sessions/{session}", self.session, methods=get),
+            Route("/sessions/{session}/kill", self.kill, methods=post),
+            Route("/answer/{token}", self.link, methods=get),
+            Route("/answer/{token}", self.answer_link, methods=post),
+            # Of other parts of the agent, which read it there: no session, no form of ours.
+            Route("/slack/actions", self._handed("slack"), methods=post),
+            Route("/backchannel/{name:path}", self._handed("backchannel"), methods=post),
+            Route("/saml/{name:path}", self._handed("saml"), methods=["GET", "POST"]),
+        ]
+
+    # what every request goes through
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application (ASGI 3)."""
+        if scope["type"] != "http":
+            return
+        scope.setdefault("state", {})
+        url, headers = self.configuration.url, scope["headers"]
+        status, reason = guard.why_not(url, scope["method"], _size(scope), headers) if url else (503, "not yet")
+        if not status and not self._rates.take(REQUEST, _address(scope), self._clock()):
+            status, reason = 429, "too many requests"
+        sender = self._with_headers(send, url)
+        if status:
+            await Response(f"{reason}\n", status, {"connection": "close"}, "text/plain")(scope, receive, sender)
+            return
+        try:
+            await self._starlette(scope, receive, sender)
+        except ClientDisconnect:
+            pass
+        except Exception as wrong:    # its text may hold what a browser sent
+            LOG.error("a request could not be answered: %s", type(wrong).__name__)
+            raise RuntimeError("see above") from None      # ends the connection
+
+    def _with_headers(self, send: Any, url: str) -> Any:
+        added = [(name.encode(), value.encode()) for name, value in guard.headers_of(url)]
+
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                own = list(message["headers"])
+                there = {name for name, _ in own}
+                message = {**message, "headers": own + [one for one in added if one[0] not in there]}
+            await send(message)
+
+        return sending
+
+    async def _refused(self, request: Request, wrong: Exception) -> Response:
+        assert isinstance(wrong, HTTPException)
+        response = self._page_of_error(wrong.status_code, wrong.detail if isinstance(wrong, Refused) else "")
+        response.headers.update(wrong.headers or {})
+        return response
+
+    async def _broken(self, _: Request, __: Exception) -> Response:
+        return self._page_of_error(500, "the page could not do it")
+
+    def _page_of_error(self, status: int, says: str) -> Response:
+        return _html(pages.render_error(self._page(None), status, says), status)
+
+    def _page(self, seen: Seen | None, done: str = "", wrong: str = "", csrf: str = "") -> Page:
+        person = seen.person if seen else None
+        viewer = Viewer(csrf=csrf) if seen is None or person is None else Viewer(
+            person.subject, person.groups, True, person.auditor or person.operator, cookies.token_of(seen.secret))
+        return Page(viewer, PATHS, time.time_ns(), self.configuration.host, done, wrong)
+
+    async def _asked(self, question: asked.Question, wanted: type[_Answer]) -> _Answer:
+        """Raises Refused."""
+        try:
+            return await self._ask(question, wanted)  # type: ignore[no-any-return]
+        except NoAnswer:
+            raise Refused(503, "Weir's agent does not answer: try again in a moment") from None
+
+    def _cookie(self, request: Request, kind: str) -> str:
+        given = request.headers.getlist("cookie")
+        found = cookies.parse_cookies(given[0]) if len(given) == 1 else {}
+        return found.get(cookies.name_of(kind, self._secure), "")
+
+    @property
+    def _secure(self) -> bool:
+        return self.configuration.url.startswith("https:")
+
+    def _set(self, response: Response, kind: str, value: str) -> None:
+        response.headers.append("set-cookie", cookies.render_cookie(kind, value, self._secure))
+
+    async def _seen(self, request: Request, used: bool = True) -> Seen | None:
+        secret = self._cookie(request, cookies.SESSION)
+        if not secret:
+            return None
+        person = (await self._asked(asked.AskWho(0, secret, used), asked.Who)).person
+        return Seen(secret, person) if person is not None else None
+
+    async def _known(self, request: Request) -> Seen:
+        """Raises Refused, and leads to the login."""
+        seen = await self._seen(request)
+        if seen is None:
+            raise Refused(303, "log in first", {"location": PATHS.login})
+        return seen
+
+    async def _form(self, request: Request, secret: str) -> dict[str, str]:
+        """What a form of ours sends.  Raises Refused: it is none."""
+        if not guard.is_own(self.configuration.url, request.scope["headers"]):
+            raise Refused(403, "this was not sent by a page of Weir's")
+        if not guard.is_form(request.scope["headers"]):
+            raise Refused(415, "this is no form")
+        fields = _fields(await _body(request, FIELDS))
+        if not cookies.is_token(secret, fields.get("csrf", "")):
+            raise Refused(403, "this form is of another login: load the page again")
+        return fields
+
+    def _slowly(self, kind: str, key: str) -> None:
+        """Raises Refused."""
+        if not self._rates.take(kind, key, self._clock()):
+            raise Refused(429, "not so fast: try again in a moment", {"retry-after": "10"})
+
+    async def static(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        content = self._static.get(name)
+        if content is None:
+            raise Refused(404, "there is nothing here")
+        return Response(content, 200, {"cache-control": KEPT}, TYPES[Path(name).suffix])
+
+    # logins
+
+    async def login(self, request: Request) -> Response:
+        visit = self._cookie(request, cookies.VISIT)
+        fresh = visit or cookies.mint()
+        links = [ProviderLink(one.name, f"{PATHS.login}/{one.name}") for one in self.configuration.ways]
+        done = DID["logout"] if request.query_params.get("did") == "logout" else ""
+        wrong = "" if links else "nobody can log in here: Weir has no identity provider"
+        response = _html(pages.render_login(
+            self._page(None, done, wrong, cookies.token_of(fresh)), links))
+        if not visit:
+            self._set(response, cookies.VISIT, fresh)
+        return response
+
+    async def begin(self, request: Request) -> Response:
+        await self._form(request, self._cookie(request, cookies.VISIT))
+        self._slowly(LOGIN, _address(request.scope))
+        begun = await self._asked(asked.BeginLogin(0, _provider(request)), asked.Begun)
+        if begun.error:
+            raise Refused(502, f"the login could not be begun: {begun.error}")
+        # Not by a redirect: `form-action 'self'` holds for where a form's answer leads, too.
+        where = html.escape(begun.url)
+        response = _html(f'<!doctype html><html lang="en"><title>Weir: log in</title><p><a href="{where}">Go on to the '
+                         "provider</a></p></html>")
+        response.headers["refresh"] = f"0; url={begun.url}"
+        self._set(response, cookies.LOGIN, begun.secret)
+        return response
+
+    async def back(self, request: Request) -> Response:
+        return await self._finish(request, request.url.query)
+
+    async def acs(self, request: Request) -> Response:
+        """By a page of the provider's, so without cookies; whose login it is, the next request says."""
+        self._slowly(LOGIN, _address(request.scope))
+        provider, form = _provider(request), await _body(request, asked.FORM)
+        relay = _fields(form, 8).get("RelayState", "")
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", relay):
+            raise Refused(400, "this is no answer to a login of Weir's")
+        done = await self._asked(asked.FinishSaml(0, provider, relay, form), asked.Answered)
+        if done.error:
+            raise Refused(403, f"you are not logged in: {done.error}")
+        return _lead(f"/saml/{provider}/done")
+
+    async def saml_done(self, request: Request) -> Response:
+        return await self._finish(request, "")
+
+    async def _finish(self, request: Request, query: str) -> Response:
+        self._slowly(LOGIN, _address(request.scope))
+        if len(query) > asked.QUERY:
+            raise Refused(400, "what came back is too long")
+        secret = self._cookie(request, cookies.LOGIN)
+        if not secret:
+            raise Refused(403, "this browser has begun no login")
+        opened = await self._asked(asked.FinishLogin(0, secret, _provider(request), query), asked.Opened)
+        response = _lead(PATHS.approvals)
+        if opened.error:
+            response = self._page_of_error(403, f"you are not logged in: {opened.error}")
+        else:
+            self._set(response, cookies.SESSION, opened.secret)
+        self._set(response, cookies.LOGIN, "")
+        return response
+
+    async def logout(self, request: Request) -> Response:
+        secret = self._cookie(request, cookies.SESSION)
+        await self._form(request, secret)
+        await self._asked(asked.Logout(0, secret), asked.Answered)
+        response = _lead(f"{PATHS.login}?did=logout")
+        self._set(response, cookies.SESSION, "")
+        response.headers["clear-site-data"] = '"cache", "storage"'
+        return response
+
+    # what waits
+
+    async def approvals(self, request: Request) -> Response:
+        seen = await self._known(request)
+        found = await self._asked(asked.ListHolds(0, seen.secret), asked.Holds)
+        done = DID.get(request.query_params.get("did", ""), "")
+        return _html(pages.render_approvals(self._page(seen, done, found.error), found.holds))
+
+    async def hold(self, request: Request) -> Response:
+        seen = await self._known(request)
+        found = await self._asked(asked.ListHolds(0, seen.secret), asked.Holds)
+        return self._shown(request, seen, found, found.error)
+
+    def _shown(self, request: Request, seen: Seen, found: asked.Holds, wrong: str, status: int = 200) -> Response:
+        view = _of(found.holds, request.path_params["ticket"])
+        if view is None:
+            says = found.error or wrong or "nothing of this name waits for you any more"
+            return _html(pages.render_error(self._page(seen), 404, says), 404)
+        return _html(pages.render_hold(self._page(seen, wrong=wrong), HoldShown(view), found.holds), status)
+
+    async def answer(self, request: Request) -> Response:
+        seen, fields, verb = *await self._posted(request), request.path_params["verb"]
+        if verb not in VERBS:
+            raise Refused(404, "there is nothing here")
+        found = await self._asked(asked.ListHolds(0, seen.secret), asked.Holds)
+        view, reason = _of(found.holds, request.path_params["ticket"]), fields.get("reason", "")
+        if view is None:
+            return self._shown(request, seen, found, "", 404)
+        if seen_of(view) != fields.get("seen", ""):
+            return self._shown(request, seen, found, "it is not what you have seen any more: look again", 409)
+        if len(reason) > REASON or not reason.isprintable():
+            return self._shown(request, seen, found, f"a reason is one line of at most {REASON} characters", 400)
+        question = (asked.Revoke(0, seen.secret, view.ticket, reason) if verb == REVOKE else
+                    asked.Decide(0, seen.secret, view.ticket, verb != DENY, reason, verb == GLASS))
+        if error := (await self._asked(question, asked.Answered)).error:
+            return self._shown(request, seen, found, error, 403)
+        return _lead(f"{PATHS.approvals}?did={verb}")
+
+    async def _posted(self, request: Request) -> tuple[Seen, dict[str, str]]:
+        """Raises Refused."""
+        fields = await self._form(request, self._cookie(request, cookies.SESSION))
+        seen = await self._known(request)
+        self._slowly(ANSWER, seen.person.session)
+        return seen, fields
+
+    # sessions
+
+    async def sessions(self, request: Request) -> Response:
+        seen = await self._known(request)
+        found = await self._asked(asked.ListSessions(0, seen.secret), asked.Sessions)
+        if found.error and not self._page(seen).viewer.auditor:
+            raise Refused(403, found.error)
+        done = DID.get(request.query_params.get("did", ""), "")
+        return _html(pages.render_sessions(self._page(seen, done, found.error), found.sessions))
+
+    async def session(self, request: Request) -> Response:
+        seen = await self._known(request)
+        found = await self._asked(asked.ListSessions(0, seen.secret), asked.Sessions)
+        if found.error:
+            raise Refused(403, found.error)
+        name = request.path_params["session"]
+        view = next((one for one in found.sessions if one.session == name), None)
+        return _html(pages.render_session(self._page(seen), view, LinesPage()))
+
+    async def kill(self, request: Request) -> Response:
+        seen, fields = await self._posted(request)
+        session, reason = request.path_params["session"], fields.get("reason", "")
+        if not _TICKET.fullmatch(session) or len(reason) > REASON or not reason.isprintable():
+            raise Refused(400, f"a reason is one line of at most {REASON} characters")
+        if error := (await self._asked(asked.Kill(0, seen.secret, session, reason), asked.Answered)).error:
+            raise Refused(403, error)
+        return _lead(f"{PATHS.sessions}?did=kill")
+
+    # as it happens
+
+    async def events_holds(self, request: Request) -> Response:
+        seen = await self._streaming(request)
+
+        async def fresh() -> str | None:
+            found = await self._ask(asked.ListHolds(0, seen.secret), asked.Holds)
+            return pages.render_holds(self._page(seen, wrong=found.error), found.holds)
+
+        return self._stream(request, seen, "holds", fresh)
+
+    async def events_sessions(self, request: Request) -> Response:
+        seen = await self._streaming(request)
+        if not (seen.person.auditor or seen.person.operator):
+            raise Refused(403, "this is for [web] auditors")
+
+        async def fresh() -> str | None:
+            found = await self._ask(asked.ListSessions(0, seen.secret), asked.Sessions)
+            return pages.render_session_rows(self._page(seen, wrong=found.error), found.sessions)
+
+        return self._stream(request, seen, "sessions", fresh)
+
+    async def _streaming(self, request: Request) -> Seen:
+        if guard.is_cross(request.scope["headers"]):
+            raise Refused(403, "this was not asked by a page of Weir's")
+        seen = await self._seen(request, used=False)
+        if seen is None:
+            raise Refused(401, "you are not logged in")
+        return seen
+
+    def _stream(self, request: Request, seen: Seen, kind: str, fresh: Callable[[], Awaitable[str | None]]) -> Response:
+        stream = self.streams.open(seen.person.session, kind)
+        if stream is None:
+            raise Refused(429, "too many pages are open", {"retry-after": "30"})
+        request.scope["state"]["stream"] = True
+
+        async def holds() -> bool:
+            found = await self._ask(asked.AskWho(0, seen.secret, used=False), asked.Who)
+            return found.person is not None
+
+        async def body() -> Any:
+            try:
+                async for event in events(stream, fresh, holds, time.time_ns):
+                    yield event
+            except NoAnswer:
+                return
+            finally:
+                self.streams.close(stream)
+
+        return Streaming(body(), media_type="text/event-stream")
+
+    def _watch(self, on: bool) -> None:
+        async def tell() -> None:
+            with suppress(NoAnswer):
+                await self._ask(asked.Watch(0, on), asked.Answered)
+
+        task = asyncio.get_running_loop().create_task(tell())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def news(self, message: asked.Changed | asked.Over) -> None:
+        """Of the agent."""
+        if isinstance(message, asked.Over):
+            self.streams.over(message.session)
+        else:
+            self.streams.changed(message.holds, message.sessions)
+
+    # signed links, and what is read elsewhere
+
+    async def link(self, request: Request) -> Response:
+        self._slowly(RAW, _address(request.scope))
+        token, visit = request.path_params["token"], self._cookie(request, cookies.VISIT) or cookies.mint()
+        found = await self._asked(asked.AskLink(0, token[:1024]), asked.Link)
+        page = self._page(None, csrf=cookies.token_of(visit))
+        shown = None if found.view is None else Answering(
+            found.view, APPROVE if found.approve else DENY, found.by, f"/answer/{token}",
+            (("csrf", page.viewer.csrf),), found.until)
+        response = _html(pages.render_answer(page, shown), 200 if shown else 404)
+        self._set(response, cookies.VISIT, visit)
+        return response
+
+    async def answer_link(self, request: Request) -> Response:
+        fields = await self._form(request, self._cookie(request, cookies.VISIT))
+        self._slowly(RAW, _address(request.scope))
+        reason = fields.get("reason", "")
+        if len(reason) > REASON or not reason.isprintable():
+            raise Refused(400, f"a reason is one line of at most {REASON} characters")
+        done = await self._asked(
+            asked.AnswerLink(0, request.path_params["token"][:1024], reason), asked.Answered)
+        if done.error:
+            raise Refused(403, done.error)
+        return _html(pages.render_answer(self._page(None, done="your answer counts"), None))
+
+    def _handed(self, part: Any) -> Callable[[Request], Awaitable[Response]]:
+        async def hand_on(request: Request) -> Response:
+            self._slowly(RAW, _address(request.scope))
+            name, query = request.path_params.get("name", ""), request.url.query
+            headers = tuple((key.decode("latin-1"), value.decode("latin-1")) for key, value in
+                            request.scope["headers"] if _HANDED_ON.fullmatch(key) and len(value) <= 4096)
+            if len(name) > 256 or len(query) > asked.QUERY or len(headers) > asked.HEADERS:
+                raise Refused(400, "this is too long")
+            body = await _body(request, asked.FORM)
+            method: Any = "POST" if request.method == "POST" else "GET"
+            found = await self._asked(asked.Came(0, part, name, method, query, headers, body), asked.Replied)
+            if found.location:
+                return _lead(found.location if _is_local(found.location) else PATHS.approvals)
+            return Response(found.body, found.status, media_type=found.media)
+
+        return hand_on
+
+
+class Streaming(StreamingResponse):
+    """Who does not read is let go."""
+
+    async def stream_response(self, send: Any) -> None:
+        async def sending(message: Any) -> None:
+            async with asyncio.timeout(WRITING):
+                await send(message)
+
+        await super().stream_response(sending)
+
+
+def _size(scope: Any) -> int:
+    """Bytes of its head."""
+    return len(scope["raw_path"]) + len(scope["query_string"]) + sum(
+        len(name) + len(value) for name, value in scope["headers"])
+
+
+def _html(text: str, status: int = 200) -> Response:
+    return Response(text, status, media_type="text/html")
+
+
+def _lead(path: str) -> Response:
+    return RedirectResponse(path, 303)
+
+
+def _is_local(path: str) -> bool:
+    """Of this page, whatever a browser makes of it."""
+    return re.fullmatch(r"/([A-Za-z0-9_.~?=&-][A-Za-z0-9_./~?=&-]*)?", path) is not None
+
+
+def _of(holds: tuple[HoldView, ...], ticket: str) -> HoldView | None:
+    return next((one for one in holds if one.ticket == ticket), None)
+
+
+def _provider(request: Request) -> str:
+    name: str = request.path_params["provider"]
+    if not _PROVIDER.fullmatch(name):
+        raise Refused(404, "there is no such provider")
+    return name
+
+
+def _address(scope: Any) -> str:
+    """Of the peer; "" for this machine's own, which speak for many."""
+    client = scope.get("client")
+    address = client[0] if client else ""
+    return "" if address.startswith(("127.", "::ffff:127.")) or address == "::1" else str(address)
+
+
+def _fields(body: bytes, most: int = 16) -> dict[str, str]:
+    """Of a form; a name that stands twice makes it none.  Raises Refused."""
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=most,
+                          errors="strict") if body else []
+    except ValueError:
+        raise Refused(400, "this form is malformed") from None
+    if len(dict(pairs)) != len(pairs):
+        raise Refused(400, "this form is malformed")
+    return dict(pairs)
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """Raises Refused: it is longer, or slower than READING."""
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length[:12]) > limit:
+        raise Refused(413, "this is too long", {"connection": "close"})
+    found = bytearray()
+    try:
+        async with asyncio.timeout(READING):
+            async for piece in request.stream():
+                found += piece
+                if len(found) > limit:
+                    raise Refused(413, "this is too long", {"connection": "close"})
+    except TimeoutError:
+        raise Refused(408, "this took too long", {"connection": "close"}) from None
+    return bytes(found)

@@ -1,0 +1,96 @@
+"""Edge: what browsers are told as it happens (HTML, server-sent events).
+
+Whoever has a page open is told of changes that the agent told of; nothing is asked in between but whether the session
+still holds, with each beat.
+"""
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from enforcer.web.shown import BEAT
+
+MOST: Final = 128                     # streams, and
+EACH: Final = 6                       # of one session: so many connections a browser opens to one place
+PAUSE: Final = 0.3                    # seconds between two lists on one stream
+Fresh = Callable[[], Awaitable[str | None]]        # what is shown now; None: the session is over
+
+
+@dataclass(eq=False)
+class Stream:
+    session: str
+    kind: str                         # "holds" | "sessions"
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    over: bool = False
+
+
+class Streams:
+    """`watch(on)` is called when the first one opens and the last one ends."""
+
+    def __init__(self, watch: Callable[[bool], None]) -> None:
+        self._watch = watch
+        self._all: set[Stream] = set()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def open(self, session: str, kind: str) -> Stream | None:
+        """None: there are too many."""
+        count = Counter(one.session for one in self._all)
+        if len(self._all) >= MOST or count[session] >= EACH:
+            return None
+        stream = Stream(session, kind)
+        self._all.add(stream)
+        if len(self._all) == 1:
+            self._watch(True)
+        return stream
+
+    def close(self, stream: Stream) -> None:
+        if stream in self._all:
+            self._all.remove(stream)
+            if not self._all:
+                self._watch(False)
+
+    def changed(self, holds: bool, sessions: bool) -> None:
+        for one in self._all:
+            if (holds and one.kind == "holds") or ((sessions or holds) and one.kind == "sessions"):
+                one.wake.set()
+
+    def over(self, session: str) -> None:
+        for one in self._all:
+            if one.session == session:
+                one.over = True
+                one.wake.set()
+
+
+async def events(
+    stream: Stream, fresh: Fresh, holds: Callable[[], Awaitable[bool]], now: Callable[[], int],
+) -> AsyncIterator[bytes]:
+    """Until the session is over.  `fresh` gives HTML; `holds`: whether the session still does."""
+    last = None
+    while not stream.over:
+        stream.wake.clear()
+        html = await fresh()
+        if html is None:
+            return
+        if html != last:
+            last = html
+            yield render_event(stream.kind, html)
+        await asyncio.sleep(PAUSE)
+        while not stream.wake.is_set():
+            try:
+                async with asyncio.timeout(BEAT - 1):
+                    await stream.wake.wait()
+            except TimeoutError:
+                if not await holds():
+                    return
+                yield render_event("beat", str(now()))
+
+
+def render_event(name: str, data: str) -> bytes:
+    """HTML, 9.2.6."""
+    lines = data.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return (f"event: {name}\n" + "".join(f"data: {line}\n" for line in lines) + "\n").encode()

@@ -1,0 +1,164 @@
+"""What people do at the page: log in, see what waits for them, answer it, log out."""
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from webstage import HOLD, SESSION, Stage
+
+from agent.contract import messages
+
+
+async def test_a_login_and_an_approval(stage: Stage) -> None:
+    browser = stage.browser()
+    assert (await browser.get("/")).headers["location"] == "/login"
+    await browser.log_in()
+    page = await browser.get("/")
+    assert "abcdefgh" in page.text
+    assert "corp:ada" in page.text
+    done = await browser.post("/holds/abcdefgh/approve", await browser.look_at() | {"reason": "seen it"})
+    assert (done.status_code, done.headers["location"]) == (303, "/?did=approve")
+    assert "approved" in (await browser.get("/?did=approve")).text
+    (decided,) = stage.enforcer.those(messages.DecideHold)
+    assert (decided.ticket, decided.approve, decided.approver, decided.groups, decided.reason, decided.break_glass) == (
+        "abcdefgh", True, "corp:ada", ("dba",), "seen it", False)
+    (told,) = stage.events("approval.answered")
+    assert (told["by"], told["answer"], told["error"], told["way"][:4]) == ("corp:ada", "approve", "", "web ")
+    (opened,) = stage.events("login.opened")
+    assert (opened["subject"], opened["way"]) == ("corp:ada", "web")
+
+
+async def test_the_other_answers(stage: Stage) -> None:
+    browser = await stage.browser().log_in()
+    assert (await browser.post("/holds/abcdefgh/deny", await browser.look_at() | {"reason": "no"})).status_code == 303
+    assert (await browser.post("/holds/abcdefgh/break-glass", await browser.look_at() | {"reason": "x"})
+            ).status_code == 303
+    assert (await browser.post("/holds/abcdefgh/revoke", await browser.look_at())).status_code == 303
+    denied, glass = stage.enforcer.those(messages.DecideHold)
+    assert (denied.approve, denied.reason, glass.approve, glass.break_glass) == (False, "no", True, True)
+    (revoked,) = stage.enforcer.those(messages.RevokeHold)
+    assert (revoked.by, revoked.groups) == ("corp:ada", ("dba",))
+    assert (await browser.post("/holds/abcdefgh/eat", await browser.look_at())).status_code == 404
+
+
+async def test_why_an_answer_does_not_count_is_said(stage: Stage) -> None:
+    browser = await stage.browser().log_in()
+    stage.enforcer.error = "corp:ada asked for this & cannot answer it"
+    said = await browser.post("/holds/abcdefgh/approve", await browser.look_at())
+    assert said.status_code == 403
+    assert "asked for this &amp; cannot answer it" in said.text
+
+
+async def test_what_has_changed_since_it_was_seen_is_not_answered(stage: Stage) -> None:
+    browser = await stage.browser().log_in()
+    fields = await browser.look_at()
+    stage.enforcer.holds = (msgspec.structs.replace(HOLD, text="DELETE FROM orders"),)
+    assert (await browser.post("/holds/abcdefgh/approve", fields)).status_code == 409
+    assert stage.enforcer.those(messages.DecideHold) == []
+
+
+async def test_who_may_not_answer_it_does_not_see_it(stage: Stage) -> None:
+    stranger = await stage.browser().log_in("bob", ("ops",))
+    assert "abcdefgh" not in (await stranger.get("/")).text
+    assert (await stranger.get("/holds/abcdefgh")).status_code == 404
+    posted = await stranger.post("/holds/abcdefgh/approve", {"csrf": stranger.csrf(), "seen": "x"})
+    assert posted.status_code == 404
+    assert stage.enforcer.those(messages.DecideHold) == []
+    asker = await stage.browser().log_in("eve", ())
+    assert "abcdefgh" in (await asker.get("/")).text, "one's own is seen"
+
+
+async def test_sessions_are_for_auditors_and_ended_by_operators(stage: Stage) -> None:
+    dba = await stage.browser().log_in()
+    assert (await dba.get("/sessions")).status_code == 403
+    assert (await dba.get("/sessions/s1")).status_code == 403
+    await dba.get("/")
+    assert (await dba.post("/sessions/s1/kill", {"csrf": dba.csrf()})).status_code == 403
+    auditor = await stage.browser().log_in("aud", ("audit",))
+    page = await auditor.get("/sessions")
+    assert page.status_code == 200
+    assert SESSION.session in page.text
+    assert (await auditor.post("/sessions/s1/kill", {"csrf": auditor.csrf()})).status_code == 403
+    assert stage.enforcer.those(messages.EndSession) == []
+    operator = await stage.browser().log_in("op", ("ops",))
+    await operator.get("/sessions")
+    done = await operator.post("/sessions/s1/kill", {"csrf": operator.csrf(), "reason": "too much"})
+    assert (done.status_code, done.headers["location"]) == (303, "/sessions?did=kill")
+    (ended,) = stage.enforcer.those(messages.EndSession)
+    assert (ended.session, ended.reason) == ("s1", "killed by corp:op: too much")
+    (event,) = stage.events("session.killed")
+    assert event["by"] == "corp:op"
+    assert event["way"].startswith("web ")
+
+
+async def test_an_enforcer_that_is_away_is_said(stage: Stage) -> None:
+    browser = await stage.browser().log_in()
+    fields = await browser.look_at()
+    stage.enforcer.away = True
+    assert "the enforcer is not running" in (await browser.get("/")).text
+    assert (await browser.post("/holds/abcdefgh/approve", fields)).status_code == 404
+
+
+async def test_who_is_locked_out_is_out(stage: Stage) -> None:
+    browser = await stage.browser().log_in()
+    stage.lock("corp:ada")
+    assert (await browser.get("/")).headers["location"] == "/login"
+    back = browser.answered(await browser.begin())
+    assert "locked" in (await browser.get(back)).text
+
+
+async def test_a_stream_tells_of_changes_and_ends_with_the_session(stage: Stage) -> None:
+    browser = await stage.browser().log_in()
+    cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+    got: asyncio.Queue[str] = asyncio.Queue()
+
+    async def read() -> None:
+        async with stage.client.stream("GET", "/events/holds", headers={"Cookie": cookie}) as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            async for piece in answer.aiter_text():
+                got.put_nowait(piece)
+
+    task = asyncio.ensure_future(read())
+    async with asyncio.timeout(10):
+        assert "abcdefgh" in await got.get()
+        while not stage.enforcer.those(messages.WatchChanges):
+            await asyncio.sleep(0.01)
+        before = len(stage.enforcer.those(messages.ListHolds))
+        await asyncio.sleep(1)
+        assert len(stage.enforcer.those(messages.ListHolds)) == before, "nothing is asked where nothing changes"
+        stage.enforcer.holds = (msgspec.structs.replace(HOLD, ticket="bbbbbbbb"),)
+        for _ in range(50):
+            stage.enforcer.news(messages.Changed(holds=True))
+        assert "bbbbbbbb" in await got.get()
+        await asyncio.sleep(1)
+        assert len(stage.enforcer.those(messages.ListHolds)) <= before + 2, "many changes are told as one"
+        stage.identities.end_web(next(iter(stage.web.sessions)).login, "over")
+        await task
+        while stage.enforcer.those(messages.WatchChanges)[-1].on:
+            await asyncio.sleep(0.01)
+    assert not len(stage.process.site.streams)
+
+
+async def test_what_is_for_others_is_handed_on_unread(stage: Stage) -> None:
+    from agent.contract import web as asked
+    came: list[Any] = []
+
+    async def take(message: asked.Came) -> asked.Replied:
+        came.append(message)
+        return asked.Replied(0, 200, "application/json", b"{}")
+
+    browser = stage.browser(**{"User-Agent": "Slackbot"})
+    assert (await browser.post("/slack/actions", b"payload=1", Origin="")).status_code == 404, "nobody is there"
+    stage.web.parts |= {"slack": take, "backchannel": take, "saml": take}
+    done = await browser.post("/slack/actions", b"payload=%7B%7D", Origin="", Sec_Fetch_Site="",
+                              X_Slack_Signature="v0=abc", X_Other="no", Cookie="weir=x")
+    assert (done.status_code, done.text, done.headers["content-type"]) == (200, "{}", "application/json")
+    assert (await browser.post("/backchannel/corp", b"logout_token=x", Origin="https://idp")).status_code == 200
+    assert (await browser.get("/saml/corp/slo?SAMLRequest=x")).status_code == 200
+    slack, back, slo = came
+    assert (slack.part, slack.method, slack.body) == ("slack", "POST", b"payload=%7B%7D")
+    assert dict(slack.headers) == {"content-type": "application/x-www-form-urlencoded", "x-slack-signature": "v0=abc"}
+    assert (back.part, back.name, slo.part, slo.name, slo.query) == (
+        "backchannel", "corp", "saml", "corp/slo", "SAMLRequest=x")
+    assert (await browser.post("/slack/actions", b"x" * (256 * 1024 + 1))).status_code == 413
