@@ -26,6 +26,7 @@ from agent.config import Config, parse_config
 from agent.contract import identity as told
 from agent.contract import messages
 from agent.contract import web as asked
+from agent.contract.ledger import AskRecording, RecordingAnswer
 from agent.contract.locks import Lock, LockedOut
 from agent.contract.messages import HoldView, SessionView
 from agent.people.identities import Identities
@@ -33,6 +34,7 @@ from agent.people.identity_process import IdentityChannel
 from agent.web.page import Web
 from agent.web.process import WebChannel
 from enforcer.identity.channel import open_channel as open_identity
+from enforcer.recording.paged import HistoryPage, Line, LinesPage, Past, RecordedSession, SessionsPage
 from enforcer.web.app import Process
 from enforcer.web.channel import open_channel as open_web
 
@@ -90,6 +92,25 @@ class Enforcer:
 
     def those(self, kind: type[Any]) -> list[Any]:
         return [one for one in self.asked if isinstance(one, kind)]
+
+
+class Recorder:
+    """What it is asked, and says."""
+
+    def __init__(self) -> None:
+        self.asked: list[AskRecording] = []
+        self.pages: dict[str, Any] = {
+            "sessions": SessionsPage((RecordedSession(1, "s0", 1, 2, "corp:eve", "crew", 7, "/bin/x", "postgresql",
+                                                      "orders", "shop", "app", 3, 0, 1),)),
+            "lines": LinesPage(lines=(Line(7, 1, "asked", 1, "permit", text="SELECT 17"),), last=7),
+            "history": HistoryPage((Past(1, "sql:delete", "orders", "denied", "corp:dan", "never on Fridays"),))}
+
+    async def page(self, question: AskRecording) -> RecordingAnswer:
+        self.asked.append(question)
+        found = self.pages[question.what]
+        if question.what == "lines" and question.at >= found.last:
+            found = LinesPage(last=question.at)
+        return RecordingAnswer(1, msgspec.msgpack.encode(found))
 
 
 class Kernel:
@@ -216,7 +237,8 @@ async def staged(
     url = f"{'https' if key else 'http'}://{host}:{port}"
     told_: list[tuple[str, Any]] = []
     agent: Any = SimpleNamespace(
-        config=config_of(provider, url, port), enforcer=Enforcer(), told=told_, news=lambda: None, locks=LockedOut(),
+        config=config_of(provider, url, port), enforcer=Enforcer(), recorder=Recorder(), told=told_,
+        news=lambda: None, locks=LockedOut(),
         kernel=Kernel(), own=Path("/nowhere"), has_address=lambda address: False,
         tell=lambda name, detail, workload="": told_.append((name, detail | {"workload": workload})))
     agent.identities = Identities(agent)

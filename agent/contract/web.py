@@ -120,6 +120,14 @@ class Sessions(Message, frozen=True):
     error: str = ""
 
 
+class Recorded(Message, frozen=True):
+    """A page of the recording: msgpack of what enforcer.recording.paged has, unread by the agent."""
+
+    number: int
+    content: bytes = b""
+    error: str = ""
+
+
 class Answered(Message, frozen=True):
     """`error` empty: it counts."""
 
@@ -245,6 +253,15 @@ class ListSessions(Asked, frozen=True):
     """Answered by Sessions."""
 
 
+class AskRecorded(Asked, frozen=True):
+    """For auditors; what a subject whose hold somebody may answer was told before is for them, too.  Answered by
+    Recorded."""
+
+    what: Literal["sessions", "lines", "history"]
+    name: Annotated[str, msgspec.Meta(max_length=300)] = ""
+    at: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] = 0
+
+
 class Decide(Asked, frozen=True):
     """Answered by Answered."""
 
@@ -316,10 +333,10 @@ class Came(Message, frozen=True):
         return f"Came(part={self.part!r})"
 
 
-FromAgent = (Configure | Admitted | Begun | Opened | Who | Holds | Sessions | Answered | Link | Replied | Changed | Over
-             | Ping)
-Question = (Admit | BeginLogin | FinishLogin | FinishSaml | AskWho | ListHolds | ListSessions | Decide | Revoke | Kill
-            | Logout | Watch | AskLink | AnswerLink | Came)
+FromAgent = (Configure | Admitted | Begun | Opened | Who | Holds | Sessions | Recorded | Answered | Link | Replied
+             | Changed | Over | Ping)
+Question = (Admit | BeginLogin | FinishLogin | FinishSaml | AskWho | ListHolds | ListSessions | AskRecorded | Decide
+            | Revoke | Kill | Logout | Watch | AskLink | AnswerLink | Came)
 FromWeb = Done | Pong | Question
 
 _encoder = msgspec.msgpack.Encoder()

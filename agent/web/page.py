@@ -22,6 +22,7 @@ from agent.config import SamlEntry
 from agent.contract import control, messages
 from agent.contract import web as asked
 from agent.contract.control import ServiceView
+from agent.contract.ledger import HISTORY, AskRecording
 from agent.contract.messages import HoldView
 from agent.control import Lately
 from agent.credential.secrets import PEM_LIMIT, SecretError, read_secret
@@ -70,7 +71,8 @@ class Web:
         self._answers: dict[type[Any], Callable[[Any], Awaitable[asked.Message]]] = {
             asked.Admit: self._admit, asked.BeginLogin: self._begin, asked.FinishLogin: self._finish,
             asked.FinishSaml: self._finish_saml, asked.AskWho: self._who, asked.ListHolds: self._holds,
-            asked.ListSessions: self._sessions, asked.Decide: self._decide, asked.Revoke: self._decide,
+            asked.ListSessions: self._sessions, asked.AskRecorded: self._recorded,
+            asked.Decide: self._decide, asked.Revoke: self._decide,
             asked.Kill: self._kill, asked.Logout: self._logout, asked.Watch: self._watch, asked.Came: self._came,
             asked.AskLink: self._link, asked.AnswerLink: self._answer_link,
         }
@@ -287,6 +289,20 @@ class Web:
         except ChannelError as reason:
             return asked.Sessions(question.number, error=str(reason))
         return _fitting(asked.Sessions(question.number, answer.sessions))
+
+    async def _recorded(self, question: asked.AskRecorded) -> asked.Recorded:
+        found = self._behind(question.secret)
+        if found is None:
+            return asked.Recorded(question.number, error=GONE)
+        _, who = found
+        if not self._is(who, "auditors"):
+            past = question.what == HISTORY and question.name
+            holds = await self._holds(asked.ListHolds(0, question.secret)) if past else asked.Holds(0)
+            if not any(one.subject == question.name for one in holds.holds):
+                return asked.Recorded(question.number, error="this is for [web] auditors")
+        answer = await self._agent.recorder.page(
+            AskRecording(0, question.what, who.subject, question.name, question.at))
+        return asked.Recorded(question.number, answer.content, answer.wrong)
 
     async def _decide(self, question: asked.Decide | asked.Revoke) -> asked.Answered:
         found = self._behind(question.secret)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -26,7 +27,7 @@ from starlette.routing import Route
 
 from agent.contract import web as asked
 from agent.contract.messages import HoldView
-from enforcer.recording.paged import LinesPage
+from enforcer.recording.paged import HistoryPage, LinesPage, SessionsPage
 from enforcer.web import cookies, guard, pages
 from enforcer.web.channel import NoAnswer
 from enforcer.web.rates import ANSWER, LOGIN, RAW, REQUEST, Rates
@@ -52,7 +53,8 @@ LOG = logging.getLogger("weir.web")
 FIELDS: Final = 16 << 10              # bytes of a form of ours
 READING: Final = 20.0                 # seconds in which a body must be there
 WRITING: Final = 20.0                 # seconds in which a stream must take what it is sent
-KEPT: Final = "max-age=3600"          # of static files
+KEPT: Final = "private, max-age=31536000, immutable"    # of static files: their path changes with them
+POLL: Final = 2.0                     # seconds between looks at what an open session does, where somebody watches that
 TYPES: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml",
                 ".woff2": "font/woff2", ".png": "image/png", ".ico": "image/x-icon"}
 DID: Final = {APPROVE: "approved", DENY: "denied", GLASS: "let through: the glass is broken", REVOKE: "revoked",
@@ -60,10 +62,10 @@ DID: Final = {APPROVE: "approved", DENY: "denied", GLASS: "let through: the glas
 _TICKET: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _PROVIDER: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _HANDED_ON: Final = re.compile(rb"content-type|x-slack-[a-z-]{1,40}")
-STATIC: Final = Path(__file__).parent / "static"
-PATHS: Final = Paths()
+PATHS: Final = Paths(static=f"/static/{pages.VERSION}")
 Ask = Callable[[asked.Question, type[Any]], Awaitable[Any]]
 _Answer = TypeVar("_Answer", bound=asked.Message)
+_Page = TypeVar("_Page", SessionsPage, LinesPage, HistoryPage)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Site:
         self._rates = Rates()
         self._tasks: set[asyncio.Task[None]] = set()
         self.streams = Streams(self._watch)
-        self._static = {path.name: path.read_bytes() for path in STATIC.glob("*") if path.suffix in TYPES}
+        self._static = {path.name: path.read_bytes() for path in pages.FILES.iterdir() if path.suffix in TYPES}
         # Starlette's own handling of what was not foreseen prints it: here it is said by its type alone.
         self._starlette = Starlette(
             routes=self.routes(), exception_handlers={HTTPException: self._refused, Exception: self._broken})
@@ -96,7 +98,7 @@ class Site:
         get, post = ["GET"], ["POST"]
         return [
             Route("/", self.approvals, methods=get),
-            Route("/static/{name}", self.static, methods=get),
+            Route(PATHS.static + "/{name}", self.static, methods=get),
             Route("/login", self.login, methods=get),
             Route("/login/{provider}", self.begin, methods=post),
             Route("/login/{provider}/back", self.back, methods=get),
@@ -107,6 +109,10 @@ class Site:
             Route("/holds/{ticket}/{verb}", self.answer, methods=post),
             Route("/events/holds", self.events_holds, methods=get),
             Route("/events/sessions", self.events_sessions, methods=get),
+            Route("/events/sessions/{session}", self.events_lines, methods=get),
+            Route("/recordings", self.recordings, methods=get),
+            Route("/recordings/{session}", self.replay, methods=get),
+            Route("/history", self.history, methods=get),
             Route("/sessions", self.sessions, methods=get),
             Route("/sessions/{session}", self.session, methods=get),
             Route("/sessions/{session}/kill", self.kill, methods=post),
@@ -168,7 +174,7 @@ class Site:
     def _page(self, seen: Seen | None, done: str = "", wrong: str = "", csrf: str = "") -> Page:
         person = seen.person if seen else None
         viewer = Viewer(csrf=csrf) if seen is None or person is None else Viewer(
-            person.subject, person.groups, True, person.auditor or person.operator, cookies.token_of(seen.secret))
+            person.subject, person.groups, True, person.auditor, cookies.token_of(seen.secret), person.operator)
         return Page(viewer, PATHS, time.time_ns(), self.configuration.host, done, wrong)
 
     async def _asked(self, question: asked.Question, wanted: type[_Answer]) -> _Answer:
@@ -309,14 +315,16 @@ class Site:
     async def hold(self, request: Request) -> Response:
         seen = await self._known(request)
         found = await self._asked(asked.ListHolds(0, seen.secret), asked.Holds)
-        return self._shown(request, seen, found, found.error)
+        return await self._shown(request, seen, found, found.error)
 
-    def _shown(self, request: Request, seen: Seen, found: asked.Holds, wrong: str, status: int = 200) -> Response:
+    async def _shown(self, request: Request, seen: Seen, found: asked.Holds, wrong: str, status: int = 200) -> Response:
         view = _of(found.holds, request.path_params["ticket"])
         if view is None:
             says = found.error or wrong or "nothing of this name waits for you any more"
             return _html(pages.render_error(self._page(seen), 404, says), 404)
-        return _html(pages.render_hold(self._page(seen, wrong=wrong), HoldShown(view), found.holds), status)
+        past = await self._recorded(seen, "history", HistoryPage, view.subject)
+        shown = HoldShown(view, past)
+        return _html(pages.render_hold(self._page(seen, wrong=wrong), shown, found.holds), status)
 
     async def answer(self, request: Request) -> Response:
         seen, fields, verb = *await self._posted(request), request.path_params["verb"]
@@ -325,15 +333,15 @@ class Site:
         found = await self._asked(asked.ListHolds(0, seen.secret), asked.Holds)
         view, reason = _of(found.holds, request.path_params["ticket"]), fields.get("reason", "")
         if view is None:
-            return self._shown(request, seen, found, "", 404)
+            return await self._shown(request, seen, found, "", 404)
         if seen_of(view) != fields.get("seen", ""):
-            return self._shown(request, seen, found, "it is not what you have seen any more: look again", 409)
+            return await self._shown(request, seen, found, "it is not what you have seen any more: look again", 409)
         if len(reason) > REASON or not reason.isprintable():
-            return self._shown(request, seen, found, f"a reason is one line of at most {REASON} characters", 400)
+            return await self._shown(request, seen, found, f"a reason is one line of at most {REASON} characters", 400)
         question = (asked.Revoke(0, seen.secret, view.ticket, reason) if verb == REVOKE else
                     asked.Decide(0, seen.secret, view.ticket, verb != DENY, reason, verb == GLASS))
         if error := (await self._asked(question, asked.Answered)).error:
-            return self._shown(request, seen, found, error, 403)
+            return await self._shown(request, seen, found, error, 403)
         return _lead(f"{PATHS.approvals}?did={verb}")
 
     async def _posted(self, request: Request) -> tuple[Seen, dict[str, str]]:
@@ -348,7 +356,7 @@ class Site:
     async def sessions(self, request: Request) -> Response:
         seen = await self._known(request)
         found = await self._asked(asked.ListSessions(0, seen.secret), asked.Sessions)
-        if found.error and not self._page(seen).viewer.auditor:
+        if not (seen.person.auditor or seen.person.operator):
             raise Refused(403, found.error)
         done = DID.get(request.query_params.get("did", ""), "")
         return _html(pages.render_sessions(self._page(seen, done, found.error), found.sessions))
@@ -360,7 +368,8 @@ class Site:
             raise Refused(403, found.error)
         name = request.path_params["session"]
         view = next((one for one in found.sessions if one.session == name), None)
-        return _html(pages.render_session(self._page(seen), view, LinesPage()))
+        lines = await self._lines(seen, name, 0) if view and seen.person.auditor else LinesPage()
+        return _html(pages.render_session(self._page(seen), view, lines))
 
     async def kill(self, request: Request) -> Response:
         seen, fields = await self._posted(request)
@@ -370,6 +379,43 @@ class Site:
         if error := (await self._asked(asked.Kill(0, seen.secret, session, reason), asked.Answered)).error:
             raise Refused(403, error)
         return _lead(f"{PATHS.sessions}?did=kill")
+
+    # what is recorded
+
+    async def _recorded(self, seen: Seen, what: Any, kind: type[_Page], name: str = "", at: int = 0) -> _Page:
+        """A page of it, or one that says why there is none.  Raises Refused."""
+        found = await self._asked(asked.AskRecorded(0, seen.secret, what, name[:300], at), asked.Recorded)
+        if found.error:
+            return kind(wrong=found.error)
+        try:
+            return msgspec.msgpack.decode(found.content, type=kind)
+        except msgspec.MsgspecError:
+            return kind(wrong="the recorder answered what is no page")
+
+    async def _lines(self, seen: Seen, session: str, after: int) -> LinesPage:
+        return await self._recorded(seen, "lines", LinesPage, session, after)
+
+    async def recordings(self, request: Request) -> Response:
+        seen = await self._auditor(request)
+        found = await self._recorded(seen, "sessions", SessionsPage, "", _number(request, "before"))
+        return _html(pages.render_recordings(self._page(seen), found))
+
+    async def replay(self, request: Request) -> Response:
+        seen = await self._auditor(request)
+        found = await self._lines(seen, request.path_params["session"], _number(request, "after"))
+        return _html(pages.render_replay(self._page(seen), found))
+
+    async def history(self, request: Request) -> Response:
+        seen = await self._auditor(request)
+        found = await self._recorded(seen, "history", HistoryPage, "", _number(request, "before"))
+        return _html(pages.render_history(self._page(seen), found))
+
+    async def _auditor(self, request: Request) -> Seen:
+        """Raises Refused."""
+        seen = await self._known(request)
+        if not seen.person.auditor:
+            raise Refused(403, "this is for [web] auditors")
+        return seen
 
     # as it happens
 
@@ -393,6 +439,23 @@ class Site:
 
         return self._stream(request, seen, "sessions", fresh)
 
+    async def events_lines(self, request: Request) -> Response:
+        """What is recorded of an open session since."""
+        seen = await self._streaming(request)
+        if not seen.person.auditor:
+            raise Refused(403, "this is for [web] auditors")
+        session, given = request.path_params["session"], request.headers.get("last-event-id", "")
+        last = [int(given) if given.isdecimal() and len(given) < 19 else _number(request, "after")]
+
+        async def fresh() -> str | None:
+            found = await self._lines(seen, session, last[0])
+            if found.lines and not found.wrong:
+                last[0] = found.last
+                return pages.render_lines(self._page(seen), found)
+            return ""
+
+        return self._stream(request, seen, "lines", fresh, lambda: last[0])
+
     async def _streaming(self, request: Request) -> Seen:
         if guard.is_cross(request.scope["headers"]):
             raise Refused(403, "this was not asked by a page of Weir's")
@@ -401,7 +464,10 @@ class Site:
             raise Refused(401, "you are not logged in")
         return seen
 
-    def _stream(self, request: Request, seen: Seen, kind: str, fresh: Callable[[], Awaitable[str | None]]) -> Response:
+    def _stream(
+        self, request: Request, seen: Seen, kind: str, fresh: Callable[[], Awaitable[str | None]],
+        last: Callable[[], int] | None = None,
+    ) -> Response:
         stream = self.streams.open(seen.person.session, kind)
         if stream is None:
             raise Refused(429, "too many pages are open", {"retry-after": "30"})
@@ -413,9 +479,9 @@ class Site:
 
         async def body() -> Any:
             try:
-                async for event in events(stream, fresh, holds, time.time_ns):
+                async for event in events(stream, fresh, holds, time.time_ns, last, POLL):
                     yield event
-            except NoAnswer:
+            except (NoAnswer, Refused):
                 return
             finally:
                 self.streams.close(stream)
@@ -514,6 +580,12 @@ def _is_local(path: str) -> bool:
 
 def _of(holds: tuple[HoldView, ...], ticket: str) -> HoldView | None:
     return next((one for one in holds if one.ticket == ticket), None)
+
+
+def _number(request: Request, name: str) -> int:
+    """Of the query; 0 where it is none."""
+    given = request.query_params.get(name, "")
+    return int(given) if given.isdecimal() and len(given) < 19 else 0
 
 
 def _provider(request: Request) -> str:

@@ -22,7 +22,7 @@ Fresh = Callable[[], Awaitable[str | None]]        # what is shown now; None: th
 @dataclass(eq=False)
 class Stream:
     session: str
-    kind: str                         # "holds" | "sessions"
+    kind: str                         # "holds" | "sessions" | "lines"
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     over: bool = False
 
@@ -68,29 +68,38 @@ class Streams:
 
 async def events(
     stream: Stream, fresh: Fresh, holds: Callable[[], Awaitable[bool]], now: Callable[[], int],
+    last: Callable[[], int] | None = None, poll: float = 0,
 ) -> AsyncIterator[bytes]:
-    """Until the session is over.  `fresh` gives HTML; `holds`: whether the session still does."""
-    last = None
+    """Until the session is over.  `fresh` gives HTML, "" where there is nothing to say; `holds`: whether the session
+    still does.  With `last` each is an addition, has that number, and is looked for every `poll` seconds."""
+    said, silent = None, 0.0
     while not stream.over:
         stream.wake.clear()
         html = await fresh()
         if html is None:
             return
-        if html != last:
-            last = html
-            yield render_event(stream.kind, html)
+        if html and (last is not None or html != said):
+            said, silent = html, 0.0
+            yield render_event(stream.kind, html, last() if last is not None else None)
         await asyncio.sleep(PAUSE)
         while not stream.wake.is_set():
+            wait = poll if last is not None else BEAT - 1
             try:
-                async with asyncio.timeout(BEAT - 1):
+                async with asyncio.timeout(wait):
                     await stream.wake.wait()
             except TimeoutError:
-                if not await holds():
-                    return
-                yield render_event("beat", str(now()))
+                silent += wait
+                if silent >= BEAT - 1 - wait / 2:
+                    if not await holds():
+                        return
+                    silent = 0.0
+                    yield render_event("beat", str(now()))
+                if last is not None:
+                    break
 
 
-def render_event(name: str, data: str) -> bytes:
+def render_event(name: str, data: str, number: int | None = None) -> bytes:
     """HTML, 9.2.6."""
     lines = data.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return (f"event: {name}\n" + "".join(f"data: {line}\n" for line in lines) + "\n").encode()
+    head = f"event: {name}\n" + (f"id: {number}\n" if number is not None else "")
+    return (head + "".join(f"data: {line}\n" for line in lines) + "\n").encode()

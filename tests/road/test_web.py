@@ -1,5 +1,5 @@
-"""The page on the road: a real PostgreSQL's statement that waits, people who log in with a browser's requests and answer
-it, crews that would answer for themselves.  What was executed is the server's log's to say."""
+"""The page on the road: a real PostgreSQL's statement that waits, people who log in as a browser does and answer it,
+crews that would answer for themselves.  What was executed is the server's log's to say."""
 from __future__ import annotations
 
 import json
@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx2

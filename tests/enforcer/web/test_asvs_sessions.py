@@ -28,7 +28,7 @@ from webstage import Browser, Stage, staged
 from agent.contract import messages
 from agent.contract import web as asked
 from agent.web.sessions import EACH, MOST, PENDING, PageSessions
-from enforcer.web import cookies
+from enforcer.web import cookies, pages
 from enforcer.web.rates import LOGIN, Rates
 
 
@@ -251,7 +251,8 @@ async def test_4_2_2_what_the_provider_did_not_say_for_it_is_no_login(stage: Sta
 
 
 @pytest.mark.parametrize("path", [
-    "/static/", "/static/..%2fapp.py", "/static/%2e%2e/app.py", "/static/../app.py", "/.git/config", "/static/app.py",
+    "/static/", f"/static/{pages.VERSION}/..%2fapp.py", f"/static/{pages.VERSION}", "/static/%2e%2e/app.py",
+    "/static/../app.py", "/.git/config", "/static/app.py",
     "/static//etc/passwd", "/static/.", "/docs", "/openapi.json", "/server-status", "/metrics"])
 async def test_4_3_2_there_are_no_directories_and_no_other_files(stage: Stage, path: str) -> None:
     assert (await stage.browser().get(path)).status_code in (303, 404)

@@ -5,9 +5,13 @@ import asyncio
 from typing import Any
 
 import msgspec
+import pytest
 from webstage import HOLD, SESSION, Stage
 
 from agent.contract import messages
+from agent.contract import web as asked
+from enforcer.recording.paged import Line, LinesPage
+from enforcer.web import site
 
 
 async def test_a_login_and_an_approval(stage: Stage) -> None:
@@ -141,7 +145,6 @@ async def test_a_stream_tells_of_changes_and_ends_with_the_session(stage: Stage)
 
 
 async def test_what_is_for_others_is_handed_on_unread(stage: Stage) -> None:
-    from agent.contract import web as asked
     came: list[Any] = []
 
     async def take(message: asked.Came) -> asked.Replied:
@@ -162,3 +165,51 @@ async def test_what_is_for_others_is_handed_on_unread(stage: Stage) -> None:
     assert (back.part, back.name, slo.part, slo.name, slo.query) == (
         "backchannel", "corp", "saml", "corp/slo", "SAMLRequest=x")
     assert (await browser.post("/slack/actions", b"x" * (256 * 1024 + 1))).status_code == 413
+
+
+async def test_recordings_are_for_auditors(stage: Stage) -> None:
+    for who in (("dba",), ("ops",)):
+        other = await stage.browser().log_in("bob", who)
+        for path in ("/recordings", "/recordings/s0", "/history", "/events/sessions/s1"):
+            assert (await other.get(path)).status_code == 403, path
+        said: Any = await stage.web._answer(asked.AskRecorded(1, other.cookies["weir"], "sessions"))
+        assert said.error == "this is for [web] auditors", "whatever the web process asks"
+        said = await stage.web._answer(asked.AskRecorded(1, other.cookies["weir"], "history", "corp:zoe"))
+        assert said.error == "this is for [web] auditors"
+    assert stage.agent.recorder.asked == []
+    auditor = await stage.browser().log_in("aud", ("audit",))
+    assert "s0" in (await auditor.get("/recordings?before=9")).text
+    assert "17" in (await auditor.get("/recordings/s0?after=3")).text
+    assert "never on Fridays" in (await auditor.get("/history")).text
+    assert [(one.what, one.by, one.name, one.at) for one in stage.agent.recorder.asked] == [
+        ("sessions", "corp:aud", "", 9), ("lines", "corp:aud", "s0", 3), ("history", "corp:aud", "", 0)]
+    stage.agent.recorder.pages["sessions"] = {"no": "page"}
+    stage.agent.recorder.pages["history"] = 7
+    assert (await auditor.get("/recordings")).status_code == 200
+    assert "no page" in (await auditor.get("/history")).text
+
+
+async def test_who_may_answer_sees_what_the_asker_was_told_before(stage: Stage) -> None:
+    browser = await stage.browser().log_in()
+    assert "never on Fridays" in (await browser.get("/holds/abcdefgh")).text
+    assert [(one.what, one.by, one.name) for one in stage.agent.recorder.asked] == [
+        ("history", "corp:ada", "corp:eve")]
+
+
+async def test_a_session_that_is_watched_goes_on(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "POLL", 0.1)
+    auditor = await stage.browser().log_in("aud", ("audit",))
+    assert "17" in (await auditor.get("/sessions/s1")).text
+    cookie = f"weir={auditor.cookies['weir']}"
+    async with asyncio.timeout(10), stage.client.stream(
+            "GET", "/events/sessions/s1?after=3", headers={"Cookie": cookie}) as answer:
+        pieces = answer.aiter_text()
+        first = await anext(pieces)
+        assert first.startswith("event: lines\nid: 7\n")
+        stage.agent.recorder.pages["lines"] = LinesPage(
+            lines=(Line(8, 1, "asked", 2, "permit", text="SELECT 18"),), last=8)
+        second = await anext(pieces)
+        assert second.startswith("event: lines\nid: 8\n")
+        assert "18" in second
+        stage.identities.end_web(next(iter(stage.web.sessions)).login, "over")
+        assert "".join([piece async for piece in pieces]) == ""
