@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import msgspec
+import saml_idp as idp
 import signing
 from hostile import Hostile
 
@@ -54,6 +55,13 @@ groups_claim = "realm_access.roles"
 dba = "dba"
 ops = "ops"
 audit = "audit"
+[[saml_provider]]
+name = "adfs"
+issuer = "https://idp.lab.example/saml"
+entity_id = "urn:weir:lab"
+metadata = "/nowhere/adfs.xml"
+[saml_provider.groups]
+dba = "dba"
 """
 HOLD = HoldView(
     "abcdefgh", 1, 1 << 62, "corp:eve", "crew", 77, "/usr/bin/python3", "orders", "shop", "sql:delete public.orders",
@@ -225,7 +233,9 @@ class Browser:
 def config_of(provider: Hostile, url: str, port: int) -> Config:
     made, report = parse_config(CONFIG.format(url=url, port=port, issuer=provider.issuer), "weir.toml")
     assert made is not None, report.problems
-    return msgspec.structs.replace(made, provider_roots={"corp": provider.ca})
+    now = int(time.time())
+    signs = idp.metadata(idp.certificate(idp.KEY, now - 60, now + 3600))
+    return msgspec.structs.replace(made, provider_roots={"corp": provider.ca}, metadata={"adfs": signs})
 
 
 @asynccontextmanager
