@@ -2,8 +2,8 @@
 
     PYTHONPATH=tests:. python -P -m bench.held [--sessions 200] [--seconds 60]         root
 
-Processor time of enforcer and agent while nothing is open, and while the sessions are held and their plans are known
-(each is asked for once, when the hold begins); then each hold is approved, one after the other, by one approver's
+Processor time of enforcer, agent and web process while nothing is open, and while the sessions are held and their plans
+are known (each is asked for once, when the hold begins), with a page open that shows them all; then each hold is approved, one after the other, by one approver's
 process, and the time from sending the answer to the client's having the result bounds approve-to-forward from above: it
 holds the agent, the enforcer, fdatasync, the server and the way back.
 """
@@ -14,14 +14,19 @@ import json
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
+import httpx2
 from bench.__main__ import processor
 from clients.test_clients import PYTHON, environment
+from hostile import serving
 from lab.hosts import CREW, wait_until
 from lab.lab import lab
-from lab.weir import APPROVER, POLICY, Installed, weir
+from lab.page import PAGE, PORT, URL, Page, field, settings
+from lab.weir import APPROVER, POLICY, Installed, configure, weir
 
 TARGET = 20.0                         # milliseconds, approve-to-forward
 QUIET = 1.0                           # percent of a processor that held sessions may add
@@ -59,6 +64,7 @@ for line in sys.stdin:
 def spent(installed: Installed, seconds: float) -> dict[str, float]:
     """Percent of one processor, of each of Weir's processes."""
     pids = {name: pid for name, pid in installed.pids().items() if name != "recorder"}
+    pids["web"] = installed.status()["web"]["pid"]  # type: ignore[index]
     before = {name: processor([pid]) for name, pid in pids.items()}
     time.sleep(seconds)
     return {name: 100 * (processor([pid]) - before[name]) / seconds for name, pid in pids.items()}
@@ -90,7 +96,24 @@ def latencies(installed: Installed, holding: subprocess.Popen[str]) -> list[floa
     return found
 
 
-def measure(installed: Installed, sessions: int, seconds: float) -> str:
+@contextmanager
+def looking(page: Page) -> Iterator[list[str]]:
+    """The page of what waits is open; what it was told."""
+    told: list[str] = []
+
+    def listen() -> None:
+        with CREW.entered(), httpx2.Client(base_url=URL, timeout=None) as client, client.stream(
+                "GET", "/events/holds", headers={"Cookie": f"weir={page.cookies['weir']}"}) as answer:
+            told.extend(answer.iter_text())
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    yield told
+    page.ask("POST", "/logout", csrf=field("csrf", page.ask("GET", "/").text))
+    thread.join(30)
+
+
+def measure(installed: Installed, page: Page, sessions: int, seconds: float) -> str:
     idle = spent(installed, seconds)
     holding = subprocess.Popen(
         installed.crew_argv(PYTHON, "-c", HOLDING, str(sessions)), stdout=subprocess.PIPE, text=True,
@@ -98,7 +121,10 @@ def measure(installed: Installed, sessions: int, seconds: float) -> str:
     try:
         wait_until(f"{sessions} holds", lambda: len(held(installed)) == sessions, 120)
         wait_until("their plans", lambda: all(one["plan"] != "being asked for" for one in held(installed)), 300)
-        busy = spent(installed, seconds)
+        with looking(page) as told:
+            wait_until("the page", lambda: told, 30)
+            time.sleep(2)
+            busy = spent(installed, seconds)
         took = latencies(installed, holding)
     finally:
         holding.kill()
@@ -127,8 +153,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--sessions", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0)
     given = parser.parse_args(arguments)
-    with lab() as made, weir(made, policy=POLICY) as installed:
-        print(measure(installed, given.sessions, given.seconds), flush=True)
+    with lab() as made, ExitStack() as stack:
+        with CREW.entered():
+            provider = stack.enter_context(serving(made.scratch))
+        more = settings(provider, made.scratch / "idp.pem") + PAGE.format(
+            url=URL, listen=f"127.0.0.1:{PORT}", more="")
+        installed = stack.enter_context(weir(made, configure(made, policy=POLICY, more=more)))
+        with CREW.entered():
+            client = stack.enter_context(httpx2.Client(base_url=URL, timeout=30))
+        page = Page(provider, client).log_in("carol", "dba")
+        print(measure(installed, page, given.sessions, given.seconds), flush=True)
     return 0
 
 

@@ -9,46 +9,28 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx2
 import pytest
-import signing
 from clients.test_clients import environment
 from hostile import Hostile, serving
 from lab import certificates
 from lab.hosts import CREW, RUNTIME, USER, wait_until
 from lab.lab import Lab
 from lab.oracle import read_events
+from lab.page import PAGE, PORT, URL, Page, field, settings
 from lab.weir import AUDITOR, Installed, configure, weir
 
 from agent.layout import cgroup_root
 
 pytestmark = pytest.mark.lab
 
-PORT, TLS = 8443, 8444
-URL = f"http://127.0.0.1:{PORT}"
-MORE = """
-[[provider]]
-name = "corp"
-issuer = "{issuer}"
-client_id = "weir"
-ca = "{ca}"
-groups_claim = "realm_access.roles"
-[provider.groups]
-dba = "dba"
-ops = "ops"
+TLS = 8444
+EGRESS = f"""
 [[egress]]
 name = "page"
-addresses = ["{crew}"]
-ports = [{tls}]
-"""
-PAGE = """
-[web]
-url = "{url}"
-listen = "{listen}"
-operators = ["ops"]
-{more}
+addresses = ["{CREW.ipv4}"]
+ports = [{TLS}]
 """
 CONNECT = """
 import json, socket, sys
@@ -68,49 +50,6 @@ print(json.dumps(said))
 """
 
 
-class Page:
-    """A browser's requests, on the crew's host."""
-
-    def __init__(self, provider: Hostile, client: httpx2.Client) -> None:
-        self.provider, self.client = provider, client
-        self.cookies: dict[str, str] = {}
-
-    def ask(self, method: str, path: str, **fields: str) -> httpx2.Response:
-        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
-        if method == "POST":
-            headers |= {"Origin": URL, "Content-Type": "application/x-www-form-urlencoded"}
-        self.client.cookies.clear()
-        with CREW.entered():
-            answer = self.client.request(method, path, headers=headers, content=urlencode(fields).encode())
-        for line in answer.headers.get_list("set-cookie"):
-            name, _, value = line.partition(";")[0].partition("=")
-            self.cookies[name] = value.strip('"')
-        return answer
-
-    def log_in(self, sub: str, *roles: str) -> Page:
-        begun = self.ask("POST", "/login/corp", csrf=field("csrf", self.ask("GET", "/login").text))
-        assert begun.status_code == 200, begun.text
-        query = {name: value[0] for name, value in parse_qs(urlsplit(begun.headers["refresh"]).query).items()}
-        now = int(time.time())
-        self.provider.say("/token", {"access_token": "a", "token_type": "Bearer", "id_token": signing.sign(
-            signing.claims(iss=self.provider.issuer, sub=sub, exp=now + 3000, iat=now, nonce=query["nonce"],
-                           realm_access={"roles": list(roles)}))})
-        back = self.ask("GET", f"/login/corp/back?code=c&state={query['state']}")
-        assert back.status_code == 303, back.text
-        return self
-
-    def answer(self, ticket: str, verb: str, reason: str = "") -> httpx2.Response:
-        page = self.ask("GET", f"/holds/{ticket}").text
-        return self.ask("POST", f"/holds/{ticket}/{verb}", csrf=field("csrf", page), seen=field("seen", page),
-                        reason=reason)
-
-
-def field(name: str, page: str) -> str:
-    found = re.search(rf'name="?{name}"? value="?([0-9a-f]+)', page)
-    assert found, page
-    return found[1]
-
-
 @pytest.fixture(scope="module")
 def host(the_lab: Lab) -> Iterator[tuple[Installed, Hostile]]:
     with ExitStack() as stack:
@@ -118,10 +57,8 @@ def host(the_lab: Lab) -> Iterator[tuple[Installed, Hostile]]:
         scratch.mkdir()
         with CREW.entered():
             provider = stack.enter_context(serving(scratch))
-        ca = the_lab.scratch / "web-idp.pem"
-        ca.write_text(provider.ca)
-        more = MORE.format(issuer=provider.issuer, ca=ca, crew=CREW.ipv4, tls=TLS)
-        config = configure(the_lab, more=more + PAGE.format(url=URL, listen=f"127.0.0.1:{PORT}", more=""))
+        config = configure(the_lab, more=EGRESS + settings(provider, the_lab.scratch / "web-idp.pem") + PAGE.format(
+            url=URL, listen=f"127.0.0.1:{PORT}", more=""))
         made = stack.enter_context(weir(the_lab, config))
         wait_until("the page", lambda: (made.status().get("web") or {}).get("error") == "", 30)  # type: ignore[attr-defined]
         yield made, provider
