@@ -3,9 +3,10 @@
     PYTHONPATH=tests:. python -P -m bench.held [--sessions 200] [--seconds 60]         root
 
 Processor time of enforcer, agent and web process while nothing is open, and while the sessions are held and their plans
-are known (each is asked for once, when the hold begins), with a page open that shows them all; then each hold is approved, one after the other, by one approver's
-process, and the time from sending the answer to the client's having the result bounds approve-to-forward from above: it
-holds the agent, the enforcer, fdatasync, the server and the way back.
+are known (each is asked for once, when the hold begins), with a page open that shows them all; then each hold is
+approved, one after the other, by one approver's process, and the time from sending the answer to the client's having
+the result bounds approve-to-forward from above: it holds the agent, the enforcer, fdatasync, the server and the way
+back.
 """
 from __future__ import annotations
 

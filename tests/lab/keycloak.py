@@ -201,7 +201,8 @@ def _fill(made: Keycloak, certificate: str) -> None:
         for name, groups in (("ada", ["/data"]), ("grace", []))]
     clients = [
         {"clientId": "weir", "publicClient": True, "standardFlowEnabled": True,
-         "redirectUris": ["http://127.0.0.1/callback/corp"], "protocolMappers": [_MAPPERS["groups"]],
+         "redirectUris": ["http://127.0.0.1/callback/corp", "http://127.0.0.1/login/corp/back"],
+         "protocolMappers": [_MAPPERS["groups"]],
          "attributes": {"oauth2.device.authorization.grant.enabled": "true", "pkce.code.challenge.method": "S256",
                         "oauth2.device.polling.interval": "1"}},
         {"clientId": "weir-svc", "secret": made.service_secret, "publicClient": False, "serviceAccountsEnabled": True,
@@ -218,7 +219,7 @@ def _fill(made: Keycloak, certificate: str) -> None:
 
 
 def _by_saml(entity: str, more: dict[str, str]) -> dict[str, Any]:
-    places = [f"http://127.0.0.1/acs/{one}" for one in ("corp", "adfs")]
+    places = [f"http://127.0.0.1/{one}" for one in ("acs/corp", "acs/adfs", "saml/adfs/acs")]
     return {"clientId": entity, "protocol": "saml", "redirectUris": places,
             "protocolMappers": [_MAPPERS["saml groups"]], "defaultClientScopes": [], "attributes": {
                 "saml.assertion.signature": "true", "saml.force.post.binding": "true", "saml.authnstatement": "true",
