@@ -6,11 +6,11 @@ browsers and whoever else dials it send; it has no authority of its own.  Whatev
 """
 from __future__ import annotations
 
-import struct
 from typing import Annotated, Literal
 
 import msgspec
 
+from agent.contract import frames
 from agent.contract.messages import HoldView, SessionView
 
 LIMIT = 8 << 20                       # bytes of a frame to the web process,
@@ -19,7 +19,6 @@ QUERY = 8 << 10                       # bytes of what comes back from a provider
 FORM = 256 << 10                      # bytes of a body that is handed on
 SECRET = 43                           # characters: 256 bits
 HEADERS = 16                          # of what is handed on
-_LENGTH = struct.Struct("<I")
 
 Name = Annotated[str, msgspec.Meta(max_length=64)]
 Secret = Annotated[str, msgspec.Meta(max_length=SECRET)]
@@ -346,18 +345,12 @@ _from_web: msgspec.msgpack.Decoder[FromWeb] = msgspec.msgpack.Decoder(FromWeb)
 
 def render_frame(message: Message, limit: int = LIMIT) -> bytes:
     """One frame, length included.  Raises ValueError: it does not fit."""
-    body = _encoder.encode(message)
-    if len(body) > limit:
-        raise ValueError(f"message of {len(body)} bytes, limit {limit}")
-    return _LENGTH.pack(len(body)) + body
+    return frames.render_frame(_encoder.encode(message), limit)
 
 
 def parse_length(head: bytes, limit: int = LIMIT) -> int:
     """Length of the body that follows these 4 bytes; ValueError where it is over the limit."""
-    size: int = _LENGTH.unpack(head)[0]
-    if size > limit:
-        raise ValueError(f"message of {size} bytes, limit {limit}")
-    return size
+    return frames.parse_length(head, limit)
 
 
 def parse_from_agent(body: bytes) -> FromAgent:

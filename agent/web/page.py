@@ -277,7 +277,8 @@ class Web:
             answer = await self._agent.enforcer.channel.ask(messages.ListHolds, messages.HoldsAnswer)
         except ChannelError as reason:
             return asked.Holds(question.number, error=str(reason))
-        seen = tuple(one for one in answer.holds if is_for(one, found[1].subject, found[1].groups))
+        names = self._agent.identities.names(found[1].subject)
+        seen = tuple(one for one in answer.holds if is_for(one, names, found[1].groups))
         return asked.Holds(question.number, seen)
 
     async def _sessions(self, question: asked.ListSessions) -> asked.Sessions:
@@ -309,7 +310,7 @@ class Web:
         if found is None:
             return asked.Answered(question.number, GONE)
         session, who = found
-        if locked := self._agent.locks.why((who.subject,)):
+        if locked := self._agent.locks.why(self._agent.identities.names(who.subject)):
             return asked.Answered(question.number, locked)
         self.sessions.use(question.secret, _uptime())
         error = await self._agent.questions.answer(_wanted(question), who.subject, who.groups, f"web {session}")
@@ -322,7 +323,7 @@ class Web:
         session, who = found
         if not self._is(who, "operators"):
             return asked.Answered(question.number, "this is for [web] operators")
-        if locked := self._agent.locks.why((who.subject,)):
+        if locked := self._agent.locks.why(self._agent.identities.names(who.subject)):
             return asked.Answered(question.number, locked)
         self.sessions.use(question.secret, _uptime())
         killed = await self._agent.questions.end_session(
@@ -396,9 +397,9 @@ class Web:
         task.add_done_callback(self._tasks.discard)
 
 
-def is_for(view: HoldView, subject: str, groups: tuple[str, ...]) -> bool:
-    """Who may answer it, and who has asked for it, see it; nobody else learns what others do."""
-    return view.subject == subject or not {*view.approvers, *view.break_glass}.isdisjoint(groups)
+def is_for(view: HoldView, names: tuple[str, ...], groups: tuple[str, ...]) -> bool:
+    """Who may answer it, and who has asked for it by any name, see it; nobody else learns what others do."""
+    return view.subject in names or not {*view.approvers, *view.break_glass}.isdisjoint(groups)
 
 
 def _wanted(question: asked.Decide | asked.Revoke) -> control.Decide | control.BreakGlass | control.Revoke:
