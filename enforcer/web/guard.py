@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
+from enforcer.web.shown import POLICY
+
 HEAD: Final = 16 << 10                # bytes of a request's head
 METHODS: Final = frozenset(("GET", "HEAD", "POST"))
-CSP: Final = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-              "form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+# "no-referrer" would have browsers say "Origin: null" of our own forms (Fetch, "append a request Origin header").
 _HEADERS: Final = (
-    ("content-security-policy", CSP), ("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer"),
+    ("content-security-policy", POLICY), ("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin"),
     ("x-frame-options", "DENY"), ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"), ("cross-origin-embedder-policy", "require-corp"),
     ("permissions-policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=(), clipboard-read=(), "
