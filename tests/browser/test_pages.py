@@ -12,7 +12,7 @@ from browser.stage import Stage
 from msgspec import structs
 from playwright.sync_api import Browser, Page, Route, expect
 
-from enforcer.web.shown import Answering, seen_of
+from enforcer.web.shown import BEAT, Answering, seen_of
 
 DESKTOP, PHONE, NARROW = (1280, 800), (390, 844), (360, 640)
 LOOKS = [("dark", PHONE)]
@@ -248,6 +248,7 @@ def test_a_new_hold_moves_nothing(browser: Browser, stage: Stage) -> None:
         expect(page.locator("[data-count=waiting]")).to_have_text("3")
         assert row.bounding_box() == before
         expect(row).to_be_focused()
+        expect(page.locator("#news")).to_have_text("3 wait for an answer")
         stage.holds = [one for one in stage.holds if one.ticket != "mmmmmmmm"]
         stage.push()
         expect(page.locator("[data-ticket=mmmmmmmm]")).to_have_text("mmmmmmmm is over")
@@ -296,6 +297,16 @@ def test_a_stream_that_is_cut_is_said(browser: Browser, stage: Stage) -> None:
         stage.cut()
         expect(page.locator("#stream")).to_have_text("The connection to Weir is cut: what you see may be old.")
         assert page.locator("#stream").get_attribute("role") == "alert"
+
+
+def test_a_stream_that_says_nothing_any_more_is_said(browser: Browser, stage: Stage) -> None:
+    with opened(browser) as page:
+        page.clock.install()
+        page.goto(stage.at("/"))
+        page.clock.run_for(2 * BEAT * 1000)
+        expect(page.locator("#stream")).to_be_hidden()
+        page.clock.run_for(2 * BEAT * 1000)
+        expect(page.locator("#stream")).to_contain_text("is cut")
 
 
 def test_time_that_is_left_goes_down(browser: Browser, stage: Stage) -> None:

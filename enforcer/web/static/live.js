@@ -4,6 +4,7 @@ import { SECOND, tick } from "./clock.js";
 const notice = document.getElementById("stream");
 const beat = Number(document.body.dataset.beat) * SECOND;
 let heard = 0;
+let waited = Number(document.getElementById("holds")?.dataset.waiting ?? 0);
 
 export function listen(address, hold) {
   if (!address) return;
@@ -52,6 +53,8 @@ function takeHolds(fresh, hold) {
   for (const count of shown.querySelectorAll("[data-count]"))
     count.textContent = fresh.querySelector(`[data-count="${count.dataset.count}"]`).textContent;
   const waiting = Number(fresh.dataset.waiting), title = document.body.dataset.title;
+  if (waiting > waited) document.getElementById("news").textContent = `${waiting} wait for an answer`;
+  waited = waiting;
   document.title = waiting ? `(${waiting}) ${title}` : title;
   hold?.heard([...fresh.querySelectorAll("li")].find((one) => one.dataset.ticket === hold.ticket) ?? null);
 }
