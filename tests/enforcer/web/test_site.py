@@ -10,6 +10,7 @@ from webstage import HOLD, SESSION, Stage
 
 from agent.contract import messages
 from agent.contract import web as asked
+from agent.contract.people import People
 from enforcer.recording.paged import Line, LinesPage
 from enforcer.web import site
 
@@ -213,3 +214,15 @@ async def test_a_session_that_is_watched_goes_on(stage: Stage, monkeypatch: pyte
         assert "18" in second
         stage.identities.end_web(next(iter(stage.web.sessions)).login, "over")
         assert "".join([piece async for piece in pieces]) == ""
+
+
+async def test_one_person_has_all_their_names(stage: Stage) -> None:
+    """What the enforcer compares with who asked is theirs to say, and what is locked is locked by each of them."""
+    people = People({"ada": ("corp:ada", "local:ada", "adfs:lovelace")})
+    stage.agent.config = msgspec.structs.replace(stage.agent.config, people=people)
+    browser = await stage.browser().log_in()
+    await browser.post("/holds/abcdefgh/approve", await browser.look_at())
+    (decided,) = stage.enforcer.those(messages.DecideHold)
+    assert (decided.approver, set(decided.names)) == ("corp:ada", {"local:ada", "adfs:lovelace"})
+    stage.enforcer.holds = (msgspec.structs.replace(HOLD, subject="local:ada", approvers=("sec",)),)
+    assert "abcdefgh" in (await browser.get("/")).text, "it is theirs"
