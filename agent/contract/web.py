@@ -151,7 +151,7 @@ class Replied(Message, frozen=True):
     status: int = 404
     media: str = "text/plain; charset=utf-8"
     body: bytes = b""
-    location: str = ""                # with a status of 303: a path of this page
+    location: str = ""                # where a browser goes on: a path of this page, or an address of a provider's
 
 
 class Changed(Message, frozen=True):

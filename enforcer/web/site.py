@@ -51,6 +51,7 @@ from enforcer.web.streams import Streams, events
 LOG = logging.getLogger("weir.web")
 
 FIELDS: Final = 16 << 10              # bytes of a form of ours
+LARGE: Final = 32                     # longer bodies, of who need not be logged in, at a time
 READING: Final = 20.0                 # seconds in which a body must be there
 WRITING: Final = 20.0                 # seconds in which a stream must take what it is sent
 KEPT: Final = "private, max-age=31536000, immutable"    # of static files: their path changes with them
@@ -87,6 +88,7 @@ class Site:
         self._ask, self._clock = ask, clock
         self.configuration = asked.Configure(0, "")
         self._rates = Rates()
+        self._large = asyncio.Semaphore(LARGE)
         self._tasks: set[asyncio.Task[None]] = set()
         self.streams = Streams(self._watch)
         self._static = {path.name: path.read_bytes() for path in pages.FILES.iterdir() if path.suffix in TYPES}
@@ -251,8 +253,8 @@ class Site:
         await self._form(request, self._cookie(request, cookies.VISIT))
         self._slowly(LOGIN, _address(request.scope))
         begun = await self._asked(asked.BeginLogin(0, _provider(request)), asked.Begun)
-        if begun.error:
-            raise Refused(502, f"the login could not be begun: {begun.error}")
+        if begun.error or not begun.url.startswith("https://"):
+            raise Refused(502, f"the login could not be begun: {begun.error or 'its provider is nowhere'}")
         # Not by a redirect: `form-action 'self'` holds for where a form's answer leads, too.
         where = html.escape(begun.url)
         response = _html(f'<!doctype html><html lang="en"><title>Weir: log in</title><p><a href="{where}">Go on to the '
@@ -267,7 +269,9 @@ class Site:
     async def acs(self, request: Request) -> Response:
         """By a page of the provider's, so without cookies; whose login it is, the next request says."""
         self._slowly(LOGIN, _address(request.scope))
-        provider, form = _provider(request), await _body(request, asked.FORM)
+        provider = _provider(request)
+        async with self._large:
+            form = await _body(request, asked.FORM)
         relay = _fields(form, 8).get("RelayState", "")
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", relay):
             raise Refused(400, "this is no answer to a login of Weir's")
@@ -538,11 +542,13 @@ class Site:
                             request.scope["headers"] if _HANDED_ON.fullmatch(key) and len(value) <= 4096)
             if len(name) > 256 or len(query) > asked.QUERY or len(headers) > asked.HEADERS:
                 raise Refused(400, "this is too long")
-            body = await _body(request, asked.FORM)
+            async with self._large:
+                body = await _body(request, asked.FORM)
             method: Any = "POST" if request.method == "POST" else "GET"
             found = await self._asked(asked.Came(0, part, name, method, query, headers, body), asked.Replied)
             if found.location:
-                return _lead(found.location if _is_local(found.location) else PATHS.approvals)
+                known = _is_local(found.location) or found.location.startswith("https://")
+                return _lead(found.location if known else PATHS.approvals)
             return Response(found.body, found.status, media_type=found.media)
 
         return hand_on

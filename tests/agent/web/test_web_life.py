@@ -204,6 +204,19 @@ def test_who_is_logged_in_stays_so_when_the_process_dies(place: Place) -> None:
     place.host.until(lambda: place.visit("/")[0].startswith("HTTP/1.1 303"), "end of what that process had")
 
 
+def test_it_ends_with_the_agent_and_comes_with_the_next(place: Place) -> None:
+    before = place.web()["pid"]
+    assert place.host.agent is not None
+    place.host.agent.kill()
+    place.host.agent.wait()
+    place.host.agent = None
+    place.host.until(lambda: not Path("/proc", str(before)).exists(), "end of the page")
+    assert place.ask("GET", "/login")[0] == "ConnectionRefusedError"
+    place.host.start()
+    place.host.until(lambda: place.ask("GET", "/login")[0].startswith("HTTP/1.1 200"), "page of the next one")
+    assert place.visit("/")[0].startswith("HTTP/1.1 303"), "logins ended with the agent"
+
+
 def test_a_reload_moves_it(place: Place) -> None:
     """To TCP, where crews and Weir's own are refused by their socket; then to TLS; then away."""
     place.configure(URL, 'listen = "127.0.0.1:8443"\n')

@@ -160,6 +160,13 @@ async def test_what_is_for_others_is_handed_on_unread(stage: Stage) -> None:
     assert (done.status_code, done.text, done.headers["content-type"]) == (200, "{}", "application/json")
     assert (await browser.post("/backchannel/corp", b"logout_token=x", Origin="https://idp")).status_code == 200
     assert (await browser.get("/saml/corp/slo?SAMLRequest=x")).status_code == 200
+    async def lead(message: asked.Came) -> asked.Replied:
+        return asked.Replied(0, 303, location=message.query)
+
+    stage.web.parts |= {"saml": lead}
+    for where, led in (("https://idp.lab.example/slo?x=1", None), ("/login", None), ("//evil.example", "/"),
+                       ("javascript:alert(1)", "/"), ("http://evil.example", "/")):
+        assert (await browser.get(f"/saml/corp/slo?{where}")).headers["location"] == (led or where)
     slack, back, slo = came
     assert (slack.part, slack.method, slack.body) == ("slack", "POST", b"payload=%7B%7D")
     assert dict(slack.headers) == {"content-type": "application/x-www-form-urlencoded", "x-slack-signature": "v0=abc"}
