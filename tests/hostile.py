@@ -68,7 +68,8 @@ def serving(tmp_path: Path) -> Iterator[Hostile]:
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             made.asked.append(self.path)
-            status, headers, body = made.answers.get(self.path, lambda: (404, {}, b""))()
+            known = made.answers.get(self.path) or made.answers.get(self.path.partition("?")[0])
+            status, headers, body = known() if known else (404, {}, b"")
             self.send_response(status)
             for name, value in ({"Content-Length": str(len(body))} | headers).items():
                 self.send_header(name, value)

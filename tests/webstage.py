@@ -234,7 +234,7 @@ def config_of(provider: Hostile, url: str, port: int) -> Config:
     made, report = parse_config(CONFIG.format(url=url, port=port, issuer=provider.issuer), "weir.toml")
     assert made is not None, report.problems
     now = int(time.time())
-    signs = idp.metadata(idp.certificate(idp.KEY, now - 60, now + 3600))
+    signs = idp.metadata(idp.certificate(idp.KEY, now - 60, now + 3600), sso=f"{provider.issuer}/sso")
     return msgspec.structs.replace(made, provider_roots={"corp": provider.ca}, metadata={"adfs": signs})
 
 

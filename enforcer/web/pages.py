@@ -34,6 +34,11 @@ def render_login(page: Page, providers: Sequence[ProviderLink]) -> str:
     return _render("login.html", page, providers=providers)
 
 
+def render_begun(page: Page, name: str, url: str) -> str:
+    """While a login goes on at its provider."""
+    return _render("begun.html", page, provider=name, url=url)
+
+
 def render_approvals(page: Page, holds: Sequence[HoldView]) -> str:
     """What waits and what is in force, the whole page."""
     return _render("approvals.html", page, **_listed(holds))

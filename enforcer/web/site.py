@@ -7,7 +7,6 @@ their forms.
 from __future__ import annotations
 
 import asyncio
-import html
 import logging
 import re
 import time
@@ -256,9 +255,7 @@ class Site:
         if begun.error or not begun.url.startswith("https://"):
             raise Refused(502, f"the login could not be begun: {begun.error or 'its provider is nowhere'}")
         # Not by a redirect: `form-action 'self'` holds for where a form's answer leads, too.
-        where = html.escape(begun.url)
-        response = _html(f'<!doctype html><html lang="en"><title>Weir: log in</title><p><a href="{where}">Go on to the '
-                         "provider</a></p></html>")
+        response = _html(pages.render_begun(self._page(None), _provider(request), begun.url))
         response.headers["refresh"] = f"0; url={begun.url}"
         self._set(response, cookies.LOGIN, begun.secret)
         return response
