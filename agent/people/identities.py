@@ -161,7 +161,8 @@ class Identities:
             self._settle(after.session, "")
         elif after.turn != before.turn:
             self._tell("login.changed", after, groups=" ".join(after.groups), before=" ".join(before.groups))
-            self._end_sessions(before.login, "what the identity provider says of you has changed: connect again")
+            if not after.web:
+                self._end_sessions(before.login, "what the identity provider says of you has changed: connect again")
 
     def _end(self, session: str, reason: str, forget: bool = False) -> None:
         login = self.logins.end(session)
@@ -171,7 +172,7 @@ class Identities:
         self.on_end(session)
         name = "login.ended" if login.subject else "login.refused"
         self._tell(name, login, reason=reason)
-        if login.subject:
+        if login.subject and not login.web:   # nothing speaks for one of the page's
             self._end_sessions(login.login, f"the login of {login.subject} has ended: {reason}")
         if forget:
             self._spawn(self._forget(session))

@@ -48,9 +48,13 @@ def missing(config: Config) -> Iterator[str]:
 
 
 def lax(config: Config) -> Iterator[str]:
-    """Workloads whose egress is not enforced."""
+    """Workloads whose egress is not enforced; a page that somebody cannot use."""
     if config.web.url and not config.logins:
         yield said_of_nobody(config.web.url)
+    for what in ("operators", "auditors") if config.web.url else ():
+        for group in getattr(config.web, what):
+            if group not in {*config.groups, *_given(config)}:
+                yield f"[web] {what}: nobody is in a group {group!r}{_known({*config.groups, *_given(config)})}"
     for workload, mode in sorted(config.egress_modes.items()):
         yield said_of_mode(workload, mode) + "; `weir egress suggest` drafts the [[egress]] that it needs"
 

@@ -51,7 +51,7 @@ def why_refused(
     """Pure: why the TCP connection from `peer` to `own` is not taken, "" where it is.  `sockets`: this host's with the
     peer's port; `crews`, `weir`: ids of the cgroups that are a crew's, and of Weir's processes; `here`: whether the
     peer's address is one of this host's."""
-    ends = (abi.packed(_plain(peer[0])), peer[1], abi.packed(_plain(own[0])), own[1])
+    ends = (abi.packed(plain(peer[0])), peer[1], abi.packed(plain(own[0])), own[1])
     found = [one for one in sockets if (one.local, one.local_port, one.remote, one.remote_port) == ends]
     if any(one.cgroup in crews for one in found):
         return "a crew may not speak to Weir's page"
@@ -62,7 +62,7 @@ def why_refused(
     return ""
 
 
-def _plain(address: str) -> str:
+def plain(address: str) -> str:
     """Without a zone, and IPv4 as it is."""
     found = ipaddress.ip_address(address.partition("%")[0])
     return str(getattr(found, "ipv4_mapped", None) or found)
@@ -70,4 +70,4 @@ def _plain(address: str) -> str:
 
 def is_here(address: str, has: bool) -> bool:
     """`has`: it is one of the host's interfaces'."""
-    return has or ipaddress.ip_address(_plain(address)).is_loopback
+    return has or ipaddress.ip_address(plain(address)).is_loopback

@@ -28,7 +28,7 @@ from agent.control import Lately
 from agent.credential.secrets import PEM_LIMIT, SecretError, read_secret
 from agent.people.identity import Principal
 from agent.status import said_of_nobody
-from agent.web.listening import is_here, open_page, why_refused
+from agent.web.listening import is_here, open_page, plain, why_refused
 from agent.web.process import WebProcess
 from agent.web.sessions import PageSessions
 
@@ -177,7 +177,7 @@ class Web:
             return ("what Weir's own processes connect for others ends here"
                     if cgroups.path_of(question.pid).startswith(f"/{own.name}/") else "")
         peer, place = (question.address, question.port), (question.own_address, question.own_port)
-        here = is_here(question.address, self._agent.has_address(question.address))
+        here = is_here(question.address, self._agent.has_address(plain(question.address)))
         weir = {cgroups.cgroup_id(one) for one in cgroups.below(own)} if own.is_dir() else set()
         return why_refused(kernel.tcp_ends(question.port), peer, place, kernel.crew_cgroups(), weir, here)
 

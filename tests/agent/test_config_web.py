@@ -3,9 +3,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.config import Config, Web, needs_restart, parse_config
+from agent.settings import advice
 from agent.settings.check import load_config
 from agent.settings.fields import ConfigError
 
@@ -95,3 +97,16 @@ def test_its_files_and_its_user_are_looked_at(tmp_path: Path) -> None:
     assert "web.tls_key: " in said
     assert "web.tls_certificate: " in said
     assert "runtime.web_user: there is no user 'nobody-of-this-name'" in said
+
+
+def test_what_leaves_it_to_nobody_is_noted() -> None:
+    """By `weir check`; it is no mistake, for signed links and chats need no login."""
+    config = right(f'{PAGE}operators = ["ops"]\nauditors = ["audit", "dba"]\n')
+    assert next(iter(advice.lax(config))) == (
+        "nobody can log in at the page https://weir.lab.example: there is no [[provider]] or [[saml_provider]]")
+    provider = ('[[provider]]\nname = "corp"\nissuer = "https://idp.lab.example"\nclient_id = "weir"\n'
+                '[provider.groups]\naudit = "audit"\n')
+    made = msgspec.structs.replace(right(f'{PAGE}operators = ["ops"]\nauditors = ["audit", "dba"]\n{provider}'),
+                                   groups={"dba": ("user:ada",)})
+    (said,) = advice.lax(made)
+    assert said.startswith("[web] operators: nobody is in a group 'ops'")

@@ -187,3 +187,45 @@ async def test_13_2_1_other_methods_are_refused(stage: Stage, method: str) -> No
         assert (await stage.client.request("POST", path)).status_code == 405
     for path in ("/logout", "/holds/abcdefgh/approve", "/login/corp", "/sessions/s1/kill", "/slack/actions"):
         assert (await stage.client.request("GET", path)).status_code == 405
+
+
+HEAD = b"POST /slack/actions HTTP/1.1\r\nHost: HOST\r\n"
+
+
+@pytest.mark.parametrize("raw", [
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 200, b"\0" * 4096, b"GET / HTTP/9.9\r\n\r\n",
+    b"GET /\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET http://evil.example/ HTTP/1.1\r\nHost: HOST\r\n\r\n",
+    b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: HOST\r\nHost: evil.example\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost : HOST\r\n\r\n", b"GET / HTTP/1.1\r\nHost: HOST\r\nX: a\r\n folded\r\n\r\n",
+    b"GET /a b HTTP/1.1\r\nHost: HOST\r\n\r\n", b"GET / HTTP/1.1\r\nHost: HOST\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+    HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", HEAD + b"Content-Length: -1\r\n\r\n",
+    HEAD + b"Content-Length: 0x3\r\n\r\nabc", HEAD + b"Transfer-Encoding: gzip\r\n\r\nabc",
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc", HEAD + b"Content-Length: 99999999999999999999\r\n\r\nabc",
+], ids=range(18))
+async def test_13_2_what_is_no_request_ends_a_connection_and_nothing_else(stage: Stage, raw: bytes) -> None:
+    """What two servers could read in two ways is read in none."""
+    host, port = "127.0.0.1", int(stage.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(raw.replace(b"HOST", f"{host}:{port}".encode()))
+    writer.write_eof()
+    async with asyncio.timeout(10):
+        with suppress(ConnectionError):
+            said = await reader.read()
+            assert said[9:12] in (b"400", b"405", b"413", b"421", b"303", b"404", b""), said[:80]
+    writer.close()
+    assert (await stage.browser().get("/login")).status_code == 200
+
+
+async def test_13_2_a_request_behind_another_is_one_of_its_own(stage: Stage) -> None:
+    """Pipelined, and not part of a body: chunked counts, and a length beside it does not."""
+    host, port = "127.0.0.1", int(stage.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection(host, port)
+    first = (f"POST /logout HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n"
+             "0\r\n\r\n")
+    second = f"GET /login HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
+    writer.write((first + second).encode())
+    async with asyncio.timeout(10):
+        said = await reader.read()
+    writer.close()
+    assert [part[:3] for part in said.split(b"HTTP/1.1 ")[1:]] in ([b"403", b"200"], [b"400"])
