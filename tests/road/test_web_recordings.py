@@ -56,7 +56,7 @@ def test_what_a_crew_did_is_replayed_and_stays_masked(host: tuple[Installed, Hos
     made, _ = host
     with made.overseen():
         psql(made, "SELECT name, email FROM customers WHERE id = 1")
-        psql(made, "DELETE FROM customers WHERE id = -1")
+        psql(made, "SELECT rolname FROM pg_authid")
     made.settle()
     assert f"local:{USER}" in words(auditor, "/recordings")
     shown = ""
@@ -66,8 +66,7 @@ def test_what_a_crew_did_is_replayed_and_stays_masked(host: tuple[Installed, Hos
     assert "Ada Lovelace | a***@***.example" in shown
     assert "ada@" not in shown
     assert "masked" in shown
-    assert "DELETE FROM customers WHERE id = -1" in shown
-    assert "deny" in shown
+    assert re.search(r"deny ?query SELECT rolname FROM pg_authid .*base:no-secrets-of-the-server", shown), shown
 
 
 def test_who_answers_sees_what_was_asked_before_and_auditors_what_goes_on(
