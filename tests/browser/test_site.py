@@ -92,18 +92,3 @@ async def test_an_auditor_replays_and_an_operator_ends(context: BrowserContext, 
     (ended,) = stage.enforcer.those(messages.EndSession)
     assert (ended.session, "it runs wild" in ended.reason) == ("s1", True)
     assert wrong == []
-
-
-async def test_a_login_and_a_logout_by_a_browser(context: BrowserContext, stage: Stage) -> None:
-    """The provider is the stage's; the way there and back is the browser's own."""
-    page = await context.new_page()
-    await page.route(f"{stage.provider.issuer}/authorize*", lambda route: route.fulfill(
-        status=303, headers={"location": stage.url + stage.browser().answered(route.request.url)}))
-    await page.goto(f"{stage.url}/")
-    await page.get_by_role("button", name="Log in with corp").click()
-    await expect(page.locator(".subject")).to_have_text("corp:ada")
-    assert page.url == f"{stage.url}/"
-    await page.get_by_role("button", name="Log out").click()
-    await expect(page.get_by_role("heading")).to_have_text("Log in")
-    await page.goto(f"{stage.url}/holds/abcdefgh")
-    await expect(page.get_by_role("heading")).to_have_text("Log in")
