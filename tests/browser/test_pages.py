@@ -140,7 +140,7 @@ def test_a_denial_without_scripts_asks_for_the_reason(browser: Browser, stage: S
 
 
 def test_by_keys_alone(browser: Browser, stage: Stage) -> None:
-    stage.holds = [samples.hold("aaaaaaaa"), samples.hold("bbbbbbbb", since=time.time_ns(), plan="")]
+    stage.holds = [samples.hold("aaaaaaaa", plan=""), samples.hold("bbbbbbbb", since=time.time_ns(), plan="")]
     with opened(browser) as page:
         page.goto(stage.at("/"))
         expect(page).to_have_title("(2) Approvals - Weir")
@@ -156,10 +156,11 @@ def test_by_keys_alone(browser: Browser, stage: Stage) -> None:
         page.keyboard.press("a")
         expect(page.locator(".notice.done")).to_have_text("bbbbbbbb: approve")
         expect(page).to_have_title("(1) Approvals - Weir")
+        page.wait_for_load_state()
         page.keyboard.press("j")
         page.keyboard.press("Enter")
         page.wait_for_url("**/holds/aaaaaaaa")
-        page.wait_for_timeout(600)        # d counts when it has been shown for half a second
+        expect(page.get_by_role("button", name="Approve")).to_have_attribute("aria-disabled", "false")
         page.keyboard.press("d")
         expect(page.get_by_label("Why not")).to_be_focused()
         page.keyboard.type("a dad's jar?")      # letters, not keys
@@ -281,9 +282,11 @@ def test_a_plan_that_comes_is_shown_and_has_to_be_seen(browser: Browser, stage: 
         expect(page.locator("#hold .rows")).to_have_text("about 99")
         expect(page.get_by_label("Reason, as the rule")).to_have_value("the ticket says so")
         page.wait_for_timeout(600)
-        expect(page.get_by_role("button", name="Approve")).to_have_attribute("aria-disabled", "true")
+        button = page.get_by_role("button", name="Approve")
+        expect(button).to_have_attribute("aria-disabled", "true")
         page.locator("[data-end=plan]").scroll_into_view_if_needed()
-        page.get_by_role("button", name="Approve").click()
+        expect(button).to_have_attribute("aria-disabled", "false")
+        button.click()
         expect(page.locator(".notice.done")).to_be_visible()
     assert [(form["seen"], form["reason"]) for _, form in stage.posted] == [(seen, "the ticket says so")]
 
@@ -308,12 +311,17 @@ def test_a_stream_that_says_nothing_any_more_is_said(browser: Browser, stage: St
 
 
 def test_time_that_is_left_goes_down(browser: Browser, stage: Stage) -> None:
-    stage.holds = [samples.hold(until=time.time_ns() + 62 * samples.SECOND)]
+    stage.holds = [samples.hold(until=time.time_ns() + 110 * samples.SECOND)]
     with opened(browser) as page:
+        page.clock.install()
         page.goto(stage.at("/"))
         left = page.locator("time.left")
-        expect(left).to_have_text("59 s left")
+        assert 60 < int(left.inner_text().removesuffix(" s left")) <= 110
+        page.clock.run_for(60_000)
+        assert int(left.inner_text().removesuffix(" s left")) <= 50
         expect(left).to_have_class("left soon")
+        page.clock.run_for(60_000)
+        expect(left).to_have_text("time is over")
 
 
 def test_a_session_goes_on_by_itself(browser: Browser, stage: Stage) -> None:
@@ -332,15 +340,21 @@ def test_a_session_goes_on_by_itself(browser: Browser, stage: Stage) -> None:
 def test_a_recorded_session_is_replayed(browser: Browser, stage: Stage) -> None:
     fill(stage)
     with opened(browser) as page:
+        page.clock.install()
         page.goto(stage.at("/recordings/s-20261128-0"))
+        page.clock.pause_at(time.time() + 60)
         shown = page.locator("#lines > li:visible")
         assert shown.count() == 9         # all of it, for who only reads
-        page.get_by_label("Speed").select_option("16")
+        page.get_by_label("Speed").select_option("1")
         page.get_by_role("button", name="Play").click()
-        expect(page.locator("#at")).to_have_text("5 of 9 events")
+        assert shown.count() == 1
+        page.clock.run_for(1000)
+        expect(page.locator("#at")).to_have_text("5 of 9 events")      # 0, 0.2, 0.26, 0.9, 0.95 s
         page.get_by_role("button", name="Pause").click()
-        stood = shown.count()
-        page.wait_for_timeout(400)
-        assert shown.count() == stood < 9
+        page.clock.run_for(60_000)
+        assert shown.count() == 5
+        page.get_by_role("button", name="Play").click()
+        page.clock.run_for(20_000)        # no pause is longer than three seconds
+        assert shown.count() == 9
         page.get_by_role("button", name="Show all").click()
         assert shown.count() == 9
