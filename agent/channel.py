@@ -204,7 +204,8 @@ Answer = Callable[[Question], Awaitable[messages.Message]]
 
 class EnforcerChannel(AnsweringChannel):
     """What the enforcer may ask: whose is this connection, the credential for a target that is configured, and that a
-    name be recorded and a ticket be kept."""
+    name be recorded and a ticket be kept.  And it says which credential is not used any more (`unused` is told its
+    lease, and must not raise)."""
 
     peer = "the enforcer"
     limit = messages.LIMIT
@@ -214,19 +215,24 @@ class EnforcerChannel(AnsweringChannel):
     questions = (messages.Whois, messages.WhoisLocal, messages.AskCredential, messages.WhoAsks, messages.NameAsked,
                  messages.KeepTicket)
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, unused: Callable[[int], None] = lambda lease: None) -> None:
         super().__init__(answer)
+        self._unused = unused
         self.news: Callable[[messages.Changed], None] = lambda message: None      # takes what comes unasked
 
+    @classmethod
+    async def open(
+        cls, sock: socket.socket, answer: Answer, unused: Callable[[int], None] = lambda lease: None,
+    ) -> EnforcerChannel:
+        return await cls.connect(sock, answer, unused)
+
     def _received(self, message: messages.FromEnforcer, size: int) -> None:
-        if isinstance(message, messages.Changed):
+        if isinstance(message, messages.CredentialUnused):
+            self._unused(message.lease)
+        elif isinstance(message, messages.Changed):
             self.news(message)
         else:
             super()._received(message, size)
-
-    @classmethod
-    async def open(cls, sock: socket.socket, answer: Answer) -> EnforcerChannel:
-        return await cls.connect(sock, answer)
 
     def _parse(self, body: bytes) -> messages.FromEnforcer:
         return messages.parse_from_enforcer(body)

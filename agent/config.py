@@ -36,6 +36,7 @@ from agent.settings.fields import (
 )
 from agent.settings.positions import Path as Place
 from agent.settings.positions import locate
+from agent.settings.vault_table import VAULT, VaultEntry, check_vaults
 from agent.unit.adoptable import END, REPORT, RESTART, wrong_name
 from agent.workload.launch import HOST, PRIVATE
 from agent.workload.view import closed
@@ -58,6 +59,11 @@ class Runtime(msgspec.Struct, frozen=True):
     approvers: str
     identity_user: str = "weir-identity"
     web_user: str = "weir-web"
+    vault_user: str = "weir-vault"
+
+    @property
+    def own_users(self) -> tuple[str, ...]:
+        return self.user, self.audit_user, self.identity_user, self.vault_user, self.web_user
 
     def places(self) -> tuple[Path, Path]:
         """Run and state directory."""
@@ -196,7 +202,8 @@ class TargetEntry(msgspec.Struct, frozen=True):
 
 class Config(msgspec.Struct, frozen=True):
     """Everything, checked.  `groups`: name -> members, and `people`, as groups.toml has them; `policies`: file name ->
-    Cedar text; `roots`: target -> PEM, like `provider_roots`; `metadata`: SAML provider -> its file, unread."""
+    Cedar text; `roots`: target -> PEM, like `provider_roots` and `vault_roots`; `metadata`: SAML provider -> its file,
+    unread."""
 
     file: str
     runtime: Runtime
@@ -212,10 +219,12 @@ class Config(msgspec.Struct, frozen=True):
     providers: tuple[ProviderEntry, ...] = ()
     saml: tuple[SamlEntry, ...] = ()
     web: Web = Web()
+    vaults: tuple[VaultEntry, ...] = ()
     groups: dict[str, tuple[str, ...]] = {}
     people: People = People()
     policies: dict[str, str] = {}
     roots: dict[str, str] = {}
+    vault_roots: dict[str, str] = {}
     provider_roots: dict[str, str] = {}
     metadata: dict[str, bytes] = {}
 
@@ -300,6 +309,8 @@ RUNTIME: Final = Section("runtime", Runtime, False, "Names, places and users of 
           "[[provider]].", "weir-identity", restart=True),
     Field("web_user", kinds.ACCOUNT, "User of the process that serves the page, where [web] has a `url`.", "weir-web",
           restart=True),
+    Field("vault_user", kinds.ACCOUNT, "User of the process that speaks with Vault, where there is a [[vault]].",
+          "weir-vault", restart=True),
 ))
 ENFORCER: Final = Section("enforcer", Enforcer, False, "The one process that crews reach.", (
     Field("port", kinds.HIGH_PORT, "Port of its listeners on 127.0.0.1 and ::1.", 15432, restart=True),
@@ -473,7 +484,7 @@ TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
 ), (CREDENTIAL, _LABEL), attribute="targets")
 
 SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, LEDGER, RECORDING, WEB, EGRESS_POLICY)
-MANY: Final = (EGRESS, PROVIDER, SAML, WORKLOAD, TARGET)
+MANY: Final = (EGRESS, PROVIDER, SAML, VAULT, WORKLOAD, TARGET)
 SECTIONS: Final = (*SINGLE, *MANY)
 BLOCK: Final = (RUNTIME, ENFORCER, DNS, NFTABLES)      # what probes and rules are made by
 _HOMES: Final = kinds.places(SECTIONS)
@@ -526,6 +537,7 @@ def _build(raw: Mapping[str, Any], report: Report) -> tuple[Config | None, Repor
     for path, row in report.entries("target", "credential"):
         target = report.made.get(path[:2])
         check_row(row, target is not None and target.upstream is not None, path, report)
+    check_vaults(report)
     return None if report.problems else Config(file=report.file, **values), report
 
 
@@ -732,6 +744,8 @@ def _check_places(report: Report) -> None:
     if runtime.identity_user in (runtime.user, runtime.audit_user):
         report.add(("runtime", "identity_user"), "is another process' user too: the tokens of all logins are kept by "
                    "it alone")
+    if runtime.vault_user in (runtime.user, runtime.audit_user, runtime.identity_user):
+        report.add(("runtime", "vault_user"), "is another process' user too: what Vault gives is kept by it alone")
     if runtime.user == runtime.audit_user:
         report.add(("runtime", "audit_user"), "is the enforcer's user too: whoever breaks the enforcer could then "
                    "change the recording")

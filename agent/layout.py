@@ -30,12 +30,14 @@ class Accounts:
     audit: pwd.struct_passwd
     approvers: int                    # gid
     identity: int = -1                # gid; -1: there is no such user, and no [[provider]]
-    web: int = -1                     # the same, and no [web] url
+    vault: int = -1                   # the same of [[vault]],
+    web: int = -1                     # and of [web] url
 
     @property
     def own_groups(self) -> frozenset[int]:
         """Gids that no workload is given."""
-        return frozenset({self.weir.pw_gid, self.audit.pw_gid, self.approvers, self.identity, self.web} - {-1})
+        return frozenset({self.weir.pw_gid, self.audit.pw_gid, self.approvers, self.identity, self.vault,
+                          self.web} - {-1})
 
     @property
     def group_names(self) -> frozenset[str]:
@@ -67,15 +69,15 @@ def find_accounts(config: Config) -> Accounts:
     runtime = config.runtime
     try:
         return Accounts(pwd.getpwnam(runtime.user), pwd.getpwnam(runtime.audit_user),
-                        grp.getgrnam(runtime.approvers).gr_gid,
-                        _group(runtime.identity_user, bool(config.logins)),
-                        _group(runtime.web_user, config.web.url is not None))
+                        grp.getgrnam(runtime.approvers).gr_gid, _group_of(runtime.identity_user, bool(config.logins)),
+                        _group_of(runtime.vault_user, bool(config.vaults)),
+                        _group_of(runtime.web_user, config.web.url is not None))
     except KeyError as reason:
         raise LayoutError(f"{reason.args[0]}: `bootstrap install` makes users and groups") from None
 
 
-def _group(user: str, needed: bool) -> int:
-    """-1: there is no such user, and it need not be there."""
+def _group_of(user: str, needed: bool) -> int:
+    """Raises KeyError: it is needed, and not there."""
     try:
         return pwd.getpwnam(user).pw_gid
     except KeyError:

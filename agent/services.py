@@ -256,11 +256,11 @@ class Enforcer(Service):
     def __init__(
         self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
         listeners: Sequence[int], dns: Sequence[int], local: Mapping[str, int], configure: Render, answer: Answer,
-        networks: Callable[[], Iterable[Network]] = tuple,
+        networks: Callable[[], Iterable[Network]] = tuple, unused: Callable[[int], None] = lambda lease: None,
     ) -> None:
-        """`networks`: what it has to serve besides the host's."""
+        """`networks`: what it has to serve besides the host's; `unused`: Credentials.unused."""
         super().__init__(user, cgroup, tell, changed)
-        self._dns, self._local, self._networks = dns, local, networks
+        self._dns, self._local, self._networks, self._unused = dns, local, networks, unused
         self._doors: socket.socket | None = None
         self._withdrawing: set[asyncio.Task[None]] = set()
         self._listeners, self._render, self._answer = listeners, configure, answer
@@ -341,7 +341,7 @@ class Enforcer(Service):
                            ",".join(f"{fd}:{name}" for name, fd in self._local.items())]
                 keep = (theirs.fileno(), doors.fileno(), *self._listeners, *self._dns, *self._local.values())
                 await self._spawn(command, keep, nice=AHEAD)
-            self._channel = await EnforcerChannel.open(ours, self._answer)
+            self._channel = await EnforcerChannel.open(ours, self._answer, self._unused)
             return await self._serve(self._channel)
         finally:
             if self._channel is not None:

@@ -33,8 +33,10 @@ from agent.contract import messages
 from agent.contract.control import Answered, Message
 from agent.contract.target import ENFORCE, Egress, Names, Target
 from agent.control import Control, Groups
+from agent.credential import vaults
 from agent.credential.credentials import Credentials
 from agent.credential.trust import NO_TRUST, Trust, TrustTarget, prepare_trust, resolv_conf, write_public
+from agent.credential.vaults import VaultDesk
 from agent.journal import Journal, JournalError, backlog, plain
 from agent.layout import Accounts, LayoutError, approval_key, find_accounts, forwarded_key, make_directories
 from agent.network import local
@@ -192,7 +194,8 @@ class Agent:
         self.askers = Askers(
             self.kernel, self.owners, self.journal, lambda: self.config, self.resolver.known, self._given,
             self._addresses.has, lambda start: self.identities.barred(start))
-        self.credentials = Credentials(self.own / HELPERS)
+        self.vaults = VaultDesk(self.own / vaults.BESIDE, lambda: self.config, self.tell, self.news)
+        self.credentials = Credentials(self.own / HELPERS, self.vaults)
         answers = Answers(
             self.kernel, self.owners, self.hashes, self.cgroups, lambda: self.config, lambda: self.places,
             self.ledger.handed, self.askers, self.credentials, self.tickets.keep,
@@ -203,11 +206,12 @@ class Agent:
             {name: one.fileno() for name, one in self.local.items()},
             lambda number: self._with_own(render_configure(
                 number, self.config, self.places, self.trust, self._key, self._named)), answers.answer,
-            lambda: self.networks)
+            lambda: self.networks, self.vaults.unused)
         self.recorder.start()
         self.enforcer.start()
         self.identities.configured()
         self.web.configured()
+        self.vaults.configured()
 
     def _with_own(self, message: messages.Configure) -> messages.Configure:
         """And what is in no file of the operator's: locks, and for an enforcer that starts what is kept for it; a later
@@ -256,7 +260,7 @@ class Agent:
 
     async def _end_predecessors(self) -> None:
         """The children of an agent that was killed end by themselves; what does not is ended."""
-        for name in ("enforcer", "recorder", "identity", "web"):
+        for name in ("enforcer", "recorder", "identity", "web", vaults.BESIDE):
             if not await wait_empty(self.own / name, PREDECESSOR):
                 LOG.warning("the %s of the agent before this one did not end: killed", name)
                 end_all(self.own / name)
@@ -317,6 +321,8 @@ class Agent:
         self.health.enforcer = "" if self.enforcer.up else self.enforcer.error
         self.health.recorder = "" if self.recorder.up else self.recorder.error
         self.web.enforcer_changed()
+        if not self.enforcer.up:
+            self.vaults.nobody()
         self.news()
 
     # the ring of connects
@@ -647,6 +653,7 @@ class Agent:
             self._tell_modes(before, config.egress_modes)
             self.identities.configured()
             self.web.configured()
+            self.vaults.configured()
         await self.resolver.set_names(patterns(self.config))
         self._forget()
         return error
@@ -750,7 +757,7 @@ def _targets(config: Config, places: Places, trust: Trust) -> Iterable[Target]:
 def remove_own(cgroup: Path) -> None:
     """The cgroups of Weir's own processes, where nothing runs in them."""
     for path in (*(cgroup / HELPERS).glob("*/"), cgroup / HELPERS, cgroup / "enforcer", cgroup / "recorder",
-                 cgroup / "identity", cgroup / "web", cgroup):
+                 cgroup / "identity", cgroup / "web", cgroup / vaults.BESIDE, cgroup):
         with suppress(OSError):
             path.rmdir()
 

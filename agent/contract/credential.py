@@ -10,6 +10,7 @@ class Credential(msgspec.Struct, frozen=True):
     certificate: str = ""             # PEM chain
     key: str = ""                     # PEM
     expires: int = 0                  # Unix seconds; 0: not known to
+    lease: int = 0                    # to be given back when its session ends; 0: none
 
     def lasts(self, now: float) -> bool:
         """Whether a login by it may be tried at `now` (Unix seconds)."""

@@ -288,6 +288,13 @@ class KeepTicket(Message, frozen=True):
     content: Annotated[bytes, msgspec.Meta(max_length=KEPT)]
 
 
+class CredentialUnused(Message, frozen=True):
+    """A session that was given a credential with this lease has ended, or has another.  Not answered."""
+
+    number: int
+    lease: int
+
+
 class HoldView(msgspec.Struct, frozen=True):
     """A held operation as an approver sees it."""
 
@@ -394,8 +401,8 @@ FromAgent = (
     | Drain
 )
 FromEnforcer = (
-    Configured | Whois | WhoisLocal | AskCredential | WhoAsks | NameAsked | KeepTicket | NameResolved | HoldsAnswer
-    | HoldDecided | ElevationAsked
+    Configured | Whois | WhoisLocal | AskCredential | CredentialUnused | WhoAsks | NameAsked | KeepTicket | NameResolved
+    | HoldsAnswer | HoldDecided | ElevationAsked
     | Changed | SessionsAnswer | SessionEnded | LocksTaken | StatisticsAnswer | Done | Pong
 )
 

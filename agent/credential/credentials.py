@@ -1,4 +1,4 @@
-"""The credential for a login: from files and the unit's credentials, from the row's helper, by Weir's own authority."""
+"""The credential for a login: from files and the unit's credentials, a helper, Vault, by Weir's own authority."""
 from __future__ import annotations
 
 import asyncio
@@ -15,14 +15,15 @@ from agent.credential.client_authority import LIFE, STEM, AuthorityError, client
 from agent.credential.helper import Helper
 from agent.credential.kept import Fetched, Kept
 from agent.credential.secrets import SecretError, choose_row, read_row
+from agent.credential.vaults import VaultDesk
 from agent.settings.credential_table import CredentialRow
 
 
 class Credentials:
     """`cgroup`: where helpers run, a directory that it makes."""
 
-    def __init__(self, cgroup: Path) -> None:
-        self._kept, self._helper = Kept(), Helper(cgroup)
+    def __init__(self, cgroup: Path, vaults: VaultDesk | None = None) -> None:
+        self._kept, self._helper, self._vaults = Kept(), Helper(cgroup), vaults
         self._config: Config | None = None
 
     async def find(
@@ -34,6 +35,8 @@ class Credentials:
         try:
             if row.exec:
                 return await self._by_helper(target, row)
+            if row.vault:
+                return await self._by_vault(target, row)
             read = await asyncio.to_thread(read_row, row)
             return await self._issued(config, target, row, read) if row.certificate else read
         except SecretError as reason:
@@ -47,6 +50,19 @@ class Credentials:
         except (rooted.NotRooted, OSError) as reason:
             raise SecretError(f"its helper {row.exec[0]}: {getattr(reason, 'strerror', None) or reason}") from None
         return await self._kept.get((target.name, row), lambda: self._helper.fetch(target.name, program, row), mark)
+
+    async def _by_vault(self, target: TargetEntry, row: CredentialRow) -> Credential:
+        """The agent keeps none of it: those that wait at the same moment share it."""
+        vaults = self._vaults
+        if vaults is None:
+            raise SecretError("Vault is not spoken with here")
+
+        async def fetch() -> Fetched:
+            return Fetched(await vaults.fetch(target.name, row))
+
+        found = await self._kept.get((target.name, row), fetch)
+        vaults.used(found)
+        return found
 
     async def _issued(
         self, config: Config, target: TargetEntry, row: CredentialRow, read: Credential,
@@ -67,6 +83,8 @@ class Credentials:
 
     async def close(self) -> None:
         await self._kept.close()
+        if self._vaults is not None:
+            await self._vaults.close()
 
 
 def _mark(file: Path) -> tuple[int, int] | None:

@@ -1,7 +1,7 @@
 """The identity process as the agent's child, and the agent's end of its channel (agent/contract/identity.py).
 
 It parses what providers say, and may be broken by it: what it sends is bounded, and what is no message, or no answer to
-what was asked, ends it.
+what was asked, ends it.  The credentials process (agent/credential/vault_process.py) is another of its kind.
 """
 from __future__ import annotations
 
@@ -56,21 +56,23 @@ class IdentityProcess(Service):
     """`ready` is awaited when it is configured, `lost` is called when it is no more."""
 
     name = "identities"
+    module = "enforcer.identity.app"
+    kind: type[Channel] = IdentityChannel
 
     def __init__(
         self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
-        configure: Callable[[int], messages.Configure], news: Callable[[News], None],
+        configure: Callable[[int], messages.Message], news: Callable[[News], None],
         ready: Callable[[], Awaitable[None]], lost: Callable[[str], None],
     ) -> None:
         super().__init__(user, cgroup, tell, changed)
         self._configure, self._news, self._ready, self._lost = configure, news, ready, lost
-        self._channel: IdentityChannel | None = None
+        self._channel: Channel | None = None
 
     @property
-    def channel(self) -> IdentityChannel:
+    def channel(self) -> Channel:
         """Raises ChannelError where it is not running."""
         if self._channel is None:
-            raise ChannelError("the identity process is not running")
+            raise ChannelError(f"{self.kind.peer} is not running")
         return self._channel
 
     async def configure(self) -> str:
@@ -82,9 +84,9 @@ class IdentityProcess(Service):
         reason = ""
         try:
             with theirs:
-                command = [*python_module("enforcer.identity.app"), "--channel", str(theirs.fileno())]
+                command = [*python_module(self.module), "--channel", str(theirs.fileno())]
                 await self._spawn(command, (theirs.fileno(),), dies_with_parent=True)
-            self._channel = await IdentityChannel.open(ours, self._news)
+            self._channel = await self._open(ours)
             reason = await self._serve(self._channel)
             return reason
         finally:
@@ -94,7 +96,10 @@ class IdentityProcess(Service):
             ours.close()
             self._lost(reason or "ended")
 
-    async def _serve(self, channel: IdentityChannel) -> str:
+    async def _open(self, ours: socket.socket) -> Channel:
+        return await IdentityChannel.open(ours, self._news)
+
+    async def _serve(self, channel: Channel) -> str:
         assert self._process is not None
         ended = asyncio.get_running_loop().create_task(self._process.wait())
         try:

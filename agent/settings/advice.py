@@ -204,6 +204,8 @@ def secret_files(config: Config) -> Iterator[str]:
     named = [file for row in rows for file in (row.password_file, row.certificate_file, row.key_file)]
     named += [provider.client_secret_file for provider in config.providers]
     named += [provider.key_file for provider in config.saml]
+    named += [file for one in config.vaults for file in (
+        one.secret_id_file, one.jwt_file, one.token_file, one.certificate_file, one.key_file)]
     named += [one.identity.token_file for one in config.workloads if one.identity]
     yield from filter(None, named)
 

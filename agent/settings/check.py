@@ -28,6 +28,7 @@ from agent.config import (
     parse_groups,
 )
 from agent.contract.identity import METADATA
+from agent.contract.vault import ROOTS, VAULTS
 from agent.layout import find_account
 from agent.processes import ENVIRONMENT, python_module, unprivileged
 from agent.settings.credential_check import check_rows, check_secret, ownership
@@ -53,6 +54,7 @@ def load_config(path: str | Path) -> Config:
     _check_accounts(report)
     roots, provider_roots, metadata = _check_files(report), _check_providers(report), _check_saml(report)
     _check_web(report)
+    vault_roots = _check_vaults(report)
     check_rows(report)
     problems += report.problems[before:]
     if config is None or problems:
@@ -60,6 +62,7 @@ def load_config(path: str | Path) -> Config:
     dns = config.dns if config.dns.resolver else msgspec.structs.replace(config.dns, resolver=nameserver())
     return msgspec.structs.replace(
         config, groups=groups.groups, people=groups.people, policies=policies, roots=roots,
+        vault_roots=vault_roots,
         provider_roots=provider_roots | metadata[0], metadata=metadata[1], dns=dns)
 
 
@@ -142,14 +145,18 @@ def _load_policies(directory: Path, problems: list[Problem]) -> dict[str, str]:
 
 def _check_accounts(report: Report) -> None:
     runtime = report.made.get(("runtime",))
-    own = (runtime.user, runtime.audit_user, runtime.identity_user, runtime.web_user) if runtime else ()
+    own = runtime.own_users if runtime else ()
     uids: dict[int, str] = {}
     web = report.made.get(("web",))
-    for name, user in zip(("user", "audit_user", "identity_user", "web_user"), own, strict=False):
+    names = ("user", "audit_user", "identity_user", "vault_user", "web_user")
+    for name, user in zip(names, own, strict=False):
+        # They run only for these.
         if name == "identity_user" and not (report.entries("provider") or report.entries("saml_provider")):
-            continue                  # it runs only for them
+            continue
+        if name == "vault_user" and not report.entries("vault"):
+            continue
         if name == "web_user" and (web is None or web.url is None):
-            continue                  # nor this one
+            continue
         account = find_account(user)
         if account is None:
             report.add(("runtime", name), f"there is no user {user!r} on this host; `bootstrap install` makes it")
@@ -202,6 +209,24 @@ def _check_providers(report: Report) -> dict[str, str]:
         # One that is not there yet comes later: until then its sessions are refused.
         if file and Path(file).exists() and (wrong := check_secret(Path(file))):
             report.add((*path, "identity"), f"{file}: {wrong}")
+    return roots
+
+
+def _check_vaults(report: Report) -> dict[str, str]:
+    """Their roots, PEM by name; and the files that say there who Weir is."""
+    roots: dict[str, str] = {}
+    for path, vault in report.entries("vault"):
+        if vault.ca and (pem := _check_roots(vault.ca, (*path, "ca"), report)):
+            roots[vault.name] = pem
+            if len(pem) > ROOTS or sum(map(len, roots.values())) > VAULTS * ROOTS:
+                report.add((*path, "ca"), f"{vault.ca} has more than {ROOTS} bytes, or all together more than "
+                           f"{VAULTS * ROOTS}; the one authority of this server would be right")
+        for name in ("secret_id_file", "jwt_file", "token_file", "certificate_file", "key_file"):
+            file = getattr(vault, name)
+            # Others than Weir may write these two, and later: until then logins are refused.
+            later = name in ("jwt_file", "token_file") and file and not Path(file).exists()
+            if file and not later and (wrong := check_secret(Path(file))):
+                report.add((*path, name), f"{file}: {wrong}")
     return roots
 
 

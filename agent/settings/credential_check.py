@@ -17,7 +17,7 @@ from agent.settings.positions import Path as Place
 
 def check_rows(report: Report) -> None:
     runtime = report.made.get(("runtime",))
-    own = (runtime.user, runtime.audit_user, runtime.identity_user) if runtime else ()
+    own = runtime.own_users if runtime else ()
     crews = {user for _, workload in report.entries("workload") for user in workload.users}
     for path, row in report.entries("target", "credential"):
         _check_files(row, path, report)

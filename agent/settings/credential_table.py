@@ -27,6 +27,15 @@ class CredentialRow(msgspec.Struct, frozen=True):
     exec_user: str | None = None
     exec_timeout: int = 5             # seconds
     certificate: str | None = None    # ISSUE: Weir's own authority makes it
+    vault: str | None = None          # name of a [[vault]]
+    mount: str | None = None          # None: MOUNTS
+    path: str | None = None           # KV version 2
+    user_field: str | None = None     # None: USERNAME, PASSWORD
+    password_field: str | None = None
+    certificate_field: str | None = None
+    key_field: str | None = None
+    database_role: str | None = None  # of the database engine: a user for a lease,
+    static_role: str | None = None    # or one that is always there
 
     def has(self, part: str) -> bool:
         """Whether this part comes from a file or the unit's credentials."""
@@ -35,11 +44,15 @@ class CredentialRow(msgspec.Struct, frozen=True):
     @property
     def needs_tls(self) -> str:
         """The field that does, or empty."""
-        names = ("certificate", "certificate_file", "certificate_credential")
+        names = ("certificate", "certificate_file", "certificate_credential", "certificate_field")
         return next((name for name in names if getattr(self, name)), "")
 
 
 ISSUE: Final = "issue"
+USERNAME: Final = "username"          # as Vault's documentation has them
+PASSWORD: Final = "password"          # noqa: S105
+STORED: Final = ("user_field", "password_field", "certificate_field", "key_field")
+KINDS: Final = ("path", "database_role", "static_role")
 NAME_LIMIT: Final = 64                # characters of a common name (RFC 5280, appendix A.1)
 PARTS: Final = ("password", "certificate", "key")
 SOURCES: Final = tuple(f"{part}_{kind}" for part in PARTS for kind in ("file", "credential"))
@@ -49,7 +62,8 @@ CREDENTIAL: Final = Section("credential", CredentialRow, True, "A real credentia
     Field("database", kinds.SELECTOR, "Database that it is for.", "*"),
     Field("role", kinds.SELECTOR, "User name that the crew asks for.", "*"),
     Field("group", kinds.SELECTOR, "Group of the principal.", "*"),
-    Field("user", kinds.TEXT, "User name at the target.  Needed where `exec` does not say it.", None, "crew_svc"),
+    Field("user", kinds.TEXT, "User name at the target.  Needed where neither `exec` nor `vault` says it.", None,
+          "crew_svc"),
     Field("password_file", kinds.PATH, "File that holds the password and nothing else; root's, mode 0600.", None,
           "/etc/weir/credentials/orders"),
     Field("certificate_file", kinds.PATH, "Client certificate, PEM; root's, mode 0600.", None,
@@ -70,13 +84,36 @@ CREDENTIAL: Final = Section("credential", CredentialRow, True, "A real credentia
     Field("certificate", kinds.choice(ISSUE), "In place of certificate_file and key_file: Weir issues a certificate "
           "for `user`, good for ten minutes.  `weir ca TARGET` prints the authority that the server trusts.",
           None, ISSUE, instead=True),
+    Field("vault", kinds.NAME, "In place of files: the [[vault]] that it comes from, with one of `path`, "
+          "`database_role`, `static_role`.", None, "safe", instead=True),
+    Field("mount", kinds.VAULT_PATH, "Where that engine is mounted.  Default: `secret` with `path`, else `database`.",
+          None, "secret", instead=True),
+    Field("path", kinds.VAULT_PATH, "Of a secret of a KV engine, version 2; its newest version counts.", None,
+          "crews/orders", instead=True),
+    Field("user_field", kinds.TEXT, "Field of it that has the user, where `user` does not say it.  Default: "
+          "`username`.", None, "username", instead=True),
+    Field("password_field", kinds.TEXT, "Field of it that has the password.  Default: `password`.", None, "password",
+          instead=True),
+    Field("certificate_field", kinds.TEXT, "Field of it that has a client certificate, PEM.", None, "certificate",
+          instead=True),
+    Field("key_field", kinds.TEXT, "Field of it that has its key, PEM.", None, "key", instead=True),
+    Field("database_role", kinds.VAULT_PATH, "Role of a database engine: Vault makes a user for a lease, which Weir "
+          "renews while sessions use it, and gives back after the last.", None, "orders", instead=True),
+    Field("static_role", kinds.VAULT_PATH, "Static role of a database engine: Vault changes the password of a user "
+          "that stays.", None, "orders-static", instead=True),
 ), attribute="credentials")
 
 
 def check_row(row: CredentialRow, peer: bool, path: Place, report: Report) -> None:
     """`peer`: the server may take Weir by its uid."""
-    if not row.user and not row.exec:
+    if not row.user and not row.exec and not row.vault:
         report.add(path, f"user is missing: {kinds.TEXT.right}")
+    if row.vault:
+        _check_vault(row, path, report)
+        return
+    for name in ("mount", *KINDS, *STORED):
+        if getattr(row, name):
+            report.add((*path, name), "is for a row with `vault`")
     if row.exec:
         _check_exec(row, path, report)
         return
@@ -91,6 +128,25 @@ def check_row(row: CredentialRow, peer: bool, path: Place, report: Report) -> No
         report.add(path, "names only one of certificate_file and key_file; both would be right")
     elif not row.has("password") and not row.has("certificate") and not peer:
         report.add(path, "has neither password_file nor certificate_file with key_file")
+
+
+def _check_vault(row: CredentialRow, path: Place, report: Report) -> None:
+    for name in (*SOURCES, "certificate", "exec", "exec_user"):
+        if getattr(row, name):
+            report.add((*path, name), "stands beside vault: leave one of them out")
+    named = [name for name in KINDS if getattr(row, name)]
+    if len(named) != 1:
+        report.add((*path, named[1] if named else "vault"), f"names {' and '.join(named) or 'nothing there'}; one of "
+                   f"{', '.join(KINDS)} would be right")
+    elif not row.path:
+        for name in ("user", *STORED):
+            if getattr(row, name):
+                report.add((*path, name), f"stands beside {named[0]}, by which Vault says user and password: leave it "
+                           "out")
+    elif row.user and row.user_field:
+        report.add((*path, "user_field"), "stands beside user: leave one of them out")
+    if bool(row.certificate_field) != bool(row.key_field):
+        report.add(path, "names only one of certificate_field and key_field; both would be right")
 
 
 def _check_issued(row: CredentialRow, path: Place, report: Report) -> None:

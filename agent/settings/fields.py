@@ -24,7 +24,8 @@ COMMAND_LIMIT: Final = 64             # words of a command
 SOCKET_LIMIT: Final = 107             # bytes of a Unix socket's path
 # Who writes the secret itself means the file that holds it.
 _SECRETS: Final = {"password": "password_file", "passwd": "password_file", "pass": "password_file",
-                   "secret": "client_secret_file", "client_secret": "client_secret_file"}
+                   "secret": "client_secret_file", "client_secret": "client_secret_file",
+                   "secret_id": "secret_id_file", "token": "token_file", "jwt": "jwt_file"}
 UNQUOTED: Final = ": write it without quotes"
 OWN_PLACES: Final = ("/run", "/tmp", "/var/tmp")      # noqa: S108  every view has its own, and empty, ones
 
@@ -48,6 +49,7 @@ _PAGE: Final = re.compile(r"(https?)://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,
 _HOST_PORT: Final = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 _ENTITY: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,1000}")
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,128}")
+_VAULT_PATH: Final = re.compile(r"(?!.*(^|/)\.{1,2}(/|$))[A-Za-z0-9_.@:=+ -]{1,128}(/[A-Za-z0-9_.@:=+ -]{1,128}){0,15}")
 _QUANTITY: Final = re.compile(r"(\d{1,12})\s*([A-Za-z]+)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -578,6 +580,7 @@ PAGE: Final = Kind("https://HOST, https://HOST:PORT, or with http an address of 
                   "http://127.0.0.1:8443", _page)
 LISTEN: Final = Kind("`unix`, ADDRESS:PORT or [ADDRESS]:PORT", _listen)
 SCOPE: Final = Kind("a scope's name", _matching(_SCOPE))
+VAULT_PATH: Final = Kind("a path like crews/orders, without a slash at its ends", _matching(_VAULT_PATH))
 CLAIM_PATH: Final = Kind('a claim\'s name, or several with dots between them, like "realm_access.roles"', _claim_path)
 GROUPS: Final = Kind("a table, each a value of the claim and the name of a group", _groups)
 REQUIRED_ATTRIBUTES: Final = Kind("a table, each an attribute and its text", _required_attributes)

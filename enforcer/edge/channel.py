@@ -127,6 +127,11 @@ class Channel(asyncio.Protocol):
             return "the agent does not answer"
         return answer.credential or answer.reason or f"no credential for target {target}"
 
+    def unused(self, credential: Credential) -> None:
+        """A session does not use it any more."""
+        if credential.lease:
+            self._send(messages.CredentialUnused(0, credential.lease))
+
     async def who_asks(self, netns: int, stream: bool, address: bytes, port: int) -> tuple[str, str]:
         """(workload, ""), ("", why there is none), or (workload, why it is given addresses of targets alone)."""
         number = self._next()
@@ -163,6 +168,10 @@ class Channel(asyncio.Protocol):
                 return await future
         except TimeoutError:
             return None
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self._unwanted(future.result())
+            raise
         finally:
             del self._asked[number]
 
@@ -173,6 +182,8 @@ class Channel(asyncio.Protocol):
             future = self._asked.get(message.number)
             if future is not None and not future.done():
                 future.set_result(message)
+            else:
+                self._unwanted(message)
         elif isinstance(message, messages.Ping):
             self._send(messages.Pong(message.number))
         elif isinstance(message, messages.WatchChanges):
@@ -192,6 +203,11 @@ class Channel(asyncio.Protocol):
             self._spawn(self._decided(message))
         else:
             self._send(self._answer(message))
+
+    def _unwanted(self, answer: object) -> None:
+        """Nobody waits for it any more."""
+        if isinstance(answer, messages.CredentialAnswer) and answer.credential is not None:
+            self.unused(answer.credential)
 
     async def _put_in_force(self, message: messages.Configure) -> None:
         async with self._configuring:

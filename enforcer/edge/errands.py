@@ -100,7 +100,7 @@ async def fetch_credential(session: Session, command: words.Login) -> None:
     if isinstance(answer, str):
         session.tell(CredentialFailed(answer))
         return
-    session.credential = answer
+    session.use(answer)
     session.tell(CredentialReady(answer))
 
 
@@ -121,7 +121,8 @@ async def load_catalogue(session: Session, command: words.LoadCatalogue) -> None
         if isinstance(answer, str):
             session.tell(CatalogueReady(command.database, None, answer))
             return
-        credential = session.credential = answer
+        session.use(answer)
+        credential = answer
     found, reason = await catalogues.load(session.context, command.database, credential, command.stale)
     session.tell(CatalogueReady(command.database, found, reason))
 

@@ -439,9 +439,15 @@ class Session:
             self.key = None
         if self.edge.holds is not None:
             self.edge.holds.end_session(self.name, "the session ended")
-        self.credential = None
+        self.use(None)
         self._account()
         self.edge.remove(self)
+
+    def use(self, credential: Credential | None) -> None:
+        """In place of the one that it had, whose lease it uses no more."""
+        before, self.credential = self.credential, credential
+        if before is not None:
+            self.edge.asking.unused(before)
 
     def _account(self) -> None:
         """Each connection that was attributed is in the recording once: as a session, or as what did not become one."""

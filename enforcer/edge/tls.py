@@ -3,8 +3,6 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -13,6 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from agent.contract.credential import Credential
 from agent.contract.target import Target
+from enforcer.pem import unnamed
 from enforcer.words.errors import UpstreamError
 
 MOST: Final = 256                     # contexts kept of each side
@@ -121,23 +120,10 @@ def _common(context: ssl.SSLContext, alpn: str) -> None:
 
 def _load(context: ssl.SSLContext, certificate: str, key: str, what: str) -> None:
     try:
-        with _unnamed(f"{certificate}\n{key}") as path:
+        with unnamed(f"{certificate}\n{key}") as path:
             context.load_cert_chain(path)
     except (ssl.SSLError, OSError):
         raise UpstreamError(f"the {what} or its key cannot be used") from None
-
-
-@contextmanager
-def _unnamed(text: str) -> Iterator[str]:
-    """load_cert_chain reads only files: one in memory, without a name, gone afterwards."""
-    descriptor = os.memfd_create("pem", os.MFD_CLOEXEC)
-    try:
-        data = text.encode()
-        while data:
-            data = data[os.write(descriptor, data):]
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
 
 
 def _digest(parts: tuple[str, ...]) -> bytes:

@@ -4,20 +4,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
-import zstandard
 from clients.test_clients import environment
 from lab.hosts import RUNTIME, wait_until
 from lab.lab import Lab
 from lab.postgresql import Database
 from lab.weir import Installed, configure, weir
+from recorded import unpacked
 
 pytestmark = pytest.mark.lab
 
@@ -135,17 +133,6 @@ def test_a_change_on_disk_counts_at_the_next_login(running: Installed, place: Pa
         assert "hunter5" not in failed.stderr + refused.stderr
     finally:
         database.admin(f"ALTER ROLE reporting PASSWORD '{database.passwords['reporting']}'")
-
-
-def unpacked(file: Path) -> Iterator[bytes]:
-    """What the recording holds compressed."""
-    if file.suffix != ".sqlite":
-        return
-    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as recording:
-        tables = [name for (name,) in recording.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for value in (one for name in tables for row in recording.execute(f'SELECT * FROM "{name}"') for one in row):
-            if isinstance(value, bytes) and value.startswith(zstandard.FRAME_HEADER):
-                yield zstandard.ZstdDecompressor().decompress(value)
 
 
 def test_none_of_it_is_seen(running: Installed) -> None:

@@ -207,6 +207,7 @@ class Asked:
         self.login: Credential | str = Credential("scram", PASSWORD)
         self.whois_calls: list[tuple[int, int, bytes, int, str]] = []
         self.local_calls: list[tuple[str, int, int]] = []
+        self.unused_calls: list[Credential] = []
         self.gate: asyncio.Event | None = None
 
     async def whois(self, cookie: int, netns: int, address: bytes, port: int, redirected: str) -> Owner | str:
@@ -223,6 +224,9 @@ class Asked:
 
     async def credential(self, target: str, database: str, role: str, groups: tuple[str, ...]) -> Credential | str:
         return self.login
+
+    def unused(self, credential: Credential) -> None:
+        self.unused_calls.append(credential)
 
 
 class Anything:

@@ -85,6 +85,20 @@ async def test_questions_and_answers(agent: Agent, house) -> None:
     assert await asking == Credential("svc", "x")
 
 
+async def test_a_lease_is_given_up(agent: Agent) -> None:
+    """By a session that ends, and where nobody waits for the credential any more."""
+    leased = Credential("v-1", "hunter2", lease=7)
+    agent.channel.unused(Credential("svc", "hunter2"))
+    agent.channel.unused(leased)
+    assert await agent.hear() == messages.CredentialUnused(0, 7)
+    asking = asyncio.create_task(agent.channel.credential("orders", "shop", "app", ()))
+    question = await agent.hear()
+    asking.cancel()
+    await asyncio.wait({asking})
+    await agent.say(messages.CredentialAnswer(question.number, leased))
+    assert await agent.hear() == messages.CredentialUnused(0, 7)
+
+
 async def test_no_owner_and_an_answer_of_the_wrong_kind(agent: Agent) -> None:
     asking = asyncio.create_task(agent.channel.whois(5, 7, bytes(16), 99, ""))
     await agent.hear()

@@ -34,8 +34,9 @@ def session(credential: Credential, answer: Credential | str) -> Any:
 
     context = SimpleNamespace(target=SimpleNamespace(name="orders"), principal=SimpleNamespace(groups=("data",)))
     edge = SimpleNamespace(catalogues=Catalogues(), asking=SimpleNamespace(credential=ask))
+    used: list[Credential] = []
     return SimpleNamespace(context=context, edge=edge, credential=credential, asked_by=words.Login("shop", "app"),
-                           tell=told.append, asked=asked, told=told)
+                           tell=told.append, asked=asked, told=told, use=used.append, used=used)
 
 
 @pytest.mark.parametrize(("had", "at", "answer", "given"), [
@@ -50,6 +51,7 @@ async def test_a_catalogue_is_read_with_a_credential_that_lasts(
     await errands.load_catalogue(one, words.LoadCatalogue("shop", 0))
     assert one.edge.catalogues.given == given
     assert one.asked == ([] if had in given else [("orders", "shop", "app", ("data",))])
+    assert one.used == [one for one in given if one is NEW]
     assert one.told == [CatalogueReady("shop", 1, "") if given else CatalogueReady("shop", None, "the helper fails")]
 
 

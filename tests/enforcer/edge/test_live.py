@@ -287,6 +287,8 @@ def test_whose_was_attributed_before_it_was_locked_is_told_so(house: Any, cluste
         house.edge.lock(LockSet(2, ()))
         out, _ = await (await psql(port, "SELECT 1", sslmode=sslmode)).communicate()
         assert out == b"1\n"
+        await until(lambda: not house.edge.live)
+        assert house.asked.unused_calls == [house.asked.login]             # by the one that had it, once
 
     run(house, work)
     refused = [event for event in house.journal.events() if event[0] == events.REFUSED]
