@@ -30,7 +30,6 @@ CONFIG = """
 storage "raft" {{
   path = "{place}/data"
   node_id = "lab"
-  performance_multiplier = 1
 }}
 cluster_addr = "https://{address}:{cluster}"
 disable_mlock = true
@@ -141,7 +140,9 @@ class OpenBao:
         self.ask("PUT", "sys/seal")
 
     def open(self) -> None:
+        """Until it is active."""
         self.ask("PUT", "sys/unseal", {"key": self.unseal})
+        wait_until("openbao is active", lambda: _has(self, "sys/health") and _has(self, "sys/mounts"), 60)
 
     def start(self) -> None:
         command = [str(binary()), "server", f"-config={self.place}/bao.hcl"]
@@ -172,8 +173,6 @@ def _initialise(bao: OpenBao) -> None:
     made = bao.ask("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
     bao.root, bao.unseal = made["root_token"], made["keys"][0]
     bao.open()
-    wait_until("openbao is active", lambda: not bao.ask("GET", "sys/seal-status")["sealed"], 30)
-    wait_until("openbao has mounts", lambda: _has(bao, "sys/mounts"), 30)
     bao.ask("POST", "sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
     bao.ask("POST", "sys/mounts/database", {"type": "database"})
     for method in ("approle", "jwt", "cert"):
