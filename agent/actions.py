@@ -216,11 +216,12 @@ class Questions:
             hints=(*agent.ledger.broken_glass(),
                    *hints(config, places, agent.resolver.failures, statistics, leafs, lag, agent.watch.beside),
                    *agent.containers.hints(), *agent.units.hints(), *agent.identities.hints(), *agent.vaults.hints(),
-                   *agent.web.hints()),
+                   *agent.web.hints(), *agent.rotation.hints()),
             identity=agent.identities.process.view() if agent.identities.process else None,
             web=agent.web.view(), page=config.web.url or "",
             modes=config.egress_modes, dns=f"{config.dns.listen}:{DNS_PORT}", upstream=_server(config.dns.resolver),
-            lsm=agent.kernel.lsm, locks=tuple(agent.locks))
+            lsm=agent.kernel.lsm, locks=tuple(agent.locks),
+            configuration=control.ConfigurationView(config.digest, agent.reloads.since, config.digests))
 
     async def _statistics(self) -> dict[str, int]:
         try:
@@ -239,6 +240,7 @@ class Questions:
 
     async def decide(self, request: Deciding, peer: Peer) -> Message:
         """By whom is the kernel's word."""
+        await self._agent.turn.wait()
         if locked := self._locked(peer):
             return Answered(locked)
         return Answered(await self.answer(request, subject_of(peer.user), self._groups_of(peer)))
@@ -269,6 +271,7 @@ class Questions:
 
     async def elevate(self, request: control.Elevate, peer: Peer) -> Message:
         """For whom `weir run` would speak."""
+        await self._agent.turn.wait()
         who = self._agent.identities.person(peer)
         if not 1 <= request.seconds <= ELEVATED:
             return control.Requested("", f"from a second to {ELEVATED // 3600} hours")
@@ -360,8 +363,16 @@ class Questions:
     async def release(self, kill: bool) -> Message:
         return await self._agent.release(kill)
 
+    async def keys(self) -> Message:
+        return await self._agent.rotation.keys()
+
+    async def rotate(self, request: control.RotateKey | control.RotateAuthority, peer: Peer) -> Message:
+        if isinstance(request, control.RotateKey):
+            return await self._agent.rotation.key(request, peer)
+        return await self._agent.rotation.authority(request, peer)
+
     async def reload(self) -> Message:
-        return Answered(await self._agent.reload())
+        return Answered(await self._agent.reloads.reload())
 
 
 def _notes(start: Start, weak: tuple[Weakness, ...]) -> tuple[str, ...]:

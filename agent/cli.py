@@ -22,7 +22,7 @@ from rich.text import Text
 
 from agent.commands import screen
 from agent.commands.asked import EXIT_CODES, NOT_RUNNING
-from agent.commands.asking import AskingError, NotRunning, ask, control_path, how_to_start
+from agent.commands.asking import AskingError, NotRunning, ask, control_path, how_to_start, renamed
 from agent.config import DEFAULT_FILE
 from agent.contract import control
 from agent.contract.documents import render_json
@@ -41,6 +41,7 @@ _ELSEWHERE: Final = {
     "policy": "enforcer.policy.cli:policy",
     "ledger": "agent.commands.ledger_cli:ledger",
     "ca": "agent.commands.ca_cli:ca",
+    "key": "agent.commands.key_cli:key",
     "container-args": "agent.commands.container_cli:container_args",
     "adopt": "agent.commands.adopt_cli:adopt",
     "login": "agent.commands.login_cli:login",
@@ -251,6 +252,8 @@ def reload(file: str, as_json: bool) -> None:
     """Take over the changed configuration.
 
     Where something is wrong the old one stays."""
+    if not control_path(file).exists() and (wrong := renamed(file)):
+        _done(wrong, as_json, "")
     _done(_ask(file, control.Reload(), control.Answered, as_json).error, as_json, "the new configuration is in force")
 
 

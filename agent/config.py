@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -227,6 +228,13 @@ class Config(msgspec.Struct, frozen=True):
     vault_roots: dict[str, str] = {}
     provider_roots: dict[str, str] = {}
     metadata: dict[str, bytes] = {}
+    digests: dict[str, str] = {}      # every file that was read for it -> BLAKE2b-256 of the content, hex
+
+    @property
+    def digest(self) -> str:
+        """Of the whole, hex: BLAKE2b-256 over a line "DIGEST  FILE" for each of `digests`, in the files' order."""
+        lines = "".join(f"{digest}  {file}\n" for file, digest in sorted(self.digests.items()))
+        return blake2b(lines.encode(errors="surrogateescape"), digest_size=32).hexdigest()
 
     @property
     def directory(self) -> Path:

@@ -37,6 +37,8 @@ EACH: Final = 16                      # of one uid; root is not counted
 ASKING: Final = 5.0                   # seconds in which a question must be complete
 TELLING: Final = 5.0                  # seconds in which an answer must be taken
 OWN_ERROR: Final = 125
+DROPPED: Final = 256 << 10            # bytes that are read of who is refused: more than a socket holds of them,
+PIECE: Final = 16 << 10               # and that are in memory at a time
 QUIET: Final = 1.0                    # seconds in which the same refusal is recorded once
 _BACKLOG: Final = 128
 _PEERGROUPS, _PEERPIDFD = 59, 77      # asm-generic/socket.h; SO_PEERPIDFD since Linux 6.5
@@ -97,6 +99,8 @@ class Actions(Protocol):
     async def stop(self) -> Message: ...
     async def release(self, kill: bool) -> Message: ...
     async def reload(self) -> Message: ...
+    async def keys(self) -> Message: ...
+    async def rotate(self, request: control.RotateKey | control.RotateAuthority, peer: Peer) -> Message: ...
     async def ledger(self) -> Message: ...
     async def acknowledge(self, peer: Peer) -> Message: ...
     async def adopt(self, request: control.Adopt | control.Abandon, peer: Peer) -> Message: ...
@@ -227,9 +231,9 @@ class Control:
         request: Request | None = None
         try:
             refusal = self._refusal(peer)
-            # Read in any case, or the peer would find a reset in place of the reason; a crew's bytes are dropped.
             async with asyncio.timeout(ASKING):
-                body = await _next(connection, frames)
+                # Read in any case, or the peer would find a reset in place of the reason; a crew's bytes are dropped.
+                body = await _next(connection, frames) if refusal is None else await _drop(connection)
             if body is None:
                 return
             if refusal:
@@ -303,6 +307,8 @@ class Control:
             return await self._actions.kill(request, peer)
         if isinstance(request, control.PutLock | control.LiftLock):
             return await self._actions.lock(request, peer)
+        if isinstance(request, control.RotateKey | control.RotateAuthority):
+            return await self._actions.rotate(request, peer)
         if isinstance(request, IdentityRequest):
             return await self._actions.identity(request, peer)
         if isinstance(request, control.Acknowledge):
@@ -318,6 +324,7 @@ class Control:
             control.AskStatus: self._actions.status, control.ListApprovals: self._actions.approvals,
             control.AskSessions: self._actions.sessions, control.Stop: self._actions.stop,
             control.Reload: self._actions.reload, control.AskLedger: self._actions.ledger,
+            control.AskKeys: self._actions.keys,
         }
         return table[type(request)]()
 
@@ -337,6 +344,21 @@ def find_peer(connection: socket.socket) -> Peer:
             raise                     # it has ended, and its pid may be another's
         pidfd = -1
     return Peer(pid, uid, gid, groups, pidfd)
+
+
+async def _drop(connection: socket.socket) -> bytes | None:
+    """Of somebody who is refused: the question, or the first DROPPED bytes of it, none of which are kept.  b"", or None
+    at the end of the stream.  Raises OSError."""
+    head, taken = b"", 0
+    while taken < DROPPED and (len(head) < control.HEADER.size or (
+            taken < control.HEADER.size + control.HEADER.unpack(head)[0])):
+        await _readable(connection)
+        with suppress(BlockingIOError):
+            data = connection.recv(min(PIECE, DROPPED - taken))        # descriptors with it are closed by the kernel
+            if not data:
+                return None
+            head, taken = (head + data)[:control.HEADER.size], taken + len(data)
+    return b""
 
 
 async def _next(connection: socket.socket, frames: Frames) -> bytes | None:

@@ -132,17 +132,28 @@ def approval_key(state: Path) -> bytes:
 
 
 def _key(path: Path, group: int, mode: int, why: str) -> bytes:
+    found = read_key(path, why)
+    if not found:
+        write_key(path, found := secrets.token_bytes(KEY_BYTES), group, mode)
+    return found
+
+
+def read_key(path: Path, why: str) -> bytes:
+    """b"" where there is none.  Raises LayoutError where the file holds none; `why` it is not made anew."""
     try:
-        key = path.read_bytes()
-        if len(key) == KEY_BYTES:
-            return key
+        with open(path, "rb") as file:
+            key = file.read(KEY_BYTES + 1)
     except FileNotFoundError:
-        pass
-    else:
+        return b""
+    if len(key) != KEY_BYTES:
         raise LayoutError(f"{path} does not hold {KEY_BYTES} bytes: move it away; {why}")
+    return key
+
+
+def write_key(path: Path, key: bytes, group: int, mode: int) -> None:
+    """By rename, on the disk at return.  Raises OSError."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
-    key = secrets.token_bytes(KEY_BYTES)
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with open(fd, "wb") as file:
         os.fchown(fd, 0, group)
@@ -150,4 +161,8 @@ def _key(path: Path, group: int, mode: int, why: str) -> bytes:
         file.flush()
         os.fsync(fd)
     fresh.rename(path)
-    return key
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

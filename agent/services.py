@@ -9,8 +9,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -274,6 +274,19 @@ class Enforcer(Service):
         if self._channel is None:
             raise ChannelError("the enforcer is not running")
         return self._channel
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Nobody else configures it meanwhile; one that starts waits."""
+        async with self._configuring:
+            yield
+
+    def put_down(self) -> None:
+        """It is ended at once, and started again."""
+        end_all(self._cgroup)
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
 
     async def configure(self, render: Render | None = None) -> str:
         """Send the configuration of now, or another; what is wrong with it, or empty.  Raises ChannelError."""

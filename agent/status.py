@@ -120,9 +120,11 @@ def hints(
     found += [f"{address} has no certificate until no workload runs: clients that verify by address refuse it"
               for address in leafs]
     found += [f"the program {one} is not Weir's: it may change addresses after Weir has" for one in beside]
-    if unknown := statistics.get("unknown_ca"):
-        found.append(f"{unknown} TLS handshakes ended because the client does not trust Weir's authority: add the root "
-                     "file that it reads to `trust` of its target, and start the workload again")
+    for one in config.targets:
+        if unknown := statistics.get(f"unknown_ca:{one.name}"):
+            handshakes = f"{unknown} TLS handshakes" if unknown != 1 else "a TLS handshake"
+            found.append(f"target {one.name}: {handshakes} ended because the client does not trust Weir's authority: "
+                         "add the root file that it reads to `trust` of this target, and start the workload again")
     if lost := statistics.get("lost_labels"):
         found.append(f"{lost} [[target.label]] name{'s a column' if lost == 1 else ' columns'} that no database of the "
                      "target has: what was meant is not masked; the agent's log has the names")

@@ -28,17 +28,18 @@ from agent.block.connects import connect_events
 from agent.block.kernel import Kernel, Origin
 from agent.block.watch import Watch
 from agent.channel import ChannelError
-from agent.config import Config, needs_restart
+from agent.config import Config
 from agent.contract import messages
 from agent.contract.control import Answered, Message
 from agent.contract.target import ENFORCE, Egress, Names, Target
 from agent.control import Control, Groups
 from agent.credential import vaults
 from agent.credential.credentials import Credentials
-from agent.credential.trust import NO_TRUST, Trust, TrustTarget, prepare_trust, resolv_conf, write_public
+from agent.credential.trust import NO_TRUST, Trust, TrustTarget, prepare_trust, publish_trust, resolv_conf, write_public
 from agent.credential.vaults import VaultDesk
 from agent.journal import Journal, JournalError, backlog, plain
-from agent.layout import Accounts, LayoutError, approval_key, find_accounts, forwarded_key, make_directories
+from agent.keys import Keys
+from agent.layout import Accounts, find_accounts, make_directories
 from agent.network import local
 from agent.network.doors import close_all, open_dns, open_listeners
 from agent.network.interfaces import OwnAddresses
@@ -49,9 +50,10 @@ from agent.parts import Parts
 from agent.people.identities import Identities
 from agent.people.locks import Locks
 from agent.reconciling import Ledger
+from agent.reloading import Reloading, said_of
+from agent.rotation import Rotation
 from agent.services import Enforcer, Recorder, end_all, wait_empty
-from agent.settings.check import check_metadata, check_policies, load_config
-from agent.settings.fields import ConfigError
+from agent.stamps import Stamps
 from agent.status import BLOCK, ENFORCING, Health, said_of_mode
 from agent.tickets import Tickets
 from agent.unit.adopted import Units
@@ -103,9 +105,13 @@ class Agent:
         self.own = cgroups / f"{config.runtime.name}.weir"
         self._stop = asyncio.Event()
         self._error = ""              # why the agent ends with 1
-        self._reconfigure = asyncio.Event()
+        self.reconfigure = asyncio.Event()
         self.looking = asyncio.Lock()         # at the block, or changing it
-        self._reloading = asyncio.Lock()
+        self.reloading = asyncio.Lock()
+        self.reloads, self.stamps, self.rotation = Reloading(self), Stamps(), Rotation(self)
+        self.hurried: set[str] = set()         # targets whose next authority waits for nobody
+        self.turn = asyncio.Event()   # not set: one configuration takes another's place, and nobody is attributed
+        self.turn.set()
         self.released = False
         self._ring: list[Origin] = []
         self._ring_open = False
@@ -134,10 +140,10 @@ class Agent:
         config = self.config
         make_directories(config, self.accounts)
         self.journal = Journal(config.journal, self.accounts.audit.pw_gid)
-        self.tell("agent.started", {"pid": os.getpid(), "config": config.file, "runtime": config.runtime.name})
-        self._tell_modes(None, config.egress_modes)
-        self._key = forwarded_key(config.state, self.accounts.audit.pw_gid)
-        self._approval_key, self.tickets = approval_key(config.state), Tickets(config.state, self.tell)
+        self.tell("agent.started", {"pid": os.getpid(), "config": config.file, "runtime": config.runtime.name,
+                                    **said_of(config)})
+        self.tell_modes(None, config.egress_modes)
+        self.keys, self.tickets = Keys(config.state, self.accounts.audit.pw_gid), Tickets(config.state, self.tell)
         self.owners, self.hashes = Owners(config.run / "owners.json"), Hashes()
         self.sharing = Sharing(lambda: self.config, self.kernel.is_crew, self.owners, self.tell)
         await asyncio.to_thread(self.kernel.install)
@@ -178,7 +184,7 @@ class Agent:
         self.health.starting = False
         self.news()
         tell_systemd("READY=1")
-        for work in (self._watch(), at_intervals(self._reconfigure, RECONFIGURE, self._take_names)):
+        for work in (self._watch(), at_intervals(self.reconfigure, RECONFIGURE, self._take_names)):
             self._spawn(work)
 
     def _start_services(self) -> None:
@@ -199,13 +205,12 @@ class Agent:
         answers = Answers(
             self.kernel, self.owners, self.hashes, self.cgroups, lambda: self.config, lambda: self.places,
             self.ledger.handed, self.askers, self.credentials, self.tickets.keep,
-            principal=self.identities.principal)
+            principal=self.identities.principal, stamp=self.stamps.stamp, settled=self.turn.wait)
         self.enforcer = Enforcer(
             config.runtime.user, self.own / "enforcer", self.tell, self._service_changed,
             [one.fileno() for one in self.listeners], [one.fileno() for one in self.dns],
             {name: one.fileno() for name, one in self.local.items()},
-            lambda number: self._with_own(render_configure(
-                number, self.config, self.places, self.trust, self._key, self._named)), answers.answer,
+            lambda number: self.render(number, self.config, self.places, self.trust, self._named), answers.answer,
             lambda: self.networks, self.vaults.unused)
         self.recorder.start()
         self.enforcer.start()
@@ -213,12 +218,15 @@ class Agent:
         self.web.configured()
         self.vaults.configured()
 
-    def _with_own(self, message: messages.Configure) -> messages.Configure:
-        """And what is in no file of the operator's: locks, and for an enforcer that starts what is kept for it; a later
-        one does not look at that."""
+    def render(
+        self, number: int, config: Config, places: Places, trust: Trust, ready: bool = True,
+    ) -> messages.Configure:
+        """With what is in no file of the operator's: keys, locks, and for an enforcer that starts what is kept for it;
+        a later one does not look at that."""
         kept = {} if self.enforcer.up else self.tickets.kept()
         return msgspec.structs.replace(
-            message, approval_key=self._approval_key, kept=kept, locks=self.locks.rendered())
+            render_configure(number, config, places, trust, self.keys.forwarded, ready),
+            approval_key=self.keys.approval, mask_key=self.keys.mask, kept=kept, locks=self.locks.rendered())
 
     async def _end(self) -> None:
         """In order, as far as the start came; everything that was said lies in the recording at the end."""
@@ -305,7 +313,7 @@ class Agent:
             tell_systemd(f"STATUS={state}{plain(said)}")
             self.tell(state, {"reason": "; ".join(reasons)} if reasons else {})
 
-    def _tell_modes(self, before: Mapping[str, str] | None, now: Mapping[str, str]) -> None:
+    def tell_modes(self, before: Mapping[str, str] | None, now: Mapping[str, str]) -> None:
         """Egress that is not enforced, and what a reload has changed in that.  `before` None: the agent starts."""
         for workload in sorted({*(before or ()), *now}):
             was, mode = (before or {}).get(workload, ENFORCE), now.get(workload, ENFORCE)
@@ -391,6 +399,7 @@ class Agent:
             ("the page", self.web.look),
             ("locks", self.locks.look),
             ("names", self._sweep_names),
+            ("authorities", self._look_at_authorities),
             ("the journal", self._watch_journal),
             ("the self-probe", self._probe_again),
         ):
@@ -410,7 +419,7 @@ class Agent:
 
     def _sweep_names(self) -> None:
         if self.resolver.sweep():
-            self._forget()
+            self.forget()
 
     async def _probe_again(self) -> None:
         if self.health.probe and not self.health.holes:
@@ -557,43 +566,81 @@ class Agent:
 
     def _given(self, name: str) -> None:
         """A crew's question has led somewhere new: known before the answer goes out."""
-        self.places = self._places(self.config)
+        self.places = self.find_places(self.config)
         if any(name in target.hosts for target in self.config.targets):
-            self._reconfigure.set()
+            self.reconfigure.set()
 
     def _resolved(self) -> None:
         """A name of the agent's own asking leads somewhere new."""
         try:
-            self._take_places(self._places(self.config))
+            self._take_places(self.find_places(self.config))
         except (ValueError, OSError) as reason:        # said with the next configuration, which meets it again
             LOG.warning("new addresses could not be taken: %s", reason)
-        self._reconfigure.set()
+        self.reconfigure.set()
 
     async def _prepare(self, config: Config) -> tuple[Places, Trust]:
         """For this configuration and the names as they are known now.  Raises ValueError, OSError."""
-        places = self._places(config)
+        places = self.find_places(config)
         trust = await asyncio.to_thread(self._prepare_trust, config, places)
         # Crews ask meanwhile, and what they were given holds.
-        return self._places(config), trust
+        return self.find_places(config), trust
 
-    def _places(self, config: Config) -> Places:
+    def find_places(self, config: Config) -> Places:
         return Places(config.targets, config.egress, self.resolver.known, self._addresses.has)
 
     def _prepare_trust(self, config: Config, places: Places) -> Trust:
+        trust = self.make_trust(config, places, self.trust)
+        self.refresh_files(config)
+        return trust
+
+    def make_trust(self, config: Config, places: Places, also: Trust = NO_TRUST) -> Trust:
+        """And its files, which have the authorities of `also` as well.  Blocks."""
         trust = prepare_trust(
             [TrustTarget(one.name, one.hosts, places.addresses[one.name], one.trust)
              for one in config.targets if one.hosts],
-            config.state, config.run, running=len(self.owners) > 0)
+            config.state, config.run, running=len(self.owners) > 0, also=also,
+            oldest=self.oldest(), now=frozenset(self.hurried))
         (config.run / "trust").mkdir(mode=0o755, exist_ok=True)
+        return trust
+
+    def oldest(self) -> int:
+        """When the first of the workloads that run was started, nanoseconds UTC."""
+        return min((start.since for start in self.owners), default=0)
+
+    def _look_at_authorities(self) -> None:
+        """One whose time has come."""
+        running = len(self.owners) > 0
+        if any(not running or one.made < self.oldest() for one in self.trust.waiting):
+            self.reconfigure.set()
+
+    def refresh_files(self, config: Config) -> None:
+        """What else shows in views."""
         write_public(self.resolv, resolv_conf(config.dns.listen).encode())
         write_public(self.resolv.with_name(PROFILE), render_profile().encode())
         self.units.refresh_files(config)
-        return trust
 
     def _take_places(self, places: Places) -> None:
         """Raises ValueError, OSError."""
         self.kernel.register(places.all())
         self.places = places
+
+    async def renew(self) -> str | None:
+        """Certificates and addresses as they are to be now; what is wrong, None where no enforcer runs: the next one is
+        configured with what is known then.  Until the enforcer has them, both authorities are trusted."""
+        try:
+            (places, trust), before = await self._prepare(self.config), self.trust
+            signing = {one.target for one in before.waiting} - {one.target for one in trust.waiting}
+            self.trust = trust
+            self._take_places(places)
+            error: str | None = await self.enforcer.configure()
+        except ChannelError:
+            error = None
+        except (ValueError, OSError) as reason:
+            return str(reason)
+        publish_trust(self.config.run, self.trust, running=len(self.owners) > 0)
+        for target in sorted(signing):
+            self.tell("authority.rotated", {"target": target, "of": "servers", "step": "in force"})
+        return error
 
     @property
     def resolv(self) -> Path:
@@ -603,75 +650,22 @@ class Agent:
     async def _take_names(self) -> None:
         await self.parts.run(NAMES, self._names_changed)
         if NAMES in self.health.failing:
-            self._reconfigure.set()   # again, after the pause between two
+            self.reconfigure.set()   # again, after the pause between two
 
     async def _names_changed(self) -> None:
         """What crews dial is known already: this is for certificates, and for the addresses that others were given."""
-        async with self._reloading:
-            try:
-                places, self.trust = await self._prepare(self.config)
-                self._take_places(places)
-                error = await self.enforcer.configure()
-            except ChannelError:
-                return                # the next enforcer is configured with what is known then
-            except (ValueError, OSError) as reason:
-                error = str(reason)
+        async with self.reloading:
+            if (error := await self.renew()) is None:
+                return
             addresses = {name: " ".join(found) for name, found in self.places.addresses.items()}
             self.tell("names.changed", {**addresses, **({"error": error} if error else {})})
 
-    async def reload(self) -> str:
-        """Take over what the files say; what is wrong with it, and then the old configuration stays."""
-        async with self._reloading:
-            error = await self._reload()
-        self.tell("config.refused" if error else "config.reloaded", {"error": error} if error else {})
-        return error
-
-    async def _reload(self) -> str:
-        try:
-            config = await asyncio.to_thread(load_config, self.config.file)
-        except ConfigError as wrong:
-            return str(wrong)
-        if problems := await asyncio.to_thread(check_metadata, config):
-            return "\n".join(map(str, problems))
-        if changed := needs_restart(self.config, config):
-            return f"{', '.join(changed)}: cannot be changed by a reload; weir stop, then start the agent again"
-        if names := local.not_opened(self.local, config.targets):
-            return (f"sockets of target {', '.join(names)}: they are opened when the agent starts; weir stop, then "
-                    "start it again")
-        try:
-            await self.resolver.set_names({*patterns(self.config), *patterns(config)})
-            places, trust = await self._prepare(config)
-            accounts = find_accounts(config)
-            error = await self._offer(config, places, trust)
-            if not error:
-                self._take_places(places)
-        except (ValueError, OSError, LayoutError) as reason:
-            error = str(reason)
-        if not error:
-            before = self.config.egress_modes
-            self.config, self.trust, self.accounts = config, trust, accounts
-            self._tell_modes(before, config.egress_modes)
-            self.identities.configured()
-            self.web.configured()
-            self.vaults.configured()
-        await self.resolver.set_names(patterns(self.config))
-        self._forget()
-        return error
-
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Names that are no more, or were given too long ago."""
-        self.places = self._places(self.config)
-
-    async def _offer(self, config: Config, places: Places, trust: Trust) -> str:
-        """The enforcer takes it as a whole or not at all; where none runs, its policies are checked as it would."""
-        try:
-            return await self.enforcer.configure(
-                lambda number: self._with_own(render_configure(number, config, places, trust, self._key)))
-        except ChannelError:
-            return "\n".join(map(str, await asyncio.to_thread(check_policies, config)))
+        self.places = self.find_places(self.config)
 
     async def _reload_by_signal(self) -> None:
-        if error := await self.reload():
+        if error := await self.reloads.reload():
             LOG.error("the configuration was not taken over: %s", error)
 
     # release
@@ -737,6 +731,7 @@ def render_configure(
         egress=tuple(Egress(one.name, places.listed.get(one.name, ()), one.ports) for one in config.egress),
         policies=config.policies, journal=str(config.journal), forwarded_key=key,
         journal_limit=config.recording.journal_limit, reserve=config.recording.reserve,
+        digest=config.digest, files=config.digests,
         max_sessions=config.enforcer.max_sessions, hold_seconds=config.enforcer.hold, durable=config.enforcer.durable,
         names=Names(config.dns.resolver, patterns(config)), modes=config.egress_modes, ready=ready,
         people=dict(config.people.everybody))

@@ -62,6 +62,11 @@ class Tickets:
             self._tell("ticket.forgotten", {"ticket": ticket})
         return ""
 
+    def forget_all(self) -> None:
+        """Blocks.  What the disk does not let go is tried again, and given to nobody."""
+        for ticket in tuple(self._known):
+            self.keep(ticket, b"")
+
     def kept(self) -> dict[str, bytes]:
         """For an enforcer that starts.  Blocks."""
         for ticket in tuple(self._over):       # the one that was to ask again has ended

@@ -4,7 +4,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from agent.block.kernel import Kernel, Origin
@@ -39,6 +39,10 @@ LOG = logging.getLogger("weir.whois")
 Question = Whois | WhoisLocal | AskCredential | WhoAsks | NameAsked | KeepTicket
 
 
+async def _at_once() -> None:
+    pass
+
+
 class Answers:
     """`config` and `places` are looked at anew for each question: a reload changes them."""
 
@@ -47,9 +51,13 @@ class Answers:
         places: Callable[[], Places], handed: Callable[[int], None] = lambda cookie: None,
         askers: Askers | None = None, credentials: Credentials | None = None,
         keep: Callable[[str, bytes], str] | None = None, *, principal: Callable[[Start], Principal | str],
+        stamp: Callable[[Start, Principal | str], int] = lambda start, who: 0,
+        settled: Callable[[], Awaitable[object]] = _at_once,
     ) -> None:
         """`handed(cookie)`: the enforcer is told whose this socket is; `keep` is Tickets.keep; `principal`: who is
-        behind a start, or why nobody is."""
+        behind a start, or why nobody is; `stamp`: that as a number.  `settled`: waited for before anything is said of
+        somebody by the configuration; from there to the answer nothing is awaited."""
+        self._stamp, self._settled = stamp, settled
         self._askers, self._credentials, self._principal = askers, credentials, principal
         self._keep, self._keeping = keep, asyncio.Lock()
         self._kernel, self._owners, self._hashes, self._cgroups = kernel, owners, hashes, cgroups
@@ -107,20 +115,18 @@ class Answers:
     async def _owner(self, origin: Origin, start: Start, redirected: str) -> Owner | str:
         """`redirected`: the destination as the firewall knew it, where the probes did not see the connect."""
         destination, port = _destination(redirected) if redirected else (origin.destination, origin.port)
-        place = self._places().find(destination, port)
-        if place.conflict:
-            return place.conflict
         process = None
         if not redirected and origin.tgid:
             process = await read_process(origin.tgid, origin.when, self._hashes)
+        await self._settled()
+        place = self._places().find(destination, port)
+        if place.conflict:
+            return place.conflict
         attribution = "redirect" if redirected else "mark" if origin.owner else "cgroup"
         return self._said(start, origin.cookie, process, destination, port, attribution, place)
 
     async def _whois_local(self, question: WhoisLocal) -> Owner | str:
         """Or why it cannot be told.  The pid may be another process' by now: the enforcer looks at that afterwards."""
-        dialled = self._dialled(question.target)
-        if dialled is None:
-            return f"target {question.target} has no socket that crews may dial"
         found = await asyncio.to_thread(self._kernel.task, question.pid)
         start = self._owners.whose(*found) if found else None
         if found is None or start is None:
@@ -128,6 +134,10 @@ class Answers:
         if question.uid != start.uid:
             return f"it was connected by uid {question.uid}, which workload {start.workload} does not run as"
         process = await read_process(question.pid, time.monotonic_ns(), self._hashes)
+        await self._settled()
+        dialled = self._dialled(question.target)
+        if dialled is None:
+            return f"target {question.target} has no socket that crews may dial"
         return self._said(start, 0, process, *dialled[:2], "mark" if found[0] else "cgroup", dialled[2], local=True)
 
     def _dialled(self, name: str) -> tuple[str, int, Place] | None:
@@ -142,18 +152,20 @@ class Answers:
         place: Place, *, local: bool = False,
     ) -> Owner:
         who = self._principal(start)
+        stamp = self._stamp(start, who)
         nobody, who = (who, Principal("", ())) if isinstance(who, str) else ("", who)
         return Owner(
             workload=start.workload, uid=start.uid, user=start.user, subject=who.subject, groups=who.groups,
             login=who.login, nobody=nobody,
             process=process, cgroup=self._below(start.cgroup), cookie=cookie, destination=destination,
             port=port, attribution=attribution, target=place.target, egress=place.egress, names=place.names,
-            listed=place.listed, others=place.others, local=local)
+            listed=place.listed, others=place.others, local=local, stamp=stamp)
 
     def _below(self, path: str) -> str:
         return "/" + str(Path(path).relative_to(self._cgroups)) if Path(path).is_relative_to(self._cgroups) else path
 
     async def _credential(self, question: AskCredential) -> CredentialAnswer:
+        await self._settled()
         config = self._config()
         target = next((one for one in config.targets if one.name == question.target), None)
         if target is None or self._credentials is None:

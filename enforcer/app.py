@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,7 @@ from typing import Any, Final
 import uvloop
 
 from agent.contract.logs import log_to_stderr
-from agent.contract.messages import REPORTS, Configure
+from agent.contract.messages import REPORTS, Configure, PutInForce
 from agent.contract.people import People
 from agent.contract.target import MODES
 from enforcer import protocols
@@ -41,9 +42,11 @@ from enforcer.edge.plans import Plans
 from enforcer.edge.reporters import Reporters
 from enforcer.networks import Networks
 from enforcer.policy import masks
-from enforcer.policy.cedar import load_policies
+from enforcer.policy.cedar import PolicySet, load_policies
 from enforcer.privileges import check_privileges, harden
 from enforcer.recording.journal import JournalWriter
+from enforcer.recording.signing import name_key
+from enforcer.words import events
 from enforcer.words.errors import ConfigError, PlatformError, RecordingError
 
 LOG = logging.getLogger("weir.app")
@@ -57,7 +60,7 @@ class Enforcer:
     """Everything that lives as long as the process."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.channel = Channel(self.configure, self.drain, self._resolve)
+        self.channel = Channel(self.configure, self.drain, self._resolve, self.force)
         self.edge = self.channel.edge = Edge(loop, self.channel)
         self._reporters = self.edge.reports = Reporters(self.edge)
         self._dns = Service(self.channel, loop.time, self.edge.count, self.edge.families.give,
@@ -71,6 +74,9 @@ class Enforcer:
         self._journal: Path | None = None
         self._servers: list[asyncio.AbstractServer] = []
         self._gate: CedarGate | None = None
+        self._policies: tuple[dict[str, str], PolicySet] | None = None     # of what was read last: texts, and the set
+        self._prepared: tuple[Configure, PolicySet] | None = None
+        self._recorded = ""           # digest of the configuration that the journal says is in force, and its key
         self.ended = asyncio.Event()
         self.code = 1
 
@@ -97,36 +103,79 @@ class Enforcer:
         return self.code
 
     async def configure(self, message: Configure) -> str:
-        """Put it in force; what is wrong with it, and then what was in force stays."""
+        """Put it in force, or with `prepare` only have it ready; what is wrong with it, and then what was in force
+        stays."""
+        self._prepared = None
         try:
             self._check(message)
-            gate = self._load(message)
-            self._open_journal(message, gate)
+            policies = await self._load(message)
+            self._open_journal(message, policies)
+            if message.prepare:
+                self._prepared = message, policies
+                return ""
+            before = self.edge.configuration
+            self._take(message, policies, (before.standing, before.horizon) if before else (frozenset(), 0))
         except ConfigError as error:
             return str(error)
         except RecordingError as error:
             return f"{message.journal}:0:0: {error}"
+        await self._open_doors(message)
+        return ""
+
+    async def force(self, message: PutInForce) -> str:
+        """What `configure` has prepared last.  As that; nothing is awaited before it is in force."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
+            return "nothing is prepared"
+        configure, policies = prepared
+        try:
+            self._take(configure, policies, (message.standing, message.horizon))
+        except RecordingError as error:
+            return f"{configure.journal}:0:0: {error}"
+        await self._open_doors(configure)
+        return ""
+
+    def _take(self, message: Configure, policies: PolicySet, standing: tuple[frozenset[int], int]) -> None:
+        """In one pass.  Raises RecordingError: it cannot be said in the recording, and nothing has changed."""
+        self._record(message)
+        assert self._gate is not None
+        if self._gate.policies is not policies:
+            self._gate.replace(policies)
         self.edge.know(People(message.people))
+        self.edge.put_in_force(Configuration(
+            {target.name: target for target in message.targets}, {entry.name: entry for entry in message.egress},
+            self._gate, message.forwarded_key, message.max_sessions, message.durable, message.modes, *standing,
+        ))
         self.edge.lock(message.locks)
-        self.edge.configuration = Configuration(
-            {target.name: target for target in message.targets}, {entry.name: entry for entry in message.egress}, gate,
-            message.forwarded_key, message.max_sessions, message.durable, message.modes,
-        )
         for one in tuple(self.edge.live.values()):
             if isinstance(one, Flow):
                 one.reconsider()
-        # Equal values look equal under the `hash` mask for as long as this installation lives.
-        masks.set_key(blake2b(b"masks", digest_size=32, key=message.forwarded_key).digest())
+        # Equal values look equal under the `hash` mask for as long as this key lives.
+        masks.set_key(message.mask_key or blake2b(b"masks", digest_size=32, key=message.forwarded_key).digest())
+        if self.edge.holds is not None and message.approval_key:
+            with suppress(RecordingError):     # then every session ends for it
+                self.edge.holds.rekey(message.approval_key)
         self._dns.configure(message.names, message.modes, [host for one in message.targets for host in one.hosts])
         LOG.info("configured: %d targets, %d egress entries", len(message.targets), len(message.egress))
+        gc.freeze()                   # what is loaded stays: the collector need not walk it again and again
+
+    def _record(self, message: Configure) -> None:
+        key = name_key(message.forwarded_key)
+        if not message.digest or self._recorded == f"{message.digest} {key}":
+            return
+        assert self.edge.commit is not None
+        files = dict(sorted(message.files.items()))
+        self.edge.commit.append(events.Configured(
+            events.CONFIGURED, clock.now(), clock.monotonic(), message.digest, files, key))
+        self._recorded = f"{message.digest} {key}"
+
+    async def _open_doors(self, message: Configure) -> None:
         if message.ready and self._listeners:
             listeners, self._listeners = self._listeners, ()
             if (reports := self._local.pop(REPORTS, -1)) >= 0:
                 self._reporters.listen(reports)
             self._servers = [*await listen(self.edge, listeners), *await listen_local(self.edge, self._local)]
             await self._networks.ready()
-        gc.freeze()                   # what is loaded stays: the collector need not walk it again and again
-        return ""
 
     async def _resolve(self, name: str) -> tuple[tuple[str, ...], int]:
         return await self._dns.resolve(name)
@@ -141,21 +190,20 @@ class Enforcer:
         if not set(message.modes.values()) <= set(MODES):
             raise ConfigError("weir.toml", 0, 0, f"a mode of egress is one of {', '.join(MODES)}")
 
-    def _load(self, message: Configure) -> CedarGate:
-        policies = load_policies(message.policies)
-        if self._gate is None:
-            self._gate = CedarGate(policies)
-        else:
-            self._gate.replace(policies)
-        return self._gate
+    async def _load(self, message: Configure) -> PolicySet:
+        """Beside what runs: it may take seconds.  The same texts are not read again."""
+        if self._policies is None or self._policies[0] != message.policies:
+            found = await asyncio.to_thread(load_policies, message.policies, checked=message.prepare)
+            self._policies = message.policies, found
+        return self._policies[1]
 
-    def _open_journal(self, message: Configure, gate: CedarGate) -> None:
+    def _open_journal(self, message: Configure, policies: PolicySet) -> None:
         if self._journal is not None:
             return
         journal = JournalWriter(
             Path(message.journal), WRITER, os.urandom(8).hex(), limit=message.journal_limit, reserve=message.reserve,
         )
-        edge = self.edge
+        edge, gate = self.edge, CedarGate(policies)
         edge.commit = GroupCommit(self._loop, journal, message.journal_limit, edge.recording_failed, edge.press)
         edge.keeper = Keeper(self._loop, self.channel.keep, edge.commit.write_now)
         edge.holds = Holds(
@@ -163,7 +211,7 @@ class Enforcer:
             message.approval_key, gate.elevate, clock.boot())
         edge.holds.restore(message.kept)
         edge.catalogues, edge.plans = Catalogues(edge), Plans(edge)
-        self._journal = Path(message.journal)
+        self._journal, self._gate = Path(message.journal), gate
 
     async def drain(self) -> None:
         """Accept nothing more, end sessions with the protocol's own error, close the journal."""

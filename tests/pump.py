@@ -204,7 +204,9 @@ class Pump:
         counter = itertools.count(1)
         self.context = Context(
             "SESSION", Principal("local:u", ("data",), owner), self.target, gate, time.time_ns,
-            lambda: next(counter), os.urandom, KEY, shared={}, reported=lambda: self.calls)
+            lambda: next(counter), os.urandom, KEY, shared={}, counts=lambda ticket: ticket in self.counting,
+            reported=lambda: self.calls)
+        self.counting = {"T-1", "T"}           # tickets whose approval is still one
         self.layer = PostgresqlLayer(self.context)
         self.records: list[words.Record] = []
         self.client = b""

@@ -54,6 +54,21 @@ def how_to_start(file: str) -> str:
     return f"start it with: sudo weir {other}agent"
 
 
+def renamed(file: str) -> str:
+    """What is wrong where an agent does run by this file, and the file has been given another [runtime] name or run
+    since; "" where none does."""
+    there = control_path(file)
+    for path in sorted(Path("/run").glob("*/control.sock")):
+        if path != there:
+            with suppress(NotRunning, AskingError):
+                answer = ask(path, control.AskStatus())
+                if isinstance(answer, control.Status) and answer.config == file:
+                    return (f"the agent of this file runs as {answer.runtime!r} ({path}), and the file says another "
+                            "[runtime] name or run now, which no reload changes: put it back, or end that agent with "
+                            "the name put back and start one anew")
+    return ""
+
+
 def _is_blocked(run: Path) -> bool:
     """As far as the asker may see."""
     with suppress(OSError):

@@ -17,10 +17,10 @@ from agent.contract.messages import HoldView
 
 SETTLED: Final = 0.5                  # seconds
 REASON_LIMIT: Final = 200             # characters
-UP, DOWN, PAGE, ENTER, ESCAPE, BACK = "up", "down", "page", "enter", "escape", "back"
+UP, DOWN, PAGE, PAGE_UP, ENTER, ESCAPE, BACK = "up", "down", "page", "page up", "enter", "escape", "back"
 _MOVES: Final = {UP: -1, "k": -1, DOWN: 1, "j": 1}
 _VERBS: Final = {"a": "approve", "d": "deny", "r": "revoke"}
-_KEYS: Final = "up, down: choose   space: read on   a: approve   d: deny   r: revoke   q: leave"
+_KEYS: Final = "up, down: choose   space, b: read on, back   a: approve   d: deny   r: revoke   q: leave"
 _TYPING: Final = "enter: send   escape: not after all"
 
 
@@ -69,6 +69,8 @@ class Board:
             self._move(_MOVES[key])
         elif key in (" ", PAGE):
             self._top = max(0, min(self._top + self._height, self._total - self._height))
+        elif key in ("b", PAGE_UP):
+            self._top = max(0, self._top - self._height)
         elif key in _VERBS:
             return self._answer(_VERBS[key], now)
         return None

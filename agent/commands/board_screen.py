@@ -17,7 +17,7 @@ from rich.live import Live
 
 from agent.commands import screen
 from agent.commands.asking import AskingError, ask
-from agent.commands.board import BACK, DOWN, ENTER, ESCAPE, PAGE, UP, Board
+from agent.commands.board import BACK, DOWN, ENTER, ESCAPE, PAGE, PAGE_UP, UP, Board
 from agent.contract import control
 from agent.contract.messages import HoldView
 
@@ -25,8 +25,8 @@ LOOKING: Final = 1.0                  # seconds between questions of what waits
 _READ: Final = 256                    # bytes of keys at a time
 # ECMA-48 5.4: CSI, parameters, intermediates, a final byte; SS3 and one byte; with Alt; else a character.
 _KEY: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1bO.|\x1b.?|.", re.DOTALL)
-_NAMED: Final = {"\x1b[A": UP, "\x1bOA": UP, "\x1b[B": DOWN, "\x1bOB": DOWN, "\x1b[6~": PAGE, "\r": ENTER, "\n": ENTER,
-                 "\x1b": ESCAPE, "\x7f": BACK, "\x08": BACK}
+_NAMED: Final = {"\x1b[A": UP, "\x1bOA": UP, "\x1b[B": DOWN, "\x1bOB": DOWN, "\x1b[6~": PAGE,
+                 "\x1b[5~": PAGE_UP, "\r": ENTER, "\n": ENTER, "\x1b": ESCAPE, "\x7f": BACK, "\x08": BACK}
 
 
 def show_board(path: Path) -> None:

@@ -58,6 +58,8 @@ def render_status(status: Status) -> RenderableType:
     parts += [Text(f"  because {safe(reason)}", style="yellow") for reason in status.reasons]
     rows = [
         ("agent", f"pid {status.pid}, up {ago(status.since)}, {safe(status.config)}"),
+        *([("in force", f"configuration {one.digest[:16]}, for {ago(one.since)}")]
+          if (one := status.configuration) else []),
         ("block", "see above" if status.state == "degraded" else "probes and rules as they should be"),
         ("nftables", "redirects what arrives unrewritten (every process on the host is tracked)" if status.redirect
          else "drops what arrives unrewritten"),

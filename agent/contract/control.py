@@ -170,6 +170,66 @@ class Reload(Message, frozen=True):
     """Root.  Answered by Answered."""
 
 
+class AskKeys(Message, frozen=True):
+    """Root.  Answered by Keys."""
+
+
+class KeyView(msgspec.Struct, frozen=True):
+    """Never the key."""
+
+    name: str
+    use: str
+    id: str                           # first 16 hex digits of its BLAKE2b-256
+    since: int                        # nanoseconds UTC
+
+
+class AuthorityView(msgspec.Struct, frozen=True):
+    target: str
+    of: str                           # "servers": crews trust it; "clients": the target's server does
+    serial: str                       # hex
+    until: str                        # ISO 8601
+    next: bool                        # its successor is prepared
+
+
+class Keys(Message, frozen=True):
+    keys: tuple[KeyView, ...]
+    authorities: tuple[AuthorityView, ...]
+
+
+class RotateKey(Message, frozen=True):
+    """Root.  Answered by KeyRotated."""
+
+    name: str
+    reason: str = ""
+
+
+class KeyRotated(Message, frozen=True):
+    """`error` empty: the new one is in force.  Keys by their names."""
+
+    error: str = ""
+    before: str = ""
+    after: str = ""
+
+
+SERVERS, NOW, PREPARE, FINISH = "servers", "now", "prepare", "finish"
+
+
+class RotateAuthority(Message, frozen=True):
+    """Root.  SERVERS: that crews trust; its successor signs once what runs has ended, or NOW.  PREPARE: that the
+    target's server trusts; its successor is made, and signs from FINISH on.  Answered by AuthorityRotated."""
+
+    target: str
+    step: str
+    reason: str = ""
+
+
+class AuthorityRotated(Message, frozen=True):
+    error: str = ""
+    certificate: str = ""             # PEM: the successor's; of PREPARE the present one's before it
+    waiting: int = 0                  # starts of workloads that do not know it
+    in_force: bool = False            # it signs
+
+
 class Adopt(Message, frozen=True):
     """Root.  What runs of a unit is a crew's from now on, all of it or nothing; the caller has written its drop-in.
     Answered by Adopted."""
@@ -294,6 +354,14 @@ class WorkloadView(msgspec.Struct, frozen=True):
     network: str = "host"
 
 
+class ConfigurationView(msgspec.Struct, frozen=True):
+    """Which one is in force: table `configured` of the recording names it by the same digest."""
+
+    digest: str                       # hex, over `files`
+    since: int                        # nanoseconds UTC
+    files: dict[str, str]             # -> BLAKE2b-256 of what was read, hex
+
+
 class Status(Message, frozen=True):
     state: str                        # "starting" | "enforcing" | "blocked" | "degraded" | "stopping"
     reasons: tuple[str, ...]          # why not enforcing
@@ -319,6 +387,7 @@ class Status(Message, frozen=True):
     page: str = ""                    # its address
     lsm: str = ""                     # BPF LSM: "on: ..." or "off: why"
     locks: tuple[Lock, ...] = ()      # the oldest first
+    configuration: ConfigurationView | None = None
 
 
 class LedgerView(Message, frozen=True):
@@ -356,10 +425,11 @@ class OpenSessions(Message, frozen=True):
 
 
 Request = (Run | AskStatus | ListApprovals | Decide | BreakGlass | Revoke | Elevate | AskSessions | Stop | Release
-           | Reload | AskLedger | Acknowledge | Adopt | Abandon | KillSession | PutLock | LiftLock
+           | Reload | AskKeys | RotateKey | RotateAuthority
+           | AskLedger | Acknowledge | Adopt | Abandon | KillSession | PutLock | LiftLock
            | Login | FinishLogin | AwaitLogin | Logout | AskWhoAmI)
 Reply = (LoginBegun | LoginState | WhoAmI | Failed | Status | Approvals | Requested | OpenSessions | LedgerView
-         | Killed | LockDone | Adopted | Answered | Refused)
+         | Keys | KeyRotated | AuthorityRotated | Killed | LockDone | Adopted | Answered | Refused)
 ToRunner = Started | Exited | Failed
 FromRunner = Signal | Resize
 

@@ -61,6 +61,19 @@ class Configure(Message, frozen=True):
     kept: dict[str, bytes] = {}       # of KeepTicket, of the enforcers before, by ticket; only the first one counts
     locks: LockSet = LockSet()        # in force before the first connection is accepted
     people: dict[str, tuple[str, ...]] = {}    # a person's names (agent.contract.people)
+    digest: str = ""                  # of the configuration: hex, over `files`
+    files: dict[str, str] = {}        # what it was read from -> BLAKE2b-256 of the content, hex
+    prepare: bool = False             # not in force yet: PutInForce does that.  Its policies were validated before
+    mask_key: bytes = b""             # of the `hash` mask; b"": made from forwarded_key
+
+
+class PutInForce(Message, frozen=True):
+    """What the last Configure has prepared counts from here on, for every session at once.  Answered by Done; with an
+    error, what was in force stays."""
+
+    number: int
+    standing: frozenset[int]          # Owner.stamp of those who are who they were; others below `horizon` are not
+    horizon: int                      # whoever is attributed from here on has this stamp or a later one
 
 
 class WhoisAnswer(Message, frozen=True):
@@ -395,8 +408,8 @@ class Pong(Message, frozen=True):
 
 
 FromAgent = (
-    Configure | WhoisAnswer | CredentialAnswer | AskerAnswer | NameRecorded | TicketKept | ResolveName | ListHolds
-    | DecideHold | RevokeHold | AskElevation
+    Configure | PutInForce | WhoisAnswer | CredentialAnswer | AskerAnswer | NameRecorded | TicketKept | ResolveName
+    | ListHolds | DecideHold | RevokeHold | AskElevation
     | ListSessions | AskStatistics | WatchChanges | EndSession | EndLogin | PutLocks | OpenNetwork | CloseNetwork | Ping
     | Drain
 )

@@ -36,3 +36,4 @@ class Owner(msgspec.Struct, frozen=True):
     login: str = ""                   # that says so; when it ends, so does the session
     nobody: str = ""                  # why nobody is behind it: then nothing is permitted, and `subject` is empty
     local: bool = False               # by a Unix socket: `destination` is its path, and no hook saw a connect
+    stamp: int = 0                    # who is behind it and in which groups, as a number; 0: not known (PutInForce)

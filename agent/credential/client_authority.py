@@ -21,9 +21,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from agent.credential.trust import (
     AUTHORITY_LIFE,
     CLOCKS,
+    NEXT,
     Authority,
     authority_directory,
+    finish_promotion,
     load_pair,
+    promote,
     render_certificate,
     render_key,
     write_file,
@@ -45,6 +48,7 @@ def client_authority(state: Path, target: str) -> Authority:
     (state / "ca").mkdir(mode=0o755, exist_ok=True)
     directory = authority_directory(state, target)
     with _locked(directory):
+        finish_promotion(directory, STEM)
         if not (directory / f"{STEM}.pem").exists():
             return _make(directory, target)
         found = load_pair(directory, STEM)
@@ -55,6 +59,32 @@ def client_authority(state: Path, target: str) -> Authority:
         raise AuthorityError(f"{directory}/{STEM}.pem has expired; remove it for a new authority, and give that to the "
                              "server")
     return found
+
+
+def next_client_authority(state: Path, target: str) -> x509.Certificate | None:
+    """Of the one that a rotation has prepared.  Raises OSError, ValueError."""
+    found = load_pair(authority_directory(state, target), NEXT + STEM)
+    return found.certificate if found else None
+
+
+def prepare_rotation(state: Path, target: str) -> Authority:
+    """The next one, which signs nothing until `finish_rotation`: the server is given it first.  As client_authority."""
+    client_authority(state, target)
+    directory = authority_directory(state, target)
+    with _locked(directory):
+        return load_pair(directory, NEXT + STEM) or _make(directory, target, NEXT + STEM)
+
+
+def finish_rotation(state: Path, target: str) -> Authority:
+    """From here on the next one signs.  Raises AuthorityError where none was prepared, and as client_authority."""
+    client_authority(state, target)
+    directory = authority_directory(state, target)
+    with _locked(directory):
+        if load_pair(directory, NEXT + STEM) is None:
+            raise AuthorityError(f"no new authority is prepared for {target}: weir ca rotate {target} --clients "
+                                 "--prepare first, and give the server what it prints")
+        promote(directory, STEM)
+    return client_authority(state, target)
 
 
 def issue(authority: Authority, user: str) -> tuple[str, str, datetime]:
@@ -75,7 +105,7 @@ def issue(authority: Authority, user: str) -> tuple[str, str, datetime]:
     return render_certificate(signed).decode(), render_key(key).decode(), end
 
 
-def _make(directory: Path, target: str) -> Authority:
+def _make(directory: Path, target: str, stem: str = STEM) -> Authority:
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Weir"),
                          x509.NameAttribute(NameOID.COMMON_NAME, f"Weir client authority for {target}"[:NAME_LIMIT])])
@@ -89,8 +119,8 @@ def _make(directory: Path, target: str) -> Authority:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False))
     made = Authority(builder.sign(key, hashes.SHA256()), key)
     # The key first: of a crash in between nobody has the certificate, and the pair is made anew.
-    write_file(directory / f"{STEM}.key", render_key(key), 0o600)
-    write_file(directory / f"{STEM}.pem", render_certificate(made.certificate), 0o644)
+    write_file(directory / f"{stem}.key", render_key(key), 0o600)
+    write_file(directory / f"{stem}.pem", render_certificate(made.certificate), 0o644)
     return made
 
 

@@ -13,7 +13,7 @@ import ipaddress
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +33,8 @@ AUTHORITY_LIFE: Final = timedelta(days=3650)
 _LEAF_LIFE: Final = timedelta(days=365)
 _RENEW: Final = timedelta(days=400)   # an authority that ends before this is replaced, so that no leaf outlives it
 CLOCKS: Final = timedelta(hours=1)   # how far a client's clock may be behind
+_LAST: Final = timedelta(days=30)    # and one that ends before this at once, whatever runs
+STEM, NEXT = "ca", "next-"            # names of an authority's files, and what those of its successor begin with
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -58,12 +60,22 @@ class Leaf:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """An authority that is trusted already, and signs once whatever was started before it has ended."""
+
+    target: str
+    made: int                         # nanoseconds UTC
+
+
+@dataclass(frozen=True)
 class Trust:
     bundle: str                       # file: system roots and every authority; empty where there is no target
     authorities: str                  # file: every authority of Weir's
     inside: str                       # where the bundle shows in a view
     files: tuple[str, ...]            # every `trust` entry
     leafs: dict[str, Leaf]            # by target
+    authorities_pem: tuple[bytes, ...] = ()    # of Weir's that clients are to trust
+    waiting: tuple[Waiting, ...] = ()
 
 
 NO_TRUST: Final = Trust("", "", INSIDE, (), {})
@@ -78,24 +90,41 @@ class Authority:
         return "Authority(...)"
 
 
-def prepare_trust(targets: Iterable[TrustTarget], state: Path, run: Path, *, running: bool = False) -> Trust:
+def prepare_trust(
+    targets: Iterable[TrustTarget], state: Path, run: Path, *, running: bool = False, also: Trust = NO_TRUST,
+    oldest: int = 0, now: Collection[str] = (),
+) -> Trust:
     """Authorities, fresh leafs and files for these targets.  Called at start, at reload and when addresses change.
 
     `running`: workloads run that know the present authorities.  Then an authority is replaced only where it does not
     cover a configured name; a resolved address that it does not cover is left out of the leaf and said so.
+    `also`: what is in force until these are; the files have its authorities too.  `oldest`: when the first of the
+    workloads that run was started, nanoseconds UTC; `now`: targets whose next authority does not wait for their end.
     Raises ValueError where a target's name or host cannot be in a certificate, OSError where a file cannot be written.
     """
     wanted = tuple(targets)
     if not wanted:
         return NO_TRUST
-    leafs, authorities = {}, []
+    leafs, authorities, waiting = {}, [], []
     for target in wanted:
         directory = authority_directory(state, target.name)
+        finish_promotion(directory, STEM)
+        following = load_pair(directory, NEXT + STEM)
+        if following and (not running or target.name in now or made_at(following.certificate) < oldest):
+            promote(directory, STEM)
         authority = _authority(directory, target, running)
         leafs[target.name] = _leaf(authority, target)
         authorities += [render_certificate(authority.certificate), *_former(directory)]
+        if following := load_pair(directory, NEXT + STEM):
+            authorities.append(render_certificate(following.certificate))
+            waiting.append(Waiting(target.name, made_at(following.certificate)))
     files = tuple(dict.fromkeys(file for target in wanted for file in target.files))
-    return _publish(run / "trust", authorities, leafs, files, running)
+    directory = run / "trust"
+    inside = SYSTEM_BUNDLE if Path(SYSTEM_BUNDLE).is_file() else INSIDE
+    trust = Trust(str(directory / "roots.pem"), str(directory / "weir.pem"), inside, files, leafs, tuple(authorities),
+                  tuple(waiting))
+    publish_trust(run, trust, running=running, also=also)
+    return trust
 
 
 def binds_for(workload: str, home: str, trust: Trust) -> tuple[Bind, ...]:
@@ -134,24 +163,68 @@ def authority_directory(state: Path, name: str) -> Path:
 
 
 def _authority(directory: Path, target: TrustTarget, running: bool) -> Authority:
-    present = _load(directory)
+    present = load_pair(directory, STEM)
     hosts = parse_names(target.hosts)
     needed = hosts if running else hosts + parse_names(target.addresses)
     if present and all(covers(present.certificate, name) for name in needed):
-        return present
+        left = present.certificate.not_valid_after_utc - _now()
+        if left > _RENEW:
+            return present
+        if running and left > _LAST:
+            begin_rotation(directory, target)
+            return present
     if present:
         _retire(directory, present.certificate)
-    made = _make(target.name, hosts + parse_names(target.addresses))
+    for stem in (NEXT + STEM, STEM):
+        for end in ("pem", "key"):
+            (directory / f"{stem}.{end}").unlink(missing_ok=True)
+    return _write(directory, STEM, target.name, hosts + parse_names(target.addresses))
+
+
+def begin_rotation(directory: Path, target: TrustTarget) -> Authority:
+    """The target's next authority; made where there is none.  Raises ValueError, OSError."""
+    found = load_pair(directory, NEXT + STEM)
+    names = parse_names((*target.hosts, *target.addresses))
+    if found and all(covers(found.certificate, name) for name in names):
+        return found
+    return _write(directory, NEXT + STEM, target.name, names)
+
+
+def _write(directory: Path, stem: str, target: str, names: tuple[x509.GeneralName, ...]) -> Authority:
+    made = _make(target, names)
     # The key first: a crash in between leaves a pair that does not match, and that is made anew.
-    write_file(directory / "ca.key", render_key(made.key), 0o600)
-    write_file(directory / "ca.pem", render_certificate(made.certificate), 0o644)
+    write_file(directory / f"{stem}.key", render_key(made.key), 0o600)
+    write_file(directory / f"{stem}.pem", render_certificate(made.certificate), 0o644)
     return made
 
 
-def _load(directory: Path) -> Authority | None:
-    """None where there is none, or where it may not be trusted any more."""
-    found = load_pair(directory, "ca")
-    return None if found is None or found.certificate.not_valid_after_utc < _now() + _RENEW else found
+def promote(directory: Path, stem: str) -> None:
+    """The next pair takes the place of the present one, whose key is gone then.  Killed in between, it is finished by
+    `finish_promotion`.  Raises OSError."""
+    for end in ("key", "pem"):
+        (directory / f"{NEXT}{stem}.{end}").rename(directory / f"{stem}.{end}")
+    _sync(directory)
+
+
+def finish_promotion(directory: Path, stem: str) -> None:
+    """The key was renamed, and its certificate not yet.  Raises OSError."""
+    following = directory / f"{NEXT}{stem}.pem"
+    if following.exists() and not (directory / f"{NEXT}{stem}.key").exists():
+        following.rename(directory / f"{stem}.pem")
+        _sync(directory)
+
+
+def made_at(certificate: x509.Certificate) -> int:
+    """Nanoseconds UTC: the end of the second in which it was."""
+    return (int((certificate.not_valid_before_utc + CLOCKS).timestamp()) + 1) * 1_000_000_000
+
+
+def _sync(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def load_pair(directory: Path, stem: str) -> Authority | None:
@@ -268,7 +341,7 @@ def _leaf(authority: Authority, target: TrustTarget) -> Leaf:
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Weir for {target.name}"[:64])]))
         .issuer_name(authority.certificate.subject).public_key(key.public_key())
         .serial_number(x509.random_serial_number()).not_valid_before(_now() - CLOCKS)
-        .not_valid_after(_now() + _LEAF_LIFE)
+        .not_valid_after(min(_now() + _LEAF_LIFE, authority.certificate.not_valid_after_utc))
         .add_extension(x509.SubjectAlternativeName(carried), critical=False)
         .add_extension(x509.BasicConstraints(False, None), critical=True)
         .add_extension(x509.KeyUsage(True, False, False, False, False, False, False, False, False), critical=True)
@@ -284,17 +357,18 @@ def _leaf(authority: Authority, target: TrustTarget) -> Leaf:
 # files
 
 
-def _publish(
-    directory: Path, authorities: list[bytes], leafs: dict[str, Leaf], files: tuple[str, ...], running: bool,
-) -> Trust:
+def publish_trust(run: Path, trust: Trust, *, running: bool = False, also: Trust = NO_TRUST) -> None:
+    """The files, with the authorities of both.  Raises OSError."""
+    if not trust.bundle:
+        return
+    directory = run / "trust"
     directory.mkdir(mode=0o755, exist_ok=True)
     directory.chmod(0o755)
-    bundle, own = directory / "roots.pem", directory / "weir.pem"
     system = Path(SYSTEM_BUNDLE)
     roots = system.read_bytes() if system.is_file() else b""
-    _bring(own, b"", authorities, running)
-    _bring(bundle, roots + (b"" if roots.endswith(b"\n") or not roots else b"\n"), authorities, running)
-    return Trust(str(bundle), str(own), SYSTEM_BUNDLE if roots else INSIDE, files, leafs)
+    authorities = [*trust.authorities_pem, *also.authorities_pem]
+    _bring(Path(trust.authorities), b"", authorities, running)
+    _bring(Path(trust.bundle), roots + (b"" if roots.endswith(b"\n") or not roots else b"\n"), authorities, running)
 
 
 def _bring(path: Path, roots: bytes, authorities: list[bytes], running: bool) -> None:

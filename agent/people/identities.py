@@ -81,13 +81,8 @@ class Identities:
 
     async def _reconfigure(self, process: IdentityProcess) -> None:
         for login in self.logins:
-            workload = self._agent.config.workload(login.workload)
-            wanted = workload.identity.provider if workload and workload.identity else ""
-            provider = self._agent.config.provider(login.provider)
-            if (login.workload and wanted != login.provider) or provider is None:
-                self._end(login.session, "it is not configured any more", forget=True)
-            elif not login.workload and provider.max_session != login.longest:
-                self._end(login.session, "its provider's configuration has changed", forget=True)
+            if reason := _unfit(login, self._agent.config):
+                self._end(login.session, reason, forget=True)
         self.end_locked()             # who is whom may be known only now
         try:
             if error := await process.configure():
@@ -219,9 +214,9 @@ class Identities:
             return "", f"workload {workload.name} speaks for a person; {who}"
         return (login.session if login else ""), ""
 
-    def principal(self, start: Start) -> Principal | str:
-        """Who an operation of it is by, or why nobody is."""
-        config = self._agent.config
+    def principal(self, start: Start, config: Config | None = None) -> Principal | str:
+        """Who an operation of it is by, or why nobody is; or would be, by another configuration."""
+        config = config or self._agent.config
         workload = config.workload(start.workload)
         if workload is not None and workload.identity is not None:
             login = self.logins.of_workload(workload.name)
@@ -235,7 +230,7 @@ class Identities:
             return f"workload {workload.name} speaks for a person, and was started without a login"
         else:
             return local_principal(config.groups, start.user, start.unix_groups, start.workload)
-        return self._of(login, config, start.workload)
+        return _unfit(login, config) or self._of(login, config, start.workload)
 
     def barred(self, start: Start) -> str:
         """Why nobody is behind it, or they are locked out; "" where neither is."""
@@ -527,6 +522,18 @@ class Identities:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+
+def _unfit(login: Login, config: Config) -> str:
+    """Why it is over with this configuration, or ""."""
+    workload = config.workload(login.workload)
+    wanted = workload.identity.provider if workload and workload.identity else ""
+    provider = config.provider(login.provider)
+    if (login.workload and wanted != login.provider) or provider is None:
+        return "it is not configured any more"
+    changed = not login.workload and provider.max_session != login.longest
+    return "its provider's configuration has changed" if changed else ""
 
 
 def render_provider(entry: ProviderEntry, secret: str, roots: str) -> told.Provider:

@@ -11,6 +11,7 @@ import shlex
 import stat
 import subprocess
 import tempfile
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
@@ -36,25 +37,28 @@ from agent.settings.fields import ConfigError, Problem, Report
 
 ROOTS_LIMIT: Final = 1 << 20          # bytes of a tls_ca file: it travels to the enforcer
 POLICY_TIMEOUT: Final = 60.0          # seconds
-_PLACE: Final = re.compile(r"(?P<file>[^:\n]+):(?P<line>\d+)(?::\d+)?: (?P<message>.*)")
+Digests = dict[str, str]              # file -> BLAKE2b-256 of what was read from it, hex
+_PLACE: Final = re.compile(r"(?P<file>[^:\n]+):(?P<line>\d+)(?::(?P<column>\d+))?: (?P<message>.*)")
 
 
 def load_config(path: str | Path) -> Config:
     """Raises ConfigError with everything that is wrong, but for the policies' own errors (`check_policies`)."""
     file = Path(os.path.abspath(path))
     problems: list[Problem] = []
-    text = _read(file, problems)
+    digests: Digests = {}
+    text = _read(file, problems, digests)
     if text is None:
         raise ConfigError(tuple(problems))
     config, report = parse_config(text, str(file))
     problems += report.problems
-    groups = _load_groups(file.parent / "groups.toml", config, problems)
-    policies = _load_policies(file.parent / "policies", problems)
+    groups = _load_groups(file.parent / "groups.toml", config, problems, digests)
+    policies = _load_policies(file.parent / "policies", problems, digests)
     before = len(report.problems)
     _check_accounts(report)
-    roots, provider_roots, metadata = _check_files(report), _check_providers(report), _check_saml(report)
-    _check_web(report)
-    vault_roots = _check_vaults(report)
+    roots, provider_roots = _check_files(report, digests), _check_providers(report, digests)
+    metadata = _check_saml(report, digests)
+    _check_web(report, digests)
+    vault_roots = _check_vaults(report, digests)
     check_rows(report)
     problems += report.problems[before:]
     if config is None or problems:
@@ -62,8 +66,8 @@ def load_config(path: str | Path) -> Config:
     dns = config.dns if config.dns.resolver else msgspec.structs.replace(config.dns, resolver=nameserver())
     return msgspec.structs.replace(
         config, groups=groups.groups, people=groups.people, policies=policies, roots=roots,
-        vault_roots=vault_roots,
-        provider_roots=provider_roots | metadata[0], metadata=metadata[1], dns=dns)
+        vault_roots=vault_roots, provider_roots=provider_roots | metadata[0], metadata=metadata[1], dns=dns,
+        digests=digests)
 
 
 def load_block(path: str | Path) -> tuple[Config, tuple[Problem, ...]]:
@@ -75,7 +79,7 @@ def load_block(path: str | Path) -> tuple[Config, tuple[Problem, ...]]:
     return config, (*problems, *wrong)
 
 
-def _read(file: Path, problems: list[Problem]) -> str | None:
+def _read(file: Path, problems: list[Problem], digests: Digests | None = None) -> str | None:
     """Text of a file that nobody but root can have written."""
     try:
         with open(file, "rb") as opened:
@@ -95,11 +99,17 @@ def _read(file: Path, problems: list[Problem]) -> str | None:
     if len(content) > FILE_LIMIT:
         problems.append(Problem(str(file), 0, "", f"has more than {FILE_LIMIT} bytes"))
         return None
+    if digests is not None:
+        digests[str(file)] = _digest(content)
     try:
         return content.decode()
     except UnicodeDecodeError as wrong:
         problems.append(Problem(str(file), content.count(b"\n", 0, wrong.start) + 1, "", "is not UTF-8"))
         return None
+
+
+def _digest(content: bytes) -> str:
+    return blake2b(content, digest_size=32).hexdigest()
 
 
 def _first(file: Path) -> str:
@@ -111,10 +121,10 @@ def _first(file: Path) -> str:
             + ("" if file.name == "weir.toml" else f", whose weir.toml is then to be renamed to {file.name}"))
 
 
-def _load_groups(file: Path, config: Config | None, problems: list[Problem]) -> Groups:
+def _load_groups(file: Path, config: Config | None, problems: list[Problem], digests: Digests) -> Groups:
     if not file.exists():
         return Groups()
-    text = _read(file, problems)
+    text = _read(file, problems, digests)
     if text is None:
         return Groups()
     groups, report = parse_groups(text, str(file))
@@ -124,7 +134,7 @@ def _load_groups(file: Path, config: Config | None, problems: list[Problem]) -> 
     return groups
 
 
-def _load_policies(directory: Path, problems: list[Problem]) -> dict[str, str]:
+def _load_policies(directory: Path, problems: list[Problem], digests: Digests) -> dict[str, str]:
     """By path; no directory is no policy, and nothing is permitted."""
     if not directory.is_dir():
         return {}
@@ -136,7 +146,7 @@ def _load_policies(directory: Path, problems: list[Problem]) -> dict[str, str]:
     if len(files) > POLICY_FILES:
         problems.append(Problem(str(directory), 0, "", f"holds more than {POLICY_FILES} files"))
         return {}
-    texts = {str(file): _read(file, problems) for file in files}
+    texts = {str(file): _read(file, problems, digests) for file in files}
     if sum(len(text or "") for text in texts.values()) > FILE_LIMIT:
         problems.append(Problem(str(directory), 0, "", f"holds more than {FILE_LIMIT} characters of policy"))
         return {}
@@ -186,20 +196,20 @@ def _group(name: str) -> bool:
     return True
 
 
-def _check_files(report: Report) -> dict[str, str]:
+def _check_files(report: Report, digests: Digests) -> dict[str, str]:
     """The targets' roots, PEM by name."""
     roots = {}
     for path, target in report.entries("target"):
-        if target.tls_ca and (pem := _check_roots(target.tls_ca, (*path, "tls_ca"), report)):
+        if target.tls_ca and (pem := _check_roots(target.tls_ca, (*path, "tls_ca"), report, digests)):
             roots[target.name] = pem
     return roots
 
 
-def _check_providers(report: Report) -> dict[str, str]:
+def _check_providers(report: Report, digests: Digests) -> dict[str, str]:
     """The providers' roots, PEM by name; and the files that hold secrets of identities."""
     roots = {}
     for path, provider in report.entries("provider"):
-        if provider.ca and (pem := _check_roots(provider.ca, (*path, "ca"), report)):
+        if provider.ca and (pem := _check_roots(provider.ca, (*path, "ca"), report, digests)):
             roots[provider.name] = pem
         secret = provider.client_secret_file
         if secret and (wrong := check_secret(Path(secret))):
@@ -212,11 +222,11 @@ def _check_providers(report: Report) -> dict[str, str]:
     return roots
 
 
-def _check_vaults(report: Report) -> dict[str, str]:
+def _check_vaults(report: Report, digests: Digests) -> dict[str, str]:
     """Their roots, PEM by name; and the files that say there who Weir is."""
     roots: dict[str, str] = {}
     for path, vault in report.entries("vault"):
-        if vault.ca and (pem := _check_roots(vault.ca, (*path, "ca"), report)):
+        if vault.ca and (pem := _check_roots(vault.ca, (*path, "ca"), report, digests)):
             roots[vault.name] = pem
             if len(pem) > ROOTS or sum(map(len, roots.values())) > VAULTS * ROOTS:
                 report.add((*path, "ca"), f"{vault.ca} has more than {ROOTS} bytes, or all together more than "
@@ -230,17 +240,17 @@ def _check_vaults(report: Report) -> dict[str, str]:
     return roots
 
 
-def _check_saml(report: Report) -> tuple[dict[str, str], dict[str, bytes]]:
+def _check_saml(report: Report, digests: Digests) -> tuple[dict[str, str], dict[str, bytes]]:
     """Of SAML providers: roots and metadata, by name."""
     roots, metadata = {}, {}
     for path, one in report.entries("saml_provider"):
-        if one.ca and (pem := _check_roots(one.ca, (*path, "ca"), report)):
+        if one.ca and (pem := _check_roots(one.ca, (*path, "ca"), report, digests)):
             roots[one.name] = pem
         if one.key_file and (wrong := check_secret(Path(one.key_file))):
             report.add((*path, "key_file"), f"{one.key_file}: {wrong}")
         if one.metadata:
             problems: list[Problem] = []
-            text = _read(Path(one.metadata), problems)
+            text = _read(Path(one.metadata), problems, digests)
             for problem in problems:
                 report.add((*path, "metadata"), f"{one.metadata}: {problem.message}")
             metadata[one.name] = (text or "").encode()
@@ -253,15 +263,15 @@ def _check_saml(report: Report) -> tuple[dict[str, str], dict[str, bytes]]:
     return roots, metadata
 
 
-def _check_web(report: Report) -> None:
+def _check_web(report: Report, digests: Digests) -> None:
     web = report.made.get(("web",))
     if web is not None and web.tls_certificate:
-        _check_roots(web.tls_certificate, ("web", "tls_certificate"), report)
+        _check_roots(web.tls_certificate, ("web", "tls_certificate"), report, digests)
     if web is not None and web.tls_key and (wrong := check_secret(Path(web.tls_key))):
         report.add(("web", "tls_key"), f"{web.tls_key}: {wrong}")
 
 
-def _check_roots(file: str, path: tuple[str | int, ...], report: Report) -> str:
+def _check_roots(file: str, path: tuple[str | int, ...], report: Report, digests: Digests) -> str:
     try:
         with open(file, "rb") as opened:
             content = opened.read(ROOTS_LIMIT + 1)
@@ -271,6 +281,7 @@ def _check_roots(file: str, path: tuple[str | int, ...], report: Report) -> str:
     if len(content) > ROOTS_LIMIT or b"-----BEGIN CERTIFICATE-----" not in content or not content.isascii():
         report.add(path, f"{file} holds no certificate, or more than {ROOTS_LIMIT} bytes; a PEM file would be right")
         return ""
+    digests[file] = _digest(content)
     return content.decode()
 
 
@@ -326,7 +337,8 @@ def _run_check(
         return ()
     said = (done.stdout + done.stderr).decode(errors="replace")[:1 << 20]
     found = tuple(
-        Problem(places[match["file"]], int(match["line"]), "", _named(match["message"], places))
+        Problem(places[match["file"]], int(match["line"]), "", _named(match["message"], places),
+                int(match["column"] or 0))
         for match in _PLACE.finditer(said) if match["file"] in places)
     if found:
         return found

@@ -57,15 +57,17 @@ _IDENTIFIER: Final = re.compile(r'([A-Za-z_][A-Za-z0-9_$]*|"(?:[^"]|"")+")')
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One thing that is wrong.  `line` from 1, 0 where it is not known."""
+    """One thing that is wrong.  `line` and `column` from 1, 0 where they are not known."""
 
     file: str
     line: int
     field: str
     message: str
+    column: int = 0
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}: " if self.line else f"{self.file}: "
+        column = f":{self.column}" if self.column else ""
+        where = f"{self.file}:{self.line}{column}: " if self.line else f"{self.file}: "
         return where + (f"{self.field}: " if self.field else "") + self.message
 
 

@@ -45,6 +45,7 @@ DAY: Final = 86400                    # seconds that an elevation is in force at
 LONGEST: Final = 30 * DAY             # and that anything else waits or may be used (policy/holds.py)
 MOST: Final = 1000                    # holds at a time; one more is denied
 NANO: Final = 1_000_000_000
+REMEMBERED: Final = 1000              # tickets of one session that were used
 
 Answer = Callable[[str, HoldAnswered], None]     # (session, answer)
 Changed = Callable[[HoldChanged], None]
@@ -68,6 +69,7 @@ class Holds:
         self.people = answers.NOBODY           # who is one person under several names
         self._shelf = Shelf()
         self._granted: dict[str, str] = {}     # session -> ticket that its operation goes under, or will
+        self._used: dict[str, dict[str, Asked]] = {}           # session -> ticket -> what its operations went under
         self._claiming: set[str] = set()       # tickets that the agent has not forgotten yet, and whose operation waits
 
     # what sessions ask
@@ -174,11 +176,20 @@ class Holds:
             return False
         used = structs.replace(asked, operation=operation, view=structs.replace(asked.view, session=session))
         self._tell(_moved(used, USED), "", "", "reused" if asked.operation == 0 else "")
+        mine = self._used.setdefault(session, {})
+        mine[ticket] = asked
+        while len(mine) > REMEMBERED:
+            del mine[next(iter(mine))]
         if asked.stands:              # what comes next under it is told to be that
             self._shelf.put(structs.replace(asked, operation=0))
         else:
             self._shelf.drop(ticket)
         return True
+
+    def counts(self, session: str, ticket: str) -> bool:
+        """Whether what this session has used once is still a yes: nobody of it was locked out since, and it was not
+        revoked.  Of what was used too long ago nobody remembers: it is asked anew."""
+        return ticket in self._used.get(session, ()) or self._granted.get(session) == ticket
 
     def cancel(self, session: str, operation: int, reason: str) -> None:
         for one in self._shelf.of(session):
@@ -193,6 +204,7 @@ class Holds:
 
     def end_session(self, session: str, reason: str) -> None:
         """All that goes with it; approvals for a shape stand on."""
+        self._used.pop(session, None)
         self._forget_granted(session)
         for one in self._shelf.of(session):
             if one.waits or one.reuse != SHAPE:
@@ -260,6 +272,8 @@ class Holds:
         if ticket in self._granted.values() and not asked.stands:
             return f"{ticket} is being used"
         self._end(asked, GIVE_UP, by, reason, "revoked")
+        for mine in self._used.values():
+            mine.pop(ticket, None)
         return ""
 
     def unrecorded(self, ticket: str) -> None:
@@ -272,10 +286,22 @@ class Holds:
         """Give up, whatever its state, what somebody who is locked out asked for or said yes to, and what it is about
         where that is.  `why(subjects, workload, target)`: the reason, or ""."""
         for asked in self._shelf:
-            assents = (name for one in asked.assents for name in (one.by, *one.names))
-            subjects = (asked.view.subject, asked.behind, *assents)
-            if reason := why(subjects, asked.view.workload, asked.view.target):
+            if reason := why(*_of(asked)):
                 self._end(asked, GIVE_UP, "", reason, "locked")
+        for mine in self._used.values():
+            for ticket in [ticket for ticket, asked in mine.items() if why(*_of(asked))]:
+                del mine[ticket]
+
+    def rekey(self, key: bytes) -> None:
+        """Another HMAC key: what was bound by the one before is over, but for holds that wait, whose connection is
+        their binding."""
+        if key == self._key:
+            return
+        self._key = key
+        used = frozenset(self._granted.values())
+        for asked in self._shelf:
+            if asked.stands or (asked.view.form in KEPT and asked.view.ticket not in used):
+                self._end(asked, GIVE_UP, "", "the key that approvals are bound by was changed", "rekeyed")
 
     def views(self) -> tuple[HoldView, ...]:
         """What waits, then what is in force; the oldest first.  A hold that is let through once is neither."""
@@ -330,7 +356,11 @@ class Holds:
                 left, since = min(left, asked.deadline - late), asked.since
             left = min(left, NANO * (DAY if asked.view.form == ELEVATION and asked.in_force else LONGEST))
             self._shelf.put(asked := structs.replace(asked, deadline=late + left, since=since, boot=self._boot))
-            if not same and (behind or asked.in_force):
+            view = asked.view
+            if view.form == ELEVATION and asked.binding != binding.bind_elevation(
+                    self._key, view.subject, view.target, asked.seconds):
+                self._end(asked, GIVE_UP, "", "the key that approvals are bound by was changed", "rekeyed")
+            elif not same and (behind or asked.in_force):
                 self._end(asked, GIVE_UP, "", "the host was started anew: how much of its time is over is not known")
         self.expire()
         self._tell_elevated()
@@ -445,6 +475,12 @@ class Holds:
 
     def _tell_elevated(self) -> None:
         self._elevated(self._shelf.elevated())
+
+
+def _of(asked: Asked) -> tuple[tuple[str, ...], str, str]:
+    """Subjects, workload and target."""
+    view, assents = asked.view, (name for one in asked.assents for name in (one.by, *one.names))
+    return (view.subject, asked.behind, *assents), view.workload, view.target
 
 
 def _moved(asked: Asked, state: str) -> Asked:

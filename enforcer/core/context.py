@@ -22,4 +22,5 @@ class Context:
     forwarded_key: bytes              # key of the `forwarded` digests
     durable: str = "writes"           # which operations wait for fdatasync: "writes" | "all" | "none"
     shared: dict[object, object] | None = None   # caches that outlive a session, one a target, bounded by its users
+    counts: Callable[[str], bool] = bool                # whether what this ticket's operation went under is still a yes
     reported: Callable[[], Calls] = nothing      # the tool calls that the process itself says are active now

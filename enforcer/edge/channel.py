@@ -51,10 +51,11 @@ class Channel(asyncio.Protocol):
 
     def __init__(
         self, configure: Callable[[messages.Configure], Awaitable[str]], drain: Callable[[], Awaitable[None]],
-        resolve: Resolve | None = None
+        resolve: Resolve | None = None, force: Callable[[messages.PutInForce], Awaitable[str]] | None = None,
     ) -> None:
-        """`resolve` gives a name's addresses and seconds, or raises with the reason."""
-        self._configure, self._drain, self._resolve = configure, drain, resolve
+        """`force` as `configure`, of what that has prepared.  `resolve` gives a name's addresses and seconds, or raises
+        with the reason."""
+        self._configure, self._drain, self._resolve, self._force = configure, drain, resolve, force
         self.edge: Edge | None = None
         self.networks: Networks | None = None
         self.changes = Changes(self._send)
@@ -191,6 +192,8 @@ class Channel(asyncio.Protocol):
             self._send(messages.Done(message.number))
         elif isinstance(message, messages.Configure):
             self._spawn(self._put_in_force(message))
+        elif isinstance(message, messages.PutInForce):
+            self._spawn(self._put_prepared(message))   # a task: after those whom an answer before this has woken
         elif isinstance(message, messages.Drain):
             self._spawn(self._end(message))
         elif isinstance(message, messages.OpenNetwork):
@@ -213,6 +216,10 @@ class Channel(asyncio.Protocol):
         async with self._configuring:
             error = await self._configure(message)
         self._send(messages.Configured(message.number, error))
+
+    async def _put_prepared(self, message: messages.PutInForce) -> None:
+        error = await self._force(message) if self._force is not None else "nothing is prepared here"
+        self._send(messages.Done(message.number, error))
 
     async def _resolved(self, message: messages.ResolveName) -> None:
         """Whatever goes wrong is a reason: a name that cannot be resolved ends nothing."""

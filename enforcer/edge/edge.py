@@ -109,6 +109,8 @@ class Configuration:
     max_sessions: int
     durable: str
     modes: dict[str, str] = field(default_factory=dict)     # workload -> egress mode, where it is not ENFORCE
+    standing: frozenset[int] = frozenset()     # stamps below `horizon` of owners who are who they were
+    horizon: int = 0
 
     def __repr__(self) -> str:
         return f"Configuration(targets={tuple(self.targets)})"
@@ -185,12 +187,15 @@ class Edge:
         meets `barred`: between that and its place among the live ones nothing is awaited."""
         found = [(one, reason) for one in self.live.values() if (reason := why(one.owner))]
         for one, reason in found:
-            try:
-                one.end(reason, finish)
-            except Exception as error:         # one's trouble does not spare the others
-                LOG.error("%s could not be ended in order: %s", one.name, type(error).__name__)
-                self.count("bugs")
+            self._end_one(one, reason, finish)
         return len(found)
+
+    def _end_one(self, one: Live, reason: str, finish: bool) -> None:
+        try:
+            one.end(reason, finish)
+        except Exception as error:             # one's trouble does not spare the others
+            LOG.error("%s could not be ended in order: %s", one.name, type(error).__name__)
+            self.count("bugs")
 
     def know(self, people: People) -> None:
         """Who is one person under several names."""
@@ -206,8 +211,37 @@ class Edge:
         """Also by the local user that somebody else speaks through."""
         return self.why_locked((owner.subject, f"local:{owner.user}"), owner.workload, owner.target)
 
+    def put_in_force(self, configuration: Configuration) -> None:
+        """For everybody at once, in one pass: nothing is judged by policies of one configuration and groups or labels
+        of another.  So what is open of whom it says something else of, or with a target that is another now, ends once
+        what runs has finished."""
+        before, self.configuration = self.configuration, configuration
+        for one in tuple(self.live.values()):
+            if why := self._stale(one.owner) or self._another(before, one):
+                self._end_one(one, why, True)
+
+    def _stale(self, owner: Owner) -> str:
+        """Why what was said of this owner holds no more, or ""."""
+        configuration = self.configuration
+        if configuration is None or not 0 < owner.stamp < configuration.horizon or (
+                owner.stamp in configuration.standing):
+            return ""
+        return "the configuration has changed, and with it who this is or in which groups: connect again"
+
+    def _another(self, before: Configuration | None, one: Live) -> str:
+        """Why a session with this target is of another configuration, or ""."""
+        name = one.owner.target
+        if not name or before is None or self.configuration is None:
+            return ""
+        old, new = before.targets.get(name), self.configuration.targets.get(name)
+        if old is None or (new is not None and _judged(old) == _judged(new)):
+            return ""
+        return f"target {name} is {'configured otherwise' if new else 'not configured any more'}: connect again"
+
     def barred(self, owner: Owner) -> tuple[str, str]:
         """Rule and reason by which nothing of this owner is let through, ("", "") where there are none."""
+        if stale := self._stale(owner):
+            return "reconfigured", stale
         if owner.nobody:
             return "no-identity", owner.nobody
         if reason := self.ended.get(owner.login):
@@ -272,8 +306,10 @@ class Edge:
         reported = self.reports.of(owner) if self.reports is not None else nothing
         if reported is not nothing and isinstance(gate, CedarGate):
             gate = ReportingGate(gate, reported)
+        name = clock.session_name()
         return Context(
-            session=clock.session_name(), principal=Principal(owner.subject, owner.groups, owner), target=target,
+            session=name, counts=lambda ticket: self.holds is not None and self.holds.counts(name, ticket),
+            principal=Principal(owner.subject, owner.groups, owner), target=target,
             gate=gate, now=clock.now, monotonic=clock.monotonic, random=self.salts.take,
             forwarded_key=configuration.forwarded_key, durable=configuration.durable,
             shared=self._caches(target), reported=reported,
@@ -374,3 +410,8 @@ class Edge:
             "lost_labels": self.catalogues.lost_labels() if self.catalogues else 0,
             **self.counters,
         }
+
+
+def _judged(target: Target) -> tuple[object, ...]:
+    """What of a target goes into decisions, masks and what is recorded; the rest is how it is reached."""
+    return target.protocol, target.databases, target.labels, target.payload, target.payload_limit, target.options

@@ -66,6 +66,7 @@ def _tls_failed(session: Session, peer: Peer, transport: asyncio.Transport, erro
     reason = str(error) if isinstance(error, UpstreamError) else tls.explain(error)
     if peer.number == CLIENT and any(alert in reason for alert in _DISTRUST):
         session.edge.count("unknown_ca")
+        session.edge.count(f"unknown_ca:{session.context.target.name}")
         owner = session.context.principal.owner
         session.edge.refused(
             owner, f"{owner.destination} {owner.port}", "the client does not trust Weir's certificate (unknown CA)"

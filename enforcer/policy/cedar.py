@@ -58,8 +58,9 @@ class _Piece:
     text: str
 
 
-def load_policies(files: dict[str, str]) -> PolicySet:
-    """The base policy and these.  ConfigError names the first thing that is wrong."""
+def load_policies(files: dict[str, str], *, checked: bool = False) -> PolicySet:
+    """The base policy and these.  ConfigError names the first thing that is wrong.  `checked`: another process has
+    validated these very texts against the schema, which takes the interpreter's lock for as long as it lasts."""
     pieces = [piece for name, text in {BASE: _shipped(BASE), **files}.items() for piece in _split(name, text)]
     if len(pieces) > POLICIES_LIMIT:
         raise ConfigError("policies", 0, 0, f"{len(pieces)} policies; at most {POLICIES_LIMIT}")
@@ -76,7 +77,8 @@ def load_policies(files: dict[str, str]) -> PolicySet:
         policies[f"policy{number}"] = policy
     whole = "\n".join(piece.text for piece in pieces)
     schema = cedarpy.Schema.from_str(schema_text)
-    _check_schema(pieces, whole, schema, _TYPE.findall(schema_text))
+    if not checked:
+        _check_schema(pieces, whole, schema, _TYPE.findall(schema_text))
     return PolicySet(
         policies, cedarpy.PolicySet.from_str(whole), schema, any(one.reads_reports for one in policies.values()))
 
@@ -184,7 +186,7 @@ def _split(file: str, text: str) -> Iterator[_Piece]:
     """Each policy with where it begins: up to a `;` outside of strings and comments."""
     if len(text) > FILE_LIMIT:
         raise ConfigError(file, 0, 0, f"{len(text)} characters; at most {FILE_LIMIT}")
-    begin = -1
+    begin, counted, line = -1, 0, 1
     for match in _TOKEN.finditer(text):
         word = match[0]
         if word.startswith("//") or word.isspace():
@@ -192,7 +194,9 @@ def _split(file: str, text: str) -> Iterator[_Piece]:
         if begin < 0:
             begin = match.start()
         if word == ";":
-            yield _piece(file, text, begin, match.end())
+            line += text.count("\n", counted, begin)
+            counted = begin
+            yield _Piece(file, line, begin - text.rfind("\n", 0, begin), text[begin:match.end()])
             begin = -1
     if begin >= 0:
         open_at, last = unclosed(text), words(text[begin:])[-1]

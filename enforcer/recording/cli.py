@@ -214,7 +214,8 @@ def replay_session(session: str, directory: Path, as_json: bool, speed: float, e
 def search(words: tuple[str, ...], directory: Path, as_json: bool, last: int) -> None:
     """Operations and refusals that hold every word.
 
-    In the statement, what it asks for, rules or reasons."""
+    In the statement, what it asks for, rules or reasons; of a refused connection in its destination, target, workload
+    and program too: weir search 10.0.0.9."""
     with reading(directory, "read", {"what": "search", "words": " ".join(words)[:1000]}) as reader:
         found = reader.search(words, last)
         if as_json:

@@ -12,7 +12,7 @@ from enforcer.recording.erasure import erase_everywhere
 from enforcer.recording.read import Reader, open_recording
 from enforcer.recording.recorder import take_lock
 from enforcer.recording.signing import load_signer
-from enforcer.recording.store import list_files, open_store
+from enforcer.recording.store import list_files, newest_key, open_store
 from enforcer.words.errors import RecordingError
 
 AT_ONCE: Final = 5000                 # digests of one event
@@ -76,7 +76,7 @@ def _ask(recording: Path, wanted: list[bytes], reason: str, caller: tuple[int, i
 
 def _erase_here(recording: Path, wanted: list[bytes], by: str, reason: str) -> None:
     os.umask(0o027)
-    signer = load_signer(recording)
+    signer = load_signer(recording, newest_key(recording))
     store = open_store(recording, signer)
     store.begin()
     for at in range(0, len(wanted), AT_ONCE):

@@ -21,6 +21,7 @@ from enforcer.hot.chain import Chain, make_leaf
 from enforcer.recording import schema
 from enforcer.recording.read import Entry, Reader, read_parameters
 from enforcer.recording.replay import entry_json, utc_time
+from enforcer.recording.store import CHANGED
 from enforcer.words import decisions, events
 from enforcer.words.errors import RecordingError
 from enforcer.words.reported import say
@@ -109,12 +110,23 @@ def _choose(reader: Reader, sessions: Iterable[str]) -> set[int]:
             for row in db.execute(f"SELECT seq FROM {table} WHERE session = ?", (session,))}
 
 
+def _always(reader: Reader, low: int, high: int) -> set[int]:
+    """What explains the others: which configuration was in force, and who signs from then on."""
+    found = set()
+    for db in reader.dbs:
+        found |= {row[0] for row in db.execute(
+            "SELECT seq FROM recorder_event WHERE name = ? AND seq BETWEEN ? AND ?", (CHANGED, low, high))}
+        if db.execute("PRAGMA table_info(configured)").fetchone():     # else of an earlier build
+            found |= {row[0] for row in db.execute("SELECT seq FROM configured WHERE seq BETWEEN ? AND ?", (low, high))}
+    return found
+
+
 class _Export:
     def __init__(self, reader: Reader, out: sqlite3.Connection, chosen: set[int]) -> None:
         self._reader, self._out = reader, out
         low, high = min(chosen), max(chosen)
         excused = {row[0] for db in reader.dbs for row in db.execute(_EXCUSES) if low <= row[0] <= high + LATE}
-        self._chosen = chosen | excused
+        self._chosen = chosen | excused | _always(reader, low, high)
         self._blobs: dict[bytes, int] = {}
         self._first, before = self._boundary(low)
         self._last = self._end(max(self._chosen))
@@ -140,7 +152,9 @@ class _Export:
 
     def run(self) -> int:
         """How many events at the end are not signed."""
-        recording, public = self._reader.dbs[0].execute("SELECT recording, public_key FROM file").fetchone()
+        begins = [db.execute("SELECT recording, public_key, seq_before FROM file").fetchone()
+                  for db in self._reader.dbs]
+        recording, public, _ = next(one for one in reversed(begins) if one[2] < self._first)
         self._out.execute("INSERT INTO file VALUES (1, ?, ?, 0, ?, ?, ?, NULL, ?)", (
             schema.FORMAT, recording, self._chain.sequence, self._chain.head, time.time_ns(), public))
         for db in self._reader.dbs:

@@ -211,7 +211,8 @@ class Reader:
                 yield entry, [one for later in self.dbs[number:until + 1] for one in _results(later, entry.event)]
 
     def search(self, words: Iterable[str], limit: int = 1000) -> list[Entry]:
-        """Intents whose text, requests, rules or reason hold every word, and refusals; the newest first."""
+        """Intents whose text, requests, rules or reason hold every word, and refusals, by their destination, target,
+        workload and program too; the newest first."""
         wanted = [word.casefold() for word in words]
         found: list[Entry] = []
         for db in reversed(self.dbs):
@@ -323,7 +324,8 @@ def _dicts(db: sqlite3.Connection, statement: str) -> Iterator[dict[str, Any]]:
 
 def _searchable(entry: Entry) -> str:
     event = entry.event
-    parts = [str(getattr(event, name, "")) for name in ("session", "requests", "rules", "reason", "target", "subject")]
+    parts = [str(getattr(event, name, "")) for name in
+             ("session", "requests", "rules", "reason", "target", "subject", "destination", "workload", "exe")]
     if entry.text is not None:
         parts.append(entry.text.decode(errors="replace"))
     return " ".join(parts).casefold()

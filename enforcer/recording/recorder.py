@@ -47,8 +47,8 @@ from enforcer.recording.intake import LOCKING, JournalFile
 from enforcer.recording.journal import NAME, SALT, TAKEN
 from enforcer.recording.open_sessions import OpenSessions
 from enforcer.recording.read import recent_events
-from enforcer.recording.signing import Signer, load_signer
-from enforcer.recording.store import close_older, list_files
+from enforcer.recording.signing import Signer, load_signer, make_following, promote_following
+from enforcer.recording.store import close_older, list_files, newest_key
 from enforcer.words import events
 from enforcer.words.errors import RecordingError
 
@@ -81,7 +81,7 @@ _APPENDED: Final = {
 }
 NOTHING: Final[frozenset[int]] = frozenset()
 HOST_ONLY: Final = frozenset((events.HOST,))
-ENFORCER_ONLY: Final = frozenset(range(events.SESSION_OPENED, events.FLOW_NOTED + 1))
+ENFORCER_ONLY: Final = frozenset(range(events.SESSION_OPENED, events.CONFIGURED + 1))
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,7 @@ class Recorder:
         self.stopping = False
         notes.make_spool(options.recording)
         self._store, shut_out = locks.open_unlocked(options.recording, signer)
+        self._signer = signer = self._store.signer     # another, where a change of keys was to be finished
         self._shut_until = time.monotonic() + locks.SHUT_FOR if shut_out else 0.0
         self._files: dict[str, JournalFile] = {}
         self._positions = self._store.positions()
@@ -372,10 +373,12 @@ class Recorder:
     def _take_notes(self) -> None:
         taken = []
         for path, note, uid in notes.take_notes(self._options.recording):
-            if note is None or note.name not in ("read", "exported", "erase"):
+            if note is None or note.name not in ("read", "exported", "erase", "rekey"):
                 self._store.tell("note.malformed", {"uid": str(uid)})
             elif note.name == "erase":
                 self._erase(note, uid)
+            elif note.name == "rekey":
+                self._rekey(note, uid)
             else:
                 self._store.tell(note.name, {**note.detail, "uid": str(uid), "user": notes.name_user(uid)})
             taken.append(path)
@@ -398,6 +401,19 @@ class Recorder:
             if self._store.pending:   # not even the event could be written
                 raise
             self._store.tell("erase.failed", {**detail, "error": str(reason)})
+
+    def _rekey(self, note: notes.Note, uid: int) -> None:
+        """Another signing key, for root and the recorder's own user."""
+        detail = {"uid": str(uid), "user": notes.name_user(uid), "reason": note.detail.get("reason", "")}
+        if uid not in (0, os.geteuid()):
+            self._store.tell("rekey.refused", detail)
+            return
+        self._commit()
+        directory = self._options.recording
+        self._signer = make_following(directory)
+        self._store = self._store.rekey(self._signer, self._sessions.operations(), detail)
+        promote_following(directory)
+        self._begin_file()
 
     # Committing
 
@@ -470,6 +486,9 @@ class Recorder:
     def _rotate(self) -> None:
         self._commit()
         self._store = self._store.rotate(self._sessions.operations())
+        self._begin_file()
+
+    def _begin_file(self) -> None:
         self._store.begin()
         for file in self._files.values():
             file.forget_blobs()
@@ -584,7 +603,7 @@ def main() -> int:
     gc.set_threshold(*GARBAGE)
     try:
         lock = take_lock(options.recording)
-        recorder = Recorder(options, load_signer(options.recording))
+        recorder = Recorder(options, load_signer(options.recording, newest_key(options.recording)))
 
         def stop(*_: object) -> None:
             recorder.stopping = True

@@ -100,6 +100,7 @@ _TABLES: Final = (
     """CREATE TABLE flow_noted (
   seq INTEGER PRIMARY KEY, at INTEGER, flow TEXT, mode TEXT, speaks TEXT, name TEXT, rule TEXT, reason TEXT
 )""",
+    "CREATE TABLE configured (seq INTEGER PRIMARY KEY, at INTEGER, digest TEXT, files TEXT, forwarded_key TEXT)",
     "CREATE TABLE host_event (seq INTEGER PRIMARY KEY, at INTEGER, name TEXT, workload TEXT, detail TEXT)",
     "CREATE TABLE recorder_event (seq INTEGER PRIMARY KEY, at INTEGER, name TEXT, detail TEXT)",
     "CREATE TABLE erasure (seq INTEGER PRIMARY KEY, at INTEGER, digests TEXT, by TEXT, reason TEXT, signature BLOB)",
@@ -149,6 +150,8 @@ FROM flow_opened o LEFT JOIN flow_closed c ON c.flow = o.flow""",
 FROM flow_noted n LEFT JOIN flow_opened o ON o.flow = n.flow""",
     f"""CREATE VIEW host_events AS SELECT h.seq, {_iso('h.at')} AS time, h.name, h.workload, h.detail
 FROM host_event h""",
+    f"""CREATE VIEW configurations AS SELECT c.seq, {_iso('c.at')} AS time, c.digest, c.files, c.forwarded_key
+FROM configured c""",
     f"CREATE VIEW gaps AS SELECT g.seq, {_iso('g.at')} AS time, g.session, g.operations, g.reason FROM gap g",
     f"CREATE VIEW recorder_events AS SELECT r.seq, {_iso('r.at')} AS time, r.name, r.detail FROM recorder_event r",
     f"""CREATE VIEW checkpoints AS SELECT c.seq_from, c.seq_to, {_iso('c.at')} AS time, hex(c.head) AS head, c.key_id
@@ -162,7 +165,7 @@ SPOKEN: Final[dict[int, tuple[str, int]]] = {
     events.SESSION_OPENED: ("session_opened", 23), events.SESSION_CLOSED: ("session_closed", 7),
     events.INTENT: ("intent", 17), events.RESULT: ("result", 13), events.HOLD: ("hold", 15), events.GAP: ("gap", 5),
     events.REFUSED: ("refused", 11), events.FLOW_OPENED: ("flow_opened", 13), events.FLOW_CLOSED: ("flow_closed", 6),
-    events.FLOW_NOTED: ("flow_noted", 8),
+    events.FLOW_NOTED: ("flow_noted", 8), events.CONFIGURED: ("configured", 5),
     events.HOST: ("host_event", 5), events.RECORDER: ("recorder_event", 4), events.ERASURE: ("erasure", 6),
 }
 INSERT: Final = {
@@ -173,7 +176,8 @@ STRUCTS: Final[dict[int, type[msgspec.Struct]]] = {
     events.SESSION_OPENED: events.SessionOpened, events.SESSION_CLOSED: events.SessionClosed,
     events.INTENT: events.Intent, events.RESULT: events.Result, events.HOLD: events.HoldChanged,
     events.GAP: events.Gap, events.REFUSED: events.Refused, events.FLOW_OPENED: events.FlowOpened,
-    events.FLOW_CLOSED: events.FlowClosed, events.FLOW_NOTED: events.FlowNoted, events.HOST: HostEvent,
+    events.FLOW_CLOSED: events.FlowClosed, events.FLOW_NOTED: events.FlowNoted,
+    events.CONFIGURED: events.Configured, events.HOST: HostEvent,
     events.RECORDER: events.RecorderEvent, events.ERASURE: events.Erasure,
 }
 
@@ -255,6 +259,10 @@ def _flow_noted(seq: int, e: Any, blob: BlobId) -> Row:
     return seq, e.at, e.flow, e.mode, e.speaks, e.name, e.rule, e.reason
 
 
+def _configured(seq: int, e: Any, blob: BlobId) -> Row:
+    return seq, e.at, e.digest, _detail(e.files), e.forwarded_key
+
+
 def _host(seq: int, e: Any, blob: BlobId) -> Row:
     return seq, e.at, e.name, e.workload, _detail(e.detail)
 
@@ -270,7 +278,8 @@ def _erasure(seq: int, e: Any, blob: BlobId) -> Row:
 derive: Final[dict[int, Callable[[int, Any, BlobId], Row]]] = {
     events.SESSION_OPENED: _opened, events.SESSION_CLOSED: _closed, events.INTENT: _intent, events.RESULT: _result,
     events.HOLD: _hold, events.GAP: _gap, events.REFUSED: _refused, events.FLOW_OPENED: _flow_opened,
-    events.FLOW_CLOSED: _flow_closed, events.FLOW_NOTED: _flow_noted, events.HOST: _host,
+    events.FLOW_CLOSED: _flow_closed, events.FLOW_NOTED: _flow_noted,
+    events.CONFIGURED: _configured, events.HOST: _host,
     events.RECORDER: _recorder, events.ERASURE: _erasure,
 }
 

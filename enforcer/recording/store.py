@@ -25,7 +25,15 @@ import zstandard
 from agent.contract.journal import BODY_LIMIT
 from enforcer.hot.chain import Chain, first_head, make_digest
 from enforcer.recording import schema
-from enforcer.recording.signing import Checkpoint, Signer, render_checkpoint, verify
+from enforcer.recording.signing import (
+    Checkpoint,
+    Signer,
+    forget_following,
+    load_following,
+    promote_following,
+    render_checkpoint,
+    verify,
+)
 from enforcer.words.errors import RecordingError
 from enforcer.words.events import RECORDER, Erasure, RecorderEvent, render_event
 
@@ -36,6 +44,7 @@ COMPRESS: Final = 1024                # bytes from which compression is tried; w
 PAGES: Final = 8000                   # of the WAL, before it is written back
 BUSY: Final = 2000                    # milliseconds to wait for a reader
 SECOND: Final = 10**9
+CHANGED: Final = "key.changed"        # the recorder's event of another signing key (weir_verify.py)
 
 
 def list_files(directory: Path) -> list[Path]:
@@ -62,6 +71,10 @@ class Store:
         self._blobs: list[tuple[Any, ...]] = []
         self._other: list[tuple[str, tuple[Any, ...]]] = []
         self.pending = 0              # bytes, about
+
+    @property
+    def signer(self) -> Signer:
+        return self._signer
 
     def begin(self) -> None:
         """Into WAL mode, for writing."""
@@ -188,6 +201,23 @@ class Store:
         return all(len(self._db.execute(f"PRAGMA table_info({table})").fetchall()) == columns
                    for table, columns in schema.SPOKEN.values())
 
+    def rekey(self, following: Signer, operations: Iterable[tuple[str, int]], by: dict[str, str]) -> Store:
+        """The next file, signed by another key; this one ends with what both say of it.  Killed after this one was
+        closed, `open_store` makes the next."""
+        name = _file_name(self.number + 1)
+        self.tell(CHANGED, {**self._signer.sign_change(self.recording, following, time.time_ns()), **by})
+        self.close_for(name)
+        made = self.follow(name, operations, following)
+        self.close()
+        return made
+
+    def changed_to(self) -> bytes:
+        """The public key that a closed file ends by naming as its successor, b"" where it names none."""
+        row = self._db.execute("SELECT detail FROM recorder_event WHERE name = ? ORDER BY seq DESC LIMIT 1",
+                               (CHANGED,)).fetchone()
+        detail = msgspec.json.decode(row[0], type=dict[str, str]) if row else {}
+        return bytes.fromhex(detail["after"]) if detail.get("before") == self.public.hex() else b""
+
     def close_for(self, name: str) -> None:
         """Nothing more comes into this file."""
         self.tell("rotated", {"next": name})
@@ -204,8 +234,9 @@ class Store:
         self.close()
         return following
 
-    def follow(self, name: str, operations: Iterable[tuple[str, int]]) -> Store:
+    def follow(self, name: str, operations: Iterable[tuple[str, int]], signer: Signer | None = None) -> Store:
         """The file after this one, open."""
+        signer = signer or self._signer
         path = self.path.with_name(name)
         carried = [
             *(("INSERT INTO position VALUES (?, ?, ?)", (one, taken, ended))
@@ -213,8 +244,8 @@ class Store:
             *(("INSERT INTO live VALUES (?, ?)", row) for row in self.live()),
             *(("INSERT INTO live_operation VALUES (?, ?)", row) for row in operations),
         ]
-        _make(path, self._signer, self.recording, self.number + 1, self.chain.sequence, self.chain.head, carried)
-        return Store(path, self._signer)
+        _make(path, signer, self.recording, self.number + 1, self.chain.sequence, self.chain.head, carried)
+        return Store(path, signer)
 
     def close(self) -> None:
         """One file remains, where no reader is in the way; else the next start or rotation sees to it."""
@@ -273,15 +304,37 @@ def open_store(directory: Path, signer: Signer) -> Store:
         if store.public != signer.public:
             raise RecordingError(f"{files[-1]} was signed with another key than signing.key: put that one back, or "
                                  "move the recording away together with its signing.pub")
+        if store.closed is None:
+            forget_following(directory)        # the change of keys never came to be
         if store.closed is None and store.is_current():
             return store
         if store.closed is None:
             store.begin()
             store.close_for(_file_name(store.number + 1))
         operations = [(session, number) for session, _ in store.live() for number in store.open_operations(session)]
-        following = store.follow(_file_name(store.number + 1), operations)
+        successor = load_following(directory)
+        if successor is not None and successor.public != store.changed_to():
+            successor = None          # it never came to be
+        following = store.follow(_file_name(store.number + 1), operations, successor)
         store.close()
+        if successor is not None:
+            promote_following(directory)
         return following
+    except (sqlite3.DatabaseError, TypeError) as reason:
+        raise RecordingError(f"{files[-1]}: {reason}") from reason
+
+
+def newest_key(directory: Path) -> bytes | None:
+    """The public key that the newest file names; None where there is none.  Raises RecordingError."""
+    files = list_files(directory)
+    if not files:
+        return None
+    try:
+        db = _connect(files[-1])
+        try:
+            return bytes(db.execute("SELECT public_key FROM file").fetchone()[0])
+        finally:
+            db.close()
     except (sqlite3.DatabaseError, TypeError) as reason:
         raise RecordingError(f"{files[-1]}: {reason}") from reason
 

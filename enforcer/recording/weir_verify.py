@@ -10,6 +10,8 @@ and who wrote the events after the last checkpoint ("not signed"): anybody may h
 Who keeps a checkpoint elsewhere asks for it with --expect (number and head of an event, from table `checkpoint`).
 
 Without --key the key that the files themselves name is used: then whoever made the files anew is not noticed.
+One key is enough for a recording whose key was changed: old and new key have both signed that, each vouches for the
+other, and a file after the change has to be signed by the new one.
 
 Exit codes: 0 verified, 1 not, 2 usage or a file that cannot be read, 3 verified as far as it is signed, and events
 older than the last hour are not.  How the chain is made: docs/recording.md.
@@ -39,6 +41,7 @@ FORMAT = 1
 MOST_PROBLEMS = 200                   # that are told; more are counted
 LARGEST_BLOB = 32 << 20
 UNSIGNED = 70 * 60                    # seconds; [recording] checkpoint is an hour at most
+CHANGED = "key.changed"              # event of another signing key, which both keys have signed
 NAME = re.compile(r"recording-[0-9]{8}T[0-9]{6}Z-([0-9]+)\.sqlite")
 RECORDER, ERASURE = 30, 31
 
@@ -56,6 +59,7 @@ COLUMNS = {
     8: ("flow_opened", "1 3 4 5 6 7 8 9 10j 11 12 13"),
     9: ("flow_closed", "1 3 4 5 6"),
     10: ("flow_noted", "1 3 4 5 6 7 8"),
+    11: ("configured", "1 3 4j 5"),
     20: ("host_event", "1 3 4 5j"),
     30: ("recorder_event", "1 3 4j"),
     31: ("erasure", "1 3h 4 5 6"),
@@ -71,6 +75,8 @@ SCHEMA: dict[str, str] = {
     "blob": "eb776aa992e971f2",
     "checkpoint": "cdf4239afe452523",
     "checkpoints": "9b332001036a0845",
+    "configurations": "22a9afa5f79169f7",
+    "configured": "5c0f0fd673402c21",
     "erased": "7b2092ab68c2863f",
     "erasure": "366ba57a1002168a",
     "event": "1d27bf2aaf83bd35",
@@ -112,7 +118,8 @@ SCHEMA: dict[str, str] = {
     # SCHEMA-END
 }
 # What files of earlier builds have: columns came at the end.
-LATER = frozenset(("flow_noted", "flow_noted_flow", "flow_notes"))    # and what they do not have
+# And what they do not have, build by build.
+LATER = (frozenset(("flow_noted", "flow_noted_flow", "flow_notes")), frozenset(("configured", "configurations")))
 OLDER = {"flow_opened": "5993b5c693250594", "refused": "4bb5a23cd02cead4", "hold": "2ffbf39d8d461728",
          "holds": "9507d60be96724e0", "intent": "17deb71aa2afc9c4", "operations": "347129c5f0f201a1"}
 
@@ -474,6 +481,8 @@ class Verification:
                  check: Callable[[bytes, bytes, bytes], bool]) -> None:
         self.report = Report()
         self._keys = list(keys)
+        self._changes: dict[bytes, bytes] = {}         # public key -> its successor, as both have signed it
+        self._ends_with: dict[str, bytes] = {}         # file -> the key of the one after it, where it is another
         self._expect: dict[int, bytes] = dict(expect)
         self._check = check
         self._zstd = find_zstd()
@@ -486,17 +495,52 @@ class Verification:
 
     def run(self, files: Sequence[Recording]) -> Report:
         previous: Recording | None = None
-        for file in files:
+        sound = [self._readable(file, self._verify_schema) for file in files]
+        for file, fine in zip(files, sound):
+            if fine:                  # what something else in a table's place gives need not end
+                self._readable(file, self._learn)
+        self._keys = self._vouched(self._keys)
+        for file, fine in zip(files, sound):
             self._link(previous, file)
-            try:
-                self._verify_file(file)
-            except (sqlite3.Error, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, struct.error,
-                    RecursionError) as reason:
-                self.report.problem(f"{file.name}: cannot be read to its end: {reason}")
+            if fine:
+                self._readable(file, self._verify_file)
             self.report.counts["files"] += 1
             previous = file
         self._finish(previous)
         return self.report
+
+    def _readable(self, file: Recording, look: Callable[[Recording], bool | None]) -> bool:
+        """What `look` says; False where the file cannot be read."""
+        try:
+            return look(file) is not False
+        except (sqlite3.Error, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, struct.error,
+                RecursionError) as reason:
+            self.report.problem(f"{file.name}: cannot be read to its end: {reason}")
+            return False
+
+    def _learn(self, file: Recording) -> None:
+        """Changes of the signing key.  A row that is not there, or says something else, is found later."""
+        for (body,) in file.rows("SELECT e.body FROM recorder_event r JOIN event e ON e.seq = r.seq WHERE r.name = ? "
+                                 "AND e.body IS NOT NULL ORDER BY r.seq", CHANGED):
+            said = unpack(body)[4]
+            before, after = bytes.fromhex(said["before"]), bytes.fromhex(said["after"])
+            text = render_change(file.recording, before, after, said["at"])
+            if len(before) == len(after) == 32 and all(
+                    self._check(key, bytes.fromhex(said[by]), text)
+                    for key, by in ((before, "by_before"), (after, "by_after"))):
+                self._changes[before] = after
+                if before == file.public:
+                    self._ends_with[file.name] = after
+            else:
+                self.report.problem(f"{file.name}: a change of the key is not signed by both keys")
+
+    def _vouched(self, keys: Iterable[bytes]) -> list[bytes]:
+        """These, and those that they vouch for."""
+        found = list(keys)
+        for key in found:             # which grows
+            found += [other for one, other in (*self._changes.items(), *((b, a) for a, b in self._changes.items()))
+                      if one == key and other not in found]
+        return found
 
     def _link(self, previous: Recording | None, file: Recording) -> None:
         say = self.report
@@ -520,6 +564,8 @@ class Verification:
                 say.problem(f"files are missing between {previous.name} and {file.name}")
             if (file.seq_before, file.head_before) != (self._seq, self._head):
                 say.problem(f"{file.name} does not go on where {previous.name} ends")
+            if file.public != self._ends_with.get(previous.name, previous.public):
+                say.problem(f"{file.name} is not signed by the key that {previous.name} says")
             if previous.closed is None:
                 say.problem(f"{previous.name} was not closed, and yet {file.name} follows")
         self._seq, self._head = file.seq_before, file.head_before
@@ -546,17 +592,20 @@ class Verification:
         self._missing.clear()
         self._excused.clear()
 
-    def _keys_of(self, file: Recording) -> list[bytes]:
-        return self._keys or [file.public]
-
     def _signed(self, file: Recording, signature: Any, text: bytes) -> bool:
-        return isinstance(signature, bytes) and any(self._check(key, signature, text) for key in self._keys_of(file))
+        keys = self._keys or self._vouched([file.public])
+        return isinstance(signature, bytes) and any(self._check(key, signature, text) for key in keys)
+
+    def _signed_in(self, file: Recording, signature: Any, text: bytes) -> bool:
+        """By the file's own key, in a file of the recorder's: a key that was changed signs nothing more."""
+        if file.number == 0:
+            return self._signed(file, signature, text)
+        trusted = not self._keys or file.public in self._keys
+        return trusted and isinstance(signature, bytes) and self._check(file.public, signature, text)
 
     # One file
 
     def _verify_file(self, file: Recording) -> None:
-        if not self._verify_schema(file):
-            return                    # what something else in a table's place gives need not end
         checked = [row[0] for row in file.rows("PRAGMA integrity_check(5)")]
         if checked != ["ok"]:
             self.report.problem("{}: SQLite finds it damaged: {}".format(file.name, "; ".join(map(str, checked))))
@@ -575,7 +624,8 @@ class Verification:
             else:
                 self.report.note(f"{file.name}: {name} was added")
         there = {name for name, _ in found}
-        wanted = {name: made for name, made in SCHEMA.items() if there & LATER or name not in LATER}
+        absent = {name for build in LATER if not there & build for name in build}
+        wanted = {name: made for name, made in SCHEMA.items() if name not in absent}
         for name in sorted(set(wanted) - there):
             self.report.problem(f"{file.name}: {name} is gone")
         return found >= set(wanted.items())
@@ -707,7 +757,7 @@ class Verification:
             if said != made:
                 say.problem(f"{where}: its {name} is another: something before it was changed")
         text = render_checkpoint(file.recording, seq_from, seq_to, before, head, root, at, key_id)
-        if not self._signed(file, signature, text):
+        if not self._signed_in(file, signature, text):
             say.problem(where + ": the signature is wrong")
 
     # Blobs
@@ -798,6 +848,11 @@ def render_checkpoint(recording: bytes, seq_from: Any, seq_to: Any, before: byte
         f"weir checkpoint 1\nrecording {recording.hex()}\nevents {seq_from} {seq_to}\nbefore {before.hex()}\n"
         f"head {head.hex()}\nmerkle {root.hex()}\nat {at}\nkey {key_id}\n"
     ).encode(errors="replace")
+
+
+def render_change(recording: bytes, before: bytes, after: bytes, at: Any) -> bytes:
+    return (f"weir key 1\nrecording {recording.hex()}\nbefore {before.hex()}\nafter {after.hex()}\nat {at}\n"
+            ).encode(errors="replace")
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:

@@ -26,6 +26,7 @@ REFUSED: Final = 7
 FLOW_OPENED: Final = 8
 FLOW_CLOSED: Final = 9
 FLOW_NOTED: Final = 10
+CONFIGURED: Final = 11
 HOST: Final = 20                      # agent.contract.journal.HostEvent
 RECORDER: Final = 30                  # the recorder's own: started, rotated, read, exported, torn journal
 ERASURE: Final = 31
@@ -202,6 +203,18 @@ class FlowNoted(msgspec.Struct, frozen=True, array_like=True):
     reason: str
 
 
+class Configured(msgspec.Struct, frozen=True, array_like=True):
+    """From here on this configuration is in force: it, and no other, explains what the same enforcer's later events
+    decide, until the next one of these."""
+
+    kind: int
+    at: int
+    monotonic: int
+    digest: str                       # hex, over `files`
+    files: dict[str, str]             # what it was read from -> BLAKE2b-256 of the content, hex
+    forwarded_key: str                # name of the key of the `forwarded` digests of sessions that open from here on
+
+
 class RecorderEvent(msgspec.Struct, frozen=True, array_like=True):
     kind: int
     at: int
@@ -222,7 +235,7 @@ class Erasure(msgspec.Struct, frozen=True, array_like=True):
 
 Event = (
     SessionOpened | SessionClosed | Intent | Result | HoldChanged | Gap | Refused | FlowOpened | FlowClosed
-    | FlowNoted
+    | FlowNoted | Configured
 )
 
 _encoder = msgspec.msgpack.Encoder()

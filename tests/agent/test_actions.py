@@ -1,6 +1,7 @@
 """What a start is given, where many others have it already; what becomes of an answer of an approver's."""
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,13 @@ from agent.contract import control, messages
 from agent.contract.locks import LockedOut
 from agent.control import Peer
 from agent.network.networks import MOST
+
+
+def settled() -> asyncio.Event:
+    """No configuration takes another's place."""
+    event = asyncio.Event()
+    event.set()
+    return event
 
 
 def test_a_user_with_most_of_the_networks_leaves_the_last_to_others() -> None:
@@ -32,7 +40,7 @@ async def test_an_answer_that_reaches_nobody_is_told_and_recorded() -> None:
     told: list[tuple[str, dict[str, Any]]] = []
     agent: Any = SimpleNamespace(
         enforcer=SimpleNamespace(channel=Silent()), config=SimpleNamespace(groups={}), locks=LockedOut(),
-        identities=SimpleNamespace(names=lambda *known: known),
+        turn=settled(), identities=SimpleNamespace(names=lambda *known: known),
         tell=lambda name, detail: told.append((name, detail)))
     answer = await Questions(agent).decide(control.Decide("abcdefgh", True, "looks right"), Peer(1, 0, 0, ()))
     assert answer == control.Answered("the enforcer is not running")
@@ -53,7 +61,7 @@ async def test_answers_that_do_not_count_fill_no_recording() -> None:
     told: list[dict[str, Any]] = []
     agent: Any = SimpleNamespace(
         enforcer=SimpleNamespace(channel=Denying()), config=SimpleNamespace(groups={}), locks=LockedOut(),
-        identities=SimpleNamespace(names=lambda *known: known),
+        turn=settled(), identities=SimpleNamespace(names=lambda *known: known),
         tell=lambda name, detail: told.append(detail))
     questions, user = Questions(agent), Peer(1, 12345, 12345, ())
     for number in range(50):

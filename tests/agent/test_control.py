@@ -64,6 +64,12 @@ class Actions:
     async def ledger(self) -> Any:
         return control.Answered("none yet")
 
+    async def keys(self) -> Any:
+        return control.Keys((), ())
+
+    async def rotate(self, request: Any, peer: Peer) -> Any:
+        return control.KeyRotated(f"{request} by {peer.user}")
+
     async def acknowledge(self, peer: Peer) -> Any:
         self.asked.append(("acknowledge", peer.user))
         return control.Answered()

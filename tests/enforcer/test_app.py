@@ -12,15 +12,17 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from sources import copy_sources
 
 from agent.contract import messages
-from agent.contract.journal import END, HEADER
+from agent.contract.journal import END, EVENT, HEADER
 from agent.contract.owner import Owner, Process
 from agent.contract.target import Egress, Target
 from enforcer import app
 from enforcer.words.errors import RecordingError
+from enforcer.words.events import CONFIGURED
 
 UID = 65534
 OTHER = ["setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups"]
@@ -290,3 +292,47 @@ async def test_holds_that_could_not_be_expired_once_are_tried_again(
     ticking.cancel()
     assert "RecordingError" in caplog.text
     assert SECRET not in caplog.text
+
+
+def configured(journal: Path) -> list[tuple[str, dict[str, str]]]:
+    """Digest and files of each `configured` event."""
+    [path] = journal.glob("enforcer0-*.journal")
+    raw, found = path.read_bytes(), []
+    while raw:
+        kind, size, _ = HEADER.unpack_from(raw)
+        body, raw = raw[HEADER.size:HEADER.size + size], raw[HEADER.size + size:]
+        if kind == EVENT and (event := msgspec.msgpack.decode(body))[0] == CONFIGURED:
+            found.append((event[3], event[4]))
+    return found
+
+
+PERMITS = '@id("in") permit (principal in Group::"data", action == Action::"elevate", resource == Target::"t");'
+
+
+async def test_what_is_prepared_counts_when_it_is_put_in_force(agent: Agent, journal: Path) -> None:
+    """The recording has which one is, once for each, before anything that it decides."""
+    target = (Target("t", "postgresql", ("db.example",), 5432, ("192.0.2.1",)),)
+    said = {"targets": target, "digest": "a" * 64, "files": {"/etc/weir/weir.toml": "b" * 64}}
+    asked = messages.AskElevation(9, "local:zoë", "zoë", 1000, ("data",), "t", 60)
+
+    assert await agent.ask(messages.PutInForce(1, frozenset(), 1)) == messages.Done(1, "nothing is prepared")
+    assert await agent.ask(agent.configuration(2, **said)) == messages.Configured(2)
+    assert await agent.ask(agent.configuration(3, **said)) == messages.Configured(3), "names changed"
+    more = said | {"policies": {"a.cedar": PERMITS}, "digest": "c" * 64}
+    assert await agent.ask(agent.configuration(4, **more, prepare=True)) == messages.Configured(4)
+    old = await agent.ask(asked)
+    assert isinstance(old, messages.ElevationAsked)
+    assert old.error, "nothing permits it yet"
+    assert await agent.ask(messages.PutInForce(7, frozenset(), 1)) == messages.Done(7)
+    answer = await agent.ask(asked)
+    assert isinstance(answer, messages.KeepTicket), "it is permitted, and is to be kept"
+    while isinstance(answer, messages.KeepTicket):
+        answer = await agent.ask(messages.TicketKept(answer.number))
+    assert (type(answer), answer.error) == (messages.ElevationAsked, "")
+    assert (await agent.ask(messages.PutInForce(10, frozenset(), 1))).error == "nothing is prepared"
+    wrong = {"policies": {"a.cedar": PERMITS[:-1]}, "digest": "d" * 64}
+    assert "a.cedar:1:" in (await agent.ask(agent.configuration(11, **said | wrong, prepare=True))).error
+    assert (await agent.ask(messages.PutInForce(12, frozenset(), 1))).error == "nothing is prepared"
+    await agent.ask(messages.Drain(13))
+    assert (await agent.ended())[0] == 0
+    assert configured(journal) == [("a" * 64, said["files"]), ("c" * 64, said["files"])]

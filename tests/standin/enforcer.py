@@ -1,7 +1,8 @@
 """A tiny enforcer for the tests of the agent: speaks agent/contract/messages.py and says to each client whose it is.
 
-Configure is refused where a policy holds WRONG.  A client that connects gets one JSON line, the answer to its whois
-(and to a question for a credential, where it has a target), and the end.
+Configure is refused where a policy holds WRONG, and answered late where one holds SLOW; where one holds DIES or HANGS,
+that happens when what was prepared is to be put in force.  A client that connects gets one JSON line, the answer to its
+whois (and to a question for a credential, where it has a target), and the end.
 """
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ class Enforcer(asyncio.Protocol):
         self.buffer, self.number = bytearray(), 0
         self.asked: dict[int, asyncio.Future] = {}
         self.configured: messages.Configure | None = None
+        self.prepared: messages.Configure | None = None
         self.decided: list[messages.DecideHold] = []
         self.ended = asyncio.Event()
 
@@ -48,8 +50,20 @@ class Enforcer(asyncio.Protocol):
         match message:
             case messages.Configure():
                 wrong = [name for name, text in message.policies.items() if "WRONG" in text]
-                self.configured = message if not wrong else self.configured
-                self.send(messages.Configured(message.number, f"{wrong[0]}:1:1: WRONG is wrong" if wrong else ""))
+                if not wrong and message.prepare:
+                    self.prepared = message
+                elif not wrong:
+                    self.configured = message
+                answer = messages.Configured(message.number, f"{wrong[0]}:1:1: WRONG is wrong" if wrong else "")
+                late = message.prepare and "SLOW" in str(message.policies)
+                asyncio.get_running_loop().call_later(3 if late else 0, self.send, answer)
+            case messages.PutInForce():
+                said = str(self.prepared.policies)
+                if "DIES" in said:
+                    os._exit(9)
+                if "HANGS" not in said:
+                    self.configured = self.prepared
+                    self.send(messages.Done(message.number))
             case messages.Ping():
                 self.send(messages.Pong(message.number))
             case messages.WhoisAnswer() | messages.CredentialAnswer():
@@ -70,7 +84,8 @@ class Enforcer(asyncio.Protocol):
             case messages.AskStatistics():
                 targets = self.configured.targets if self.configured else ()
                 self.send(messages.StatisticsAnswer(message.number, {
-                    "sessions": 0, "unknown_ca": 1, "targets": len(targets), "pid": os.getpid()}))
+                    "sessions": 0, "unknown_ca": 1, "unknown_ca:orders": 1, "targets": len(targets),
+                    "pid": os.getpid()}))
             case messages.ResolveName():
                 self.send(messages.NameResolved(message.number, error="there is no such name"))
             case messages.Drain():

@@ -64,7 +64,7 @@ class Host:
         assert text.count('"/run/weir.lock"') == 1
         layout.write_text(text.replace('"/run/weir.lock"', f'"{self.base}/lock"'))
         (self.base / "etc" / "policies").mkdir(parents=True)
-        (self.base / "etc" / "policies" / "a.cedar").write_text("permit (principal, action, resource);\n")
+        (self.base / "etc" / "policies" / "a.cedar").write_text('@id("all") permit (principal, action, resource);\n')
         (self.base / "etc" / "groups.toml").write_text('[groups]\ndata = ["workload:crew"]\ndba = ["user:root"]\n')
         secret = self.base / "etc" / "secret"
         secret.touch(0o600)

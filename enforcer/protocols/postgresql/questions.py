@@ -320,7 +320,11 @@ class Questions:
                 errors.FEATURE_NOT_SUPPORTED, "what names mean has changed since the portal was bound",
                 hint="Bind it again."), "execute", False, portal.verdict, portal.parameters)
             return
-        if portal.verdict.gate != state.context.gate.version:
+        if portal.ticket and not state.context.counts(portal.ticket):
+            # Who approved it was locked out, or it was revoked, since it was bound: it is judged as if nobody had.
+            portal.ticket, portal.holds = "", ()
+            portal.verdict = state.judge.decide(portal.verdict.studied, False)
+        elif portal.verdict.gate != state.context.gate.version:
             portal.verdict = state.judge.decide(portal.verdict.studied, False)
             if portal.verdict.decision.holds == portal.holds:
                 self._let(portal, portal.ticket)

@@ -94,3 +94,46 @@ def test_others_keep_theirs() -> None:
         desk.holds.lock_out(out(kind, name).why)
     assert desk.approve(ticket) == ""
     assert desk.answers == [("s1", HoldAnswered(7, "approved", "local:ann", "fine", ticket))]
+
+
+def test_what_was_used_counts_until_somebody_of_it_is_out() -> None:
+    """What was bound under it asks again when it is executed."""
+    desk = Desk()
+    ticket = desk.open(DBA)
+    assert desk.approve(ticket, by="local:ann") == ""
+    assert desk.holds.counts("s1", ticket), "it is about to be used"
+    assert desk.holds.use("s1", 7, ticket)
+    assert desk.holds.counts("s1", ticket)
+    assert not desk.holds.counts("s2", ticket)
+    desk.holds.lock_out(out("subject", "local:bob").why)
+    assert desk.holds.counts("s1", ticket)
+    desk.holds.lock_out(out("subject", "local:ann").why)
+    assert not desk.holds.counts("s1", ticket)
+
+
+def test_what_was_used_counts_until_it_is_revoked() -> None:
+    desk = Desk()
+    ticket = desk.open(HoldTerms("r", ("dba",), within=60, reuse=SESSION))
+    assert desk.approve(ticket) == ""
+    assert desk.holds.use("s1", 7, ticket)
+    assert desk.holds.counts("s1", ticket)
+    assert desk.holds.revoke(ticket, "local:ann", ("dba",), "") == ""
+    assert not desk.holds.counts("s1", ticket)
+
+
+def test_another_key() -> None:
+    """What stands or waits without a connection is over; a hold's connection is its binding."""
+    desk = Desk()
+    waits = desk.open(DBA)
+    stands = desk.open(HoldTerms("r", ("dba",), within=60, reuse=SESSION), session="s2")
+    assert desk.approve(stands) == ""
+    assert desk.holds.use("s2", 7, stands)
+    desk.ask(HoldTerms("t", ("dba",), mode=TICKETS), session="s3")
+    ticket, _ = desk.holds.elevate("corp:ada", "crew", "orders", 600, "", (DBA,))
+    assert desk.approve(ticket) == ""
+    desk.holds.rekey(b"another key of thirty-two bytes!")
+    assert [one.ticket for one in desk.holds.views()] == [waits]
+    assert (desk.agent.kept, desk.elevated) == ({}, frozenset())
+    assert {change.note for change in desk.changes[-3:]} == {"rekeyed"}
+    assert desk.approve(waits) == ""
+    assert desk.holds.use("s1", 7, waits)

@@ -409,7 +409,7 @@ def test_a_client_that_does_not_know_the_ca_is_counted_and_recorded(house, clust
         assert code == 2
         assert "certificate verify failed" in error
         await settled(house.edge)
-        assert house.edge.counters["unknown_ca"] == 1
+        assert house.edge.counters["unknown_ca"] == house.edge.counters["unknown_ca:orders"] == 1
         await house.close()
         refusals = [event for event in house.journal.events() if event[0] == events.REFUSED]
         assert "unknown CA" in refusals[0][9]

@@ -19,6 +19,7 @@ from enforcer.recording.journal import JournalWriter
 from enforcer.recording.read import Reader, open_recording
 from enforcer.recording.recorder import Options, Recorder
 from enforcer.recording.signing import load_signer
+from enforcer.recording.store import newest_key
 from enforcer.recording.verify import read_key, verify
 from enforcer.recording.weir_verify import Report
 from enforcer.words import events
@@ -54,7 +55,7 @@ class Scene:
         return Options(self.journal, self.recording, **options)
 
     def start(self, **options) -> Recorder:
-        self.recorder = Recorder(self.options(**options), load_signer(self.recording))
+        self.recorder = Recorder(self.options(**options), load_signer(self.recording, newest_key(self.recording)))
         self.recorder._due.update(look=0.0, sync=0.0)
         return self.recorder
 
@@ -138,6 +139,8 @@ class Scene:
         writer.append(events.FlowOpened(
             8, self.at, 1, "F1", "model", "local:x", "crew", 1, "/bin/curl", "", ("curl", "-s"), "10.0.0.2 443",
             "mark"))
+        writer.append(events.Configured(
+            events.CONFIGURED, self.at, 1, "d" * 64, {"/etc/weir/weir.toml": "e" * 64}, "f" * 16))
         writer.append(events.FlowNoted(
             10, self.at, 1, "F1", "shadow", "tls", "api.example", "name", "TLS for 'api.example'"))
         writer.append(events.FlowClosed(9, self.at, 1, "F1", 5, 6, "done"))

@@ -187,6 +187,21 @@ def test_what_was_bound_under_an_approval_is_asked_anew_where_rules_ask_for_more
     assert len([one for one in session.ordered if isinstance(one, words.UseHold)]) == (2 if rule else 1)
 
 
+def test_what_was_bound_under_an_approval_that_counts_no_more_is_asked_anew(weir: Open) -> None:
+    """Who approved it was locked out since, or it was revoked."""
+    session = weir()
+    session.send(parse(DELETE) + bind(portal="p") + describe("P", "p") + FLUSH)
+    session.answer("approved")
+    while b"n" not in [kind for kind, _ in split(session.client)]:
+        session.step()
+    session.counting.clear()
+    session.send(execute("p") + SYNC)
+    assert len(session.holds) == 2
+    session.answer("denied", "no")
+    assert "E" in " ".join(shape(session.until_ready()))
+    assert b"E" not in [kind for kind, _ in split(session.to_server)][-1:], "it was not executed"
+
+
 @pytest.mark.parametrize("state", ["denied", "expired", "cancelled", "ticket"])
 def test_nothing_is_used_of_what_was_not_approved(weir: Open, state: str) -> None:
     session = weir()
