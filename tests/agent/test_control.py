@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pwd
 import socket
@@ -15,7 +16,7 @@ import pytest
 from agent import control as controls
 from agent.commands.asking import AskingError, NotRunning, ask, control_path
 from agent.contract import control
-from agent.control import Control, Groups, Lately, Peer, find_peer
+from agent.control import PIECE, Control, Groups, Lately, Peer, find_peer
 from agent.frames import Frames, send
 
 
@@ -171,6 +172,25 @@ async def test_a_crew_is_refused_before_it_has_said_anything(here: Here) -> None
         await here.raw(control.render_frame(control.Stop()))
     assert [name for name, _ in here.told] == ["control.refused"]      # told once a second, not each time
     assert here.told[0][1]["pid"] == os.getpid()
+
+
+async def test_little_is_read_of_who_is_refused(here: Here) -> None:
+    """Not the whole of what it says that it will say; what it is told comes all the same."""
+    here.crews.add(os.getpid())
+    reader, writer = await asyncio.open_unix_connection(str(here.path))
+    writer.write(control.HEADER.pack(control.LIMIT))
+    sent = 0
+    with contextlib.suppress(ConnectionError):
+        while sent < control.LIMIT:
+            writer.write(bytes(PIECE))
+            sent += PIECE
+            await asyncio.wait_for(writer.drain(), 20)
+    assert sent < control.LIMIT // 2
+    with contextlib.suppress(ConnectionError):
+        assert b"a crew may not speak" in await reader.read(200)
+    writer.close()
+    whole = control.render_frame(control.Run("crew", "", (b"x" * 100_000,), b"/", {}, False))
+    assert b"a crew may not speak" in await here.raw(whole), "an ordinary question is taken whole"
 
 
 async def test_who_becomes_a_crew_between_connect_and_question_is_refused(here: Here) -> None:

@@ -17,6 +17,7 @@ from standin.crew import Crew
 from standin.host import CONFIG, Host
 
 pytestmark = pytest.mark.kernel
+SLOW = pytest.mark.slow
 
 MORE = CONFIG + """
 [[target]]
@@ -98,8 +99,10 @@ def open_secret(host: Host) -> None:
 
 
 @pytest.mark.parametrize(("make", "said"), [
-    (wrong_toml, "weir.toml:3"), (wrong_groups, "groups.toml:2: groups.data"), (wrong_policy, "a.cedar:1:"),
-    (refused_by_the_enforcer, "a.cedar:1:1: WRONG is wrong"), (wrong_roots, "tls_ca"), (open_secret, "password_file"),
+    (wrong_toml, "weir.toml:3"), (refused_by_the_enforcer, "a.cedar:1:1: WRONG is wrong"),
+    pytest.param(wrong_groups, "groups.toml:2: groups.data", marks=SLOW),
+    pytest.param(wrong_policy, "a.cedar:1:", marks=SLOW), pytest.param(wrong_roots, "tls_ca", marks=SLOW),
+    pytest.param(open_secret, "password_file", marks=SLOW),
 ], ids=lambda one: getattr(one, "__name__", ""))
 def test_what_is_wrong_changes_nothing(host: Host, make: Callable[[Host], None], said: str) -> None:
     before, events = in_force(host), len(host.events("config.refused"))
@@ -132,7 +135,7 @@ def test_it_says_what_is_in_force(host: Host) -> None:
     assert after[0][:16] in host.weir("status").stdout
 
 
-@pytest.mark.parametrize("what", ["DIES", "HANGS"])
+@pytest.mark.parametrize("what", ["DIES", pytest.param("HANGS", marks=SLOW)])
 def test_an_enforcer_that_ends_as_it_is_put_in_force(host: Host, what: str) -> None:
     """It is followed by one that has the new configuration; none ever has the old one again."""
     host.write(MORE)
@@ -162,6 +165,7 @@ def test_a_slow_one_stops_nobody(host: Host) -> None:
         assert (later["groups"], later["stamp"] > found["stamp"]) == (["other"], True)
 
 
+@SLOW
 def test_two_at_once_are_one_after_the_other(host: Host) -> None:
     host.write(MORE)
     before = len(host.events("config.reloaded"))
@@ -178,6 +182,7 @@ def test_two_at_once_are_one_after_the_other(host: Host) -> None:
     assert [one["before"] for one in found[before + 1:]] == [one["digest"] for one in found[before:-1]]
 
 
+@SLOW
 def test_an_agent_that_is_killed_in_it(host: Host) -> None:
     """The next one has one configuration, as a whole: that of the files."""
     host.write(MORE)

@@ -47,6 +47,7 @@ def test_keys(host: Host) -> None:
     assert host.status()["state"] == "enforcing"
 
 
+@pytest.mark.slow
 def test_the_authority_of_servers_waits_for_what_runs(host: Host) -> None:
     assert bundle(host) == 1
     with Crew(host) as crew:
@@ -70,6 +71,7 @@ def test_the_authority_of_servers_waits_for_what_runs(host: Host) -> None:
     assert host.weir("ca", "rotate", "orders", "--prepare").returncode == 2
 
 
+@pytest.mark.slow
 def test_the_authority_of_clients_in_two_steps(host: Host) -> None:
     old = host.weir("ca", "orders").stdout
     assert old.count("BEGIN CERTIFICATE") == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from agent.commands.board import BACK, DOWN, ENTER, ESCAPE, REASON_LIMIT, SETTLED, UP, Board
+from agent.commands.board import BACK, DOWN, ENTER, ESCAPE, PAGE_UP, REASON_LIMIT, SETTLED, UP, Board
 from agent.commands.board_screen import parse_keys
 from agent.contract.control import Decide, Message, Revoke
 from agent.contract.messages import HoldView
@@ -202,3 +202,15 @@ def test_the_picture_fits_and_nothing_moves_the_cursor(width: int, height: int) 
     ("\x1ba", []), ("\x1b[1;5Cx\x1b[200~", ["x"]), ("\u00e9", ["\u00e9"]), ("\x1b[<0;1;1M", [])])
 def test_keys(text: str, keys: list[str]) -> None:
     assert parse_keys(text) == keys
+
+
+def test_it_scrolls_back() -> None:
+    screen = Screen(hold("A1", text="\n".join(f"line {number}" for number in range(60))))
+    first = screen.shown
+    assert "line 0" in first
+    screen.press(" ")
+    assert "line 0" not in screen.shown
+    screen.press("b")
+    assert "line 0" in screen.shown
+    screen.press(" ", " ", PAGE_UP, PAGE_UP, "b")
+    assert "line 0" in screen.shown

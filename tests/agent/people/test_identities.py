@@ -128,6 +128,8 @@ async def here() -> AsyncIterator[Here]:
     agent.identities = Identities(agent)  # type: ignore[arg-type]
     channel = await IdentityChannel.open(ours, agent.identities._came)
     agent.identities.process = SimpleNamespace(channel=channel, up=True, error="", stop=None)
+    agent.turn = asyncio.Event()
+    agent.turn.set()
     yield Here(agent, channel, Broken(theirs))
     agent.identities.process = None
     await agent.identities.stop()

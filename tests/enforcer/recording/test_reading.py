@@ -102,6 +102,8 @@ def test_search(told) -> None:
     found = json.loads(run("search", "delete", "FROM", "--json", "--recording", told.recording).stdout)
     assert [(one["session"], one["operation"]) for one in found] == [("S2", 2), ("S1", 2)]
     assert "refused" in run("search", "no", "--recording", told.recording).stdout
+    found = json.loads(run("search", "10.0.0.9", "/bin/nc", "--json", "--recording", told.recording).stdout)
+    assert {one["destination"] for one in found} == {"10.0.0.9 22"}, "by where it wanted to go, and what wanted it"
     assert json.loads(run("search", "xyzzy", "--json", "--recording", told.recording).stdout) == []
 
 

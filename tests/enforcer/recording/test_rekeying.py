@@ -216,6 +216,7 @@ def killed_at(scene, step: int) -> bool:
     return os.WIFSIGNALED(status)
 
 
+@pytest.mark.slow
 def test_killed_at_each_step(make_scene, tmp_path: Path) -> None:
     step, killed = 0, True
     seen = set()
