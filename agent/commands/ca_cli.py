@@ -17,7 +17,8 @@ class _Shown(click.Group):
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         """Its options may come first."""
-        if args and args[0] not in (*self.commands, *context.help_option_names):
+        first = next((one for one in args if not one.startswith("-")), None)
+        if first is not None and first not in self.commands:
             args = ["show", *args]
         return super().parse_args(context, args)
 
@@ -25,7 +26,7 @@ class _Shown(click.Group):
 _JSON = click.option("--json", "as_json", is_flag=True, callback=note_json, help="One JSON document instead of text.")
 
 
-@click.group(cls=_Shown, subcommand_metavar="TARGET | rotate TARGET")
+@click.group(cls=_Shown, subcommand_metavar="TARGET | rotate TARGET", epilog=EXIT_CODES)
 def ca() -> None:
     """Weir's authorities of TARGET.
 

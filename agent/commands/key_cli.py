@@ -17,7 +17,9 @@ _JSON = click.option("--json", "as_json", is_flag=True, callback=note_json, help
 @_JSON
 @click.pass_context
 def key(context: click.Context, as_json: bool) -> None:
-    """Weir's keys and authorities; without a command, which there are.  Root only."""
+    """Weir's keys and authorities.
+
+    Without a command, which there are.  Root only."""
     if context.invoked_subcommand is not None:
         return
     answer = asked(context.obj, control.AskKeys(), control.Keys)
