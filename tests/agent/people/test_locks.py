@@ -91,8 +91,10 @@ class Here:
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.enforcer = Enforcer(state / lock_file.NAME)
         self.ended = 0
+        turn = asyncio.Event()
+        turn.set()
         self.agent: Any = SimpleNamespace(
-            config=config, enforcer=self.enforcer, identities=SimpleNamespace(
+            turn=turn, config=config, enforcer=self.enforcer, identities=SimpleNamespace(
                 end_locked=self._end, person=lambda peer: SimpleNamespace(subject="corp:ada"),
                 names=lambda *known: (*known, "corp:ada"),
                 logins=SimpleNamespace(opened=lambda session: SimpleNamespace(subject="corp:ada") if session else None,
