@@ -8,11 +8,13 @@ does, and the state says more.
 """
 from __future__ import annotations
 
+import base64
 import hmac
 import re
 import socket
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from types import TracebackType
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
@@ -26,8 +28,13 @@ _POST: Final = re.compile(rb"POST (/acs/[a-z0-9-]{1,32}) HTTP/1\.[01]")
 _SIZE: Final = re.compile(rb"[0-9]{1,9}")
 _FORM: Final = re.compile(rb"[!-~]+")
 _KIND: Final = b"application/x-www-form-urlencoded"
-_DONE: Final = "You may close this window and go back to the terminal."
-_OTHER: Final = "This is not the answer that is waited for."
+_DONE: Final = ("Your provider has answered",
+                "You may close this window and go back to the terminal, which says whether you are logged in.")
+_OTHER: Final = ("Nobody waits for this", "This is not the answer that is waited for. Begin again with weir login.")
+_STYLE: Final = ("body{margin:15vh auto;max-width:34rem;padding:0 1rem;font:1.1rem/1.5 system-ui,sans-serif;"
+                 "color:#1a1a1a;background:#fff}h1{font-size:1.4rem}"
+                 "@media(prefers-color-scheme:dark){body{color:#e8e8e8;background:#161616}}")
+_STYLED: Final = base64.b64encode(sha256(_STYLE.encode()).digest()).decode()
 
 
 class Listener:
@@ -139,10 +146,15 @@ def _is_answer(text: str, name: str, state: str) -> bool:
     return len(states) == 1 and hmac.compare_digest(states[0].encode(errors="replace"), state.encode())
 
 
-def render_page(status: int, text: str) -> bytes:
-    body = f"<!doctype html><meta charset=utf-8><title>Weir</title><p>{text}</p>\n".encode()
-    head = (f"HTTP/1.1 {status} {'OK' if status == 200 else 'Bad Request'}\r\n"
+def render_page(status: int, said: tuple[str, str]) -> bytes:
+    head, text = said
+    body = (f"<!doctype html><html lang=en><meta charset=utf-8><title>{head} - Weir</title>"
+            f"<meta name=viewport content=width=device-width><style>{_STYLE}</style>"
+            f"<main><h1>{head}</h1><p>{text}</p></main></html>\n").encode()
+    lines = (f"HTTP/1.1 {status} {'OK' if status == 200 else 'Bad Request'}\r\n"
             "Content-Type: text/html; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\nContent-Security-Policy: default-src 'none'\r\nCache-Control: no-store\r\n"
+            f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\n"
+            f"Content-Security-Policy: default-src 'none'; style-src 'sha256-{_STYLED}'; base-uri 'none'; "
+            "form-action 'none'; frame-ancestors 'none'\r\n"
             "Referrer-Policy: no-referrer\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n")
-    return head.encode() + body
+    return lines.encode() + body

@@ -90,10 +90,22 @@ class Keycloak:
         """End all sessions of a person at the provider."""
         self.admin("POST", f"/{REALM}/users/{self.user(name)}/logout")
 
-    def change_client(self, name: str, **attributes: str) -> None:
-        """Attributes of a client."""
-        [found] = self.admin("GET", f"/{REALM}/clients?clientId={name}")
-        self.admin("PUT", f"/{REALM}/clients/{found['id']}", found | {"attributes": found["attributes"] | attributes})
+    def change_client(self, name: str, attributes: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
+        """What it was."""
+        found: dict[str, Any] = self.admin("GET", f"/{REALM}/clients?clientId={urllib.parse.quote(name)}")[0]
+        changed = found | fields | {"attributes": found["attributes"] | (attributes or {})}
+        self.admin("PUT", f"/{REALM}/clients/{found['id']}", changed)
+        return found
+
+    @contextmanager
+    def changed(self, name: str, attributes: dict[str, str] | None = None, **fields: Any) -> Iterator[None]:
+        """A client that is another one while the block runs."""
+        before = self.change_client(name, attributes, **fields)
+        try:
+            yield
+        finally:
+            self.admin("PUT", f"/{REALM}/clients/{before['id']}", before | {
+                "attributes": dict.fromkeys(attributes or {}, "") | before["attributes"]})
 
     def service_token(self, client: str = "weir-svc") -> str:
         """An access token by client credentials, as something else on the host would put it into a file."""

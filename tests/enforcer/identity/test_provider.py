@@ -291,13 +291,12 @@ def door(provider: Keycloak) -> Iterator[queue.Queue[bytes]]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        provider.change_client("weir", **{
-            "backchannel.logout.url": f"http://127.0.0.1:{server.server_port}/backchannel/corp",
-            "backchannel.logout.session.required": "true"})
         try:
-            yield came
+            with provider.changed("weir", {
+                    "backchannel.logout.url": f"http://127.0.0.1:{server.server_port}/backchannel/corp",
+                    "backchannel.logout.session.required": "true"}):
+                yield came
         finally:
-            provider.change_client("weir", **{"backchannel.logout.url": ""})
             server.shutdown()
 
 
