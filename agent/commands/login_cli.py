@@ -64,14 +64,17 @@ def login(file: str, provider: str, device: bool, as_json: bool) -> None:
 def logout(file: str, as_json: bool) -> None:
     """End your login.
 
-    What speaks for you ends after the operation that runs."""
-    answer = asked(file, control.Logout(), control.Answered)
+    What speaks for you ends after the operation that runs.  Where a SAML provider has single logout, an address is
+    shown at which you log out there, too."""
+    answer = asked(file, control.Logout(), control.LoggedOut)
     if answer.error:
         raise click.ClickException(answer.error)
     if as_json:
-        screen.print_json({"error": ""})
-    else:
-        click.echo("logged out")
+        screen.print_json({"error": "", "url": answer.url})
+        return
+    click.echo("logged out")
+    if answer.url:
+        click.echo(screen.safe(f"to log out at the provider, too, open {answer.url} in a browser"))
 
 
 @click.command(epilog="Exit codes: 0 logged in, 1 not logged in, 2 usage, 3 the agent is not running.")

@@ -317,6 +317,13 @@ class Answered(Message, frozen=True):
     error: str = ""
 
 
+class LoggedOut(Message, frozen=True):
+    """`error` empty: done here."""
+
+    error: str = ""
+    url: str = ""                     # where a browser logs out at the provider, too; "": nowhere
+
+
 class Refused(Message, frozen=True):
     """The peer may not ask this, or the question is malformed."""
 
@@ -428,8 +435,8 @@ Request = (Run | AskStatus | ListApprovals | Decide | BreakGlass | Revoke | Elev
            | Reload | AskKeys | RotateKey | RotateAuthority
            | AskLedger | Acknowledge | Adopt | Abandon | KillSession | PutLock | LiftLock
            | Login | FinishLogin | AwaitLogin | Logout | AskWhoAmI)
-Reply = (LoginBegun | LoginState | WhoAmI | Failed | Status | Approvals | Requested | OpenSessions | LedgerView
-         | Keys | KeyRotated | AuthorityRotated | Killed | LockDone | Adopted | Answered | Refused)
+Reply = (LoginBegun | LoginState | LoggedOut | WhoAmI | Failed | Status | Approvals | Requested | OpenSessions
+         | LedgerView | Keys | KeyRotated | AuthorityRotated | Killed | LockDone | Adopted | Answered | Refused)
 ToRunner = Started | Exited | Failed
 FromRunner = Signal | Resize
 

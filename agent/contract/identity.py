@@ -149,6 +149,27 @@ class Logout(Message, frozen=True):
         return f"Logout(provider={self.provider!r})"
 
 
+class SamlLogout(Message, frozen=True):
+    """What came for single logout, by HTTP-Redirect a query, else a form; `place`: the address that it came to.
+    Answered by LoggedOut, as Logout."""
+
+    number: int
+    provider: str
+    place: str
+    query: str = ""
+    form: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"SamlLogout(provider={self.provider!r})"
+
+
+class Leave(Message, frozen=True):
+    """As Forget, by somebody who may log out at the provider, too.  Answered by LoggedOut."""
+
+    number: int
+    session: str
+
+
 class Ping(Message, frozen=True):
     number: int
 
@@ -159,6 +180,12 @@ class Ping(Message, frozen=True):
 class Done(Message, frozen=True):
     number: int
     error: Text = ""
+
+
+class LoggedOut(Message, frozen=True):
+    number: int
+    error: Text = ""
+    url: Url = ""                     # where a browser goes on, "": nowhere
 
 
 class Begun(Message, frozen=True):
@@ -189,8 +216,8 @@ class Ended(Message, frozen=True):
     reason: Text                      # without anything of a token
 
 
-FromAgent = Configure | Begin | Finish | Forget | Logout | Ping
-FromIdentity = Done | Begun | Pong | Verified | Ended
+FromAgent = Configure | Begin | Finish | Forget | Logout | SamlLogout | Leave | Ping
+FromIdentity = Done | LoggedOut | Begun | Pong | Verified | Ended
 
 _encoder = msgspec.msgpack.Encoder()
 _from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agent.channel import ChannelError
 from agent.config import Config, ProviderEntry, SamlEntry, Workload
@@ -39,6 +39,7 @@ RETRY: Final = 10.0                   # seconds between tries to get a workload 
 SHOWN: Final = 400                    # characters of a reason
 BESIDE: Final = "identity"            # its cgroup
 POSTS: Final = 4                      # of what providers post, being read
+_Said = TypeVar("_Said", bound=told.Message)
 Mark = tuple[int, int, int]           # of a file: inode, size, nanoseconds of its last change
 
 
@@ -260,7 +261,7 @@ class Identities:
         if isinstance(request, control.Login):
             return await self._begin(request, peer)
         if isinstance(request, control.Logout):
-            return self._logout(peer)
+            return await self._logout(peer)
         login = self.logins.find(request.session)
         if (login is None and request.session not in self._outcomes) or (login is not None and login.uid != peer.uid):
             return Refused("there is no such login of yours")
@@ -414,31 +415,68 @@ class Identities:
         self._outcomes.pop(session, None)
         return control.LoginState(error=future.result())
 
-    def _logout(self, peer: Peer) -> Message:
+    async def _logout(self, peer: Peer) -> Message:
+        """Here at once; where SAML's provider wants to be told it is by the person's browser, at the address that is
+        given."""
         mine = [one for one in self.logins if one.uid == peer.uid and one.uid >= 0]
         for login in mine:
-            self._end(login.session, "logged out", forget=True)
-        return Answered("" if any(one.subject for one in mine) else "you are not logged in")
+            self._end(login.session, "logged out", forget=not self._is_saml(login))
+        places = [await self._leave(login.session) for login in mine if self._is_saml(login)]
+        error = "" if any(one.subject for one in mine) else "you are not logged in"
+        return control.LoggedOut(error, "" if error else next(filter(None, places), ""))
+
+    def _is_saml(self, login: Login) -> bool:
+        return isinstance(self._agent.config.provider(login.provider), SamlEntry)
+
+    async def _leave(self, session: str) -> str:
+        try:
+            if self.process is None:
+                return ""
+            return (await self.process.channel.ask(lambda number: told.Leave(number, session), told.LoggedOut)).url
+        except ChannelError:
+            return ""
 
     # said by providers
 
     async def backchannel(self, provider: str, body: bytes) -> tuple[int, str]:
         """What anybody has posted for a provider's back-channel (OpenID Connect Back-Channel Logout 1.0, 2.8): the
         status that it is answered with, and why.  It is read by the identity process, a few at a time."""
-        if self.process is None or not isinstance(self._agent.config.provider(provider), ProviderEntry):
+        if not isinstance(self._agent.config.provider(provider), ProviderEntry):
             return 404, "there is no such provider"
-        if len(body) > told.LOGOUT:
-            return 413, "it is too long"
+        done = await self._posted(provider, body, lambda number: told.Logout(number, provider, body), told.Done)
+        return done if isinstance(done, tuple) else self._heard(provider, done.error)
+
+    async def saml_logout(self, provider: str, place: str, query: str, form: bytes) -> tuple[int, str]:
+        """What came for SAML's single logout, by a browser or from the provider itself: as `backchannel`; with 303 the
+        text is where the browser goes on.  `place`: the address that it was to come to."""
+        if not isinstance(self._agent.config.provider(provider), SamlEntry):
+            return 404, "there is no such provider"
+        done = await self._posted(provider, form or query.encode(errors="replace"), lambda number: told.SamlLogout(
+            number, provider, place, query, form), told.LoggedOut)
+        if isinstance(done, tuple):
+            return done
+        status, error = self._heard(provider, done.error)
+        return (303, done.url) if done.url and not error else (status, error)
+
+    async def _posted(
+        self, provider: str, content: bytes, make: Callable[[int], told.Message], wanted: type[_Said],
+    ) -> _Said | tuple[int, str]:
+        """What the identity process says of it; or a status, and why it is not asked."""
+        if self.process is None or len(content) > told.LOGOUT:
+            return (404, "there is no such provider") if self.process is None else (413, "it is too long")
         if self._posts >= POSTS:
             return 503, "too many at once"
         self._posts += 1
         try:
-            done = await self.process.channel.ask(lambda number: told.Logout(number, provider, body), told.Done)
+            return await self.process.channel.ask(make, wanted)
         except ChannelError as wrong:
             return 503, str(wrong)
         finally:
             self._posts -= 1
-        error = _shown(done.error)
+
+    def _heard(self, provider: str, error: str) -> tuple[int, str]:
+        """Recorded: each that counted; of what anybody may send so much as fills no recording."""
+        error = _shown(error)
         times = self._lately.again((provider, "logout")) if error else 1
         if times:
             self._agent.tell("logout.received", {"provider": provider, **({"error": error, "times": times} if error

@@ -9,6 +9,7 @@ from enforcer.frames import Frames, connect
 from enforcer.identity.sessions import Sessions
 
 LOG = logging.getLogger("weir.identity")
+Work = messages.Begin | messages.Finish | messages.Logout | messages.SamlLogout | messages.Leave
 
 
 class Channel(Frames):
@@ -28,14 +29,16 @@ class Channel(Frames):
         else:
             self.spawn(self._answer(message))
 
-    async def _answer(self, message: messages.Begin | messages.Finish | messages.Logout) -> None:
+    async def _answer(self, message: Work) -> None:
         work: Any = {messages.Begin: self._sessions.begin, messages.Finish: self._sessions.finish,
-                     messages.Logout: self._sessions.logout}[type(message)]
+                     messages.Logout: self._sessions.logout, messages.SamlLogout: self._sessions.saml_logout,
+                     messages.Leave: self._sessions.leave}[type(message)]
         try:
             answer = await work(message)
         except Exception as wrong:    # its text may hold what a provider said
             LOG.error("a question of the agent failed: %s", type(wrong).__name__)
-            made = messages.Begun if isinstance(message, messages.Begin) else messages.Done
+            made: Any = {messages.Begin: messages.Begun, messages.SamlLogout: messages.LoggedOut,
+                         messages.Leave: messages.LoggedOut}.get(type(message), messages.Done)
             answer = made(message.number, "the identity process could not do it")
         self.send(answer)
 

@@ -1,4 +1,5 @@
-"""Pure: what a provider says of a session of its own that has ended (OpenID Connect Back-Channel Logout 1.0).
+"""Pure: what a provider says of a session of its own that has ended (OpenID Connect Back-Channel Logout 1.0; SAML's own
+form of it is saml/logout.py).
 
 Anybody may post here: nothing is kept of a token before its signature was verified, and no more of it than there is
 room for.  A logout token is never taken for any other token: it has an event, and no nonce (2.6).
@@ -23,11 +24,13 @@ TEXT: Final = 255                     # characters of `sid`, `sub` and `jti`
 
 @dataclass(frozen=True)
 class Known:
-    """How a provider itself knows a session: its `sub`, its `sid`, and when it said so.  All empty: no person's."""
+    """How a provider itself knows a session: its `sub` and `sid`, NameID and SessionIndex, and when it said so.  All
+    empty: no person's."""
 
     name: str = ""
     session: str = ""
     issued: int = 0                   # seconds UTC
+    form: str = ""                    # SAML: the format of `name`
 
 
 NOBODY: Final = Known()
@@ -37,15 +40,15 @@ NOBODY: Final = Known()
 class Logout:
     provider: str
     name: str                         # `sub`, "": of the session alone
-    session: str                      # `sid`, "": all of that name
+    sessions: tuple[str, ...]         # one of these, (): all of that name
     issued: int                       # seconds UTC
     token: str                        # `jti`
     until: int                        # seconds UTC after which nobody takes it any more
 
     def ends(self, provider: str, known: Known) -> bool:
         """2.6 and 2.7: whatever of both it names must be the session's."""
-        return (provider == self.provider and bool(self.name or self.session) and self.name in ("", known.name)
-                and self.session in ("", known.session))
+        return (provider == self.provider and bool(known.name or known.session) and self.name in ("", known.name)
+                and (not self.sessions or known.session in self.sessions))
 
 
 def parse_form(body: bytes) -> str:
@@ -81,7 +84,7 @@ def parse_logout(claims: Mapping[str, Any], provider: str, now: int) -> Logout:
     if issued + WINDOW + SKEW <= now:
         raise AuthenticationError("it was issued too long ago")
     until = min(int(claims["exp"]), int(issued) + WINDOW) + SKEW
-    return Logout(provider, name, session, int(issued), token, until)
+    return Logout(provider, name, (session,) if session else (), int(issued), token, until)
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:
@@ -113,5 +116,6 @@ class Logouts:
         """Raises AuthenticationError: the session has ended at the provider while it was being opened here.  By its
         subject alone only what was issued before counts: who logs in anew is welcome."""
         for came, one in self._recent:
-            if came + RECENT > now and one.ends(provider, known) and (one.session or known.issued <= one.issued):
+            sure = known.session in one.sessions and bool(known.session)
+            if came + RECENT > now and one.ends(provider, known) and (sure or known.issued <= one.issued):
                 raise AuthenticationError("the provider has ended that session meanwhile")

@@ -25,15 +25,19 @@ from agent.contract.identity import (
     Ended,
     Finish,
     Forget,
+    Leave,
+    LoggedOut,
     Logout,
     Message,
     Provider,
+    SamlLogout,
     SamlProvider,
     Verified,
 )
 from enforcer.identity.answers import DeviceCode, Refused, Tokens, parse_redirect
 from enforcer.identity.claims import Identity
-from enforcer.identity.logouts import Known, Logouts, parse_form
+from enforcer.identity.logouts import NOBODY, Known, Logouts, parse_form
+from enforcer.identity.logouts import Logout as Ending
 from enforcer.identity.remote import Remote, Unreachable
 from enforcer.identity.saml import remote as saml
 from enforcer.identity.tokens import ACCESS, PERSON
@@ -317,9 +321,38 @@ class Sessions:
             return Done(message.number, str(wrong))
         except AuthenticationError as wrong:
             return Done(message.number, f"it is not taken: {wrong}")
-        for session in [one for one, known in self._known.items() if found.ends(self._of.get(one, ""), known)]:
-            self._end(session, "its session at the provider has ended")
+        self._end_all(found)
         return Done(message.number)
+
+    async def saml_logout(self, message: SamlLogout) -> LoggedOut:
+        """SAML's, by whichever binding."""
+        remote = self._remotes.get(message.provider)
+        if not isinstance(remote, saml.SamlRemote):
+            return LoggedOut(message.number, f"provider {message.provider} has no single logout")
+        try:
+            found, url = await remote.logout(message)
+            self._logouts.take(found, int(self._now()))
+        except AuthenticationError as wrong:
+            return LoggedOut(message.number, str(wrong))
+        self._end_all(found)
+        return LoggedOut(message.number, "", url)
+
+    def _end_all(self, logout: Ending) -> None:
+        for session in [one for one, known in self._known.items() if logout.ends(self._of.get(one, ""), known)]:
+            self._end(session, "its session at the provider has ended")
+
+    async def leave(self, message: Leave) -> LoggedOut:
+        """It is over here whatever comes of it."""
+        remote = self._remotes.get(self._of.get(message.session, ""))
+        known = self._known.get(message.session, NOBODY)
+        self._let_go(message.session)
+        url = ""
+        if isinstance(remote, saml.SamlRemote):
+            try:
+                url = await remote.leave(known)
+            except AuthenticationError as wrong:
+                LOG.warning("where to log out at the provider, too, is not known: %s", wrong)
+        return LoggedOut(message.number, "", url)
 
     def forget(self, message: Forget) -> Done:
         self._let_go(message.session)

@@ -236,7 +236,8 @@ def _by_saml(entity: str, more: dict[str, str]) -> dict[str, Any]:
             "protocolMappers": [_MAPPERS["saml groups"]], "defaultClientScopes": [], "attributes": {
                 "saml.assertion.signature": "true", "saml.force.post.binding": "true", "saml.authnstatement": "true",
                 "saml_name_id_format": "username", "saml_force_name_id_format": "true",
-                "saml.signature.algorithm": "RSA_SHA256", **more}}
+                "saml.signature.algorithm": "RSA_SHA256",
+                "saml_single_logout_service_url_redirect": "http://127.0.0.1/loggedout", **more}}
 
 
 def settings(made: Keycloak, *, refresh: str = "1s", name: str = "corp") -> str:

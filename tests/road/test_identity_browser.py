@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow]
 CHROMIUM = "/usr/bin/chromium"
 AXE = Path(os.environ.get("WEIR_PREFIX", "/opt/weir")) / "browser/node_modules/axe-core/axe.min.js"
 AGAIN = 1.1                           # seconds: a login a second
+expect.set_options(timeout=60_000)    # of a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +171,26 @@ def test_saml(host: Installed, provider: Keycloak, page: Page, tmp_path: Path) -
         assert (code, "adfs:ada" in out) == (0, True), err
 
 
+def test_saml_s_single_logout(host: Installed, provider: Keycloak, page: Page) -> None:
+    """`weir logout` shows an address; who opens it is asked for a password at the next login, and was not before."""
+    with login(host, "--provider", "adfs") as (process, url):
+        page.goto(url)
+        sign_in(page, provider)
+        expect(page.get_by_text("You may close this window")).to_be_visible()
+        assert ended(process)[0] == 0
+    with login(host, "--provider", "adfs") as (process, url):
+        page.goto(url)                # the provider knows the browser
+        expect(page.get_by_text("You may close this window")).to_be_visible()
+        assert ended(process)[0] == 0
+        left = host.weir("logout", user=USER)
+        assert left.stdout.startswith("logged out\nto log out at the provider, too, open https://")
+        assert whoami(host)[0] == 1
+        page.goto(left.stdout.split(" open ")[1].split()[0])
+    with login(host, "--provider", "adfs") as (process, url):
+        page.goto(url)
+        expect(page.get_by_label("Username or email")).to_be_visible()
+
+
 def test_another_page_s_answer_is_nobody_s(host: Installed, provider: Keycloak, page: Page) -> None:
     """Whoever is led to the listener with a guess is told so, and the login goes on."""
     with login(host, "--provider", "corp") as (process, url):
@@ -191,5 +212,5 @@ def test_a_logout_there_ends_the_login_here(host: Installed, provider: Keycloak,
         assert ended(process)[0] == 0
         page.goto(f"{provider.issuer}/protocol/openid-connect/logout")
         page.get_by_role("button", name="Logout").click()
-        expect(page.get_by_text("You are logged out")).to_be_visible()
+        expect(page.get_by_role("heading", name="You are logged out")).to_be_visible()
         wait_until("the login's end", lambda: whoami(host)[0] == 1, 60)

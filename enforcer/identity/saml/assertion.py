@@ -14,12 +14,14 @@ from defusedxml import DefusedXmlException
 from saml2 import saml, samlp
 
 from agent.contract.identity import NAME_ID, SamlProvider
+from enforcer.identity.logouts import Known
 from enforcer.identity.saml.envelope import Opened
 from enforcer.identity.saml.times import parse_time
 from enforcer.identity.tokens import SKEW
 from enforcer.words.errors import AuthenticationError
 
 LONGEST: Final = 31 * 86400           # seconds that a login lasts where nothing is said; `max_session` is less
+LONGEST_NAME: Final = 1024             # characters that are remembered of a provider's own name of somebody
 WINDOW: Final = 3600                  # seconds that an assertion may be used in, however long it says
 _STATUS: Final = re.compile(r"urn:oasis:names:tc:SAML:2\.0:status:([A-Za-z]{1,64})")
 
@@ -38,28 +40,29 @@ class Answer:
     claims: dict[str, Any]            # attributes, each a text or a list; NAME_ID; `exp`
     assertion: str                    # its ID
     until: int                        # seconds UTC after which nobody takes that assertion any more
+    known: Known                      # as a request for logout names it
 
 
 def read(opened: Opened, asked: Asked, now: int) -> Answer:
     """Raises AuthenticationError."""
-    response = _parsed(samlp.response_from_string, opened.response)
+    response = parsed(samlp.response_from_string, opened.response)
     _check_response(response, opened.signed, asked, now)
     if opened.assertion is None:
         raise AuthenticationError("it holds no assertion")
-    assertion = _parsed(saml.assertion_from_string, opened.assertion)
+    assertion = parsed(saml.assertion_from_string, opened.assertion)
     if assertion.version != "2.0" or not assertion.id:
         raise AuthenticationError("its assertion is none of SAML 2.0")
-    _check_issuer(assertion.issuer, asked.provider)
-    _check_instant(assertion.issue_instant, now)
+    check_issuer(assertion.issuer, asked.provider)
+    check_instant(assertion.issue_instant, now)
     until = _check_subject(assertion.subject, asked, now)
     _check_conditions(assertion.conditions, asked.provider, now)
     claims = _attributes(assertion)
     claims[NAME_ID] = _name(assertion.subject, asked.provider)
     claims["exp"] = _expires(assertion, now)
-    return Answer(claims, assertion.id, until + SKEW)
+    return Answer(claims, assertion.id, until + SKEW, _known(assertion))
 
 
-def _parsed(parse: Any, raw: bytes) -> Any:
+def parsed(parse: Any, raw: bytes) -> Any:
     try:
         found = parse(raw)
     except (DefusedXmlException, SyntaxError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -78,8 +81,8 @@ def _check_response(response: Any, signed: bool, asked: Asked, now: int) -> None
     if response.destination != asked.place and (signed or response.destination is not None):
         raise AuthenticationError("it is for another place (Destination)")
     if response.issuer is not None:
-        _check_issuer(response.issuer, asked.provider)
-    _check_instant(response.issue_instant, now)
+        check_issuer(response.issuer, asked.provider)
+    check_instant(response.issue_instant, now)
     code = response.status.status_code if response.status else None
     if code is None or code.value != samlp.STATUS_SUCCESS:
         raise AuthenticationError(f"the provider says {_said(code)}")
@@ -92,14 +95,14 @@ def _said(code: Any) -> str:
     return found[-1] if found else "no"
 
 
-def _check_issuer(issuer: Any, provider: SamlProvider) -> None:
+def check_issuer(issuer: Any, provider: SamlProvider) -> None:
     if issuer is None or issuer.text != provider.issuer or issuer.extension_elements:
         raise AuthenticationError("it is of another issuer")
     if issuer.format not in (None, saml.NAMEID_FORMAT_ENTITY):
         raise AuthenticationError("it is of another issuer")
 
 
-def _check_instant(text: str | None, now: int) -> None:
+def check_instant(text: str | None, now: int) -> None:
     instant = parse_time(text, "IssueInstant")
     if instant is None or instant > now + SKEW:
         raise AuthenticationError("it was issued in the future, or does not say when")
@@ -160,6 +163,16 @@ def _name(subject: Any, provider: SamlProvider) -> str | None:
         return None
     text: str | None = name.text
     return text
+
+
+def _known(assertion: Any) -> Known:
+    """Core, 2.7.2: SessionIndex, by which the provider knows this session."""
+    name = assertion.subject.name_id
+    index = next((one.session_index for one in assertion.authn_statement if one.session_index), "")
+    issued = parse_time(assertion.issue_instant, "IssueInstant") or 0
+    if name is None or name.extension_elements or not name.text:
+        return Known(issued=issued)
+    return Known(name.text[:LONGEST_NAME], index[:LONGEST_NAME], issued, name.format or "")
 
 
 def _expires(assertion: Any, now: int) -> int:

@@ -25,6 +25,8 @@ class Idp:
     address: str                      # of its single sign-on, by redirect
     certificates: tuple[x509.Certificate, ...]
     until: int | None                 # seconds UTC, after which it may not be used
+    logout: str = ""                  # of its single logout, by redirect; "": it has none
+    answers: str = ""                 # where it is answered
 
 
 def parse_metadata(raw: bytes, issuer: str) -> Idp:
@@ -45,7 +47,17 @@ def parse_metadata(raw: bytes, issuer: str) -> Idp:
         raise AuthenticationError("holds no certificate for signing with an RSA key of 2048 bits or more or an EC one "
                                   f"of P-256, P-384 or P-521, or more than {CERTIFICATES}")
     ends = [parse_time(one.valid_until, "validUntil") for one in (entity, role)]
-    return Idp(found[0], certificates, min((one for one in ends if one is not None), default=None))
+    logout, answers = _logout(role)
+    return Idp(found[0], certificates, min((one for one in ends if one is not None), default=None), logout, answers)
+
+
+def _logout(role: Any) -> tuple[str, str]:
+    """Where one is asked and answered, by redirect (Metadata, 2.4.2)."""
+    places = [one for one in role.single_logout_service if one.binding == BINDING_HTTP_REDIRECT]
+    if len(places) != 1 or not is_https(places[0].location or ""):
+        return "", ""
+    answers = places[0].response_location or places[0].location
+    return (places[0].location, answers) if is_https(answers) else ("", "")
 
 
 def _entity(raw: bytes) -> Any:

@@ -7,21 +7,24 @@ import secrets
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from agent.contract.identity import SamlProvider
+from agent.contract.identity import SamlLogout, SamlProvider
 from enforcer.identity import http
 from enforcer.identity.claims import Identity, identify
+from enforcer.identity.logouts import Known, Logout
 from enforcer.identity.remote import FRESH, Unreachable, get
 from enforcer.identity.saml.answer import parse_form
 from enforcer.identity.saml.assertion import Answer, Asked, read
 from enforcer.identity.saml.envelope import Keys, open_response
 from enforcer.identity.saml.keys import parse_key
+from enforcer.identity.saml.logout import open_form, open_query, read_request, render_response
+from enforcer.identity.saml.logout import render_request as ask_logout
 from enforcer.identity.saml.metadata import Idp, parse_metadata
-from enforcer.identity.saml.request import render_address
+from enforcer.identity.saml.request import render_address, render_redirect
 from enforcer.words.errors import AuthenticationError
 
 LOG = logging.getLogger("weir.identity")
@@ -65,7 +68,7 @@ class SamlRemote:
         """Where the browser goes, and what waits for it; the answer comes to this port, or to `redirect`.  Raises
         AuthenticationError, Unreachable."""
         idp = await self._metadata()
-        key = parse_key(self.provider.key) if self.provider.key else None
+        key = self._key()
         place = redirect or PLACE.format(port=port, provider=self.provider.name)
         asked = Asked(self.provider, f"_{secrets.token_hex(20)}", place)
         login = Login(self, asked, secrets.token_urlsafe(32), key)
@@ -82,10 +85,45 @@ class SamlRemote:
         try:
             answer = read(open_response(raw, Keys(idp.certificates, login.key), now), login.asked, now)
             found = identify(self.provider, answer.claims)
+            found = replace(found, known=answer.known)
             self._use(answer, now)
         except AuthenticationError as wrong:
             raise AuthenticationError(f"the provider's answer is not taken: {wrong}") from None
         return found
+
+    # logout
+
+    async def logout(self, message: SamlLogout) -> tuple[Logout, str]:
+        """What a provider asks for, and where the browser that brought it goes then ("": nowhere).  Raises
+        AuthenticationError, Unreachable."""
+        idp = await self._metadata()
+        async with self._reading:
+            await asyncio.sleep(0)
+            now = int(self._now())
+            try:
+                asked = (open_query(message.query, idp.certificates, now) if message.query
+                         else open_form(message.form, idp.certificates, now))
+                found = read_request(asked.xml, self.provider, message.place, now)
+            except AuthenticationError as wrong:
+                raise AuthenticationError(f"the provider's request is not taken: {wrong}") from None
+        if not idp.answers:
+            return found, ""
+        name = f"_{secrets.token_hex(20)}"
+        return found, render_redirect(
+            "SAMLResponse", render_response(self.provider, found.token, idp.answers, name, now), idp.answers,
+            asked.relay, self._key())
+
+    async def leave(self, known: Known) -> str:
+        """Where somebody logs out at the provider, too; "": nowhere.  Raises AuthenticationError, Unreachable."""
+        idp = await self._metadata()
+        if not idp.logout or not known.name:
+            return ""
+        return render_redirect("SAMLRequest", ask_logout(
+            self.provider, known, idp.logout, f"_{secrets.token_hex(20)}", int(self._now())), idp.logout, "",
+            self._key())
+
+    def _key(self) -> rsa.RSAPrivateKey | None:
+        return parse_key(self.provider.key) if self.provider.key else None
 
     def _use(self, answer: Answer, now: int) -> None:
         """Once (Profiles, 4.1.4.5)."""

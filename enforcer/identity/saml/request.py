@@ -27,9 +27,15 @@ def render_request(asked: Asked, address: str, now: int) -> bytes:
 
 def render_address(asked: Asked, address: str, relay: str, key: rsa.RSAPrivateKey | None, now: int) -> str:
     """3.4.4.1: DEFLATE, base64, URL encoding; with a key signed, over the encoded parameters in this order."""
+    return render_redirect("SAMLRequest", render_request(asked, address, now), address, relay, key)
+
+
+def render_redirect(name: str, xml: bytes, address: str, relay: str, key: rsa.RSAPrivateKey | None) -> str:
+    """Of any message."""
     packer = zlib.compressobj(wbits=-15)
-    packed = packer.compress(render_request(asked, address, now)) + packer.flush()
-    parameters = {"SAMLRequest": base64.b64encode(packed).decode(), "RelayState": relay}
+    parameters = {name: base64.b64encode(packer.compress(xml) + packer.flush()).decode()}
+    if relay:
+        parameters["RelayState"] = relay
     if key is not None:
         parameters["SigAlg"] = RSA_SHA256
         signature = key.sign(urlencode(parameters).encode(), padding.PKCS1v15(), SHA256())

@@ -175,7 +175,7 @@ async def test_nobody_has_anothers_login(here: Here) -> None:
     here.broken.say(told.Verified(session, "corp:ada", (), 1 << 33))
     assert await here.identities.answer(control.AwaitLogin(session), ADA) == control.LoginState()
     for peer in (EVE, ROOT):
-        assert await here.identities.answer(control.Logout(), peer) == control.Answered("you are not logged in")
+        assert await here.identities.answer(control.Logout(), peer) == control.LoggedOut("you are not logged in")
         assert here.identities.who_am_i(peer).provider == ""
         assert here.identities.bind(here.agent.config.workload("crew"), peer) == ("", "")
     assert here.identities.who_am_i(ADA).provider == "corp"
@@ -193,7 +193,7 @@ async def test_a_workload_that_needs_a_person_says_how(here: Here) -> None:
 
 async def test_logging_out_ends_what_speaks_for_it(here: Here) -> None:
     session = await here.opened()
-    assert await here.identities.answer(control.Logout(), ADA) == control.Answered()
+    assert await here.identities.answer(control.Logout(), ADA) == control.LoggedOut()
     forget = await here.broken.asked()
     assert forget == told.Forget(forget.number, session)
     here.broken.say(told.Done(forget.number))

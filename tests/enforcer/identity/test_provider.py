@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -275,14 +276,22 @@ async def test_keys_that_are_rotated(provider: Keycloak) -> None:
     await remote.identify(old, ACCESS)
 
 
-@pytest.fixture
-def door(provider: Keycloak) -> Iterator[queue.Queue[bytes]]:
+@dataclass
+class Door:
     """Where the provider posts that somebody has logged out there: what it posts."""
-    came: queue.Queue[bytes] = queue.Queue()
 
+    url: str
+    came: queue.Queue[bytes] = field(default_factory=queue.Queue)
+
+    async def next(self) -> bytes:
+        return await asyncio.to_thread(self.came.get, True, 60)
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            came.put(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+            made.came.put(self.rfile.read(int(self.headers.get("Content-Length", 0))))
             self.send_response(200)
             self.end_headers()
 
@@ -290,30 +299,52 @@ def door(provider: Keycloak) -> Iterator[queue.Queue[bytes]]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        made = Door(f"http://127.0.0.1:{server.server_port}/logout/corp")
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            with provider.changed("weir", {
-                    "backchannel.logout.url": f"http://127.0.0.1:{server.server_port}/backchannel/corp",
-                    "backchannel.logout.session.required": "true"}):
-                yield came
-        finally:
-            server.shutdown()
+        yield made
+        server.shutdown()
 
 
-async def test_a_logout_there_is_told_at_once(provider: Keycloak, door: queue.Queue[bytes]) -> None:
+async def test_a_logout_there_is_told_at_once(provider: Keycloak, door: Door) -> None:
     """Long before the next refresh; what Keycloak posts is taken as it is."""
     said = Told()
     sessions = Sessions(said)
     assert sessions.configure((person(provider, refresh=3600),)) == ""
-    await log_in(sessions, provider)
-    await said.until(lambda one: isinstance(one, told.Verified))
-    provider.revoke("ada")
-    body = await asyncio.to_thread(door.get, True, 60)
+    with provider.changed("weir", {"backchannel.logout.url": door.url, "backchannel.logout.session.required": "true"}):
+        await log_in(sessions, provider)
+        await said.until(lambda one: isinstance(one, told.Verified))
+        provider.revoke("ada")
+        body = await door.next()
     assert (await sessions.logout(told.Logout(7, "corp", body))).error == ""
     ended = await said.until(lambda one: isinstance(one, told.Ended))
     assert (ended.session, ended.reason) == ("s", "its session at the provider has ended")
     assert "came before" in (await sessions.logout(told.Logout(8, "corp", body))).error
     await asyncio.gather(*sessions._revoking)
+
+
+async def test_a_logout_there_of_saml_is_told_at_once(provider: Keycloak, door: Door) -> None:
+    """Posted by the provider itself, signed, with the session's index."""
+    said = Told()
+    sessions = Sessions(said)
+    assert sessions.configure((), (by_saml(provider, entity_id=SEALED, key=provider.key),)) == ""
+    with provider.changed(SEALED, {"saml_single_logout_service_url_post": door.url}, frontchannelLogout=False):
+        for session in ("s", "other"):
+            form = await posted(sessions, provider, session)
+            assert (await sessions.finish(told.Finish(2, session, form))).error == ""
+        known = dict(sessions._known)
+        assert known["s"].session
+        assert known["s"].session != known["other"].session
+        provider.revoke("ada")
+        bodies = [await door.next(), await door.next()]
+    for number, body in enumerate(bodies):
+        done = await sessions.saml_logout(told.SamlLogout(number, "corp", door.url, "", body))
+        assert done.error == ""
+        assert done.url.startswith(provider.issuer)
+        assert len([one for one in known if one not in sessions._known]) == number + 1
+    again = await sessions.saml_logout(told.SamlLogout(9, "corp", door.url, "", bodies[0]))
+    assert "came before" in again.error
+    elsewhere = await sessions.saml_logout(told.SamlLogout(9, "corp", f"{door.url}/", "", bodies[0]))
+    assert "another place" in elsewhere.error
 
 
 async def test_a_token_that_was_taken_back(provider: Keycloak) -> None:
