@@ -9,6 +9,7 @@
     assertion     that assertion -> claims, where it is for this login, now
     metadata      what a provider says of itself
     request       a login -> the address that a browser goes to
+    logout        what ends a session: requests that came, and those of Weir's own
     answer        the form that a browser posts -> the response
     remote        one provider: its metadata, its assertions that were used (edge)
 

@@ -443,6 +443,29 @@ async def test_a_login_by_saml(here: Here) -> None:
     assert await finish == control.Answered()
     who = here.identities.who_am_i(ADA)
     assert (who.subject, who.until) == ("adfs:ada", end)
+    await _logged_out_there(here, begun.session)
+
+
+async def _logged_out_there(here: Here, session: str) -> None:
+    """What came for single logout counts where the identity process says so; who logs out is shown where to, too."""
+    place = "https://weir/saml/adfs/logout"
+    came = asyncio.ensure_future(here.identities.saml_logout("adfs", place, "SAMLRequest=x", b""))
+    asked = await here.broken.asked()
+    assert asked == told.SamlLogout(asked.number, "adfs", place, "SAMLRequest=x", b"")
+    here.broken.say(told.LoggedOut(asked.number, "", "https://idp/slo?SAMLResponse=x"))
+    assert await came == (303, "https://idp/slo?SAMLResponse=x")
+    came = asyncio.ensure_future(here.identities.saml_logout("adfs", place, "", b"SAMLRequest=x"))
+    here.broken.say(told.LoggedOut((await here.broken.asked()).number, "it is not taken", "https://evil"))
+    assert await came == (400, "it is not taken")
+    assert (await here.identities.saml_logout("corp", place, "", b""))[0] == 404, "that one is none of SAML's"
+    assert (await here.identities.backchannel("adfs", b"x"))[0] == 404
+    assert (await here.identities.saml_logout("adfs", place, "x" * (told.LOGOUT + 1), b""))[0] == 413
+    leaving = asyncio.ensure_future(here.identities.answer(control.Logout(), ADA))
+    asked = await here.broken.asked()
+    assert asked == told.Leave(asked.number, session)
+    assert here.identities.who_am_i(ADA).provider == "", "here it has ended already"
+    here.broken.say(told.LoggedOut(asked.number, "", "https://idp/slo?SAMLRequest=x"))
+    assert await leaving == control.LoggedOut("", "https://idp/slo?SAMLRequest=x")
 
 
 async def test_who_is_barred(here: Here) -> None:
