@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from agent.channel import ChannelError
 from agent.config import Config, ProviderEntry, SamlEntry, Workload
@@ -27,6 +27,7 @@ from agent.people.identity import Principal, local_principal
 from agent.people.identity_process import IdentityProcess, News
 from agent.people.locks import subjects_of
 from agent.people.logins import Login, Logins, Violation
+from agent.people.posts import Posts, shown
 from agent.workload.owners import Start
 
 if TYPE_CHECKING:
@@ -36,10 +37,7 @@ LOG = logging.getLogger("weir.identity")
 
 PATIENCE: Final = 20.0                # seconds that an AwaitLogin waits
 RETRY: Final = 10.0                   # seconds between tries to get a workload its identity
-SHOWN: Final = 400                    # characters of a reason
 BESIDE: Final = "identity"            # its cgroup
-POSTS: Final = 4                      # of what providers post, being read
-_Said = TypeVar("_Said", bound=told.Message)
 Mark = tuple[int, int, int]           # of a file: inode, size, nanoseconds of its last change
 
 
@@ -63,7 +61,7 @@ class Identities:
         self._finishing: set[str] = set()     # of these an answer is with the identity process
         self._services: dict[str, _Service] = {}
         self._lately = Lately()
-        self._posts = 0
+        self.posts = Posts(lambda: agent.config, lambda: self.process, agent.tell)
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_end: Callable[[str], None] = lambda session: None      # called when one has ended
 
@@ -122,14 +120,14 @@ class Identities:
     def _lost(self, reason: str) -> None:
         """Its tokens are gone, and with them whatever they said."""
         for login in self.logins:
-            self._end(login.session, f"Weir's identity process ended ({_shown(reason)}): log in again")
+            self._end(login.session, f"Weir's identity process ended ({shown(reason)}): log in again")
 
     # what it says
 
     def _came(self, message: News) -> None:
         """Raises ValueError: it may not say that."""
         if isinstance(message, told.Ended):
-            self._end(message.session, _shown(message.reason))
+            self._end(message.session, shown(message.reason))
             return
         try:
             found = self.logins.verify(message, int(time.time()), _uptime())
@@ -299,7 +297,7 @@ class Identities:
         begun = await self._ask_begin(self.process, login, how, port)
         if begun.error:
             self._outcomes.pop(login.session, None)
-            return control.LoginBegun(_shown(begun.error))
+            return control.LoginBegun(shown(begun.error))
         return control.LoginBegun("", login.session, provider.name, begun.url, begun.user_code, begun.complete,
                                   begun.seconds, port)
 
@@ -315,7 +313,7 @@ class Identities:
         except ChannelError as reason:
             begun = told.Begun(0, str(reason))
         if begun.error:
-            self._end(login.session, _shown(begun.error), forget=True)
+            self._end(login.session, shown(begun.error), forget=True)
         return begun
 
     def _provider(self, name: str) -> ProviderEntry | SamlEntry | str:
@@ -359,7 +357,7 @@ class Identities:
         try:
             done = await self.process.channel.ask(
                 lambda number: told.Finish(number, login.session, query), told.Done)
-            error = _shown(done.error)
+            error = shown(done.error)
         except ChannelError as reason:
             error = str(reason)
         finally:
@@ -436,53 +434,6 @@ class Identities:
         except ChannelError:
             return ""
 
-    # said by providers
-
-    async def backchannel(self, provider: str, body: bytes) -> tuple[int, str]:
-        """What anybody has posted for a provider's back-channel (OpenID Connect Back-Channel Logout 1.0, 2.8): the
-        status that it is answered with, and why.  It is read by the identity process, a few at a time."""
-        if not isinstance(self._agent.config.provider(provider), ProviderEntry):
-            return 404, "there is no such provider"
-        done = await self._posted(provider, body, lambda number: told.Logout(number, provider, body), told.Done)
-        return done if isinstance(done, tuple) else self._heard(provider, done.error)
-
-    async def saml_logout(self, provider: str, place: str, query: str, form: bytes) -> tuple[int, str]:
-        """What came for SAML's single logout, by a browser or from the provider itself: as `backchannel`; with 303 the
-        text is where the browser goes on.  `place`: the address that it was to come to."""
-        if not isinstance(self._agent.config.provider(provider), SamlEntry):
-            return 404, "there is no such provider"
-        done = await self._posted(provider, form or query.encode(errors="replace"), lambda number: told.SamlLogout(
-            number, provider, place, query, form), told.LoggedOut)
-        if isinstance(done, tuple):
-            return done
-        status, error = self._heard(provider, done.error)
-        return (303, done.url) if done.url and not error else (status, error)
-
-    async def _posted(
-        self, provider: str, content: bytes, make: Callable[[int], told.Message], wanted: type[_Said],
-    ) -> _Said | tuple[int, str]:
-        """What the identity process says of it; or a status, and why it is not asked."""
-        if self.process is None or len(content) > told.LOGOUT:
-            return (404, "there is no such provider") if self.process is None else (413, "it is too long")
-        if self._posts >= POSTS:
-            return 503, "too many at once"
-        self._posts += 1
-        try:
-            return await self.process.channel.ask(make, wanted)
-        except ChannelError as wrong:
-            return 503, str(wrong)
-        finally:
-            self._posts -= 1
-
-    def _heard(self, provider: str, error: str) -> tuple[int, str]:
-        """Recorded: each that counted; of what anybody may send so much as fills no recording."""
-        error = _shown(error)
-        times = self._lately.again((provider, "logout")) if error else 1
-        if times:
-            self._agent.tell("logout.received", {"provider": provider, **({"error": error, "times": times} if error
-                                                                          else {})})
-        return (400, error) if error else (200, "")
-
     # each second
 
     async def look(self) -> None:
@@ -531,7 +482,7 @@ class Identities:
             token = await asyncio.to_thread(read_secret, file, told.TOKEN, "token_file") if file else b""
             begun = await self.process.channel.ask(
                 lambda number: told.Begin(number, session, name, how, token=token), told.Begun)
-            error = _shown(begun.error)
+            error = shown(begun.error)
         except (SecretError, ChannelError) as reason:
             error = str(reason)
         self._presented(workload, service, login, error)
@@ -602,11 +553,6 @@ def _no_way(provider: ProviderEntry | SamlEntry, port: int) -> str:
     if port or not isinstance(provider, SamlEntry):
         return ""
     return f"provider {provider.name} is SAML's, which needs a browser on this machine: leave --device out"
-
-
-def _shown(text: str) -> str:
-    """What the identity process says, which may be a provider's words: on terminals and in errors of protocols."""
-    return "".join(one if one.isprintable() else "?" for one in text)[:SHOWN]
 
 
 def _secret(provider: ProviderEntry) -> str:

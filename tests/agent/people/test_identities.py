@@ -449,17 +449,17 @@ async def test_a_login_by_saml(here: Here) -> None:
 async def _logged_out_there(here: Here, session: str) -> None:
     """What came for single logout counts where the identity process says so; who logs out is shown where to, too."""
     place = "https://weir/saml/adfs/logout"
-    came = asyncio.ensure_future(here.identities.saml_logout("adfs", place, "SAMLRequest=x", b""))
+    came = asyncio.ensure_future(here.identities.posts.saml_logout("adfs", place, "SAMLRequest=x", b""))
     asked = await here.broken.asked()
     assert asked == told.SamlLogout(asked.number, "adfs", place, "SAMLRequest=x", b"")
     here.broken.say(told.LoggedOut(asked.number, "", "https://idp/slo?SAMLResponse=x"))
     assert await came == (303, "https://idp/slo?SAMLResponse=x")
-    came = asyncio.ensure_future(here.identities.saml_logout("adfs", place, "", b"SAMLRequest=x"))
+    came = asyncio.ensure_future(here.identities.posts.saml_logout("adfs", place, "", b"SAMLRequest=x"))
     here.broken.say(told.LoggedOut((await here.broken.asked()).number, "it is not taken", "https://evil"))
     assert await came == (400, "it is not taken")
-    assert (await here.identities.saml_logout("corp", place, "", b""))[0] == 404, "that one is none of SAML's"
-    assert (await here.identities.backchannel("adfs", b"x"))[0] == 404
-    assert (await here.identities.saml_logout("adfs", place, "x" * (told.LOGOUT + 1), b""))[0] == 413
+    assert (await here.identities.posts.saml_logout("corp", place, "", b""))[0] == 404, "that one is none of SAML's"
+    assert (await here.identities.posts.backchannel("adfs", b"x"))[0] == 404
+    assert (await here.identities.posts.saml_logout("adfs", place, "x" * (told.LOGOUT + 1), b""))[0] == 413
     leaving = asyncio.ensure_future(here.identities.answer(control.Logout(), ADA))
     asked = await here.broken.asked()
     assert asked == told.Leave(asked.number, session)
@@ -579,7 +579,7 @@ async def test_who_is_locked_under_another_name_answers_nothing(here: Here) -> N
 async def test_what_a_provider_posts(here: Here) -> None:
     """Read by the identity process; it ends sessions here, and each time that somebody may have sent it is bounded."""
     session = await here.opened()
-    posting = asyncio.ensure_future(here.identities.backchannel("corp", b"logout_token=x"))
+    posting = asyncio.ensure_future(here.identities.posts.backchannel("corp", b"logout_token=x"))
     asked = await here.broken.asked()
     assert (asked.provider, asked.body) == ("corp", b"logout_token=x")
     here.broken.say(told.Ended(session, "its session at the provider has ended"))
@@ -592,9 +592,9 @@ async def test_what_a_provider_posts(here: Here) -> None:
 
 
 async def test_what_anybody_posts_is_bounded(here: Here) -> None:
-    assert await here.identities.backchannel("nobody", b"x") == (404, "there is no such provider")
-    assert await here.identities.backchannel("corp", b"x" * (told.LOGOUT + 1)) == (413, "it is too long")
-    posts = [asyncio.ensure_future(here.identities.backchannel("corp", b"x")) for _ in range(20)]
+    assert await here.identities.posts.backchannel("nobody", b"x") == (404, "there is no such provider")
+    assert await here.identities.posts.backchannel("corp", b"x" * (told.LOGOUT + 1)) == (413, "it is too long")
+    posts = [asyncio.ensure_future(here.identities.posts.backchannel("corp", b"x")) for _ in range(20)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert sum(one.done() and one.result() == (503, "too many at once") for one in posts) == 16
@@ -604,4 +604,30 @@ async def test_what_anybody_posts_is_bounded(here: Here) -> None:
     assert said.count((400, "it is not taken: ?[2J")) == 4
     assert len(here.events("logout.received")) == 1, "what anybody may send fills no recording"
     here.identities.process = None
-    assert (await here.identities.backchannel("corp", b"x"))[0] == 404
+    assert (await here.identities.posts.backchannel("corp", b"x"))[0] == 404
+
+
+@pytest.mark.parametrize(("part", "name", "method", "query", "body", "status"), [
+    ("backchannel", "corp", "GET", "", b"", 405), ("backchannel", "corp/x", "POST", "", b"x", 404),
+    ("backchannel", "nobody", "POST", "", b"x", 404), ("saml", "corp", "GET", "x", b"", 404),
+    ("saml", "corp/acs", "POST", "", b"x", 404), ("slack", "corp", "POST", "", b"x", 404),
+    ("saml", "adfs/logout", "POST", "x=y", b"x", 400), ("saml", "adfs/logout", "POST", "", b"", 400),
+    ("saml", "adfs/logout", "GET", "SAMLResponse=x", b"", 200),
+    ("saml", "adfs/logout", "POST", "", b"SAMLResponse=x", 200),
+    ("saml", "corp/logout", "GET", "SAMLRequest=x", b"", 404),
+])
+async def test_paths_of_the_page(
+    here: Here, part: str, name: str, method: str, query: str, body: bytes, status: int,
+) -> None:
+    """Nothing of these reaches the identity process."""
+    found = await here.identities.posts.came(part, name, method, query, body, "https://weir")
+    assert found[0] == status
+    assert found[2] == ""
+    with pytest.raises(BlockingIOError):
+        here.broken.sock.recv(1)
+
+
+async def test_what_comes_at_the_page(here: Here) -> None:
+    posting = asyncio.ensure_future(here.identities.posts.came("backchannel", "corp", "POST", "", b"x", "https://weir"))
+    here.broken.say(told.Done((await here.broken.asked()).number))
+    assert await posting == (200, "", "")
