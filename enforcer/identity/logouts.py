@@ -109,7 +109,7 @@ class Logouts:
         if len(self._used) >= USED:
             raise AuthenticationError("too many at once")
         self._used[logout.provider, logout.token] = logout.until
-        self._recent = [(came, one) for came, one in self._recent if came + RECENT > now]
+        self._recent = [(came, one) for came, one in self._recent if came + RECENT > now][1 - USED:]
         self._recent.append((now, logout))
 
     def check(self, provider: str, known: Known, now: int) -> None:
