@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import ssl
+import tempfile
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -172,8 +173,8 @@ HERE = _Here()
 @contextmanager
 def keycloak(scratch: Path, authority: certificates.Authority, host: Any = OTHER) -> Iterator[Keycloak]:
     """One with its realm while the block runs; `host`: of the lab, or HERE."""
-    directory = scratch / "keycloak"
-    directory.mkdir(mode=0o755)
+    directory = Path(tempfile.mkdtemp(prefix="keycloak-", dir=scratch))
+    directory.chmod(0o755)
     leaf, key = certificates.make_leaf(authority, ("idp.lab.example",), (host.ipv4,))
     pem = certificates.write(directory / "server.pem", leaf)
     private = certificates.write(directory / "server.key", key, 0o600)

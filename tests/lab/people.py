@@ -146,6 +146,7 @@ def speaking(the_lab: Lab, provider: Keycloak) -> Iterator[Installed]:
     """A Weir whose people and services are the provider's, by OIDC and by SAML."""
     secret, token = the_lab.scratch / "svc-secret", the_lab.scratch / "svc.jwt"
     key, metadata = the_lab.scratch / "saml.pem", the_lab.scratch / "idp.xml"
+    token.unlink(missing_ok=True)
     write(secret, provider.service_secret)
     write(key, provider.key)
     with provider.host.entered():
