@@ -15,6 +15,7 @@ from lxml import etree
 from saml_logout import PLACE, form, posted, query, request
 
 from agent.contract import identity as told
+from enforcer.identity.logouts import Known
 from enforcer.identity.sessions import Sessions
 
 SLO = "https://idp.lab.example/slo"
@@ -42,6 +43,11 @@ class Here:
             {"statement": f'<a:AuthnStatement SessionIndex="{index}"/>' if index else "<a:AuthnStatement/>"} | changed))
         answer = idp.form(idp.response(idp.sign(inner), now, in_response_to=asked), found["RelayState"])
         assert (await self.sessions.finish(told.Finish(2, session, answer))).error == ""
+
+    def sit(self, session: str = "s1", index: str = "one", name: str = "ada") -> None:
+        """As if it had been opened; how that goes is the first test's."""
+        self.sessions._of[session] = "corp"
+        self.sessions._known[session] = Known(name, index, int(time.time()))
 
     async def logout(self, query: str = "", form: bytes = b"", place: str = PLACE) -> told.LoggedOut:
         return await self.sessions.saml_logout(told.SamlLogout(3, "corp", place, query, form))
@@ -86,7 +92,7 @@ async def test_a_right_one_ends_its_session_once_and_is_answered(how: str) -> No
 async def test_other_hashes_and_another_way_to_write_the_same(bits: str, algorithm: Any) -> None:
     """What was signed are the octets that came, however they are escaped."""
     here = Here()
-    await here.open()
+    here.sit()
     method = f"http://www.w3.org/2001/04/xmldsig-more#rsa-sha{bits}"
     done = await here.logout(query(request(), method=method, algorithm=algorithm, quote=lambda text: "".join(
         f"%{ord(one):02x}" for one in text)))
@@ -110,7 +116,7 @@ async def test_other_hashes_and_another_way_to_write_the_same(bits: str, algorit
 @pytest.mark.parametrize("how", ["redirect", "post"])
 async def test_a_wrong_one_ends_nothing(how: str, changed: dict[str, str], why: str) -> None:
     here = Here()
-    await here.open()
+    here.sit()
     if how == "redirect":
         done = await here.logout(query(request(**changed)))
     else:
@@ -143,7 +149,7 @@ def changed_query(change: Any) -> str:
 ])
 async def test_queries_that_are_not_signed_as_they_must_be(made: Any) -> None:
     here = Here()
-    await here.open()
+    here.sit()
     done = await here.logout(made() or "x")
     assert done.error
     assert here.ended == []
@@ -151,7 +157,7 @@ async def test_queries_that_are_not_signed_as_they_must_be(made: Any) -> None:
 
 async def test_a_bomb_is_not_unpacked() -> None:
     here = Here()
-    await here.open()
+    here.sit()
     done = await here.logout(query(request(more=" " * 20_000_000)))
     assert "too long" in done.error
 
@@ -177,8 +183,8 @@ def wrapped(text: str) -> str:
 ])
 async def test_forms_that_are_not_signed_as_they_must_be(made: Any) -> None:
     here = Here()
-    await here.open()
-    await here.open("s2", name_id="<a:NameID>grace</a:NameID>")
+    here.sit()
+    here.sit("s2", name="grace")
     done = await here.logout(form=made())
     assert done.error
     assert here.ended == []
@@ -197,9 +203,9 @@ async def test_a_certificate_whose_time_is_over() -> None:
 ])
 async def test_whose_sessions_end(changed: dict[str, str], ended: list[str]) -> None:
     here = Here()
-    await here.open("s1", "one")
-    await here.open("s2", "two")
-    await here.open("s3", "three", name_id="<a:NameID>grace</a:NameID>")
+    here.sit("s1", "one")
+    here.sit("s2", "two")
+    here.sit("s3", "three", "grace")
     assert (await here.logout(query(request(**changed)))).error == ""
     assert here.ended == ended
 
@@ -213,7 +219,7 @@ async def test_a_login_that_named_no_session_is_known_by_its_name() -> None:
 
 async def test_without_a_place_to_answer_it_ends_all_the_same() -> None:
     here = Here(metadata=metadata(""))
-    await here.open()
+    here.sit()
     assert await here.logout(query(request())) == told.LoggedOut(3)
     assert here.ended == ["s1"]
 
@@ -221,7 +227,7 @@ async def test_without_a_place_to_answer_it_ends_all_the_same() -> None:
 async def test_an_answer_is_no_request() -> None:
     """Nothing is done by a LogoutResponse: what it answers was done before it was asked."""
     here = Here()
-    await here.open()
+    here.sit()
     done = await here.logout(query(request()).replace("SAMLRequest", "SAMLResponse"))
     assert "holds something else than a request" in done.error
 
