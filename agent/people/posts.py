@@ -64,7 +64,8 @@ class Posts:
         if isinstance(done, tuple):
             return done
         status, error = self._heard(provider, done.error)
-        return (303, done.url) if done.url and not error else (status, error)
+        # Of the identity process' word an https address is taken, which the provider's metadata has, and nothing else.
+        return (303, done.url) if done.url.startswith("https://") and not error else (status, error)
 
     async def _asked(
         self, content: bytes, make: Callable[[int], told.Message], wanted: type[_Said],

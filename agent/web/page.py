@@ -27,6 +27,7 @@ from agent.contract.messages import HoldView
 from agent.control import Lately
 from agent.credential.secrets import PEM_LIMIT, SecretError, read_secret
 from agent.people.identity import Principal
+from agent.people.posts import BACKCHANNEL, SAML
 from agent.status import said_of_nobody
 from agent.web.listening import is_here, open_page, plain, why_refused
 from agent.web.process import WebProcess
@@ -56,7 +57,7 @@ class Web:
         self._agent = agent
         self.process: WebProcess | None = None
         self.sessions = PageSessions()
-        self.parts: dict[str, Came] = {}      # what takes Came, by `part`
+        self.parts: dict[str, Came] = {BACKCHANNEL: self._of_provider, SAML: self._of_provider}    # what takes Came
         self.links: Links | None = None       # whose signed links are answered here
         self._place: object = None            # what its listener was opened with
         self._watching = False
@@ -337,6 +338,13 @@ class Web:
     async def _answer_link(self, question: asked.AnswerLink) -> asked.Answered:
         return asked.Answered(question.number, await self.links.answer(question.token, question.reason)
                               if self.links is not None else "there are no such links")
+
+    async def _of_provider(self, question: asked.Came) -> asked.Replied:
+        """What a provider sends by itself: that somebody has logged out there."""
+        status, said, away = await self._agent.identities.posts.came(
+            question.part, question.name, question.method, question.query, question.body,
+            self._agent.config.web.url or "")
+        return asked.Replied(question.number, status, body=f"{said}\n".encode() if said else b"", location=away)
 
     async def _came(self, question: asked.Came) -> asked.Replied:
         part = self.parts.get(question.part)
