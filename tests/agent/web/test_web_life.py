@@ -177,6 +177,28 @@ def test_a_person_logs_in_and_answers(place: Place) -> None:
     assert all(value not in said for value in place.cookies.values() if value)
 
 
+def test_a_provider_says_that_somebody_has_logged_out(place: Place) -> None:
+    """Back-channel: what is posted goes unread to the identity process, and the login of the browser is no more."""
+    place.log_in()
+    head, _ = place.visit("/")
+    assert head.startswith("HTTP/1.1 200"), head
+    now = int(time.time())
+    claims = {"iss": place.provider.issuer, "aud": "weir", "iat": now, "exp": now + 120, "jti": f"j{time.time_ns()}",
+              "sub": "7b1f", "events": {"http://schemas.openid.net/event/backchannel-logout": {}}}
+    kind = "Content-Type: application/x-www-form-urlencoded"
+    right, wrong = signing.sign(claims, typ="logout+jwt"), signing.sign(claims, signing.STRANGE)
+    for token, status in ((wrong, "400"), (right, "200")):
+        head, said = place.ask("POST", "/backchannel/corp", kind, body=urlencode({"logout_token": token}))
+        assert head.startswith(f"HTTP/1.1 {status}"), head + said
+        assert "cache-control: no-store" in head.lower()
+        head, _ = place.visit("/")
+        assert head.startswith("HTTP/1.1 200" if status == "400" else "HTTP/1.1 303"), head
+    head, _ = place.ask("POST", "/backchannel/other", kind, body="logout_token=x")
+    assert head.startswith("HTTP/1.1 404"), head
+    head, _ = place.ask("GET", "/backchannel/corp")
+    assert head.startswith("HTTP/1.1 405"), head
+
+
 def test_a_crew_is_refused_whatever_its_uid(place: Place) -> None:
     crews = place.host.slice / "test"
     crews.mkdir(exist_ok=True)
@@ -257,24 +279,3 @@ def test_a_reload_moves_it(place: Place) -> None:
     place.host.write(CONFIG)
     assert place.host.weir("reload").returncode == 0
     place.host.until(lambda: not place.host.status().get("web"), "no page")
-
-
-def test_a_provider_says_that_somebody_has_logged_out(place: Place) -> None:
-    """Back-channel: what is posted goes unread to the identity process, and the login of the browser is no more."""
-    place.log_in()
-    head, _ = place.visit("/")
-    assert head.startswith("HTTP/1.1 200"), head
-    now = int(time.time())
-    claims = {"iss": place.provider.issuer, "aud": "weir", "iat": now, "exp": now + 120, "jti": f"j{time.time_ns()}",
-              "sub": "7b1f", "events": {"http://schemas.openid.net/event/backchannel-logout": {}}}
-    kind = "Content-Type: application/x-www-form-urlencoded"
-    for token, status in ((signing.sign(claims, signing.STRANGE), "400"), (signing.sign(claims, typ="logout+jwt"), "200")):
-        head, said = place.ask("POST", "/backchannel/corp", kind, body=urlencode({"logout_token": token}))
-        assert head.startswith(f"HTTP/1.1 {status}"), head + said
-        assert "cache-control: no-store" in head.lower()
-        head, _ = place.visit("/")
-        assert head.startswith("HTTP/1.1 200" if status == "400" else "HTTP/1.1 303"), head
-    head, _ = place.ask("POST", "/backchannel/other", kind, body="logout_token=x")
-    assert head.startswith("HTTP/1.1 404"), head
-    head, _ = place.ask("GET", "/backchannel/corp")
-    assert head.startswith("HTTP/1.1 405"), head

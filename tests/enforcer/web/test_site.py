@@ -175,6 +175,23 @@ async def test_what_is_for_others_is_handed_on_unread(stage: Stage) -> None:
     assert (await browser.post("/slack/actions", b"x" * (256 * 1024 + 1))).status_code == 413
 
 
+async def test_a_logout_goes_on_to_its_provider(stage: Stage) -> None:
+    """The octets of its query are what was signed: handed on as they came.  The agent says where it goes on."""
+    came: list[Any] = []
+
+    async def take(message: asked.Came) -> asked.Replied:
+        came.append(message)
+        return asked.Replied(0, 303, away="https://idp.lab.example/slo?SAMLResponse=x%2f")
+
+    stage.web.parts["saml"] = take
+    query = "SAMLRequest=a%2fb%2B&RelayState=%7e%41+x&SigAlg=http%3a%2f%2Fx&Signature=y%3D"
+    done = await stage.browser().get(f"/saml/corp/logout?{query}", Sec_Fetch_Site="cross-site")
+    assert (done.status_code, done.headers["location"]) == (303, "https://idp.lab.example/slo?SAMLResponse=x%2f")
+    assert (came[0].name, came[0].query) == ("corp/logout", query)
+    done = await stage.browser().post("/saml/corp/logout", b"SAMLRequest=x", Origin="null", Sec_Fetch_Site="cross-site")
+    assert (done.status_code, came[1].body) == (303, b"SAMLRequest=x")
+
+
 async def test_recordings_are_for_auditors(stage: Stage) -> None:
     for who in (("dba",), ("ops",)):
         other = await stage.browser().log_in("bob", who)
