@@ -181,7 +181,7 @@ async def test_a_logout_goes_on_to_its_provider(stage: Stage) -> None:
 
     async def take(message: asked.Came) -> asked.Replied:
         came.append(message)
-        return asked.Replied(0, 303, away="https://idp.lab.example/slo?SAMLResponse=x%2f")
+        return asked.Replied(0, 303, location="https://idp.lab.example/slo?SAMLResponse=x%2f")
 
     stage.web.parts["saml"] = take
     query = "SAMLRequest=a%2fb%2B&RelayState=%7e%41+x&SigAlg=http%3a%2f%2Fx&Signature=y%3D"
