@@ -67,7 +67,8 @@ async def log_in(page: Page, stage: Stage, name: str) -> None:
     await page.wait_for_url(f"{stage.url}/")
 
 
-@pytest.mark.parametrize(("name", "ready"), [("corp", by_oidc), ("adfs", by_saml)], ids=["oidc", "saml"])
+@pytest.mark.parametrize(("name", "ready"), [
+    pytest.param("corp", by_oidc, id="oidc"), pytest.param("adfs", by_saml, id="saml", marks=pytest.mark.slow)])
 async def test_a_login(page: Page, stage: Stage, name: str, ready: Any) -> None:
     ready(stage)
     await log_in(page, stage, name)
