@@ -14,7 +14,7 @@ from authlib.integrations.httpx_client import AsyncOAuth2Client
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from agent.contract.identity import Provider
-from enforcer.identity import http
+from enforcer import https
 from enforcer.identity.answers import DeviceCode, Refused, Tokens, parse_device, parse_tokens
 from enforcer.identity.claims import Identity, identify
 from enforcer.identity.logouts import Logout, parse_logout
@@ -46,7 +46,7 @@ class Remote:
         self._asking = asyncio.Lock()
         self._turn = asyncio.Semaphore(AT_ONCE)
         try:
-            self._context = http.trusted(provider.ca)
+            self._context = https.trusted(provider.ca)
         except ssl.SSLError:
             raise AuthenticationError(f"the roots of provider {provider.name} cannot be read") from None
 
@@ -178,7 +178,7 @@ class Remote:
         return AsyncOAuth2Client(
             client_id=self.provider.client_id, client_secret=self.provider.client_secret or None,
             token_endpoint_auth_method=method, revocation_endpoint_auth_method=method, scope=self._scope, token={},
-            **more, **http.options(self._context))
+            **more, **https.options(self._context))
 
     async def _with(self, metadata: Metadata, ask: Callable[[Any], Awaitable[_Found]]) -> _Found:
         async with self._turn, _bounded(self.provider.name), self._client(metadata) as client:
@@ -186,13 +186,13 @@ class Remote:
 
     async def _get(self, url: str) -> Any:
         async with self._turn, _bounded(self.provider.name), httpx2.AsyncClient(
-                **http.options(self._context)) as client:
+                **https.options(self._context)) as client:
             return _json(await client.get(url, headers={"Accept": "application/json"}), (200,))
 
 
 async def get(name: str, url: str, context: ssl.SSLContext) -> bytes:
     """What provider `name` has there.  Raises AuthenticationError, Unreachable."""
-    async with _bounded(name), httpx2.AsyncClient(**http.options(context)) as client:
+    async with _bounded(name), httpx2.AsyncClient(**https.options(context)) as client:
         return _right(await client.get(url), (200,)).content
 
 
@@ -200,7 +200,7 @@ class _bounded:                       # read as a word
     """A time for it all, and one kind of exception for whatever may go wrong: nothing of it is for a log."""
 
     def __init__(self, name: str) -> None:
-        self._name, self._time = name, asyncio.timeout(http.SECONDS)
+        self._name, self._time = name, asyncio.timeout(https.SECONDS)
 
     async def __aenter__(self) -> None:
         await self._time.__aenter__()
@@ -209,7 +209,7 @@ class _bounded:                       # read as a word
         try:
             await self._time.__aexit__(kind, error, traceback)
         except TimeoutError:
-            raise Unreachable(f"provider {self._name} did not answer within {http.SECONDS:.0f} s") from None
+            raise Unreachable(f"provider {self._name} did not answer within {https.SECONDS:.0f} s") from None
         if isinstance(error, AuthlibBaseError):
             raise Refused(error.error) from None
         if isinstance(error, httpx2.HTTPError | httpx2.InvalidURL | OSError):

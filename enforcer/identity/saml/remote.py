@@ -13,7 +13,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from agent.contract.identity import SamlLogout, SamlProvider
-from enforcer.identity import http
+from enforcer import https
 from enforcer.identity.claims import Identity, identify
 from enforcer.identity.logouts import Known, Logout
 from enforcer.identity.remote import FRESH, Unreachable, get
@@ -60,7 +60,7 @@ class SamlRemote:
         self._asking, self._reading = asyncio.Lock(), asyncio.Lock()
         self._used: dict[str, int] = {}       # assertion -> seconds UTC until which it must be remembered
         try:
-            self._context = http.trusted(provider.ca)
+            self._context = https.trusted(provider.ca)
         except ssl.SSLError:
             raise AuthenticationError(f"the roots of provider {provider.name} cannot be read") from None
 

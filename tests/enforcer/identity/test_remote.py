@@ -10,7 +10,8 @@ import signing
 from hostile import Hostile
 from joserfc.jwk import RSAKey
 
-from enforcer.identity import http, remote
+from enforcer import https
+from enforcer.identity import remote
 from enforcer.identity.answers import Refused
 from enforcer.identity.remote import Remote, Unreachable
 from enforcer.identity.tokens import ACCESS, UnknownKey
@@ -77,7 +78,7 @@ async def test_redirects_are_not_followed(hostile: Hostile) -> None:
 
 
 async def test_an_answer_without_an_end(hostile: Hostile) -> None:
-    big = b'{"x": "' + b"y" * (http.ANSWER + 1) + b'"}'
+    big = b'{"x": "' + b"y" * (https.ANSWER + 1) + b'"}'
     hostile.say(WELL_KNOWN, big)
     with pytest.raises(Unreachable, match="TooLong"):
         await Remote(hostile.provider()).metadata()
@@ -91,7 +92,7 @@ async def test_a_compressed_answer(hostile: Hostile) -> None:
 
 
 async def test_an_answer_that_does_not_come(hostile: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "SECONDS", 0.2)
+    monkeypatch.setattr(https, "SECONDS", 0.2)
 
     def slowly() -> Any:
         time.sleep(1)

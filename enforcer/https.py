@@ -1,4 +1,4 @@
-"""Edge: HTTPS to a provider: no redirect, no proxy, answers of a bounded size within a bounded time."""
+"""Edge: HTTPS to whom the configuration names: no redirect, no proxy, bounded answers within a bounded time."""
 from __future__ import annotations
 
 import ssl
