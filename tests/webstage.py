@@ -32,6 +32,7 @@ from agent.contract.locks import Lock, LockedOut
 from agent.contract.messages import HoldView, SessionView
 from agent.people.identities import Identities
 from agent.people.identity_process import IdentityChannel
+from agent.watching import Watching
 from agent.web.page import Web
 from agent.web.process import WebChannel
 from enforcer.identity.channel import open_channel as open_identity
@@ -253,6 +254,9 @@ async def staged(
         tell=lambda name, detail, workload="": told_.append((name, detail | {"workload": workload})))
     agent.identities = Identities(agent)
     agent.web, agent.questions = Web(agent), Questions(agent)
+    agent.notifications = SimpleNamespace(answered=lambda *answer: None)
+    agent.watching = Watching(lambda: agent.enforcer.channel)
+    agent.watching.began()
     ours, theirs = socket.socketpair()
     identity = await open_identity(theirs.detach())
     channel = await IdentityChannel.open(ours, agent.identities._came)

@@ -61,7 +61,6 @@ class Web:
         self.links: Links | None = None       # whose signed links are answered here
         self._place: object = None            # what its listener was opened with
         self._watching = False
-        self._watched = 0                     # `began` of the enforcer that was told so
         self._changed = asked.Changed()
         self._timer: asyncio.TimerHandle | None = None
         self._looks = asyncio.Semaphore(LOOKS)
@@ -139,7 +138,7 @@ class Web:
         """Nobody looks any more.  Who is logged in stays so: their secrets are in their browsers, their hashes here."""
         if self._watching:
             self._watching = False
-            self._spawn(self._tell_watching())
+            self._agent.watching.leave(BESIDE)
 
     def view(self) -> ServiceView | None:
         return self.process.view() if self.process is not None else None
@@ -244,9 +243,6 @@ class Web:
         """Each second."""
         for session in self.sessions.idle(_uptime(), self._agent.config.web.idle):
             self._agent.identities.end_web(session, "nobody has used it")
-        if self._watching and self._watched != self._agent.enforcer.began:
-            self._spawn(self._tell_watching())
-            self._tell(asked.Changed(True, True))
 
     # what people see and do
 
@@ -361,19 +357,11 @@ class Web:
 
     async def _watch(self, question: asked.Watch) -> asked.Answered:
         self._watching = question.on
-        await self._tell_watching()
+        if question.on:
+            self._agent.watching.watch(BESIDE, self.enforcer_says)
+        else:
+            self._agent.watching.leave(BESIDE)
         return asked.Answered(question.number)
-
-    async def _tell_watching(self) -> None:
-        """An enforcer that is not there is told when it is (`look`)."""
-        self._watched = self._agent.enforcer.began if self._watching else 0
-        on = self._watching
-        try:
-            channel = self._agent.enforcer.channel
-            channel.news = self.enforcer_says
-            await channel.ask(lambda number: messages.WatchChanges(number, on), messages.Done)
-        except ChannelError:
-            self._watched = 0
 
     def enforcer_says(self, message: messages.Changed) -> None:
         self._tell(asked.Changed(message.holds, message.sessions))
