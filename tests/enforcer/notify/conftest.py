@@ -1,0 +1,1 @@
+from notify_lab import here, hook, quick, slack  # noqa: F401  fixtures
