@@ -216,9 +216,9 @@ class Questions:
             hints=(*agent.ledger.broken_glass(),
                    *hints(config, places, agent.resolver.failures, statistics, leafs, lag, agent.watch.beside),
                    *agent.containers.hints(), *agent.units.hints(), *agent.identities.hints(), *agent.vaults.hints(),
-                   *agent.web.hints(), *agent.rotation.hints()),
+                   *agent.web.hints(), *agent.notifications.hints(), *agent.rotation.hints()),
             identity=agent.identities.process.view() if agent.identities.process else None,
-            web=agent.web.view(), page=config.web.url or "",
+            notify=agent.notifications.view(), web=agent.web.view(), page=config.web.url or "",
             modes=config.egress_modes, dns=f"{config.dns.listen}:{DNS_PORT}", upstream=_server(config.dns.resolver),
             lsm=agent.kernel.lsm, locks=tuple(agent.locks),
             configuration=control.ConfigurationView(config.digest, agent.reloads.since, config.digests))
@@ -264,7 +264,9 @@ class Questions:
             error = str(wrong)
         answer = "revoke" if isinstance(request, control.Revoke) else "break-glass" if glass else (
             "approve" if approve else "deny")
-        self._tell_answer(by, {
+        if not error:
+            self._agent.notifications.answered(ticket, answer, by, reason)
+        self.tell_answer(by, {
             "ticket": ticket, "answer": answer, "by": by, "reason": reason, "error": error,
             **({"way": way} if way else {})})
         return error
@@ -284,7 +286,7 @@ class Questions:
                     request.reason[:messages.TEXT]), messages.ElevationAsked, DECIDED)
         except ChannelError as reason:
             return control.Requested("", str(reason))
-        self._tell_answer(who.subject, {
+        self.tell_answer(who.subject, {
             "ticket": found.ticket, "answer": "elevate", "by": who.subject, "target": request.target[:TICKET],
             "seconds": request.seconds, "reason": request.reason[:messages.TEXT], "error": found.error})
         return control.Requested(found.ticket, found.error)
@@ -300,7 +302,7 @@ class Questions:
     def _groups_of(self, peer: Peer) -> tuple[str, ...]:
         return groups_of(self._agent.config.groups, user=peer.user, unix=peer.unix_groups)
 
-    def _tell_answer(self, by: str, detail: dict[str, object]) -> None:
+    def tell_answer(self, by: str, detail: dict[str, object]) -> None:
         """What counts each time; of what does not one of a kind a second for a user, who chooses the ticket's name."""
         times = self._lately.again((by, detail["answer"])) if detail["error"] else 1
         if times:
@@ -339,6 +341,12 @@ class Questions:
         if isinstance(request, control.PutLock):
             return await locks.lock(request, by)
         return await locks.unlock(request, by)
+
+    async def test_notify(self) -> Message:
+        try:
+            return control.NotifyTested("", await self._agent.notifications.test())
+        except ChannelError as reason:
+            return control.NotifyTested(str(reason))
 
     async def ledger(self) -> Message:
         return self._agent.ledger.view()

@@ -44,6 +44,7 @@ _ELSEWHERE: Final = {
     "key": "agent.commands.key_cli:key",
     "container-args": "agent.commands.container_cli:container_args",
     "adopt": "agent.commands.adopt_cli:adopt",
+    "notify": "agent.commands.notify_cli:notify",
     "login": "agent.commands.login_cli:login",
     "logout": "agent.commands.login_cli:logout",
     "whoami": "agent.commands.login_cli:whoami",

@@ -35,6 +35,7 @@ from agent.settings.fields import (
     parse_tables,
     render_path,
 )
+from agent.settings.notify_table import SLACK, WEBHOOK, SlackEntry, WebhookEntry, check_notify
 from agent.settings.positions import Path as Place
 from agent.settings.positions import locate
 from agent.settings.vault_table import VAULT, VaultEntry, check_vaults
@@ -59,12 +60,13 @@ class Runtime(msgspec.Struct, frozen=True):
     audit_user: str
     approvers: str
     identity_user: str = "weir-identity"
+    notify_user: str = "weir-notify"
     web_user: str = "weir-web"
     vault_user: str = "weir-vault"
 
     @property
     def own_users(self) -> tuple[str, ...]:
-        return self.user, self.audit_user, self.identity_user, self.vault_user, self.web_user
+        return self.user, self.audit_user, self.identity_user, self.vault_user, self.web_user, self.notify_user
 
     def places(self) -> tuple[Path, Path]:
         """Run and state directory."""
@@ -203,8 +205,8 @@ class TargetEntry(msgspec.Struct, frozen=True):
 
 class Config(msgspec.Struct, frozen=True):
     """Everything, checked.  `groups`: name -> members, and `people`, as groups.toml has them; `policies`: file name ->
-    Cedar text; `roots`: target -> PEM, like `provider_roots` and `vault_roots`; `metadata`: SAML provider -> its file,
-    unread."""
+    Cedar text; `roots`: target -> PEM, like `provider_roots`, `vault_roots` and, of webhooks and "" for Slack,
+    `notify_roots`; `metadata`: SAML provider -> its file, unread."""
 
     file: str
     runtime: Runtime
@@ -221,6 +223,8 @@ class Config(msgspec.Struct, frozen=True):
     saml: tuple[SamlEntry, ...] = ()
     web: Web = Web()
     vaults: tuple[VaultEntry, ...] = ()
+    slack: SlackEntry = SlackEntry()
+    webhooks: tuple[WebhookEntry, ...] = ()
     groups: dict[str, tuple[str, ...]] = {}
     people: People = People()
     policies: dict[str, str] = {}
@@ -228,6 +232,7 @@ class Config(msgspec.Struct, frozen=True):
     vault_roots: dict[str, str] = {}
     provider_roots: dict[str, str] = {}
     metadata: dict[str, bytes] = {}
+    notify_roots: dict[str, str] = {}
     digests: dict[str, str] = {}      # every file that was read for it -> BLAKE2b-256 of the content, hex
 
     @property
@@ -255,6 +260,14 @@ class Config(msgspec.Struct, frozen=True):
 
     def provider(self, name: str) -> ProviderEntry | SamlEntry | None:
         return next((one for one in self.logins if one.name == name), None)
+
+    @property
+    def notifies(self) -> bool:
+        """Whether holds are told elsewhere."""
+        return self.slack.bot_token_file is not None or bool(self.webhooks)
+
+    def webhook(self, name: str) -> WebhookEntry | None:
+        return next((one for one in self.webhooks if one.name == name), None)
 
     def workload_of(self, unit: str) -> Workload | None:
         return next((one for one in self.workloads if one.unit == unit), None)
@@ -315,6 +328,8 @@ RUNTIME: Final = Section("runtime", Runtime, False, "Names, places and users of 
     Field("approvers", kinds.ACCOUNT, "Unix group whose members may answer held operations.", "weir-approvers"),
     Field("identity_user", kinds.ACCOUNT, "User of the process that speaks with identity providers, where there is a "
           "[[provider]].", "weir-identity", restart=True),
+    Field("notify_user", kinds.ACCOUNT, "User of the process that speaks with Slack and webhooks, where one is "
+          "configured.", "weir-notify", restart=True),
     Field("web_user", kinds.ACCOUNT, "User of the process that serves the page, where [web] has a `url`.", "weir-web",
           restart=True),
     Field("vault_user", kinds.ACCOUNT, "User of the process that speaks with Vault, where there is a [[vault]].",
@@ -491,8 +506,8 @@ TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
     Field("payload_limit", kinds.size("1KiB", "1GiB"), "Bytes of an answer that are kept.", "1MiB"),
 ), (CREDENTIAL, _LABEL), attribute="targets")
 
-SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, LEDGER, RECORDING, WEB, EGRESS_POLICY)
-MANY: Final = (EGRESS, PROVIDER, SAML, VAULT, WORKLOAD, TARGET)
+SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, LEDGER, RECORDING, WEB, EGRESS_POLICY, SLACK)
+MANY: Final = (EGRESS, PROVIDER, SAML, VAULT, WEBHOOK, WORKLOAD, TARGET)
 SECTIONS: Final = (*SINGLE, *MANY)
 BLOCK: Final = (RUNTIME, ENFORCER, DNS, NFTABLES)      # what probes and rules are made by
 _HOMES: Final = kinds.places(SECTIONS)
@@ -536,6 +551,7 @@ def _build(raw: Mapping[str, Any], report: Report) -> tuple[Config | None, Repor
     _check_workloads(report)
     _check_identities(report)
     _check_saml(report)
+    check_notify(report, [one.name for name in ("provider", "saml_provider") for _, one in report.entries(name)])
     _check_web(report)
     _check_places(report)
     _check_egress(report, _check_targets(report))
@@ -655,7 +671,7 @@ def _check_web(report: Report) -> None:
         report.add(("web", "url"), "is http, and there is a certificate: https would be right")
     if web.listen in _listeners(report):
         report.add(("web", "listen"), "is the enforcer's own listener")
-    others = (runtime.user, runtime.audit_user, runtime.identity_user) if runtime else ()
+    others = (runtime.user, runtime.audit_user, runtime.identity_user, runtime.notify_user) if runtime else ()
     if web.url and runtime and runtime.web_user in others:
         report.add(("runtime", "web_user"), "is another process' user too: whoever breaks the page would have what "
                    "that one has")

@@ -17,6 +17,7 @@ CGROUPS: Final = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))     # 
 LOCK: Final = Path("/run/weir.lock")
 FORWARDED_KEY: Final = "forwarded.key"
 APPROVAL_KEY: Final = "approval.key"
+LINK_KEY: Final = "link.key"
 KEY_BYTES: Final = 32
 
 
@@ -32,12 +33,13 @@ class Accounts:
     identity: int = -1                # gid; -1: there is no such user, and no [[provider]]
     vault: int = -1                   # the same of [[vault]],
     web: int = -1                     # and of [web] url
+    notify: int = -1                  # and of [slack] or a [[webhook]]
 
     @property
     def own_groups(self) -> frozenset[int]:
         """Gids that no workload is given."""
         return frozenset({self.weir.pw_gid, self.audit.pw_gid, self.approvers, self.identity, self.vault,
-                          self.web} - {-1})
+                          self.web, self.notify} - {-1})
 
     @property
     def group_names(self) -> frozenset[str]:
@@ -71,7 +73,8 @@ def find_accounts(config: Config) -> Accounts:
         return Accounts(pwd.getpwnam(runtime.user), pwd.getpwnam(runtime.audit_user),
                         grp.getgrnam(runtime.approvers).gr_gid, _group_of(runtime.identity_user, bool(config.logins)),
                         _group_of(runtime.vault_user, bool(config.vaults)),
-                        _group_of(runtime.web_user, config.web.url is not None))
+                        _group_of(runtime.web_user, config.web.url is not None),
+                        _group_of(runtime.notify_user, config.notifies))
     except KeyError as reason:
         raise LayoutError(f"{reason.args[0]}: `bootstrap install` makes users and groups") from None
 
@@ -129,6 +132,11 @@ def forwarded_key(state: Path, audit: int) -> bytes:
 def approval_key(state: Path) -> bytes:
     """Key of the HMAC that approvals are bound by: made once, root's, given to the enforcer."""
     return _key(state / APPROVAL_KEY, 0, 0o600, "tickets that wait are bound by the old one")
+
+
+def link_key(state: Path) -> bytes:
+    """Key of the links by which webhooks' approvers answer: made once, root's, given to nobody."""
+    return _key(state / LINK_KEY, 0, 0o600, "links that were sent are signed with the old one")
 
 
 def _key(path: Path, group: int, mode: int, why: str) -> bytes:

@@ -170,3 +170,4 @@ class Reloading:
         agent.identities.configured()
         agent.web.configured()
         agent.vaults.configured()
+        agent.notifications.configured()

@@ -46,6 +46,8 @@ from agent.network.interfaces import OwnAddresses
 from agent.network.names import Askers, at_intervals, patterns
 from agent.network.networks import Networks
 from agent.network.resolve import Known, Places, Resolver, Unresolved
+from agent.notify.at_page import AtPage
+from agent.notify.notifications import Notifications
 from agent.parts import Parts
 from agent.people.identities import Identities
 from agent.people.locks import Locks
@@ -58,6 +60,7 @@ from agent.status import BLOCK, ENFORCING, Health, said_of_mode
 from agent.tickets import Tickets
 from agent.unit.adopted import Units
 from agent.unit.units import tell_systemd
+from agent.watching import Watching
 from agent.web.page import Web
 from agent.whois import Answers
 from agent.workload.container import CONTAINER
@@ -212,11 +215,16 @@ class Agent:
             {name: one.fileno() for name, one in self.local.items()},
             lambda number: self.render(number, self.config, self.places, self.trust, self._named), answers.answer,
             lambda: self.networks, self.vaults.unused)
+        self.watching = Watching(lambda: self.enforcer.channel)
+        self.notifications = Notifications(self)
+        at_page = AtPage(self.notifications)
+        self.web.links, self.web.parts["slack"] = at_page, at_page.slack
         self.recorder.start()
         self.enforcer.start()
         self.identities.configured()
         self.web.configured()
         self.vaults.configured()
+        self.notifications.configured()
 
     def render(
         self, number: int, config: Config, places: Places, trust: Trust, ready: bool = True,
@@ -241,6 +249,8 @@ class Agent:
             await self.web.stop()
         if "identities" in parts:
             await self.identities.stop()
+        if "notifications" in parts:
+            await self.notifications.stop()
         if "enforcer" in parts:
             await self.enforcer.stop()
         if "credentials" in parts:
@@ -268,7 +278,7 @@ class Agent:
 
     async def _end_predecessors(self) -> None:
         """The children of an agent that was killed end by themselves; what does not is ended."""
-        for name in ("enforcer", "recorder", "identity", "web", vaults.BESIDE):
+        for name in ("enforcer", "recorder", "identity", "web", vaults.BESIDE, "notify"):
             if not await wait_empty(self.own / name, PREDECESSOR):
                 LOG.warning("the %s of the agent before this one did not end: killed", name)
                 end_all(self.own / name)
@@ -331,6 +341,7 @@ class Agent:
         self.web.enforcer_changed()
         if not self.enforcer.up:
             self.vaults.nobody()
+        self.watching.began()
         self.news()
 
     # the ring of connects
@@ -752,7 +763,7 @@ def _targets(config: Config, places: Places, trust: Trust) -> Iterable[Target]:
 def remove_own(cgroup: Path) -> None:
     """The cgroups of Weir's own processes, where nothing runs in them."""
     for path in (*(cgroup / HELPERS).glob("*/"), cgroup / HELPERS, cgroup / "enforcer", cgroup / "recorder",
-                 cgroup / "identity", cgroup / "web", cgroup / vaults.BESIDE, cgroup):
+                 cgroup / "identity", cgroup / "web", cgroup / vaults.BESIDE, cgroup / "notify", cgroup):
         with suppress(OSError):
             path.rmdir()
 

@@ -216,7 +216,7 @@ def page(config: Config | None) -> Finding:
 
 def users(config: Config | None) -> Finding:
     if config is None:
-        every = ("weir", "weir-audit", "weir-identity", "weir-vault", "weir-web")
+        every = ("weir", "weir-audit", "weir-identity", "weir-vault", "weir-web", "weir-notify")
         missing = [name for name in every if find_account(name) is None]
         if missing:
             return Finding("", FAIL, f"no user {' and '.join(missing)}", "./bootstrap install makes them")

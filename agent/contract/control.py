@@ -15,6 +15,7 @@ from agent.contract import frames
 from agent.contract.ledger import Alarm, Connect
 from agent.contract.locks import Lock
 from agent.contract.messages import HoldView, SessionView
+from agent.contract.notify import Result
 
 LIMIT = 4 << 20                       # bytes; execve(2) takes less than this of arguments and environment
 SPOKEN_LIMIT = 256                    # bytes of a frame that a caller sends after `Started`
@@ -245,6 +246,15 @@ class Abandon(Message, frozen=True):
     unit: str
 
 
+class TestNotify(Message, frozen=True):
+    """Root.  A test goes to every place that holds are told at.  Answered by NotifyTested."""
+
+
+class NotifyTested(Message, frozen=True):
+    error: str = ""
+    results: tuple[Result, ...] = ()
+
+
 class AskLedger(Message, frozen=True):
     """Members of the auditors' group and root.  Answered by LedgerView."""
 
@@ -390,6 +400,7 @@ class Status(Message, frozen=True):
     modes: dict[str, str] = {}        # egress mode of the workloads where it is not "enforce"
     upstream: str = ""                # the DNS server that it asks, "" where there is none
     identity: ServiceView | None = None       # None: there is no [[provider]]
+    notify: ServiceView | None = None         # None: there is neither [slack] nor a [[webhook]]
     web: ServiceView | None = None    # None: there is no page
     page: str = ""                    # its address
     lsm: str = ""                     # BPF LSM: "on: ..." or "off: why"
@@ -434,9 +445,10 @@ class OpenSessions(Message, frozen=True):
 Request = (Run | AskStatus | ListApprovals | Decide | BreakGlass | Revoke | Elevate | AskSessions | Stop | Release
            | Reload | AskKeys | RotateKey | RotateAuthority
            | AskLedger | Acknowledge | Adopt | Abandon | KillSession | PutLock | LiftLock
-           | Login | FinishLogin | AwaitLogin | Logout | AskWhoAmI)
+           | TestNotify | Login | FinishLogin | AwaitLogin | Logout | AskWhoAmI)
 Reply = (LoginBegun | LoginState | LoggedOut | WhoAmI | Failed | Status | Approvals | Requested | OpenSessions
-         | LedgerView | Keys | KeyRotated | AuthorityRotated | Killed | LockDone | Adopted | Answered | Refused)
+         | LedgerView | Keys | KeyRotated | AuthorityRotated | NotifyTested | Killed | LockDone | Adopted | Answered
+         | Refused)
 ToRunner = Started | Exited | Failed
 FromRunner = Signal | Resize
 

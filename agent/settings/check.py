@@ -57,6 +57,7 @@ def load_config(path: str | Path) -> Config:
     _check_accounts(report)
     roots, provider_roots = _check_files(report, digests), _check_providers(report, digests)
     metadata = _check_saml(report, digests)
+    notify_roots = _check_notify(report, digests)
     _check_web(report, digests)
     vault_roots = _check_vaults(report, digests)
     check_rows(report)
@@ -66,8 +67,8 @@ def load_config(path: str | Path) -> Config:
     dns = config.dns if config.dns.resolver else msgspec.structs.replace(config.dns, resolver=nameserver())
     return msgspec.structs.replace(
         config, groups=groups.groups, people=groups.people, policies=policies, roots=roots,
-        vault_roots=vault_roots, provider_roots=provider_roots | metadata[0], metadata=metadata[1], dns=dns,
-        digests=digests)
+        vault_roots=vault_roots, notify_roots=notify_roots, provider_roots=provider_roots | metadata[0],
+        metadata=metadata[1], dns=dns, digests=digests)
 
 
 def load_block(path: str | Path) -> tuple[Config, tuple[Problem, ...]]:
@@ -158,7 +159,7 @@ def _check_accounts(report: Report) -> None:
     own = runtime.own_users if runtime else ()
     uids: dict[int, str] = {}
     web = report.made.get(("web",))
-    names = ("user", "audit_user", "identity_user", "vault_user", "web_user")
+    names = ("user", "audit_user", "identity_user", "vault_user", "web_user", "notify_user")
     for name, user in zip(names, own, strict=False):
         # They run only for these.
         if name == "identity_user" and not (report.entries("provider") or report.entries("saml_provider")):
@@ -166,6 +167,8 @@ def _check_accounts(report: Report) -> None:
         if name == "vault_user" and not report.entries("vault"):
             continue
         if name == "web_user" and (web is None or web.url is None):
+            continue
+        if name == "notify_user" and not _notifies(report):
             continue
         account = find_account(user)
         if account is None:
@@ -261,6 +264,26 @@ def _check_saml(report: Report, digests: Digests) -> tuple[dict[str, str], dict[
                 report.add((*path, "metadata"), f"all metadata together has more than {4 * METADATA} bytes; "
                            "`metadata_url` would be right")
     return roots, metadata
+
+
+def _notifies(report: Report) -> bool:
+    slack = report.made.get(("slack",))
+    return bool(report.entries("webhook")) or (slack is not None and slack.bot_token_file is not None)
+
+
+def _check_notify(report: Report, digests: Digests) -> dict[str, str]:
+    """The roots of webhooks, PEM by name, and "" for Slack's; and the files that hold their secrets."""
+    roots, tables = {}, [(("slack",), report.made.get(("slack",))), *report.entries("webhook")]
+    for path, one in tables:
+        if one is None:
+            continue
+        for name in ("bot_token_file", "app_token_file", "signing_secret_file", "secret_file"):
+            file = getattr(one, name, None)
+            if file and (wrong := check_secret(Path(file))):
+                report.add((*path, name), f"{file}: {wrong}")
+        if one.ca and (pem := _check_roots(one.ca, (*path, "ca"), report, digests)):
+            roots[getattr(one, "name", "")] = pem
+    return roots
 
 
 def _check_web(report: Report, digests: Digests) -> None:

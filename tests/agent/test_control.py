@@ -71,6 +71,9 @@ class Actions:
     async def rotate(self, request: Any, peer: Peer) -> Any:
         return control.KeyRotated(f"{request} by {peer.user}")
 
+    async def test_notify(self) -> Any:
+        return control.NotifyTested("none yet")
+
     async def acknowledge(self, peer: Peer) -> Any:
         self.asked.append(("acknowledge", peer.user))
         return control.Answered()
