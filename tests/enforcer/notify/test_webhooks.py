@@ -36,6 +36,7 @@ async def test_a_receiver_that_fails_twice_has_each_event_once(here: Here, hook:
     assert kinds(hook) == ["hold.pending", "hold.changed", "hold.over"]
     assert hook.events[-1][1]["data"]["outcome"] == {
         "state": "approved", "by": "local:bea, local:ada", "reason": None}
+    await until(lambda: len(here.of(Told)) == 3)
     assert here.of(Told) == [Told("abcdefgh", Place("webhook pager", event))
                              for event in ("pending", "changed", "over")]
     assert here.of(Trouble)[-1].text == ""
