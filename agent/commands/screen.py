@@ -69,6 +69,7 @@ def render_status(status: Status) -> RenderableType:
         ("enforcer", _service(status.enforcer)),
         ("recorder", f"{_service(status.recorder)}, {_size(status.lag)} of journal waiting"),
         *([("page", f"{safe(status.page)}, {_service(status.web)}")] if status.web else []),
+        *([("notify", _service(status.notify))] if status.notify else []),
         ("now", _statistics(status.statistics)),
     ]
     parts.append(_rows(rows))

@@ -25,8 +25,9 @@ SOCKET_LIMIT: Final = 107             # bytes of a Unix socket's path
 # Who writes the secret itself means the file that holds it.
 _SECRETS: Final = {"password": "password_file", "passwd": "password_file", "pass": "password_file",
                    "secret": "client_secret_file", "client_secret": "client_secret_file",
-                   "secret_id": "secret_id_file", "token": "token_file", "jwt": "jwt_file", "bot_token": "bot_token_file",
-                   "app_token": "app_token_file", "signing_secret": "signing_secret_file"}
+                   "secret_id": "secret_id_file", "token": "token_file", "jwt": "jwt_file",
+                   "bot_token": "bot_token_file", "app_token": "app_token_file",
+                   "signing_secret": "signing_secret_file"}
 UNQUOTED: Final = ": write it without quotes"
 OWN_PLACES: Final = ("/run", "/tmp", "/var/tmp")      # noqa: S108  every view has its own, and empty, ones
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import httpx2
 
 from agent.contract.vault import Material, Server
-from enforcer.identity import http
+from enforcer import https
 from enforcer.pem import unnamed
 from enforcer.words.errors import AuthenticationError
 
@@ -51,7 +51,7 @@ class Remote:
         url = f"{self.server.address}/v1/{quote(path)}"
         try:
             async with asyncio.timeout(seconds), self._turn, httpx2.AsyncClient(
-                    **http.options(self._context)) as client:
+                    **https.options(self._context)) as client:
                 answer = await client.request(method, url, headers=headers, json=body)
         except TimeoutError:
             raise Away(f"{self._name} did not answer within {seconds:.0f} s") from None
@@ -83,7 +83,7 @@ class Remote:
 
 def _context(server: Server, material: Material) -> ssl.SSLContext:
     try:
-        context = http.trusted(server.ca)
+        context = https.trusted(server.ca)
     except ssl.SSLError:
         raise AuthenticationError(f"the roots of vault {server.name} cannot be read") from None
     if material.certificate:

@@ -289,6 +289,8 @@ def test_status_says_what_is_the_matter() -> None:
     assert "because enforcer: x" in shown(screen.render_status(broken))
     assert "not working: exit code 1, started again 3 times" in shown(screen.render_status(broken))
     assert "\x1b[1;31m" in shown(screen.render_status(status(state="degraded")), colour=True)
+    assert "notify" not in text
+    assert re.search("notify +not working: x", shown(screen.render_status(status(notify=ServiceView(0, 0, 0, "x")))))
 
 
 def test_an_agents_answers_obey_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
