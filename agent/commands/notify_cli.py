@@ -10,7 +10,7 @@ from agent.commands.asked import EXIT_CODES, asked, note_json
 from agent.contract import control
 
 
-@click.group()
+@click.group(epilog=EXIT_CODES)
 def notify() -> None:
     """Slack and webhooks, where what waits for approval is told."""
 
