@@ -255,6 +255,8 @@ async def staged(
     agent.identities = Identities(agent)
     agent.web, agent.questions = Web(agent), Questions(agent)
     agent.notifications = SimpleNamespace(answered=lambda *answer: None)
+    agent.turn = asyncio.Event()
+    agent.turn.set()
     agent.watching = Watching(lambda: agent.enforcer.channel)
     agent.watching.began()
     ours, theirs = socket.socketpair()

@@ -313,6 +313,7 @@ class Notifications:
         """What is wrong, or "".  Recorded whatever comes of it, as the answers of the terminal are; `user`: Slack's
         name of who it was, or the webhook whose link it was."""
         way = f"{way} {user}"
+        await self._agent.turn.wait()
         groups = await self._groups(by, ticket, since)
         if isinstance(groups, str):
             self._agent.questions.tell_answer(by, {

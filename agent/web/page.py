@@ -303,6 +303,7 @@ class Web:
         return asked.Recorded(question.number, answer.content, answer.wrong)
 
     async def _decide(self, question: asked.Decide | asked.Revoke) -> asked.Answered:
+        await self._agent.turn.wait()
         found = self._behind(question.secret)
         if found is None:
             return asked.Answered(question.number, GONE)
@@ -314,6 +315,7 @@ class Web:
         return asked.Answered(question.number, error)
 
     async def _kill(self, question: asked.Kill) -> asked.Answered:
+        await self._agent.turn.wait()
         found = self._behind(question.secret)
         if found is None:
             return asked.Answered(question.number, GONE)

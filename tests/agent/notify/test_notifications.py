@@ -90,8 +90,10 @@ class Here:
             notifies=True)
         config.webhook = lambda name: next((one for one in config.webhooks if one.name == name), None)
         self.config = config
+        turn = asyncio.Event()
+        turn.set()
         self.agent: Any = SimpleNamespace(
-            config=config, enforcer=Enforcer(), locks=LockedOut(),
+            turn=turn, config=config, enforcer=Enforcer(), locks=LockedOut(),
             identities=SimpleNamespace(names=lambda *known: PEOPLE.names(known)),
             parts=SimpleNamespace(part=lambda name: nullcontext()),
             tell=lambda name, detail, workload="": self.events.append((name, detail)))

@@ -130,6 +130,7 @@ async def here() -> AsyncIterator[Here]:
     agent.identities.process = SimpleNamespace(channel=channel, up=True, error="", stop=None)
     agent.turn = asyncio.Event()
     agent.turn.set()
+    agent.notifications = SimpleNamespace(answered=lambda *answer: None)
     yield Here(agent, channel, Broken(theirs))
     agent.identities.process = None
     await agent.identities.stop()
