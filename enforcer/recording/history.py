@@ -15,6 +15,7 @@ from enforcer.recording.read import Reader, make_entry, read_content, read_param
 from enforcer.recording.replay import local_time, plain, utc_time
 from enforcer.words import events
 
+NEAR: Final = 2000                    # events around an answer among which the agent's own is looked for
 _STYLES: Final = {"pending": "yellow", "approved": "green", "used": "green", "denied": "bold red"}
 
 
@@ -28,6 +29,7 @@ class Step(msgspec.Struct, frozen=True):
     note: str
     session: str
     operation: int
+    way: str = ""                     # where it was answered: "web SESSION", "slack U...", "link NAME"; "": a terminal
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -92,8 +94,22 @@ def _told(reader: Reader, steps: list[tuple[int, Any]]) -> Told:
     return Told(
         first.ticket, first.form, subject, target, first.what, None if text is None else text.decode(errors="replace"),
         tuple(read_parameters(parameters)), steps[-1][1].state,
-        tuple(Step(utc_time(e.at), e.at, seq, e.state, e.by, e.reason, e.note, e.session, e.operation)
-              for seq, e in steps))
+        tuple(Step(utc_time(e.at), e.at, seq, e.state, e.by, e.reason, e.note, e.session, e.operation,
+                   _way(reader, seq, e)) for seq, e in steps))
+
+
+def _way(reader: Reader, seq: int, step: Any) -> str:
+    """By the agent's own word, which is recorded about when the enforcer's is."""
+    if not step.by or step.state == "used":
+        return ""
+    for db in reader.dbs:
+        for (detail,) in db.execute(
+                "SELECT detail FROM host_event WHERE seq BETWEEN ? AND ? AND name = 'approval.answered' "
+                "ORDER BY abs(seq - ?)", (seq - NEAR, seq + NEAR, seq)):
+            said = msgspec.json.decode(detail or "{}", type=dict[str, Any])
+            if (said.get("ticket"), said.get("by"), said.get("error")) == (step.ticket, step.by, ""):
+                return str(said.get("way", ""))
+    return ""
 
 
 def _asker(reader: Reader, session: str) -> tuple[str, str]:
@@ -123,6 +139,7 @@ def render(one: Told) -> Iterator[Text]:
         yield Text(f"    {plain(one.text)}{with_}", "dim")
     for step in one.steps:
         said = f" by {plain(step.by)}" if step.by else ""
+        said += f", {plain(step.way)}" if step.way else ""
         said += f" ({plain(step.note)})" if step.note else ""
         said += f": {plain(step.reason)}" if step.reason else ""
         where = f"  [session {plain(step.session)}, operation {step.operation}]" if step.state == "used" else ""

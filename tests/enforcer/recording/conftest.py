@@ -147,9 +147,9 @@ class Scene:
         writer.append(self.closed(session))
         writer.flush()
 
-    def host_event(self, name: str = "agent.started") -> None:
+    def host_event(self, name: str = "agent.started", detail: dict[str, str] | None = None) -> None:
         path = self.journal / f"agent-{os.urandom(8).hex()}-0.journal"
-        path.write_bytes(render_host_event(HostEvent(20, self.at, 1, name, "crew", {"b": "2", "a": "1"})))
+        path.write_bytes(render_host_event(HostEvent(20, self.at, 1, name, "crew", detail or {"b": "2", "a": "1"})))
 
     # what there is now
 

@@ -56,6 +56,27 @@ def test_a_ticket_from_its_question_to_its_use(scene) -> None:
     scene.assert_verified()
 
 
+def test_where_it_was_answered_is_the_agents_word(scene) -> None:
+    writer = scene.writer()
+    for ticket in ("aaaaaaaa", "bbbbbbbb"):
+        for at, state, by in ((1, "pending", ""), (2, "approved", "local:bob"), (3, "used", "")):
+            writer.append(changed(scene.at + at, state, ticket, by=by, operation=0))
+    writer.flush()
+    answered = {"ticket": "aaaaaaaa", "answer": "approve", "by": "local:bob", "reason": "", "error": ""}
+    scene.host_event("approval.answered", answered | {"way": "link elsewhere", "error": "it is over"})
+    scene.host_event("approval.answered", answered | {"way": "slack U01"})
+    scene.host_event("approval.answered", answered | {"ticket": "bbbbbbbb"})
+    scene.start()
+    scene.turn()
+    with scene.reader() as reader:
+        first, second = tell(reader)
+    assert [one.way for one in first.steps] == ["", "slack U01", ""]
+    assert [one.way for one in second.steps] == ["", "", ""]
+    said = CliRunner().invoke(history, ["--recording", str(scene.recording)])
+    assert "by local:bob, slack U01" in said.output
+    scene.stop()
+
+
 def test_one_name_twice_is_two(scene) -> None:
     writer = scene.writer()
     for state in ("pending", "denied", "pending", "expired"):
