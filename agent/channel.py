@@ -126,10 +126,17 @@ class Channel(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        head = frames.HEADER.size
         self._buffer += data
+        self._take()
+
+    def _enough(self) -> bool:
+        """Whether what has come waits."""
+        return False
+
+    def _take(self) -> None:
+        head = frames.HEADER.size
         try:
-            while len(self._buffer) >= head and not self.closed.is_set():
+            while len(self._buffer) >= head and not self.closed.is_set() and not self._enough():
                 size = frames.parse_length(bytes(self._buffer[:head]), self.limit)
                 if len(self._buffer) < head + size:
                     return
@@ -164,6 +171,8 @@ class AnsweringChannel(Channel):
         super().__init__()
         self._answer_question = answer
         self._unanswered = 0          # bytes of what is being answered
+        self._writable = asyncio.Event()      # what was answered before is read
+        self._writable.set()
         self._answering: dict[asyncio.Task[None], int] = {}      # bytes of its question
 
     def _received(self, message: Any, size: int) -> None:
@@ -178,7 +187,21 @@ class AnsweringChannel(Channel):
             self._transport.pause_reading()
 
     async def _answer(self, question: msgspec.Struct) -> None:
-        self._send(await self._answer_question(question))
+        answer = await self._answer_question(question)
+        while not self._writable.is_set():    # one at a time: they may be long, and asked for all at once
+            await self._writable.wait()
+        self._send(answer)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self._transport is not None
+        self._transport.set_write_buffer_limits(self.unread // 2)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
 
     def _enough(self) -> bool:
         return len(self._answering) >= self.at_once or self._unanswered >= self.most
@@ -187,6 +210,7 @@ class AnsweringChannel(Channel):
         self._unanswered -= self._answering.pop(task, 0)
         if self._transport is not None and not self._enough() and not self._transport.is_reading():
             self._transport.resume_reading()
+            self._take()              # what had come with the last one
         if not task.cancelled() and task.exception() is not None:
             LOG.error("a question of %s could not be answered: %s", self.peer, type(task.exception()).__name__)
             self.close("its question could not be answered")

@@ -22,7 +22,7 @@ class Watching:
         self._channel = channel
         self._news: dict[str, News] = {}
         self._known: EnforcerChannel | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._telling: asyncio.Task[None] | None = None
 
     def watch(self, name: str, news: News) -> None:
         """From now on `news` is told; whoever must know what is so now looks after this."""
@@ -53,12 +53,17 @@ class Watching:
     def _say(self) -> None:
         if self._known is None:
             return
-        task = asyncio.get_running_loop().create_task(self._tell(self._known, bool(self._news)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.get_running_loop().create_task(self._tell())
 
-    async def _tell(self, channel: EnforcerChannel, on: bool) -> None:
-        try:
-            await channel.ask(lambda number: WatchChanges(number, on), Done)
-        except ChannelError as reason:
-            LOG.error("the enforcer does not tell what changes: %s", reason)
+    async def _tell(self) -> None:
+        """One at a time, and at the end what holds then: how often a process of ours changes its mind is nothing to the
+        enforcer."""
+        told: tuple[EnforcerChannel, bool] | None = None
+        while self._known is not None and told != (now := (self._known, bool(self._news))):
+            told = now
+            channel, on = now
+            try:
+                await channel.ask(lambda number, on=on: WatchChanges(number, on), Done)  # type: ignore[misc]
+            except ChannelError as reason:
+                LOG.error("the enforcer does not tell what changes: %s", reason)

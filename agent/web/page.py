@@ -30,6 +30,7 @@ from agent.people.identity import Principal
 from agent.people.posts import BACKCHANNEL, SAML
 from agent.status import said_of_nobody
 from agent.web.listening import is_here, open_page, plain, why_refused
+from agent.web.listing import Listing
 from agent.web.process import WebProcess
 from agent.web.sessions import PageSessions
 
@@ -67,6 +68,8 @@ class Web:
         self._lately = Lately()
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
+        self._held = Listing(lambda: agent.enforcer.channel.ask(messages.ListHolds, messages.HoldsAnswer))
+        self._opened = Listing(lambda: agent.enforcer.channel.ask(messages.ListSessions, messages.SessionsAnswer))
         agent.identities.on_end = self._login_ended
         self._answers: dict[type[Any], Callable[[Any], Awaitable[asked.Message]]] = {
             asked.Admit: self._admit, asked.BeginLogin: self._begin, asked.FinishLogin: self._finish,
@@ -271,7 +274,7 @@ class Web:
         if found is None:
             return asked.Holds(question.number, error=GONE)
         try:
-            answer = await self._agent.enforcer.channel.ask(messages.ListHolds, messages.HoldsAnswer)
+            answer = await self._held.get()
         except ChannelError as reason:
             return asked.Holds(question.number, error=str(reason))
         names = self._agent.identities.names(found[1].subject)
@@ -283,7 +286,7 @@ class Web:
         if found is None or not (self._is(found[1], "auditors") or self._is(found[1], "operators")):
             return asked.Sessions(question.number, error=GONE if found is None else "this is for [web] auditors")
         try:
-            answer = await self._agent.enforcer.channel.ask(messages.ListSessions, messages.SessionsAnswer)
+            answer = await self._opened.get()
         except ChannelError as reason:
             return asked.Sessions(question.number, error=str(reason))
         return _fitting(asked.Sessions(question.number, answer.sessions))

@@ -53,3 +53,17 @@ async def test_the_enforcer_speaks_while_somebody_listens() -> None:
     watching.began()
     await asyncio.sleep(0)
     assert (second.on, told) == ([True], [("notify", EVERYTHING)])
+
+
+async def test_who_changes_their_mind_all_the_time_is_not_passed_on() -> None:
+    there = Channel()
+    watching = Watching(lambda: there)  # type: ignore[arg-type, return-value]
+    watching.began()
+    for _ in range(1000):
+        watching.watch("page", lambda changed: None)
+        watching.leave("page")
+    watching.watch("page", lambda changed: None)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(there.on) <= 2
+    assert there.on[-1] is True

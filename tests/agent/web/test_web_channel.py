@@ -114,8 +114,36 @@ async def test_floods_wait_unread(pair: tuple[WebChannel, There]) -> None:
     except TimeoutError:
         pass
     assert sent > WebChannel.at_once
-    assert len(channel._answering) <= WebChannel.at_once + (1 << 18) // len(frame)
+    assert len(channel._answering) <= WebChannel.at_once
     assert not channel.closed.is_set()
+
+
+async def test_more_than_there_is_room_for_is_answered_in_the_end(pair: tuple[WebChannel, There]) -> None:
+    _, there = pair
+    many = 3 * WebChannel.at_once
+    await asyncio.get_running_loop().sock_sendall(
+        there.sock, b"".join(asked.render_frame(asked.Watch(number, True)) for number in range(many)))
+    async with asyncio.timeout(10):
+        assert {(await there.hears()).number for _ in range(many)} == set(range(many))
+
+
+async def test_long_answers_that_many_want_at_once_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(WebChannel, "unread", 1 << 19)
+
+    async def answer(question: Any) -> asked.Message:
+        return asked.Recorded(question.number, b"x" * (1 << 18))
+
+    channel = await WebChannel.open(ours, answer)
+    reader, writer = await asyncio.open_connection(sock=theirs)
+    writer.write(b"".join(asked.render_frame(asked.ListHolds(number, "s" * 43)) for number in range(100)))
+    async with asyncio.timeout(10):
+        for _ in range(100):
+            await asyncio.sleep(0)
+            await reader.readexactly(struct.unpack("<I", await reader.readexactly(4))[0])
+    assert not channel.closed.is_set()
+    channel.close()
+    writer.close()
 
 
 async def test_who_does_not_read_is_ended(pair: tuple[WebChannel, There], monkeypatch: pytest.MonkeyPatch) -> None:
