@@ -53,7 +53,8 @@ def texts(view: HoldView, show: str) -> tuple[tuple[str, str], ...]:
     """(label, text): what may hold data, and leaves the host only where `show` says so."""
     if show != STATEMENT:
         return ()
-    values = "\n".join(f"${number} = {value}" for number, value in enumerate(view.parameters, 1))
+    # A line each: what breaks lines within one would be another's.
+    values = "\n".join(f"${number} = {line(value, 600)}" for number, value in enumerate(view.parameters, 1))
     found = (("Statement", lines(view.text)), ("Parameters", lines(values, 1500)), ("Plan", lines(view.plan, 1500)))
     return tuple((label, text) for label, text in found if text)
 

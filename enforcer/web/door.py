@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 
 from agent.contract.web import Admit
 from enforcer.web import guard
+from enforcer.web.rates import who_is
 
 LOG = logging.getLogger("weir.web")
 
@@ -189,7 +190,6 @@ def _address(connection: socket.socket) -> str:
     if connection.family == socket.AF_UNIX:
         return ""
     try:
-        address: str = connection.getpeername()[0]
+        return who_is(str(connection.getpeername()[0]))
     except OSError:
         return ""
-    return "" if address.startswith(("127.", "::ffff:127.")) or address == "::1" else address

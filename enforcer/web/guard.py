@@ -43,6 +43,8 @@ def why_not(url: str, method: str, size: int, headers: Headers) -> tuple[int, st
         return 431, "this is too long"
     if method not in METHODS:
         return 405, "the page knows GET, HEAD and POST"
+    if {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}:
+        return 400, "its length is said in two ways"   # and what stands before the page may go by the other
     if _one(headers, b"host") != host_of(url).encode():
         return 421, "this is no name of the page's"
     return 0, ""

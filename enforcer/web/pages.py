@@ -26,7 +26,9 @@ FILES: Final = Path(__file__).parent / "static"        # what is served at Paths
 # Of all of them together: as a folder of Paths.static it keeps browsers from mixing those of two builds.
 VERSION: Final = blake2b(b"".join(one.read_bytes() for one in sorted(FILES.iterdir())), digest_size=6).hexdigest()
 PEEK: Final = 160                     # characters of a statement in a list
-KNOWN: Final = 512                    # statements whose colours are remembered: a list is drawn at every change
+SCANNED: Final = 1000                 # of which so many are looked at: a scanner may take the square of a text's length
+KNOWN: Final = 2048                   # statements whose colours are remembered, more than may wait: a list is drawn at
+                                      # every change, for whoever looks
 SECOND: Final = 10**9
 
 
@@ -155,7 +157,7 @@ def _piece(kind: str, text: str) -> Markup:
 @lru_cache(KNOWN)
 def _peek(text: str) -> Markup:
     """The beginning of it on one line, coloured as the whole is: a line's end ends a comment here, too."""
-    left, said, pieces = PEEK, Markup(""), colour(text)
+    left, said, pieces = PEEK, Markup(""), colour(text[:SCANNED])
     while len(pieces) > 1 and (pieces[0][0] == COMMENT or not pieces[0][1].strip()):
         said, pieces = Markup("… "), pieces[1:]
     for kind, part in pieces:

@@ -1,6 +1,7 @@
 """How often something is done for one address or session, and for all together.  Pure: time is given."""
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
@@ -45,3 +46,17 @@ class Rates:
         if len(known) > KEYS:
             known.popitem(last=False)
         return found
+
+
+def who_is(address: str) -> str:
+    """Who a peer's address is counted as: "" for this machine's own, which speak for many; of IPv6 its network, for who
+    has one address has 2^64 (RFC 6177)."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is None:
+            return "" if found.is_loopback else str(ipaddress.IPv6Network((found, 64), strict=False))
+        found = found.ipv4_mapped
+    return "" if found.is_loopback else str(found)

@@ -29,7 +29,7 @@ from agent.contract.messages import HoldView
 from enforcer.recording.paged import HistoryPage, LinesPage, SessionsPage
 from enforcer.web import cookies, guard, pages
 from enforcer.web.channel import NoAnswer
-from enforcer.web.rates import ANSWER, LOGIN, RAW, REQUEST, Rates
+from enforcer.web.rates import ANSWER, LOGIN, RAW, REQUEST, Rates, who_is
 from enforcer.web.shown import (
     APPROVE,
     DENY,
@@ -601,8 +601,7 @@ def _provider(request: Request) -> str:
 def _address(scope: Any) -> str:
     """Of the peer; "" for this machine's own, which speak for many."""
     client = scope.get("client")
-    address = client[0] if client else ""
-    return "" if address.startswith(("127.", "::ffff:127.")) or address == "::1" else str(address)
+    return who_is(str(client[0])) if client else ""
 
 
 def _fields(body: bytes, most: int = 16) -> dict[str, str]:

@@ -88,3 +88,9 @@ def test_the_button_names_the_ticket_alone() -> None:
     [actions] = [one for one in made["blocks"] if one["type"] == "actions"]
     assert [one["value"] for one in actions["elements"]] == ["abcdefgh", "abcdefgh"]
     assert ADA not in json.dumps(made)
+
+
+def test_a_parameter_is_one_line_and_makes_no_others() -> None:
+    (_, shown), = [one for one in words.texts(view(parameters=("7\n$2 = nobody", "everybody")), STATEMENT)
+                   if one[0] == "Parameters"]
+    assert shown.split("\n") == ["$1 = 7?$2 = nobody", "$2 = everybody"]

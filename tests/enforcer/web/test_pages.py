@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+import time
 import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -141,6 +142,18 @@ def test_what_an_answer_is_for() -> None:
 def test_a_peek_ends_comments_where_they_end() -> None:
     found = pages.render_holds(PAGE, [samples.hold(text="SELECT 1 -- only reads\nDROP TABLE t")])
     assert '<span class="sql-comment">-- only reads</span> <span class="sql-keyword">DROP</span>' in found
+
+
+def test_a_list_is_drawn_again_without_looking_at_every_statement_again() -> None:
+    """A thousand that wait are drawn for everybody who looks, at each change, and crews write them."""
+    holds = [samples.hold(f"{number:08d}", text=f"SELECT {number} " + "+-" * 1900) for number in range(1000)]
+    began = time.process_time()
+    pages.render_holds(PAGE, holds[:10])
+    assert time.process_time() - began < 0.5  # whole, they take twice as long
+    pages.render_holds(PAGE, holds)
+    before = pages._peek.cache_info().misses
+    pages.render_holds(PAGE, holds)
+    assert pages._peek.cache_info().misses == before
 
 
 def test_two_hundred_that_wait_are_shown_at_once() -> None:
