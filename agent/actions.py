@@ -329,11 +329,12 @@ class Questions:
         except ChannelError as wrong:
             return control.Killed(str(wrong))
         view = ended.session
-        self._agent.tell("session.killed", {
-            "session": view.session if view else request.session[:TICKET], "by": by, "reason": reason,
-            "error": ended.error, **({"subject": view.subject, "target": view.target} if view else {}),
-            **({"way": way} if way else {}),
-        }, view.workload if view else "")
+        if times := self._lately.again((by, "kill")) if ended.error else 1:
+            self._agent.tell("session.killed", {
+                "session": view.session if view else request.session[:TICKET], "by": by, "reason": reason,
+                "error": ended.error, **({"subject": view.subject, "target": view.target} if view else {}),
+                **({"way": way} if way else {}), **({"times": times} if times > 1 else {}),
+            }, view.workload if view else "")
         return control.Killed(ended.error, view)
 
     async def lock(self, request: control.PutLock | control.LiftLock, peer: Peer) -> Message:

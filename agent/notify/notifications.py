@@ -50,6 +50,7 @@ ANSWERED: Final = 2000                # of which it is remembered who gave them
 LONGEST: Final = 1 << 16              # characters of a hold; an enforcer that is not broken has fewer
 WAYS: Final = 64                      # places of which trouble is known
 NANO: Final = 1_000_000_000
+ELSEWHERE: Final = "elsewhere"        # places that are not configured, together
 MAY_NOT: Final = "you may not answer: the configuration names nobody by this Slack user"
 GONE: Final = "it is over, or this link was not made for it"
 
@@ -264,7 +265,7 @@ class Notifications:
             self._told(message)
         elif isinstance(message, told.GivenUp):
             self._wanted.get(message.ticket, set()).discard(message.way)
-            if times := self._lately.again(message.way):
+            if times := self._lately.again(message.way if self._is_way(message.way) else ELSEWHERE):
                 self._agent.tell("notify.failed", {
                     "ticket": message.ticket, "way": shown(message.way), "reason": shown(message.reason),
                     **({"times": times} if times > 1 else {})})
@@ -274,6 +275,13 @@ class Notifications:
                 self._trouble[message.way] = message.text
                 if self._lately.again((Trouble, message.way)):
                     LOG.warning("%s: %s", shown(message.way), shown(message.text))
+
+    def _is_way(self, way: str) -> bool:
+        """Whether it is one of those that are configured: as many are told of as often as something happens there."""
+        kind, _, name = way.partition(" ")
+        slack = self._agent.config.slack
+        return (name in (slack.channel, *slack.channels.values()) if kind == SLACK
+                else self._agent.config.webhook(name) is not None)
 
     def _told(self, message: told.Told) -> None:
         notice = self._table.get(message.ticket)

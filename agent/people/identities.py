@@ -165,7 +165,10 @@ class Identities:
         self._settle(session, reason)
         self.on_end(session)
         name = "login.ended" if login.subject else "login.refused"
-        self._tell(name, login, reason=reason)
+        # Whoever reaches the page begins logins there, and its process as many as it likes, should it be broken.
+        times = 1 if login.subject or not login.web else self._lately.again(("web", login.provider))
+        if times:
+            self._tell(name, login, reason=reason, **({"times": times} if times > 1 else {}))
         if login.subject and not login.web:   # nothing speaks for one of the page's
             self._end_sessions(login.login, f"the login of {login.subject} has ended: {reason}")
         if forget:

@@ -363,3 +363,10 @@ def test_batches_are_bounded() -> None:
     assert [one for batch in made for one in batch] == notices
     assert all(len(told.render_frame(told.Put(1, batch))) < told.LIMIT for batch in made)
     assert len(made) == 10
+
+
+async def test_places_that_a_broken_process_makes_up_fill_no_recording(here: Here) -> None:
+    for number in range(5000):
+        here.notes._came(GivenUp("abcdefgh", f"slack C{number}", "no"))
+    here.notes._came(GivenUp("abcdefgh", "webhook pager", "no"))
+    assert [one["way"] for one in here.of("notify.failed")] == ["slack C0", "webhook pager"]

@@ -126,6 +126,7 @@ async def here() -> AsyncIterator[Here]:
                             tell=lambda name, detail, workload="": told_.append(
                                 (name, detail | {"workload": workload})))
     agent.identities = Identities(agent)  # type: ignore[arg-type]
+    agent.notifications = SimpleNamespace(answered=lambda *answer: None)
     channel = await IdentityChannel.open(ours, agent.identities._came)
     agent.identities.process = SimpleNamespace(channel=channel, up=True, error="", stop=None)
     agent.turn = asyncio.Event()

@@ -26,6 +26,8 @@ import pytest
 from webstage import HOLD, SESSION, Stage
 
 from agent.contract import messages
+from agent.contract import web as asked
+from agent.web.sessions import PENDING
 from enforcer.web import door, site
 from enforcer.web.rates import ANSWER, LOGIN, Rates, who_is
 from enforcer.web.site import _is_local
@@ -238,3 +240,23 @@ async def test_13_2_a_body_has_one_length(stage: Stage) -> None:
         said = await reader.read()
     writer.close()
     assert [part[:3] for part in said.split(b"HTTP/1.1 ")[1:]] == [b"400"]
+
+
+async def test_logins_that_come_to_nothing_fill_no_recording(stage: Stage) -> None:
+    """A broken page begins as many as it likes."""
+    for number in range(PENDING + 200):
+        assert isinstance(await stage.web._answer(asked.BeginLogin(number, "corp")), asked.Begun)
+    assert 1 <= len(stage.events("login.refused")) <= 20      # of 200, one a second
+
+
+async def test_sessions_that_are_not_there_fill_no_recording(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = await stage.browser().log_in(roles=("ops",))
+    secret = browser.cookies["weir"]
+    monkeypatch.setattr(stage.enforcer, "ask", lambda make, wanted, seconds=0: _none(make(1)))
+    for number in range(200):
+        assert (await stage.web._answer(asked.Kill(number, secret, f"s{number}"))).error
+    assert 1 <= len(stage.events("session.killed")) <= 20
+
+
+async def _none(message: messages.Message) -> messages.SessionEnded:
+    return messages.SessionEnded(1, None, "there is no such session")
