@@ -144,7 +144,8 @@ class Identities:
                 self._end(login.session, why, forget=True)
 
     def _locked(self, login: Login) -> str:
-        return self._agent.locks.why((login.subject,) if login.web else subjects_of(login.user, login.subject))
+        known = (login.subject,) if login.web else subjects_of(login.user, login.subject)
+        return self._agent.locks.why(self.names(*known))
 
     def _verified(self, before: Login, after: Login) -> None:
         if not after.workload and (why := self._locked(after)):

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hostile import Hostile
 from lab import certificates
@@ -27,6 +28,7 @@ from webstage import Browser, Stage, staged
 
 from agent.contract import messages
 from agent.contract import web as asked
+from agent.contract.people import People
 from agent.web.sessions import EACH, MOST, PENDING, PageSessions
 from enforcer.web import cookies, pages
 from enforcer.web.rates import LOGIN, Rates
@@ -274,3 +276,14 @@ def test_sessions_are_bounded_and_the_oldest_goes() -> None:
         pending, _ = table.begin(f"l{number}")
         table.open(pending, f"corp:{number}", 100.0 + number)
     assert len(table) == MOST
+
+
+async def test_3_3_3_who_is_locked_by_another_name_is_logged_out(stage: Stage) -> None:
+    """Also where [people] says only after the lock that it is one person."""
+    browser = await stage.browser().log_in()
+    stage.lock("local:ada-admin")
+    assert (await browser.get("/")).status_code == 200
+    stage.agent.config = msgspec.structs.replace(
+        stage.agent.config, people=People({"ada": ("local:ada-admin", "corp:ada")}))
+    stage.identities.end_locked()
+    assert (await browser.get("/")).status_code == 303
