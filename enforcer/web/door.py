@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 
 from agent.contract.web import Admit
 from enforcer.web import guard
-from enforcer.web.rates import who_is
+from enforcer.web.rates import CONNECT, Rates, who_is
 
 LOG = logging.getLogger("weir.web")
 
@@ -84,6 +84,7 @@ class Door:
         self._admit = admit
         self.context: ssl.SSLContext | None = None
         self._addresses: Counter[str] = Counter()
+        self._rates = Rates()
         self._taking: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
 
@@ -99,7 +100,8 @@ class Door:
                 await asyncio.sleep(0.1)
                 continue
             address = _address(connection)
-            if len(self._taking) + len(self._state.connections) >= MOST or self._addresses[address] >= EACH:
+            if (len(self._taking) + len(self._state.connections) >= MOST or self._addresses[address] >= EACH
+                    or not self._rates.take(CONNECT, address, loop.time())):
                 connection.close()
                 continue
             if address:

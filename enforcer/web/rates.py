@@ -19,11 +19,14 @@ class Rate:
     all: tuple[float, float]
 
 
-LOGIN, ANSWER, RAW, REQUEST = "login", "answer", "raw", "request"
+LOGIN, ANSWER, LINK, REQUEST, CONNECT = "login", "answer", "link", "request", "connect"
+RAW: Final = Rate((2, 60), (20, 200)) # of what comes without a session
 RATES: Final = {
+    CONNECT: Rate((20, 200), (200, 1000)),      # each makes the agent look who it is, beside crews' own connections
     LOGIN: Rate((1 / 6, 10), (5, 60)),          # beginning one, and what comes back of it
     ANSWER: Rate((1, 30), (50, 500)),           # of a session
-    RAW: Rate((2, 60), (20, 200)),              # what comes without a session: from chats, providers, by links
+    # Each its own: who floods one keeps no provider's logout and no chat's answer out.
+    LINK: RAW, "slack": RAW, "backchannel": RAW, "saml": RAW,
     REQUEST: Rate((50, 300), (500, 3000)),
 }
 

@@ -29,7 +29,7 @@ from agent.contract.messages import HoldView
 from enforcer.recording.paged import HistoryPage, LinesPage, SessionsPage
 from enforcer.web import cookies, guard, pages
 from enforcer.web.channel import NoAnswer
-from enforcer.web.rates import ANSWER, LOGIN, RAW, REQUEST, Rates, who_is
+from enforcer.web.rates import ANSWER, LINK, LOGIN, REQUEST, Rates, who_is
 from enforcer.web.shown import (
     APPROVE,
     DENY,
@@ -508,7 +508,7 @@ class Site:
     # signed links, and what is read elsewhere
 
     async def link(self, request: Request) -> Response:
-        self._slowly(RAW, _address(request.scope))
+        self._slowly(LINK, _address(request.scope))
         token, visit = request.path_params["token"], self._cookie(request, cookies.VISIT) or cookies.mint()
         found = await self._asked(asked.AskLink(0, token[:1024]), asked.Link)
         page = self._page(None, csrf=cookies.token_of(visit))
@@ -521,7 +521,7 @@ class Site:
 
     async def answer_link(self, request: Request) -> Response:
         fields = await self._form(request, self._cookie(request, cookies.VISIT))
-        self._slowly(RAW, _address(request.scope))
+        self._slowly(LINK, _address(request.scope))
         reason = fields.get("reason", "")
         if len(reason) > REASON or not reason.isprintable():
             raise Refused(400, f"a reason is one line of at most {REASON} characters")
@@ -533,7 +533,7 @@ class Site:
 
     def _handed(self, part: Any) -> Callable[[Request], Awaitable[Response]]:
         async def hand_on(request: Request) -> Response:
-            self._slowly(RAW, _address(request.scope))
+            self._slowly(part, _address(request.scope))
             name, query = request.path_params.get("name", ""), request.url.query
             headers = tuple((key.decode("latin-1"), value.decode("latin-1")) for key, value in
                             request.scope["headers"] if _HANDED_ON.fullmatch(key) and len(value) <= 4096)

@@ -28,7 +28,7 @@ from webstage import HOLD, SESSION, Stage
 from agent.contract import messages
 from agent.contract import web as asked
 from agent.web.sessions import PENDING
-from enforcer.web import door, site
+from enforcer.web import door, rates, site
 from enforcer.web.rates import ANSWER, LOGIN, Rates, who_is
 from enforcer.web.site import _is_local
 
@@ -103,12 +103,21 @@ async def test_11_1_4_answers_of_a_session_are_bounded(stage: Stage) -> None:
 
 
 def test_11_1_4_who_has_a_network_has_one_address() -> None:
-    rates = Rates()
-    taken = [rates.take(LOGIN, who_is(f"2001:db8::{number:x}"), 1.0) for number in range(200)]
+    those = Rates()
+    taken = [those.take(LOGIN, who_is(f"2001:db8::{number:x}"), 1.0) for number in range(200)]
     assert sum(taken) == 10
-    assert rates.take(LOGIN, who_is("2001:db8:0:1::1"), 1.0)      # there is room for others
+    assert those.take(LOGIN, who_is("2001:db8:0:1::1"), 1.0)      # there is room for others
     assert [who_is(one) for one in ("::1", "127.3.0.1", "::ffff:127.0.0.1", "", "::ffff:192.0.2.1", "192.0.2.1",
                                     "fe80::1%eth0")] == ["", "", "", "", "192.0.2.1", "192.0.2.1", "fe80::/64"]
+
+
+async def test_11_1_4_a_flood_of_one_kind_keeps_nothing_else_out(stage: Stage) -> None:
+    """Before a server of the operator's everybody has one address."""
+    stage.process.site._clock = lambda: 100.0
+    said = [(await stage.browser().post("/slack/actions", b"x")).status_code for _ in range(220)]
+    assert said[-1] == 429
+    assert (await stage.browser().post("/backchannel/corp", b"x")).status_code != 429
+    assert (await stage.browser().get("/answer/abc")).status_code == 404
 
 
 async def test_11_1_4_streams_are_bounded(stage: Stage) -> None:
@@ -189,6 +198,27 @@ async def test_12_1_1_connections_are_bounded(stage: Stage, monkeypatch: pytest.
             gone += not isinstance(reason, TimeoutError)
         writer.close()
     assert gone >= 4
+
+
+async def test_12_1_1_who_connects_again_and_again_does_not_keep_the_agent(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It looks at each, beside crews' own connections."""
+    monkeypatch.setitem(rates.RATES, rates.CONNECT, rates.Rate((1, 5), (1, 20)))
+    monkeypatch.setattr(stage.process.door, "_rates", Rates())
+    looked: list[object] = []
+
+    async def admit(question: object) -> str:
+        looked.append(question)
+        return ""
+
+    monkeypatch.setattr(stage.process.door, "_admit", admit)
+    port = int(stage.url.rpartition(":")[2])
+    for _ in range(100):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+    await asyncio.sleep(0.2)
+    assert 20 <= len(looked) < 30
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND"])
