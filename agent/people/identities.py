@@ -11,6 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +38,7 @@ LOG = logging.getLogger("weir.identity")
 
 PATIENCE: Final = 20.0                # seconds that an AwaitLogin waits
 RETRY: Final = 10.0                   # seconds between tries to get a workload its identity
+FORMS: Final = 4                      # with the identity process: many long ones unread would end it, and every login
 BESIDE: Final = "identity"            # its cgroup
 Mark = tuple[int, int, int]           # of a file: inode, size, nanoseconds of its last change
 
@@ -59,6 +61,7 @@ class Identities:
         self.process: IdentityProcess | None = None
         self._outcomes: dict[str, asyncio.Future[str]] = {}    # of logins under way: "" or why not
         self._finishing: set[str] = set()     # of these an answer is with the identity process
+        self._forms = asyncio.Semaphore(FORMS)
         self._services: dict[str, _Service] = {}
         self._lately = Lately()
         self.posts = Posts(lambda: agent.config, lambda: self.process, agent.tell)
@@ -352,15 +355,17 @@ class Identities:
 
     async def _finish_by(self, login: Login, query: str) -> str:
         """What is wrong, or ""."""
-        if self.process is None or login.session in self._finishing:
+        process = self.process
+        if process is None or login.session in self._finishing:
             return "no login waits for this answer"
         saml = isinstance(self._agent.config.provider(login.provider), SamlEntry)
         if len(query.encode(errors="replace")) > (told.FORM if saml else told.QUERY):
             return "what came back is too long"
         self._finishing.add(login.session)
         try:
-            done = await self.process.channel.ask(
-                lambda number: told.Finish(number, login.session, query), told.Done)
+            async with self._forms if saml else nullcontext():
+                done = await process.channel.ask(
+                    lambda number: told.Finish(number, login.session, query), told.Done)
             error = shown(done.error)
         except ChannelError as reason:
             error = str(reason)

@@ -1,6 +1,7 @@
 """A login at the page by SAML: the answer comes from the provider's site without cookies, and opens nothing."""
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 import time
@@ -13,6 +14,8 @@ import pytest
 import saml_idp as idp
 from lxml import etree
 from webstage import Browser, Stage
+
+from agent.contract import web as asked
 
 CROSS = {"Origin": "null", "Sec_Fetch_Site": "cross-site"}
 
@@ -99,3 +102,14 @@ async def test_a_provider_of_the_other_kind_is_none(stage: Stage) -> None:
     await browser.begin()
     assert (await browser.get("/saml/corp/done")).status_code == 403
     assert (await browser.post("/saml/corp/acs", b"RelayState=" + relay.encode(), **CROSS)).status_code == 403
+
+
+async def test_many_long_answers_at_once_end_nobodys_login(stage: Stage) -> None:
+    """Whoever reaches the page begins logins and posts: what the identity process leaves unread ends its channel."""
+    ada = await stage.browser().log_in()
+    relays = [(await begin(stage.browser()))[1] for _ in range(40)]
+    said = await asyncio.gather(*(stage.web._answer(asked.FinishSaml(
+        number, "adfs", relay, b"SAMLResponse=" + b"A" * 250_000)) for number, relay in enumerate(relays)))
+    assert all(isinstance(one, asked.Answered) and one.error for one in said)
+    assert not stage.identities.process.channel.closed.is_set()  # type: ignore[union-attr]
+    assert (await ada.get("/")).status_code == 200
