@@ -75,6 +75,7 @@ class Enforcer:
 
     def __init__(self) -> None:
         self.holds: tuple[HoldView, ...] = (HOLD,)
+        self.whole: dict[str, HoldView] = {}  # by ticket, what is cut in the list
         self.sessions: tuple[SessionView, ...] = (SESSION,)
         self.asked: list[Any] = []
         self.error = ""               # of an answer
@@ -92,7 +93,9 @@ class Enforcer:
         message = make(1)
         self.asked.append(message)
         return {
-            messages.ListHolds: lambda: messages.HoldsAnswer(1, self.holds),
+            messages.ListHolds: lambda: messages.HoldsAnswer(1, tuple(
+                self.whole.get(one.ticket, one) for one in self.holds if one.ticket == message.ticket)
+                if message.ticket else self.holds),
             messages.ListSessions: lambda: messages.SessionsAnswer(1, self.sessions),
             messages.DecideHold: lambda: messages.HoldDecided(1, self.error),
             messages.RevokeHold: lambda: messages.HoldDecided(1, self.error),

@@ -117,7 +117,10 @@ class ResolveName(Message, frozen=True):
 
 
 class ListHolds(Message, frozen=True):
+    """What waits and what is in force, cut where it is much; with a `ticket` that alone, as it is."""
+
     number: int
+    ticket: str = ""
 
 
 class DecideHold(Message, frozen=True):

@@ -245,7 +245,9 @@ class AskWho(Asked, frozen=True):
 
 
 class ListHolds(Asked, frozen=True):
-    """Answered by Holds."""
+    """Answered by Holds; of these the one with `ticket` is whole, however much waits."""
+
+    ticket: Annotated[str, msgspec.Meta(max_length=16)] = ""
 
 
 class ListSessions(Asked, frozen=True):

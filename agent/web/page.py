@@ -275,11 +275,20 @@ class Web:
             return asked.Holds(question.number, error=GONE)
         try:
             answer = await self._held.get()
+            whole = await self._whole(question.ticket)
         except ChannelError as reason:
             return asked.Holds(question.number, error=str(reason))
         names = self._agent.identities.names(found[1].subject)
-        seen = tuple(one for one in answer.holds if is_for(one, names, found[1].groups))
+        seen = tuple(whole.get(one.ticket, one) for one in answer.holds if is_for(one, names, found[1].groups))
         return asked.Holds(question.number, seen)
+
+    async def _whole(self, ticket: str) -> dict[str, HoldView]:
+        """The hold that somebody looks at is not cut because much else waits."""
+        if not ticket:
+            return {}
+        answer = await self._agent.enforcer.channel.ask(
+            lambda number: messages.ListHolds(number, ticket), messages.HoldsAnswer)
+        return {one.ticket: one for one in answer.holds}
 
     async def _sessions(self, question: asked.ListSessions) -> asked.Sessions:
         found = self._behind(question.secret)

@@ -307,6 +307,10 @@ class Holds:
         """What waits, then what is in force; the oldest first.  A hold that is let through once is neither."""
         return self._shelf.views()
 
+    def view(self, ticket: str) -> tuple[HoldView, ...]:
+        """Of these the one, if it is there."""
+        return self._shelf.view(ticket)
+
     def waiting(self) -> int:
         return sum(one.waits for one in self._shelf)
 

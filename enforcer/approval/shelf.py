@@ -86,8 +86,12 @@ class Shelf:
 
     def views(self) -> tuple[HoldView, ...]:
         """What waits, then what is in force; the oldest first.  A hold that is let through once is neither."""
-        every = [one for one in self._all.values() if one.waits or one.view.form != HOLD or one.stands]
+        every = [one for one in self._all.values() if _is_shown(one)]
         return tuple(one.view for one in sorted(every, key=lambda one: (not one.waits, one.since)))
+
+    def view(self, ticket: str) -> tuple[HoldView, ...]:
+        one = self._all.get(ticket)
+        return (one.view,) if one is not None and _is_shown(one) else ()
 
     def next_time(self) -> int | None:
         """CLOCK_BOOTTIME nanoseconds of the next lapse or escalation."""
@@ -97,3 +101,7 @@ class Shelf:
         times += [one.since + terms.escalate_after * NANO for one in self._all.values() if one.waits
                   for terms in one.terms if terms.escalate_after and terms.rule not in one.escalated]
         return min(times, default=None)
+
+
+def _is_shown(asked: Asked) -> bool:
+    return asked.waits or asked.view.form != HOLD or asked.stands

@@ -313,6 +313,8 @@ class Channel(asyncio.Protocol):
             return messages.Done(message.number)
         holds = edge.holds if edge else None
         if isinstance(message, messages.ListHolds):
+            if holds is not None and message.ticket:
+                return messages.HoldsAnswer(message.number, holds.view(message.ticket))
             waiting = fit(holds.views(), LISTED) if holds else ()
             return _fitting(lambda some: messages.HoldsAnswer(message.number, some), waiting)
         if isinstance(message, messages.ListSessions):

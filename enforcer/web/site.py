@@ -315,7 +315,7 @@ class Site:
 
     async def hold(self, request: Request) -> Response:
         seen = await self._known(request)
-        found = await self._asked(asked.ListHolds(0, seen.secret), asked.Holds)
+        found = await self._asked(asked.ListHolds(0, seen.secret, _ticket(request)), asked.Holds)
         return await self._shown(request, seen, found, found.error)
 
     async def _shown(self, request: Request, seen: Seen, found: asked.Holds, wrong: str, status: int = 200) -> Response:
@@ -331,7 +331,7 @@ class Site:
         seen, fields, verb = *await self._posted(request), request.path_params["verb"]
         if verb not in VERBS:
             raise Refused(404, "there is nothing here")
-        found = await self._asked(asked.ListHolds(0, seen.secret), asked.Holds)
+        found = await self._asked(asked.ListHolds(0, seen.secret, _ticket(request)), asked.Holds)
         view, reason = _of(found.holds, request.path_params["ticket"]), fields.get("reason", "")
         if view is None:
             return await self._shown(request, seen, found, "", 404)
@@ -579,6 +579,10 @@ def _lead(path: str) -> Response:
 def _is_local(path: str) -> bool:
     """Of this page, whatever a browser makes of it."""
     return re.fullmatch(r"/([A-Za-z0-9_.~?=&-][A-Za-z0-9_./~?=&-]*)?", path) is not None
+
+
+def _ticket(request: Request) -> str:
+    return str(request.path_params["ticket"])[:16]
 
 
 def _of(holds: tuple[HoldView, ...], ticket: str) -> HoldView | None:

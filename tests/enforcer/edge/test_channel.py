@@ -280,3 +280,6 @@ async def test_much_that_one_crew_asks_hides_nothing_of_others(desk: Desk, house
     assert (views[-1].session, views[-1].text, views[-1].parameters) == ("mine", "DELETE FROM t", ("1",))
     assert views[0].text.endswith("... (cut here: much waits)")
     assert len(control.render_frame(control.Approvals(views))) < control.LIMIT
+    (whole,) = (await desk.ask(messages.ListHolds(8, views[0].ticket))).holds
+    assert whole.text == "語" * 4000
+    assert (await desk.ask(messages.ListHolds(9, "aaaaaaa2"))).holds == ()

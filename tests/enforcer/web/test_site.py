@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import msgspec
@@ -61,6 +62,17 @@ async def test_what_has_changed_since_it_was_seen_is_not_answered(stage: Stage) 
     stage.enforcer.holds = (msgspec.structs.replace(HOLD, text="DELETE FROM orders"),)
     assert (await browser.post("/holds/abcdefgh/approve", fields)).status_code == 409
     assert stage.enforcer.those(messages.DecideHold) == []
+
+
+async def test_the_hold_that_is_looked_at_is_whole_however_much_waits(stage: Stage) -> None:
+    stage.enforcer.whole = {HOLD.ticket: msgspec.structs.replace(HOLD, text="DELETE FROM orders WHERE whole")}
+    stage.enforcer.holds = (msgspec.structs.replace(HOLD, text="DELETE... (cut here: much waits)"),)
+    browser = await stage.browser().log_in()
+    fields = await browser.look_at()
+    listed, shown = [re.sub("<[^>]*>", "", (await browser.get(path)).text) for path in ("/", "/holds/abcdefgh")]
+    assert ("much waits" in listed, "WHERE whole" in listed, "WHERE whole" in shown) == (True, False, True)
+    stage.enforcer.holds = (msgspec.structs.replace(HOLD, text="DEL... (cut here: much waits)"),)
+    assert (await browser.post("/holds/abcdefgh/approve", fields)).status_code == 303
 
 
 async def test_who_may_not_answer_it_does_not_see_it(stage: Stage) -> None:
