@@ -335,7 +335,7 @@ class Site:
         view, reason = _of(found.holds, request.path_params["ticket"]), fields.get("reason", "")
         if view is None:
             return await self._shown(request, seen, found, "", 404)
-        if seen_of(view) != fields.get("seen", ""):
+        if verb != DENY and seen_of(view) != fields.get("seen", ""):
             return await self._shown(request, seen, found, "it is not what you have seen any more: look again", 409)
         if len(reason) > REASON or not reason.isprintable():
             return await self._shown(request, seen, found, f"a reason is one line of at most {REASON} characters", 400)

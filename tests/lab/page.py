@@ -40,6 +40,9 @@ def settings(provider: Hostile, ca: Path) -> str:
     return PROVIDER.format(issuer=provider.issuer, ca=ca)
 
 
+LOOKS = 5
+
+
 class Page:
     """A browser's requests, on the crew's host."""
 
@@ -72,9 +75,13 @@ class Page:
         return self
 
     def answer(self, ticket: str, verb: str, reason: str = "") -> httpx2.Response:
-        page = self.ask("GET", f"/holds/{ticket}").text
-        return self.ask("POST", f"/holds/{ticket}/{verb}", csrf=field("csrf", page), seen=field("seen", page),
-                        reason=reason)
+        page = self.ask("GET", f"/holds/{ticket}")
+        for _ in range(LOOKS):
+            page = self.ask("POST", f"/holds/{ticket}/{verb}", csrf=field("csrf", page.text),
+                            seen=field("seen", page.text), reason=reason)
+            if page.status_code != 409:           # the plan has come meanwhile: what is shown now is another
+                break
+        return page
 
 
 def field(name: str, page: str) -> str:

@@ -62,6 +62,7 @@ async def test_what_has_changed_since_it_was_seen_is_not_answered(stage: Stage) 
     stage.enforcer.holds = (msgspec.structs.replace(HOLD, text="DELETE FROM orders"),)
     assert (await browser.post("/holds/abcdefgh/approve", fields)).status_code == 409
     assert stage.enforcer.those(messages.DecideHold) == []
+    assert (await browser.post("/holds/abcdefgh/deny", fields)).status_code == 303, "a no is a no to whatever it is"
 
 
 async def test_the_hold_that_is_looked_at_is_whole_however_much_waits(stage: Stage) -> None:
