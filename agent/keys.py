@@ -3,6 +3,7 @@
 forwarded   of the digests of what was forwarded; the ones before are kept, by name, for earlier recordings
 approval    of the HMAC that approvals are bound by; what was bound by the one before is over
 mask        of the `hash` mask; until it is rotated once it is made from the forwarded key
+link        of the links by which webhooks' approvers answer; what was signed by the one before leads to nothing
 
 A new one is on the disk, by rename, before it counts: who is killed at any step leaves the old one or the new one.
 """
@@ -15,12 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from agent.contract.control import KeyView
-from agent.layout import APPROVAL_KEY, FORWARDED_KEY, KEY_BYTES, approval_key, forwarded_key, read_key, write_key
+from agent.layout import FORWARDED_KEY, KEY_BYTES, approval_key, forwarded_key, link_key, read_key, write_key
 
-FORWARDED, APPROVAL, MASK = "forwarded", "approval", "mask"
+FORWARDED, APPROVAL, MASK, LINK = "forwarded", "approval", "mask", "link"
 MASK_KEY: Final = "mask.key"
 USES: Final = {
-    FORWARDED: "digests of what was forwarded", APPROVAL: "what approvals are bound by", MASK: "the `hash` mask"}
+    FORWARDED: "digests of what was forwarded", APPROVAL: "what approvals are bound by", MASK: "the `hash` mask",
+    LINK: "links by which webhooks' approvers answer"}
 
 
 class Keys:
@@ -28,7 +30,7 @@ class Keys:
 
     def __init__(self, state: Path, audit: int) -> None:
         self._state, self._audit = state, audit
-        self.forwarded, self.approval = forwarded_key(state, audit), approval_key(state)
+        self.forwarded, self.approval, self.link = forwarded_key(state, audit), approval_key(state), link_key(state)
         self.mask = read_key(state / MASK_KEY, "values masked before look different from then on") or derived(
             self.forwarded)
 
@@ -43,10 +45,8 @@ class Keys:
                 write_key(self._state / MASK_KEY, self.mask, 0, 0o600)
             write_key(self._state / f"forwarded-{name_of(before)}.key", before, self._audit, 0o640)
             write_key(self._state / FORWARDED_KEY, fresh, self._audit, 0o640)
-        elif name == APPROVAL:
-            write_key(self._state / APPROVAL_KEY, fresh, 0, 0o600)
         else:
-            write_key(self._state / MASK_KEY, fresh, 0, 0o600)
+            write_key(self._state / f"{name}.key", fresh, 0, 0o600)
         setattr(self, name, fresh)
         return name_of(before), name_of(fresh)
 

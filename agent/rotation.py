@@ -23,7 +23,7 @@ from agent.credential.client_authority import (
     prepare_rotation,
 )
 from agent.credential.trust import STEM, TrustTarget, authority_directory, begin_rotation, load_pair, render_certificate
-from agent.keys import APPROVAL, USES
+from agent.keys import APPROVAL, LINK, USES
 from agent.layout import LayoutError
 from agent.people.identity import subject_of
 
@@ -46,7 +46,7 @@ class Rotation:
         async with agent.reloading:
             try:
                 before, after = await asyncio.to_thread(agent.keys.rotate, name)
-                if not await self._give() and name == APPROVAL:
+                if name != LINK and not await self._give() and name == APPROVAL:
                     await asyncio.to_thread(agent.tickets.forget_all)
             except (OSError, LayoutError) as wrong:
                 error = f"the key stays as it was: {wrong}"

@@ -36,7 +36,7 @@ def key(context: click.Context, as_json: bool) -> None:
 
 
 @key.command(epilog=EXIT_CODES)
-@click.argument("name", type=click.Choice([CHECKPOINT, "forwarded", "approval", "mask"]))
+@click.argument("name", type=click.Choice([CHECKPOINT, "forwarded", "approval", "mask", "link"]))
 @click.option("--reason", default="", help="Is recorded with it.")
 @_JSON
 @click.pass_context
@@ -46,7 +46,8 @@ def rotate(context: click.Context, name: str, reason: str, as_json: bool) -> Non
     checkpoint: the recorder signs with it from a new file on; old and new key have both signed the change.
     forwarded: digests of what was forwarded; the old one is kept for earlier recordings.
     approval: tickets, elevations and approvals that stand are over; what waits goes on.
-    mask: values that the hash mask made before look different from then on."""
+    mask: values that the hash mask made before look different from then on.
+    link: links that webhooks were sent lead to nothing; what waits goes on, without links."""
     if name == CHECKPOINT:
         _rotate_checkpoint(context.obj, reason, as_json)
         return

@@ -25,7 +25,6 @@ from agent.contract.messages import Changed, HoldView
 from agent.contract.notify import LINK, OVER, PENDING, SLACK, STATEMENT, Notice, Place, Trouble
 from agent.control import Lately
 from agent.credential.secrets import SecretError
-from agent.layout import link_key
 from agent.notify.approvers import Unknown, find_groups
 from agent.notify.files import render_slack, render_webhook
 from agent.notify.links import Grant, mint, parse_token
@@ -68,7 +67,6 @@ class Notifications:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self.process: NotifyProcess | None = None
-        self._key = link_key(agent.config.state)
         self._file = agent.config.state / NAME
         self._table: OrderedDict[str, Notice] = OrderedDict((one.view.ticket, one) for one in read_told(self._file))
         self._unseen = {ticket for ticket, one in self._table.items() if not one.over}    # since this agent's start
@@ -196,10 +194,11 @@ class Notifications:
     def _waits(self, view: HoldView) -> Notice | None:
         """None: that is known."""
         known = self._table.get(view.ticket)
+        links = render_links(self._agent.config, self._agent.keys.link, view)
         if known is None or known.over or known.view.since != view.since:
             full = sum(not one.over for one in self._table.values()) >= told.MOST
-            return None if full else Notice(view, (), render_links(self._agent.config, self._key, view))
-        made = msgspec.structs.replace(known, view=view, links=render_links(self._agent.config, self._key, view))
+            return None if full else Notice(view, (), links)
+        made = msgspec.structs.replace(known, view=view, links=links)
         if made == known and view.ticket not in self._unseen:
             return None
         self._unseen.discard(view.ticket)
@@ -368,7 +367,7 @@ class Notifications:
 
     def _grant(self, token: str) -> Grant | None:
         """Whose webhook and approver are what they were when it was made."""
-        grant = parse_token(self._key, token, int(time.time()))
+        grant = parse_token(self._agent.keys.link, token, int(time.time()))
         webhook = self._agent.config.webhook(grant.webhook) if grant else None
         return grant if grant and webhook is not None and webhook.approver == grant.by else None
 

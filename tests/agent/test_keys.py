@@ -13,7 +13,7 @@ import pytest
 
 from agent import keys as module
 from agent import layout
-from agent.keys import APPROVAL, FORWARDED, MASK, USES, Keys, name_of
+from agent.keys import APPROVAL, FORWARDED, LINK, MASK, USES, Keys, name_of
 from agent.layout import LayoutError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the files are root's: run as root")
@@ -39,7 +39,7 @@ def test_each_alone(tmp_path: Path) -> None:
     assert [(path.name, mode(path), path.stat().st_gid) for path in kept] == [
         (f"forwarded-{name_of(kept[0].read_bytes())}.key", 0o640, 65534)]
     assert {path.name: mode(path) for path in tmp_path.glob("*.key") if path not in kept} == {
-        "forwarded.key": 0o640, "approval.key": 0o600, "mask.key": 0o600}
+        "forwarded.key": 0o640, "approval.key": 0o600, "mask.key": 0o600, "link.key": 0o600}
     assert [(one.name, one.id) for one in keys.views()] == [(name, name_of(before[name])) for name in USES]
     assert not any(key.hex() in repr(keys.views()) or repr(key) in repr(keys.views()) for key in before.values())
 
@@ -73,7 +73,7 @@ def killed_at(step: int, work: Callable[[], Any], monkeypatch_on: list[tuple[Any
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("name", [FORWARDED, APPROVAL, MASK])
+@pytest.mark.parametrize("name", [FORWARDED, APPROVAL, MASK, LINK])
 def test_killed_at_each_step(tmp_path: Path, name: str) -> None:
     """The old key or the new one, the mask's the same unless it is the one, and earlier digests have their key."""
     step, seen = 0, set()

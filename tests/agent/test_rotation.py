@@ -30,14 +30,14 @@ def bundle(host: Host) -> int:
 
 def test_keys(host: Host) -> None:
     before = {one["name"]: one["id"] for one in host.json("key")["keys"]}
-    assert sorted(before) == ["approval", "forwarded", "mask"]
+    assert sorted(before) == ["approval", "forwarded", "link", "mask"]
     (host.base / "state" / "tickets" / "abcdefgh").write_bytes(b"kept")
     for name in before:
         said = host.json("key", "rotate", name, "--reason", "it is time")
         assert (said["before"], said["after"] != said["before"]) == (before[name], True)
     after = {one["name"]: one["id"] for one in host.json("key")["keys"]}
     assert not set(after.values()) & set(before.values())
-    events = host.until(lambda: len(host.events("key.rotated")) == 3 and host.events("key.rotated"), "events")
+    events = host.until(lambda: len(host.events("key.rotated")) == 4 and host.events("key.rotated"), "events")
     assert {(one["key"], one["before"], one["after"], one["by"], one["reason"]) for one in events} == {
         (name, before[name], after[name], "local:root", "it is time") for name in before}
     assert host.weir("key", "rotate", "approval", user=5).returncode == 1
@@ -84,5 +84,3 @@ def test_the_authority_of_clients_in_two_steps(host: Host) -> None:
     assert host.weir("ca", "orders").stdout == both.removeprefix(old)
     host.until(lambda: sum(one["of"] == "clients" for one in host.events("authority.rotated")) == 3, "events")
     assert host.events("authority.rotated")[-1]["step"] == "in force"
-
-

@@ -21,6 +21,7 @@ from agent.contract import notify as told
 from agent.contract.locks import Lock, LockedOut
 from agent.contract.notify import GivenUp, Notice, Place, Told, Trouble
 from agent.contract.people import People
+from agent.keys import LINK, Keys
 from agent.notify import notifications
 from agent.notify.links import Grant, mint
 from agent.notify.notifications import Notifications, batches
@@ -93,7 +94,7 @@ class Here:
         turn = asyncio.Event()
         turn.set()
         self.agent: Any = SimpleNamespace(
-            turn=turn, config=config, enforcer=Enforcer(), locks=LockedOut(),
+            turn=turn, config=config, enforcer=Enforcer(), locks=LockedOut(), keys=Keys(state, 0),
             identities=SimpleNamespace(names=lambda *known: PEOPLE.names(known)),
             parts=SimpleNamespace(part=lambda name: nullcontext()),
             tell=lambda name, detail, workload="": self.events.append((name, detail)))
@@ -262,7 +263,7 @@ async def test_a_flood_of_answers_is_refused(here: Here) -> None:
 def token(here: Here, **changes: Any) -> str:
     one = here.enforcer.holds[0]
     grant = Grant(one.ticket, one.since, True, "corp:ada", "pager", one.until // 1_000_000_000)
-    return mint(here.notes._key, msgspec.structs.replace(grant, **changes))
+    return mint(here.agent.keys.link, msgspec.structs.replace(grant, **changes))
 
 
 async def test_a_link_shows_and_then_decides(here: Here) -> None:
@@ -304,6 +305,20 @@ async def test_a_link_is_for_one_hold(here: Here) -> None:
     assert await here.notes.describe_link(token(here, since=5)) is None
     assert await here.notes.answer_link(token(here)[:-1]) == notifications.GONE
     assert here.enforcer.decided == []
+
+
+async def test_links_that_are_out_lead_to_nothing_once_their_key_is_another(here: Here) -> None:
+    here.enforcer.holds = [view()]
+    await here.notes.look()
+    out = token(here)
+    here.agent.keys.rotate(LINK)
+    for notes in (here.notes, here.fresh()):
+        assert await notes.describe_link(out) is None
+        assert await notes.answer_link(out) == notifications.GONE
+    await here.notes.look()
+    made = here.process.put[-1].links["pager"][0].removeprefix("https://weir.lab.example/answer/")
+    assert made == token(here) != out
+    assert await here.notes.answer_link(made) == ""
 
 
 async def test_two_answers_at_once_are_one_decision(here: Here) -> None:
