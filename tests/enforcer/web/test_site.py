@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -74,6 +74,29 @@ async def test_the_hold_that_is_looked_at_is_whole_however_much_waits(stage: Sta
     assert ("much waits" in listed, "WHERE whole" in listed, "WHERE whole" in shown) == (True, False, True)
     stage.enforcer.holds = (msgspec.structs.replace(HOLD, text="DEL... (cut here: much waits)"),)
     assert (await browser.post("/holds/abcdefgh/approve", fields)).status_code == 303
+
+
+async def test_an_answer_waits_while_one_configuration_takes_anothers_place(stage: Stage) -> None:
+    """It is by the groups of the later one."""
+    browser = await stage.browser().log_in("ada", ("dba", "ops"))
+    fields = await browser.look_at()
+    came = asyncio.Event()
+
+    class Turn(asyncio.Event):
+        async def wait(self) -> Literal[True]:
+            came.set()
+            return await super().wait()
+
+    for path, wanted in (("/holds/abcdefgh/approve", messages.DecideHold), ("/sessions/s1/kill", messages.EndSession)):
+        came.clear()
+        stage.agent.turn = Turn()
+        answer = asyncio.ensure_future(browser.post(path, fields | {"reason": "seen it"}))
+        async with asyncio.timeout(5):
+            await came.wait()
+        assert (answer.done(), stage.enforcer.those(wanted)) == (False, [])
+        stage.agent.turn.set()
+        assert (await answer).status_code == 303
+        assert len(stage.enforcer.those(wanted)) == 1
 
 
 async def test_who_may_not_answer_it_does_not_see_it(stage: Stage) -> None:
