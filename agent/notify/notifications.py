@@ -319,15 +319,19 @@ class Notifications:
     ) -> str:
         """What is wrong, or "".  Recorded whatever comes of it, as the answers of the terminal are; `user`: Slack's
         name of who it was, or the webhook whose link it was."""
-        way = f"{way} {user}"
-        await self._agent.turn.wait()
-        groups = await self._groups(by, ticket, since)
+        agent, way = self._agent, f"{way} {user}"
+        while True:                   # until no reload has come between what says who may, and the answer
+            await agent.turn.wait()
+            config = agent.config
+            groups = await self._groups(by, ticket, since)
+            if agent.turn.is_set() and agent.config is config:
+                break
         if isinstance(groups, str):
-            self._agent.questions.tell_answer(by, {
+            agent.questions.tell_answer(by, {
                 "ticket": ticket, "answer": "approve" if approve else "deny", "by": by, "reason": reason,
                 "error": groups, "way": way})
             return groups
-        return await self._agent.questions.answer(Decide(ticket, approve, reason), by, groups, way)
+        return await agent.questions.answer(Decide(ticket, approve, reason), by, groups, way)
 
     async def _groups(self, by: str, ticket: str, since: int) -> tuple[str, ...] | str:
         """Those by which it answers, or why it does not."""

@@ -244,6 +244,29 @@ async def test_who_is_locked_answers_nothing(here: Here) -> None:
     assert here.enforcer.decided == []
 
 
+async def test_a_reload_between_press_and_answer_counts(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups are looked up beside the loop: meanwhile somebody is in none any more."""
+    here.enforcer.holds = [view()]
+    looked, looked_up = notifications.find_groups, asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def reloaded(*asked: Any) -> tuple[str, ...]:
+        found = looked(*asked)
+        if not looked_up.is_set():
+            asyncio.run_coroutine_threadsafe(reload(), loop).result()
+        return found
+
+    async def reload() -> None:
+        looked_up.set()
+        here.agent.turn.clear()
+        here.agent.config = SimpleNamespace(**vars(here.config) | {"groups": {}})
+        loop.call_later(0.05, here.agent.turn.set)
+
+    monkeypatch.setattr(notifications, "find_groups", reloaded)
+    assert await here.press() == ""
+    assert here.enforcer.decided[0].groups == ()
+
+
 async def test_answers_that_do_not_count_fill_no_recording(here: Here) -> None:
     here.enforcer.holds = [view()]
     here.enforcer.error = "a reason is required"
