@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     "words", "hot", "policy", "recording", "core", "protocols", "identity", "approval", "credentials", "edge", "dns",
-    "web", "app",
+    "notify", "web", "app",
 ]
 PEERS = {("policy", "recording"), ("recording", "policy")}
 EDGE_ONLY = {"asyncio", "socket", "sqlite3", "time", "bcc", "pyroute2", "uvloop", "ssl", "select", "subprocess"}
@@ -36,6 +36,10 @@ def imported(path: Path) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return names
+
+
+def test_every_folder_has_its_place() -> None:
+    assert {path.parent.name for path in (ROOT / "enforcer").glob("*/__init__.py")} <= set(ORDER)
 
 
 def part(module: str) -> str:
