@@ -5,9 +5,9 @@ import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from agent.beside import Beside
 from agent.channel import Channel
 from agent.contract import vault as messages
-from agent.people.identity_process import IdentityProcess, News
 from agent.services import Tell
 
 
@@ -25,21 +25,24 @@ class VaultChannel(Channel):
         return messages.render_frame(message)
 
 
-class VaultProcess(IdentityProcess):
-    name = "vaults"
-    module = "enforcer.credentials.app"
-    kind = VaultChannel
+class VaultProcess(Beside[VaultChannel]):
+    """`ready` is awaited when it is configured, `lost` is called when it is no more."""
+
+    name, module, contract, peer = "vaults", "enforcer.credentials.app", messages, VaultChannel.peer
 
     def __init__(
         self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
         configure: Callable[[int], messages.Message], ready: Callable[[], Awaitable[None]],
         lost: Callable[[str], None],
     ) -> None:
-        super().__init__(user, cgroup, tell, changed, configure, _nothing, ready, lost)
+        super().__init__(user, cgroup, tell, changed, configure)
+        self._ready, self._lost = ready, lost
 
-    async def _open(self, ours: socket.socket) -> Channel:
+    async def _open(self, ours: socket.socket) -> VaultChannel:
         return await VaultChannel.connect(ours)
 
+    async def _began(self) -> None:
+        await self._ready()
 
-def _nothing(news: News) -> None:
-    raise ValueError("it says nothing unasked")
+    def _over(self, reason: str) -> None:
+        self._lost(reason)

@@ -5,17 +5,16 @@ message, or no answer to what was asked, ends it.
 """
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from agent.channel import Channel, ChannelError
+from agent.beside import Beside
+from agent.channel import Channel
 from agent.contract import notify as messages
-from agent.processes import python_module
-from agent.services import DRAIN, HANG, PING_EVERY, Service, Tell
+from agent.services import Tell
 
 LOG = logging.getLogger("weir.notify")
 
@@ -56,60 +55,26 @@ class NotifyChannel(Channel):
             self._settle(message)
 
 
-class NotifyProcess(Service):
-    """`ready` is awaited when it is configured."""
+class NotifyProcess(Beside[NotifyChannel]):
+    """`ready` is awaited when it is configured.  What is wrong with that does not end it."""
 
-    name = "notify"
+    name, module, contract, peer = "notify", "enforcer.notify.app", messages, NotifyChannel.peer
 
     def __init__(
         self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
         configure: Callable[[int], messages.Configure], news: Callable[[News], None],
         ready: Callable[[], Awaitable[None]],
     ) -> None:
-        super().__init__(user, cgroup, tell, changed)
-        self._configure, self._news, self._ready = configure, news, ready
-        self._channel: NotifyChannel | None = None
+        super().__init__(user, cgroup, tell, changed, configure)
+        self._news, self._ready = news, ready
 
-    @property
-    def channel(self) -> NotifyChannel:
-        """Raises ChannelError where it is not running."""
-        if self._channel is None:
-            raise ChannelError("the notify process is not running")
-        return self._channel
+    async def _open(self, ours: socket.socket) -> NotifyChannel:
+        return await NotifyChannel.open(ours, self._news)
 
-    async def configure(self) -> str:
-        """What is wrong, or empty.  Raises ChannelError."""
-        return (await self.channel.ask(self._configure, messages.Done)).error
+    def _configured(self, error: str) -> str:
+        if error:
+            LOG.error("what is told elsewhere: %s", error)
+        return ""
 
-    async def _life(self) -> str:
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                command = [*python_module("enforcer.notify.app"), "--channel", str(theirs.fileno())]
-                await self._spawn(command, (theirs.fileno(),), dies_with_parent=True)
-            self._channel = await NotifyChannel.open(ours, self._news)
-            return await self._serve(self._channel)
-        finally:
-            if self._channel is not None:
-                self._channel.close()
-                self._channel = None
-            ours.close()
-
-    async def _serve(self, channel: NotifyChannel) -> str:
-        assert self._process is not None
-        ended = asyncio.get_running_loop().create_task(self._process.wait())
-        try:
-            if error := await self.configure():
-                LOG.error("what is told elsewhere: %s", error)
-            self._set(True, "")
-            await self._ready()
-            while not ended.done() and not channel.closed.is_set():
-                await asyncio.wait({ended}, timeout=PING_EVERY)
-                if not ended.done():
-                    await channel.ask(messages.Ping, messages.Pong, HANG)
-        except ChannelError as reason:
-            await asyncio.wait({ended}, timeout=DRAIN if self._stopping else 0.5)
-            return f"{channel.reason} ({self._ended()})" if ended.done() else f"{reason}; {channel.reason}"
-        finally:
-            ended.cancel()
-        return channel.reason if channel.closed.is_set() else self._ended()
+    async def _began(self) -> None:
+        await self._ready()

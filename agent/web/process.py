@@ -4,17 +4,16 @@ It parses what browsers send, and may be broken by it: what it asks is bounded, 
 """
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import get_args
 
-from agent.channel import AnsweringChannel, ChannelError
+from agent.beside import Beside
+from agent.channel import AnsweringChannel
 from agent.contract import web as messages
 from agent.network.doors import close_all
-from agent.processes import python_module
-from agent.services import DRAIN, HANG, PING_EVERY, Service, Tell
+from agent.services import Tell
 
 Answer = Callable[[messages.Question], Awaitable[messages.Message]]
 
@@ -44,70 +43,32 @@ class WebChannel(AnsweringChannel):
         return messages.render_frame(message)
 
 
-class WebProcess(Service):
+class WebProcess(Beside[WebChannel]):
     """`listen` opens its listeners, which stay open while it is started again: connections wait.  `lost` is called when
     it is no more."""
 
-    name = "web"
+    name, module, contract, peer = "web", "enforcer.web.app", messages, WebChannel.peer
 
     def __init__(
         self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
         listen: Callable[[], list[socket.socket]], configure: Callable[[int], messages.Configure], answer: Answer,
         lost: Callable[[], None],
     ) -> None:
-        super().__init__(user, cgroup, tell, changed)
-        self._listen, self._configure, self._answer, self._lost = listen, configure, answer, lost
-        self._listeners: list[socket.socket] = []
-        self._channel: WebChannel | None = None
-
-    @property
-    def channel(self) -> WebChannel:
-        """Raises ChannelError where it is not running."""
-        if self._channel is None:
-            raise ChannelError("the web process is not running")
-        return self._channel
-
-    async def configure(self) -> str:
-        """What is wrong, or empty.  Raises ChannelError."""
-        return (await self.channel.ask(self._configure, messages.Done)).error
+        super().__init__(user, cgroup, tell, changed, configure)
+        self._listen, self._answer, self._lost = listen, answer, lost
+        self._open_listeners: list[socket.socket] = []
 
     async def stop(self) -> None:
         await super().stop()
-        close_all(self._listeners)
-        self._listeners = []
+        close_all(self._open_listeners)
+        self._open_listeners = []
 
-    async def _life(self) -> str:
-        self._listeners = self._listeners or self._listen()
-        ours, theirs = socket.socketpair()
-        numbers = tuple(one.fileno() for one in self._listeners)
-        try:
-            with theirs:
-                command = [*python_module("enforcer.web.app"), "--channel", str(theirs.fileno()), "--listeners",
-                           ",".join(map(str, numbers))]
-                await self._spawn(command, (theirs.fileno(), *numbers), dies_with_parent=True)
-            self._channel = await WebChannel.open(ours, self._answer)
-            return await self._serve(self._channel)
-        finally:
-            if self._channel is not None:
-                self._channel.close()
-                self._channel = None
-            ours.close()
-            self._lost()
+    def _listeners(self) -> tuple[int, ...]:
+        self._open_listeners = self._open_listeners or self._listen()
+        return tuple(one.fileno() for one in self._open_listeners)
 
-    async def _serve(self, channel: WebChannel) -> str:
-        assert self._process is not None
-        ended = asyncio.get_running_loop().create_task(self._process.wait())
-        try:
-            if error := await self.configure():
-                return f"its configuration: {error}"
-            self._set(True, "")
-            while not ended.done() and not channel.closed.is_set():
-                await asyncio.wait({ended}, timeout=PING_EVERY)
-                if not ended.done():
-                    await channel.ask(messages.Ping, messages.Pong, HANG)
-        except ChannelError as reason:
-            await asyncio.wait({ended}, timeout=DRAIN if self._stopping else 0.5)
-            return f"{channel.reason} ({self._ended()})" if ended.done() else f"{reason}; {channel.reason}"
-        finally:
-            ended.cancel()
-        return channel.reason if channel.closed.is_set() else self._ended()
+    async def _open(self, ours: socket.socket) -> WebChannel:
+        return await WebChannel.open(ours, self._answer)
+
+    def _over(self, reason: str) -> None:
+        self._lost()
