@@ -11,12 +11,13 @@ LOG = logging.getLogger("weir.credentials")
 
 
 class Channel(Frames):
+    contract = messages
+
     def __init__(self) -> None:
         super().__init__()
         self.vaults = Vaults()
 
-    def take(self, body: bytes) -> None:
-        message = messages.parse_from_agent(body)
+    def take(self, message: messages.FromAgent) -> None:
         if isinstance(message, messages.Ping):
             self.send(messages.Pong(message.number))
         elif isinstance(message, messages.Configure):

@@ -13,12 +13,13 @@ Work = messages.Begin | messages.Finish | messages.Logout | messages.SamlLogout 
 
 
 class Channel(Frames):
+    contract = messages
+
     def __init__(self) -> None:
         super().__init__()
         self._sessions = Sessions(self.send)
 
-    def take(self, body: bytes) -> None:
-        message = messages.parse_from_agent(body)
+    def take(self, message: messages.FromAgent) -> None:
         if isinstance(message, messages.Ping):
             self.send(messages.Pong(message.number))
         elif isinstance(message, messages.Configure):
