@@ -7,25 +7,18 @@ Exit: 0 after SIGTERM or the agent's end, 1 where it may not run.
 """
 from __future__ import annotations
 
-import argparse
 import asyncio
-import logging
 import os
 import signal
 import socket
 import ssl
 import sys
-from typing import Any
 
 from agent.contract import web as messages
-from agent.contract.logs import log_to_stderr
-from enforcer.privileges import check_privileges, harden
+from enforcer.process import parser_of, run
 from enforcer.web.channel import Channel, NoAnswer, open_channel
 from enforcer.web.door import Door
 from enforcer.web.site import Site
-from enforcer.words.errors import PlatformError
-
-LOG = logging.getLogger("weir.web")
 
 
 class Process:
@@ -82,30 +75,12 @@ def context_of(certificate: str, key: str) -> ssl.SSLContext:
     return context
 
 
-def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    error = context.get("exception")
-    LOG.error("unexpected: %s", type(error).__name__ if error else "no exception")
-
-
-async def _run(channel: int, listeners: tuple[int, ...]) -> None:
-    asyncio.get_running_loop().set_exception_handler(_unexpected)
-    await Process().run(channel, listeners)
-
-
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="enforcer.web.app", description="Started by `weir agent`.")
-    parser.add_argument("--channel", type=int, required=True, metavar="FD")
+    parser = parser_of("web")
     parser.add_argument("--listeners", required=True, metavar="FD,FD")
     options = parser.parse_args(argv)
-    log_to_stderr()
-    try:
-        check_privileges()
-        harden()
-    except PlatformError as error:
-        LOG.error("%s", error)
-        return 1
-    asyncio.run(_run(options.channel, tuple(int(one) for one in options.listeners.split(",") if one)))
-    return 0
+    listeners = tuple(int(one) for one in options.listeners.split(",") if one)
+    return run("web", lambda: Process().run(options.channel, listeners))
 
 
 if __name__ == "__main__":
