@@ -19,7 +19,8 @@ def parser_of(part: str) -> argparse.ArgumentParser:
 
 
 def run(part: str, work: Callable[[], Awaitable[None]], quiet: Sequence[str] = ()) -> int:
-    """Its exit code.  `part`: its folder, and name in the log; `quiet`: loggers of packages that name addresses, with what stands in them."""
+    """Its exit code.  `part`: its folder, and name in the log; `quiet`: loggers of packages that name addresses,
+    with what stands in them."""
     log = logging.getLogger(f"weir.{part}")
     log_to_stderr()
     for name in quiet:
