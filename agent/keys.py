@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.contract.control import KeyView
-from agent.layout import FORWARDED_KEY, KEY_BYTES, approval_key, forwarded_key, link_key, read_key, write_key
+from agent.layout import FORWARDED_KEY, KEY_BYTES, approval_key, forwarded_key, link_key, read_key, write_whole
 
 FORWARDED, APPROVAL, MASK, LINK = "forwarded", "approval", "mask", "link"
 MASK_KEY: Final = "mask.key"
@@ -42,11 +42,11 @@ class Keys:
         before, fresh = getattr(self, name), secrets.token_bytes(KEY_BYTES)
         if name == FORWARDED:
             if not (self._state / MASK_KEY).exists():  # made from this one until now: masked values stay what they were
-                write_key(self._state / MASK_KEY, self.mask, 0, 0o600)
-            write_key(self._state / f"forwarded-{name_of(before)}.key", before, self._audit, 0o640)
-            write_key(self._state / FORWARDED_KEY, fresh, self._audit, 0o640)
+                write_whole(self._state / MASK_KEY, self.mask, 0o600)
+            write_whole(self._state / f"forwarded-{name_of(before)}.key", before, 0o640, self._audit)
+            write_whole(self._state / FORWARDED_KEY, fresh, 0o640, self._audit)
         else:
-            write_key(self._state / f"{name}.key", fresh, 0, 0o600)
+            write_whole(self._state / f"{name}.key", fresh, 0o600)
         setattr(self, name, fresh)
         return name_of(before), name_of(fresh)
 

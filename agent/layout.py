@@ -142,7 +142,7 @@ def link_key(state: Path) -> bytes:
 def _key(path: Path, group: int, mode: int, why: str) -> bytes:
     found = read_key(path, why)
     if not found:
-        write_key(path, found := secrets.token_bytes(KEY_BYTES), group, mode)
+        write_whole(path, found := secrets.token_bytes(KEY_BYTES), mode, group)
     return found
 
 
@@ -158,14 +158,14 @@ def read_key(path: Path, why: str) -> bytes:
     return key
 
 
-def write_key(path: Path, key: bytes, group: int, mode: int) -> None:
-    """By rename, on the disk at return.  Raises OSError."""
+def write_whole(path: Path, content: bytes, mode: int, group: int = 0) -> None:
+    """Blocks.  By rename, on the disk at return.  Raises OSError: what was there is there, or what is new."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with open(fd, "wb") as file:
         os.fchown(fd, 0, group)
-        file.write(key)
+        file.write(content)
         file.flush()
         os.fsync(fd)
     fresh.rename(path)

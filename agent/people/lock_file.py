@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import msgspec
 
 from agent.contract.locks import MOST, Lock
-from agent.layout import LayoutError
+from agent.layout import LayoutError, write_whole
 
 NAME: Final = "locks.json"
 LIMIT: Final = 8 << 20                # bytes; MOST of the longest take less
@@ -49,16 +49,4 @@ def read_locks(path: Path) -> tuple[Lock, ...]:
 def write_locks(path: Path, locks: Iterable[Lock]) -> None:
     """Blocks.  It is on the disk when this returns.  Raises OSError, and then what was there is there, or what is
     new."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(tuple(locks)), indent=1) + b"\n")
-        file.flush()
-        os.fsync(fd)
-    fresh.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_whole(path, msgspec.json.format(msgspec.json.encode(tuple(locks)), indent=1) + b"\n", 0o600)

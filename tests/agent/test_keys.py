@@ -83,7 +83,7 @@ def test_killed_at_each_step(tmp_path: Path, name: str) -> None:
         first = Keys(state, 0)
         before = {one: getattr(first, one) for one in USES}
         killed = killed_at(step, partial(first.rotate, name), [
-            (layout.os, "open"), (layout.os, "fsync"), (Path, "rename"), (module, "write_key")])
+            (layout.os, "open"), (layout.os, "fsync"), (Path, "rename"), (module, "write_whole")])
         found = Keys(state, 0)
         new = getattr(found, name) != before[name]
         assert all(getattr(found, one) == before[one] for one in USES if one != name)
