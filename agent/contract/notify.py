@@ -201,7 +201,6 @@ class Trouble(Message, frozen=True):
 
 FromAgent = Configure | Put | SlackRequest | Answered | Try | Ping
 FromNotify = Done | SlackAnswer | Tried | Pong | Answer | Told | GivenUp | Trouble
-NEWS = (Answer, Told, GivenUp, Trouble)
 How = Literal["slack", "link"]
 
 _encoder = msgspec.msgpack.Encoder()
