@@ -262,6 +262,7 @@ def test_a_signed_link_at_the_page(here: Here) -> None:
     here.updated(f"Approved by local:{APPROVER}")
 
 
+@pytest.mark.slow
 def test_slack_by_request_url_and_a_reload(here: Here) -> None:
     """The page hands on what Slack posts; who signed it, the notify process says."""
     config = here.installed.config
@@ -288,6 +289,7 @@ def test_slack_by_request_url_and_a_reload(here: Here) -> None:
         assert here.installed.weir("reload").returncode == 0
 
 
+@pytest.mark.slow
 def test_the_enforcer_killed(here: Here) -> None:
     with here.held("DELETE FROM orders WHERE id = -44") as (ticket, answers):
         here.installed.kill("enforcer")

@@ -219,6 +219,7 @@ def test_sealed_in_the_middle(vaulted: Vaulted) -> None:
     wait_until("the user is dropped", lambda: not vaulted.users("orders"), 20)
 
 
+@pytest.mark.slow
 def test_restarted_in_the_middle(vaulted: Vaulted) -> None:
     bao = vaulted.bao
     with vaulted.session("leased") as first:
@@ -258,6 +259,7 @@ def test_a_slow_one_holds_nothing_up(vaulted: Vaulted) -> None:
         process.resume()
 
 
+@pytest.mark.slow
 def test_the_process_comes_back(vaulted: Vaulted) -> None:
     before = vaulted.process()
     before.kill()
@@ -311,6 +313,7 @@ def test_none_of_it_is_seen(vaulted: Vaulted) -> None:
     assert Path(f"/proc/{process.pid}/environ").stat().st_uid == 0         # not dumpable: nobody's but root's
 
 
+@pytest.mark.slow
 def test_a_crew_sees_none_of_it(vaulted: Vaulted) -> None:
     file = vaulted.weir.lab.scratch / "secret-id"
     seen = vaulted.weir.crew("sh", "-c", f"env; cat {file}; ls /proc; curl -sk -m 3 {vaulted.bao.base}/v1/sys/health")

@@ -69,6 +69,7 @@ def test_what_a_crew_did_is_replayed_and_stays_masked(host: tuple[Installed, Hos
     assert re.search(r"deny ?query SELECT rolname FROM pg_authid.*base:no-secrets-of-the-server", shown), shown
 
 
+@pytest.mark.slow
 def test_who_answers_sees_what_was_asked_before_and_auditors_what_goes_on(
     host: tuple[Installed, Hostile], auditor: Page,
 ) -> None:
