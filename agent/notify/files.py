@@ -1,4 +1,5 @@
-"""What the files of [slack] and [[webhook]] hold, for the process that uses it.  Read at each configuration."""
+"""What the files of [slack] and [[webhook]] hold, for the process that uses it.  Read at each configuration, and by
+`weir check`."""
 from __future__ import annotations
 
 import base64
@@ -14,6 +15,7 @@ LIMIT: Final = 4096                   # bytes
 PREFIX: Final = "whsec_"              # Standard Webhooks, "Signature scheme"
 LEAST, MOST = 24, 64                  # bytes of a webhook's secret
 _TOKEN: Final = re.compile(r"[!-~]{8,2000}")
+BEGIN: Final = {"bot_token_file": "xoxb-", "app_token_file": "xapp-"}    # Slack's documentation, "Token types"
 
 
 def render_slack(entry: SlackEntry, roots: str) -> Slack:
@@ -33,6 +35,17 @@ def render_webhook(entry: WebhookEntry, roots: str) -> Webhook:
                    entry.show)
 
 
+def wrong_content(file: str, field: str) -> str:
+    """What is wrong with what such a file holds, or empty; it is never said itself."""
+    try:
+        text = _text(file, field)
+        if field == "secret_file":
+            parse_secret(text)
+    except SecretError as wrong:
+        return str(wrong)
+    return ""
+
+
 def parse_secret(text: str) -> bytes:
     """Raises SecretError, which does not hold it."""
     try:
@@ -50,4 +63,6 @@ def _text(file: str | None, field: str) -> str:
     text = read_secret(file, LIMIT, field).decode("latin-1").strip("\r\n")
     if not _TOKEN.fullmatch(text):
         raise SecretError(f"{field} {file} holds no token in one line")
+    if not text.startswith(BEGIN.get(field, "")):
+        raise SecretError(f"{field} {file} holds something else: this token begins with {BEGIN[field]}")
     return text

@@ -190,6 +190,29 @@ def absent(config: Config, lines: Mapping[Place, int], homes: Mapping[str, str],
                            "as their root file fail")
 
 
+def answering(config: Config, lines: Mapping[Place, int], there: Callable[[str, str], bool]) -> Iterator[Problem]:
+    """Who is to answer by Slack or by a webhook's links, and cannot.  As `members`; `lines`: of weir.toml."""
+    def note(path: Place, message: str) -> Problem:
+        return Problem(config.file, line_of(dict(lines), path), render_path(path), message)
+
+    def nobody(subject: str) -> bool:
+        provider, _, user = subject.partition(":")
+        return provider == LOCAL and not there("user", user)
+
+    for number, hook in enumerate(config.webhooks):
+        if hook.approver and nobody(hook.approver):
+            yield note(("webhook", number, "approver"), f"{hook.approver!r} is nobody: this host has no such user")
+        if hook.approver and not config.web.url:
+            yield note(("webhook", number, "approver"), "its events hold no links: there is no page ([web] url)")
+    for user, subject in config.slack.people.items():
+        if nobody(subject):
+            yield note(("slack", "people", user), f"{subject!r} is nobody: this host has no such user")
+    known = {*config.groups, *_given(config)}
+    for group in config.slack.channels:
+        if group not in known:
+            yield note(("slack", "channels", group), f"nobody is in a group {group!r}{_known(known)}")
+
+
 def _at_home(path: str, home: str) -> str:
     return home.rstrip("/") + path[1:] if path.startswith("~") else path
 

@@ -31,6 +31,7 @@ from agent.config import (
 from agent.contract.identity import METADATA
 from agent.contract.vault import ROOTS, VAULTS
 from agent.layout import find_account
+from agent.notify.files import wrong_content
 from agent.processes import ENVIRONMENT, python_module, unprivileged
 from agent.settings.credential_check import check_rows, check_secret, ownership
 from agent.settings.fields import ConfigError, Problem, Report
@@ -281,6 +282,8 @@ def _check_notify(report: Report, digests: Digests) -> dict[str, str]:
             file = getattr(one, name, None)
             if file and (wrong := check_secret(Path(file))):
                 report.add((*path, name), f"{file}: {wrong}")
+            elif file and os.access(file, os.R_OK) and (wrong := wrong_content(file, name)):
+                report.add((*path, name), wrong)
         if one.ca and (pem := _check_roots(one.ca, (*path, "ca"), report, digests)):
             roots[getattr(one, "name", "")] = pem
     return roots

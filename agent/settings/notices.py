@@ -24,7 +24,8 @@ def notes(config: Config) -> tuple[Problem, ...]:
     groups, lines = config.directory / "groups.toml", _lines(Path(config.file))
     return (*advice.notes(config), *advice.members(config, str(groups), _lines(groups), _account),
             *advice.people(config.people, str(groups), _lines(groups), _account),
-            *advice.absent(config, lines, _homes(config), _there), *_credentials(config, lines))
+            *advice.absent(config, lines, _homes(config), _there), *advice.answering(config, lines, _account),
+            *_credentials(config, lines))
 
 
 def _lines(file: Path) -> dict[Place, int]:

@@ -111,6 +111,17 @@ def test_files_on_this_host(tmp_path: Path) -> None:
     with pytest.raises(SecretError, match="holds no token in one line") as wrong:
         render_slack(config.slack, "")
     assert "secrets" not in str(wrong.value).replace("bot_token_file", "")
+    for name, text, wanted in (
+        ("bot", texts["app"], r"slack.bot_token_file: .*this token begins with xoxb-"),
+        ("app", texts["bot"], r"slack.app_token_file: .*this token begins with xapp-"),
+        ("hook", "hunter2222", r"webhook\[1\].secret_file: .*whsec_ and 24 to 64 bytes in base64 would be right"),
+    ):
+        (tmp_path / "bot").write_text(texts["bot"])
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ConfigError, match=wanted) as said:
+            load_config(file)
+        assert text not in str(said.value)
+        (tmp_path / name).write_text(texts[name])
     file.write_text(made + users.replace("news", "no-such-user"))
     with pytest.raises(ConfigError, match=r"runtime.notify_user: there is no user"):
         load_config(file)

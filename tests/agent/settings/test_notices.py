@@ -76,6 +76,33 @@ def test_members_that_this_host_does_not_have(tmp_path: Path) -> None:
         f"{tmp_path}/groups.toml:4: groups.dba: 'group:no-such-group'"]
 
 
+def test_who_is_to_answer_and_cannot(tmp_path: Path) -> None:
+    text = """[slack]
+bot_token_file = "/b"
+app_token_file = "/a"
+team = "T012AB3C4"
+channel = "C012AB3C4"
+[slack.people]
+U012AB3C4 = "local:no-such-dba"
+U912AB3C4 = "local:nobody"
+[slack.channels]
+dba = "C112AB3C4"
+dbas = "C212AB3C4"
+[[webhook]]
+name = "pager"
+url = "https://hooks.lab.example/weir"
+secret_file = "/s"
+approver = "local:no-such-dba"
+"""
+    (tmp_path / "weir.toml").write_text(text)
+    made = msgspec.structs.replace(config(text, tmp_path / "weir.toml"), groups={"dba": ("user:nobody",)})
+    who = "'local:no-such-dba' is nobody: this host has no such user"
+    assert [str(one).partition("weir.toml:")[2] for one in notes(made)] == [
+        f"16: webhook[1].approver: {who}",
+        "16: webhook[1].approver: its events hold no links: there is no page ([web] url)",
+        f"7: slack.people.U012AB3C4: {who}", "11: slack.channels.dbas: nobody is in a group 'dbas': there is dba"]
+
+
 def test_directories_and_trust_files_that_are_not_there(tmp_path: Path) -> None:
     text = (f'[[workload]]\nname = "a"\nusers = ["daemon"]\ndirectories = ["{tmp_path}", "~/no-such", '
             f'"{tmp_path}/no-such"]\n' + TARGET.replace("[[target.c", 'trust = ["~/no-such.pem"]\n[[target.c')
