@@ -46,7 +46,8 @@ def why_not(url: str, method: str, size: int, headers: Headers) -> tuple[int, st
     if {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}:
         return 400, "its length is said in two ways"   # and what stands before the page may go by the other
     if _one(headers, b"host") != host_of(url).encode():
-        return 421, "this is no name of the page's"
+        return 421, ("this is not the name that [web] url gives the page: open that; a server that stands before it "
+                     "has to pass on the Host that the browser sent")
     return 0, ""
 
 

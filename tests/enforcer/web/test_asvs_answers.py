@@ -142,6 +142,8 @@ async def test_14_5_2_a_name_that_leads_here_is_not_enough(stage: Stage, host: s
     answer = await stage.client.get("/login", headers={"Host": host})
     assert answer.status_code == 421
     assert "csrf" not in answer.text
+    assert "pass on the Host that the browser sent" in answer.text      # what an operator with a proxy has to do
+    assert stage.url not in answer.text, "whoever leads here need not know its name"
 
 
 async def test_14_5_3_other_origins_read_nothing(stage: Stage) -> None:
