@@ -842,9 +842,10 @@ def check_providers_of(people: People, config: Config, report: Report) -> None:
     known = (LOCAL, *(one.name for one in config.logins))
     for person, names in people.everybody.items():
         for name in names:
-            provider, colon, _ = name.partition(":")
+            provider, colon, user = name.partition(":")
             if colon and provider not in known:
-                report.add(("people", person), f"{name!r} names no provider; there is: {', '.join(known)}")
+                hint = f"; {LOCAL}:{user} is the user of this host" if provider == "user" else ""
+                report.add(("people", person), f"{name!r} names no provider; there is: {', '.join(known)}{hint}")
 
 
 def _check_nesting(groups: Mapping[str, tuple[str, ...]], report: Report) -> None:

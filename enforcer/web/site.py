@@ -218,6 +218,8 @@ class Site:
         if not guard.is_form(request.scope["headers"]):
             raise Refused(415, "this is no form")
         fields = _fields(await _body(request, FIELDS))
+        if not secret:
+            raise Refused(403, "your browser sent no cookie of this page: permit it to, then log in again")
         if not cookies.is_token(secret, fields.get("csrf", "")):
             raise Refused(403, "this form is of another login: load the page again")
         return fields

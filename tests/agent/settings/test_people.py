@@ -75,6 +75,9 @@ def test_a_provider_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as wrong:
         load_config(tmp_path / "weir.toml")
     assert "groups.toml:2: people.ada: 'crop:ada' names no provider; there is: local" in str(wrong.value)
+    (tmp_path / "groups.toml").write_text('[people]\nada = ["user:ada"]\n')       # as [groups] has it
+    with pytest.raises(ConfigError, match="; local:ada is the user of this host"):
+        load_config(tmp_path / "weir.toml")
     (tmp_path / "groups.toml").write_text('[people]\nada = ["local:ada", "local:ada-admin"]\n')
     assert load_config(tmp_path / "weir.toml").people.names(["local:ada"]) == ("local:ada", "local:ada-admin")
 

@@ -56,6 +56,18 @@ async def test_why_an_answer_does_not_count_is_said(stage: Stage) -> None:
     assert "asked for this &amp; cannot answer it" in said.text
 
 
+async def test_a_browser_that_sends_no_cookie_is_told(stage: Stage) -> None:
+    browser = await stage.browser().log_in()
+    fields = await browser.look_at()
+    browser.cookies.clear()
+    answer = await browser.post(f"/holds/{HOLD.ticket}/approve", fields)
+    assert (answer.status_code, "sent no cookie" in answer.text) == (403, True)
+    await browser.get("/login")
+    csrf = browser.csrf()
+    browser.cookies.clear()
+    assert "sent no cookie" in (await browser.post("/login/corp", {"csrf": csrf})).text
+
+
 async def test_what_has_changed_since_it_was_seen_is_not_answered(stage: Stage) -> None:
     browser = await stage.browser().log_in()
     fields = await browser.look_at()
