@@ -68,7 +68,7 @@ class Commands(click.Group):
             click.echo(wrong.format_message(), err=True)
             sys.exit(USAGE)
         except click.UsageError as wrong:
-            _fail(f"{wrong.format_message()}\n{_usage(wrong)}", USAGE)
+            _fail(f"{_in_one_line(wrong.format_message())}\n{_usage(wrong)}", USAGE)
         except click.ClickException as wrong:
             _fail(wrong.format_message(), wrong.exit_code)
         except click.Abort:
@@ -89,6 +89,11 @@ class Commands(click.Group):
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         return _elsewhere(name) if name in _ELSEWHERE else super().get_command(context, name)
+
+
+def _in_one_line(message: str) -> str:
+    """Click lists what an argument may be below one another, with tabs."""
+    return " ".join(message.split())
 
 
 def _usage(wrong: click.UsageError) -> str:

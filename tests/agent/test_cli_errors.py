@@ -106,3 +106,9 @@ def test_no_command_is_help() -> None:
     assert "Exit codes" in run().stderr
     assert run().exit_code == 2
     assert run("--version").stdout.startswith("weir")
+
+
+def test_what_an_argument_may_be_is_said_in_one_line() -> None:
+    found = run("key", "rotate")
+    assert_said(found, 2)
+    assert "Choose from: checkpoint, forwarded, approval, mask" in found.stderr.splitlines()[0]
