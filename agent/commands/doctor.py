@@ -211,6 +211,12 @@ def page(config: Config | None) -> Finding:
     where = f"{config.web.url}, served at {f'{listen[0]} port {listen[1]}' if listen else config.web_socket}"
     if not config.logins:
         return Finding("", WARN, where, said_of_nobody(config.web.url))
+    if listen and not _answers(config.control):
+        places = {abi.packed(one) for one in (listen[0], "0.0.0.0", "::")}     # noqa: S104
+        if any(one.local in places and not one.remote_port
+               for one in sockdiag.tcp_sockets(listen[1], listening=True)):
+            return Finding("", WARN, where, "another program listens there (ss -ltnp shows which it is): give [web] "
+                           "listen another port")
     return Finding("", OK, where)
 
 
