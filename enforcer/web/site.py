@@ -162,7 +162,10 @@ class Site:
 
     async def _refused(self, request: Request, wrong: Exception) -> Response:
         assert isinstance(wrong, HTTPException)
-        response = self._page_of_error(wrong.status_code, wrong.detail if isinstance(wrong, Refused) else "")
+        says = "there is nothing here" if wrong.status_code == 404 else "the page cannot do that"
+        if isinstance(wrong, Refused):
+            says = wrong.detail
+        response = self._page_of_error(wrong.status_code, says)
         response.headers.update(wrong.headers or {})
         return response
 
@@ -288,7 +291,7 @@ class Site:
             raise Refused(400, "what came back is too long")
         secret = self._cookie(request, cookies.LOGIN)
         if not secret:
-            raise Refused(403, "this browser has begun no login")
+            raise Refused(403, "no login of this browser is open any more: log in again, in one tab")
         opened = await self._asked(asked.FinishLogin(0, secret, _provider(request), query), asked.Opened)
         response = _lead(PATHS.approvals)
         if opened.error:

@@ -68,6 +68,11 @@ async def test_a_browser_that_sends_no_cookie_is_told(stage: Stage) -> None:
     assert "sent no cookie" in (await browser.post("/login/corp", {"csrf": csrf})).text
 
 
+async def test_an_address_that_leads_nowhere_is_said(stage: Stage) -> None:
+    answer = await stage.browser().get("/nothing")
+    assert (answer.status_code, "<h1>there is nothing here</h1>" in answer.text) == (404, True)
+
+
 async def test_what_has_changed_since_it_was_seen_is_not_answered(stage: Stage) -> None:
     browser = await stage.browser().log_in()
     fields = await browser.look_at()
