@@ -29,6 +29,8 @@ BLOB: Final = 1 << 20                 # bytes of a text or payload that is read
 ROOM: Final = 384 << 10               # bytes of a page's texts; what is more comes with the next one
 ELSEWHERE: Final = "too long for a page: weir replay shows it"
 LATE: Final = "the recording was too slow: not all of it is here"
+_ASSENTS: Final = 8                   # answers that are told to one hold,
+_BEFORE: Final = 100_000              # among so many events before its last: there is no index over tickets
 _SHORT: Final = 400                   # characters of a fact
 _OF_A_SESSION: Final = tuple(
     table for kind, (table, _) in schema.SPOKEN.items() if "session" in schema.STRUCTS[kind].__struct_fields__)
@@ -321,9 +323,19 @@ def _read_holds(
     for seq, at, ticket, state, by, reason, form, who, target, what in db.execute(chosen, values):
         if ticket in found or (before and _later(files, db, ticket, before)):
             continue
+        if not by:
+            by, reason = _said(db, ticket, seq, reason)
         found[ticket] = seq, Past(at, *map(_short, (what, target, state, by, reason, ticket, who, form)))
         if len(found) > paged.PASTS:
             return
+
+
+def _said(db: sqlite3.Connection, ticket: str, seq: int, reason: str) -> tuple[str, str]:
+    """Who has said what to it before its last event, which is nobody's: that it was used, or has ended."""
+    said = db.execute(
+        "SELECT by, reason FROM hold WHERE ticket = ? AND seq BETWEEN ? AND ? AND by <> '' ORDER BY seq DESC LIMIT ?",
+        (ticket, seq - _BEFORE, seq, _ASSENTS)).fetchall()
+    return ", ".join(dict.fromkeys(by for by, _ in reversed(said))), reason or next((why for _, why in said if why), "")
 
 
 def _later(files: Files, first: sqlite3.Connection, ticket: str, before: int) -> bool:

@@ -176,6 +176,15 @@ def test_history_of_a_subject(recorded) -> None:
     assert found.sessions == 1
 
 
+def test_history_says_who_let_through_what_was_used(recorded) -> None:
+    write(recorded, hold(recorded, "aaaaaaaa", "pending"), hold(recorded, "aaaaaaaa", "pending", by="local:ann"),
+          hold(recorded, "bbbbbbbb", "denied", by="local:cy"), hold(recorded, "aaaaaaaa", "approved", by="local:bob"),
+          hold(recorded, "aaaaaaaa", "used"))
+    found = page(recorded, HISTORY)
+    assert isinstance(found, HistoryPage)
+    assert [(one.state, one.by) for one in found.pasts] == [("used", "local:ann, local:bob"), ("denied", "local:cy")]
+
+
 def test_history_of_everybody_in_pages(recorded) -> None:
     steps = []
     for number in range(30):
