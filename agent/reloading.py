@@ -31,6 +31,7 @@ from agent.network.resolve import Places
 from agent.services import CONFIGURE
 from agent.settings.check import check_metadata, check_policies, load_config
 from agent.settings.fields import ConfigError
+from agent.web.listening import why_not
 
 if TYPE_CHECKING:
     from agent.supervisor import Agent
@@ -93,6 +94,9 @@ class Reloading:
         if problems := [*await asyncio.to_thread(check_metadata, config),
                         *await asyncio.to_thread(check_policies, config)]:
             raise _Wrong("\n".join(map(str, problems)))
+        place = config.web.listen if config.web.url else None
+        if place and (not agent.config.web.url or place != agent.config.web.listen) and (wrong := why_not(place)):
+            raise _Wrong(wrong)
         await agent.resolver.set_names({*patterns(agent.config), *patterns(config)})
         accounts, places = find_accounts(config), agent.find_places(config)
         trust = await asyncio.to_thread(agent.make_trust, config, places, agent.trust)

@@ -44,6 +44,18 @@ def open_page(place: tuple[str, int] | None, path: Path) -> list[socket.socket]:
     return [one]
 
 
+def why_not(place: tuple[str, int]) -> str:
+    """Why nothing can be served there now, "" where it can."""
+    with socket.socket(socket.AF_INET6 if ":" in place[0] else socket.AF_INET) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(place)
+            one.listen(1)
+        except OSError as reason:
+            return f"[web] listen {place[0]} port {place[1]}: {reason.strerror}"
+    return ""
+
+
 def why_refused(
     sockets: Iterable[Held], peer: tuple[str, int], own: tuple[str, int], crews: Collection[int], weir: Collection[int],
     here: bool,

@@ -32,8 +32,9 @@ KNOWN: Final = 2048                   # statements whose colours are remembered,
 SECOND: Final = 10**9
 
 
-def render_login(page: Page, providers: Sequence[ProviderLink]) -> str:
-    return _render("login.html", page, providers=providers)
+def render_login(page: Page, providers: Sequence[ProviderLink], to: str = "") -> str:
+    """`to`: the page that the login was for."""
+    return _render("login.html", page, providers=providers, to=to)
 
 
 def render_begun(page: Page, name: str, url: str) -> str:
@@ -57,9 +58,9 @@ def render_hold(page: Page, shown: HoldShown, holds: Sequence[HoldView] = ()) ->
     return _render("hold.html", page, view=view, shown=shown, may=_may(page, view), **_listed(holds, view.ticket))
 
 
-def render_answer(page: Page, asked: Answering | None) -> str:
-    """Where a signed link leads.  None: what it was for is over."""
-    return _render("answer.html", page, asked=asked, view=asked.view if asked else None)
+def render_answer(page: Page, asked: Answering | None, answered: bool = False) -> str:
+    """Where a signed link leads.  None: what it was for is over, or has just been `answered` by it."""
+    return _render("answer.html", page, asked=asked, view=asked.view if asked else None, answered=answered)
 
 
 def render_sessions(page: Page, sessions: Sequence[SessionView]) -> str:

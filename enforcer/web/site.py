@@ -10,6 +10,7 @@ import asyncio
 import logging
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ from enforcer.web.streams import Streams, events
 LOG = logging.getLogger("weir.web")
 
 FIELDS: Final = 16 << 10              # bytes of a form of ours
+WANTED: Final = 256                   # logins under way that lead to a page of their own
 LARGE: Final = 32                     # longer bodies, of who need not be logged in, at a time
 READING: Final = 20.0                 # seconds in which a body must be there
 WRITING: Final = 20.0                 # seconds in which a stream must take what it is sent
@@ -60,6 +62,7 @@ TYPES: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; char
 DID: Final = {APPROVE: "approved", DENY: "denied", GLASS: "let through: the glass is broken", REVOKE: "revoked",
               "kill": "ended", "logout": "you are logged out"}
 _TICKET: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_PLACE: Final = re.compile(r"/(holds|sessions|recordings)(/[A-Za-z0-9]{1,64})?|/history")        # to come back to
 _PROVIDER: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _HANDED_ON: Final = re.compile(rb"content-type|x-slack-[a-z-]{1,40}")
 PATHS: Final = Paths(static=f"/static/{pages.VERSION}")
@@ -87,6 +90,7 @@ class Site:
         self._ask, self._clock = ask, clock
         self.configuration = asked.Configure(0, "")
         self._rates = Rates()
+        self._wanted: OrderedDict[str, str] = OrderedDict()    # by secret of a login under way, where it leads
         self._large = asyncio.Semaphore(LARGE)
         self._tasks: set[asyncio.Task[None]] = set()
         self.streams = Streams(self._watch)
@@ -211,7 +215,8 @@ class Site:
         """Raises Refused, and leads to the login."""
         seen = await self._seen(request)
         if seen is None:
-            raise Refused(303, "log in first", {"location": PATHS.login})
+            path = request.url.path if request.method == "GET" and _PLACE.fullmatch(request.url.path) else ""
+            raise Refused(303, "log in first", {"location": f"{PATHS.login}?to={path}" if path else PATHS.login})
         return seen
 
     async def _form(self, request: Request, secret: str) -> dict[str, str]:
@@ -248,13 +253,13 @@ class Site:
         done = DID["logout"] if request.query_params.get("did") == "logout" else ""
         wrong = "" if links else "nobody can log in here: Weir has no identity provider"
         response = _html(pages.render_login(
-            self._page(None, done, wrong, cookies.token_of(fresh)), links))
+            self._page(None, done, wrong, cookies.token_of(fresh)), links, _place(request.query_params.get("to", ""))))
         if not visit:
             self._set(response, cookies.VISIT, fresh)
         return response
 
     async def begin(self, request: Request) -> Response:
-        await self._form(request, self._cookie(request, cookies.VISIT))
+        fields = await self._form(request, self._cookie(request, cookies.VISIT))
         self._slowly(LOGIN, _address(request.scope))
         begun = await self._asked(asked.BeginLogin(0, _provider(request)), asked.Begun)
         if begun.error or not begun.url.startswith("https://"):
@@ -263,6 +268,10 @@ class Site:
         response = _html(pages.render_begun(self._page(None), _provider(request), begun.url))
         response.headers["refresh"] = f"0; url={begun.url}"
         self._set(response, cookies.LOGIN, begun.secret)
+        if place := _place(fields.get("to", "")):
+            self._wanted[begun.secret] = place
+            while len(self._wanted) > WANTED:
+                self._wanted.popitem(last=False)
         return response
 
     async def back(self, request: Request) -> Response:
@@ -293,7 +302,7 @@ class Site:
         if not secret:
             raise Refused(403, "no login of this browser is open any more: log in again, in one tab")
         opened = await self._asked(asked.FinishLogin(0, secret, _provider(request), query), asked.Opened)
-        response = _lead(PATHS.approvals)
+        response = _lead(self._wanted.pop(secret, PATHS.approvals))
         if opened.error:
             response = self._page_of_error(403, f"you are not logged in: {opened.error}")
         else:
@@ -534,7 +543,7 @@ class Site:
             asked.AnswerLink(0, request.path_params["token"][:1024], reason), asked.Answered)
         if done.error:
             raise Refused(403, done.error)
-        return _html(pages.render_answer(self._page(None, done="your answer counts"), None))
+        return _html(pages.render_answer(self._page(None), None, answered=True))
 
     def _handed(self, part: Any) -> Callable[[Request], Awaitable[Response]]:
         async def hand_on(request: Request) -> Response:
@@ -584,6 +593,11 @@ def _lead(path: str) -> Response:
 def _is_local(path: str) -> bool:
     """Of this page, whatever a browser makes of it."""
     return re.fullmatch(r"/([A-Za-z0-9_.~?=&-][A-Za-z0-9_./~?=&-]*)?", path) is not None
+
+
+def _place(path: str) -> str:
+    """Of ours, where a login may lead; "" where it is none."""
+    return path if _PLACE.fullmatch(path) else ""
 
 
 def _ticket(request: Request) -> str:

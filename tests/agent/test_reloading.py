@@ -32,6 +32,12 @@ password_file = "{base}/etc/secret"
 POLICY = '@id("{}") permit (principal, action, resource);\n'
 
 
+# Somebody who listens, until the test is over.
+LISTEN = ("import socket, sys; one = socket.create_server(('127.0.0.1', 0)); "
+          "print(one.getsockname()[1], flush=True); sys.stdin.read()")
+OTHERS: list[subprocess.Popen[bytes]] = []
+
+
 @pytest.fixture(scope="module")
 def steady() -> Iterator[Host]:
     host = Host(f"wr-{os.getpid() % 10000}")
@@ -46,6 +52,8 @@ def steady() -> Iterator[Host]:
 def host(steady: Host) -> Iterator[Host]:
     """As it was, before and after."""
     yield steady
+    while OTHERS:
+        OTHERS.pop().communicate()
     steady.write(CONFIG)
     policy(steady, "all")
     groups(steady, "data")
@@ -98,11 +106,20 @@ def open_secret(host: Host) -> None:
     host.write(MORE + f'[[target.credential]]\nuser = "u"\npassword_file = "{secret}"\n')
 
 
+def taken_place(host: Host) -> None:
+    other = subprocess.Popen(host.inside(host.python, "-c", LISTEN), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    OTHERS.append(other)
+    assert other.stdout is not None
+    port = int(other.stdout.readline())
+    host.write(MORE + f'[web]\nurl = "http://127.0.0.1:{port}"\nlisten = "127.0.0.1:{port}"\n')
+
+
 @pytest.mark.parametrize(("make", "said"), [
     (wrong_toml, "weir.toml:3"), (refused_by_the_enforcer, "a.cedar:1:1: WRONG is wrong"),
     pytest.param(wrong_groups, "groups.toml:2: groups.data", marks=SLOW),
     pytest.param(wrong_policy, "a.cedar:1:", marks=SLOW), pytest.param(wrong_roots, "tls_ca", marks=SLOW),
     pytest.param(open_secret, "password_file", marks=SLOW),
+    pytest.param(taken_place, ": Address already in use", marks=SLOW),
 ], ids=lambda one: getattr(one, "__name__", ""))
 def test_what_is_wrong_changes_nothing(host: Host, make: Callable[[Host], None], said: str) -> None:
     before, events = in_force(host), len(host.events("config.refused"))

@@ -252,7 +252,7 @@ def test_a_signed_link_at_the_page(here: Here) -> None:
         assert here.ask(path, urlencode({"csrf": "forged"}), headers)[0] == 403
         assert here.executed(sql) == 0
         status, text, _ = here.ask(path, urlencode({"csrf": csrf, "reason": ""}), headers)
-        assert (status, "your answer counts" in text) == (200, True), text
+        assert (status, "Your answer counts" in text) == (200, True), text
     assert answers[0].stdout == "DELETE 0\n", answers[0].stderr
     assert here.ask(path)[0] == 404
     assert here.ask(path, urlencode({"csrf": csrf}), headers)[0] == 403

@@ -5,6 +5,7 @@ import asyncio
 import re
 from typing import Any, Literal
 
+import httpx2
 import msgspec
 import pytest
 from webstage import HOLD, SESSION, Stage
@@ -80,6 +81,28 @@ async def test_what_has_changed_since_it_was_seen_is_not_answered(stage: Stage) 
     assert (await browser.post("/holds/abcdefgh/approve", fields)).status_code == 409
     assert stage.enforcer.those(messages.DecideHold) == []
     assert (await browser.post("/holds/abcdefgh/deny", fields)).status_code == 303, "a no is a no to whatever it is"
+
+
+async def test_a_login_leads_to_the_page_that_it_was_for(stage: Stage) -> None:
+    browser = stage.browser()
+    asked_for = await browser.get("/holds/abcdefgh")
+    assert (asked_for.status_code, asked_for.headers["location"]) == (303, "/login?to=/holds/abcdefgh")
+    page = await browser.get(asked_for.headers["location"])
+    assert 'value="/holds/abcdefgh"' in page.text
+    begun = await browser.post("/login/corp", {"csrf": browser.csrf(), "to": "/holds/abcdefgh"})
+    back = await browser.get(browser.answered(begun.headers["refresh"].partition("url=")[2]))
+    assert (back.status_code, back.headers["location"]) == (303, "/holds/abcdefgh")
+
+
+@pytest.mark.parametrize("to", ["//evil.example", "https://evil.example/holds/x", "/holds/../logout", "/holds/a?b",
+                                "/holds/x\r\nSet-Cookie: a=b", "/logout", "/holds/" + "a" * 100])
+async def test_and_to_no_other(stage: Stage, to: str) -> None:
+    browser = stage.browser()
+    page = await browser.get("/login?" + str(httpx2.QueryParams({"to": to})))
+    assert 'name="to"' not in page.text
+    begun = await browser.post("/login/corp", {"csrf": browser.csrf(), "to": to})
+    back = await browser.get(browser.answered(begun.headers["refresh"].partition("url=")[2]))
+    assert (back.status_code, back.headers["location"]) == (303, "/")
 
 
 async def test_the_hold_that_is_looked_at_is_whole_however_much_waits(stage: Stage) -> None:
