@@ -11,7 +11,7 @@ import logging
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -51,6 +51,7 @@ WAYS: Final = 64                      # places of which trouble is known
 NANO: Final = 1_000_000_000
 ELSEWHERE: Final = "elsewhere"        # places that are not configured, together
 MAY_NOT: Final = "you may not answer: the configuration names nobody by this Slack user"
+MOVED: Final = "another configuration has come meanwhile, by which this is nobody's answer"
 GONE: Final = "it is over, or this link was not made for it"
 
 
@@ -303,9 +304,10 @@ class Notifications:
         else:
             self._answering += 1
             try:
-                subject = self._agent.config.slack.people.get(message.user, "")
+                subject = self._person(message.user)
                 error = MAY_NOT if not subject else await self._decide(
-                    subject, message.ticket, message.approve, shown(message.reason), SLACK, message.user)
+                    subject, message.ticket, message.approve, shown(message.reason), SLACK, message.user,
+                    lambda: self._person(message.user) == subject)
             finally:
                 self._answering -= 1
         try:
@@ -314,11 +316,16 @@ class Notifications:
         except (ChannelError, ValueError) as reason:
             LOG.error("an answer is not told to the notify process: %s", reason)
 
+    def _person(self, user: str) -> str:
+        """The subject of Slack's user, "" where it is nobody's."""
+        return str(self._agent.config.slack.people.get(user, ""))
+
     async def _decide(
-        self, by: str, ticket: str, approve: bool, reason: str, way: str, user: str, since: int = 0,
+        self, by: str, ticket: str, approve: bool, reason: str, way: str, user: str, still: Callable[[], bool],
+        since: int = 0,
     ) -> str:
         """What is wrong, or "".  Recorded whatever comes of it, as the answers of the terminal are; `user`: Slack's
-        name of who it was, or the webhook whose link it was."""
+        name of who it was, or the webhook whose link it was; `still`: whether that one still is `by`."""
         agent, way = self._agent, f"{way} {user}"
         while True:                   # until no reload has come between what says who may, and the answer
             await agent.turn.wait()
@@ -326,6 +333,7 @@ class Notifications:
             groups = await self._groups(by, ticket, since)
             if agent.turn.is_set() and agent.config is config:
                 break
+        groups = groups if still() else MOVED
         if isinstance(groups, str):
             agent.questions.tell_answer(by, {
                 "ticket": ticket, "answer": "approve" if approve else "deny", "by": by, "reason": reason,
@@ -367,7 +375,8 @@ class Notifications:
         if grant is None:
             return GONE
         return await self._decide(
-            grant.by, grant.ticket, grant.approve, reason, LINK, grant.webhook, since=grant.since)
+            grant.by, grant.ticket, grant.approve, reason, LINK, grant.webhook, lambda: self._grant(token) == grant,
+            since=grant.since)
 
     def _grant(self, token: str) -> Grant | None:
         """Whose webhook and approver are what they were when it was made."""

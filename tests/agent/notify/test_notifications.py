@@ -344,6 +344,20 @@ async def test_links_that_are_out_lead_to_nothing_once_their_key_is_another(here
     assert await here.notes.answer_link(made) == ""
 
 
+@pytest.mark.parametrize("by", ["link", "slack"])
+async def test_whose_answer_it_was_before_a_reload_counts_no_more(here: Here, by: str) -> None:
+    here.enforcer.holds = [view()]
+    here.agent.turn.clear()
+    said = asyncio.ensure_future(here.notes.answer_link(token(here)) if by == "link" else here.press())
+    for _ in range(5):                # it has come as far as it comes
+        await asyncio.sleep(0)
+    here.agent.config = SimpleNamespace(**vars(here.config) | {
+        "webhook": lambda name: None, "slack": msgspec.structs.replace(here.config.slack, people={})})
+    here.agent.turn.set()
+    assert await said == notifications.MOVED
+    assert here.enforcer.decided == []
+
+
 async def test_two_answers_at_once_are_one_decision(here: Here) -> None:
     here.enforcer.holds = [view()]
     link = token(here)
