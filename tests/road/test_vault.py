@@ -219,7 +219,6 @@ def test_sealed_in_the_middle(vaulted: Vaulted) -> None:
     wait_until("the user is dropped", lambda: not vaulted.users("orders"), 20)
 
 
-@pytest.mark.slow
 def test_restarted_in_the_middle(vaulted: Vaulted) -> None:
     bao = vaulted.bao
     with vaulted.session("leased") as first:
