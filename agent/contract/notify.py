@@ -87,6 +87,7 @@ class Notice(msgspec.Struct, frozen=True):
     over: str = ""                    # "": it waits; "approved" | "denied" | "expired" | "cancelled"
     by: str = ""                      # who answered
     reason: str = ""
+    given: bool = False               # to a process before this one, too, which may have told it and not said so
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):

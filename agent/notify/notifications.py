@@ -22,7 +22,7 @@ from agent.contract import messages
 from agent.contract import notify as told
 from agent.contract.control import Decide, ServiceView
 from agent.contract.messages import Changed, HoldView
-from agent.contract.notify import LINK, OVER, PENDING, SLACK, STATEMENT, Notice, Place, Trouble
+from agent.contract.notify import LINK, OVER, PENDING, SLACK, STATEMENT, Notice, Trouble
 from agent.control import Lately
 from agent.credential.secrets import SecretError
 from agent.notify.approvers import Unknown, find_groups
@@ -226,11 +226,14 @@ class Notifications:
         self._table.pop(ticket, None)
         self._table[ticket] = notice
         if notice.over:
-            self._wanted[ticket] = {one.way for one in notice.places if self._says_over(one)}
+            ways = {one.way for one in notice.places}
+            if notice.given:
+                ways |= {f"webhook {one.name}" for one in self._agent.config.webhooks}
+            self._wanted[ticket] = {one for one in ways if self._says_over(one)}
             self._saving.set()
 
-    def _says_over(self, place: Place) -> bool:
-        way, _, name = place.way.partition(" ")
+    def _says_over(self, place: str) -> bool:
+        way, _, name = place.partition(" ")
         webhook = self._agent.config.webhook(name)
         return way == SLACK or (webhook is not None and OVER in webhook.events)
 
@@ -251,9 +254,11 @@ class Notifications:
         except ChannelError:
             pass                      # the next one is told everything
 
-    @staticmethod
-    async def _put_batch(channel: NotifyChannel, batch: tuple[Notice, ...]) -> None:
+    async def _put_batch(self, channel: NotifyChannel, batch: tuple[Notice, ...]) -> None:
         await channel.ask(lambda number: told.Put(number, batch), told.Done)
+        for ticket in (one.view.ticket for one in batch):
+            if (known := self._table.get(ticket)) is not None and not known.given:
+                self._table[ticket] = msgspec.structs.replace(known, given=True)
 
     # what it says
 

@@ -53,16 +53,17 @@ class WebhookDesk:
         told = [place.reference for place in notice.places if place.way == self._way]
         now = payload.shown(notice, self.settings)
         if notice.over:
-            self._over(notice, known=before is not None or bool(told), told=told)
+            lost = before is None and notice.given
+            self._over(notice, known=before is not None or bool(told) or lost, told=told, lost=lost)
         elif before is None and told:
             self._remember(ticket, now)
         elif before != now:
             self._remember(ticket, now)
             self._tell(notice, payload.event_of(notice, before is not None))
 
-    def _over(self, notice: Notice, known: bool, told: list[str]) -> None:
+    def _over(self, notice: Notice, known: bool, told: list[str], lost: bool) -> None:
         """That it waits is not said any more, but for what is on its way; what was never told is not told to be
-        over."""
+        over, unless it is not known (`lost`)."""
         ticket = notice.view.ticket
         queue = self._queues.get(ticket, [])
         kept = 1 if ticket in self._busy else 0
@@ -74,7 +75,7 @@ class WebhookDesk:
         if not kept:
             self._queues.pop(ticket, None)
             self._backlog.drop(ticket)
-        began = ticket in self._tried or told or PENDING not in self.settings.events
+        began = ticket in self._tried or told or lost or PENDING not in self.settings.events
         if known and began and OVER not in told and OVER in self.settings.events:
             self._tell(notice, OVER)
         elif not kept:

@@ -182,7 +182,10 @@ async def test_a_notify_process_that_starts_again_knows_what_was_told(here: Here
     here.process.down = False
     await here.notes._ready()
     assert [(put.over, put.places) for put in here.process.put[1:]] == [("cancelled", (PLACE,))]
+    assert here.process.put[-1].given, "the webhook may have heard of it, and the process ended before it said so"
     here.notes._came(Told("abcdefgh", PLACE))
+    for name in ("pager", "log"):
+        here.notes._came(Told("abcdefgh", Place(f"webhook {name}", "over")))
     await here.notes._ready()
     assert len(here.process.put) == 2 # said to be over: forgotten
 

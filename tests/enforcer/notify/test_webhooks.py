@@ -58,6 +58,13 @@ async def test_a_restart_says_nothing_twice(here: Here, hook: WebhookReceiver) -
     assert kinds(hook) == ["hold.pending", "hold.over"]
 
 
+async def test_what_a_process_that_ended_may_have_told_is_told_to_be_over(here: Here, hook: WebhookReceiver) -> None:
+    """It was delivered, and the process ended before it said so."""
+    here.webhook(hook.url).put(notice(view(), given=True, over="approved", by="local:ada"))
+    await until(lambda: hook.events)
+    assert kinds(hook) == ["hold.over"]
+
+
 async def test_one_that_was_not_told_in_time_is_sent_with_the_same_id(here: Here, hook: WebhookReceiver) -> None:
     """The process was killed between the receiver's answer and the agent's note."""
     one = view()
