@@ -45,7 +45,6 @@ FEW = ("plain-ipv4", "plain-ipv6", "any-address", "own-addresses", "fast-open-se
        "udp-dns-port", "fragments", "join-group", "packet-socket", "netlink-route-change", "double-fork",
        "set-namespace", "abstract", "shared-directory", "handed-connected", "by-the-listener", "bind-the-listener")
 PRIVATELY_TOO = [name for name in NAMES if EVERY_NETWORK or name in FEW]
-FREE = 45999                          # a port that is nobody's, for controls that want the listener's
 
 
 @dataclass(frozen=True)
@@ -147,17 +146,23 @@ def controls(lab: Lab, around: dict[str, Where], seen: Server) -> dict[str, Try]
             try:
                 done |= runner.attempts([name for name in names if not ROWS[name].alone], "control", to, seen)
                 done |= runner.attempts([name for name in names if ROWS[name].alone], "control",
-                                        dataclasses.replace(to, listener=FREE), seen)
+                                        dataclasses.replace(to, listener=free(OTHER)), seen)
             finally:
                 runner.end()
     return done
+
+
+def free(host: Host) -> int:
+    """A port that is nobody's there, for controls that want the listener's."""
+    with host.entered(), socket.create_server(("", 0)) as one:
+        return int(one.getsockname()[1])
 
 
 def on_the_crews_host(installed: Installed, around: dict[str, Where], seen: Server) -> dict[str, Try]:
     """As root beside Weir: against it, but for signals, whose victims are others."""
     victims = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
     names = [name for name in NAMES if ROWS[name].control == "host"]
-    to = dataclasses.replace(around[CREW.name], pids=",".join(str(one.pid) for one in victims), listener=FREE)
+    to = dataclasses.replace(around[CREW.name], pids=",".join(str(one.pid) for one in victims), listener=free(CREW))
     with connected(CREW) as held:
         runner = Runner(CREW.argv([PYTHON, "-m", "techniques", "batch"]), installed.lab.home,
                         installed.lab.client_environment(), held)
