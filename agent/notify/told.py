@@ -14,6 +14,7 @@ import msgspec
 
 from agent.contract.messages import HoldView
 from agent.contract.notify import MOST, Notice
+from agent.layout import write_whole
 
 LOG = logging.getLogger("weir.notify")
 
@@ -41,13 +42,8 @@ def read_told(path: Path) -> tuple[Notice, ...]:
 
 
 def write_told(path: Path, notices: Iterable[Notice]) -> None:
-    """Blocks.  Replaced whole.  Raises OSError."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(msgspec.json.encode([without_texts(one) for one in notices if one.places]))
-    fresh.rename(path)
+    """Blocks.  Raises OSError."""
+    write_whole(path, msgspec.json.encode([without_texts(one) for one in notices if one.places]), 0o600)
 
 
 def without_texts(notice: Notice) -> Notice:
