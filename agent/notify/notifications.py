@@ -183,14 +183,19 @@ class Notifications:
         await self._put(tuple(news))
         self._forget()
 
-    async def _holds(self) -> tuple[HoldView, ...] | None:
+    async def _holds(self, ticket: str = "") -> tuple[HoldView, ...] | None:
+        """All, or the one alone, which is whole then; None: nobody can say."""
         if not self._agent.enforcer.up:
             return None               # it has not been given what was kept yet
         try:
-            found = await self._agent.enforcer.channel.ask(messages.ListHolds, messages.HoldsAnswer)
+            found = await self._agent.enforcer.channel.ask(
+                lambda number: messages.ListHolds(number, ticket), messages.HoldsAnswer)
         except ChannelError:
             return None               # whoever runs next says that something has changed
         return tuple(one for one in found.holds if length(one) <= LONGEST)[:told.MOST]
+
+    async def _hold(self, ticket: str) -> HoldView | None:
+        return next((one for one in await self._holds(ticket) or () if one.ticket == ticket), None)
 
     def _waits(self, view: HoldView) -> Notice | None:
         """None: that is known."""
@@ -355,7 +360,7 @@ class Notifications:
             groups = await asyncio.to_thread(find_groups, by, agent.config.groups)
         except Unknown as wrong:
             return str(wrong)
-        view = next((one for one in await self._holds() or () if one.ticket == ticket), None)
+        view = await self._hold(ticket)
         if view is None or view.state != "pending" or (since and view.since != since):
             return f"no hold {ticket} is pending"
         return groups
@@ -367,7 +372,7 @@ class Notifications:
         grant = self._grant(token)
         if grant is None:
             return None
-        view = next((one for one in await self._holds() or () if one.ticket == grant.ticket), None)
+        view = await self._hold(grant.ticket)
         if view is None or view.since != grant.since or view.state != "pending":
             return None
         webhook = self._agent.config.webhook(grant.webhook)

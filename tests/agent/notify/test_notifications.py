@@ -37,13 +37,16 @@ class Enforcer:
     def __init__(self) -> None:
         self.up, self.channel = True, self
         self.holds: list[messages.HoldView] = []
+        self.whole: dict[str, messages.HoldView] = {}      # by ticket, what is cut in the list
         self.decided: list[messages.DecideHold] = []
         self.error = ""
 
     async def ask(self, make: Any, wanted: Any, seconds: float = 0.0) -> Any:
         message = make(1)
         if isinstance(message, messages.ListHolds):
-            return messages.HoldsAnswer(1, tuple(self.holds))
+            return messages.HoldsAnswer(1, tuple(
+                self.whole.get(one.ticket, one) if message.ticket else one
+                for one in self.holds if message.ticket in ("", one.ticket)))
         assert isinstance(message, messages.DecideHold)
         self.decided.append(message)
         if message.ticket not in {one.ticket for one in self.holds}:
@@ -331,6 +334,15 @@ async def test_a_link_is_for_one_hold(here: Here) -> None:
     assert await here.notes.describe_link(token(here, since=5)) is None
     assert await here.notes.answer_link(token(here)[:-1]) == notifications.GONE
     assert here.enforcer.decided == []
+
+
+async def test_what_a_link_is_for_is_whole_however_much_waits(here: Here) -> None:
+    whole = view()
+    here.enforcer.holds = [msgspec.structs.replace(whole, action="sql:del... (cut here: much waits)")]
+    here.enforcer.whole = {whole.ticket: whole}
+    found = await here.notes.describe_link(token(here))
+    assert found is not None
+    assert found.view.action == whole.action
 
 
 async def test_links_that_are_out_lead_to_nothing_once_their_key_is_another(here: Here) -> None:
