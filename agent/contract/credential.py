@@ -7,10 +7,11 @@ import msgspec
 class Credential(msgspec.Struct, frozen=True):
     user: str
     password: str = ""
-    certificate: str = ""             # PEM chain
-    key: str = ""                     # PEM
+    certificate: str = ""             # PEM chain; for SSH a line as in id_ed25519-cert.pub
+    key: str = ""                     # PEM; for SSH also OpenSSH's format
     expires: int = 0                  # Unix seconds; 0: not known to
     lease: int = 0                    # to be given back when its session ends; 0: none
+    agent: str = ""                   # SSH: Unix socket of an ssh-agent that has the key
 
     def lasts(self, now: float) -> bool:
         """Whether a login by it may be tried at `now` (Unix seconds)."""

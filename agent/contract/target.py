@@ -20,6 +20,15 @@ class ColumnLabel(msgspec.Struct, frozen=True):
     mask: str = "redact"              # "redact" | "partial" | "hash" | "null" | "constant:TEXT"
 
 
+class ContentLabel(msgspec.Struct, frozen=True):
+    """A data class on what files hold and commands print; whoever may not unmask it gets a mask of the same length.
+    One of `path` and `command`, `*` stands for anything in both, as in policies."""
+
+    label: str                        # "secret.deploy"
+    path: str = ""                    # canonical, "/etc/app/*.key"
+    command: str = ""                 # canonical line, "vault read *"
+
+
 class Target(msgspec.Struct, frozen=True):
     """One registered database, SSH host or cluster."""
 
@@ -37,6 +46,10 @@ class Target(msgspec.Struct, frozen=True):
     payload: str = "none"             # "none" | "rows": record delivered responses
     payload_limit: int = 1 << 20      # bytes of payload kept an operation; the digest covers all
     options: dict[str, str] = {}      # the protocol's own, e.g. "catalogue_credential"
+    content_labels: tuple[ContentLabel, ...] = ()
+    detectors: tuple[str, ...] = ()   # of enforcer/policy/detectors.py, over what is no table of values
+    host_keys: tuple[str, ...] = ()   # SSH: private keys, OpenSSH's format: what Weir shows crews
+    known_hosts: str = ""             # SSH: lines of a known_hosts file, by which the server is verified
     socket: str = ""                  # Unix socket that is dialled in place of `addresses`; `tls` is "disable" then
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from agent.contract.target import Target
 from enforcer.core.gate import Gate
+from enforcer.words.commands import Command
 from enforcer.words.operations import Principal
 from enforcer.words.reported import Calls, nothing
 
@@ -23,4 +24,5 @@ class Context:
     durable: str = "writes"           # which operations wait for fdatasync: "writes" | "all" | "none"
     shared: dict[object, object] | None = None   # caches that outlive a session, one a target, bounded by its users
     counts: Callable[[str], bool] = bool                # whether what this ticket's operation went under is still a yes
+    push: Callable[[list[Command]], None] = lambda commands: None     # carry out what answers no input
     reported: Callable[[], Calls] = nothing      # the tool calls that the process itself says are active now

@@ -15,6 +15,7 @@ import logging
 import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Final
 
 from agent.contract.credential import Credential
@@ -62,7 +63,8 @@ class Session:
     )
 
     def __init__(self, edge: Edge, context: Context, protocol: Protocol) -> None:
-        self.context, self.name, self.edge, self.protocol = context, context.session, edge, protocol
+        self.context = context = replace(context, push=self.push)
+        self.name, self.edge, self.protocol = context.session, edge, protocol
         self.peers = (Peer(self, CLIENT), Peer(self, SERVER))
         self.credential: Credential | None = None
         self.asked_by: words.Login | None = None       # what the credential was asked for with
@@ -122,6 +124,12 @@ class Session:
     def tell(self, event: Input) -> None:
         if not self._over:
             self._step(lambda: self._layer.handle(event))
+
+    def push(self, commands: list[Command]) -> None:
+        """What a layer wants done that answers nothing: it has a transport of its own, which has timers."""
+        if not self._finished:
+            self.edge.passes += 1
+            self._run(commands)
 
     def gone(self, peer: int, reason: str) -> None:
         """Nothing more will come from this side; the layer is told once, and not where it wanted it."""
@@ -386,10 +394,13 @@ class Session:
     def _catalogue(self, command: words.LoadCatalogue) -> None:
         self._spawn(errands.load_catalogue(self, command))
 
-    def _registered(self, command: words.Registered) -> None:
+    def _login_done(self, command: Command) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _registered(self, command: words.Registered) -> None:
+        self._login_done(command)
         self.key = Key(self.name, self.owner, self.context.target, self.credential, self.address, command.real_process,
                        command.real_secret)
         self._shown = (command.process, command.secret)
@@ -508,5 +519,6 @@ _ORDERS: Final[dict[type[Command], Callable[[Session, Any], None]]] = {
     words.StartTimer: Session._timer,
     words.LoadCatalogue: Session._catalogue,
     words.CancelRequest: Session._cancel,
+    words.LoginDone: Session._login_done,
     words.Registered: Session._registered,
 }

@@ -133,8 +133,12 @@ class CancelRequest(Command, frozen=True):
     secret: bytes
 
 
+class LoginDone(Command, frozen=True):
+    """The client is in: there is no deadline any more."""
+
+
 class Registered(Command, frozen=True):
-    """Login is complete: register the session under Weir's own cancel key; the real key stays with the session."""
+    """LoginDone, and register the session under Weir's own cancel key; the real key stays with the session."""
 
     process: int                      # Weir's own key, shown to the client
     secret: bytes

@@ -27,6 +27,9 @@ FLOW_OPENED: Final = 8
 FLOW_CLOSED: Final = 9
 FLOW_NOTED: Final = 10
 CONFIGURED: Final = 11
+STREAMED: Final = 12
+STREAM_ENDED: Final = 13
+SESSION_NOTED: Final = 14
 HOST: Final = 20                      # agent.contract.journal.HostEvent
 RECORDER: Final = 30                  # the recorder's own: started, rotated, read, exported, torn journal
 ERASURE: Final = 31
@@ -203,6 +206,44 @@ class FlowNoted(msgspec.Struct, frozen=True, array_like=True):
     reason: str
 
 
+class Streamed(msgspec.Struct, frozen=True, array_like=True):
+    """A piece of what an operation reads or writes while it runs.  `in`: before it goes to the server; all others: as
+    it was delivered.  Of what is beyond the target's limit only StreamEnded tells."""
+
+    kind: int
+    at: int
+    monotonic: int
+    session: str
+    operation: int
+    stream: str                       # "in" | "out" | "err" | "size": content "COLUMNSxROWS" | "signal": "INT", "break"
+    offset: int                       # of its first byte in the stream; of sizes and signals 0
+    bytes: int
+    content: Octets                   # digest of the blob
+
+
+class StreamEnded(msgspec.Struct, frozen=True, array_like=True):
+    kind: int
+    at: int
+    monotonic: int
+    session: str
+    operation: int
+    stream: str                       # "in" | "out" | "err"
+    bytes: int                        # of the whole
+    kept: int                         # of these are in Streamed
+    sha256: Octets                    # digest of a blob with the SHA-256 of the whole, hex; b"" where it has no bytes
+
+
+class SessionNoted(msgspec.Struct, frozen=True, array_like=True):
+    """What became known of a session, or what happened to it, after it was opened."""
+
+    kind: int
+    at: int
+    monotonic: int
+    session: str
+    name: str                         # "shared": several clients may be behind it
+    value: str
+
+
 class Configured(msgspec.Struct, frozen=True, array_like=True):
     """From here on this configuration is in force: it, and no other, explains what the same enforcer's later events
     decide, until the next one of these."""
@@ -235,7 +276,7 @@ class Erasure(msgspec.Struct, frozen=True, array_like=True):
 
 Event = (
     SessionOpened | SessionClosed | Intent | Result | HoldChanged | Gap | Refused | FlowOpened | FlowClosed
-    | FlowNoted | Configured
+    | FlowNoted | Configured | Streamed | StreamEnded | SessionNoted
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -5,6 +5,8 @@ import msgspec
 
 from agent.contract.owner import Owner
 
+Attribute = str | bool | tuple[str, ...]
+
 
 class Request(msgspec.Struct, frozen=True):
     """One (action, resource) pair as policy sees it.
@@ -12,11 +14,13 @@ class Request(msgspec.Struct, frozen=True):
     action: "connect", "sql:select", "sql:insert", "sql:update", "sql:delete", "sql:ddl", "sql:call", "sql:set", ...
     kind and path name the resource: ("Table", ("orders", "shop", "public", "customers")) is target, database, schema,
     table; ("Database", (target, database)); ("Function", (target, database, schema, name)); ("Target", (target,)).
+    `attributes`: what policies see of the resource besides what its path says; tuples are sets.
     """
 
     action: str
     kind: str
     path: tuple[str, ...]
+    attributes: tuple[tuple[str, Attribute], ...] = ()
 
     @property
     def resource(self) -> str:
