@@ -21,6 +21,7 @@ DOORS = {
     "enforcer/dns/service.py": {"asyncio"}, "enforcer/dns/server.py": {"asyncio", "socket"},
     "enforcer/dns/upstream.py": {"asyncio", "socket"},
     "enforcer/protocols/postgresql/connection.py": {"ssl"},
+    "enforcer/protocols/ssh/wire.py": {"asyncio"},
 }
 
 

@@ -1,0 +1,288 @@
+"""SSH: the layer that the edge runs.
+
+Theory: Weir is the crew's server and the server's client.  The crew authenticates by attribution; once it has, its user
+name decides what it is asked as (`connect`), which credential is fetched, and the server is dialled and logged into
+before the crew is told that it is in.  From then on messages go through `Mux`, which decides each channel.
+
+Both transports are asyncssh's (wire.py), which has tasks and timers: what these write is `push`ed.  Everything that is
+said, bytes and records alike, stands in one queue and leaves in its order.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from agent.contract.credential import Credential
+from enforcer.core.context import Context
+from enforcer.protocols.ssh import wire
+from enforcer.protocols.ssh.book import Book
+from enforcer.protocols.ssh.mux import Mux
+from enforcer.protocols.ssh.wire import BY_APPLICATION, PROTOCOL, CrewWire, ServerWire
+from enforcer.words import commands as words
+from enforcer.words import events, inputs
+from enforcer.words.commands import CLIENT, SERVER, CloseConnection, Command, Record, SendData
+from enforcer.words.decisions import PERMIT
+from enforcer.words.errors import AuthenticationError, ProtocolError
+from enforcer.words.operations import Request
+
+LONGEST: Final = 256                  # characters of what a client calls itself that are recorded
+
+
+class SshLayer:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._out: list[Command] = []
+        self._depth = 0                        # of calls that will take what is said
+        self.book = Book(context, self._say)
+        self._mux = Mux(self.book, self._send, self._say)
+        shared: dict[object, Any] = {} if context.shared is None else context.shared
+        if "ssh" not in shared:
+            shared["ssh"] = wire.crew_options(context.target)
+        self._methods = wire.methods(context.target)
+        self._crew = CrewWire(CLIENT, self, shared["ssh"], self._methods)
+        self._server: ServerWire | None = None
+        self._credential: Credential | None = None
+        self._address = ""
+        self._entry: Callable[[str], None] = _nobody       # is told once the server has let Weir in, or why not
+        self._opened = self._over = False
+        self._login = 0                        # the operation
+        self._ending: inputs.Ended | None = None
+
+    @property
+    def state(self) -> str:
+        if not self._opened:
+            return "login"
+        return "held" if self.book.held else "active" if self.book.busy else "idle"
+
+    @property
+    def operations(self) -> int:
+        return self.book.operations
+
+    # core.layer.Layer
+
+    def start(self) -> list[Command]:
+        self._depth += 1
+        self._crew.open()
+        return self._take()
+
+    def receive(self, peer: int, data: bytes) -> list[Command]:
+        self._depth += 1
+        side = self._crew if peer == CLIENT else self._server
+        if side is not None and not self._over:
+            side.feed(data)
+        return self._take()
+
+    def handle(self, event: inputs.Input) -> list[Command]:
+        self._depth += 1
+        if not self._over:
+            self._happened(event)
+            if self._ending is not None and not self.book.busy and not self._over:
+                self._end(self._ending.reason)
+        return self._take()
+
+    def refuse(self, error: Exception) -> list[Command]:
+        self._depth = 1
+        if isinstance(error, ProtocolError):
+            self._close(str(error), f"protocol error: {error}", PROTOCOL)
+        else:
+            self._close("internal error of Weir: nothing more is forwarded", "bug")
+        return self._take()
+
+    def _happened(self, event: inputs.Input) -> None:
+        if isinstance(event, inputs.CredentialReady):
+            self._credential = event.credential
+            self._reach()
+        elif isinstance(event, inputs.Connected):
+            self._address = event.address
+            self._reach()
+        elif isinstance(event, inputs.CredentialFailed):
+            self._fail(f"no credential for {self.book.account}: {event.reason}")
+        elif isinstance(event, inputs.ConnectFailed):
+            self._fail(f"target {self.book.target}: {event.reason}")
+        elif isinstance(event, inputs.ConnectionLost):
+            self._lost(event)
+        elif isinstance(event, inputs.HoldOpened):
+            self.book.opened(event)
+        elif isinstance(event, inputs.HoldAnswered):
+            self.book.answered(event)
+        elif isinstance(event, inputs.TimerFired):
+            self._mux.fired(event.name)
+        elif isinstance(event, inputs.Ended):
+            self._ended(event)
+        elif isinstance(event, inputs.RecordingFailed):
+            self._close(f"nothing can be recorded, so nothing is forwarded: {event.reason}", "recording failed")
+
+    # What is said, in order
+
+    def _say(self, command: Command) -> None:
+        self._out.append(command)
+        if not self._depth:
+            self._context.push(self._drain())
+
+    def _take(self) -> list[Command]:
+        self._depth -= 1
+        return self._drain()
+
+    def _drain(self) -> list[Command]:
+        """What was written in pieces goes as one."""
+        out, self._out = self._out, []
+        joined: list[Command] = []
+        at = 0
+        while at < len(out):
+            command = out[at]
+            if isinstance(command, SendData):
+                end = at + 1
+                while end < len(out) and isinstance(follows := out[end], SendData) and follows.peer == command.peer:
+                    end += 1
+                if end - at > 1:
+                    command = SendData(command.peer, b"".join(one.data for one in out[at:end]))  # type: ignore[attr-defined]
+                at = end
+            else:
+                at += 1
+            joined.append(command)
+        return joined
+
+    def _send(self, peer: int, message: bytes) -> None:
+        side = self._crew if peer == CLIENT else self._server
+        if side is not None:
+            side.send(message)
+
+    # wire.Events
+
+    def written(self, peer: int, data: bytes) -> None:
+        self._say(SendData(peer, data))
+
+    def message(self, peer: int, payload: bytes) -> None:
+        self._mux.message(peer, payload)
+
+    def full(self, peer: int, on: bool) -> None:
+        self._say(words.PauseReading(peer) if on else words.ResumeReading(peer))
+
+    def admit(self, account: str, then: Callable[[str], None]) -> None:
+        """Decide, log in at the server; what comes is told by events."""
+        self.book.account = account
+        context = self._context
+        decision = context.gate.decide(
+            context.principal, (Request("connect", "Account", (context.target.name, account)),))
+        if decision.outcome != PERMIT:
+            reason = decision.reason or f"connecting as {account} is held, and a connection cannot wait"
+            self._refused(reason, decision.rules)
+            then(f"permission denied: {reason}")
+            return
+        self._entry = then
+        self._say(words.Login("", account))
+        self._say(words.OpenConnection())
+
+    def ready(self, peer: int) -> None:
+        if peer == CLIENT:
+            self._say(words.LoginDone())
+            return
+        self._open()
+
+    def over(self, peer: int, error: Exception | None) -> None:
+        if self._over:
+            return
+        said = wire.explain(error)
+        if peer == SERVER and not self._opened:
+            self._fail(f"login at target {self.book.target}: {said or 'it closed the connection'}")
+        elif peer == SERVER:
+            self._close(f"target {self.book.target}: {said or 'it closed the connection'}",
+                        f"server lost: {said}" if said else "server closed")
+        else:
+            self._close("", f"client lost: {said}" if said else "client closed")
+
+    # Login
+
+    def _reach(self) -> None:
+        if self._credential is None or not self._address or self._server is not None:
+            return
+        if not self._context.target.known_hosts:
+            self._fail(f"target {self.book.target} has no known host keys")
+            return
+        try:
+            options = wire.server_options(self._context.target, self._credential)
+        except AuthenticationError as error:
+            self._fail(str(error))
+            return
+        self._server = ServerWire(SERVER, self, options)
+        self._server.set_address(self._address.rpartition(":")[0].strip("[]"))
+        self._login = self.book.own("login", f"{self._credential.user} at {self._address}".encode())
+        self._server.open()
+
+    def _open(self) -> None:
+        assert self._server is not None
+        self._opened = True
+        self._say(Record(self._session_opened()))
+        self.book.done(self._login, "ok")
+        self._entry("")
+
+    def _fail(self, reason: str) -> None:
+        """The server does not let Weir in: the client is told, and it is over."""
+        if self._opened or self._over:
+            return
+        self.book.done(self._login, "error", "", reason.encode())
+        self._refused(reason)
+        self._entry(reason)
+
+    def _session_opened(self) -> events.SessionOpened:
+        assert self._server is not None
+        context, owner = self._context, self._context.principal.owner
+        process = owner.process
+        user = self._credential.user if self._credential else ""
+        return events.SessionOpened(
+            events.SESSION_OPENED, context.now(), context.monotonic(), context.session, "ssh", context.target.name,
+            "", self.book.account, context.principal.subject, context.principal.groups, owner.workload, owner.uid,
+            process.pid if process else 0, process.exe if process else "", process.exe_sha256 if process else "",
+            process.argv if process else (), owner.cgroup, owner.cookie, f"{owner.destination} {owner.port}",
+            owner.attribution, self._crew.describe(),
+            f"{user}@{self._address} {self._server.describe()} {self._server.server[:LONGEST]}",
+            self._crew.client[:LONGEST], 0)
+
+    def _refused(self, reason: str, rules: tuple[str, ...] = ()) -> None:
+        context, owner = self._context, self._context.principal.owner
+        process = owner.process
+        self._say(Record(events.Refused(
+            events.REFUSED, context.now(), context.monotonic(), owner.workload, context.principal.subject,
+            process.pid if process else 0, process.exe if process else "", f"{owner.destination} {owner.port}",
+            context.target.name, reason, rules, owner.cookie)))
+
+    # The end
+
+    def _lost(self, event: inputs.ConnectionLost) -> None:
+        who = "client" if event.peer == CLIENT else "server"
+        reason = f"{who} lost: {event.reason}" if event.reason else f"{who} closed"
+        if event.peer == SERVER and not self._opened:
+            self._fail(f"login at target {self.book.target}: {event.reason or 'it closed the connection'}")
+        else:
+            self._close("" if event.peer == CLIENT else f"target {self.book.target}: {reason}", reason)
+
+    def _ended(self, event: inputs.Ended) -> None:
+        if event.finish and self.book.busy:
+            self._ending = event
+        else:
+            self._mux.kill()
+            self._end(event.reason)
+
+    def _end(self, reason: str) -> None:
+        self._close(reason, reason)
+
+    def _close(self, words_for_client: str, reason: str, code: int = BY_APPLICATION) -> None:
+        """Last words, the end on record, both sides closed."""
+        if self._over:
+            return
+        self._over = True
+        if self._opened:
+            self.book.closed(reason)
+        else:
+            self.book.done(self._login, "error", "", reason.encode())
+        if words_for_client:
+            self._crew.end(code, f"weir: {words_for_client}")
+        self._crew.drop()
+        if self._server is not None:
+            self._server.end(BY_APPLICATION, "closed")
+        self._say(CloseConnection(SERVER, reason))
+        self._say(CloseConnection(CLIENT, reason))
+
+
+def _nobody(reason: str) -> None:
+    """Nobody waits."""

@@ -1,0 +1,348 @@
+"""The SSH transport and user authentication of both sides: asyncssh's, on a transport in memory.
+
+What asyncssh writes comes out at `Transport`, what it is fed goes in by `feed`; messages of the connection protocol
+(RFC 4254, from 80 on) come out at `Events.message` and are sent by `send`: asyncssh's own channels are not used.  Names
+of asyncssh that begin with an underscore are those of the version in the lock file; tests/enforcer/protocols/ssh/
+test_wire.py shows that they still mean the same.
+
+Only this module imports asyncssh.
+"""
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import asyncssh
+from asyncssh import public_key
+
+from agent.contract.credential import Credential
+from agent.contract.target import Target
+from enforcer.protocols.ssh.messages import FIRST
+from enforcer.words.errors import AuthenticationError, ProtocolError
+
+SLICE: Final = 33 << 10               # bytes that asyncssh is fed at a time: it copies what it has not read yet
+FULL: Final = 256 << 10               # bytes that may wait while it looks at one message
+BY_APPLICATION: Final = 11            # disconnect reasons, RFC 4253 11.1
+PROTOCOL: Final = 2
+NOT_ALLOWED: Final = 1
+VERSION: Final = "Weir"
+METHODS: Final = ("none", "publickey", "password", "keyboard-interactive")
+# AES-GCM first: it is what a processor does fastest, and asyncssh copies least for it.
+CIPHERS: Final = (
+    "aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr", "aes192-ctr",
+    "aes256-ctr")
+COMPRESSION: Final = ("none", "zlib@openssh.com", "zlib")
+
+
+class Events(Protocol):
+    """Who is told, by either side."""
+
+    def written(self, peer: int, data: bytes) -> None:
+        """Bytes for this peer's socket."""
+        ...
+
+    def message(self, peer: int, payload: bytes) -> None:
+        """Of the connection protocol, first its number.  May raise ProtocolError: the peer is told, and it ends."""
+        ...
+
+    def admit(self, account: str, then: Callable[[str], None]) -> None:
+        """The client has authenticated: may it in?  `then` is told why not, else ""."""
+        ...
+
+    def ready(self, peer: int) -> None:
+        """Authentication is over and messages may be sent."""
+        ...
+
+    def over(self, peer: int, error: Exception | None) -> None:
+        """The connection has ended: None where it said goodbye.  The last that is heard of it."""
+        ...
+
+    def full(self, peer: int, on: bool) -> None: ...
+
+
+class Transport(asyncio.Transport):
+    """What asyncssh takes for its socket."""
+
+    def __init__(self, peer: int, events: Events) -> None:
+        super().__init__()
+        self._peer, self._events = peer, events
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        if not self.closed:
+            self._events.written(self._peer, bytes(data))
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+class _Channels(dict[int, Any]):
+    """Of any number: asyncssh hands its messages to the connection itself."""
+
+    def __init__(self, connection: object) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def __missing__(self, number: int) -> object:
+        return self._connection
+
+
+class _Wire:
+    """Before asyncssh's class, in both sides."""
+
+    _peer: int
+    _events: Events
+    _waits: bool
+
+    def _begin(self: Any, peer: int, events: Events) -> None:
+        self._peer, self._events, self._waits = peer, events, False
+        self._channels: Any = _Channels(self)
+
+    def open(self: Any) -> None:
+        self.connection_made(Transport(self._peer, self._events))
+
+    def feed(self: Any, data: bytes) -> None:
+        for at in range(0, len(data), SLICE):
+            self.data_received(data[at:at + SLICE])
+        if not self._waits and len(self._inpbuf) > FULL:
+            self._waits = True
+            self._events.full(self._peer, True)
+
+    def _recv_data(self: Any) -> None:
+        super()._recv_data()  # type: ignore[misc]
+        if self._waits and len(self._inpbuf) < FULL:
+            self._waits = False
+            self._events.full(self._peer, False)
+
+    def process_packet(self: Any, kind: int, number: int, packet: Any) -> Any:
+        if kind < FIRST:
+            return super().process_packet(kind, number, packet)  # type: ignore[misc]
+        try:
+            self._events.message(self._peer, packet.get_full_payload())
+        except ProtocolError as error:
+            raise asyncssh.ProtocolError(str(error)) from None
+        return True
+
+    def send(self: Any, payload: bytes) -> None:
+        """As `send_packet`, without the empty message that it puts before each (against what CBC ciphers leak, which
+        are not offered here), where nothing else is to be done."""
+        if (not self._auth_complete or not self._kex_complete or self._compressor or not self._send_encryption
+                or self._rekey_bytes_sent >= self._rekey_bytes or self._loop.time() >= self._rekey_time):
+            self.send_packet(payload[0], payload[1:])
+            return
+        pad = -(self._send_enchdrlen + len(payload)) % self._send_blocksize
+        pad += self._send_blocksize if pad < 4 else 0
+        size = 1 + len(payload) + pad
+        sequence = self._send_seq
+        packet, mac = self._send_encryption.encrypt_packet(
+            sequence, size.to_bytes(4, "big"), b"".join((bytes((pad,)), payload, os.urandom(pad))))
+        self._send(packet + mac)
+        self._send_seq = (sequence + 1) & 0xFFFFFFFF
+        self._rekey_bytes_sent += size
+
+    def log_received_packet(self, *given: Any, **named: Any) -> None:
+        """What is sent is nobody's to log."""
+
+    def log_sent_packet(self, *given: Any, **named: Any) -> None: ...
+
+    def describe(self: Any) -> str:
+        """The algorithms, as a recording has them."""
+        found = self.get_extra_info
+        mac = "" if "gcm" in (cipher := found("send_cipher", "")) or "poly" in cipher else f" {found('send_mac', '')}"
+        compressed = found("send_compression", "none")
+        return f"SSH {cipher}{mac}" + ("" if compressed == "none" else f" {compressed}")
+
+    def end(self: Any, code: int, reason: str) -> None:
+        """Say goodbye."""
+        if self._transport is not None:
+            self._send_disconnect(code, reason, "en")
+            self._force_close(None)
+
+    def drop(self: Any) -> None:
+        """The socket is lost."""
+        if self._transport is not None:
+            self._force_close(None)
+
+
+class _Owner:
+    """What asyncssh asks of its user, on both sides."""
+
+    def __init__(self, peer: int, events: Events) -> None:
+        self._peer, self._events = peer, events
+
+    def connection_made(self, conn: object) -> None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._events.over(self._peer, exc)
+
+    def debug_msg_received(self, msg: str, lang: str, always_display: bool) -> None: ...
+
+    def auth_banner_received(self, msg: str, lang: str) -> None: ...
+
+
+class _Crew(_Owner, asyncssh.SSHServer):
+    """Whoever is attributed may in: what a client sends to prove who it is proves nothing here."""
+
+    def __init__(self, peer: int, events: Events, methods: tuple[str, ...]) -> None:
+        super().__init__(peer, events)
+        self._methods = methods
+
+    def begin_auth(self, username: str) -> bool:
+        return "none" not in self._methods
+
+    def public_key_auth_supported(self) -> bool:
+        return "publickey" in self._methods
+
+    def validate_public_key(self, username: str, key: object) -> bool:
+        return True
+
+    def password_auth_supported(self) -> bool:
+        return "password" in self._methods
+
+    def validate_password(self, username: str, password: str) -> bool:
+        return True
+
+    def kbdint_auth_supported(self) -> bool:
+        return "keyboard-interactive" in self._methods
+
+    def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> tuple[Any, ...]:
+        return "", "", "", [("Password: ", False)]
+
+    def validate_kbdint_response(self, username: str, responses: object) -> bool:
+        return True
+
+    def auth_completed(self) -> None:
+        self._events.ready(self._peer)
+
+
+class _Server(_Owner, asyncssh.SSHClient):
+    def auth_completed(self) -> None:
+        self._events.ready(self._peer)
+
+
+class CrewWire(_Wire, asyncssh.SSHServerConnection):
+    """The side of the crew: Weir is its server."""
+
+    def __init__(self, peer: int, events: Events, options: asyncssh.SSHServerConnectionOptions,
+                 methods: tuple[str, ...]) -> None:
+        super().__init__(asyncio.get_running_loop(), options)
+        self._begin(peer, events)
+        self._protocol_factory = lambda: _Crew(peer, events, methods)
+        # One of its own: a key remembers by which algorithm it signs next.
+        self._server_host_keys = OrderedDict((name, copy.copy(key)) for name, key in self._server_host_keys.items())
+        self._admission: asyncio.Future[str] | None = None
+        self._admits = ""
+
+    async def reload_config(self) -> None:
+        """There is none."""
+
+    async def send_userauth_success(self) -> None:
+        """By whatever method: only once the server has let Weir in."""
+        if self._admission is None:
+            self._admits = self._username
+            self._admission = self._loop.create_future()
+            self._events.admit(self._username, self._admitted)
+        elif self._admits != self._username:
+            raise asyncssh.ProtocolError("another user name after the login")
+        reason = await asyncio.shield(self._admission)
+        if self._transport is None:
+            return
+        if reason:
+            self.end(BY_APPLICATION, reason)
+            return
+        await super().send_userauth_success()
+
+    def _admitted(self, reason: str) -> None:
+        if self._admission is not None and not self._admission.done():
+            self._admission.set_result(reason)
+
+    @property
+    def client(self) -> str:
+        """What it calls itself."""
+        return str(self.get_extra_info("client_version", "")).removeprefix("SSH-2.0-")
+
+
+class ServerWire(_Wire, asyncssh.SSHClientConnection):
+    """The side of the target: Weir is its client."""
+
+    def __init__(self, peer: int, events: Events, options: asyncssh.SSHClientConnectionOptions) -> None:
+        super().__init__(asyncio.get_running_loop(), options)
+        self._begin(peer, events)
+        self._protocol_factory = lambda: _Server(peer, events)
+
+    def set_address(self, address: str) -> None:
+        """That was dialled: known_hosts may have it in place of the name."""
+        self._peer_addr = address
+
+    @property
+    def server(self) -> str:
+        return str(self.get_extra_info("server_version", "")).removeprefix("SSH-2.0-")
+
+
+def crew_options(target: Target) -> asyncssh.SSHServerConnectionOptions:
+    """For every session with this target."""
+    logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
+    return asyncssh.SSHServerConnectionOptions(
+        config=None, server_host_keys=[asyncssh.import_private_key(key) for key in target.host_keys],
+        server_version=VERSION, encryption_algs=CIPHERS, compression_algs=COMPRESSION, login_timeout=0,
+        keepalive_interval=0, gss_host=None, host_based_auth=False)
+
+
+def methods(target: Target) -> tuple[str, ...]:
+    """By which crews may authenticate."""
+    return tuple(target.options["authentication"].split(",")) if "authentication" in target.options else METHODS
+
+
+def server_options(target: Target, credential: Credential) -> asyncssh.SSHClientConnectionOptions:
+    """AuthenticationError where the credential cannot be read; its text holds no secret."""
+    options = asyncssh.SSHClientConnectionOptions(
+        config=None, known_hosts=asyncssh.import_known_hosts(target.known_hosts), host=target.hosts[0],
+        port=target.port, username=credential.user, password=credential.password or None, client_keys=None,
+        client_version=VERSION, encryption_algs=CIPHERS, compression_algs=COMPRESSION, login_timeout=0,
+        keepalive_interval=0, gss_host=None, agent_path=None)
+    options.client_keys = _keys(credential)
+    options.agent_path = credential.agent or None
+    return options
+
+
+def _keys(credential: Credential) -> list[Any]:
+    if not credential.key:
+        return []
+    try:
+        key = asyncssh.import_private_key(credential.key)
+        certificate = asyncssh.import_certificate(credential.certificate) if credential.certificate else None
+        return list(public_key.load_keypairs([(key, certificate)] if certificate else [key]))
+    except (ValueError, asyncssh.KeyImportError):
+        raise AuthenticationError("the credential's key or certificate is not one of OpenSSH's formats") from None
+
+
+_SAID: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (asyncssh.HostKeyNotVerifiable, "its host key is not the one that is known"),
+    (asyncssh.KeyExchangeFailed, "no algorithm is common to both"),
+    (asyncssh.PermissionDenied, "it refuses the credential"),
+    (asyncssh.ProtocolNotSupported, "it does not speak SSH 2"),
+)
+
+
+def explain(error: Exception | None) -> str:
+    """Why a connection ended, in a few words; "" where it was closed in order."""
+    if error is None:
+        return ""
+    for kind, said in _SAID:
+        if isinstance(error, kind):
+            return f"{said} ({str(error)[:300]})"
+    if isinstance(error, asyncssh.DisconnectError | asyncssh.Error):
+        return str(error)[:300]
+    return type(error).__name__
+
