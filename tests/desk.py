@@ -100,12 +100,12 @@ class Desk:
     def ask(
         self, terms: HoldTerms | tuple[HoldTerms, ...], session: str = "s1", operation: int = 7, exact: bytes = b"e",
         shape: bytes = b"s", database: str = "shop", action: str = "sql:delete public.orders",
-        asked: bytes = b"a", **who: str,
+        asked: bytes = b"a", inexact: str = "", **who: str,
     ) -> HoldOpened | HoldAnswered | None:
         chosen = terms if isinstance(terms, tuple) else (terms,)
         return self.holds.open(self.context(session, **who), Hold(
             operation, chosen, action, "delete from orders", (), tuple(one.rule for one in chosen), b"digest", database,
-            exact, shape, asked=asked))
+            exact, shape, asked=asked, inexact=inexact))
 
     def open(self, terms: HoldTerms | tuple[HoldTerms, ...], **more: object) -> str:
         opened = self.ask(terms, **more)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from agent.contract.control import ServiceView, Status, TargetView
 from agent.contract.documents import render_json
 from agent.contract.locks import Lock
 from agent.contract.messages import HoldView, SessionView
-from agent.contract.said import foreign, lets_through, span
+from agent.contract.said import called, foreign, lets_through, span
 from agent.contract.said import safe as safe
 from agent.status import ENFORCING, said_of_mode
 
@@ -174,12 +174,13 @@ def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:
     if hold.form == "elevation":
         rows = [("who", safe(hold.subject)), ("where", safe(hold.target)), ("why", safe(hold.reason) or "not said")]
     else:
+        values = "\n".join(f"${at}: {safe(one)}" for at, one in enumerate(hold.parameters, 1))
         rows = [
             ("who", f"{safe(hold.subject)} through {safe(hold.workload)} (pid {hold.pid}, {safe(hold.exe)})"),
             *([("reported", f"says the process itself: {safe(hold.reported)}")] if hold.reported else []),
-            ("where", f"{safe(hold.target)}, database {safe(hold.database)}"),
+            ("where", safe(hold.target) + (f", database {safe(hold.database)}" if hold.database else "")),
             ("what", safe(hold.text, lines=True)),
-            ("with", "\n".join(f"${at}: {safe(one)}" for at, one in enumerate(hold.parameters, 1)) or "no parameters"),
+            *([("with", values or "no parameters")] if values or called(hold) == "Statement" else []),
         ]
         rows += [("letters", letters)] if (letters := foreign(hold.action, hold.text, *hold.parameters)) else []
         rows += [("plan", safe(hold.plan, lines=True))] if hold.plan else []

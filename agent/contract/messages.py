@@ -324,7 +324,7 @@ class HoldView(msgspec.Struct, frozen=True):
     target: str
     database: str
     action: str                       # "sql:delete public.orders, ..."
-    text: str                         # what is recorded of the statement
+    text: str                         # what is recorded of what is asked
     parameters: tuple[str, ...]
     rules: tuple[str, ...]
     approvers: tuple[str, ...]        # groups that may answer

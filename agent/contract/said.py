@@ -43,6 +43,11 @@ def span(nanoseconds: int) -> str:
     return f"{seconds} s"
 
 
+def called(hold: HoldView) -> str:
+    """What its text is."""
+    return "Statement" if hold.action.startswith("sql:") else "Operation"
+
+
 def lets_through(hold: HoldView) -> str:
     """What an approval lets through."""
     if hold.form == "elevation":

@@ -16,6 +16,7 @@ from msgspec import structs
 from agent.contract.messages import HoldView
 from enforcer.approval import answers, binding
 from enforcer.approval.asked import ELEVATION, HOLD, KEPT, TICKET, Asked, parse_asked, render_kept
+from enforcer.approval.granted import Granted
 from enforcer.approval.hours import is_within
 from enforcer.approval.machine import (
     APPROVED,
@@ -68,19 +69,29 @@ class Holds:
         self._key, self._boot = key or random(32), boot
         self.people = answers.NOBODY           # who is one person under several names
         self._shelf = Shelf()
-        self._granted: dict[str, str] = {}     # session -> ticket that its operation goes under, or will
+        self._granted = Granted()
+        self._asking: dict[str, set[int]] = {}                 # session -> its operations that wait for an answer
         self._used: dict[str, dict[str, Asked]] = {}           # session -> ticket -> what its operations went under
         self._claiming: set[str] = set()       # tickets that the agent has not forgotten yet, and whose operation waits
 
     # what sessions ask
 
     def open(self, context: Context, command: Hold) -> HoldOpened | HoldAnswered | None:
-        """The hold, or its answer at once; None: the answer comes."""
-        self._forget_granted(context.session)
+        """The hold, or its answer at once; None: the answer comes.  A session may hold many operations at once."""
+        self._forget_granted(context.session, command.operation)
+        self._asking.setdefault(context.session, set()).add(command.operation)
+        opened = self._open(context, command)
+        if isinstance(opened, HoldAnswered):
+            self._answered(context.session, command.operation)
+        return opened
+
+    def _open(self, context: Context, command: Hold) -> HoldOpened | HoldAnswered | None:
         if not command.terms:
             return _refusal(command, "its rule names nobody who could be asked")
         if (shut := self._shut(command.terms)) is not None:
             return self._outside(context, command, *shut)
+        if len(self._granted.of(context.session)) >= MOST:
+            return _refusal(command, "too many operations were approved and did not go")
         reused = self._reused(context, command)
         if reused is not None:
             return reused
@@ -122,14 +133,14 @@ class Holds:
         asked = self._shelf.reusable(bound)
         if asked is None or not asked.in_force or self._is_late(asked):
             return None
-        self._granted[context.session] = asked.view.ticket
+        self._granted.give(context.session, command.operation, asked.view.ticket)
         return HoldAnswered(command.operation, APPROVED, asked.approver, "", asked.view.ticket)
 
     def _ticket(self, context: Context, command: Hold) -> HoldAnswered | None:
         bound = binding.bind_ticket(self._key, context, command)
         if not bound:
             return _refusal(command, "its rule gives tickets, and what it stands for cannot be told outside of this "
-                                     "session: send the statement itself, outside of a transaction with DDL")
+                                     f"session{': ' if command.inexact else ''}{command.inexact}")
         asked = self._shelf.ticket(bound)
         if asked is not None and asked.in_force and not self._is_late(asked):
             self._claim(context.session, command.operation, asked)
@@ -139,7 +150,7 @@ class Holds:
         if full := self._full(context.principal.subject):
             return _refusal(command, full)
         session, number = context.session, command.operation
-        self._put(made := self._make(context, command, TICKET), lambda error: self._answer(session, HoldAnswered(
+        self._put(made := self._make(context, command, TICKET), lambda error: self._say(session, HoldAnswered(
             number, DENIED if error else TICKET, "", error or render_reason(made), made.view.ticket)))
         return None
 
@@ -147,29 +158,29 @@ class Holds:
         """Nobody else gets it from here on; the operation goes when the agent has forgotten it."""
         ticket = asked.view.ticket
         self._shelf.claim(asked)
-        self._granted[session] = ticket
+        self._granted.give(session, operation, ticket)
         self._claiming.add(ticket)
 
         def done(error: str) -> None:
             self._claiming.discard(ticket)
             if error:
                 self._end(asked, GIVE_UP, "", f"it could not be marked as used: {error}")
-                self._answer(session, HoldAnswered(operation, DENIED, "", "its ticket could not be marked as used",
-                                                   ticket))
-            elif self._granted.get(session) == ticket:
-                self._answer(session, HoldAnswered(operation, APPROVED, asked.approver, "", ticket))
+                self._say(session, HoldAnswered(operation, DENIED, "", "its ticket could not be marked as used",
+                                                ticket))
+            elif self._granted.get(session, operation) == ticket:
+                self._say(session, HoldAnswered(operation, APPROVED, asked.approver, "", ticket))
             else:
-                self._answer(session, HoldAnswered(operation, DENIED, "", "its ticket was taken back", ticket))
+                self._say(session, HoldAnswered(operation, DENIED, "", "its ticket was taken back", ticket))
 
         self._keep_as(ticket, b"", done)
 
-    def use(self, session: str, operation: int, ticket: str) -> bool:
-        """The operation goes; False: it may not."""
+    def use(self, session: str, operation: int, ticket: str, held: int) -> bool:
+        """What was held as `held` goes as `operation`; False: it may not."""
         asked = self._shelf.get(ticket)
-        if self._granted.get(session, "") != ticket or ticket in self._claiming:
-            self._forget_granted(session)
+        if not ticket or self._granted.get(session, held) != ticket or ticket in self._claiming:
+            self._forget_granted(session, held)
             return False
-        del self._granted[session]
+        self._granted.take(session, held)
         if asked is None:
             return False
         if asked.view.form == ELEVATION or step(asked.view.state, USE, asked.stands) is None:
@@ -189,7 +200,15 @@ class Holds:
     def counts(self, session: str, ticket: str) -> bool:
         """Whether what this session has used once is still a yes: nobody of it was locked out since, and it was not
         revoked.  Of what was used too long ago nobody remembers: it is asked anew."""
-        return ticket in self._used.get(session, ()) or self._granted.get(session) == ticket
+        return ticket in self._used.get(session, ()) or ticket in self._granted.tickets(session)
+
+    def give_back(self, session: str, held: int) -> None:
+        """What was let through does not go; of what waits nothing is cancelled."""
+        self._forget_granted(session, held)
+
+    def asks(self, session: str) -> bool:
+        """Whether any operation of it waits for an answer."""
+        return session in self._asking
 
     def cancel(self, session: str, operation: int, reason: str) -> None:
         for one in self._shelf.of(session):
@@ -205,10 +224,12 @@ class Holds:
     def end_session(self, session: str, reason: str) -> None:
         """All that goes with it; approvals for a shape stand on."""
         self._used.pop(session, None)
-        self._forget_granted(session)
+        for held in self._granted.of(session):
+            self._forget_granted(session, held)
         for one in self._shelf.of(session):
             if one.waits or one.reuse != SHAPE:
                 self._end(one, GIVE_UP, "", reason)
+        self._asking.pop(session, None)
 
     # what people ask and answer
 
@@ -269,7 +290,7 @@ class Holds:
             return f"{by} is in none of the groups that may revoke it: {', '.join(answers.everybody(asked))}"
         if asked.view.form == HOLD and not (asked.in_force and asked.stands):
             return f"{ticket} is a hold: deny it instead"
-        if ticket in self._granted.values() and not asked.stands:
+        if ticket in self._granted.tickets() and not asked.stands:
             return f"{ticket} is being used"
         self._end(asked, GIVE_UP, by, reason, "revoked")
         for mine in self._used.values():
@@ -298,7 +319,7 @@ class Holds:
         if key == self._key:
             return
         self._key = key
-        used = frozenset(self._granted.values())
+        used = self._granted.tickets()
         for asked in self._shelf:
             if asked.stands or (asked.view.form in KEPT and asked.view.ticket not in used):
                 self._end(asked, GIVE_UP, "", "the key that approvals are bound by was changed", "rekeyed")
@@ -405,11 +426,11 @@ class Holds:
         moved = structs.replace(moved, deadline=deadline, view=structs.replace(moved.view, until=until, escalates=0))
         assert step(asked.view.state, ASSENT) == APPROVED
         self._change(moved, by, reason, note)
-        for one in self._shelf.surplus(asked.view.subject, (ticket, *self._granted.values())):
+        for one in self._shelf.surplus(asked.view.subject, (ticket, *self._granted.tickets())):
             self._end(one, GIVE_UP, "", f"{EACH} approvals stand for {asked.view.subject}, which is the most")
         if asked.view.form == HOLD:
-            self._granted[asked.view.session] = ticket
-            self._answer(asked.view.session, HoldAnswered(asked.operation, APPROVED, by, reason, ticket))
+            self._granted.give(asked.view.session, asked.operation, ticket)
+            self._say(asked.view.session, HoldAnswered(asked.operation, APPROVED, by, reason, ticket))
         elif asked.view.form == ELEVATION:
             self._tell_elevated()
 
@@ -437,7 +458,7 @@ class Holds:
             self._tell_elevated()
         self._tell(_moved(asked, state), by, reason, note)
         if held:
-            self._answer(asked.view.session, HoldAnswered(asked.operation, state, by, reason, ticket))
+            self._say(asked.view.session, HoldAnswered(asked.operation, state, by, reason, ticket))
 
     def _tell(self, asked: Asked, by: str, reason: str, note: str) -> None:
         view = asked.view
@@ -448,9 +469,19 @@ class Holds:
 
     # small things
 
-    def _forget_granted(self, session: str) -> None:
+    def _say(self, session: str, answer: HoldAnswered) -> None:
+        self._answered(session, answer.operation)
+        self._answer(session, answer)
+
+    def _answered(self, session: str, operation: int) -> None:
+        waits = self._asking.get(session, set())
+        waits.discard(operation)
+        if not waits:
+            self._asking.pop(session, None)
+
+    def _forget_granted(self, session: str, held: int) -> None:
         """What was let through and did not go."""
-        asked = self._shelf.get(self._granted.pop(session, ""))
+        asked = self._shelf.get(self._granted.take(session, held))
         if asked is not None and not asked.stands and asked.in_force:
             self._end(asked, GIVE_UP, "", "it did not go")
 

@@ -13,7 +13,7 @@ from enforcer.words.commands import Hold
 from enforcer.words.decisions import HoldTerms
 from enforcer.words.reported import say
 
-TEXT: Final = 4000                    # characters of the statement that an approver is shown
+TEXT: Final = 4000                    # characters of what is asked that an approver is shown
 REPORTED: Final = 400                 # of what its process reports
 VALUE: Final = 500                    # of one parameter,
 VALUES: Final = 4000                  # and of all of them,

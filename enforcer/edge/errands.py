@@ -147,8 +147,7 @@ async def _cancel(session: Session, command: words.CancelRequest) -> None:
         session.record(Record(cancel_intent(context, session.name, DENY, found), (), False))
     else:
         session.record(Record(cancel_intent(context, found.session, PERMIT, ""), (), True))
-        other = edge.live.get(found.session)
-        if other is not None and other.view().state == "held" and edge.holds is not None:
+        if edge.holds is not None and edge.holds.asks(found.session):
             edge.holds.cancel_session(found.session, "cancelled by the client")
         else:
             await _send_cancel(session, found)

@@ -372,13 +372,18 @@ class Session:
 
     def _use_hold(self, command: words.UseHold) -> None:
         """What follows waits until that is on the disk."""
-        if self.edge.holds is None or not self.edge.holds.use(self.name, command.operation, command.ticket):
+        holds = self.edge.holds
+        if holds is None or not holds.use(self.name, command.operation, command.ticket, command.held):
             raise LocalProtocolError("an operation that was not approved")
         self._barrier(self.context.durable != "none")
 
     def _cancel_hold(self, command: words.CancelHold) -> None:
         if self.edge.holds is not None:
             self.edge.holds.cancel(self.name, command.operation, command.reason)
+
+    def _return_hold(self, command: words.ReturnHold) -> None:
+        if self.edge.holds is not None:
+            self.edge.holds.give_back(self.name, command.operation)
 
     def _timer(self, command: words.StartTimer) -> None:
         running = self._timers.pop(command.name, None)
@@ -516,6 +521,7 @@ _ORDERS: Final[dict[type[Command], Callable[[Session, Any], None]]] = {
     words.Hold: Session._hold,
     words.UseHold: Session._use_hold,
     words.CancelHold: Session._cancel_hold,
+    words.ReturnHold: Session._return_hold,
     words.StartTimer: Session._timer,
     words.LoadCatalogue: Session._catalogue,
     words.CancelRequest: Session._cancel,

@@ -107,7 +107,7 @@ def _blocks(notice: Notice, head: str, host: str, show: str) -> list[Json]:
             {"type": "rich_text_section", "elements": [_text(words.outcome(notice), bold=True)]}]})
     else:
         found += [_until(view), _buttons(view)]
-    more = " · statement: weir approvals" if show == SUMMARY and view.text else ""
+    more = f" · {words.called(view).lower()}: weir approvals" if show == SUMMARY and view.text else ""
     return [*found, {"type": "context", "elements": [_plain_text(
         f"Weir on {words.line(host, 100)} · ticket {view.ticket}{more}")]}]
 

@@ -5,6 +5,7 @@ from typing import Final
 
 from agent.contract.messages import HoldView
 from agent.contract.notify import STATEMENT, Notice
+from agent.contract.said import called as called
 
 NANO: Final = 1_000_000_000
 LINE: Final = 300                     # characters of a value in one line
@@ -55,7 +56,7 @@ def texts(view: HoldView, show: str) -> tuple[tuple[str, str], ...]:
         return ()
     # A line each: what breaks lines within one would be another's.
     values = "\n".join(f"${number} = {line(value, 600)}" for number, value in enumerate(view.parameters, 1))
-    found = (("Statement", lines(view.text)), ("Parameters", lines(values, 1500)), ("Plan", lines(view.plan, 1500)))
+    found = ((called(view), lines(view.text)), ("Parameters", lines(values, 1500)), ("Plan", lines(view.plan, 1500)))
     return tuple((label, text) for label, text in found if text)
 
 

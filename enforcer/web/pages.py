@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from agent.contract.messages import HoldView, SessionView
-from agent.contract.said import foreign, lets_through, safe, span
+from agent.contract.said import called, foreign, lets_through, safe, span
 from enforcer.recording.paged import HistoryPage, LinesPage, SessionsPage
 from enforcer.web import shown
 from enforcer.web.colours import COMMENT, colour, mark
@@ -197,8 +197,8 @@ _environment: Final = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined,
     finalize=_finalize, trim_blocks=True, lstrip_blocks=True)
 _environment.filters.update({
-    "sql": _sql, "code": _code, "peek": _peek, "headline": _headline, "utc": _utc, "iso": _iso, "after": _after,
-    "span": span, "lets_through": lets_through, "foreign": _foreign_of, "seen": seen_of,
+    "called": called, "sql": _sql, "code": _code, "peek": _peek, "headline": _headline, "utc": _utc, "iso": _iso,
+    "after": _after, "span": span, "lets_through": lets_through, "foreign": _foreign_of, "seen": seen_of,
 })
 _environment.globals.update({"BEAT": shown.BEAT, "REASON": shown.REASON})
 

@@ -96,19 +96,31 @@ class Hold(Command, frozen=True):
     explain: Explain | None = None    # how to see how the target would do it,
     unexplained: str = ""             # or why that is not shown
     asked: bytes = b""                # digest of what is asked of what: in `action` names may hold anything
+    inexact: str = ""                 # how it could be asked so that `exact` can be told, for its user
 
 
 class UseHold(Command, frozen=True):
-    """The operation that was approved under this ticket goes: what is sent to the server after it waits until that is
-    on the disk.  Where it may not (it was used, or is not approved) the session ends."""
+    """What was held as `held` and approved under this ticket goes as `operation` (the same number, or one of its own):
+    what is sent to the server after it waits until that is on the disk.  Where it may not (it was used, or is not
+    approved) the session ends."""
 
     operation: int
     ticket: str
+    held: int
 
 
 class CancelHold(Command, frozen=True):
+    """Nobody waits for the answer any more: answered by HoldAnswered, "cancelled".  What was answered stays so."""
+
     operation: int
     reason: str
+
+
+class ReturnHold(Command, frozen=True):
+    """What was held as this and approved will not go; not answered.  Of what still waits, or has gone, it changes
+    nothing."""
+
+    operation: int
 
 
 class StartTimer(Command, frozen=True):

@@ -192,7 +192,7 @@ class Conversation:
         state = self._state
         self._waiting.end(state)
         if event.state == "approved":
-            self._passage.approved = event.ticket
+            self._passage.approve(event.ticket, held.number)
             state.book.result(held, "ok", f"approved by {event.by}")
             return
         if event.state == "cancelled":

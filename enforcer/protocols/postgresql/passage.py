@@ -31,6 +31,7 @@ RESERVED: Final = frozenset((NO_PORTAL, meaning.NAME))      # names that are Wei
 MOVED: Final = Denial(
     errors.FEATURE_NOT_SUPPORTED, "what names mean changes in the middle of the string",
     hint="Send what follows the end of the transaction, or of the cursor's FETCH, in a message of its own.")
+INEXACT: Final = "send the statement itself, outside of a transaction with DDL"
 PATHS: Final = 8                      # search paths that a prepared statement's meanings are kept apart by
 CONTROL: Final = frozenset(("begin", "commit", "rollback", "rollback_to", "savepoint", "release"))
 T = TypeVar("T")
@@ -43,7 +44,11 @@ class Passage:
         self._state, self._names = state, state.names
         self.prepared = Names(state.judge, state.names.find_prepared)
         self._held_as: object = None           # what the answer of the hold is for
+        self._let = 0                          # number of the held one that was approved and has not gone
         self.approved = ""
+
+    def approve(self, ticket: str, held: int) -> None:
+        self.approved, self._let = ticket, held
 
     def verdict(self, text: bytes) -> Verdict:
         verdict = self._state.judge.verdict(text, self.prepared)
@@ -137,7 +142,8 @@ class Passage:
         decision = verdict.decision
         if decision.outcome == PERMIT:
             if ticket:
-                state.book.records.append(words.UseHold(state.book.operations + 1, ticket))
+                state.book.records.append(words.UseHold(state.book.operations + 1, ticket, self._let))
+                self._let = 0
             return ticket
         if decision.outcome == HOLD:
             self._hold(verb, verdict, parameters, bind, types)
@@ -183,6 +189,9 @@ class Passage:
     ) -> None:
         state = self._state
         studied, decision = verdict.studied, verdict.decision
+        if self._let:
+            state.orders.append(words.ReturnHold(self._let))
+            self._let = 0
         state.held = self.intent(verb, verdict, parameters, "", HOLD)
         self._held_as = _binding(verb, verdict, parameters)
         shown = studied.blob[2].decode("utf-8", "replace")
@@ -192,7 +201,7 @@ class Passage:
             shown[:SHOWN_LIMIT], tuple("NULL" if value is None else value for value in values), decision.rules,
             make_digest(state.context.forwarded_key, studied.forwarded + parameters), state.judge.meaning.database,
             *self._known_again(verdict, bind, types), *self._planned(studied, bind, types),
-            shapes.asked(studied.requests),
+            shapes.asked(studied.requests), INEXACT,
         ))
 
     def _planned(

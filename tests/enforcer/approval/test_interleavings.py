@@ -28,8 +28,8 @@ class Story:
 
     def __init__(self, seed: int) -> None:
         self.dice, self.desk = random.Random(seed), Desk()
-        self.waits: dict[str, int] = {}        # session -> operation without an answer
-        self.lets: dict[str, str] = {}         # session -> ticket that it was told to go under
+        self.waits: dict[str, set[int]] = {}   # session -> operations without an answer
+        self.lets: dict[tuple[str, int], str] = {}     # (session, held) -> ticket that it was told to go under
         self.sessions = [f"s{number}" for number in range(SESSIONS)]
         self.number = 0
         self.passed: Counter[str] = Counter()
@@ -38,17 +38,14 @@ class Story:
 
     def step(self) -> None:
         self.dice.choice((
-            self.ask, self.ask, self.answer, self.answer, self.answer, self.go, self.go, self.turn, self.cancel,
-            self.end, self.agent, self.agent, self.restart, self.revoke, self.elevate, self.late))()
+            self.ask, self.ask, self.ask, self.answer, self.answer, self.answer, self.go, self.go, self.turn,
+            self.cancel, self.end, self.agent, self.agent, self.restart, self.revoke, self.elevate, self.late, self.give_back))()
         self.hear()
 
     def ask(self) -> None:
         session = self.dice.choice(self.sessions)
-        if session in self.waits:
-            return
         self.number += 1
-        self.lets.pop(session, None)
-        self.waits[session] = self.number
+        self.waits.setdefault(session, set()).add(self.number)
         found = self.desk.ask(
             self.dice.choice(RULES), session, self.number, self.dice.choice((b"one", b"other")), b"shape")
         if isinstance(found, HoldAnswered):
@@ -57,9 +54,10 @@ class Story:
             assert found is None or isinstance(found, HoldOpened)
 
     def told(self, session: str, answer: HoldAnswered) -> None:
-        assert self.waits.pop(session, None) == answer.operation, "it was answered already"
+        assert answer.operation in self.waits[session], "it was answered already"
+        self.waits[session].discard(answer.operation)
         if answer.state == "approved":
-            self.lets[session] = answer.ticket
+            self.lets[session, answer.operation] = answer.ticket
 
     def hear(self) -> None:
         more, self.answered = self.desk.answers[self.answered:], len(self.desk.answers)
@@ -76,39 +74,50 @@ class Story:
                                (group,), "why", self.dice.random() < 0.1)
 
     def go(self) -> None:
-        session = self.dice.choice(self.sessions)
-        ticket = self.lets.pop(session, "")
-        if ticket:
+        if self.lets:
+            session, held = self.dice.choice(list(self.lets))
+            ticket = self.lets.pop((session, held))
             self.number += 1
-            if self.desk.holds.use(session, self.number, ticket):
+            if self.desk.holds.use(session, self.number, ticket, held):
                 self.passed[ticket] += 1
+
+    def give_back(self) -> None:
+        """An operation that was let through and does not go, whatever else its session holds."""
+        if self.lets:
+            session, held = self.dice.choice(list(self.lets))
+            ticket = self.lets.pop((session, held))
+            self.desk.holds.give_back(session, held)
+            assert not self.desk.holds.use(session, 1, ticket, held)
 
     def late(self) -> None:
         """Whoever goes under what it was not told to."""
         ticket = self.dice.choice([one.ticket for one in self.desk.changes] or ["nothing"])
         session = self.dice.choice(self.sessions)
-        if self.lets.get(session) != ticket:
-            lets = self.desk.holds._granted.get(session)
-            assert not self.desk.holds.use(session, 1, ticket)
-            if lets is not None:
-                self.lets.pop(session, None)   # what it had is taken back
+        held = self.dice.choice([*(held for _, held in self.lets), self.number])
+        if self.lets.get((session, held)) != ticket:
+            assert not self.desk.holds.use(session, 1, ticket, held)
+            self.lets.pop((session, held), None)       # what it had is taken back
 
     def turn(self) -> None:
         self.desk.turn(self.dice.choice((0.1, 5, 31, 61, 121)))
 
     def cancel(self) -> None:
         session = self.dice.choice(self.sessions)
-        if session in self.waits:
-            self.desk.holds.cancel(session, self.waits[session], "cancelled")
+        if waits := self.waits.get(session):
+            self.desk.holds.cancel(session, self.dice.choice(sorted(waits)), "cancelled")
 
     def end(self) -> None:
         """What is said to it from here on reaches nobody: no other has its name."""
         session = self.dice.choice(self.sessions)
         self.number += 1
         self.sessions[self.sessions.index(session)] = f"later{self.number}"
-        self.waits.pop(session, None)
-        self.lets.pop(session, None)
+        self.forget(session)
         self.desk.holds.end_session(session, "gone")
+
+    def forget(self, session: str) -> None:
+        self.waits.pop(session, None)
+        for key in [key for key in self.lets if key[0] == session]:
+            del self.lets[key]
 
     def agent(self) -> None:
         agent = self.desk.agent
@@ -123,8 +132,7 @@ class Story:
         self.lost |= {ticket for ticket, _, _ in self.desk.agent.waiting}
         self.desk.agent.waiting = []           # the agent has not read it, and nobody was told of it
         for session in tuple(self.sessions):
-            self.waits.pop(session, None)
-            self.lets.pop(session, None)
+            self.forget(session)
             self.number += 1
             self.sessions[self.sessions.index(session)] = f"later{self.number}"
         self.desk.boot += self.dice.choice(("", "", "'"))
@@ -171,10 +179,11 @@ def test_anything_in_any_order(seed: int) -> None:
     story.desk.turn(100_000)
     story.desk.turn(1)
     story.hear()
-    assert story.waits == {}
+    assert not any(story.waits.values())
+    assert not any(story.desk.holds.asks(session) for session in story.sessions)
     assert story.desk.elevated == frozenset()
     assert set(story.desk.agent.kept) <= story.desk.agent.over
     for session in story.sessions:
         story.desk.holds.end_session(session, "gone")
     assert story.desk.holds.views() == ()
-    assert not story.desk.holds._granted
+    assert len(story.desk.holds._granted) == 0

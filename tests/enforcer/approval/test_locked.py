@@ -39,7 +39,7 @@ def test_what_stands(kind: str, name: str, reuse: str) -> None:
     terms = HoldTerms("r", ("dba",), within=60, reuse=reuse, reuse_for=600 if reuse == SHAPE else 0)
     ticket = desk.open(terms, subject="corp:ada")
     assert desk.approve(ticket) == ""
-    assert desk.holds.use("s1", 7, ticket)
+    assert desk.holds.use("s1", 7, ticket, 7)
     desk.holds.lock_out(out(kind, name).why)
     assert desk.holds.views() == ()
     assert desk.open(terms, operation=8, subject="corp:ada") != ticket, "it is asked for anew"
@@ -63,7 +63,7 @@ def test_what_was_approved_and_did_not_go_yet() -> None:
     ticket = desk.open(DBA, subject="corp:ada")
     assert desk.approve(ticket) == ""
     desk.holds.lock_out(out("target", "orders").why)
-    assert not desk.holds.use("s1", 7, ticket)
+    assert not desk.holds.use("s1", 7, ticket, 7)
 
 
 def test_a_ticket_that_is_just_being_used() -> None:
@@ -76,7 +76,7 @@ def test_a_ticket_that_is_just_being_used() -> None:
     assert desk.ask(terms, operation=8, subject="corp:ada") is None
     desk.holds.lock_out(out("subject", "corp:ada").why)
     desk.agent.go_on()
-    assert not desk.holds.use("s1", 8, view.ticket)
+    assert not desk.holds.use("s1", 8, view.ticket, 7)
 
 
 def test_a_yes_of_who_is_locked_does_not_count() -> None:
@@ -102,7 +102,7 @@ def test_what_was_used_counts_until_somebody_of_it_is_out() -> None:
     ticket = desk.open(DBA)
     assert desk.approve(ticket, by="local:ann") == ""
     assert desk.holds.counts("s1", ticket), "it is about to be used"
-    assert desk.holds.use("s1", 7, ticket)
+    assert desk.holds.use("s1", 7, ticket, 7)
     assert desk.holds.counts("s1", ticket)
     assert not desk.holds.counts("s2", ticket)
     desk.holds.lock_out(out("subject", "local:bob").why)
@@ -115,7 +115,7 @@ def test_what_was_used_counts_until_it_is_revoked() -> None:
     desk = Desk()
     ticket = desk.open(HoldTerms("r", ("dba",), within=60, reuse=SESSION))
     assert desk.approve(ticket) == ""
-    assert desk.holds.use("s1", 7, ticket)
+    assert desk.holds.use("s1", 7, ticket, 7)
     assert desk.holds.counts("s1", ticket)
     assert desk.holds.revoke(ticket, "local:ann", ("dba",), "") == ""
     assert not desk.holds.counts("s1", ticket)
@@ -127,7 +127,7 @@ def test_another_key() -> None:
     waits = desk.open(DBA)
     stands = desk.open(HoldTerms("r", ("dba",), within=60, reuse=SESSION), session="s2")
     assert desk.approve(stands) == ""
-    assert desk.holds.use("s2", 7, stands)
+    assert desk.holds.use("s2", 7, stands, 7)
     desk.ask(HoldTerms("t", ("dba",), mode=TICKETS), session="s3")
     ticket, _ = desk.holds.elevate("corp:ada", "crew", "orders", 600, "", (DBA,))
     assert desk.approve(ticket) == ""
@@ -136,4 +136,4 @@ def test_another_key() -> None:
     assert (desk.agent.kept, desk.elevated) == ({}, frozenset())
     assert {change.note for change in desk.changes[-3:]} == {"rekeyed"}
     assert desk.approve(waits) == ""
-    assert desk.holds.use("s1", 7, waits)
+    assert desk.holds.use("s1", 7, waits, 7)

@@ -141,9 +141,9 @@ def test_what_was_approved_is_used_once_and_by_its_session() -> None:
     desk = Desk()
     ticket = desk.open(terms())
     desk.approve(ticket)
-    assert not desk.holds.use("s2", 8, ticket)
-    assert desk.holds.use("s1", 8, ticket)
-    assert not desk.holds.use("s1", 9, ticket)
+    assert not desk.holds.use("s2", 8, ticket, 7)
+    assert desk.holds.use("s1", 8, ticket, 7)
+    assert not desk.holds.use("s1", 9, ticket, 7)
     assert desk.states == ["pending", "approved", "used"]
     assert (desk.changes[-1].operation, desk.changes[-1].session) == (8, "s1")
 
@@ -151,21 +151,22 @@ def test_what_was_approved_is_used_once_and_by_its_session() -> None:
 def test_nothing_is_used_before_it_is_approved_or_under_a_made_up_ticket() -> None:
     desk = Desk()
     ticket = desk.open(terms())
-    assert not desk.holds.use("s1", 8, ticket)
-    assert not desk.holds.use("s1", 8, "aaaaaaaa")
+    assert not desk.holds.use("s1", 8, ticket, 7)
+    assert not desk.holds.use("s1", 8, "aaaaaaaa", 7)
     assert desk.states == ["pending"]
 
 
-def test_what_did_not_go_is_cancelled_by_the_next_question_and_by_the_end() -> None:
+def test_what_did_not_go_is_cancelled_once_that_is_said_and_by_the_end() -> None:
     desk = Desk()
     first = desk.open(terms())
     desk.approve(first)
+    desk.holds.give_back("s1", 7)
     second = desk.open(terms(), operation=9)
     assert desk.states == ["pending", "approved", "cancelled", "pending"]
     desk.approve(second)
     desk.holds.end_session("s1", "gone")
     assert desk.states[-2:] == ["approved", "cancelled"]
-    assert not desk.holds.use("s1", 9, second)
+    assert not desk.holds.use("s1", 9, second, 9)
 
 
 def test_a_cancel_that_comes_after_the_approval_takes_nothing_back() -> None:
@@ -175,7 +176,7 @@ def test_a_cancel_that_comes_after_the_approval_takes_nothing_back() -> None:
     desk.holds.cancel_session("s1", "cancelled by the client")
     desk.holds.cancel("s1", 7, "too late")
     assert len(desk.answers) == 1
-    assert desk.holds.use("s1", 8, ticket)
+    assert desk.holds.use("s1", 8, ticket, 7)
 
 
 def test_an_approval_that_comes_after_the_cancel_counts_for_nothing() -> None:
@@ -184,7 +185,7 @@ def test_an_approval_that_comes_after_the_cancel_counts_for_nothing() -> None:
     desk.holds.cancel_session("s1", "cancelled by the client")
     assert "no hold" in desk.approve(ticket)
     assert [answer.state for _, answer in desk.answers] == [CANCELLED]
-    assert not desk.holds.use("s1", 8, ticket)
+    assert not desk.holds.use("s1", 8, ticket, 7)
 
 
 def test_late_is_late_also_before_the_next_look() -> None:
@@ -203,14 +204,14 @@ def test_once_is_once() -> None:
     desk = Desk()
     ticket = desk.open(terms())
     desk.approve(ticket)
-    desk.holds.use("s1", 8, ticket)
+    desk.holds.use("s1", 8, ticket, 7)
     assert isinstance(desk.ask(terms(), operation=9), HoldOpened)
 
 
 def granted(desk: Desk, rule: HoldTerms) -> str:
     ticket: str = desk.open(rule)
     desk.approve(ticket)
-    assert desk.holds.use("s1", 8, ticket)
+    assert desk.holds.use("s1", 8, ticket, 7)
     return ticket
 
 
@@ -219,7 +220,7 @@ def test_for_the_session_and_no_other() -> None:
     ticket = granted(desk, rule)
     assert desk.ask(rule, operation=9, exact=b"else", shape=b"else") == HoldAnswered(
         9, APPROVED, "local:ann", "", ticket)
-    assert desk.holds.use("s1", 10, ticket)
+    assert desk.holds.use("s1", 10, ticket, 9)
     assert (desk.changes[-1].state, desk.changes[-1].note, desk.changes[-1].operation) == ("used", "reused", 10)
     assert isinstance(desk.ask(rule, "s2"), HoldOpened)
     desk.holds.end_session("s1", "gone")
@@ -236,7 +237,7 @@ def test_for_a_shape_bound_to_all_that_it_was_approved_for(other: dict[str, str]
     again = desk.ask(rule, "s2", exact=b"another constant")
     assert isinstance(again, HoldAnswered)
     assert (again.state, again.ticket) == (APPROVED, ticket)
-    assert desk.holds.use("s2", 3, ticket)
+    assert desk.holds.use("s2", 3, ticket, 7)
     assert isinstance(desk.ask(rule, "s3", **other), HoldOpened)
 
 
@@ -278,7 +279,7 @@ def test_it_is_asked_anew_where_one_rule_wants_that() -> None:
     both = (terms("reuse=session", "a"), terms("", "b"))
     ticket = desk.open(both)
     desk.approve(ticket)
-    desk.holds.use("s1", 8, ticket)
+    desk.holds.use("s1", 8, ticket, 7)
     assert isinstance(desk.ask(both, operation=9), HoldOpened)
 
 
@@ -316,7 +317,7 @@ def test_no_more_than_so_many_approvals_stand_for_one() -> None:
     for number in range(EACH):
         ticket = desk.open(rule, shape=b"%d" % number, session=f"s{number}")
         desk.approve(ticket)
-        assert desk.holds.use(f"s{number}", 8, ticket)
+        assert desk.holds.use(f"s{number}", 8, ticket, 7)
         desk.turn(1)
     assert desk.approve(desk.open(rule, subject="local:other", session="other")) == ""
     assert len(desk.holds.views()) == EACH + 1
@@ -326,4 +327,4 @@ def test_no_more_than_so_many_approvals_stand_for_one() -> None:
     ended = [one for one in desk.changes if one.state == "cancelled"]
     assert [one.reason for one in ended] == [f"{EACH} approvals stand for local:crew, which is the most"]
     assert ended[0].session == "s0"
-    assert desk.holds.use("more", 8, ticket)
+    assert desk.holds.use("more", 8, ticket, 7)

@@ -15,6 +15,7 @@ from enforcer.words.decisions import HOLD, PERMIT, Decision
 from enforcer.words.operations import Request
 
 DELETE = "DELETE FROM t WHERE id = -1"
+ORDERED = (words.Hold, words.StartTimer, words.CancelHold, words.ReturnHold, words.UseHold)
 
 
 class Rule(TableGate):
@@ -28,13 +29,12 @@ class Rule(TableGate):
         found = super().decide(*arguments, **more)  # type: ignore[arg-type]
         return Decision(HOLD, ("ask",), holds=(self.terms,)) if found.outcome == HOLD else found
 
-
 class Session(Pump):
     """Remembers what is ordered besides bytes."""
 
     def do(self, commands: list[words.Command]) -> None:
         self.ordered = [*getattr(self, "ordered", []), *(
-            one for one in commands if isinstance(one, words.StartTimer | words.CancelHold | words.UseHold))]
+            one for one in commands if isinstance(one, ORDERED))]
         super().do(commands)
 
     def timers(self) -> dict[str, float]:
@@ -164,7 +164,25 @@ def test_what_was_approved_is_used_before_its_bytes(weir: Open) -> None:
     number = session.intents()[-1].operation
     assert order == ["use T-1", f"intent {number} durable True", "bytes"]
     use = next(one for one in session.ordered if isinstance(one, words.UseHold))
-    assert use.operation == number
+    assert (use.operation, use.held) == (number, session.holds[0].operation)
+
+
+def test_what_was_approved_under_other_terms_is_given_back_before_it_is_asked_anew(weir: Open) -> None:
+    session = weir()
+    session.send(query(DELETE))
+    while not session.holds:
+        session.step()
+    session.context.gate.terms = parse_hold("ask", "approvers=dba, count=2")  # type: ignore[attr-defined]
+    session.context.gate.version += 1  # type: ignore[misc]
+    session.answer("approved")
+    assert len(session.holds) == 2
+    first, second = session.holds
+    session.answer("approved")
+    assert "C DELETE 0" in shape(session.until_ready())
+    orders = [one for one in session.ordered if isinstance(one, words.ReturnHold | words.Hold | words.UseHold)]
+    assert orders[:3] == [first, words.ReturnHold(first.operation), second]
+    assert isinstance(orders[3], words.UseHold)
+    assert (orders[3].held, len(orders)) == (second.operation, 4)
 
 
 @pytest.mark.parametrize("rule", ["", "count=2"], ids=["as it was", "another"])
