@@ -22,6 +22,9 @@ SHAPES: Final = {
     "Target": "TARGET", "Database": "TARGET/DATABASE", "Schema": "TARGET/DATABASE/SCHEMA",
     "Table": "TARGET/DATABASE/SCHEMA/TABLE", "Function": "TARGET/DATABASE/SCHEMA/FUNCTION",
     "Setting": "TARGET/DATABASE/SETTING", "Role": "TARGET/ROLE",
+    "Account": "TARGET/ACCOUNT", "Program": "TARGET/ACCOUNT/PROGRAM", "Command": "TARGET/ACCOUNT/PROGRAM/LINE",
+    "File": "TARGET/ACCOUNT/PATH", "Subsystem": "TARGET/ACCOUNT/SUBSYSTEM", "Repository": "TARGET/ACCOUNT/PATH",
+    "Endpoint": "TARGET/ACCOUNT/HOST PORT", "Socket": "TARGET/ACCOUNT/PATH", "Variable": "TARGET/ACCOUNT/VARIABLE",
 }
 _NAMED: Final = re.compile(rf'\b({"|".join(SHAPES)}|Group|Workload|Label|User)::"([^"\n]*)"')
 _APPROVERS: Final = re.compile(r'(?:@hold\("[^"\n]*?approvers=|[",] *break-glass=|[",] *escalate=\w+:)([^",\n]*)')

@@ -89,21 +89,25 @@ def check(directory: Path, files: tuple[str, ...]) -> None:
 @click.option("--group", "groups", multiple=True, help="A group that they are in, besides those of groups.toml; may be "
               "given again.")
 @click.option("--target", required=True)
-@click.option("--database", required=True)
+@click.option("--database", help="Of a PostgreSQL target: what is asked is SQL.")
+@click.option("--account", help="Of an SSH target, the user there: what is asked is a command line.")
 @click.option("--schema", default="public", show_default=True, help="Where names without a schema lie.")
 @click.option("--reported", multiple=True, metavar="TOOL[/AGENT[/TASK[/CREW]]]",
               help="A tool call that its process reports; again for several at once.")
 @click.option("--json", "as_json", is_flag=True, callback=_note_json, help="One JSON document instead of text.")
-@click.argument("sql")
+@click.argument("text", metavar="SQL|COMMAND")
 @click.pass_context
 def explain_(
     context: click.Context, directory: Path, subject: str | None, workload: str, groups: tuple[str, ...], target: str,
-    database: str, schema: str, reported: tuple[str, ...], as_json: bool, sql: str,
+    database: str | None, account: str | None, schema: str, reported: tuple[str, ...], as_json: bool, text: str,
 ) -> None:
-    """What SQL asks for, what policy answers, and which rules say so.
+    """What SQL, or a COMMAND line over SSH, asks for, what policy answers, and which rules say so.
 
     Names are read without a catalogue.  Labels of columns are not looked at, and "connect", which a session needs
     before it says anything, is not asked.  Groups are those of groups.toml beside the policies."""
+    if bool(database) == bool(account):
+        raise click.UsageError("Give '--database' for SQL, or '--account' for a command line." if database else
+                               "Missing option '--database' (SQL) or '--account' (a command line over SSH).")
     if not subject and not workload:
         raise click.UsageError("Missing option '--subject' or '--workload'.")
     policies = _load(directory)
@@ -112,7 +116,8 @@ def explain_(
     for note in () if as_json else noted:
         click.echo(f"weir: note: {note}", err=True)
     principal = _principal(beside, subject, workload, groups)
-    requests, error = _analyse(sql, target, database, schema)
+    requests, error = (_commands(text, target, account) if account else
+                       _analyse(text, target, database or "", schema))
     if error:
         _fail(f"refused before policy: {error}")
     calls = tuple(map(_call, reported))
@@ -183,6 +188,14 @@ def _analyse(sql: str, target: str, database: str, schema: str) -> tuple[tuple[R
     if not analysis.error and not analysis.statements:
         return (), "SQL holds no statement"
     return tuple(dict.fromkeys(r for s in analysis.statements for r in s.requests)), analysis.error
+
+
+def _commands(text: str, target: str, account: str) -> tuple[tuple[Request, ...], str]:
+    """As _analyse: policy itself knows no shell."""
+    import importlib
+
+    requests = importlib.import_module("enforcer.protocols.ssh.requests")
+    return tuple(requests.make_requests(os.fsencode(text), target, account)), ""
 
 
 @policy.command("test", epilog="Exit codes: 0 as the tables say, 1 not, 2 usage.")

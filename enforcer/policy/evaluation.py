@@ -6,17 +6,17 @@ wins.  Of an operation's requests any deny denies, any hold holds; all holds mus
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import cedarpy
 
 from enforcer.policy.cedar import PolicySet
 from enforcer.policy.model import (
-    DEPTHS,
     PARENTS,
     Entity,
     action_entities,
     asked,
+    fits,
     label_entities,
     principal_entities,
     principal_uid,
@@ -26,6 +26,8 @@ from enforcer.policy.model import (
 from enforcer.words.decisions import DENY, HOLD, PERMIT, Decision, HoldTerms
 from enforcer.words.operations import Principal, Request
 from enforcer.words.reported import Calls
+
+_LONGEST: Final = 300                 # characters of a name in a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def rule(
     policies: PolicySet, principal: Principal, request: Request, approved: bool, elevated: bool = False,
     reported: Calls = (),
 ) -> Ruling:
-    if request.action not in PARENTS or len(request.path) != DEPTHS.get(request.kind) or not all(request.path):
+    if request.action not in PARENTS or not fits(request):
         return Ruling(DENY, ("unknown-resource",))
     entities = [*principal_entities(principal), *action_entities(request.action), *resource_entities(request)]
     ask = {"principal": principal_uid(principal), "action": {"type": "Action", "id": request.action},
@@ -94,9 +96,15 @@ def combine(requests: tuple[Request, ...], rulings: tuple[Ruling, ...], labels: 
     return Decision(PERMIT, rules, "", (), unmasked, masked)
 
 
+def _shown(name: str) -> str:
+    """In a sentence for terminals: of a long command line the beginning, nothing that a terminal obeys."""
+    text = name if len(name) <= _LONGEST else name[:_LONGEST] + "..."
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+
+
 def reason(request: Request, ruling: Ruling) -> str:
     """One sentence that says what was asked and what said no."""
-    what = f"{request.action} on {request.kind.lower()} {request.resource}"
+    what = f"{request.action} on {request.kind.lower()} {_shown(request.resource)}"
     if ruling.trouble:
         return f"{what} is denied: {ruling.trouble}"
     if ruling.rules:

@@ -41,7 +41,9 @@ _TYPE: Final = re.compile(r"unrecognized entity type `(?P<name>[^`]+)`")
 _ATTRIBUTE: Final = re.compile(r"attribute `(?P<name>\w+)` ")
 _VARIABLE: Final = re.compile(r"found an invalid variable in the policy scope: (?P<name>\S+)")
 _EFFECT: Final = re.compile(r"invalid policy effect: (?P<name>\S+)")
-_ATTRIBUTES: Final = ("approved", "elevated", "reported", "workload", "exe", "schema", "name")
+_ATTRIBUTES: Final = (
+    "approved", "elevated", "reported", "workload", "exe", "schema", "name", "program", "line", "arguments", "literal",
+    "path", "recursive", "options", "host", "port", "value")
 _NEAR: Final = 0.6
 UNCLOSED: Final = "a text that goes on over lines: its closing quote is missing"
 

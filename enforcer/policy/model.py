@@ -1,19 +1,21 @@
 """Principals, actions and resources as Cedar entities.  Pure.
 
 A resource's id is its path, joined by "/": `Table::"orders/shop/public/customers"`; its parents are the shorter paths.
-A slash inside of a name is written %2F, a percent sign %25.
+A slash inside of a name is written %2F, a percent sign %25.  What else policies see of a resource is in attributes: some
+are said by the path, some by the request.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
-from enforcer.words.operations import Principal, Request
+from enforcer.words.operations import Attribute, Principal, Request
 from enforcer.words.reported import Call, Calls
 
 Entity = dict[str, Any]
 
 # Kinds of resources from the widest to the narrowest; a path of n parts has n - 1 parents of these kinds.
-_CHAIN: Final = {
+CHAIN: Final = {
     "Target": ("Target",),
     "Database": ("Target", "Database"),
     "Schema": ("Target", "Database", "Schema"),
@@ -21,20 +23,48 @@ _CHAIN: Final = {
     "Function": ("Target", "Database", "Schema", "Function"),
     "Setting": ("Target", "Database", "Setting"),
     "Role": ("Target", "Role"),
+    "Account": ("Target", "Account"),
+    "Program": ("Target", "Account", "Program"),
+    "Command": ("Target", "Account", "Program", "Command"),
+    "File": ("Target", "Account", "File"),
+    "Subsystem": ("Target", "Account", "Subsystem"),
+    "Repository": ("Target", "Account", "Repository"),
+    "Endpoint": ("Target", "Account", "Endpoint"),
+    "Socket": ("Target", "Account", "Socket"),
+    "Variable": ("Target", "Account", "Variable"),
+}
+# What Request.attributes may say besides what the path says, and what holds where it does not.
+_MORE: Final[dict[str, dict[str, Attribute]]] = {
+    "Command": {"arguments": (), "literal": False},
+    "File": {"recursive": False, "options": ()},
+    "Variable": {"value": ""},
 }
 # Groups of actions, as weir.cedarschema has them (a test compares).
-_READS: Final = ("sql:select", "sql:listen")
-_WRITES: Final = ("sql:insert", "sql:update", "sql:delete", "sql:lock", "sql:notify", "sql:large-object")
-_OTHERS: Final = (
-    "sql:ddl", "sql:truncate", "sql:admin", "sql:do", "sql:copy-file", "sql:copy-label", "sql:filter",
-    "sql:transaction", "sql:call", "sql:set", "sql:set-role", "sql:read", "sql:write",
-)
-PARENTS: Final = (
-    dict.fromkeys(("connect", "elevate", "unmask", "sql"), "") | dict.fromkeys(_OTHERS, "sql")
-    | dict.fromkeys(_READS, "sql:read") | dict.fromkeys(_WRITES, "sql:write")
-)
-KINDS: Final = frozenset(_CHAIN)
-DEPTHS: Final = {kind: len(chain) for kind, chain in _CHAIN.items()}      # parts of a path
+_GROUPS: Final[dict[str, tuple[str, ...]]] = {
+    "sql": (
+        "sql:ddl", "sql:truncate", "sql:admin", "sql:do", "sql:copy-file", "sql:copy-label", "sql:filter",
+        "sql:transaction", "sql:call", "sql:set", "sql:set-role", "sql:read", "sql:write"),
+    "sql:read": ("sql:select", "sql:listen"),
+    "sql:write": ("sql:insert", "sql:update", "sql:delete", "sql:lock", "sql:notify", "sql:large-object"),
+    "ssh": (
+        "ssh:run", "ssh:shell", "ssh:terminal", "ssh:subsystem", "ssh:env", "ssh:forward", "ssh:agent", "ssh:x11",
+        "ssh:tun", "sftp", "scp", "rsync", "git"),
+    "ssh:run": ("ssh:exec", "ssh:exec-opaque", "ssh:exec-read", "ssh:exec-write"),
+    "ssh:forward": ("ssh:forward-local", "ssh:forward-remote", "ssh:forward-stream"),
+    "sftp": ("sftp:read", "sftp:list", "sftp:change"),
+    "sftp:change": ("sftp:write", "sftp:remove", "sftp:rename", "sftp:setstat", "sftp:symlink", "sftp:mkdir"),
+    "scp": ("scp:read", "scp:write"),
+    "rsync": ("rsync:read", "rsync:write"),
+    "git": ("git:fetch", "git:push"),
+    "file:read": ("sftp:read", "sftp:list", "scp:read", "rsync:read", "ssh:exec-read"),
+    "file:write": ("sftp:change", "scp:write", "rsync:write", "ssh:exec-write"),
+}
+_ACTIONS: Final = dict.fromkeys(
+    ["connect", "elevate", "unmask", *_GROUPS, *(action for members in _GROUPS.values() for action in members)])
+PARENTS: Final = {                    # of each action the groups that it is in
+    action: tuple(group for group, members in _GROUPS.items() if action in members) for action in _ACTIONS}
+KINDS: Final = frozenset(CHAIN)
+DEPTHS: Final = {kind: len(chain) for kind, chain in CHAIN.items()}      # parts of a path
 
 
 def uid(kind: str, path: tuple[str, ...]) -> Entity:
@@ -56,13 +86,31 @@ def principal_entities(principal: Principal) -> list[Entity]:
 
 def action_entities(action: str) -> list[Entity]:
     """The action and the groups that it is in."""
-    found = []
-    while action:
-        parent = PARENTS.get(action, "")
-        found.append({"uid": {"type": "Action", "id": action}, "attrs": {},
-                      "parents": [{"type": "Action", "id": parent}] if parent else []})
-        action = parent
-    return found
+    found, wanted = {}, [action]
+    while wanted:
+        name = wanted.pop()
+        parents = PARENTS.get(name, ())
+        found[name] = {"uid": {"type": "Action", "id": name}, "attrs": {},
+                       "parents": [{"type": "Action", "id": parent} for parent in parents]}
+        wanted += [parent for parent in parents if parent not in found]
+    return list(found.values())
+
+
+def fits(request: Request) -> bool:
+    """Whether path and attributes are those of the kind; what the path says, attributes may only repeat."""
+    if len(request.path) != DEPTHS.get(request.kind) or not all(request.path):
+        return False
+    more, said = _MORE.get(request.kind, {}), _attributes(request.kind, request.path)
+    names = [name for name, _ in request.attributes]
+    return len(names) == len(set(names)) and all(
+        _alike(more[name], value) if name in more else said.get(name) == value for name, value in request.attributes)
+
+
+def _alike(default: Attribute, value: Attribute) -> bool:
+    """Of one type."""
+    if isinstance(value, tuple):
+        return isinstance(default, tuple) and all(isinstance(one, str) for one in value)
+    return type(value) is type(default)
 
 
 def resource_uid(request: Request) -> Entity:
@@ -71,7 +119,7 @@ def resource_uid(request: Request) -> Entity:
 
 def resource_entities(request: Request) -> list[Entity]:
     """The resource and what it lies in; of a path that does not fit its kind nothing is known."""
-    chain = _CHAIN.get(request.kind, ())
+    chain = CHAIN.get(request.kind, ())
     if len(chain) != len(request.path):
         return [{"uid": resource_uid(request), "attrs": _attributes(request.kind, request.path), "parents": []}]
     found = []
@@ -80,13 +128,51 @@ def resource_entities(request: Request) -> list[Entity]:
         parents = [uid(chain[depth - 2], path[:-1])] if depth > 1 else []
         found.append({"uid": uid(chain[depth - 1], path), "attrs": _attributes(chain[depth - 1], path),
                       "parents": parents})
+    found[0]["attrs"] |= _more(request)
     return found
 
 
+def _more(request: Request) -> dict[str, Any]:
+    """What the path does not say, as JSON."""
+    said = _MORE.get(request.kind, {}) | dict(request.attributes)
+    return {name: sorted(set(value)) if isinstance(value, tuple) else value for name, value in said.items()}
+
+
 def _attributes(kind: str, path: tuple[str, ...]) -> dict[str, str]:
-    if kind in ("Table", "Function"):
-        return {"schema": path[-2] if len(path) > 1 else "", "name": path[-1]}
+    read = _SAID.get(kind)
+    if read is not None:
+        return read(path)
     return {} if kind == "Target" else {"name": path[-1]}
+
+
+def _of_schema(path: tuple[str, ...]) -> dict[str, str]:
+    return {"schema": path[-2] if len(path) > 1 else "", "name": path[-1]}
+
+
+def _of_program(path: tuple[str, ...]) -> dict[str, str]:
+    program = path[2] if len(path) > 2 else ""
+    return {"program": program, "name": _last(program)}
+
+
+def _of_endpoint(path: tuple[str, ...]) -> dict[str, str]:
+    host, _, port = path[-1].rpartition(" ")
+    return {"host": host, "port": port}
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+_SAID: Final[dict[str, Callable[[tuple[str, ...]], dict[str, str]]]] = {      # what a path says
+    "Table": _of_schema,
+    "Function": _of_schema,
+    "Program": _of_program,
+    "Command": lambda path: _of_program(path) | {"line": path[-1]},
+    "File": lambda path: {"path": path[-1], "name": _last(path[-1])},
+    "Repository": lambda path: {"path": path[-1], "name": _last(path[-1])},
+    "Endpoint": _of_endpoint,
+    "Socket": lambda path: {"path": path[-1]},
+}
 
 
 def label_entities(label: str) -> list[Entity]:

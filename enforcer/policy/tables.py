@@ -3,21 +3,30 @@
     # SUBJECT  GROUPS    ACTION      RESOURCE                       EXPECTED
     local:ada  data,dba  sql:select  Table::orders/shop/public/t    permit
     local:ada  -         connect     Database::orders/shop          deny
+    local:ada  ops       ssh:exec    Command::"web/deploy/ls -l"    permit
 
-Words are separated by blanks; # begins a comment; groups are joined by commas, - is none.
+Words are separated by blanks, but in double quotes; # begins a comment; groups are joined by commas, - is none.  Of what
+is reached over SSH the last part of a path may hold slashes (File::web/deploy//etc/passwd); a Command's is the whole line,
+all of it literal, a Variable's NAME=VALUE.
 """
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from agent.contract.owner import Owner
 from enforcer.policy.cedar import PolicySet
 from enforcer.policy.evaluation import rule
-from enforcer.policy.model import KINDS, PARENTS
+from enforcer.policy.model import CHAIN, KINDS, PARENTS
 from enforcer.words.decisions import NAMES
 from enforcer.words.errors import ConfigError
 from enforcer.words.operations import Principal, Request
+
+_CODE: Final = re.compile(r'(?:[^"#]|"[^"]*"|")*')          # up to a comment
+_WORD: Final = re.compile(r'(?:[^\s"]|"[^"]*"|")+')
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Row:
 def parse_table(file: str, text: str) -> Iterator[Row]:
     """ConfigError names file and line."""
     for number, line in enumerate(text.splitlines(), 1):
-        words = line.partition("#")[0].split()
+        words = _split(line)
         if not words:
             continue
         if len(words) != 5:
@@ -48,7 +57,31 @@ def parse_table(file: str, text: str) -> Iterator[Row]:
         if expected not in NAMES.values():
             raise ConfigError(file, number, 1, f'"{expected}" is not permit, deny or hold')
         yield Row(file, number, principal_of(subject, tuple(g for g in groups.split(",") if g not in ("", "-"))),
-                  Request(action, kind, tuple(path.strip('"').split("/"))), expected)
+                  _request(file, number, action, kind, path.replace('"', "")), expected)
+
+
+def _split(line: str) -> list[str]:
+    code = _CODE.match(line)
+    return _WORD.findall(code[0]) if code else []
+
+
+def _request(file: str, number: int, action: str, kind: str, path: str) -> Request:
+    parts = tuple(path.split("/"))
+    if "Account" not in (kind, *CHAIN[kind]) or kind == "Account":
+        return Request(action, kind, parts)
+    if kind == "Variable":
+        *place, said = path.split("/", 2)
+        name, _, value = said.partition("=")
+        return Request(action, kind, (*place, name), (("value", value),))
+    if kind != "Command":
+        return Request(action, kind, tuple(path.split("/", 2)))
+    *place, line = path.split("/", 2)
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise ConfigError(file, number, 1, f'"{line}" is no command line: {error}') from None
+    return Request(action, kind, (*place, *words[:1], shlex.join(words)),
+                   (("arguments", tuple(words[1:])), ("literal", True)))
 
 
 def principal_of(subject: str, groups: tuple[str, ...], workload: str = "") -> Principal:

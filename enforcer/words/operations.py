@@ -13,7 +13,8 @@ class Request(msgspec.Struct, frozen=True):
 
     action: "connect", "sql:select", "sql:insert", "sql:update", "sql:delete", "sql:ddl", "sql:call", "sql:set", ...
     kind and path name the resource: ("Table", ("orders", "shop", "public", "customers")) is target, database, schema,
-    table; ("Database", (target, database)); ("Function", (target, database, schema, name)); ("Target", (target,)).
+    table; ("Database", (target, database)); ("Function", (target, database, schema, name)); ("Target", (target,));
+    ("Command", (target, account, program, line)); enforcer.policy.model has them all.
     `attributes`: what policies see of the resource besides what its path says; tuples are sets.
     """
 
@@ -25,6 +26,10 @@ class Request(msgspec.Struct, frozen=True):
     @property
     def resource(self) -> str:
         """As the recording shows it."""
+        if self.kind == "Command":
+            return self.path[-1]      # the line, which begins with its program
+        if self.kind == "Account":
+            return "@".join(reversed(self.path))
         return ".".join(self.path[2:]) or ".".join(self.path)
 
 

@@ -197,11 +197,11 @@ def test_decisions_are_kept_apart_by_who_asks(gate: CedarGate) -> None:
 
 def test_the_schema_says_what_the_model_says() -> None:
     text = re.sub(r"//[^\n]*", "", resources.files("enforcer.policy").joinpath("weir.cedarschema").read_text())
-    groups: dict[str, str] = {}
+    groups: dict[str, tuple[str, ...]] = {}
     for match in re.finditer(r"action\s+([^;]*?)(?:\s+in\s+\[([^]]*)\])?\s*(?:appliesTo\s*\{[^}]*\})?\s*;", text):
         for name in re.findall(r'"([^"]+)"', match[1]):
             assert name not in groups
-            groups[name] = (re.findall(r'"([^"]+)"', match[2] or "") or [""])[0]
-    assert groups == PARENTS
+            groups[name] = tuple(sorted(re.findall(r'"([^"]+)"', match[2] or "")))
+    assert groups == {action: tuple(sorted(parents)) for action, parents in PARENTS.items()}
     entities = set(re.findall(r"entity\s+(\w+)", text))
     assert entities == KINDS | {"User", "Group", "Workload", "Label"}
