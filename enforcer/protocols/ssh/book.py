@@ -147,11 +147,13 @@ class Book:
         before = context.gate.decide(context.principal, ask.requests, ask.labels)
         decision = context.gate.decide(context.principal, ask.requests, ask.labels, approved=True)
         if before.outcome == HOLD and before.holds != held.terms:
+            self._say(words.ReturnHold(held.operation.number))
             self._hold(ask, before, held.then, held.waits)
         elif decision.outcome != PERMIT:
+            self._say(words.ReturnHold(held.operation.number))
             self._deny(ask, decision, held.then)
         else:
-            self._say(words.UseHold(held.operation.number, ticket))
+            self._say(words.UseHold(self.operations + 1, ticket, held.operation.number))
             operation = self._intend(ask, decision, ticket)
             held.then(Verdict(True, operation.number, "", decision.masked))
 
