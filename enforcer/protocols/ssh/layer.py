@@ -9,6 +9,7 @@ said, bytes and records alike, stands in one queue and leaves in its order.
 """
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from enforcer.words.decisions import PERMIT
 from enforcer.words.errors import AuthenticationError, ProtocolError
 from enforcer.words.operations import Request
 
+LOG = logging.getLogger("weir.ssh")
 LONGEST: Final = 256                  # characters of what a client calls itself that are recorded
 
 
@@ -47,6 +49,7 @@ class SshLayer:
         self._opened = self._over = False
         self._login = 0                        # the operation
         self._ending: inputs.Ended | None = None
+        self._bug: Exception | None = None
 
     @property
     def state(self) -> str:
@@ -70,6 +73,7 @@ class SshLayer:
         side = self._crew if peer == CLIENT else self._server
         if side is not None and not self._over:
             side.feed(data)
+        self._check()
         return self._take()
 
     def handle(self, event: inputs.Input) -> list[Command]:
@@ -190,6 +194,17 @@ class SshLayer:
                         f"server lost: {said}" if said else "server closed")
         else:
             self._close("", f"client lost: {said}" if said else "client closed")
+
+    def broken(self, error: Exception) -> None:
+        self._bug = error
+        if not self._depth:                    # nobody is there who could be told
+            LOG.error("session %s: %s", self._context.session, type(error).__name__)
+            self._close("internal error of Weir: nothing more is forwarded", "bug")
+
+    def _check(self) -> None:
+        error, self._bug = self._bug, None
+        if error is not None:
+            raise error
 
     # Login
 

@@ -22,7 +22,7 @@ from asyncssh import public_key
 
 from agent.contract.credential import Credential
 from agent.contract.target import Target
-from enforcer.protocols.ssh.messages import FIRST
+from enforcer.protocols.ssh.messages import FIRST, Fields
 from enforcer.words.errors import AuthenticationError, ProtocolError
 
 SLICE: Final = 33 << 10               # bytes that asyncssh is fed at a time: it copies what it has not read yet
@@ -31,6 +31,9 @@ BY_APPLICATION: Final = 11            # disconnect reasons, RFC 4253 11.1
 PROTOCOL: Final = 2
 NOT_ALLOWED: Final = 1
 VERSION: Final = "Weir"
+KEXINIT: Final = 20                   # RFC 4250 4.1.2
+LIST: Final = 16 << 10                # bytes of a list of algorithms
+PATIENCE: Final = 1.0                 # seconds that a client's list may take before Weir's own is sent
 METHODS: Final = ("none", "publickey", "password", "keyboard-interactive")
 # AES-GCM first: it is what a processor does fastest, and asyncssh copies least for it.
 CIPHERS: Final = (
@@ -63,6 +66,10 @@ class Events(Protocol):
         ...
 
     def full(self, peer: int, on: bool) -> None: ...
+
+    def broken(self, error: Exception) -> None:
+        """A bug."""
+        ...
 
 
 class Transport(asyncio.Transport):
@@ -132,6 +139,9 @@ class _Wire:
             self._events.message(self._peer, packet.get_full_payload())
         except ProtocolError as error:
             raise asyncssh.ProtocolError(str(error)) from None
+        except Exception as error:             # asyncssh would take it for the peer's
+            self._events.broken(error)
+            raise asyncssh.ProtocolError("internal error of Weir") from None
         return True
 
     def send(self: Any, payload: bytes) -> None:
@@ -243,9 +253,30 @@ class CrewWire(_Wire, asyncssh.SSHServerConnection):
         self._server_host_keys = OrderedDict((name, copy.copy(key)) for name, key in self._server_host_keys.items())
         self._admission: asyncio.Future[str] | None = None
         self._admits = ""
+        self._offer: asyncio.TimerHandle | None = None
 
     async def reload_config(self) -> None:
         """There is none."""
+
+    def _send_kexinit(self) -> None:
+        """The client's choice counts (RFC 4253 7.1), and OpenSSH's prefers what is slow here: its list comes first, and
+        of what it has only the fast is offered."""
+        if self._offer is None:
+            self._offer = self._loop.call_later(PATIENCE, super()._send_kexinit)
+        else:
+            super()._send_kexinit()
+
+    def process_packet(self, kind: int, number: int, packet: Any) -> Any:
+        if kind == KEXINIT and self._offer is not None and not self._server_kexinit:
+            self._offer.cancel()
+            self._enc_algs = choose_ciphers(packet.get_full_payload(), list(self._enc_algs))
+            super()._send_kexinit()
+        return super().process_packet(kind, number, packet)
+
+    def _cleanup(self, exc: Exception | None) -> None:
+        if self._offer is not None:
+            self._offer.cancel()
+        super()._cleanup(exc)
 
     async def send_userauth_success(self) -> None:
         """By whatever method: only once the server has let Weir in."""
@@ -290,9 +321,18 @@ class ServerWire(_Wire, asyncssh.SSHClientConnection):
         return str(self.get_extra_info("server_version", "")).removeprefix("SSH-2.0-")
 
 
+def choose_ciphers(kexinit: bytes, ours: list[bytes]) -> list[bytes]:
+    """Of a client's KEXINIT: what is fast and it has, in both directions; else all of ours."""
+    fields = Fields(kexinit, 17)               # the number, and a cookie of 16 bytes
+    _, _, out, back = (set(fields.string(LIST).split(b",")) for _ in range(4))
+    fast = [name for name in ours if b"gcm" in name and name in out and name in back]
+    return fast or ours
+
+
 def crew_options(target: Target) -> asyncssh.SSHServerConnectionOptions:
     """For every session with this target."""
     logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
+    asyncssh.set_default_skip_rsa_key_validation(True)         # a tenth of a second each: these are Weir's own
     return asyncssh.SSHServerConnectionOptions(
         config=None, server_host_keys=[asyncssh.import_private_key(key) for key in target.host_keys],
         server_version=VERSION, encryption_algs=CIPHERS, compression_algs=COMPRESSION, login_timeout=0,
