@@ -25,6 +25,10 @@ NOTHING: Final = b""
 PIECE: Final = 64 << 10               # bytes of one Streamed
 SHOWN: Final = 4000                   # characters that approvers see
 NOTES: Final = 10_000                 # sizes and signals of an operation that are recorded
+FIRST: Final = 15.0                   # seconds until a client's user is told again that it is held; doubled each time
+SELDOM: Final = 300.0                 # seconds between two at most
+REMINDERS: Final = 100                # of one hold
+AGAIN: Final = "held "                # name of its timer, before the operation's number
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -49,11 +53,12 @@ class Operation:
 
 
 class _Held:
-    __slots__ = ("ask", "operation", "terms", "then", "waits")
+    __slots__ = ("ask", "line", "operation", "pause", "terms", "then", "told", "waits")
 
     def __init__(self, operation: Operation, ask: Ask, decision: Decision, then: Callable[[Verdict], None],
                  waits: Callable[[str], None]) -> None:
         self.operation, self.ask, self.terms, self.then, self.waits = operation, ask, decision.holds, then, waits
+        self.line, self.pause, self.told = "", FIRST, 0
 
 
 class Book:
@@ -126,13 +131,30 @@ class Book:
     def opened(self, event: inputs.HoldOpened) -> None:
         held = self._held.get(event.operation)
         if held is not None:
-            held.waits(f"held for approval: ticket {event.ticket}: {event.reason}; an approver answers with: "
-                       f"weir approvals approve {event.ticket} [--reason TEXT]")
+            held.line = (f"held for approval: ticket {event.ticket}: {event.reason}; an approver answers with: "
+                         f"weir approvals approve {event.ticket} [--reason TEXT]")
+            self._remind(held)
+
+    def fired(self, name: str) -> None:
+        """A timer."""
+        number = name.removeprefix(AGAIN)
+        held = self._held.get(int(number)) if number.isdecimal() else None
+        if held is not None:
+            self._remind(held)
+
+    def _remind(self, held: _Held) -> None:
+        """Less and less often and not without end: who reads nothing is not sent more and more."""
+        held.waits(f"still {held.line}" if held.told else held.line)
+        held.told += 1
+        if held.told < REMINDERS:
+            self._say(words.StartTimer(f"{AGAIN}{held.operation.number}", held.pause))
+            held.pause = min(held.pause * 2, SELDOM)
 
     def answered(self, event: inputs.HoldAnswered) -> None:
         held = self._held.pop(event.operation, None)
         if held is None:
             return
+        self._say(words.StartTimer(f"{AGAIN}{event.operation}", 0))
         if event.state == "approved":
             self._result(held.operation, "ok", f"approved by {event.by}")
             self._approved(held, event.ticket)

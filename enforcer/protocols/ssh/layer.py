@@ -110,6 +110,7 @@ class SshLayer:
         elif isinstance(event, inputs.HoldAnswered):
             self.book.answered(event)
         elif isinstance(event, inputs.TimerFired):
+            self.book.fired(event.name)
             self._mux.fired(event.name)
         elif isinstance(event, inputs.Ended):
             self._ended(event)
