@@ -65,7 +65,7 @@ class Book:
     """The session's `Desk`.  `say` carries out a command, in order with everything else that is said."""
 
     def __init__(self, context: Context, say: Callable[[Command], None]) -> None:
-        self._context, self._say = context, say
+        self.context, self._say = context, say
         self.account = ""
         self.operations = 0
         self.bytes_in = self.bytes_out = 0     # of streams
@@ -74,7 +74,7 @@ class Book:
 
     @property
     def target(self) -> str:
-        return self._context.target.name
+        return self.context.target.name
 
     @property
     def busy(self) -> bool:
@@ -87,7 +87,7 @@ class Book:
     # Deciding
 
     def ask(self, ask: Ask, then: Callable[[Verdict], None], waits: Callable[[str], None] = lambda line: None) -> None:
-        context = self._context
+        context = self.context
         decision = context.gate.decide(context.principal, ask.requests, ask.labels)
         if decision.outcome == PERMIT:
             then(Verdict(True, self._intend(ask, decision).number, "", decision.masked))
@@ -98,7 +98,7 @@ class Book:
 
     def permits(self, ask: Ask) -> Decision:
         """What policy says now; nothing is recorded."""
-        return self._context.gate.decide(self._context.principal, ask.requests, ask.labels)
+        return self.context.gate.decide(self.context.principal, ask.requests, ask.labels)
 
     def allow(self, ask: Ask) -> int:
         """It comes of what was permitted before.  Gives its number."""
@@ -108,7 +108,7 @@ class Book:
         operation = self._intend(ask, decision)
         self._result(operation, "denied", "", decision.reason.encode())
         then(Verdict(False, operation.number, f"permission denied: {decision.reason} (session "
-                     f"{self._context.session}, operation {operation.number})"))
+                     f"{self.context.session}, operation {operation.number})"))
 
     def _hold(
         self, ask: Ask, decision: Decision, then: Callable[[Verdict], None], waits: Callable[[str], None],
@@ -119,7 +119,7 @@ class Book:
         told = (self.account, ask.verb, ask.exact, ask.parameters)
         self._say(words.Hold(
             operation.number, decision.holds, named[:SHOWN], ask.text.decode("utf-8", "backslashreplace")[:SHOWN],
-            ask.parameters, decision.rules, _digest(self._context.forwarded_key, "binding", told),
+            ask.parameters, decision.rules, _digest(self.context.forwarded_key, "binding", told),
             exact=_digest(NOTHING, "exact", told), unexplained="this protocol has no plans",
             asked=_digest(NOTHING, "asked", ask.requests)))
 
@@ -165,7 +165,7 @@ class Book:
 
     def _approved(self, held: _Held, ticket: str) -> None:
         """Judged once more: policies may have changed while it waited."""
-        context, ask = self._context, held.ask
+        context, ask = self.context, held.ask
         before = context.gate.decide(context.principal, ask.requests, ask.labels)
         decision = context.gate.decide(context.principal, ask.requests, ask.labels, approved=True)
         if before.outcome == HOLD and before.holds != held.terms:
@@ -182,7 +182,7 @@ class Book:
     # Writing
 
     def _intend(self, ask: Ask, decision: Decision, ticket: str = "") -> Operation:
-        forwarded = make_digest(self._context.forwarded_key, ask.exact) if decision.outcome == PERMIT else NOTHING
+        forwarded = make_digest(self.context.forwarded_key, ask.exact) if decision.outcome == PERMIT else NOTHING
         return self._write(
             ask.verb, decision.outcome, "crew", ask.text, forwarded=forwarded,
             parameters=_pack(list(ask.parameters)) if ask.parameters else NOTHING,
@@ -198,7 +198,7 @@ class Book:
         parameters: bytes = NOTHING, requests: tuple[tuple[str, str], ...] = (), rules: tuple[str, ...] = (),
         masks: tuple[str, ...] = (), reason: str = "", ticket: str = "", durable: bool = False,
     ) -> Operation:
-        context = self._context
+        context = self.context
         self.operations += 1
         durable = (durable or context.durable == "all") and context.durable != "none"
         operation = Operation(self.operations, context.monotonic())
@@ -215,7 +215,7 @@ class Book:
     def _blob(self, content: bytes) -> events.Blob:
         if not content:
             return NOTHING, NOTHING, NOTHING
-        salt = self._context.random(SALT)
+        salt = self.context.random(SALT)
         return make_digest(salt, content), salt, content
 
     # Streams
@@ -232,7 +232,7 @@ class Book:
             self.bytes_in += len(data)
         else:
             self.bytes_out += len(data)
-        room = self._context.target.payload_limit - passed.kept if keep else 0
+        room = self.context.target.payload_limit - passed.kept if keep else 0
         if room > 0 and passed.kept == passed.bytes:
             self._keep(operation, stream, passed, data[:room])
         passed.bytes += len(data)
@@ -255,7 +255,7 @@ class Book:
     def _streamed(self, operation: Operation, stream: str, offset: int, content: bytes, barrier: bool) -> None:
         blob = self._blob(content)
         self._say(Record(events.Streamed(
-            events.STREAMED, self._context.now(), self._context.monotonic(), self._context.session, operation.number,
+            events.STREAMED, self.context.now(), self.context.monotonic(), self.context.session, operation.number,
             stream, offset, len(content), blob[0]), (blob,), barrier))
 
     def done(self, number: int, status: str, tag: str = "", error: bytes = NOTHING) -> None:
@@ -264,7 +264,7 @@ class Book:
             self._result(operation, status, tag, error)
 
     def _result(self, operation: Operation, status: str, tag: str = "", error: bytes = NOTHING) -> None:
-        context = self._context
+        context = self.context
         now, trouble = context.monotonic(), self._blob(error)
         delivered = 0
         for name, stream in operation.streams.items():
@@ -278,24 +278,24 @@ class Book:
     def _end_stream(self, operation: Operation, name: str, stream: Stream) -> None:
         blob = self._blob(stream.hash.hexdigest().encode()) if stream.bytes else (NOTHING, NOTHING, NOTHING)
         self._say(Record(events.StreamEnded(
-            events.STREAM_ENDED, self._context.now(), self._context.monotonic(), self._context.session,
+            events.STREAM_ENDED, self.context.now(), self.context.monotonic(), self.context.session,
             operation.number, name, stream.bytes, stream.kept, blob[0]), (blob,) if blob[0] else ()))
 
     # The session
 
     def tell(self, name: str, value: str) -> None:
         self._say(Record(events.SessionNoted(
-            events.SESSION_NOTED, self._context.now(), self._context.monotonic(), self._context.session, name, value)))
+            events.SESSION_NOTED, self.context.now(), self.context.monotonic(), self.context.session, name, value)))
 
     def closed(self, reason: str) -> None:
         """Results of what is open will never be known; what is held is given up by the edge."""
         if self._open:
             self._say(Record(events.Gap(
-                events.GAP, self._context.now(), self._context.monotonic(), self._context.session,
+                events.GAP, self.context.now(), self.context.monotonic(), self.context.session,
                 tuple(sorted(self._open)), reason)))
             self._open.clear()
         self._say(Record(events.SessionClosed(
-            events.SESSION_CLOSED, self._context.now(), self._context.monotonic(), self._context.session, reason,
+            events.SESSION_CLOSED, self.context.now(), self.context.monotonic(), self.context.session, reason,
             self.operations, self.bytes_in, self.bytes_out)))
 
 

@@ -14,9 +14,9 @@ class Ask:
     text: bytes                       # what is recorded, shown to approvers and searched
     requests: tuple[Request, ...]
     exact: bytes                      # all that tells this operation from another: what an approval is bound to
-    parameters: tuple[str, ...] = ()  # what else it goes with: "LANG=C.UTF-8"
     labels: tuple[str, ...] = ()      # that what comes back carries
     writes: bool = False              # waits for the disk, where writes do
+    parameters: tuple[str, ...] = ()  # what else it goes with: "LANG=C.UTF-8"
 
 
 @dataclass(frozen=True, slots=True)

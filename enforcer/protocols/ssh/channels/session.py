@@ -103,7 +103,7 @@ class SessionChannel(Channel):
         if self._terminal is not None:
             parameters.append(f"terminal {self._terminal[0]} {self._terminal[1].decode()}")
         ask = Ask(wanted.verb, wanted.text, tuple(dict.fromkeys(requests)), request.name + b"\0" + request.rest,
-                  tuple(parameters), wanted.labels, True)
+                  wanted.labels, True, tuple(parameters))
 
         def decided(verdict: Verdict) -> None:
             self._deciding = None
@@ -124,7 +124,7 @@ class SessionChannel(Channel):
     def _run(self, request: Request, wanted: Wanted, verdict: Verdict) -> None:
         self._operation = verdict.number
         streams = Streams(self.line.book, verdict.number, self.crew, self.server, self._terminal is not None,
-                          lambda seconds: self.line.timer(self, seconds))
+                          lambda seconds: self.line.timer(self, seconds), self._fail)
         self._course = choose(streams, wanted, verdict)
         if self._terminal is not None:
             self.line.book.note(verdict.number, "size", self._terminal[1])
@@ -132,11 +132,27 @@ class SessionChannel(Channel):
 
         def answered(success: bool, rest: bytes) -> None:
             if not success:
-                self._finish("error", "the server refused it")
+                self._stop("error", "the server refused it")
+                self._course = None
             if slot is not None:
                 self.owed[CLIENT].answer(slot, self._verdict(CLIENT, success))
 
         self.ask(SERVER, Request(request.name, True, request.rest), answered)
+
+    def _fail(self, reason: str) -> None:
+        self._tell(reason)
+        self._tag = self._tag or "ended by Weir"
+        self.ask(CLIENT, Request(b"exit-status", False, (1).to_bytes(NUMBER, "big")), None)
+        self._stop("error", reason)
+        self.end()
+
+    def _stop(self, status: str, error: str = "") -> None:
+        """Nothing of it runs any more."""
+        if self._course is not None:
+            self._course.closed()
+        if self._operation:
+            self.line.book.done(self._operation, status, self._tag, error.encode())
+        self._operation = 0
 
     def _go_on(self) -> None:
         """With what came meanwhile, in its order."""
@@ -251,14 +267,7 @@ class SessionChannel(Channel):
         self._kept.clear()
         self._telling = None
         self.line.timer(self, 0)
-        if self._course is not None:
-            self._course.closed()
-        self._finish("ok" if peer == SERVER or self._tag else "cancelled", self._tag)
-
-    def _finish(self, status: str, tag: str) -> None:
-        if self._operation:
-            self.line.book.done(self._operation, status, tag)
-        self._operation, self._course = 0, None if status == "error" else self._course
+        self._stop("ok" if peer == SERVER or self._tag else "cancelled")
 
     def fired(self) -> None:
         if self._telling is not None:
