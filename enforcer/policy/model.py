@@ -1,8 +1,8 @@
 """Principals, actions and resources as Cedar entities.  Pure.
 
 A resource's id is its path, joined by "/": `Table::"orders/shop/public/customers"`; its parents are the shorter paths.
-A slash inside of a name is written %2F, a percent sign %25.  What else policies see of a resource is in attributes: some
-are said by the path, some by the request.
+A slash inside of a name is written %2F, a percent sign %25.  What else policies see of a resource is in attributes:
+some are said by the path, some by the request.
 """
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def resource_entities(request: Request) -> list[Entity]:
 
 def _more(request: Request) -> dict[str, Any]:
     """What the path does not say, as JSON."""
-    said = _MORE.get(request.kind, {}) | dict(request.attributes)
+    said: dict[str, Attribute] = {**_MORE.get(request.kind, {}), **dict(request.attributes)}
     return {name: sorted(set(value)) if isinstance(value, tuple) else value for name, value in said.items()}
 
 

@@ -5,9 +5,9 @@
     local:ada  -         connect     Database::orders/shop          deny
     local:ada  ops       ssh:exec    Command::"web/deploy/ls -l"    permit
 
-Words are separated by blanks, but in double quotes; # begins a comment; groups are joined by commas, - is none.  Of what
-is reached over SSH the last part of a path may hold slashes (File::web/deploy//etc/passwd); a Command's is the whole line,
-all of it literal, a Variable's NAME=VALUE.
+Words are separated by blanks, but in double quotes; # begins a comment; groups are joined by commas, - is none.  Of
+what is reached over SSH the last part of a path may hold slashes (File::web/deploy//etc/passwd); a Command's is the
+whole line, all of it literal, a Variable's NAME=VALUE.
 """
 from __future__ import annotations
 
