@@ -122,13 +122,13 @@ def resource_entities(request: Request) -> list[Entity]:
     chain = CHAIN.get(request.kind, ())
     if len(chain) != len(request.path):
         return [{"uid": resource_uid(request), "attrs": _attributes(request.kind, request.path), "parents": []}]
-    found = []
+    found: list[Entity] = []
     for depth in range(len(chain), 0, -1):
         path = request.path[:depth]
         parents = [uid(chain[depth - 2], path[:-1])] if depth > 1 else []
         found.append({"uid": uid(chain[depth - 1], path), "attrs": _attributes(chain[depth - 1], path),
                       "parents": parents})
-    found[0]["attrs"] |= _more(request)
+    found[0]["attrs"] = {**_attributes(request.kind, request.path), **_more(request)}
     return found
 
 

@@ -17,10 +17,11 @@ from enforcer.protocols.ssh.shell.wrappers import look_inside
 LONGEST: Final = 32 * 1024            # bytes of a line
 MOST: Final = 256                     # commands and redirections that are told
 SCRIPTS: Final = 6                    # of shells in shells
+WITHIN: Final = 16                    # of commands that run each other
 _TRIED: Final = 4096                  # bytes of a line that is told in parts where it cannot be read whole
 _CONTROL: Final = re.compile(r"[\0-\x08\x0b-\x1f\x7f]")
 _ASSIGNED: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[|\+?=)")
-_HOW: Final = {"<": (READ,), ">": (WRITE,), ">|": (WRITE,), ">>": (APPEND,), "<>": (READ, WRITE)}
+_HOW: Final = {"<": (READ,), ">": (WRITE,), ">>": (APPEND,), "<>": (READ, WRITE)}
 
 
 def analyse_line(line: bytes) -> Line:
@@ -42,7 +43,7 @@ class Findings:
         self._commands, self._redirections = list[Command](), list[tuple[str, Word]]()
         self._assignments, self._opaque = list[Assignment](), list[str]()
         self._plain: tuple[Word, ...] = ()
-        self._depth = 0
+        self._depth = self._within = 0
         self.moved = self.rehomed = False
 
     def line(self) -> Line:
@@ -85,7 +86,8 @@ class Findings:
 
     def _one(self, run: Run, text: str) -> None:
         words = tuple(read_word(text[begin:end]) for begin, end in run.words)
-        if not run.redirections and not run.loop and all(word.literal or word.tilde for word in words) and (
+        alone = not run.redirections and not run.loop and not self._assignments
+        if alone and all(word.literal or word.tilde for word in words) and (
                 text.strip(" \t\n") == text[run.words[0][0]:run.words[-1][1]]):
             self._plain = words
 
@@ -154,17 +156,21 @@ class Findings:
             self.opaque(f"more than {MOST} commands")
             return
         program = words[0]
-        if not program.literal or not program.value:
+        if not program.literal or not program.value or "=" in program.value:       # to zsh and fish é=1 is a variable
             self.opaque("the name of a program cannot be told")
             return
         self._commands.append(_command(words, more))
+        self._within += 1
         try:
             self._look(last(program.value), words, more)
         except Unreadable as reason:
             self.opaque(str(reason))
             self.moved = self.rehomed = True       # for all that is known
+        self._within -= 1
 
     def _look(self, name: str, words: Sequence[Word], more: bool) -> None:
+        if self._within > WITHIN:
+            raise Unreadable(f"more than {WITHIN} commands that run each other")
         if is_opaque(name) or name in RESERVED:
             raise Unreadable(f'"{name}", which runs or changes what is not in the line')
         self.moved |= name in MOVES

@@ -30,9 +30,10 @@ class Run:
     expanding: bool = False           # a here-document with expansions in it
 
 
-_REDIRECTION: Final = re.compile(r"<<<|<<|<>|<&|>&|>>|>\||<|>")
+_REDIRECTION: Final = re.compile(r"<<<|<<|<>|<&|>&|>>|<|>")
 _CONTROL: Final = re.compile(r"&&|\|\||[;&|\n]")
-_FOREIGN: Final = re.compile(r"&>|\|&|;;|;&|;\||<<-|>>?[&|]?!|&[|!]|<[0-9]*-[0-9]*>")
+# >| is a pipe to fish, and x&y one word.
+_FOREIGN: Final = re.compile(r"&>|\|&|;;|;&|;\||<<-|>>?[&|]?!|>\||&[|!]|<[0-9]*-[0-9]*>|(?<![ \t\n;&|()])&(?![ \t\n;&)]|\Z)")
 _NUMBER: Final = re.compile(r"[0-9]+(?=[<>])")
 _DELIMITER: Final = re.compile(r"[ \t]*('?)([A-Za-z_][A-Za-z0-9_]*)\1(?=[ \t\n;&|)]|\Z)")
 _PARAMETER: Final = re.compile(
@@ -127,8 +128,8 @@ class Reader:
             if source == "for":
                 run.loop = True
                 return
-        elif source == "}" or (source == "{" and not run.loop):
-            raise Unreadable("a brace among words")
+        elif source in ("{", "}", "[["):         # to zsh, and to busybox, they are more than that
+            raise Unreadable(f'"{source}" among words')
         if run.loop and len(run.words) == 1 and source == "in":
             return
         run.words.append(span)
@@ -192,7 +193,7 @@ class Reader:
                     break
                 at = self._list(at + 2, limit, ")", depth + 1)
             elif char == "'":
-                at = self._found("'", at + 1, limit, "a quote") + 1
+                at = self._single(at, limit)
             elif char == '"':
                 at = self._quoted(at + 1, limit, depth)
             elif char == "\\":
@@ -207,6 +208,13 @@ class Reader:
         if at + 1 >= limit or self.text[at + 1] == "\n":
             raise Unreadable("a backslash at the end of a line")
         return at + 2
+
+    def _single(self, at: int, limit: int) -> int:
+        end = self._found("'", at + 1, limit, "a quote")
+        text = self.text[at + 1:end]
+        if (len(text) - len(text.rstrip("\\"))) % 2:        # to fish, that escapes the quote
+            raise Unreadable("a backslash before the end of a quote")
+        return end + 1
 
     def _quoted(self, at: int, limit: int, depth: int) -> int:
         """Behind the double quote that closes."""

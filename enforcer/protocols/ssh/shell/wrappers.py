@@ -81,7 +81,7 @@ def _wrapper(name: str, words: Sequence[Word], more: bool, inside: Inside) -> No
         value = literal(words[at], name).partition("=")[2]
         inside.assign(match[1], Word(value, value, True))
         at += 1
-    if name in ("env", "sudo") and at < len(words) and "=" in words[at].value:
+    if name in ("env", "sudo", "time") and at < len(words) and "=" in words[at].value:
         raise Unreadable(f"{name} with a variable of an unusual name")
     _rest(name, words[at:], more, inside)
 
