@@ -40,7 +40,7 @@ class Findings:
     """What was found up to now, of a line and of the scripts in it."""
 
     def __init__(self) -> None:
-        self._commands, self._redirections = list[Command](), list[tuple[str, Word]]()
+        self._commands, self._redirections = list[Command](), list[tuple[str, Word, bool]]()
         self._assignments, self._opaque = list[Assignment](), list[str]()
         self._plain: tuple[Word, ...] = ()
         self._depth = self._within = 0
@@ -49,7 +49,7 @@ class Findings:
     def line(self) -> Line:
         if not (self._commands or self._redirections or self._assignments or self._opaque):
             self.opaque("nothing in it")
-        redirections = tuple(dict.fromkeys(self._redirected(how, word) for how, word in self._redirections))
+        redirections = tuple(dict.fromkeys(self._redirected(*one) for one in self._redirections))
         return Line(tuple(dict.fromkeys(self._commands)), redirections, tuple(dict.fromkeys(self._assignments)),
                     tuple(dict.fromkeys(self._opaque)), self._plain)
 
@@ -136,11 +136,11 @@ class Findings:
         if len(self._redirections) >= MOST:
             self.opaque(f"more than {MOST} redirections")
             return
-        self._redirections.append((how, word))
+        self._redirections.append((how, word, self.rehomed))
 
-    def _redirected(self, how: str, word: Word) -> Redirection:
+    def _redirected(self, how: str, word: Word, rehomed: bool) -> Redirection:
         path = ""
-        if word.tilde and not self.rehomed:
+        if word.tilde and not rehomed:
             path = canonical_at_home(word.value)
         elif word.literal and (word.value.startswith("/") or not self.moved):
             path = canonical(word.value)
@@ -161,12 +161,13 @@ class Findings:
             return
         self._commands.append(_command(words, more))
         self._within += 1
+        rehomed = self.rehomed
         try:
             self._look(last(program.value), words, more)
         except Unreadable as reason:
             self.opaque(str(reason))
-            self.moved = self.rehomed = True       # for all that is known
-        self._within -= 1
+            self.moved = rehomed = True            # for all that is known
+        self._within, self.rehomed = self._within - 1, rehomed
 
     def _look(self, name: str, words: Sequence[Word], more: bool) -> None:
         if self._within > WITHIN:

@@ -33,7 +33,8 @@ class Run:
 _REDIRECTION: Final = re.compile(r"<<<|<<|<>|<&|>&|>>|<|>")
 _CONTROL: Final = re.compile(r"&&|\|\||[;&|\n]")
 # >| is a pipe to fish, and x&y one word.
-_FOREIGN: Final = re.compile(r"&>|\|&|;;|;&|;\||<<-|>>?[&|]?!|>\||&[|!]|<[0-9]*-[0-9]*>|(?<![ \t\n;&|()])&(?![ \t\n;&)]|\Z)")
+_FOREIGN: Final = re.compile(
+    r"&>|\|&|;;|;&|;\||<<-|>>?[&|]?!|>\||&[|!]|<[0-9]*-[0-9]*>|(?<![ \t\n;&|()])&(?![ \t\n;&)]|\Z)")
 _NUMBER: Final = re.compile(r"[0-9]+(?=[<>])")
 _DELIMITER: Final = re.compile(r"[ \t]*('?)([A-Za-z_][A-Za-z0-9_]*)\1(?=[ \t\n;&|)]|\Z)")
 _PARAMETER: Final = re.compile(
