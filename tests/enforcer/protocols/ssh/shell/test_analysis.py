@@ -63,9 +63,11 @@ def test_what_is_one_command_and_nothing_else(line: bytes, plain: int) -> None:
 
 
 HOSTILE = (
-    b"$(", b"`a ", b"(", b'"$(', b"${a", b"<<a ", b"a ", b"<", b"if ", b"a;", b"a|", b"{ ", b"$((", b"case a in ",
-    b"\n", b"a=(", b"a&&", b"<(", b"'", b'"', b"\\", b"[[ ", b"for i in a; do ", b"f() { ", b"sh -c '", b"! ", b"a>b ", b"x=1 ",
-    b"${a:-", b"#\n", b"<<<a ", b"find -exec a + ", b"eval ", b"sudo ", b"<<A\n", b"a<<A;", b"*", b"{a,", b"~", b"\xc3\xa9")
+    b"$(", b"`a ", b"(", b'"$(', b"${a", b"<<a ", b"a ", b"<", b"if ", b"a;", b"a|", b"{ ", b"$((",
+    b"case a in ", b"\n", b"a=(", b"a&&", b"<(", b"'", b'"', b"\\", b"[[ ", b"for i in a; do ", b"f() { ",
+    b"sh -c '", b"! ", b"a>b ", b"x=1 ", b"${a:-", b"#\n", b"<<<a ", b"find -exec a + ", b"eval ", b"sudo ",
+    b"<<A\n", b"a<<A;", b"*", b"{a,", b"~", b"\xc3\xa9",
+)
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
@@ -103,10 +105,12 @@ def test_many_words_are_opaque() -> None:
 
 
 PIECES = st.sampled_from([
-    "a", "rm", " ", " ", "'", '"', "\\", "$", "`", "(", ")", "{", "}", "\n", ";", "&", "|", "<", ">", "#", "!", "~", "=",
-    "*", "$(", "$((", "${", "<<E", "\nE\n", "<(", "&&", "2>", "if ", "then ", "; fi", "for i in ", "; do ", "; done", "[ ",
-    " ]", "[[ ", "case ", "env ", "exec ", "eval ", "sh -c ", "sudo -", "xargs ", "find -exec ", "\0", "\r", "é", "\x85",
-    "export ", "X=1 ", "function ", "$'", "time ", "su -c ", "-", "{}", "\t"])
+    "a", "rm", " ", " ", "'", '"', "\\", "$", "`", "(", ")", "{", "}", "\n", ";", "&", "|", "<", ">", "#", "!",
+    "~", "=", "*", "$(", "$((", "${", "<<E", "\nE\n", "<(", "&&", "2>", "if ", "then ", "; fi", "for i in ",
+    "; do ", "; done", "[ ", " ]", "[[ ", "case ", "env ", "exec ", "eval ", "sh -c ", "sudo -", "xargs ",
+    "find -exec ", "\0", "\r", "é", "\x85", "export ", "X=1 ", "function ", "$'", "time ", "su -c ", "-", "{}",
+    "\t",
+])
 
 
 @settings(max_examples=400, deadline=2000)
