@@ -1,6 +1,7 @@
 """An exec command line -> what it does.  Pure; whatever the bytes, it gives a Line, in bounded time."""
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Sequence
@@ -15,10 +16,11 @@ from enforcer.protocols.ssh.shell.words import read_word
 from enforcer.protocols.ssh.shell.wrappers import look_inside
 
 LONGEST: Final = 32 * 1024            # bytes of a line
-MOST: Final = 256                     # commands and redirections that are told
+MOST: Final = 100                     # commands and redirections that are told
 SCRIPTS: Final = 6                    # of shells in shells
 WITHIN: Final = 16                    # of commands that run each other
-_TRIED: Final = 4096                  # bytes of a line that is told in parts where it cannot be read whole
+_TRIED: Final = 1024                  # bytes of a line that is told in parts where it cannot be read whole
+_SHORT: Final = 2048                  # bytes of a line whose meaning is kept
 _CONTROL: Final = re.compile(r"[\0-\x08\x0b-\x1f\x7f]")
 _ASSIGNED: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[|\+?=)")
 _HOW: Final = {"<": (READ,), ">": (WRITE,), ">>": (APPEND,), "<>": (READ, WRITE)}
@@ -26,6 +28,16 @@ _HOW: Final = {"<": (READ,), ">": (WRITE,), ">>": (APPEND,), "<>": (READ, WRITE)
 
 def analyse_line(line: bytes) -> Line:
     """`line`: what the login shell is given behind -c."""
+    return _kept(line) if len(line) <= _SHORT else _analyse(line)
+
+
+@functools.lru_cache(maxsize=500)
+def _kept(line: bytes) -> Line:
+    """Crews say the same thing again and again."""
+    return _analyse(line)
+
+
+def _analyse(line: bytes) -> Line:
     findings = Findings()
     if len(line) > LONGEST:
         return Line(opaque=(f"longer than {LONGEST} bytes",))

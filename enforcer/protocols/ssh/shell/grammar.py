@@ -10,6 +10,7 @@ import tree_sitter_bash
 from enforcer.protocols.ssh.shell.lexer import Run, Span
 
 _LANGUAGE: Final = tree_sitter.Language(tree_sitter_bash.language())
+_PARSER: Final = tree_sitter.Parser(_LANGUAGE)
 _REDIRECTS: Final = ("file_redirect", "herestring_redirect", "heredoc_redirect")
 _KEYWORDS: Final = ("declaration_command", "unset_command")
 
@@ -17,7 +18,7 @@ _KEYWORDS: Final = ("declaration_command", "unset_command")
 def parse(line: bytes) -> tuple[list[Run], bool]:
     """(simple commands in the order in which they begin, whether all of it is right).  Of what is wrong, as much as the
     parser makes of it.  Time is quadratic in the number of operators: the caller bounds it."""
-    root = tree_sitter.Parser(_LANGUAGE).parse(line).root_node
+    root = _PARSER.parse(line).root_node
     runs, redirections = [], []
     for node in _nodes(root):
         if node.type in _REDIRECTS:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 DEPTH: Final = 24                     # of substitutions and groups within each other
-TOKENS: Final = 1500
+TOKENS: Final = 1500                  # words and quotes
+BRANCHES: Final = 300                 # operators, reserved words, expansions: a parser takes the square of them in time
 
 Span = tuple[int, int]
 
@@ -32,9 +33,7 @@ class Run:
 
 _REDIRECTION: Final = re.compile(r"<<<|<<|<>|<&|>&|>>|<|>")
 _CONTROL: Final = re.compile(r"&&|\|\||[;&|\n]")
-# >| is a pipe to fish, and x&y one word.
-_FOREIGN: Final = re.compile(
-    r"&>|\|&|;;|;&|;\||<<-|>>?[&|]?!|>\||&[|!]|<[0-9]*-[0-9]*>|(?<![ \t\n;&|()])&(?![ \t\n;&)]|\Z)")
+_FOREIGN: Final = re.compile(r"&>|\|&|;;|;&|;\||<<-|>>?[&|]?!|>\||&[|!]|<[0-9]*-[0-9]*>")
 _NUMBER: Final = re.compile(r"[0-9]+(?=[<>])")
 _DELIMITER: Final = re.compile(r"[ \t]*('?)([A-Za-z_][A-Za-z0-9_]*)\1(?=[ \t\n;&|)]|\Z)")
 _PARAMETER: Final = re.compile(
@@ -52,7 +51,7 @@ RESERVED: Final = _BEFORE | _CLOSING | STRANGE | {"for"}
 class Reader:
     def __init__(self, text: str) -> None:
         self.text, self.runs = text, list[Run]()
-        self._count = 0
+        self._count = self._branches = 0
 
     def read(self) -> list[Run]:
         """In the order in which they begin; Unreadable."""
@@ -66,7 +65,7 @@ class Reader:
         if depth > DEPTH:
             raise Unreadable(f"nests deeper than {DEPTH}")
         run, waiting = Run(), list[tuple[str, bool, Run]]()      # here-documents whose bodies are still to come
-        text, grouped = self.text, False
+        text, grouped, behind = self.text, False, -1
         while at < limit:
             char = text[at]
             if char in " \t":
@@ -87,6 +86,8 @@ class Reader:
                     raise Unreadable("a function, an array or a pattern")
                 at, grouped = self._list(at + 1, limit, ")", depth + 1), True
             elif match := _CONTROL.match(text, at, limit):
+                if match[0] == "&" and at == behind and text[match.end():limit][:1] not in ("", *" \t\n;)"):
+                    raise Unreadable("an & within a word, to some shells")       # fish: x&y
                 self._close(run, grouped)
                 run, grouped, at = Run(), False, match.end()
                 if match[0] == "\n":
@@ -94,11 +95,11 @@ class Reader:
                         at = self._body(at, limit, delimiter, quoted, of)
                     waiting = []
             elif char in "<>" and text[at + 1:at + 2] != "(":
-                at = self._redirection(at, limit, depth, run, waiting)
+                behind = at = self._redirection(at, limit, depth, run, waiting)
             elif char == ")":
                 raise Unreadable("a bracket that nothing opened")
             else:
-                at = self._next(at, limit, depth, run, grouped)
+                behind = at = self._next(at, limit, depth, run, grouped)
         if close or waiting:
             raise Unreadable("something that is not closed")
         self._close(run, grouped)
@@ -125,7 +126,7 @@ class Reader:
             if source in STRANGE:
                 raise Unreadable(f'"{source}", which shells read differently')
             if source in _BEFORE:
-                return
+                return self._branch()
             if source == "for":
                 run.loop = True
                 return
@@ -136,7 +137,7 @@ class Reader:
         run.words.append(span)
 
     def _close(self, run: Run, grouped: bool) -> None:
-        self._token()
+        self._branch()
         if run.words and self.text[slice(*run.words[0])] in _CLOSING:
             if len(run.words) > 1:
                 raise Unreadable("a word behind a group")
@@ -147,7 +148,12 @@ class Reader:
     def _token(self) -> None:
         self._count += 1
         if self._count > TOKENS:
-            raise Unreadable(f"more than {TOKENS} words")
+            raise Unreadable(f"more than {TOKENS} words and quotes")
+
+    def _branch(self) -> None:
+        self._branches += 1
+        if self._branches > BRANCHES:
+            raise Unreadable(f"more than {BRANCHES} operators and expansions")
 
     def _redirection(
         self, at: int, limit: int, depth: int, run: Run, waiting: list[tuple[str, bool, Run]]
@@ -155,7 +161,7 @@ class Reader:
         match = _REDIRECTION.match(self.text, at, limit)
         assert match
         operator, at = match[0], match.end()
-        self._token()
+        self._branch()
         if operator == "<<":
             found = _DELIMITER.match(self.text, at, limit)
             if not found:
@@ -211,6 +217,7 @@ class Reader:
         return at + 2
 
     def _single(self, at: int, limit: int) -> int:
+        self._token()
         end = self._found("'", at + 1, limit, "a quote")
         text = self.text[at + 1:end]
         if (len(text) - len(text.rstrip("\\"))) % 2:        # to fish, that escapes the quote
@@ -219,6 +226,7 @@ class Reader:
 
     def _quoted(self, at: int, limit: int, depth: int) -> int:
         """Behind the double quote that closes."""
+        self._token()
         while at < limit:
             char = self.text[at]
             if char == '"':
@@ -233,7 +241,7 @@ class Reader:
 
     def _expansion(self, at: int, limit: int, depth: int, quoted: bool) -> int:
         text = self.text
-        self._token()
+        self._branch()
         if text[at] == "`":
             return self._backticks(at, limit, depth, quoted)
         if match := _ARITHMETIC.match(text, at, limit) or _PARAMETER.match(text, at, limit):

@@ -33,9 +33,9 @@ def _value(source: str, begins: bool) -> str | None:
     """None: it is expanded, or shells differ about it."""
     if source in _WHOLE:
         return source
-    found, at = [], 0
+    found, at = list[str](), 0
     while at < len(source):
-        piece = _PIECES.get(source[at], _bare)(source, at, begins and not at)
+        piece = _PIECES.get(source[at], _bare)(source, at, begins and not any(found))
         if piece is None:
             return None
         found.append(piece[0])

@@ -51,7 +51,7 @@ _FORMS: Final = {
     "toybox": Form(),
     "xargs": Form("0rtpxo", "dEILnPs", (
         "null", "no-run-if-empty", "verbose", "interactive", "exit"),
-        ("max-args", "max-procs", "max-lines", "max-chars", "delimiter", "replace")),
+        ("max-args", "max-procs", "max-chars", "delimiter")),
 }
 _ASSIGNING: Final = ("sudo", "env")
 _SUDO: Final = ("sudo", "doas")
@@ -103,7 +103,7 @@ def _xargs(words: Sequence[Word], more: bool, inside: Inside) -> None:
     found, at = read_options(_FORMS["xargs"], words, "xargs")
     if more:
         raise Unreadable("xargs of a command that is read from elsewhere")
-    replaced = found.get("I", found.get("replace", ""))
+    replaced = found.get("I", "")
     inner = _unknown(words[at:], replaced) if replaced else words[at:]
     if inner:
         inside.command(inner, True)

@@ -37,22 +37,24 @@ def test_transfers(line: str, wanted: Transfer) -> None:
 
 
 @pytest.mark.parametrize("line", [
-    "scp -t", "scp /a", "scp -t /a /b", "scp -tf /a", "scp -S /bin/x -t /a", "scp -o x -f /a", "scp -t -x", "scp -f -l 5 a",
-    "scp -f *.log", "scp -f $X", "scp -f ../a", "scp -t /var/run/../x", "scp -t /a; ls", "scp -t /a > /b", "A=1 scp -t /a",
-    "scp -t /a &", "sudo scp -t /a", "/tmp/scp -t /a", "~/scp -t /a", "(scp -t /a)", "scp -t ''", "scp -t ~root/x",
-    "rsync /a /b", "rsync --server", "rsync --server .", "rsync --server . ", "rsync . --server /x",
-    "rsync --server --sender -re.s --files-from=/etc/x . /a", "rsync --server -re.s --log-file=/etc/x . /a",
-    "rsync --server -re.s --rsh=x . /a", "rsync --server -re.s -e x . /a", "rsync --server -rex . /a",
-    "rsync --server -re.s --config=/x . /a", "rsync --server --daemon .", "rsync --server -rse.s . /a",
-    "rsync --server -re.s . /a --log-file=/x", "rsync --server -re.s . -- /a", "rsync --server -re.s --temp-dir /x . /a",
+    "scp -t", "scp /a", "scp -t /a /b", "scp -tf /a", "scp -S /bin/x -t /a", "scp -o x -f /a", "scp -t -x",
+    "scp -f -l 5 a", "scp -f *.log", "scp -f $X", "scp -f ../a", "scp -t /var/run/../x", "scp -t /a; ls",
+    "scp -t /a > /b", "A=1 scp -t /a", "scp -t /a &", "sudo scp -t /a", "/tmp/scp -t /a", "~/scp -t /a",
+    "(scp -t /a)", "scp -t ''", "scp -t ~root/x", "rsync /a /b", "rsync --server", "rsync --server .",
+    "rsync --server . ", "rsync . --server /x", "rsync --server --sender -re.s --files-from=/etc/x . /a",
+    "rsync --server -re.s --log-file=/etc/x . /a", "rsync --server -re.s --rsh=x . /a",
+    "rsync --server -re.s -e x . /a", "rsync --server -rex . /a", "rsync --server -re.s --config=/x . /a",
+    "rsync --server --daemon .", "rsync --server -rse.s . /a", "rsync --server -re.s . /a --log-file=/x",
+    "rsync --server -re.s . -- /a", "rsync --server -re.s --temp-dir /x . /a",
     "rsync --server -re.s --backup-dir=/x . /a", "rsync --server -re.s --link-dest /x . /a",
     "rsync --server -re.s --partial-dir /x . /a", "rsync --server -re.s --write-devices . /a",
-    "rsync --server --sender -re.s --copy-devices . /a", "rsync --server -re.s --delet . /a", "rsync --server -re.s /a",
-    "rsync --server -re.s . ../a", "rsync --server -re.s -T /x . /a", "rsync --server -re.s -f x . /a",
-    "git-upload-pack", "git-upload-pack --timeout=1 a", "git-upload-pack a b", "git-upload-pack ../a", "git push", "git",
-    "git -c core.x=y upload-pack a", "git --exec-path=/x upload-pack a", "git-upload-pack '~ada/x'", "git-upload-pack $X",
-    "git-shell -c x", "git upload-pack --upload-pack=x a",
-    "sftp-server -d /x", "sftp-server; ls", "/tmp/sftp-server", "sftp-server -R",
+    "rsync --server --sender -re.s --copy-devices . /a", "rsync --server -re.s --delet . /a",
+    "rsync --server -re.s /a", "rsync --server -re.s . ../a", "rsync --server -re.s -T /x . /a",
+    "rsync --server -re.s -f x . /a", "git-upload-pack", "git-upload-pack --timeout=1 a", "git-upload-pack a b",
+    "git-upload-pack ../a", "git push", "git", "git -c core.x=y upload-pack a",
+    "git --exec-path=/x upload-pack a", "git-upload-pack '~ada/x'", "git-upload-pack $X", "git-shell -c x",
+    "git upload-pack --upload-pack=x a", "sftp-server -d /x", "sftp-server; ls", "/tmp/sftp-server",
+    "sftp-server -R",
 ])
 def test_what_is_a_command_like_any(line: str) -> None:
     assert found(line) is None

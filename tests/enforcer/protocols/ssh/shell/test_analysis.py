@@ -14,7 +14,7 @@ from enforcer.protocols.ssh.shell.analysis import LONGEST, MOST, SCRIPTS, WITHIN
 from enforcer.protocols.ssh.shell.lexer import DEPTH, TOKENS
 
 TABLE = Path(__file__).parent / "lines.table"
-SECONDS = 2.0                         # of any line, on a slow machine
+SECONDS = 1.0                         # of a processor, for any line
 
 
 def rows() -> Iterator[tuple[bytes, list[str]]]:
@@ -73,9 +73,9 @@ HOSTILE = (
 @pytest.mark.parametrize("piece", HOSTILE)
 @pytest.mark.parametrize("size", [LONGEST, LONGEST + 1, 4096])
 def test_hostile_lines_end_in_bounded_time(piece: bytes, size: int) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     found = analyse_line((piece * size)[:size])
-    assert time.perf_counter() - begin < SECONDS
+    assert time.process_time() - begin < SECONDS
     assert len(found.commands) <= MOST
     if size > LONGEST:
         assert found.opaque == (f"longer than {LONGEST} bytes",)
@@ -85,9 +85,9 @@ def test_hostile_lines_end_in_bounded_time(piece: bytes, size: int) -> None:
     ("echo $(", ")"), ("( ", ")"), ('echo "$(', ')"'), ("cat <(", ")"), ("{ ", "; }"), ("if ", "; then ls; fi")])
 def test_nesting_is_bounded(before: str, after: str) -> None:
     for depth in (3, DEPTH, 200, 2000):
-        begin = time.perf_counter()
+        begin = time.process_time()
         found = analyse_line((before * depth + "ls" + after * depth).encode())
-        assert time.perf_counter() - begin < SECONDS
+        assert time.process_time() - begin < SECONDS
         assert bool(found.opaque) == (depth > DEPTH) or before in ("{ ", "if ")
 
 

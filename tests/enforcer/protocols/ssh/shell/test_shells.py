@@ -78,7 +78,7 @@ def difference(line: Line, calls: Calls, files: set[str]) -> str:
 
 
 def words(chance: random.Random) -> list[str]:
-    some = ["", " ", "a b", "'", '"', "$X", "`b`", "$(c)", "*", "~", "\\n", "a;b", "&", "|", "#", "{x,y}", "é", "-l", "!"]
+    some = ["", " ", "a b", "'", '"', "$X", "`b`", "$(c)", "*", "~", "\\n", "a;b", "&", "|", "#", "{x,y}", "é", "-l"]
     return [chance.choice("abc"), *chance.choices(some, k=chance.randint(0, 3))]
 
 
@@ -128,7 +128,8 @@ PIECES = (
 # Found by this test, with the shell that did otherwise.
 FOUND = (
     "a xf&i", 'co""mmand b >| x', "env X=&1 a 'b c'", "time X=1 a x", "a >| c", "é=1 Y=2 a", "a [[ false || 'a b'",
-    "a 'x\\' ' ; b y ; '", "r\\a", "a {b,c}", "a &> f", "a >! f", "a <1-5>f", "é=1 a")
+    "a 'x\\' ' ; b y ; '", "r\\a", "a {b,c}", "a &> f", "a >! f", "a <1-5>f", "é=1 a", "a ''=sh -c",
+    "a sh -c \\&&0")
 
 
 def mutated(chance: random.Random) -> str:
