@@ -103,8 +103,8 @@ def test_what_runs_is_what_was_told(stage: Stage) -> None:
             continue
         clear += 1
         calls, files = stage.run(line)
-        if "fish" not in stage.shell[0] or calls:        # which does not know all of it, and then runs nothing
-            assert set(calls) == set(told(found)), line
+        assert set(calls) <= set(told(found)), line
+        assert set(calls) >= set(told(found)) or "fish" in stage.shell[0], line      # which does not know all of it
         assert not files
     assert clear > 60
 
@@ -160,7 +160,7 @@ def test_whatever_a_line_is_nothing_happens_that_was_not_told(stage: Stage) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 def test_many_lines(stage: Stage, seed: int) -> None:
     chance = random.Random(seed)
     assert sum(check(stage, mutated(chance)) for _ in range(2000)) > 200
