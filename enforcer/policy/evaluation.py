@@ -102,9 +102,15 @@ def _shown(name: str) -> str:
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
+def _because(request: Request) -> str:
+    """Why a line cannot be told: whoever wrote it may write it otherwise."""
+    why = dict(request.attributes).get("opaque", ())
+    return f" ({_shown('; '.join(why))})" if why and isinstance(why, tuple) else ""
+
+
 def reason(request: Request, ruling: Ruling) -> str:
     """One sentence that says what was asked and what said no."""
-    what = f"{request.action} on {request.kind.lower()} {_shown(request.resource)}"
+    what = f"{request.action} on {request.kind.lower()} {_shown(request.resource)}{_because(request)}"
     if ruling.trouble:
         return f"{what} is denied: {ruling.trouble}"
     if ruling.rules:

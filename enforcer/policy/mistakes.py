@@ -43,7 +43,8 @@ _VARIABLE: Final = re.compile(r"found an invalid variable in the policy scope: (
 _EFFECT: Final = re.compile(r"invalid policy effect: (?P<name>\S+)")
 _ATTRIBUTES: Final = (
     "approved", "elevated", "reported", "workload", "exe", "schema", "name", "program", "line", "arguments", "literal",
-    "path", "recursive", "options", "host", "port", "value")
+    "path", "recursive", "options", "host", "port", "value",
+    "opaque")
 _NEAR: Final = 0.6
 UNCLOSED: Final = "a text that goes on over lines: its closing quote is missing"
 

@@ -35,6 +35,7 @@ CHAIN: Final = {
 }
 # What Request.attributes may say besides what the path says, and what holds where it does not.
 _MORE: Final[dict[str, dict[str, Attribute]]] = {
+    "Account": {"opaque": ()},        # of ssh:exec-opaque: why not all of the line can be told
     "Command": {"arguments": (), "literal": False},
     "File": {"recursive": False, "options": ()},
     "Variable": {"value": ""},
@@ -126,15 +127,16 @@ def resource_entities(request: Request) -> list[Entity]:
     for depth in range(len(chain), 0, -1):
         path = request.path[:depth]
         parents = [uid(chain[depth - 2], path[:-1])] if depth > 1 else []
-        found.append({"uid": uid(chain[depth - 1], path), "attrs": _attributes(chain[depth - 1], path),
+        kind = chain[depth - 1]
+        found.append({"uid": uid(kind, path), "attrs": {**_attributes(kind, path), **_more(kind, ())},
                       "parents": parents})
-    found[0]["attrs"] = {**_attributes(request.kind, request.path), **_more(request)}
+    found[0]["attrs"] = {**found[0]["attrs"], **_more(request.kind, request.attributes)}
     return found
 
 
-def _more(request: Request) -> dict[str, Any]:
-    """What the path does not say, as JSON."""
-    said: dict[str, Attribute] = {**_MORE.get(request.kind, {}), **dict(request.attributes)}
+def _more(kind: str, attributes: tuple[tuple[str, Attribute], ...]) -> dict[str, Any]:
+    """What a path does not say, as JSON."""
+    said: dict[str, Attribute] = {**_MORE.get(kind, {}), **dict(attributes)}
     return {name: sorted(set(value)) if isinstance(value, tuple) else value for name, value in said.items()}
 
 

@@ -22,7 +22,7 @@ def make_requests(line: bytes, target: str, account: str) -> tuple[Request, ...]
 def requests_of_line(line: Line, target: str, account: str) -> Iterator[Request]:
     place = (target, account)
     if line.opaque:
-        yield Request("ssh:exec-opaque", "Account", place)
+        yield Request("ssh:exec-opaque", "Account", place, (("opaque", line.opaque),))
     for command in line.commands:
         yield Request("ssh:exec", "Command", (*place, command.program, command.line), (
             ("arguments", tuple(dict.fromkeys(command.arguments))), ("literal", command.literal)))

@@ -61,6 +61,7 @@ EXEC = 'permit (principal, action == Action::"ssh:exec", resource) when {{ {} }}
     ('resource in Program::"web/deploy/%2Fbin%2Fls"', command("/bin/ls -l", "-l"), True),
     ('resource in Program::"web/root/ls"', command("ls"), False),
     ('resource in Account::"web/deploy"', command("ls"), True),
+    ('!Account::"web/deploy".opaque.contains("x")', command("ls"), True),
     ('resource in Target::"web"', command("ls"), True),
     ('resource in Target::"db"', command("ls"), False),
 ])
@@ -160,6 +161,8 @@ def test_what_the_path_says_may_be_repeated() -> None:
 @pytest.mark.parametrize(("request_", "reason"), [
     (command("systemctl restart nginx", "restart", "nginx"),
      "ssh:exec on command systemctl restart nginx is denied: no policy permits it"),
+    (Request("ssh:exec-opaque", "Account", PLACE, (("opaque", ("one", "two")),)),
+     "ssh:exec-opaque on account deploy@web (one; two) is denied: no policy permits it"),
     (account("ssh:shell"), "ssh:shell on account deploy@web is denied: no policy permits it"),
     (file("sftp:write", "/etc/x"), "sftp:write on file /etc/x is denied: no policy permits it"),
     (Request("ssh:forward-local", "Endpoint", (*PLACE, "db 5432")),

@@ -16,6 +16,10 @@ def command(program: str, line: str, *arguments: str, literal: bool = True) -> R
     return Request("ssh:exec", "Command", (*PLACE, program, line), (("arguments", arguments), ("literal", literal)))
 
 
+def opaque(*reasons: str) -> Request:
+    return Request("ssh:exec-opaque", "Account", PLACE, (("opaque", reasons),))
+
+
 def file(action: str, path: str, *options: str, recursive: bool = False) -> Request:
     return Request(action, "File", (*PLACE, path), (("recursive", recursive), ("options", options)))
 
@@ -29,8 +33,8 @@ def file(action: str, path: str, *options: str, recursive: bool = False) -> Requ
         command("ls", "ls $X", "$X", literal=False), Request("ssh:exec-read", "File", (*PLACE, "~/a")),
         Request("ssh:exec-write", "File", (*PLACE, "/b")))),
     ("A=1 ls", (command("ls", "ls"), Request("ssh:env", "Variable", (*PLACE, "A"), (("value", "1"),)))),
-    ("$X", (Request("ssh:exec-opaque", "Account", PLACE),)),
-    ("", (Request("ssh:exec-opaque", "Account", PLACE),)),
+    ("$X", (opaque("the name of a program cannot be told"),)),
+    ("", (opaque("nothing in it"),)),
     ("scp -rf /a", (file("scp:read", "/a", recursive=True),)),
     ("scp -t b", (file("scp:write", "~/b"),)),
     ("rsync --server --sender -re.s --remove-source-files . a b", tuple(
