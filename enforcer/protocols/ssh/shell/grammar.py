@@ -40,9 +40,12 @@ def _form(runs: list[Run], text: str) -> tuple[list[tuple[bool, list[Span]]], li
 
 
 def _whole(words: list[Span], text: str) -> list[Span]:
-    """A test in [ ] is a tree of its own there: only where it begins and ends is compared."""
+    """A test in [ ] is a tree of its own there: only where it begins and ends is compared.  A lone - before a
+    here-document is missing there."""
     begin, end = words[0][0], words[-1][1]
-    return [(begin, end)] if text[begin:begin + 1] == "[" and text[end - 1:end] == "]" else words
+    if text[begin:begin + 1] == "[" and text[end - 1:end] == "]":
+        return [(begin, end)]
+    return [words[0], *(word for word in words[1:] if text[slice(*word)] != "-")]
 
 
 def _nodes(root: tree_sitter.Node) -> Iterator[tree_sitter.Node]:
