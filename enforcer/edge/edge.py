@@ -414,4 +414,5 @@ class Edge:
 
 def _judged(target: Target) -> tuple[object, ...]:
     """What of a target goes into decisions, masks and what is recorded; the rest is how it is reached."""
-    return target.protocol, target.databases, target.labels, target.payload, target.payload_limit, target.options
+    return (target.protocol, target.databases, target.labels, target.content_labels, target.detectors, target.payload,
+            target.payload_limit, target.options)

@@ -337,7 +337,7 @@ class Session:
             self._spawn(errands.dial(self))
 
     def _login(self, command: words.Login) -> None:
-        self.database = command.database
+        self.database = command.database or command.role
         self._spawn(errands.fetch_credential(self, command))
 
     def _close(self, command: CloseConnection) -> None:
@@ -398,6 +398,10 @@ class Session:
 
     def _catalogue(self, command: words.LoadCatalogue) -> None:
         self._spawn(errands.load_catalogue(self, command))
+
+    def _count(self, command: words.Count) -> None:
+        self.edge.count(command.name)
+        self.edge.count(f"{command.name}:{self.context.target.name}")
 
     def _login_done(self, command: Command) -> None:
         if self._deadline is not None:
@@ -525,6 +529,7 @@ _ORDERS: Final[dict[type[Command], Callable[[Session, Any], None]]] = {
     words.StartTimer: Session._timer,
     words.LoadCatalogue: Session._catalogue,
     words.CancelRequest: Session._cancel,
+    words.Count: Session._count,
     words.LoginDone: Session._login_done,
     words.Registered: Session._registered,
 }

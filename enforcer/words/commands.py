@@ -145,6 +145,12 @@ class CancelRequest(Command, frozen=True):
     secret: bytes
 
 
+class Count(Command, frozen=True):
+    """Of this target: one more of these ("unknown_host_key")."""
+
+    name: str
+
+
 class LoginDone(Command, frozen=True):
     """The client is in: there is no deadline any more."""
 

@@ -74,15 +74,21 @@ class SshLayer:
         if side is not None and not self._over:
             side.feed(data)
         self._check()
+        self._finish()
         return self._take()
 
     def handle(self, event: inputs.Input) -> list[Command]:
         self._depth += 1
         if not self._over:
             self._happened(event)
-            if self._ending is not None and not self.book.busy and not self._over:
-                self._end(self._ending.reason)
+            self._mux.settle()
+            self._finish()
         return self._take()
+
+    def _finish(self) -> None:
+        """Where it is to end once what runs has."""
+        if self._ending is not None and not self.book.busy and not self._over:
+            self._end(self._ending.reason)
 
     def refuse(self, error: Exception) -> list[Command]:
         self._depth = 1
@@ -267,6 +273,10 @@ class SshLayer:
     def _lost(self, event: inputs.ConnectionLost) -> None:
         who = "client" if event.peer == CLIENT else "server"
         reason = f"{who} lost: {event.reason}" if event.reason else f"{who} closed"
+        if event.peer == CLIENT and self._crew.distrusts:
+            # OpenSSH's client closes without a word.
+            self._say(words.Count("unknown_host_key"))
+            self._refused("the client does not trust Weir's host key")
         if event.peer == SERVER and not self._opened:
             self._fail(f"login at target {self.book.target}: {event.reason or 'it closed the connection'}")
         else:

@@ -265,6 +265,12 @@ class Mux:
         if number.isdecimal() and int(number) in self._channels:
             self._channels[int(number)].fired()
 
+    def settle(self) -> None:
+        """Something was answered that a channel may have waited for."""
+        for channel in list(self._channels.values()):
+            if channel.opened:
+                channel.settle(CLIENT)
+
     def kill(self) -> None:
         for channel in list(self._channels.values()):
             if isinstance(channel, SessionChannel):

@@ -299,6 +299,11 @@ class CrewWire(_Wire, asyncssh.SSHServerConnection):
             self._admission.set_result(reason)
 
     @property
+    def distrusts(self) -> bool:
+        """It has seen Weir's host key, and has not gone on."""
+        return bool(self._session_id) and self._recv_encryption is None
+
+    @property
     def client(self) -> str:
         """What it calls itself."""
         return str(self.get_extra_info("client_version", "")).removeprefix("SSH-2.0-")

@@ -236,6 +236,7 @@ class SessionChannel(Channel):
                 raise RemoteProtocolError("the server sends data where nothing runs")
             self._course.from_server(data, kind == STDERR)
             self.settle(SERVER, len(data))
+            self.settle(CLIENT)
         elif kind:
             raise RemoteProtocolError("a client sends no extended data")
         elif self._deciding is not None or self._telling is not None or self._course is None:
