@@ -36,8 +36,7 @@ def kill(file: str, session: str, reason: str, as_json: bool) -> None:
     if as_json:
         screen.print_json({"error": "", "session": view})
     elif view is not None:
-        click.echo(screen.safe(f"{view.session} has ended: {view.subject} through {view.workload}, {view.target}"
-                               + (f"/{view.database}" if view.database else "")))
+        click.echo(screen.safe(f"{view.session} has ended: {view.subject} through {view.workload}, ") + screen.place(view))
 
 
 @click.command(epilog=EXIT_CODES)

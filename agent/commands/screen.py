@@ -174,11 +174,13 @@ def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:
     if hold.form == "elevation":
         rows = [("who", safe(hold.subject)), ("where", safe(hold.target)), ("why", safe(hold.reason) or "not said")]
     else:
-        values = "\n".join(f"${at}: {safe(one)}" for at, one in enumerate(hold.parameters, 1))
+        values = "\n".join(f"${at}: {safe(one)}" if hold.database else safe(one)
+                           for at, one in enumerate(hold.parameters, 1))
         rows = [
             ("who", f"{safe(hold.subject)} through {safe(hold.workload)} (pid {hold.pid}, {safe(hold.exe)})"),
             *([("reported", f"says the process itself: {safe(hold.reported)}")] if hold.reported else []),
-            ("where", safe(hold.target) + (f", database {safe(hold.database)}" if hold.database else "")),
+            ("where", safe(hold.target) + (f", database {safe(hold.database)}" if hold.database else "")
+             + (f" as {safe(hold.account)}" if hold.account else "")),
             ("what", safe(hold.text, lines=True)),
             *([("with", values or "no parameters")] if values or called(hold) == "Statement" else []),
         ]
@@ -203,14 +205,21 @@ def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:
     return rows
 
 
+def place(one: SessionView) -> str:
+    """TARGET/DATABASE, or ACCOUNT@TARGET where there are none."""
+    if one.database or not one.account:
+        return f"{safe(one.target)}/{safe(one.database)}" if one.database else safe(one.target)
+    return f"{safe(one.account)}@{safe(one.target)}"
+
+
 def render_sessions(sessions: Sequence[SessionView]) -> RenderableType:
     if not sessions:
         return Text("no session is open")
     lines: list[tuple[str, ...]] = [
-        ("SESSION", "WHO", "WORKLOAD", "PID", "DATABASE", "OPERATIONS", "STATE", "SINCE", "REPORTED")]
+        ("SESSION", "WHO", "WORKLOAD", "PID", "WHERE", "OPERATIONS", "STATE", "SINCE", "REPORTED")]
     lines += [
         (safe(one.session), safe(one.subject), safe(one.workload), str(one.pid),
-         f"{safe(one.target)}/{safe(one.database)}", str(one.operations), safe(one.state), ago(one.since),
+         place(one), str(one.operations), safe(one.state), ago(one.since),
          safe(one.reported))
         for one in sessions]
     if not any(one.reported for one in sessions):

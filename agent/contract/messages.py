@@ -341,6 +341,7 @@ class HoldView(msgspec.Struct, frozen=True):
     plan: str = ""                    # how the target would do it, or why that is not shown
     rows: int = -1                    # that it expects to touch; -1: not known
     reported: str = ""                # the tool call that its process says it is, or may be; "": it says nothing
+    account: str = ""                 # user name at the target that the crew asked for
 
 
 class HoldsAnswer(Message, frozen=True):
@@ -370,6 +371,7 @@ class SessionView(msgspec.Struct, frozen=True):
     operations: int
     state: str                        # "login" | "idle" | "active" | "held" | "flow"
     reported: str = ""                # the tool call that its process says is active, or each of several
+    account: str = ""                 # as in HoldView
 
 
 class Changed(Message, frozen=True):

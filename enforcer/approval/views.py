@@ -34,7 +34,7 @@ def view_operation(
         database=command.database, action=cut(command.action, TEXT), text=cut(command.text, TEXT),
         parameters=_values(command.parameters), rules=command.rules,
         session=context.session, form=form, reuse=reuse, plan=_plan(command, form),
-        reported=say(context.reported(), REPORTED),
+        reported=say(context.reported(), REPORTED), account=cut(command.account, VALUE),
         **_asked_of(command.terms, now))  # type: ignore[arg-type]
 
 

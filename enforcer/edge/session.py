@@ -58,7 +58,7 @@ class Session:
     __slots__ = (
         "_accounted", "_deadline", "_ending", "_failed", "_finished", "_grace", "_later", "_later_bytes", "_layer",
         "_need", "_need_synced", "_over", "_putting_down", "_running", "_shown", "_since", "_tasks", "_timers", "_work",
-        "address", "asked_by", "cancelling", "context", "credential", "database", "dialling", "edge", "key", "name",
+        "account", "address", "asked_by", "cancelling", "context", "credential", "database", "dialling", "edge", "key", "name",
         "peers", "protocol",
     )
 
@@ -68,7 +68,7 @@ class Session:
         self.peers = (Peer(self, CLIENT), Peer(self, SERVER))
         self.credential: Credential | None = None
         self.asked_by: words.Login | None = None       # what the credential was asked for with
-        self.database = self.address = ""
+        self.database = self.account = self.address = ""
         self.dialling = self.cancelling = False
         self._layer = protocol.layer(context)
         self._later: deque[tuple[int, int, Command]] = deque()
@@ -105,7 +105,7 @@ class Session:
         return SessionView(
             self.name, self._since, owner.subject, owner.workload, owner.process.pid if owner.process else 0,
             self.context.target.name, self.database, self._layer.operations, self._layer.state,
-            say(self.context.reported(), REPORTED),
+            say(self.context.reported(), REPORTED), self.account[:REPORTED],
         )
 
     # What happens to it
@@ -337,7 +337,7 @@ class Session:
             self._spawn(errands.dial(self))
 
     def _login(self, command: words.Login) -> None:
-        self.database = command.database or command.role
+        self.database, self.account = command.database, command.role
         self._spawn(errands.fetch_credential(self, command))
 
     def _close(self, command: CloseConnection) -> None:

@@ -40,6 +40,7 @@ def facts(view: HoldView) -> tuple[tuple[str, str], ...]:
     """(label, value) in one line each, of both `show`."""
     process = f" (pid {view.pid}, {line(view.exe, 120)})" if view.pid else ""
     place = f"{view.target}, database {view.database}" if view.database else view.target
+    place += f" as {view.account}" if view.account else ""
     asked = f"{len(view.assents)} of {view.wanted} have approved: {listed(view.assents)}" if view.assents else ""
     number = f"{view.wanted} of " if view.wanted > 1 else ""
     found = (

@@ -96,6 +96,7 @@ class Hold(Command, frozen=True):
     explain: Explain | None = None    # how to see how the target would do it,
     unexplained: str = ""             # or why that is not shown
     asked: bytes = b""                # digest of what is asked of what: in `action` names may hold anything
+    account: str = ""                 # user name that the crew asked for, where approvers need it
     inexact: str = ""                 # how it could be asked so that `exact` can be told, for its user
 
 

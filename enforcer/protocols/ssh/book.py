@@ -121,7 +121,7 @@ class Book:
             operation.number, decision.holds, named[:SHOWN], ask.text.decode("utf-8", "backslashreplace")[:SHOWN],
             ask.parameters, decision.rules, _digest(self.context.forwarded_key, "binding", told),
             exact=_digest(NOTHING, "exact", told), unexplained="this protocol has no plans",
-            asked=_digest(NOTHING, "asked", ask.requests)))
+            asked=_digest(NOTHING, "asked", ask.requests), account=self.account))
 
     def withdraw(self, then: Callable[[Verdict], None]) -> None:
         for number, held in list(self._held.items()):
