@@ -17,6 +17,9 @@ from enforcer.words.errors import RemoteProtocolError
 WINDOW: Final = 2 << 20               # bytes: as OpenSSH has it
 SMALL: Final = 128 << 10              # where a session has many channels
 PACKET: Final = 32 << 10              # bytes of data in a message: RFC 4253 6.1
+LEAST: Final = 256                    # that a peer must take at a time: a message for every byte costs Weir seconds
+TAIL: Final = 4 << 10                 # bytes up to which what waits is joined
+MANY: Final = 1024                    # pieces that wait, each with its place; then those of a stream go together
 SHARE: Final = 64 << 10               # bytes of window that are given back at a time
 MOST: Final = (1 << 32) - 1
 
@@ -41,8 +44,8 @@ class Half:
 
     def confirm(self, theirs: int, window: int, packet: int) -> None:
         """They have opened their end."""
-        if not packet:
-            raise RemoteProtocolError("a channel without room for a packet")
+        if packet < LEAST:
+            raise RemoteProtocolError(f"a channel that takes {packet} bytes at a time")
         self.theirs, self.window, self.packet = theirs, window, min(packet, PACKET)
 
     def took(self, size: int) -> None:
@@ -62,15 +65,25 @@ class Half:
 
     def put(self, data: bytes, kind: int = 0) -> None:
         """To be sent there."""
-        if self.ending or self.closing:
+        if self.ending or self.closing or not data:
             return
         if not self.queue and len(data) <= self.window and len(data) <= self.packet:
             self.window -= len(data)
             self._emit(data, kind)
             return
-        self.queue.append((kind, data))
         self.queued += len(data)
+        self._keep(kind, data)
         self.pump()
+
+    def _keep(self, kind: int, data: bytes) -> None:
+        """Small pieces as one: a piece costs a hundred bytes besides its own.  Where there are many, `out` and `err` no
+        longer keep their places between each other, which nobody promises (RFC 4254 5.2)."""
+        queue = self.queue
+        for place in (-1, -2) if len(queue) > MANY else (-1,):
+            if -place <= len(queue) and queue[place][0] == kind and len(queue[place][1]) + len(data) <= TAIL:
+                queue[place] = kind, queue[place][1] + data
+                return
+        queue.append((kind, data))
 
     def pump(self) -> None:
         """Send what there is room for."""

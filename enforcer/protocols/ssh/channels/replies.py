@@ -48,6 +48,8 @@ class Awaited:
         self._then: deque[Then] = deque()
 
     def ask(self, then: Then) -> None:
+        if len(self._then) >= 2 * MOST:
+            raise RemoteProtocolError("too many requests wait for their answer")
         self._then.append(then)
 
     def answered(self, success: bool, rest: bytes = b"") -> None:
