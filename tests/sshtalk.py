@@ -159,6 +159,7 @@ class Talk:
         self.log: list[tuple[int, bytes] | words.Command] = []     # all that Weir says, in its order
         self.holds: list[words.Hold] = []
         self.timers: dict[str, float] = {}
+        self._cancelled: list[words.CancelHold] = []
         self._read = 0
         self.book = Book(self.context, self._say)
         self.book.account = "app"
@@ -176,7 +177,7 @@ class Talk:
             if command.seconds:
                 self.timers[command.name] = command.seconds
         elif isinstance(command, words.CancelHold):
-            self.book.answered(inputs.HoldAnswered(command.operation, "cancelled", "", command.reason, ""))
+            self._cancelled.append(command)
 
     def crew(self, *said: bytes) -> list[str]:
         return self._hear(CLIENT, said)
@@ -187,6 +188,9 @@ class Talk:
     def _hear(self, peer: int, said: tuple[bytes, ...]) -> list[str]:
         for message in said:
             self.mux.message(peer, message)
+        while self._cancelled:
+            gone = self._cancelled.pop(0)
+            self.book.answered(inputs.HoldAnswered(gone.operation, "cancelled", "", gone.reason, ""))
         return self.heard()
 
     def heard(self) -> list[str]:

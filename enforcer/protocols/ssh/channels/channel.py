@@ -47,8 +47,8 @@ class Channel:
         self.halves = (Half(CLIENT, number, line.send, window), Half(SERVER, number, line.send, window))
         self.halves[opener].confirm(opened.sender, opened.window, opened.packet)
         self.asked = self.opened = False       # of the other side; both ends are
-        self.owed = tuple(Owed(lambda message, peer=peer: line.send(peer, message))  # type: ignore[misc]
-                          for peer in (CLIENT, SERVER))
+        self.owed = (Owed(lambda message: self._reply(CLIENT, message)),
+                     Owed(lambda message: self._reply(SERVER, message)))
         self._awaited = (Awaited(), Awaited())
 
     @property
@@ -176,6 +176,11 @@ class Channel:
         if request.wants_reply:
             owed = self.owed[peer]
             owed.answer(owed.slot(), self._verdict(peer, success))
+
+    def _reply(self, peer: int, message: bytes) -> None:
+        """A request may cross a close: behind that nothing is said (RFC 4254 5.3)."""
+        if not self.halves[peer].sent_close:
+            self.line.send(peer, message)
 
     def _verdict(self, peer: int, success: bool) -> bytes:
         return messages.render_bare(SUCCESS if success else FAILURE, self.halves[peer].theirs)

@@ -27,7 +27,7 @@ class SessionChannel(Channel):
     def __init__(self, line: Line, number: int, opened: Open) -> None:
         super().__init__(line, number, CLIENT, opened)
         self._inbox: deque[Callable[[], None]] = deque()   # what came while it is decided
-        self._kept: list[bytes] = []                       # data before anything runs
+        self._kept = bytearray()                           # data before anything runs
         self._ended = False
         self._deciding: Callable[[Verdict], None] | None = None
         self._operation = 0           # that runs
@@ -83,7 +83,7 @@ class SessionChannel(Channel):
             self.line.book.ask(ask, lambda verdict: self.answer(CLIENT, request, False))
             return False
         if decision.outcome != PERMIT:
-            self._carried += ask.requests
+            self._carried += [one for one in ask.requests if one not in self._carried]
         return True
 
     def _exec(self, request: Request) -> None:
@@ -156,8 +156,8 @@ class SessionChannel(Channel):
 
     def _go_on(self) -> None:
         """With what came meanwhile, in its order."""
-        kept, self._kept = b"".join(self._kept), []
-        if kept and self._course is not None:
+        if self._kept and self._course is not None:
+            kept, self._kept = bytes(self._kept), bytearray()
             self._from_client(kept)
         while self._inbox and self._deciding is None and self._telling is None:
             self._inbox.popleft()()
@@ -240,7 +240,7 @@ class SessionChannel(Channel):
         elif kind:
             raise RemoteProtocolError("a client sends no extended data")
         elif self._deciding is not None or self._telling is not None or self._course is None:
-            self._kept.append(data)       # bounded by the window, which is not given back
+            self._kept += data            # bounded by the window, which is not given back
         else:
             self._from_client(data)
 
