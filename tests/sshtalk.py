@@ -1,8 +1,8 @@
 """The SSH connection protocol between a test's hands: what both sides say is a list, and so is what Weir says.
 
-`Talk` is a `Mux` with a `Book` and a gate that is a table.  Messages are made by the short functions below and read back
-as words ("data 7 'ls'"), so that a conversation reads like a transcript.  The crew's own numbers of channels begin at 7,
-the server's at 70, Weir's at 0.
+`Talk` is a `Mux` with a `Book` and a gate that is a table.  Messages are made by the short functions below and read
+back as words ("data 7 ls"), so that a conversation reads like a transcript.  The crew's own numbers of channels begin
+at 7, the server's at 70, Weir's at 0.
 """
 from __future__ import annotations
 
@@ -114,7 +114,8 @@ YES, NO = bytes((messages.REQUEST_SUCCESS,)), bytes((messages.REQUEST_FAILURE,))
 
 
 def direct(host: str = "db", port: int = 5432, number: int = 7, **more: int) -> bytes:
-    return open_channel("direct-tcpip", number, rest=string(host.encode()) + u32(port) + string(b"::1") + u32(4), **more)
+    rest = string(host.encode()) + u32(port) + string(b"::1") + u32(4)
+    return open_channel("direct-tcpip", number, rest=rest, **more)
 
 
 def forwarded(host: str, port: int, number: int = 70) -> bytes:

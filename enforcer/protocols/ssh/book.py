@@ -24,6 +24,7 @@ SALT: Final = 16
 NOTHING: Final = b""
 PIECE: Final = 64 << 10               # bytes of one Streamed
 SHOWN: Final = 4000                   # characters that approvers see
+HELD: Final = 256                     # operations of a session that wait for people at a time
 NOTES: Final = 10_000                 # sizes and signals of an operation that are recorded
 FIRST: Final = 15.0                   # seconds until a client's user is told again that it is held; doubled each time
 SELDOM: Final = 300.0                 # seconds between two at most
@@ -113,6 +114,9 @@ class Book:
     def _hold(
         self, ask: Ask, decision: Decision, then: Callable[[Verdict], None], waits: Callable[[str], None],
     ) -> None:
+        if len(self._held) >= HELD:
+            self._deny(ask, Decision(DENY, decision.rules, f"{HELD} operations of this session are held"), then)
+            return
         operation = self._intend(ask, decision)
         self._held[operation.number] = _Held(operation, ask, decision, then, waits)
         named = ", ".join(f"{one.action} {one.resource}" for one in ask.requests)

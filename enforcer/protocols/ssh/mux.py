@@ -33,6 +33,7 @@ from enforcer.words.errors import RemoteProtocolError
 
 MOST: Final = 256                     # channels of a session at a time
 EXPECTED: Final = 256                 # forwards of a session
+NUMBERS: Final = 1 << 32              # of channels, then from 0 again
 FROM_SERVER: Final = (
     b"forwarded-tcpip", b"forwarded-streamlocal@openssh.com", b"x11", b"auth-agent@openssh.com")
 
@@ -61,9 +62,7 @@ class Mux:
         self.say(StartTimer(f"channel {channel.number}", seconds))
 
     def expect(self, what: bytes) -> None:
-        if len(self._expected) >= EXPECTED:
-            raise RemoteProtocolError("too many forwards")
-        self._expected.add(what)
+        self._expected.add(what)      # bounded where forwards are asked for
 
     @property
     def crowded(self) -> bool:
@@ -122,7 +121,7 @@ class Mux:
         if why:
             self.send(peer, messages.render_refused(asked.sender, *why))
             return
-        number, self._next = self._next, self._next + 1
+        number = self._number()
         if peer == SERVER:
             self._from_server(number, asked)
         elif asked.kind == b"session":
@@ -140,6 +139,12 @@ class Mux:
         if kind == b"session" and self._no_more:
             return PROHIBITED, "weir: no more sessions were wanted"
         return None
+
+    def _number(self) -> int:
+        while self._next in self._channels:
+            self._next = (self._next + 1) % NUMBERS
+        number, self._next = self._next, (self._next + 1) % NUMBERS
+        return number
 
     def _session(self, number: int, asked: messages.Open) -> None:
         self._sessions += 1
@@ -215,6 +220,7 @@ class Mux:
 
     def _ignore(self, peer: int, request: Request) -> None:
         """The server's other host keys are nothing to a client that knows Weir's."""
+        self._answer(peer, request, False)
 
     def _listen(self, peer: int, request: Request) -> None:
         fields = Fields(request.rest)
@@ -229,6 +235,9 @@ class Mux:
             self._forward(request, way, lambda rest: b"forwarded-streamlocal@openssh.com " + path.encode())
 
     def _forward(self, request: Request, way: Way, expected: Callable[[bytes], bytes]) -> None:
+        if len(self._expected) >= EXPECTED:
+            self._answer(CLIENT, request, False)
+            return
         slot = self._owed[CLIENT].slot() if request.wants_reply else None
 
         def answer(success: bool, rest: bytes) -> None:

@@ -215,6 +215,9 @@ class SessionChannel(Channel):
     def _forward(self, request: Request, verb: str, action: str, kind: bytes) -> None:
         def decided(verdict: Verdict) -> None:
             self._deciding = None
+            if self.server.closing:
+                self.line.book.done(verdict.number, "cancelled")
+                return
             if verdict.permitted:
                 self.line.book.done(verdict.number, "ok")
                 self.line.expect(kind)

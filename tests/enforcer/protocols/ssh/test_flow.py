@@ -211,6 +211,7 @@ def test_never_more_than_granted_and_in_order(
     end.half.adjust(100_000)
     assert {0: end.text(), 1: end.text(1)} == wanted
     told = [shape(one).split()[0] for one in end.raw]
-    assert told.count("eof") <= 1 and told.count("close") <= 1
+    assert told.count("eof") <= 1
+    assert told.count("close") <= 1
     if "close" in told:
         assert told[-1] == "close"

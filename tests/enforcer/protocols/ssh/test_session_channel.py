@@ -104,7 +104,8 @@ def test_what_passes_while_something_runs(name: str, rest: bytes, reply: bool) -
 
 def test_sizes_and_signals_are_on_record() -> None:
     talk = started(Talk())
-    talk.crew(pty(0), run(0), ask(0, "window-change", u32(100, 40, 0, 0), False), ask(0, "signal", string(b"INT"), False))
+    talk.crew(pty(0), run(0), ask(0, "window-change", u32(100, 40, 0, 0), False))
+    talk.crew(ask(0, "signal", string(b"INT"), False))
     noted = [(one.stream, one.bytes) for one in talk.events(events.Streamed)]  # type: ignore[attr-defined]
     assert noted == [("size", 5), ("size", 6), ("signal", 3)]
 
