@@ -46,7 +46,7 @@ class SshLayer:
         self._credential: Credential | None = None
         self._address = ""
         self._entry: Callable[[str], None] = _nobody       # is told once the server has let Weir in, or why not
-        self._opened = self._over = False
+        self._opened = self._denied = self._over = False
         self._login = 0                        # the operation
         self._ending: inputs.Ended | None = None
         self._bug: Exception | None = None
@@ -240,7 +240,7 @@ class SshLayer:
 
     def _fail(self, reason: str) -> None:
         """The server does not let Weir in: the client is told, and it is over."""
-        if self._opened or self._over:
+        if self._opened or self._denied or self._over:
             return
         self.book.done(self._login, "error", "", reason.encode())
         self._refused(reason)
@@ -261,6 +261,10 @@ class SshLayer:
             self._crew.client[:LONGEST], 0)
 
     def _refused(self, reason: str, rules: tuple[str, ...] = ()) -> None:
+        """On record, once: the first reason is the one."""
+        if self._denied:
+            return
+        self._denied = True
         context, owner = self._context, self._context.principal.owner
         process = owner.process
         self._say(Record(events.Refused(
@@ -301,6 +305,8 @@ class SshLayer:
             self.book.closed(reason)
         else:
             self.book.done(self._login, "error", "", reason.encode())
+            if self._entry is not _nobody:
+                self._refused(reason)
         if words_for_client:
             self._crew.end(code, f"weir: {words_for_client}")
         self._crew.drop()
