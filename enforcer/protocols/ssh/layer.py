@@ -36,7 +36,7 @@ class SshLayer:
         self._out: list[Command] = []
         self._depth = 0                        # of calls that will take what is said
         self.book = Book(context, self._say)
-        self._mux = Mux(self.book, self._send, self._say)
+        self._mux = Mux(self.book, self._send, self._say, self._behind)
         shared: dict[object, Any] = {} if context.shared is None else context.shared
         if "ssh" not in shared:
             shared["ssh"] = wire.crew_options(context.target)
@@ -158,6 +158,10 @@ class SshLayer:
         if side is not None:
             side.send(message)
 
+    def _behind(self, peer: int) -> bool:
+        side = self._crew if peer == CLIENT else self._server
+        return side is not None and side.behind
+
     # wire.Events
 
     def written(self, peer: int, data: bytes) -> None:
@@ -168,6 +172,9 @@ class SshLayer:
 
     def full(self, peer: int, on: bool) -> None:
         self._say(words.PauseReading(peer) if on else words.ResumeReading(peer))
+
+    def relieved(self, peer: int) -> None:
+        self._mux.settle()
 
     def admit(self, account: str, then: Callable[[str], None]) -> None:
         """Decide, log in at the server; what comes is told by events."""

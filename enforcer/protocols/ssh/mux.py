@@ -39,10 +39,12 @@ FROM_SERVER: Final = (
 
 
 class Mux:
-    """`send` gives a message to a peer's transport, `say` a command to the edge."""
+    """`send` gives a message to a peer's transport, `say` a command to the edge; `behind` tells of a peer to whom more
+    waits to be sent than should."""
 
-    def __init__(self, book: Book, send: Callable[[int, bytes], None], say: Callable[[Command], None]) -> None:
-        self.book, self.send, self.say = book, send, say
+    def __init__(self, book: Book, send: Callable[[int, bytes], None], say: Callable[[Command], None],
+                 behind: Callable[[int], bool] = lambda peer: False) -> None:
+        self.book, self.send, self.say, self.behind = book, send, say, behind
         self._channels: dict[int, Channel] = {}
         self._next = 0
         self._expected: set[bytes] = set()
@@ -275,10 +277,11 @@ class Mux:
             self._channels[int(number)].fired()
 
     def settle(self) -> None:
-        """Something was answered that a channel may have waited for."""
+        """Something was answered, or sent, that a channel may have waited for."""
         for channel in list(self._channels.values()):
             if channel.opened:
                 channel.settle(CLIENT)
+                channel.settle(SERVER)
 
     def kill(self) -> None:
         for channel in list(self._channels.values()):

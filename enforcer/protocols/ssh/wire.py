@@ -13,6 +13,7 @@ import asyncio
 import copy
 import logging
 import os
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -32,6 +33,12 @@ PROTOCOL: Final = 2
 NOT_ALLOWED: Final = 1
 VERSION: Final = "Weir"
 KEXINIT: Final = 20                   # RFC 4250 4.1.2
+EXCHANGES: Final = 100                # key exchanges that a peer may begin at once,
+EXCHANGED: Final = 2.0                # and a second: one may cost a twentieth of it
+UNPACKED: Final = 256 << 10           # bytes of a message that came compressed
+LATE: Final = 256 << 10               # bytes that may wait for the end of a key exchange: then the other side waits,
+MOST: Final = 96 << 20                # and its windows, and what has none, have an end
+PLACE: Final = 200                    # bytes that a message takes besides its own
 LIST: Final = 16 << 10                # bytes of a list of algorithms
 PATIENCE: Final = 1.0                 # seconds that a client's list may take before Weir's own is sent
 METHODS: Final = ("none", "publickey", "password", "keyboard-interactive")
@@ -66,6 +73,10 @@ class Events(Protocol):
         ...
 
     def full(self, peer: int, on: bool) -> None: ...
+
+    def relieved(self, peer: int) -> None:
+        """What waited to be sent has gone."""
+        ...
 
     def broken(self, error: Exception) -> None:
         """A bug."""
@@ -105,34 +116,61 @@ class _Channels(dict[int, Any]):
         return self._connection
 
 
+class _Unpacked:
+    """Of a stream that is compressed: asyncssh's own would make a gigabyte of a megabyte."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj()
+
+    def decompress(self, data: bytes) -> bytes | None:
+        try:
+            found = self._stream.decompress(data, UNPACKED + 1)
+        except zlib.error:
+            return None
+        return None if len(found) > UNPACKED or self._stream.unconsumed_tail else found
+
+
 class _Wire:
     """Before asyncssh's class, in both sides."""
 
     _peer: int
     _events: Events
     _waits: bool
+    _late: int                        # bytes that wait for the end of a key exchange or the login
+    _exchanges: float
+    _exchanged: float
 
     def _begin(self: Any, peer: int, events: Events) -> None:
         self._peer, self._events, self._waits = peer, events, False
+        self._late, self._exchanges, self._exchanged = 0, 0.0, self._loop.time()
         self._channels: Any = _Channels(self)
 
     def open(self: Any) -> None:
         self.connection_made(Transport(self._peer, self._events))
 
     def feed(self: Any, data: bytes) -> None:
-        for at in range(0, len(data), SLICE):
-            self.data_received(data[at:at + SLICE])
+        self.data_received(data)
         if not self._waits and len(self._inpbuf) > FULL:
             self._waits = True
             self._events.full(self._peer, True)
 
     def _recv_data(self: Any) -> None:
-        super()._recv_data()  # type: ignore[misc]
+        """In slices, also of what had to wait; after the end nothing."""
+        came, self._inpbuf = self._inpbuf, b""
+        for at in range(0, len(came), SLICE):
+            if self._transport is None:
+                break
+            self._inpbuf += came[at:at + SLICE]
+            super()._recv_data()  # type: ignore[misc]
         if self._waits and len(self._inpbuf) < FULL:
             self._waits = False
             self._events.full(self._peer, False)
 
     def process_packet(self: Any, kind: int, number: int, packet: Any) -> Any:
+        if self._transport is None:            # what stood behind a goodbye
+            return True
+        if kind == KEXINIT:
+            self._count_exchange()
         if kind < FIRST:
             return super().process_packet(kind, number, packet)  # type: ignore[misc]
         try:
@@ -144,12 +182,50 @@ class _Wire:
             raise asyncssh.ProtocolError("internal error of Weir") from None
         return True
 
+    def _count_exchange(self: Any) -> None:
+        now = self._loop.time()
+        self._exchanges = max(0.0, self._exchanges - (now - self._exchanged) * EXCHANGED) + 1
+        self._exchanged = now
+        if self._exchanges > EXCHANGES:
+            raise asyncssh.ProtocolError("too many key exchanges")
+
+    def send_newkeys(self: Any, k: bytes, h: bytes) -> None:
+        super().send_newkeys(k, h)  # type: ignore[misc]
+        if self._next_decompressor is not None:
+            self._next_decompressor = _Unpacked()
+
+    @property
+    def behind(self) -> bool:
+        """More waits to be sent than should: until `relieved`."""
+        return self._late > LATE
+
+    def _delay(self: Any, size: int) -> None:
+        """A peer may begin a key exchange and never end it."""
+        self._late += size + PLACE
+        if self._late > MOST and self._transport is not None:
+            self._send_disconnect(BY_APPLICATION, "a key exchange that does not end", "en")
+            self._force_close(asyncssh.ProtocolError("a key exchange that does not end"))
+
+    def _send_deferred_packets(self: Any) -> None:
+        super()._send_deferred_packets()  # type: ignore[misc]
+        before, self._late = self._late, sum(
+            PLACE + sum(map(len, given)) for _, given in self._deferred_packets)
+        if before > LATE >= self._late:
+            self._events.relieved(self._peer)
+
+    def _cleanup(self: Any, exc: Exception | None) -> None:
+        super()._cleanup(exc)  # type: ignore[misc]
+        for task in tuple(self._tasks):        # nobody waits for what it waits for
+            task.cancel()
+
     def send(self: Any, payload: bytes) -> None:
         """As `send_packet`, without the empty message that it puts before each (against what CBC ciphers leak, which
         are not offered here), where nothing else is to be done."""
         if (not self._auth_complete or not self._kex_complete or self._compressor or not self._send_encryption
                 or self._rekey_bytes_sent >= self._rekey_bytes or self._loop.time() >= self._rekey_time):
             self.send_packet(payload[0], payload[1:])
+            if not self._auth_complete or not self._kex_complete:
+                self._delay(len(payload))
             return
         pad = -(self._send_enchdrlen + len(payload)) % self._send_blocksize
         pad += self._send_blocksize if pad < 4 else 0

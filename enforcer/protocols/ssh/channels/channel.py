@@ -2,6 +2,7 @@
 know its kind (tunnel, session)."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from enforcer.protocols.ssh import messages
@@ -27,6 +28,11 @@ class Line(Protocol):
         ...
 
     def gone(self, channel: Channel) -> None: ...
+
+    @property
+    def behind(self) -> Callable[[int], bool]:
+        """Whether more waits to be sent to this peer than should, on the whole connection."""
+        ...
 
     def timer(self, channel: Channel, seconds: float) -> None:
         """`channel.fired` after that; 0: not any more."""
@@ -103,7 +109,7 @@ class Channel:
 
     def settle(self, peer: int, size: int = 0) -> None:
         """So much of what `peer` sent is on its way; it may send more where the other side keeps up."""
-        self.halves[peer].give_back(size, self.halves[1 - peer].queued < PACKET)
+        self.halves[peer].give_back(size, self.halves[1 - peer].queued < PACKET and not self.line.behind(1 - peer))
 
     def adjust(self, peer: int, amount: int) -> None:
         self.halves[peer].adjust(amount)

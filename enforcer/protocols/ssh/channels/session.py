@@ -254,7 +254,8 @@ class SessionChannel(Channel):
 
     def settle(self, peer: int, size: int = 0) -> None:
         backlog = self._course.backlog if self._course is not None else 0
-        self.halves[peer].give_back(size, self.halves[1 - peer].queued + backlog < 1 << 18)
+        keeps_up = self.halves[1 - peer].queued + backlog < 1 << 18 and not self.line.behind(1 - peer)
+        self.halves[peer].give_back(size, keeps_up)
 
     def received_end(self, peer: int) -> None:
         if self._course is not None and (peer == SERVER or (self._deciding is None and not self._inbox)):
