@@ -43,7 +43,9 @@ class Flight:
 
 
 class Exchange:
-    __slots__ = ("_asking", "_next", "_numbers", "_to_client", "_to_server", "busy", "closed", "desk", "flights", "sealed")
+    __slots__ = (
+        "_asking", "_next", "_numbers", "_to_client", "_to_server", "busy", "closed", "desk", "flights", "sealed",
+    )
 
     def __init__(self, desk: Desk, to_client: Callable[[bytes], None], to_server: Callable[[bytes], None]) -> None:
         self.desk, self._to_client, self._to_server = desk, to_client, to_server
