@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FLIGHTS: Final = 4096                 # under way at most; the rest waits
 ASKED: Final = 1024                   # that wait for a decision
+SAID: Final = 100                     # lines: some clients never read them
 IDS: Final = 1 << 32
 OWN: Final = -1
 ERROR_LIMIT: Final = 1024
@@ -44,17 +45,23 @@ class Flight:
 
 class Exchange:
     __slots__ = (
-        "_asking", "_next", "_numbers", "_to_client", "_to_server", "busy", "closed", "desk", "flights", "sealed",
+        "_asking", "_next", "_numbers", "_said", "_say", "_to_client", "_to_server", "after", "busy", "closed", "desk",
+        "flights", "sealed",
     )
 
-    def __init__(self, desk: Desk, to_client: Callable[[bytes], None], to_server: Callable[[bytes], None]) -> None:
-        self.desk, self._to_client, self._to_server = desk, to_client, to_server
+    def __init__(
+        self, desk: Desk, to_client: Callable[[bytes], None], to_server: Callable[[bytes], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self.desk, self._to_client, self._to_server, self._say = desk, to_client, to_server, say
+        self._said = 0
         self.flights: dict[int, Flight] = {}
         self.busy: set[int] = set()            # ids of the client's requests without an answer
         self._asking: dict[int, Callable[[Verdict], None]] = {}
         self._numbers: set[int] = set()        # of the desk's, permitted and without a result
         self._next = 0
         self.closed = False
+        self.after: Callable[[], None] = lambda: None            # a decision was acted on: what waited may go on
         self.sealed = False                    # the server was told the end: it gets nothing more
 
     @property
@@ -132,13 +139,22 @@ class Exchange:
             self._asking.pop(key, None)
             if verdict.permitted:
                 self._numbers.add(verdict.number)
+            else:
+                self.tell(f"{ask.text.decode()}: {verdict.reason}")
             if not self.closed:
                 then(verdict)
+                self.after()
             elif verdict.permitted:
                 self.done(verdict.number, "cancelled")
 
         self._asking[key] = decided
-        self.desk.ask(ask, decided)
+        self.desk.ask(ask, decided, self.tell)
+
+    def tell(self, line: str) -> None:
+        """To the client's user: clients of OpenSSH show no message of a STATUS."""
+        if self._said < SAID and not self.closed:
+            self._said += 1
+            self._say(line)
 
     def done(self, number: int, status: str, tag: str = "", error: bytes = b"") -> None:
         self._numbers.discard(number)

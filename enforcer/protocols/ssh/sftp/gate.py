@@ -102,14 +102,17 @@ class Visit:
 
 class Gate:
     """`to_client` and `to_server` are called with whole packets; `finished` once, when the client has sent its end and
-    nothing of it waits any more: then the server may be told the end."""
+    nothing of it waits any more: then the server may be told the end.  `say`: a line for the client's user (of a
+    denial, of a hold), where the channel has a place for it; not more than a hundred in a session."""
 
     def __init__(
         self, desk: Desk, to_client: Callable[[bytes], None], to_server: Callable[[bytes], None],
         labels: tuple[ContentLabel, ...] = (), payload: str = "none", finished: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._to_client, self._to_server, self._finished = to_client, to_server, finished
-        self._exchange = Exchange(desk, to_client, to_server)
+        self._exchange = Exchange(desk, to_client, to_server, say)
+        self._exchange.after = self._run
         self._labels = Labels(labels)
         self._handles = Handles(self._exchange, self._labels.of, payload == "content")
         self._resolver, self._order = Resolver(self._exchange), Order()
@@ -368,7 +371,7 @@ class Gate:
         requests = tuple(self._handles.request(action, reals[index]) for action, index in wish.actions)
         exact = wish.form.verb.encode() + b"\0" + body(wish, tuple(reals[:len(wish.paths)]))
         labels = self._carried(visit) if wish.leaks or wish.reads else ()
-        ask = Ask(wish.form.verb, tell(wish, reals, visit.originals), requests, exact, labels, wish.mutates)
+        ask = Ask(wish.form.verb, tell(wish, reals), requests, exact, labels, wish.mutates)
         self._exchange.decide(ask, partial(self._decided, visit))
 
     def _carried(self, visit: Visit) -> tuple[str, ...]:
@@ -384,6 +387,7 @@ class Gate:
             self._end(visit, visit.failure.code, visit.failure.message.decode("utf-8", "backslashreplace"))
         elif verdict.masked and visit.wish.leaks:
             self._exchange.done(verdict.number, "denied", error=masked(verdict).encode())
+            self._exchange.tell(masked(verdict))
             self._end(visit, PERMISSION_DENIED, masked(verdict))
         elif visit.wish.form.answered:
             self._exchange.reply(visit.client, render_name(visit.client, visit.reals[0]))
@@ -391,7 +395,6 @@ class Gate:
         else:
             self._forward(visit, verdict)
         self._order.leave(visit.step)
-        self._run()
 
     def _end(self, visit: Visit, code: int, reason: str) -> None:
         if visit.wish.form.kind in (OPEN, OPENDIR):

@@ -374,6 +374,7 @@ class Handles:
                 self._exchange.refuse(errand.client, PERMISSION_DENIED, verdict.reason)
             elif verdict.masked:
                 self._exchange.refuse(errand.client, PERMISSION_DENIED, masked(verdict))
+                self._exchange.tell(masked(verdict))
                 self._exchange.done(verdict.number, "denied", error=masked(verdict).encode())
             else:
                 self._send(errand, verdict.number)

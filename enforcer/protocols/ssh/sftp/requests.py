@@ -175,13 +175,14 @@ def body(wish: Wish, paths: tuple[bytes, ...]) -> bytes:
     return b"".join((*name, *map(string, paths), wish.rest))
 
 
-def tell(wish: Wish, reals: list[bytes], originals: tuple[bytes, ...]) -> bytes:
+def tell(wish: Wish, reals: list[bytes]) -> bytes:
     """What is recorded and shown: "open /srv/x for reading", and how the client wrote it where that is something
     else."""
     told = b" to ".join(map(shown, reals)) or b"nothing"
     if wish.form.kind == SYMLINK:
         told = shown(reals[1]) + b" to " + shown(wish.paths[0])
-    others = [path for path, real in zip(wish.paths, reals, strict=False) if path != real]
+    ways = wish.form.ways
+    others = [path for path, real, way in zip(wish.paths, reals, ways, strict=False) if path != real and way != TARGET]
     written = b" (written " + b", ".join(map(shown, others)) + b")" if others else b""
     return b"".join((wish.form.verb.encode(), b" ", told, _purpose(wish), written))
 
