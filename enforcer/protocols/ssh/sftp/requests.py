@@ -5,6 +5,7 @@ put in place between decision and use changes what happens only where it replace
 has no way to say "and follow no link".  After OPEN and OPENDIR the gate asks for the real path once more, right behind
 the request, and gives no handle out where it changed; for what else follows links (STAT, SETSTAT, statvfs) and for the
 directories of the others that race remains, and so does what an OPEN with CREAT or TRUNC did before it was found out.
+A link that is put back before the second look is not seen.  Only who may make or move links on the server can try it.
 Policies see paths: renaming a directory takes what is in it along.  What somebody else linked under a second name (a
 hard link) cannot be told from a file of its own.
 """
