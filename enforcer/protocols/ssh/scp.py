@@ -106,7 +106,7 @@ class Scp:
         self._to_client, self._finished, self._home, self._resolve = to_client, finished, home, resolve
         self._to_source, self._to_sink = (to_server, to_client) if call.source else (to_client, to_server)
         self._labels = Labels(labels)
-        self._all = tuple(dict.fromkeys(one.label for one in labels if one.path)) if resolve is None else ()
+        self._all = self._labels.all if resolve is None else ()
         self._source, self._sink = bytearray(), bytearray()      # what came and waits
         self._state, self._times = START, b""
         self._inside: list[tuple[bytes, ...]] = []               # candidates for the real path of each directory

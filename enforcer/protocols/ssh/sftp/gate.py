@@ -34,6 +34,7 @@ from enforcer.protocols.ssh.sftp.messages import (
     FSTAT,
     HANDLE,
     INIT,
+    LSTAT,
     NAME,
     NO_SUCH_FILE,
     OP_UNSUPPORTED,
@@ -60,7 +61,7 @@ from enforcer.protocols.ssh.sftp.messages import (
     string,
 )
 from enforcer.protocols.ssh.sftp.order import Order, Step
-from enforcer.protocols.ssh.sftp.paths import Labels, absolute, join, normal, split
+from enforcer.protocols.ssh.sftp.paths import Labels, absolute, join, normal, shown, split
 from enforcer.protocols.ssh.sftp.requests import (
     ENTRY,
     EXPAND,
@@ -367,17 +368,30 @@ class Gate:
     # --- the decision ---
 
     def _judge(self, visit: Visit) -> None:
+        """A rename may take a directory along, with labels on what is in it: only then it matters what it is."""
+        if visit.wish.form.ways == (ENTRY, ENTRY) and visit.failure is None and self._matters(visit):
+            done = self._exchange.own("resolve", b"lstat " + shown(visit.reals[0]))
+            then = partial(self._weigh, visit, done)
+            self._exchange.ask(LSTAT, string(visit.reals[0]), (ATTRS, STATUS), then)
+        else:
+            self._ask(visit, self._labels.of)
+
+    def _matters(self, visit: Visit) -> bool:
+        return any(self._labels.of(real) != self._labels.below(real) for real in visit.reals)
+
+    def _weigh(self, visit: Visit, done: Callable[[Status | None], None], kind: int, packet: memoryview) -> None:
+        directory = kind == ATTRS and parse_attributes(Fields(packet)).is_directory is not False
+        done(parse_status(packet) if kind == STATUS else None)
+        self._ask(visit, self._labels.below if directory else self._labels.of)
+
+    def _ask(self, visit: Visit, find: Callable[[bytes], tuple[str, ...]]) -> None:
         wish, reals = visit.wish, visit.reals
         requests = tuple(self._handles.request(action, reals[index]) for action, index in wish.actions)
         exact = wish.form.verb.encode() + b"\0" + body(wish, tuple(reals[:len(wish.paths)]))
-        labels = self._carried(visit) if wish.leaks or wish.reads else ()
+        carried = (label for real in reals for label in find(real)) if wish.leaks or wish.reads else ()
+        labels = tuple(dict.fromkeys(carried))
         ask = Ask(wish.form.verb, tell(wish, reals), requests, exact, labels, wish.mutates)
         self._exchange.decide(ask, partial(self._decided, visit))
-
-    def _carried(self, visit: Visit) -> tuple[str, ...]:
-        """A rename may take a directory along."""
-        find = self._labels.below if ENTRY in visit.wish.form.ways else self._labels.of
-        return tuple(dict.fromkeys(label for real in visit.reals for label in find(real)))
 
     def _decided(self, visit: Visit, verdict: Verdict) -> None:
         if not verdict.permitted:

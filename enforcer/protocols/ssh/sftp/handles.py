@@ -29,7 +29,6 @@ from enforcer.protocols.ssh.sftp.messages import (
     PERMISSION_DENIED,
     READ,
     READDIR,
-    SIZE,
     STATUS,
     WRITE,
     Fields,
@@ -107,12 +106,15 @@ class Errand:
 
 
 class Handles:
-    __slots__ = ("_account", "_exchange", "_keep", "_labels", "_open", "_room", "_target", "queued", "waiting")
+    __slots__ = (
+        "_account", "_ending", "_exchange", "_keep", "_labels", "_open", "_room", "_target", "queued", "waiting",
+    )
 
     def __init__(self, exchange: Exchange, labels: Callable[[bytes], tuple[str, ...]], keep: bool) -> None:
         self._exchange, self._labels, self._keep = exchange, labels, keep
         self._target, self._account = exchange.desk.target, exchange.desk.account
         self._open: dict[bytes, Handle] = {}
+        self._ending: dict[Handle, None] = {}  # the client closed it; not all answers are there
         self._room = Room()
         self.queued = self.waiting = 0         # requests that wait, and their bytes
 
@@ -129,7 +131,7 @@ class Handles:
         handle = Handle(name, number, path, directory)
         piece, keep = self._exchange.desk.piece, self._keep
         handle.read = Pieces(self._room, lambda data: piece(number, "out", data, keep))
-        handle.wrote = Pieces(self._room, lambda data: piece(number, "in", data, keep))
+        handle.wrote = Pieces(self._room, lambda data: piece(number, "in", data, keep), waits=False)
         self._open[name] = handle
         return handle
 
@@ -141,7 +143,7 @@ class Handles:
 
     def close(self) -> None:
         """The session is over."""
-        for handle in list(self._open.values()):
+        for handle in (*self._open.values(), *self._ending):
             self._finish(handle, "left open")
         self._open.clear()
 
@@ -282,6 +284,7 @@ class Handles:
 
     def _close(self, client: int, handle: Handle, packet: memoryview) -> None:
         del self._open[handle.name]
+        self._ending[handle] = None
 
         def closed(kind: int, answer: memoryview) -> None:
             handle.closing = parse_status(answer)
@@ -293,6 +296,7 @@ class Handles:
     def _finish(self, handle: Handle, left: str = "") -> None:
         if handle.flying and not left:
             return
+        self._ending.pop(handle, None)
         if not handle.directory:
             handle.read.end()
             handle.wrote.end()
@@ -341,13 +345,14 @@ class Handles:
     def _set(self, errand: Errand, handle: Handle) -> None:
         fields = Fields(errand.packet)
         fields.handle()
-        resizes = bool(parse_attributes(fields).flags & SIZE)
+        attributes = parse_attributes(fields)
+        resizes = attributes.size is not None
         if resizes and not handle.writes:
             self._refuse(errand, "the handle was not opened for writing")
             return
         actions = (("sftp:setstat", handle.path), *((("sftp:write", handle.path),) if resizes else ()))
         labels = self._labels(handle.path) if resizes else ()
-        self._decide(errand, "setstat", b"setstat " + shown(handle.path), actions, labels)
+        self._decide(errand, "setstat", b"setstat %s: %s" % (shown(handle.path), str(attributes).encode()), actions, labels)
 
     def _copy(self, errand: Errand, source: Handle, sink: Handle) -> None:
         """OpenSSH's PROTOCOL, 4.10."""
@@ -358,7 +363,8 @@ class Handles:
         else:
             told = b"copy-data " + shown(source.path) + b" to " + shown(sink.path)
             actions = (("sftp:read", source.path), ("sftp:write", sink.path))
-            self._decide(errand, "copy-data", told, actions, (*self._labels(source.path), *self._labels(sink.path)))
+            labels = (*self._labels(source.path), *self._labels(sink.path))
+            self._decide(errand, "copy-data", told, actions, labels)
 
     def _refuse(self, errand: Errand, reason: str) -> None:
         self._exchange.refuse(errand.client, PERMISSION_DENIED, reason)

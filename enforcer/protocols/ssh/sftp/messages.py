@@ -19,7 +19,7 @@ OP_UNSUPPORTED: Final = 8
 FLAG_READ, FLAG_WRITE, FLAG_APPEND, FLAG_CREAT, FLAG_TRUNC, FLAG_EXCL = 1, 2, 4, 8, 16, 32
 FLAGS: Final = 63
 SIZE, OWNER, PERMISSIONS, TIMES, PAIRS = 1, 2, 4, 8, 0x80000000
-LINK, KIND = 0o120000, 0o170000
+LINK, DIRECTORY, KIND = 0o120000, 0o040000, 0o170000
 
 PATH_LIMIT: Final = 4096
 HANDLE_LIMIT: Final = 256
@@ -91,6 +91,8 @@ class Fields:
 @dataclass(frozen=True, slots=True)
 class Attributes:
     flags: int
+    size: int | None
+    owner: tuple[int, int] | None
     permissions: int | None
 
     @property
@@ -98,16 +100,27 @@ class Attributes:
         """None: the server does not say."""
         return None if self.permissions is None else self.permissions & KIND == LINK
 
+    @property
+    def is_directory(self) -> bool | None:
+        return None if self.permissions is None else self.permissions & KIND == DIRECTORY
+
+    def __str__(self) -> str:
+        """What they set, for people."""
+        told = [f"size {self.size}"] if self.size is not None else []
+        told += [f"owner {self.owner[0]}:{self.owner[1]}"] if self.owner is not None else []
+        told += [f"mode {self.permissions & 0o7777:04o}"] if self.permissions is not None else []
+        return ", ".join(told + ["times"] * bool(self.flags & TIMES))
+
 
 def parse_attributes(fields: Fields) -> Attributes:
     """Section 5."""
-    flags, permissions = fields.u32(), None
+    flags, size, owner, permissions = fields.u32(), None, None, None
     if flags & ~(SIZE | OWNER | PERMISSIONS | TIMES | PAIRS):
         raise RemoteProtocolError(f"SFTP attributes have flags {flags:#x}")
     if flags & SIZE:
-        fields.u64()
+        size = fields.u64()
     if flags & OWNER:
-        fields.u64()
+        owner = (fields.u32(), fields.u32())
     if flags & PERMISSIONS:
         permissions = fields.u32()
     if flags & TIMES:
@@ -116,7 +129,7 @@ def parse_attributes(fields: Fields) -> Attributes:
         for _ in range(_count(fields, 8)):
             fields.view()
             fields.view()
-    return Attributes(flags, permissions)
+    return Attributes(flags, size, owner, permissions)
 
 
 def _count(fields: Fields, smallest: int) -> int:

@@ -7,6 +7,8 @@ from agent.contract.target import ContentLabel
 
 ROOT: Final = b"/"
 DOTS: Final = (b"", b".", b"..")
+RAW: Final = (b"/proc", b"/dev")      # /proc/PID/mem of the server, disks
+PLAIN: Final = (b"/dev/shm", b"/dev/null", b"/dev/zero", b"/dev/full", b"/dev/random", b"/dev/urandom")
 
 
 def absolute(home: bytes, path: bytes) -> bytes:
@@ -82,19 +84,22 @@ def reaches(pattern: str, directory: str) -> bool:
 
 
 class Labels:
-    """The labels of a target that are on paths."""
+    """The labels of a target that are on paths.  Memory and disks may hold what any file holds, so they carry all."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_known", "all")
 
     def __init__(self, labels: tuple[ContentLabel, ...]) -> None:
         self._known = tuple((one.label, one.path) for one in labels if one.path)
+        self.all = tuple(dict.fromkeys(label for label, _ in self._known))
 
     def of(self, path: bytes) -> tuple[str, ...]:
+        if any(within(path, root) for root in RAW) and not any(within(path, plain) for plain in PLAIN):
+            return self.all
         told = text(path)
         return tuple(dict.fromkeys(label for label, pattern in self._known if matches(pattern, told)))
 
     def below(self, path: bytes) -> tuple[str, ...]:
         """On it or on anything that it could hold, were it a directory."""
         told = text(path)
-        return tuple(dict.fromkeys(
-            label for label, pattern in self._known if matches(pattern, told) or reaches(pattern, told)))
+        return tuple(dict.fromkeys((
+            *self.of(path), *(label for label, pattern in self._known if reaches(pattern, told)))))

@@ -2,7 +2,8 @@
 
 Clients ask for many pieces at once and servers may answer in another order, so what comes early waits: up to 4 MiB of a
 handle and 16 MiB of a session.  What does not fit, or is read or written twice, ends the order: what waited and all
-that follows is then taken as it passes, and the tag says "not in order": its hash is of the pieces in that order.
+that follows is then taken as it passes, and the tag says "not in order": its hash is of the pieces in that order.  What
+is written is recorded before it is sent, so nothing of it waits.
 """
 from __future__ import annotations
 
@@ -27,10 +28,10 @@ class Room:
 class Pieces:
     """One direction of one handle; `emit` gets its pieces in the order in which they are hashed."""
 
-    __slots__ = ("_early", "_emit", "_hash", "_kept", "_next", "_room", "begin", "ordered", "size")
+    __slots__ = ("_early", "_emit", "_hash", "_kept", "_next", "_room", "_waits", "begin", "ordered", "size")
 
-    def __init__(self, room: Room, emit: Callable[[bytes], None]) -> None:
-        self._room, self._emit, self._hash = room, emit, sha256()
+    def __init__(self, room: Room, emit: Callable[[bytes], None], waits: bool = True) -> None:
+        self._room, self._emit, self._hash, self._waits = room, emit, sha256(), waits
         self._early: dict[int, bytes] = {}
         self._next = self.begin = -1
         self._kept = self.size = 0
@@ -71,7 +72,8 @@ class Pieces:
 
     def _wait(self, offset: int, data: bytes) -> None:
         fits = self._kept + len(data) <= HANDLE_LIMIT and len(data) <= self._room.left
-        if offset < self._next or offset in self._early or not fits or len(self._early) >= PIECES_LIMIT:
+        twice = offset < self._next or offset in self._early
+        if not self._waits or twice or not fits or len(self._early) >= PIECES_LIMIT:
             self._disorder()
             self._pass(data)
             return

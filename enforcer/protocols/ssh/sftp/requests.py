@@ -35,10 +35,10 @@ from enforcer.protocols.ssh.sftp.messages import (
     RENAME,
     RMDIR,
     SETSTAT,
-    SIZE,
     STAT,
     STATUS,
     SYMLINK,
+    Attributes,
     Fields,
     parse_attributes,
     string,
@@ -83,7 +83,8 @@ def _extension(name: bytes, verb: str, ways: tuple[int, ...], *actions: tuple[st
 
 
 # Section 6.  A rename puts content at its second path: it is a write there.  A second name by `hardlink` reads and
-# writes the first.  Servers differ in the order of SYMLINK's paths (OpenSSH's PROTOCOL, 4.1): both are asked for.
+# writes the first; some systems follow a link there and some do not, so it is followed before.  Servers differ in the
+# order of SYMLINK's paths (OpenSSH's PROTOCOL, 4.1): both are asked for.
 FORMS: Final = dict((
     _form(OPEN, "open", (FOLLOW,), answers=(HANDLE, STATUS), rest="flags"),
     _form(LSTAT, "lstat", (LOOK,), (LIST, 0), answers=(ATTRS, STATUS)),
@@ -101,7 +102,7 @@ FORMS: Final = dict((
 EXTENDED_FORMS: Final = dict((
     _extension(b"posix-rename@openssh.com", "posix-rename", (ENTRY, ENTRY), (RENAMES, 0), (RENAMES, 1), (WRITES, 1),
                mutates=True, leaks=True),
-    _extension(b"hardlink@openssh.com", "hardlink", (ENTRY, LOOSE), (READS, 0), (WRITES, 0), (WRITES, 1), mutates=True,
+    _extension(b"hardlink@openssh.com", "hardlink", (FOLLOW, LOOSE), (READS, 0), (WRITES, 0), (WRITES, 1), mutates=True,
                leaks=True),
     _extension(b"statvfs@openssh.com", "statvfs", (FOLLOW,), (LIST, 0), answers=(EXTENDED_REPLY, STATUS)),
     _extension(b"lsetstat@openssh.com", "lsetstat", (LOOK,), (SETS, 0), mutates=True, rest="attributes"),
@@ -118,7 +119,11 @@ class Wish:
     paths: tuple[bytes, ...]
     rest: bytes = b""                         # what follows the paths, as it is
     flags: int = 0                            # of OPEN
-    resizes: bool = False                     # attributes with a size: truncates
+    attributes: Attributes | None = None      # of what is there already
+
+    @property
+    def resizes(self) -> bool:
+        return self.attributes is not None and self.attributes.size is not None
 
     @property
     def reads(self) -> bool:
@@ -145,13 +150,13 @@ class Wish:
 
 def parse_wish(form: Form, fields: Fields) -> Wish:
     paths = tuple(fields.path() for _ in form.ways)
-    rest, flags, resizes = fields.rest(), 0, False
+    rest, flags, attributes = fields.rest(), 0, None
     if form.rest == "flags":
         flags = fields.u32()
     if form.rest:
-        resizes = bool(parse_attributes(fields).flags & SIZE) and form.kind != OPEN
+        attributes = parse_attributes(fields)
     fields.end()
-    return Wish(form, paths, rest, flags, resizes)
+    return Wish(form, paths, rest, flags, None if form.kind in (OPEN, MKDIR) else attributes)
 
 
 def whole(way: int, path: bytes) -> bool:
@@ -179,7 +184,7 @@ def body(wish: Wish, paths: tuple[bytes, ...]) -> bytes:
 def tell(wish: Wish, reals: list[bytes]) -> bytes:
     """What is recorded and shown: "open /srv/x for reading", and how the client wrote it where that is something
     else."""
-    told = b" to ".join(map(shown, reals)) or b"nothing"
+    told = b" to ".join(map(shown, reals[:len(wish.paths)])) or b"all"
     if wish.form.kind == SYMLINK:
         told = shown(reals[1]) + b" to " + shown(wish.paths[0])
     ways = wish.form.ways
@@ -189,9 +194,11 @@ def tell(wish: Wish, reals: list[bytes]) -> bytes:
 
 
 def _purpose(wish: Wish) -> bytes:
-    if wish.resizes:
-        return b", with its size"
+    if wish.attributes is not None:
+        return b": " + str(wish.attributes).encode()
     if wish.form.kind != OPEN:
         return b""
-    purposes = [b"reading"] * wish.reads + [b"writing"] * wish.writes
-    return b" for " + b" and ".join(purposes)
+    purposes = ["reading"] * wish.reads + ["writing"] * wish.writes
+    ways = [name for flag, name in ((FLAG_CREAT, "create"), (FLAG_TRUNC, "truncate"), (FLAG_APPEND, "append"))
+            if wish.flags & flag]
+    return f" for {' and '.join(purposes)}{', ' * bool(ways)}{', '.join(ways)}".encode()

@@ -41,8 +41,8 @@ def test_patterns(pattern: str, path: str, told: bool) -> None:
 
 @pytest.mark.parametrize(("pattern", "directory", "told"), [
     ("/a/b/c", "/a", True), ("/a/b/c", "/a/b", True), ("/a/b/c", "/a/b/c", False), ("/a/b/c", "/x", False),
-    ("*.key", "/x", True),     ("/a/*.key", "/a", True), ("/a/*/k", "/a/x/y", True), ("/a/*", "/b", False), ("/a/b*", "/a/bc", True),
-    ("/a", "/", True),     ("/a/b*", "/a/c", False),
+    ("*.key", "/x", True), ("/a/*.key", "/a", True), ("/a/*/k", "/a/x/y", True), ("/a/*", "/b", False),
+    ("/a/b*", "/a/bc", True), ("/a", "/", True), ("/a/b*", "/a/c", False),
 ])
 def test_what_a_pattern_reaches(pattern: str, directory: str, told: bool) -> None:
     assert paths.reaches(pattern, directory) is told
@@ -58,6 +58,9 @@ def test_labels() -> None:
     assert labels.of(b"/x") == ()
     assert labels.below(b"/x") == ("key",)               # *.pem may be in it
     assert labels.below(b"/k") == ("key", "log")
+    for path in (b"/proc/7/mem", b"/dev/sda", b"/proc"):
+        assert labels.of(path) == ("key", "log")         # what any file holds may be in it
+    assert labels.of(b"/dev/null") == labels.of(b"/dev/shm/x") == labels.of(b"/process") == ()
 
 
 def test_how_it_is_shown() -> None:

@@ -214,6 +214,26 @@ async def test_labelled_content(tmp_path: Path) -> None:
     assert not (tmp_path / "k").exists()
 
 
+async def test_labels_in_a_directory_that_is_renamed(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/a.key").write_text("secret")
+    (tmp_path / "f").write_text("plain")
+    async with stage(FileDesk(), tmp_path, secret("*.key")) as one:
+        await one.client.rename("f", "g")                # a file has nothing in it
+        await one.client.posix_rename("g", "f")
+        for name in ("rename", "posix_rename"):
+            assert "masked for you" in await denied(getattr(one.client, name)("d", "e"))
+            assert "masked for you" in await denied(getattr(one.client, name)("f", "f.key"))
+    assert (tmp_path / "d/a.key").exists()
+
+
+async def test_memory_of_the_server_is_no_way_around(tmp_path: Path) -> None:
+    async with stage(FileDesk(), tmp_path, secret("*.key")) as one:
+        await denied(one.client.open("/proc/self/mem", "r+b"))
+        async with one.client.open("/proc/self/environ", "rb") as file:
+            assert set(await file.read(1000)) <= {0x2A, 0x0A}
+
+
 async def test_labels_that_may_be_seen(tmp_path: Path) -> None:
     (tmp_path / "a.key").write_text("seen")
     async with stage(FileDesk(unmasked=True), tmp_path, secret("*.key")) as one:
