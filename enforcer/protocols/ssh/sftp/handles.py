@@ -352,7 +352,8 @@ class Handles:
             return
         actions = (("sftp:setstat", handle.path), *((("sftp:write", handle.path),) if resizes else ()))
         labels = self._labels(handle.path) if resizes else ()
-        self._decide(errand, "setstat", b"setstat %s: %s" % (shown(handle.path), str(attributes).encode()), actions, labels)
+        told = b"setstat %s: %s" % (shown(handle.path), str(attributes).encode())
+        self._decide(errand, "setstat", told, actions, labels)
 
     def _copy(self, errand: Errand, source: Handle, sink: Handle) -> None:
         """OpenSSH's PROTOCOL, 4.10."""

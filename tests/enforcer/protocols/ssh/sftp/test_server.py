@@ -41,7 +41,7 @@ async def test_64_mib_both_ways(tmp_path: Path) -> None:
     assert written.tag == f"wrote {BIG} bytes sha256={digest(content)}"
     assert read.tag == f"read {BIG} bytes sha256={digest(content)}"
     assert written.requests == [("sftp:write", f"{tmp_path}/there")]
-    assert written.text == f"open {tmp_path}/there for writing (written there)"
+    assert written.text == f"open {tmp_path}/there for writing, create, truncate (written there)"
 
 
 async def test_everything_that_a_client_does(tmp_path: Path) -> None:
