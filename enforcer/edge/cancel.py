@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from agent.contract.credential import Credential
 from agent.contract.owner import Owner
 from agent.contract.target import Target
+from enforcer.edge.upstream import Road
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Key:
     address: str                      # "ADDRESS:PORT" of the server that the session reached
     process: int
     secret: bytes
+    road: Road | None = None          # by which it was reached, where it was not dialled
 
     def __repr__(self) -> str:
         return f"Key(session={self.session!r})"

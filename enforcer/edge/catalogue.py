@@ -19,6 +19,7 @@ from enforcer.core.context import Context
 from enforcer.edge import clock, upstream
 from enforcer.edge.edge import Edge
 from enforcer.edge.readings import Readings
+from enforcer.edge.upstream import Road
 from enforcer.hot.chain import make_digest
 from enforcer.words import events
 from enforcer.words.decisions import PERMIT
@@ -31,6 +32,7 @@ AGE: Final = 60.0                     # seconds after which a kept one is not gi
 LIMIT: Final = 30.0                   # seconds that one reading may take
 
 Answer = tuple[object, str]
+Key = tuple[str, str, str]            # target, database, session that it is read through ("": dialled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class _Kept:
     target: Target
     catalogue: object
     read: float                       # the loop's time
+    version: int
 
 
 class Catalogues:
@@ -45,25 +48,27 @@ class Catalogues:
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
-        self._kept: dict[tuple[str, str], _Kept] = {}
-        self._running: dict[tuple[str, str], asyncio.Task[Answer]] = {}
-        self._next: dict[tuple[str, str], asyncio.Task[Answer]] = {}
+        self._kept: dict[Key, _Kept] = {}
+        self._running: dict[Key, asyncio.Task[Answer]] = {}
+        self._next: dict[Key, asyncio.Task[Answer]] = {}
         self._readings = Readings(edge.loop, "catalogue", 2)
         self._version = 0
 
-    async def load(self, context: Context, database: str, credential: Credential, stale: int) -> Answer:
+    async def load(
+        self, context: Context, database: str, credential: Credential, stale: int, road: Road | None = None,
+    ) -> Answer:
         """(catalogue, "") or (None, why not)."""
-        key = (context.target.name, database)
-        kept = self._kept.get(key)
+        key = (context.target.name, database, road.through if road is not None else "")
+        kept = self._kept.get(_known(context.target, key))
         fresh = kept is not None and self._edge.loop.time() - kept.read < AGE
         if not stale and fresh and kept is not None and kept.target == context.target:
             return kept.catalogue, ""
         running = self._running.get(key)
         if running is None:
-            running = self._running[key] = self._start(key, context, database, credential)
+            running = self._running[key] = self._start(key, context, credential, road)
         elif stale:
             if key not in self._next:
-                self._next[key] = asyncio.create_task(self._after(running, key, context, database, credential))
+                self._next[key] = asyncio.create_task(self._after(running, key, context, credential, road))
             running = self._next[key]
         return await asyncio.shield(running)
 
@@ -71,33 +76,33 @@ class Catalogues:
         """Labels that no database has a column for, of those that are known of their target."""
         lost: dict[str, set[str]] = {}
         targets = self._edge.configuration.targets if self._edge.configuration else {}
-        for (target, _), kept in self._kept.items():
+        for (target, _, _), kept in self._kept.items():
             if targets.get(target) == kept.target:
                 found = set(getattr(kept.catalogue, "warnings", ()))
                 lost[target] = lost[target] & found if target in lost else found
         return sum(map(len, lost.values()))
 
     def _start(
-        self, key: tuple[str, str], context: Context, database: str, credential: Credential
+        self, key: Key, context: Context, credential: Credential, road: Road | None,
     ) -> asyncio.Task[Answer]:
-        task = asyncio.create_task(self._load(context, database, credential))
+        task = asyncio.create_task(self._load(key, context, credential, road))
         task.add_done_callback(lambda done: self._forget(key, done))
         return task
 
-    def _forget(self, key: tuple[str, str], done: asyncio.Task[Answer]) -> None:
+    def _forget(self, key: Key, done: asyncio.Task[Answer]) -> None:
         if self._running.get(key) is done:
             del self._running[key]
 
     async def _after(
-        self, running: asyncio.Task[Answer], key: tuple[str, str], context: Context, database: str,
-        credential: Credential,
+        self, running: asyncio.Task[Answer], key: Key, context: Context, credential: Credential, road: Road | None,
     ) -> Answer:
         await asyncio.wait({running})
         del self._next[key]
-        fresh = self._running[key] = self._start(key, context, database, credential)
+        fresh = self._running[key] = self._start(key, context, credential, road)
         return await asyncio.shield(fresh)
 
-    async def _load(self, context: Context, database: str, credential: Credential) -> Answer:
+    async def _load(self, key: Key, context: Context, credential: Credential, road: Road | None) -> Answer:
+        database = key[1]
         wanted = context.target.options.get("catalogue_credential", "")
         if wanted:
             answer = await self._edge.asking.credential(context.target.name, database, wanted, ())
@@ -107,7 +112,7 @@ class Catalogues:
         self._version += 1
         version = self._version
         try:
-            found = await self._read(context, database, credential, version)
+            found = await self._read(context, database, credential, version, road)
         except TimeoutError:
             return None, f"the catalogue of {database} could not be read within {LIMIT:.0f} seconds"
         except Exception as error:
@@ -115,28 +120,36 @@ class Catalogues:
             return None, f"the catalogue of {database} could not be read: {type(error).__name__}"
         for warning in getattr(found, "warnings", ()):
             LOG.warning("target %s, database %s: %s", context.target.name, database, warning)
-        while len(self._kept) >= MOST:
-            del self._kept[next(iter(self._kept))]
-        self._kept[(context.target.name, database)] = _Kept(context.target, found, self._edge.loop.time())
+        self._keep(_known(context.target, key), _Kept(context.target, found, self._edge.loop.time(), version))
         return found, ""
 
-    async def _read(self, context: Context, database: str, credential: Credential, version: int) -> object:
+    def _keep(self, key: Key, read: _Kept) -> None:
+        if (before := self._kept.get(key)) is not None and before.version > read.version:
+            return                    # what began later, another way, knows more
+        while len(self._kept) >= MOST:
+            del self._kept[next(iter(self._kept))]
+        self._kept[key] = read
+
+    async def _read(
+        self, context: Context, database: str, credential: Credential, version: int, road: Road | None,
+    ) -> object:
         """One reading, recorded as a session of Weir's own."""
         target = context.target
         read = protocols.find(target.protocol).read_catalogue
-        host = next(filter(upstream.dialable, upstream.addresses(target, context.principal.owner)), "")
+        host = place(context, road)
         if read is None or not host:
             raise UpstreamError(f"target {target.name} has no catalogue that can be read")
         secure = None if target.tls == "disable" else self._edge.contexts.towards_server(target, credential)
-        diary = Diary(self._edge, context, database, credential, host, "catalogue")
+        diary = Diary(self._edge, context, database, credential, host, "catalogue", road)
         texts = protocols.find(target.protocol).catalogue_statements()
         diary.open(texts or (f"the catalogue of {database}",), bool(texts))
         status = "error"
         try:
             async with asyncio.timeout(LIMIT):
+                link = await road.link() if road is not None else None
                 found = await self._readings.read(target.name, lambda: read(
                     host=host, port=target.port, credential=credential, database=database, ssl_context=secure,
-                    labels=target.labels, version=version,
+                    labels=target.labels, version=version, link=link,
                 ))
             status = "ok"
         finally:
@@ -144,14 +157,28 @@ class Catalogues:
         return found
 
 
+def place(context: Context, road: Road | None) -> str:
+    """Where a connection of Weir's own leads, "" where nothing can be dialled."""
+    if road is not None:
+        return context.principal.owner.destination
+    return next(filter(upstream.dialable, upstream.addresses(context.target, context.principal.owner)), "")
+
+
+def _known(target: Target, key: Key) -> Key:
+    """Under which a reading is kept.  Without TLS nothing says that what is at a tunnel's other end is the target: what
+    was read there is for the same session's tunnels only."""
+    return key if target.tls == "disable" else (*key[:2], "")
+
+
 class Diary:
     """What is recorded of a reading: a session of subject "weir", with its operations, before it begins and after."""
 
     def __init__(
         self, edge: Edge, context: Context, database: str, credential: Credential, host: str, verb: str,
+        road: Road | None = None,
     ) -> None:
         self._edge, self._context, self._database, self._verb = edge, context, database, verb
-        self._user, self._host = credential.user, host
+        self._user, self._host, self._road = credential.user, host, road
         self._session, self._began = clock.session_name(), clock.monotonic()
         self._operations = 0
 
@@ -167,6 +194,9 @@ class Diary:
             f"{self._host} {target.port}",
             "weir", "", f"{self._user}@{upstream.render_address(self._host, target.port)}", "weir", 0,
         ))
+        if self._road is not None:
+            commit.append(events.SessionNoted(
+                events.SESSION_NOTED, clock.now(), clock.monotonic(), self._session, "through", self._road.through))
         for number, text in enumerate(texts, 1):
             self._intend(number, text.encode(), sent)
         commit.write_now()

@@ -25,6 +25,7 @@ from enforcer.edge.families import Families
 from enforcer.edge.keeping import Keeper
 from enforcer.edge.salts import Salts
 from enforcer.edge.tls import Contexts
+from enforcer.edge.upstream import Road
 from enforcer.words import events
 from enforcer.words.commands import Explain
 from enforcer.words.decisions import DENY
@@ -75,13 +76,16 @@ class Planning(Interface):
 
     async def add(
         self, context: Context, database: str, credential: Credential | None, explain: Explain, ticket: str,
+        road: Road | None = None,
     ) -> None: ...
 
 
 class Loading(Interface):
     """edge.catalogue.Catalogues, which needs an Edge itself."""
 
-    async def load(self, context: Context, database: str, credential: Credential, stale: int) -> tuple[object, str]: ...
+    async def load(
+        self, context: Context, database: str, credential: Credential, stale: int, road: Road | None = None,
+    ) -> tuple[object, str]: ...
 
     def lost_labels(self) -> int: ...
 

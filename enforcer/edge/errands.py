@@ -76,10 +76,9 @@ def _tls_failed(session: Session, peer: Peer, transport: asyncio.Transport, erro
 
 
 async def dial(session: Session) -> None:
-    target, server = session.context.target, session.peers[SERVER]
-    choices = upstream.addresses(target, session.context.principal.owner)
+    server = session.peers[SERVER]
     try:
-        transport, _, session.address = await upstream.dial(choices, target.port, lambda: server)
+        transport, session.address = await _dial(session)
     except UpstreamError as error:
         session.dialling = False
         session.tell(ConnectFailed(str(error)))
@@ -93,6 +92,15 @@ async def dial(session: Session) -> None:
     server.attach(transport)
     session.tell(Connected(session.address))
     server.open()
+
+
+async def _dial(session: Session) -> tuple[asyncio.Transport, str]:
+    target, server = session.context.target, session.peers[SERVER]
+    if session.road is not None:
+        return await session.road.dial(server)
+    choices = upstream.addresses(target, session.context.principal.owner)
+    transport, _, address = await upstream.dial(choices, target.port, lambda: server)
+    return transport, address
 
 
 async def fetch_credential(session: Session, command: words.Login) -> None:
@@ -124,7 +132,8 @@ async def load_catalogue(session: Session, command: words.LoadCatalogue) -> None
             return
         session.use(answer)
         credential = answer
-    found, reason = await catalogues.load(session.context, command.database, credential, command.stale)
+    found, reason = await catalogues.load(
+        session.context, command.database, credential, command.stale, session.road)
     session.tell(CatalogueReady(command.database, found, reason))
 
 
@@ -182,7 +191,7 @@ async def _send_cancel(session: Session, key: Key) -> None:
     session.edge.commit.write_now()
     try:
         async with asyncio.timeout(CANCEL):
-            reader, writer = await upstream.open_streams(key.address)
+            reader, writer = await (upstream.open_streams(key.address) if key.road is None else key.road.streams())
             try:
                 if key.target.tls != "disable":
                     writer.write(request)

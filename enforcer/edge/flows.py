@@ -1,7 +1,7 @@
 """Egress: opaque bytes both ways, recorded as a flow.
 
 FlowOpened is in the journal before the first packet leaves.  What a client says first is held until it is found right
-(enforcer.edge.first): where it begins as TLS, HTTP or SOCKS do, for HOLD seconds, and then it ends; else for BRIEF
+(enforcer.core.first): where it begins as TLS, HTTP or SOCKS do, for HOLD seconds, and then it ends; else for BRIEF
 seconds, and then it goes on and is judged all the same.  What a flow ended of is its recorded reason.  Backpressure and
 half-close go through as they came.
 
@@ -17,17 +17,15 @@ from agent.contract.messages import SessionView
 from agent.contract.owner import Owner, Process
 from agent.contract.target import ENFORCE, SHADOW
 from enforcer import protocols
+from enforcer.core.first import ADDRESS, BRIEF, HOLD, PASS, UNKNOWN, Beginning
 from enforcer.edge import clock, tls, upstream
 from enforcer.edge.edge import Edge
-from enforcer.edge.first import ADDRESS, PASS, UNKNOWN, Beginning
 from enforcer.edge.peer import HIGH, LOW
 from enforcer.words import events
 from enforcer.words.commands import CLIENT, SERVER
 from enforcer.words.errors import RecordingError, UpstreamError
 from enforcer.words.inputs import HoldAnswered
 
-HOLD: Final = 5.0                     # seconds that a client's first bytes may wait for the rest of their beginning
-BRIEF: Final = 0.2                    # where a part of it is no whole beginning of anything that would be refused
 LONGEST: Final = 255                  # characters of a name that is recorded
 LINGER: Final = 60.0                  # seconds that a side may take to read what is left, once the other is lost
 
@@ -82,7 +80,7 @@ class Flow:
         self._bytes = [0, 0]
         self._early: list[bytes] | None = []
         by_name = () if owner.listed else owner.names
-        self._first = Beginning(by_name, owner.destination, _spoken, mode != ENFORCE)
+        self._first = Beginning(by_name, owner.destination, protocols.spoken, mode != ENFORCE)
         self._held: list[bytes] = []              # what waits until it is told
         self._let = False                         # its brief time is over
         self._hold: asyncio.TimerHandle | None = None
@@ -342,8 +340,3 @@ class Flow:
     def _note(self, speaks: str, name: str, rule: str, reason: str) -> events.FlowNoted:
         return events.FlowNoted(events.FLOW_NOTED, clock.now(), clock.monotonic(), self.name, self._mode, speaks, name,
                                 rule, reason)
-
-
-def _spoken(first: bytes) -> str:
-    """Name of the registered protocol whose plaintext this is, or ""."""
-    return next((name for name in protocols.names() if protocols.find(name).speaks(first)), "")

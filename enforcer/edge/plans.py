@@ -13,10 +13,10 @@ from typing import Final
 from agent.contract.credential import Credential
 from enforcer import protocols
 from enforcer.core.context import Context
-from enforcer.edge import upstream
-from enforcer.edge.catalogue import Diary
+from enforcer.edge.catalogue import Diary, place
 from enforcer.edge.edge import Edge
 from enforcer.edge.readings import Readings
+from enforcer.edge.upstream import Road
 from enforcer.words.commands import Explain
 from enforcer.words.errors import RecordingError, UpstreamError
 
@@ -33,6 +33,7 @@ class Plans:
 
     async def add(
         self, context: Context, database: str, credential: Credential | None, explain: Explain, ticket: str,
+        road: Road | None = None,
     ) -> None:
         """To what approvers see of this ticket: the plan, or why there is none."""
         async with self._turns.setdefault(context.target.name, asyncio.Lock()):
@@ -40,7 +41,7 @@ class Plans:
             if holds is None or not holds.is_waiting(ticket):
                 return
             try:
-                plan, rows = await self._read(context, database, credential, explain)
+                plan, rows = await self._read(context, database, credential, explain, road)
             except TimeoutError:
                 plan, rows = f"not shown: the target did not say within {LIMIT:.0f} seconds", -1
             except Exception as error:
@@ -51,24 +52,26 @@ class Plans:
 
     async def _read(
         self, context: Context, database: str, credential: Credential | None, explain: Explain,
+        road: Road | None,
     ) -> tuple[str, int]:
         target = context.target
         protocol = protocols.find(target.protocol)
         read = protocol.read_plan
-        host = next(filter(upstream.dialable, upstream.addresses(target, context.principal.owner)), "")
+        host = place(context, road)
         if read is None or not host or credential is None:
             raise UpstreamError(f"target {target.name} cannot be asked")
         if self._edge.commit is None or self._edge.commit.failure:
             raise RecordingError("nothing can be recorded")
         secure = None if target.tls == "disable" else self._edge.contexts.towards_server(target, credential)
-        diary = Diary(self._edge, context, database, credential, host, "explain")
+        diary = Diary(self._edge, context, database, credential, host, "explain", road)
         diary.open(protocol.plan_statements(explain), True)
         status = "error"
         try:
             async with asyncio.timeout(LIMIT):
+                link = await road.link() if road is not None else None
                 found = await self._readings.read(target.name, lambda: read(
                     host=host, port=target.port, credential=credential, database=database, ssl_context=secure,
-                    explain=explain))
+                    explain=explain, link=link))
             status = "ok"
         finally:
             diary.close(status, f"the plan of a held operation {'was' if status == 'ok' else 'could not be'} read")

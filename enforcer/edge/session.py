@@ -26,6 +26,8 @@ from enforcer.edge import errands
 from enforcer.edge.cancel import Key
 from enforcer.edge.edge import Edge
 from enforcer.edge.peer import FULL, LAYER, PRESSED, QUEUED, STARTING, Peer
+from enforcer.edge.through import Tunnels
+from enforcer.edge.upstream import Road
 from enforcer.protocols import Protocol
 from enforcer.words import commands as words
 from enforcer.words import events
@@ -57,15 +59,20 @@ class Session:
 
     __slots__ = (
         "_accounted", "_deadline", "_ending", "_failed", "_finished", "_grace", "_later", "_later_bytes", "_layer",
-        "_need", "_need_synced", "_over", "_putting_down", "_running", "_shown", "_since", "_tasks", "_timers", "_work",
-        "account", "address", "asked_by", "cancelling", "context", "credential", "database", "dialling", "edge", "key", "name",
+        "_need", "_need_synced", "_over", "_putting_down", "_running", "_shown", "_since", "_tasks", "_timers",
+        "_tunnels", "_work", "account", "address", "asked_by", "cancelling", "context", "credential", "database",
+        "dialling", "edge", "key", "name",
         "peers", "protocol",
+        "reason", "road",
     )
 
-    def __init__(self, edge: Edge, context: Context, protocol: Protocol) -> None:
+    def __init__(self, edge: Edge, context: Context, protocol: Protocol, road: Road | None = None) -> None:
+        """`road`: by which it gets to its target, where that is not dialled."""
         self.context = context = replace(context, push=self.push)
         self.name, self.edge, self.protocol = context.session, edge, protocol
         self.peers = (Peer(self, CLIENT), Peer(self, SERVER))
+        self.road, self.reason = road, ""              # why it ended
+        self._tunnels: Tunnels | None = None           # through it, once there were any
         self.credential: Credential | None = None
         self.asked_by: words.Login | None = None       # what the credential was asked for with
         self.database = self.account = self.address = ""
@@ -95,6 +102,15 @@ class Session:
         if early and client.early is not None:
             client.early.append(early)
         client.open()
+
+    def inner(self, context: Context, protocol: Protocol, road: Road) -> Session:
+        """A session through this one."""
+        return Session(self.edge, context, protocol, road)
+
+    @property
+    def over(self) -> bool:
+        """Its layer is told nothing any more."""
+        return self._over
 
     @property
     def owner(self) -> Owner:
@@ -136,6 +152,8 @@ class Session:
         if not self.peers[peer].told:
             self.peers[peer].told = True
             self.tell(ConnectionLost(peer, reason))
+        if self._tunnels is not None:
+            self._tunnels.lost(peer, reason)
         self.peers[1 - peer].go_on_reading(FULL)
         self._close_soon(LINGER)
 
@@ -145,6 +163,8 @@ class Session:
     def full(self, peer: int, on: bool) -> None:
         other = self.peers[1 - peer]
         (other.stop_reading if on else other.go_on_reading)(FULL)
+        if self._tunnels is not None:
+            self._tunnels.full(peer, FULL, on)
 
     def press(self, on: bool) -> None:
         client = self.peers[CLIENT]
@@ -153,6 +173,8 @@ class Session:
     def end(self, reason: str, finish: bool = False) -> None:
         """An operator, a lock, a drain or the agent's end: last words, then both sides are closed.  `finish`: once what
         runs has finished, FINISH later at the latest."""
+        if self._tunnels is not None:
+            self._tunnels.end(reason, finish)
         if finish:
             if self._ending is None and not self._finished:
                 self._ending = self.edge.loop.call_later(FINISH, self.end, reason)
@@ -160,6 +182,7 @@ class Session:
             return
         if self._over:
             return
+        self.reason = self.reason or reason
         self._drop_queue()
         self._put_down()
         self.tell(Ended(reason))
@@ -188,6 +211,8 @@ class Session:
         self.settle()
 
     def recording_failed(self, reason: str) -> None:
+        if self._tunnels is not None:
+            self._tunnels.end(reason)
         self._failed = True
         self._drop_queue()
         self.tell(RecordingFailed(reason))
@@ -221,6 +246,8 @@ class Session:
         client = self.peers[CLIENT]
         if client.stopped(QUEUED) and self._later_bytes < QUEUE:
             client.go_on_reading(QUEUED)
+            if self._tunnels is not None:
+                self._tunnels.full(SERVER, QUEUED, False)
         return not later and self._need_synced <= commit.synced
 
     # Running the layer
@@ -296,6 +323,8 @@ class Session:
             self.peers[SERVER].stop_reading(STARTING)
         if self._later_bytes > QUEUE:
             self.peers[CLIENT].stop_reading(QUEUED)
+            if self._tunnels is not None:
+                self._tunnels.full(SERVER, QUEUED, True)
 
     def _drop_queue(self) -> None:
         """What may not be forwarded any more; closing still may."""
@@ -310,8 +339,11 @@ class Session:
         if commit is None:
             raise RecordingError("there is no journal")
         commit.append(command.event, command.blobs)
-        if command.event.kind in _ACCOUNTS:       # type: ignore[attr-defined]
+        kind = command.event.kind     # type: ignore[attr-defined]
+        if kind in _ACCOUNTS:
             self._accounted = True
+            if self.road is not None and kind == events.SESSION_OPENED:
+                commit.append(self.road.opened())
         if command.barrier or command.durable:
             self._barrier(command.durable)
 
@@ -347,6 +379,9 @@ class Session:
             self.peers[SERVER].reset()
         else:
             self.peers[command.peer].close()
+        self.reason = self.reason or command.reason
+        if self._tunnels is not None:
+            self._tunnels.lost(command.peer, command.reason)
         self.peers[1 - command.peer].go_on_reading(FULL)
         self._close_soon(LINGER)
         self.settle()
@@ -367,7 +402,7 @@ class Session:
         elif opened is not None:
             if command.explain is not None and self.edge.plans is not None:
                 self._spawn(self.edge.plans.add(
-                    self.context, command.database, self.credential, command.explain, opened.ticket))
+                    self.context, command.database, self.credential, command.explain, opened.ticket, self.road))
             self.tell(opened)
 
     def _use_hold(self, command: words.UseHold) -> None:
@@ -411,13 +446,22 @@ class Session:
     def _registered(self, command: words.Registered) -> None:
         self._login_done(command)
         self.key = Key(self.name, self.owner, self.context.target, self.credential, self.address, command.real_process,
-                       command.real_secret)
+                       command.real_secret, self.road)
         self._shown = (command.process, command.secret)
         self.edge.cancels.register(*self._shown, self.key)
 
     def _cancel(self, command: words.CancelRequest) -> None:
         self.cancelling = True
         self._spawn(errands.cancel(self, command))
+
+    def _open_through(self, command: words.OpenThrough) -> None:
+        if self._tunnels is None:
+            self._tunnels = Tunnels(self)
+        self._spawn(self._tunnels.open(command))
+
+    def _through(self, command: Command) -> None:
+        if self._tunnels is not None:
+            self._tunnels.order(command)
 
     # The end
 
@@ -462,6 +506,8 @@ class Session:
         self.use(None)
         self._account()
         self.edge.remove(self)
+        if self.road is not None:
+            self.road.over()
 
     def use(self, credential: Credential | None) -> None:
         """In place of the one that it had, whose lease it uses no more."""
@@ -532,4 +578,12 @@ _ORDERS: Final[dict[type[Command], Callable[[Session, Any], None]]] = {
     words.Count: Session._count,
     words.LoginDone: Session._login_done,
     words.Registered: Session._registered,
+    words.OpenThrough: Session._open_through,
+    words.ThroughConnected: Session._through,
+    words.ThroughFailed: Session._through,
+    words.SendThrough: Session._through,
+    words.EndThrough: Session._through,
+    words.CloseThrough: Session._through,
+    words.PauseThrough: Session._through,
+    words.ResumeThrough: Session._through,
 }

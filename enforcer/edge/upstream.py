@@ -8,14 +8,56 @@ import socket
 import struct
 from collections.abc import Callable
 from typing import Final, TypeVar
+from typing import Protocol as Interface
 
 from agent.contract.owner import Owner
 from agent.contract.target import Target
 from enforcer.words.errors import UpstreamError
+from enforcer.words.events import SessionNoted
 
 TIMEOUT: Final = 10.0                 # seconds for all addresses together
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+
+class Road(Interface):
+    """To a target that is not dialled: through another session (enforcer.edge.through).  UpstreamError where that does
+    not lead there."""
+
+    @property
+    def through(self) -> str:
+        """Name of that session."""
+        ...
+
+    @property
+    def shown(self) -> str:
+        """"ADDRESS:PORT" as it was asked for."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """How many sessions are round it."""
+        ...
+
+    async def dial(self, protocol: asyncio.BaseProtocol) -> tuple[asyncio.Transport, str]:
+        """The session's own connection, and where it leads."""
+        ...
+
+    async def streams(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection of Weir's own."""
+        ...
+
+    async def link(self) -> socket.socket:
+        """Another, blocking."""
+        ...
+
+    def opened(self) -> SessionNoted:
+        """What is recorded behind SessionOpened."""
+        ...
+
+    def over(self) -> None:
+        """The session that took it is."""
+        ...
 
 
 def addresses(target: Target, owner: Owner) -> tuple[str, ...]:

@@ -22,11 +22,12 @@ from enforcer.words.errors import ConfigError
 class ReadCatalogue(Interface):
     def __call__(
         self, *, host: str, port: int, credential: Credential, database: str, ssl_context: object,
-        labels: tuple[ColumnLabel, ...], version: int,
+        labels: tuple[ColumnLabel, ...], version: int, link: object,
     ) -> object:
         """The protocol's own Catalogue, read by a connection of Weir's own.  Blocks: called in a thread.
 
-        `host` may be the path of a Unix socket.  `ssl_context` is an ssl.SSLContext that verifies the target's name,
+        `host` may be the path of a Unix socket; `link` is a connected socket.socket that leads there, which is closed
+        in the end, or None.  `ssl_context` is an ssl.SSLContext that verifies the target's name,
         or None for a target without TLS."""
         ...
 
@@ -34,6 +35,7 @@ class ReadCatalogue(Interface):
 class ReadPlan(Interface):
     def __call__(
         self, *, host: str, port: int, credential: Credential, database: str, ssl_context: object, explain: Explain,
+        link: object,
     ) -> tuple[str, int]:
         """(how the target would do it, or why that is not shown; rows that it expects, -1: not known), by a connection
         of Weir's own that runs and changes nothing.  Blocks: called in a thread."""
@@ -61,6 +63,12 @@ class Protocol:
 def names() -> tuple[str, ...]:
     """Every protocol that there is a folder for."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
+
+
+def spoken(first: bytes) -> str:
+    """Name of the registered protocol whose plaintext a client's first bytes are, or ""."""
+    found = next((name for name in names() if find(name).speaks(first)), "")
+    return found or ("ssh" if first.startswith(b"SSH-") else "")       # RFC 4253 4.2: with a folder or without
 
 
 def find(name: str) -> Protocol:

@@ -31,11 +31,13 @@ EACH: Final = 16                      # connects of one socket that are followed
 NOT_FOLLOWED: Final = "not followed"  # more open ones than OPEN, or without a cookie (an earlier build's)
 AGAIN: Final = "connected again"      # the same socket: this one had failed
 LOCAL: Final = "at a Unix socket"      # no hook sees those connects: there is nothing that they could be paired with
+INSIDE: Final = "in a tunnel"          # of another session, which is the one that the kernel saw connect
 BROKEN: Final = "break-glass"         # HoldChanged.note
 STANDING: Final = (words.UNACCOUNTED, words.FOREIGN, words.ACKNOWLEDGED)      # alarms, and the end of them
 BEGIN: Final = 10                     # who has seen an event before this has seen all
 LEAD: Final = 50_000                  # events that an account may come before its connect
 _WEIR: Final = "weir"                 # attribution of what Weir opened itself
+_TUNNEL: Final = "tunnel"             # and of what goes through another session
 _KINDS: Final = {events.SESSION_OPENED: "session", events.FLOW_OPENED: "flow", events.REFUSED: "refused"}
 _DECIDED: Final = (words.REDIRECTED, words.ELSEWHERE)
 
@@ -68,6 +70,8 @@ class Book:
                     "target": event.target, "what": event.what, "session": event.session}))
         elif event.cookie:
             self._account(event.cookie, _KINDS[event.kind], getattr(event, "attribution", "redirect"))
+        elif getattr(event, "attribution", "") == _TUNNEL:
+            self.counts[f"{_KINDS[event.kind]} {INSIDE}"] += 1
         elif event.destination.startswith("/") and getattr(event, "attribution", "") != _WEIR:
             self.counts[f"{_KINDS[event.kind]} {LOCAL}"] += 1
 

@@ -163,3 +163,66 @@ class Registered(Command, frozen=True):
     secret: bytes
     real_process: int
     real_secret: bytes
+
+
+# A registered target through a stream that this layer carries (enforcer/edge/through.py).  `number` is a tunnel's or a
+# line's: what is gone meanwhile is passed over, for both sides may end it at the same time.
+
+
+class OpenThrough(Command, frozen=True):
+    """Somebody asks for a tunnel to (host, port): if that is a registered target, a session of that target begins, and
+    the layer carries its bytes from now on.  Answered by ThroughOpened or ThroughRefused; nothing is sent before that.
+    `number`: from 0, of no other tunnel that is not closed."""
+
+    number: int
+    host: str                         # as the client says it
+    port: int
+
+
+class ThroughConnected(Command, frozen=True):
+    """Answers ThroughDials: from here on its line may be written to."""
+
+    number: int
+    address: str = ""                 # "ADDRESS:PORT" for the recording; empty: as it was asked for
+
+
+class ThroughFailed(Command, frozen=True):
+    """Answers ThroughDials."""
+
+    number: int
+    reason: str
+
+
+class SendThrough(Command, frozen=True):
+    """What came from that side.  After ThroughFull(on) a layer sends little more: what it let its peer send already."""
+
+    number: int
+    peer: int                         # CLIENT | SERVER
+    data: bytes
+
+
+class EndThrough(Command, frozen=True):
+    """That side has said all that it will, and still listens."""
+
+    number: int
+    peer: int
+
+
+class CloseThrough(Command, frozen=True):
+    """That side is gone.  With a reason: it was lost, and what is on the way to the session is not read any more."""
+
+    number: int
+    peer: int
+    reason: str = ""
+
+
+class PauseThrough(Command, frozen=True):
+    """Give nothing more that goes to that side (one ThroughData may still come)."""
+
+    number: int
+    peer: int
+
+
+class ResumeThrough(Command, frozen=True):
+    number: int
+    peer: int

@@ -55,7 +55,7 @@ class SessionOpened(msgspec.Struct, frozen=True, array_like=True):
     cgroup: str
     cookie: int
     destination: str                  # "ADDRESS PORT" as dialled
-    attribution: str                  # mark | cgroup | redirect
+    attribution: str                  # mark | cgroup | redirect; tunnel: SessionNoted "through" names the outer session
     client_tls: str                   # "" for plaintext, else "TLSv1.3 CIPHER"
     upstream: str                     # "USER@ADDRESS:PORT TLSv1.3 ..." never a secret
     application: str                  # what the client calls itself
@@ -240,7 +240,7 @@ class SessionNoted(msgspec.Struct, frozen=True, array_like=True):
     at: int
     monotonic: int
     session: str
-    name: str                         # "shared": several clients may be behind it
+    name: str                         # "shared": several clients may be behind it; "through": a session that carries it
     value: str
 
 

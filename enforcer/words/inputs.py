@@ -77,3 +77,58 @@ class Ended(Input, frozen=True):
 
     reason: str
     finish: bool = False
+
+
+class ThroughOpened(Input, frozen=True):
+    """Tunnel `number` is a session of its own, with that target."""
+
+    number: int
+    target: str
+    session: str
+
+
+class ThroughRefused(Input, frozen=True):
+    """`reason` empty: it is no registered target, and what becomes of it is the layer's to decide."""
+
+    number: int
+    reason: str
+
+
+class ThroughDials(Input, frozen=True):
+    """The session in tunnel `tunnel` wants a connection to where that tunnel leads: open one at the server, as line
+    `number` (peer SERVER).  Answered by ThroughConnected or ThroughFailed.  The session's own line has its tunnel's
+    number; lines below 0 are connections of Weir's own (catalogue, plan, cancel), which have no client."""
+
+    number: int
+    tunnel: int
+
+
+class ThroughData(Input, frozen=True):
+    """What goes to that side."""
+
+    number: int
+    peer: int
+    data: bytes
+
+
+class ThroughFull(Input, frozen=True):
+    """What came from that side is not taken fast enough: send nothing more of it, or (not `on`) go on."""
+
+    number: int
+    peer: int
+    on: bool
+
+
+class ThroughEnded(Input, frozen=True):
+    """Nothing more goes to that side and nothing more is taken from it: close it, after what it was given.  It may come
+    in place of an answer to ThroughDials, where nobody waits for that any more."""
+
+    number: int
+    peer: int
+
+
+class ThroughClosed(Input, frozen=True):
+    """The session of this tunnel is over, and the number may be used again."""
+
+    number: int
+    reason: str

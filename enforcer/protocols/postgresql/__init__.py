@@ -24,13 +24,13 @@ def _layer(context: Context) -> Layer:
 
 def _read_catalogue(
     *, host: str, port: int, credential: Credential, database: str, ssl_context: object,
-    labels: tuple[ColumnLabel, ...], version: int,
+    labels: tuple[ColumnLabel, ...], version: int, link: object,
 ) -> object:
     from enforcer.protocols.postgresql.catalogue import load_catalogue
 
     return load_catalogue(
         host=host, port=port, credential=credential, database=database, ssl_context=ssl_context, labels=labels,
-        version=version,
+        version=version, link=link,
     )
 
 
@@ -42,11 +42,13 @@ def _catalogue_statements() -> tuple[str, ...]:
 
 def _read_plan(
     *, host: str, port: int, credential: Credential, database: str, ssl_context: object, explain: Explain,
+    link: object,
 ) -> tuple[str, int]:
     from enforcer.protocols.postgresql.plan import read_plan
 
     return read_plan(
-        host=host, port=port, credential=credential, database=database, ssl_context=ssl_context, explain=explain)
+        host=host, port=port, credential=credential, database=database, ssl_context=ssl_context, explain=explain,
+        link=link)
 
 
 def _plan_statements(explain: Explain) -> tuple[str, ...]:

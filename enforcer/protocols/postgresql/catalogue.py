@@ -205,10 +205,10 @@ class Catalogue:
 
 def load_catalogue(
     *, host: str, port: int, credential: Credential, database: str, ssl_context: object,
-    labels: tuple[ColumnLabel, ...], version: int,
+    labels: tuple[ColumnLabel, ...], version: int, link: object = None,
 ) -> Catalogue:
     """Blocks.  `ssl_context` None: a target without TLS.  Raises what pg8000 raises, ValueError where it is too big."""
-    connection = open_connection(host, port, credential, database, ssl_context)
+    connection = open_connection(host, port, credential, database, ssl_context, link)
     try:
         for text in BEFORE:
             connection.run(text)

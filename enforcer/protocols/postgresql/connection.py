@@ -60,11 +60,21 @@ class Connection(pg8000.native.Connection):  # type: ignore[misc]
 
 
 def open_connection(
-    host: str, port: int, credential: Credential, database: str, ssl_context: object, **bounds: int,
+    host: str, port: int, credential: Credential, database: str, ssl_context: object, link: Any = None,
+    **bounds: int,
 ) -> Connection:
-    """`ssl_context` None: without TLS.  Raises what pg8000 raises, ValueError where the server says too much."""
+    """`ssl_context` None: without TLS.  `link`: a connected socket in place of (host, port), closed
+    in the end.  Raises what pg8000 raises, ValueError where the server says too much."""
     context: Any = ssl_context if isinstance(ssl_context, ssl.SSLContext) else False
     place: dict[str, Any] = {"unix_sock": host} if host.startswith("/") else {"host": host, "port": port}
-    return Connection(
-        credential.user, **place, database=database, password=credential.password or None,
-        ssl_context=context, timeout=TIMEOUT, application_name="weir", **bounds)
+    if link is not None:
+        link.settimeout(TIMEOUT)      # pg8000 sets it on what it opens itself
+        place = {"sock": link}
+    try:
+        return Connection(
+            credential.user, **place, database=database, password=credential.password or None,
+            ssl_context=context, timeout=TIMEOUT, application_name="weir", **bounds)
+    except BaseException:
+        if link is not None:
+            link.close()
+        raise

@@ -77,10 +77,11 @@ def plan_statements(explain: Explain) -> tuple[str, ...]:
 
 def read_plan(
     *, host: str, port: int, credential: Credential, database: str, ssl_context: object, explain: Explain,
+    link: object = None,
 ) -> tuple[str, int]:
     """Blocks.  Raises what pg8000 raises."""
     *before, own, role, path, text, after = plan_statements(explain)
-    connection = open_connection(host, port, credential, database, ssl_context, bytes_=ANSWER, rows=2)
+    connection = open_connection(host, port, credential, database, ssl_context, link, bytes_=ANSWER, rows=2)
     try:
         for one in before:
             connection.run(one)

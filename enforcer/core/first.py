@@ -1,4 +1,4 @@
-"""Pure: the first bytes of a flow -> whether it may go on.
+"""Pure: the first bytes of a flow, or of a stream through a tunnel (raw.py) -> whether it may go on.
 
 Looked at before they are sent on, so that a server never has a whole beginning that was not found right.  Where the
 entry permits an address by name, TLS names that name (SNI) and plain HTTP does (Host).  A proxy's greeting and a
@@ -13,13 +13,15 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from enforcer.edge.hello import Malformed, Unfinished, server_name
+from enforcer.core.hello import Malformed, Unfinished, server_name
 
 MOST: Final = 96 << 10                # bytes of a beginning; longer ones end the flow
 PIECES: Final = 8192                  # that it may come in: each is looked at with all before it,
 LOOKED: Final = 40 << 20              # bytes in all: a tenth of a second or so
 FIRST: Final = 16                     # bytes within which a registered protocol's plaintext is known
-BANNER: Final = 1024                  # bytes of a server that are looked at for an SSH banner
+BANNER: Final = 1024                  # bytes of a server that are looked at for an SSH banner: it may speak first
+HOLD: Final = 5.0                     # seconds that a client's first bytes may wait for the rest of their beginning
+BRIEF: Final = 0.2                    # where a part of it is no whole beginning of anything that would be refused
 
 UNKNOWN, PASS = None, ""              # not told yet; may go on.  Anything else is why the flow ends.
 # Rules that may end a flow, as FlowNoted has them.
@@ -99,8 +101,6 @@ class Beginning:
 
     def _judge(self) -> str | None:
         data = self._client
-        if data.startswith(b"SSH-"):
-            return self._plain("ssh")
         if protocol := self._spoken(data[:FIRST]):
             return self._plain(protocol)
         if data[0] in (4, 5):

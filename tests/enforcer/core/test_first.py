@@ -9,16 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enforcer import protocols
-from enforcer.edge import first
-from enforcer.edge.first import MOST, PASS, PIECES, UNKNOWN, Beginning
-from enforcer.edge.hello import Malformed, Unfinished, server_name
+from enforcer.core import first
+from enforcer.core.first import MOST, PASS, PIECES, UNKNOWN, Beginning
+from enforcer.core.hello import Malformed, Unfinished, server_name
+from enforcer.protocols import spoken
 
 NAME = "api.example"
-
-
-def spoken(first: bytes) -> str:
-    return next((name for name in protocols.names() if protocols.find(name).speaks(first)), "")
 
 
 def begin(*names: str) -> Beginning:
