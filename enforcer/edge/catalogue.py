@@ -145,8 +145,7 @@ class Catalogues:
         diary.open(texts or (f"the catalogue of {database}",), bool(texts))
         status = "error"
         try:
-            async with asyncio.timeout(LIMIT):
-                link = await road.link() if road is not None else None
+            async with asyncio.timeout(LIMIT), upstream.linked(road) as link:
                 found = await self._readings.read(target.name, lambda: read(
                     host=host, port=target.port, credential=credential, database=database, ssl_context=secure,
                     labels=target.labels, version=version, link=link,

@@ -13,6 +13,7 @@ from typing import Final
 from agent.contract.credential import Credential
 from enforcer import protocols
 from enforcer.core.context import Context
+from enforcer.edge import upstream
 from enforcer.edge.catalogue import Diary, place
 from enforcer.edge.edge import Edge
 from enforcer.edge.readings import Readings
@@ -67,8 +68,7 @@ class Plans:
         diary.open(protocol.plan_statements(explain), True)
         status = "error"
         try:
-            async with asyncio.timeout(LIMIT):
-                link = await road.link() if road is not None else None
+            async with asyncio.timeout(LIMIT), upstream.linked(road) as link:
                 found = await self._readings.read(target.name, lambda: read(
                     host=host, port=target.port, credential=credential, database=database, ssl_context=secure,
                     explain=explain, link=link))

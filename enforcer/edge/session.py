@@ -149,11 +149,11 @@ class Session:
 
     def gone(self, peer: int, reason: str) -> None:
         """Nothing more will come from this side; the layer is told once, and not where it wanted it."""
+        if self._tunnels is not None:
+            self._tunnels.lost(peer, reason)
         if not self.peers[peer].told:
             self.peers[peer].told = True
             self.tell(ConnectionLost(peer, reason))
-        if self._tunnels is not None:
-            self._tunnels.lost(peer, reason)
         self.peers[1 - peer].go_on_reading(FULL)
         self._close_soon(LINGER)
 

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
@@ -53,19 +55,27 @@ class Line:
         self._ended = False
 
     async def open(self) -> socket.socket:
-        """Gives the other end, which its caller owns.  Raises OSError."""
-        near, far = socket.socketpair()
+        """Gives the other end, which its caller owns.  Raises UpstreamError."""
+        try:
+            near, far = socket.socketpair()
+        except OSError:
+            raise UpstreamError("there are no more sockets") from None
         for one in (near, far):
             one.setblocking(False)
         try:
-            self.end.attach(await attach(far, self.end))
+            transport = await attach(far, self.end)
         except BaseException:
             near.close()
             raise
+        if self.end.closing:
+            transport.abort()
+            near.close()
+            raise UpstreamError("it was closed meanwhile")
+        self.end.attach(transport)
         return near
 
     async def join(self, protocol: asyncio.BaseProtocol) -> asyncio.Transport:
-        """Open, with this at the other end.  Raises OSError."""
+        """Open, with this at the other end.  Raises UpstreamError."""
         return await attach(await self.open(), protocol)
 
     def send(self, data: bytes) -> None:
@@ -132,12 +142,17 @@ class Line:
 
 
 async def attach(link: socket.socket, protocol: asyncio.BaseProtocol) -> asyncio.Transport:
-    """Closes it where it fails."""
+    """Closes it where it fails, or nobody waits for it any more: uvloop leaves a transport behind that is cancelled."""
+    loop = asyncio.get_running_loop()
+    making = loop.create_task(loop.create_unix_connection(lambda: protocol, sock=link))
     try:
-        transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: protocol, sock=link)
-    except BaseException:
-        link.close()
+        transport, _ = await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(lambda done: link.close() if done.exception() else done.result()[0].abort())
         raise
+    except OSError:
+        link.close()
+        raise UpstreamError("there are no more sockets") from None
     return transport
 
 
@@ -164,10 +179,15 @@ class Tunnel:
         near, _ = await self._reach(self._tunnels.own())
         return await asyncio.open_unix_connection(sock=near)
 
-    async def link(self) -> socket.socket:
-        near, _ = await self._reach(self._tunnels.own())
+    @asynccontextmanager
+    async def link(self) -> AsyncIterator[socket.socket]:
+        number = self._tunnels.own()
+        near, _ = await self._reach(number)
         near.setblocking(True)
-        return near
+        try:
+            yield near
+        finally:
+            self._tunnels.drop(number)
 
     async def _reach(self, number: int) -> tuple[socket.socket, str]:
         """A connected line's other end.  UpstreamError where there is none within upstream.TIMEOUT."""
@@ -185,8 +205,6 @@ class Tunnel:
             line.drop()
             if isinstance(error, TimeoutError):
                 raise UpstreamError(f"no answer within {upstream.TIMEOUT:.0f} seconds") from None
-            if isinstance(error, OSError):
-                raise UpstreamError("there are no more sockets") from None
             raise
 
     def lost(self, line: Line, reason: str) -> None:
@@ -229,8 +247,8 @@ class Tunnels:
         line = self.line(tunnel, command.number, CLIENT)
         try:
             transport = await line.join(asyncio.Protocol())
-        except OSError:
-            self._refuse(tunnel, line, "there are no more sockets")
+        except UpstreamError as error:
+            self._refuse(tunnel, line, str(error))
             return
         self._begin(tunnel, line, transport, found, command)
 
@@ -329,6 +347,10 @@ class Tunnels:
     def own(self) -> int:
         self._last -= 1
         return self._last
+
+    def drop(self, number: int) -> None:
+        if (line := self._lines.get((number, SERVER))) is not None:
+            line.drop()
 
     def line(self, tunnel: Tunnel, number: int, peer: int) -> Line:
         line = self._lines[number, peer] = Line(self, tunnel, number, peer)

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final, TypeVar
 from typing import Protocol as Interface
 
@@ -47,8 +48,8 @@ class Road(Interface):
         """A connection of Weir's own."""
         ...
 
-    async def link(self) -> socket.socket:
-        """Another, blocking."""
+    def link(self) -> AbstractAsyncContextManager[socket.socket]:
+        """Another, blocking, for a thread; when it is left the way is closed, and whoever still reads finds its end."""
         ...
 
     def opened(self) -> SessionNoted:
@@ -58,6 +59,11 @@ class Road(Interface):
     def over(self) -> None:
         """The session that took it is."""
         ...
+
+
+def linked(road: Road | None) -> AbstractAsyncContextManager[socket.socket | None]:
+    """Nothing where the target is dialled: whoever wants a connection opens it."""
+    return nullcontext() if road is None else road.link()
 
 
 def addresses(target: Target, owner: Owner) -> tuple[str, ...]:

@@ -26,8 +26,8 @@ class ReadCatalogue(Interface):
     ) -> object:
         """The protocol's own Catalogue, read by a connection of Weir's own.  Blocks: called in a thread.
 
-        `host` may be the path of a Unix socket; `link` is a connected socket.socket that leads there, which is closed
-        in the end, or None.  `ssl_context` is an ssl.SSLContext that verifies the target's name,
+        `host` may be the path of a Unix socket; `link` is a connected socket.socket that leads there,
+        or None.  `ssl_context` is an ssl.SSLContext that verifies the target's name,
         or None for a target without TLS."""
         ...
 

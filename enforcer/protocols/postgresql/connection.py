@@ -63,8 +63,8 @@ def open_connection(
     host: str, port: int, credential: Credential, database: str, ssl_context: object, link: Any = None,
     **bounds: int,
 ) -> Connection:
-    """`ssl_context` None: without TLS.  `link`: a connected socket in place of (host, port), closed
-    in the end.  Raises what pg8000 raises, ValueError where the server says too much."""
+    """`ssl_context` None: without TLS.  `link`: a connected socket in place of (host, port).
+    Raises what pg8000 raises, ValueError where the server says too much."""
     context: Any = ssl_context if isinstance(ssl_context, ssl.SSLContext) else False
     place: dict[str, Any] = {"unix_sock": host} if host.startswith("/") else {"host": host, "port": port}
     if link is not None:

@@ -19,7 +19,9 @@ class Catalogues:
     def __init__(self) -> None:
         self.given: list[Credential] = []
 
-    async def load(self, context: object, database: str, credential: Credential, stale: int) -> tuple[object, str]:
+    async def load(
+        self, context: object, database: str, credential: Credential, stale: int, road: object,
+    ) -> tuple[object, str]:
         self.given.append(credential)
         return 1, ""
 
@@ -36,7 +38,7 @@ def session(credential: Credential, answer: Credential | str) -> Any:
     edge = SimpleNamespace(catalogues=Catalogues(), asking=SimpleNamespace(credential=ask))
     used: list[Credential] = []
     return SimpleNamespace(context=context, edge=edge, credential=credential, asked_by=words.Login("shop", "app"),
-                           tell=told.append, asked=asked, told=told, use=used.append, used=used)
+                           tell=told.append, asked=asked, told=told, use=used.append, used=used, road=None)
 
 
 @pytest.mark.parametrize(("had", "at", "answer", "given"), [
@@ -82,6 +84,7 @@ async def test_a_cancel_shows_no_certificate_that_has_expired(
     edge = SimpleNamespace(commit=SimpleNamespace(write_now=lambda: None),
                            contexts=SimpleNamespace(towards_server=towards_server))
     target = SimpleNamespace(tls="verify-full", hosts=("db",))
-    key: Any = SimpleNamespace(address="a:1", target=target, credential=OLD, process=1, secret=b"s", session="s")
+    key: Any = SimpleNamespace(address="a:1", target=target, credential=OLD, process=1, secret=b"s", session="s",
+                               road=None)
     await errands._send_cancel(SimpleNamespace(protocol=protocol, edge=edge), key)  # type: ignore[arg-type]
     assert (used, wrote) == ([shown], [b"tls", b"cancel"])
