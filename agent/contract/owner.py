@@ -27,7 +27,7 @@ class Owner(msgspec.Struct, frozen=True):
     cookie: int                       # kernel socket cookie of the crew's socket, 0 if not known
     destination: str                  # original destination address, text, v4-mapped is given as IPv4
     port: int                         # original destination port
-    attribution: str                  # "mark" | "cgroup" | "redirect"; of the enforcer's own: "tunnel" (edge/through.py)
+    attribution: str                  # "mark" | "cgroup" | "redirect"; the enforcer's own word: "tunnel"
     target: str = ""                  # name of the registered target that this address and port belong to, or ""
     egress: str = ""                  # name of the [[egress]] entry that permits it, or ""
     names: tuple[str, ...] = ()       # of [[egress]] entries, for which Weir's resolver gave this address

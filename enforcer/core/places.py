@@ -8,7 +8,7 @@ from typing import Final
 
 from agent.contract.target import Target
 
-_NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]*|0[0-7]*|[1-9][0-9]*")
+_NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
 _HERE: Final = "localhost"
 
 
@@ -61,7 +61,7 @@ def _lenient(text: str) -> str:
 
 def _number(text: str) -> int:
     if text[:2] in ("0x", "0X"):
-        return int(text[2:] or "0", 16)
+        return int(text[2:], 16)
     return int(text, 8) if text[0] == "0" else int(text)
 
 

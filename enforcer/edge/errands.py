@@ -184,6 +184,20 @@ async def put_down(session: Session) -> None:
     session.put_down()
 
 
+async def _towards(key: Key) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """The server of this session.  Where the session that it was reached through is over, perhaps from here."""
+    if key.road is None:
+        return await upstream.open_streams(key.address)
+    try:
+        return await key.road.streams()
+    except UpstreamError:
+        target = key.target
+        address = next(filter(upstream.dialable, (target.socket, *target.addresses)), "")
+        if not address:
+            raise
+        return await upstream.open_streams(upstream.render_address(address, target.port))
+
+
 async def _send_cancel(session: Session, key: Key) -> None:
     render, request = session.protocol.render_cancel, session.protocol.tls_request
     if render is None or session.edge.commit is None:
@@ -191,7 +205,7 @@ async def _send_cancel(session: Session, key: Key) -> None:
     session.edge.commit.write_now()
     try:
         async with asyncio.timeout(CANCEL):
-            reader, writer = await (upstream.open_streams(key.address) if key.road is None else key.road.streams())
+            reader, writer = await _towards(key)
             try:
                 if key.target.tls != "disable":
                     writer.write(request)

@@ -61,9 +61,7 @@ class Session:
         "_accounted", "_deadline", "_ending", "_failed", "_finished", "_grace", "_later", "_later_bytes", "_layer",
         "_need", "_need_synced", "_over", "_putting_down", "_running", "_shown", "_since", "_tasks", "_timers",
         "_tunnels", "_work", "account", "address", "asked_by", "cancelling", "context", "credential", "database",
-        "dialling", "edge", "key", "name",
-        "peers", "protocol",
-        "reason", "road",
+        "dialling", "edge", "key", "name", "peers", "protocol", "reason", "road",
     )
 
     def __init__(self, edge: Edge, context: Context, protocol: Protocol, road: Road | None = None) -> None:

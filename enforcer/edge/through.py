@@ -230,7 +230,10 @@ class Tunnels:
         self._lines: dict[tuple[int, int], Line] = {}
         self._open: dict[int, Tunnel] = {}
         self._last = 0
-        self._paused = [0, 0]         # why lines to that side are not read
+        client, server = outer.peers
+        queued = QUEUED if client.stopped(QUEUED) else 0
+        self._paused = [              # why lines to that side are not read
+            FULL if server.stopped(FULL) else 0, queued | (FULL if client.stopped(FULL) else 0)]
 
     # What the outer layer wants
 
@@ -259,6 +262,8 @@ class Tunnels:
             self._outer.owner, cookie=0, destination=command.host, port=command.port, attribution=ATTRIBUTION,
             target=target.name, egress="", names=(), listed=False, others=(), local=False)
         reason = "it was closed" if line.end.closing or self._outer.over else self._outer.edge.why_not(owner)
+        if self._find(command) is not target:
+            reason = reason or "the configuration has changed: connect again"
         try:
             protocol = protocols.find(target.protocol)
         except ConfigError as error:

@@ -51,6 +51,7 @@ class Stage:
         self.house, self.cluster, self.near = house, cluster, Near()
         self.far = Far({PLACE: cluster.port, "localhost 5432": cluster.port})
         self.layers: list[Mux] = []
+        self.more: dict[str, Target] = {}
         real = protocols.find
 
         def make(context) -> Mux:
@@ -60,15 +61,14 @@ class Stage:
         entry = protocols.Protocol("mux", make, lambda first: False)
         monkeypatch.setattr(protocols, "find", lambda name: entry if name == "mux" else real(name))
 
-    async def start(self, **more) -> None:
+    async def start(self, port: int = 5432, addresses: tuple[str, ...] = ("192.0.2.9",), **more) -> None:
         await self.far.start(self.house)
-        orders = msgspec.structs.replace(
-            self.house.target(5432, **{"tls": "disable", **more}), addresses=("192.0.2.9",))
+        orders = msgspec.structs.replace(self.house.target(port, **{"tls": "disable", **more}), addresses=addresses)
         bastion = Target("bastion", "mux", ("bastion.example",), self.far.port, ("127.0.0.1",))
         port = await self.house.open(bastion)
         edge = self.house.edge
         edge.configuration = dataclasses.replace(
-            edge.configuration, targets={"bastion": bastion, "orders": orders}, gate=Rules())
+            edge.configuration, gate=Rules(), targets={"bastion": bastion, "orders": orders, **self.more})
         edge.catalogues, edge.plans = Catalogues(edge), Plans(edge)
         self.house.asked.owner = self.house.owner(self.far.port, "bastion")
         await self.near.connect(port)
@@ -340,6 +340,57 @@ def test_the_outer_sessions_end_is_the_inner_ones(stage: Stage, how: str) -> Non
         assert f"session {outer.name}, which it goes through" in closed[inner.name]
         assert {"ended": "locked out", "recording": "no disk"}.get(how, how) in closed[inner.name]
 
+    play(stage, work)
+
+
+def test_what_runs_is_cancelled_from_here_where_the_way_is_gone(stage: Stage) -> None:
+    async def work() -> None:
+        place = f"db.edge.example {stage.cluster.port}"
+        stage.far.leads[place] = stage.cluster.port
+        process = await stage.begin("select pg_sleep(64)", place=place)
+        await stage.until(lambda: stage.busy("select pg_sleep(64)"))
+        stage.outer().end("locked out")
+        await process.communicate()
+        await stage.until(lambda: not stage.busy("select pg_sleep(64)"))
+
+    play(stage, work, port=stage.cluster.port, addresses=("127.0.0.1",))
+
+
+def test_tunnels_inside_of_each_other(stage: Stage) -> None:
+    """As `ssh -J`: another mux through the first one, and the database through that."""
+    async def work() -> None:
+        inner, port = Near(), await stage.near.listen("second.example 7")
+        await inner.connect(port)
+        outermost, stage.near = stage.near, inner
+        assert await stage.psql("select 'deep'") == (0, "deep", "")
+        inner.abort()
+        stage.near = outermost
+        notes = {event[3]: event[5] for event in stage.events(events.SESSION_NOTED)}
+        first, second = (layer.context.session for layer in stage.layers)
+        assert notes[inner.sessions[1]] == second
+        assert outermost.sessions == {1: second}
+        assert first not in notes
+
+    stage.far.leads["second.example 7"] = 0
+    stage.more["second"] = Target("second", "mux", ("second.example",), 7, ("192.0.2.8",))
+    start = stage.far.start
+
+    async def both(house) -> None:
+        await start(house)
+        stage.far.leads["second.example 7"] = stage.far.port
+
+    stage.far.start = both        # type: ignore[method-assign]
+    play(stage, work)
+
+
+def test_loopback_is_the_outer_servers_own(stage: Stage) -> None:
+    """`-L 5433:localhost:5432`: the database on the very host that is asked."""
+    async def work() -> None:
+        assert await stage.psql("select 'there'", place="localhost 5432") == (0, "there", "")
+        assert await stage.psql("select 'there'", place="127.1 5432") == (0, "there", "")
+
+    stage.far.leads["127.1 5432"] = stage.cluster.port
+    stage.more["there"] = Target("there", "postgresql", ("bastion.example",), 5432, ("192.0.2.7",), tls="disable")
     play(stage, work)
 
 
