@@ -149,3 +149,13 @@ def test_sessions_at_a_unix_socket_are_counted_apart() -> None:
     found = book(local(session(0)), local(session(0)), local(refused(0)), local(session(0, "weir")), refused(0))
     assert found.counts == {"session at a Unix socket": 2, "refused at a Unix socket": 1}
     assert not len(found)
+
+
+def test_sessions_in_a_tunnel_are_counted_apart() -> None:
+    """The connect that the kernel saw is the outer session's."""
+    def inside(made: Any) -> Any:
+        return msgspec.structs.replace(made, destination="db.example 5432", attribution="tunnel")
+
+    found = book(host(CONNECT, {"cookie": "1", "verdict": "redirected"}), session(1), inside(session(0)), refused(0))
+    assert found.counts == {"session": 1, "session in a tunnel": 1}
+    assert not len(found)
