@@ -14,8 +14,9 @@ import psutil
 import pytest
 import uvloop
 from lab import certificates
-from mux import DATA, DIAL, END, Far, Mux, Near, frame
+from mux import CLOSE, DATA, DIAL, END, Far, Mux, Near, frame
 
+from agent.contract.locks import Lock, LockSet
 from agent.contract.target import Target
 from enforcer import protocols
 from enforcer.edge import through, upstream
@@ -426,15 +427,18 @@ def test_either_side_may_be_lost_at_every_step(stage: Stage, side: str, after: i
     play(stage, work)
 
 
-def test_a_slow_reader_of_much_has_bounded_memory(stage: Stage) -> None:
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_slow_reader_of_much_has_bounded_memory(stage: Stage, tls: bool) -> None:
     size = 100_000
+    options = "sslmode=require" if tls else "sslmode=disable"
+    more = {"tls": "verify-full", "tls_ca": stage.cluster.authority.pem, **leaf()[1]} if tls else {}
 
     async def work() -> None:
-        assert await stage.psql("select 1") == (0, "1", "")
+        assert await stage.psql("select 1", options=options) == (0, "1", "")
         process = psutil.Process()
         before, peak, total = process.memory_info().rss, 0, 0
         reading = await stage.begin(
-            f"copy (select repeat('x', 1023) from generate_series(1, {size})) to stdout")
+            f"copy (select repeat('x', 1023) from generate_series(1, {size})) to stdout", options=options)
         await asyncio.sleep(1)        # it reads nothing at all: everything between stands still
         while data := await reading.stdout.read(1 << 18):
             total += len(data)
@@ -443,6 +447,85 @@ def test_a_slow_reader_of_much_has_bounded_memory(stage: Stage) -> None:
             peak = max(peak, process.memory_info().rss)
         assert total == size * 1024
         assert peak - before < 48 << 20
+
+    play(stage, work, **more)
+
+
+def test_the_crews_process_is_killed(stage: Stage) -> None:
+    """Its own stream is lost, with a reset where something was under way; the others go on."""
+    async def work() -> None:
+        process = await stage.begin("select repeat('x', 1000) from generate_series(1, 200000)")
+        other = await stage.begin("select pg_sleep(1), 'lives'")
+        await process.stdout.read(1 << 16)
+        process.kill()
+        await process.wait()
+        await stage.until(lambda: 1 in stage.near.closed)
+        out, _ = await other.communicate()
+        assert out.strip() == b"|lives"
+        assert stage.outer().name == stage.layers[0].context.session
+
+    play(stage, work)
+
+
+def test_the_backend_is_killed(stage: Stage) -> None:
+    async def work() -> None:
+        process = await stage.begin("select pg_sleep(65)")
+        await stage.until(lambda: stage.busy("select pg_sleep(65)"))
+        stage.cluster.admin("select pg_terminate_backend(pid) from pg_stat_activity where query like '%sleep(65)' "
+                            "and state = 'active' and pid <> pg_backend_pid()")
+        _, err = await process.communicate()
+        assert b"terminating connection" in err
+        await stage.until(lambda: 1 in stage.near.closed)
+        assert await stage.psql("select 'goes on'") == (0, "goes on", "")
+
+    play(stage, work)
+
+
+def test_whom_the_outer_side_loses_is_recorded_with_its_reason(stage: Stage) -> None:
+    async def work() -> None:
+        process = await stage.begin("select pg_sleep(66)")
+        await stage.until(lambda: stage.busy("select pg_sleep(66)"))
+        inner = stage.inner()
+        stage.near.ends.writer.write(frame(1, CLOSE, b"the channel was reset"))
+        await stage.until(lambda: inner.finished)
+        closed = {event[3]: event[4] for event in stage.events(events.SESSION_CLOSED)}
+        assert closed[inner.name] == "client lost: the channel was reset"
+        await stage.until(lambda: 1 in stage.near.closed)
+        stage.near.ends.close(1)
+        await process.wait()
+
+    play(stage, work)
+
+
+def test_a_lock_on_the_inner_target_ends_it_alone(stage: Stage) -> None:
+    async def work() -> None:
+        process = await stage.begin("select pg_sleep(67)")
+        await stage.until(lambda: stage.busy("select pg_sleep(67)"))
+        locked = Lock("target", "orders", "by a test", "local:ann", 1)
+        assert stage.house.edge.lock(LockSet(1, (locked,))) == 1
+        _, err = await process.communicate()
+        assert b"locked" in err
+        code, _, err = await stage.psql("select 1")
+        assert (code, "locked" in err) == (2, True)
+        assert stage.outer().name == stage.layers[0].context.session
+
+    play(stage, work)
+
+
+def test_what_is_configured_otherwise_meanwhile_is_not_opened(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    attach = through.attach
+
+    async def renewing(*words):
+        edge = stage.house.edge
+        targets = edge.configuration.targets
+        renewed = {**targets, "orders": msgspec.structs.replace(targets["orders"], payload="rows")}
+        edge.put_in_force(dataclasses.replace(edge.configuration, targets=renewed))
+        return await attach(*words)
+
+    async def work() -> None:
+        monkeypatch.setattr(through, "attach", renewing)
+        number, opened = await stage.near.open(PLACE)
+        assert (opened, stage.near.refused.get(number)) == (False, "the configuration has changed: connect again")
 
     play(stage, work)
 
