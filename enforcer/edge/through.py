@@ -93,9 +93,10 @@ class Line:
     def close(self, reason: str = "") -> None:
         """By the outer side: `reason` where it was lost."""
         self._ended = True
-        self._settle(reason or "it was closed")
-        if reason:
+        waited = self._fail(reason or "it was closed")
+        if reason and not waited:
             self._tunnel.lost(self, reason)
+        if reason:
             self.end.abort()
         else:
             self.end.close()
@@ -115,12 +116,17 @@ class Line:
             self.answer.set_result(address)
 
     def failed(self, reason: str) -> None:
-        self._ended = True
-        self._settle(reason)
+        if self._fail(reason):
+            self._ended = True
+        else:
+            self.close(reason)
 
-    def _settle(self, reason: str) -> None:
-        if self.answer is not None and not self.answer.done():
-            self.answer.set_exception(UpstreamError(reason))
+    def _fail(self, reason: str) -> bool:
+        """Whoever waits is told; False where nobody does."""
+        if self.answer is None or self.answer.done():
+            return False
+        self.answer.set_exception(UpstreamError(reason))
+        return True
 
     # enforcer.edge.peer.Events
 

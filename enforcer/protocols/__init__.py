@@ -67,8 +67,7 @@ def names() -> tuple[str, ...]:
 
 def spoken(first: bytes) -> str:
     """Name of the registered protocol whose plaintext a client's first bytes are, or ""."""
-    found = next((name for name in names() if find(name).speaks(first)), "")
-    return found or ("ssh" if first.startswith(b"SSH-") else "")       # RFC 4253 4.2: with a folder or without
+    return next((name for name in names() if find(name).speaks(first)), "")
 
 
 def find(name: str) -> Protocol:

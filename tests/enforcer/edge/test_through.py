@@ -14,7 +14,7 @@ import psutil
 import pytest
 import uvloop
 from lab import certificates
-from mux import CLOSE, DATA, DIAL, END, Far, Mux, Near, frame
+from mux import CLOSE, CONNECTED, DATA, DIAL, END, FAILED, Far, Mux, Near, frame
 
 from agent.contract.locks import Lock, LockSet
 from agent.contract.target import Target
@@ -458,7 +458,7 @@ def test_the_crews_process_is_killed(stage: Stage) -> None:
         other = await stage.begin("select pg_sleep(1), 'lives'")
         await process.stdout.read(1 << 16)
         process.kill()
-        await process.wait()
+        await process.communicate()
         await stage.until(lambda: 1 in stage.near.closed)
         out, _ = await other.communicate()
         assert out.strip() == b"|lives"
@@ -493,6 +493,25 @@ def test_whom_the_outer_side_loses_is_recorded_with_its_reason(stage: Stage) -> 
         await stage.until(lambda: 1 in stage.near.closed)
         stage.near.ends.close(1)
         await process.wait()
+
+    play(stage, work)
+
+
+def test_a_server_that_takes_its_word_back(stage: Stage) -> None:
+    """Connected, and then not; and answers that nobody has asked for."""
+    async def work() -> None:
+        process = await stage.begin("select pg_sleep(68)")
+        await stage.until(lambda: stage.busy("select pg_sleep(68)"))
+        inner, server = stage.inner(), stage.far.ends[0].writer
+        for number in (1, 7, -1, -9):
+            server.write(frame(number, CONNECTED))
+        server.write(frame(7, FAILED, b"never") + frame(7, DATA, b"x") + frame(-9, END) + frame(7, CLOSE))
+        server.write(frame(1, FAILED, b"after all"))
+        _, err = await process.communicate()
+        assert b"the server closed the connection" in err
+        closed = {event[3]: event[4] for event in stage.events(events.SESSION_CLOSED)}
+        assert closed[inner.name] == "server lost: after all"
+        stage.far.ends[0].close(1)
 
     play(stage, work)
 
