@@ -50,6 +50,8 @@ class Talk:
             self.ask(m.render(m.INIT, 3))
             self.hear(m.render(m.VERSION, 3, OFFERED))
             self.answer(named(0, b"/home/u"))
+            for packet in self.server[1:-1]:             # no links are known
+                self.hear(status(int.from_bytes(packet[5:9], "big"), 2))
             self.client.clear()
             self.server.clear()
 

@@ -2,10 +2,12 @@
 
 A path is forwarded as it was decided: the directory's real path, and what follows links whole.  So a link that is
 put in place between decision and use changes what happens only where it replaces one of the names of a real path; SFTP
-has no way to say "and follow no link".  After OPEN and OPENDIR the gate asks for the real path once more, right behind
-the request, and gives no handle out where it changed; for what else follows links (STAT, SETSTAT, statvfs) and for the
-directories of the others that race remains, and so does what an OPEN with CREAT or TRUNC did before it was found out.
-A link that is put back before the second look is not seen.  Only who may make or move links on the server can try it.
+has no way to say "and follow no link".  What people approved is looked up again before it is sent.  After OPEN and
+OPENDIR the gate asks for the real path once more, right behind the request, and gives no handle out where it changed;
+for what else follows links (STAT, SETSTAT, statvfs) and for the directories of the others that race remains, and so
+does what an OPEN with CREAT or TRUNC did before it was found out.  A link that is put back before the second look is
+not seen.  Only who may make or move links on the server can try it.
+
 Policies see paths: renaming a directory takes what is in it along.  What somebody else linked under a second name (a
 hard link) cannot be told from a file of its own.
 """
@@ -55,6 +57,7 @@ FOLLOW, ENTRY, LOOK, LOOSE, TARGET, EXPAND = range(6)
 
 LIST, READS, WRITES, REMOVES = "sftp:list", "sftp:read", "sftp:write", "sftp:remove"
 RENAMES, SETS, SYMLINKS, MAKES = "sftp:rename", "sftp:setstat", "sftp:symlink", "sftp:mkdir"
+NAMES_BY_ID: Final = b"users-groups-by-id@openssh.com"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 OpenSSH's REALPATH (sftp-realpath.c) follows every link, also one whose target is missing, and accepts that the last
 name is missing.  Others only take `.` and `..` out.  So as long as a server was not seen to follow a link, LSTAT of
-what it calls real must show no link in it; both are asked at once, so that it costs no time.  A server that leaves a
-link in is not believed: its path is refused.  One that refuses a last name that is missing is asked for its directory.
+what it calls real must show no link in it; both are asked at once, so that it costs no time.  Most servers have a link
+that is known, so that `probe` settles it.  A server that leaves a link in is not believed: its path is refused.  One
+that refuses a last name that is missing is asked for its directory.
 """
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ from enforcer.protocols.ssh.sftp.paths import DOTS, ROOT, join, normal, prefixes
 from enforcer.words.errors import RemoteProtocolError
 
 DEPTH: Final = 128                    # names of a path, while LSTAT is asked for each
-KNOWN: Final = 4096                   # directories that are no links
+LINKS: Final = (b"/proc/self", b"/bin")          # that most servers have
 UNKNOWN: Final = Status(FAILURE, b"the server does not say whether a link is in this path")
 UNREAL: Final = Status(FAILURE, b"the server calls a path real that has a link in it")
 TOO_DEEP: Final = Status(FAILURE, b"the path has too many names")
@@ -61,25 +62,26 @@ class _Question:
     real: Found = b""
     links: dict[bytes, Status | bool | None] | None = None   # prefix: is it a link; why this is not known
     owed: int = 0                     # answers
+    proves: bool = False              # a link was taken out of it
     done: Callable[[Status | None], None] | None = None
 
 
 class Resolver:
-    __slots__ = ("_follows", "_known", "_server")
+    __slots__ = ("_follows", "_server")
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._follows = False             # it was seen to follow a link
-        self._known: dict[bytes, None] = {}
 
-    def forget(self) -> None:
-        """Something was put in place of something else."""
-        self._known.clear()
+    def probe(self) -> None:
+        """Nobody waits for it."""
+        for link in LINKS:
+            self.resolve(link, lambda found: None, False)
 
     def resolve(self, path: bytes, then: Callable[[Found], None], may_miss: bool = True) -> None:
         """Of an absolute path."""
         guess = normal(path)
-        wanted = [] if self._follows else self._wanted(guess)
+        wanted = [] if self._follows else prefixes(guess)
         if len(wanted) > DEPTH:
             then(TOO_DEEP)
             return
@@ -94,11 +96,6 @@ class Resolver:
                 self.resolve(found, then)
 
         self._send(_Question(argument, arrived, False), EXTENDED, string(extension) + string(argument), [], b"")
-
-    def _wanted(self, real: bytes) -> list[bytes]:
-        """The last name is asked for each time: a directory seldom becomes a link, a file may at any time."""
-        found = prefixes(real)
-        return [prefix for prefix in found[:-1] if prefix not in self._known] + found[-1:]
 
     def _send(self, question: _Question, kind: int, body: bytes, wanted: list[bytes], guess: bytes) -> None:
         lines = [b"realpath " + shown(question.path), *(b"lstat " + shown(prefix) for prefix in wanted)]
@@ -144,15 +141,12 @@ class Resolver:
             self._differs(question, question.real)
 
     def _differs(self, question: _Question, real: bytes) -> None:
-        """It took a link out: then it follows them.  Or something else was different: then look at what it says."""
+        """Look at what it says; if there is no link in it and one was before, then it follows links."""
         assert question.links is not None
-        if b".." not in question.path.split(ROOT) and True in question.links.values():
-            self._follows = True
-            question.then(real)
-            return
-        wanted = self._wanted(real)
-        if len(wanted) > DEPTH:
-            question.then(TOO_DEEP)
+        question.proves = b".." not in question.path.split(ROOT) and True in question.links.values()
+        wanted = prefixes(real)
+        if not wanted or len(wanted) > DEPTH:
+            question.then(TOO_DEEP if wanted else real)      # the root is no link
             return
         question.owed, question.links = len(wanted), {}
         question.done = self._server.own("resolve", b"\n".join(b"lstat " + shown(prefix) for prefix in wanted))
@@ -166,14 +160,8 @@ class Resolver:
                     return link
             elif link is not False:
                 return UNREAL if link else UNKNOWN
-            elif prefix != real:
-                self._learn(prefix)
+        self._follows = self._follows or question.proves
         return real
-
-    def _learn(self, prefix: bytes) -> None:
-        if len(self._known) >= KNOWN:
-            self._known.clear()
-        self._known[prefix] = None
 
     def _missing(self, question: _Question, status: Status) -> None:
         """The server has no real path for it.  What is a link, or may be one, stays without one."""

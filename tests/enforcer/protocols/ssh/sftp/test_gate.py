@@ -17,10 +17,10 @@ def test_version_and_extensions() -> None:
     offered = (b"evil@x", b"1", b"copy-data", b"1", b"statvfs@openssh.com", b"9")
     talk.hear(m.render(m.VERSION, 3, *map(S, offered)))
     assert talk.client == [m.render(m.VERSION, 3, S(b"copy-data"), S(b"1"))]
-    assert kinds(talk.server) == [m.INIT, m.REALPATH]
+    assert (kinds(talk.server)[:2], talk.server[-1][13:]) == ([m.INIT, m.REALPATH], b".")
     assert talk.gate.backlog > 0
     talk.answer(named(0, b"/home/u"))
-    assert kinds(talk.server[2:]) == [m.REALPATH]        # of "/", where "/a" is
+    assert talk.server[-1][4:5] + talk.server[-1][9:] == bytes([m.REALPATH]) + S(b"/")        # where "/a" is
     talk.ask(m.render(m.EXTENDED, 8, S(b"hardlink@openssh.com"), S(b"/a"), S(b"/b")))
     assert talk.client[1][4:9] == bytes([m.STATUS]) + u32(8)
     assert talk.client[1][9:13] == u32(m.OP_UNSUPPORTED)
@@ -110,6 +110,20 @@ def test_one_handle_keeps_its_order_while_another_goes_on() -> None:
     assert (talk.gate.client_backlog, talk.ends) == (0, 1)
 
 
+def test_what_is_approved_holds_in_another_session() -> None:
+    """Handles are the server's; what an approval is bound to names none."""
+    exact = []
+    for handle in (b"\0\0\0\0", b"other"):
+        talk = Talk()
+        talk.open(b"/a", 3, handle)
+        talk.open(b"/b", 3, b"b" + handle)
+        talk.ask(m.render(m.FSETSTAT, 3, S(handle), u32(4, 0o600)), m.render(
+            m.EXTENDED, 4, S(b"copy-data"), S(handle), u64(1), u64(2), S(b"b" + handle), u64(3)))
+        exact.append([booked.exact for booked in talk.desk.asked()])
+    assert exact[0] == exact[1]
+    assert exact[0][-1] == b"copy-data\0/a\0/b\0" + u64(1) + u64(2) + u64(3)
+
+
 def test_a_thousand_handles_and_no_more() -> None:
     talk = Talk()
     for number in range(1000):
@@ -178,6 +192,55 @@ def test_limits_are_none_above_weirs_own() -> None:
     assert talk.client == [m.render(m.EXTENDED_REPLY, 4, u64(1 << 18), u64(1000), u64(255 * 1024), u64(1000))]
 
 
+def test_what_waits_is_bounded() -> None:
+    """Then the rest of what the client sends stays in the backlog, and goes on."""
+    desk = FileDesk(lambda action, path: "hold")
+    talk = Talk(desk)
+    for number in range(1500):
+        talk.ask(m.render(m.REMOVE, number, S(b"/d%d/x" % number)))
+        talk.real()
+    assert len(desk.held) == 1024
+    assert talk.gate.client_backlog > 400 * 19
+    while desk.held:
+        desk.answer(False)
+        talk.real()
+    assert talk.gate.backlog == 0
+    assert len(talk.client) == 1500
+    assert not talk.server
+
+
+def test_many_that_wait_for_one_another() -> None:
+    talk = Talk(FileDesk(lambda action, path: "hold"))
+    for number in range(1024):
+        talk.ask(m.render(m.REMOVE, number, S(b"/x")))
+    talk.real()
+    assert len(talk.desk.held) == 1
+    talk.desk.rule = lambda action, path: "deny"
+    talk.desk.answer(False)
+    talk.real()
+    for _ in range(1024):
+        talk.real()
+    assert len(talk.client) == 1024
+
+
+def test_an_answer_that_comes_after_the_end() -> None:
+    desk = FileDesk(lambda action, path: "hold")
+    talk = Talk(desk)
+    talk.ask(m.render(m.REMOVE, 1, S(b"/x")))
+    talk.real()
+    number, then = desk.held[0]
+    talk.gate.closed()
+    talk.gate.closed()
+    assert desk.withdrawn == 1
+    desk.booked[number].decision = "permit"
+    then(desk.verdict(number, True))
+    assert desk.booked[number].status == "cancelled"
+    assert not talk.server
+    talk.ask(m.render(m.STAT, 2, S(b"/x")))
+    talk.hear(status(1))
+    assert talk.gate.backlog == 0
+
+
 # --- servers that do not resolve links ---
 
 def test_a_server_that_leaves_links_in_is_not_believed() -> None:
@@ -209,6 +272,24 @@ def test_a_server_that_was_seen_to_follow_links_is_asked_less() -> None:
     talk.server.clear()
     talk.ask(m.render(m.STAT, 2, S(b"/a/b")))
     assert kinds(talk.server) == [m.REALPATH]
+
+
+@pytest.mark.parametrize("known", [b"/proc/self", b"/bin", b""])
+def test_a_server_is_known_by_a_link_that_most_have(known: bytes) -> None:
+    talk = Talk(ready=False)
+    talk.ask(m.render(m.INIT, 3))
+    talk.hear(m.render(m.VERSION, 3))
+    del talk.server[0]
+    talk.real({b".": b"/home/u", known: b"/other"})
+    talk.ask(m.render(m.STAT, 2, S(b"/a/b")))
+    assert kinds(talk.server) == ([m.REALPATH] if known else [m.REALPATH, m.LSTAT, m.LSTAT])
+
+
+def test_a_link_to_the_root() -> None:
+    talk = Talk()
+    talk.ask(m.render(m.STAT, 1, S(b"/link")))
+    talk.real({b"/link": b"/"})
+    assert (kinds(talk.server), talk.server[0][9:]) == ([m.STAT], S(b"/"))
 
 
 @pytest.mark.parametrize("follows", [False, True])

@@ -177,12 +177,35 @@ async def test_a_link_that_changes_in_between(tmp_path: Path) -> None:
 
     desk.rule = swap
     async with stage(desk, tmp_path / "in") as one:
-        assert "led elsewhere" in await denied(one.client.open("file", "rb"))
+        assert "lead elsewhere" in await denied(one.client.open("file", "rb"))
         desk.rule = rule
         await one.client.mkdir("still")
     opened = desk.last("open")
     assert (opened.status, opened.content("out")) == ("error", b"")
     assert any(booked.verb == "close" and booked.own for booked in desk.booked.values())
+
+
+async def test_a_link_that_changes_while_people_decide(tmp_path: Path) -> None:
+    for name in ("in", "out"):
+        (tmp_path / name / "d").mkdir(parents=True)
+        (tmp_path / name / "d/x").write_text(name)
+    desk = FileDesk(lambda action, path: "hold" if action == "sftp:remove" else "permit")
+    async with stage(desk, tmp_path / "in") as one:
+        for moves in (False, True):
+            removing = asyncio.ensure_future(one.client.remove("d/x"))
+            while not desk.held:
+                await asyncio.sleep(0.001)
+            if moves:
+                (tmp_path / "in/d").rename(tmp_path / "in/e")
+                (tmp_path / "in/d").symlink_to(tmp_path / "out/d")
+            desk.answer()
+            if moves:
+                assert "lead elsewhere" in await denied(removing)
+            else:
+                await removing
+                (tmp_path / "in/d/x").write_text("again")
+    assert (tmp_path / "out/d/x").exists()
+    assert (tmp_path / "in/e/x").exists()
 
 
 async def test_labelled_content(tmp_path: Path) -> None:
