@@ -22,10 +22,10 @@ from agent.contract.messages import MOST
 from agent.contract.names import is_metadata
 from agent.contract.people import MOST as NAMES
 from agent.contract.people import People
-from agent.contract.target import ENFORCE, MODES, ColumnLabel
+from agent.contract.target import ENFORCE, MODES
 from agent.people.identity import LOCAL
 from agent.settings import fields as kinds
-from agent.settings.credential_table import CREDENTIAL, CredentialRow, check_row
+from agent.settings.credential_table import SSH, check_row
 from agent.settings.fields import (
     Field,
     Problem,
@@ -38,6 +38,7 @@ from agent.settings.fields import (
 from agent.settings.notify_table import SLACK, WEBHOOK, SlackEntry, WebhookEntry, check_notify
 from agent.settings.positions import Path as Place
 from agent.settings.positions import locate
+from agent.settings.target_table import TARGET, TargetEntry, check_targets
 from agent.settings.vault_table import VAULT, VaultEntry, check_vaults
 from agent.unit.adoptable import END, REPORT, RESTART, wrong_name
 from agent.workload.launch import HOST, PRIVATE
@@ -177,36 +178,11 @@ class Workload(msgspec.Struct, frozen=True):
     identity: ServiceIdentity | None = None
 
 
-class LabelRow(msgspec.Struct, frozen=True):
-    label: str
-    column: tuple[str, str, str]      # schema, table, column
-    mask: str
-
-    def column_label(self) -> ColumnLabel:
-        return ColumnLabel(self.label, *self.column, self.mask)
-
-
-class TargetEntry(msgspec.Struct, frozen=True):
-    name: str
-    protocol: str
-    hosts: tuple[str, ...]
-    port: int
-    tls: str
-    tls_ca: str | None
-    trust: tuple[str, ...]
-    databases: tuple[str, ...]
-    payload: str
-    payload_limit: int                # bytes
-    sockets: tuple[str, ...]
-    upstream: str | None
-    credentials: tuple[CredentialRow, ...]
-    labels: tuple[LabelRow, ...]
-
-
 class Config(msgspec.Struct, frozen=True):
     """Everything, checked.  `groups`: name -> members, and `people`, as groups.toml has them; `policies`: file name ->
     Cedar text; `roots`: target -> PEM, like `provider_roots`, `vault_roots` and, of webhooks and "" for Slack,
-    `notify_roots`; `metadata`: SAML provider -> its file, unread."""
+    `notify_roots`; `known_hosts`: SSH target -> lines by which it is verified; `metadata`: SAML provider -> its file,
+    unread."""
 
     file: str
     runtime: Runtime
@@ -229,6 +205,7 @@ class Config(msgspec.Struct, frozen=True):
     people: People = People()
     policies: dict[str, str] = {}
     roots: dict[str, str] = {}
+    known_hosts: dict[str, str] = {}
     vault_roots: dict[str, str] = {}
     provider_roots: dict[str, str] = {}
     metadata: dict[str, bytes] = {}
@@ -302,19 +279,6 @@ class Config(msgspec.Struct, frozen=True):
     def web_socket(self) -> Path:
         return self.run / "web.sock"
 
-
-def protocols() -> tuple[str, ...]:
-    """Folders under enforcer/protocols; their code is the enforcer's and is not imported here."""
-    root = Path(__file__).resolve().parents[1] / "enforcer" / "protocols"
-    return tuple(sorted(path.parent.name for path in root.glob("*/__init__.py")))
-
-
-_LABEL: Final = Section("label", LabelRow, True, "A data class on a column.", (
-    Field("label", kinds.LABEL, "What it is, for policies: `Label::\"pii.email\"` is in `Label::\"pii\"`.",
-          example="pii.email"),
-    Field("column", kinds.COLUMN, "Which column.", example="public.customers.email"),
-    Field("mask", kinds.MASK, "What those see who may not unmask it.", "redact", "partial"),
-), attribute="labels")
 
 RUNTIME: Final = Section("runtime", Runtime, False, "Names, places and users of this Weir.", (
     Field("name", kinds.RUNTIME_NAME, "Gives the slice, the nftables table and the directories their name.", "weir",
@@ -485,27 +449,6 @@ SAML: Final = Section("saml_provider", SamlEntry, True, "A SAML 2.0 identity pro
     Field("max_session", kinds.duration("1m", "30d"), "A login ends after this, or when the provider's answer says, "
           "whichever is sooner: SAML has no refresh.", "12h"),
 ), attribute="saml")
-TARGET: Final = Section("target", TargetEntry, True, "A registered database.", (
-    Field("name", kinds.NAME, "For policies: `Target::\"orders\"`.", example="orders"),
-    Field("protocol", kinds.choice(*protocols()), "What is spoken there.", example="postgresql"),
-    Field("hosts", kinds.several(kinds.HOST), "Names and addresses that crews dial; the first is what its certificate "
-          "is verified against.  None are needed where `sockets` and `upstream` are named.", [], ["db.lab.example"]),
-    Field("port", kinds.PORT, "Its port.", example=5432),
-    Field("tls", kinds.choice("verify-full", "verify-ca", "disable"), "How Weir speaks to it.", "verify-full"),
-    Field("tls_ca", kinds.PATH, "Roots for its certificate, PEM.  Default: the system's.", None, "/etc/weir/db-ca.pem"),
-    Field("trust", kinds.several(kinds.HOME_PATH), "Root files that its clients name (`sslrootcert`): Weir's authority "
-          "is added to them in the workload's view.", [], ["~/db-ca.pem"]),
-    Field("sockets", kinds.several(kinds.DIALLED), "Unix sockets that crews dial: in their view Weir's own is there.  "
-          "Directories that workloads see must not hold them.", [], ["/var/run/postgresql/.s.PGSQL.5432"]),
-    Field("upstream", kinds.SOCKET, "Unix socket of the database itself, by which Weir reaches it in place of `hosts`; "
-          "`tls` and `tls_ca` do not matter then.  A credential without a password_file: the server takes Weir's user "
-          "by its uid (`peer`).", None,
-          "/var/run/postgresql/.s.PGSQL.5432"),
-    Field("databases", kinds.several(kinds.TEXT), "Databases that may be used; none named: every one.", []),
-    Field("payload", kinds.choice("none", "rows"), "What is recorded of answers, besides counts and digests.", "none"),
-    Field("payload_limit", kinds.size("1KiB", "1GiB"), "Bytes of an answer that are kept.", "1MiB"),
-), (CREDENTIAL, _LABEL), attribute="targets")
-
 SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, LEDGER, RECORDING, WEB, EGRESS_POLICY, SLACK)
 MANY: Final = (EGRESS, PROVIDER, SAML, VAULT, WEBHOOK, WORKLOAD, TARGET)
 SECTIONS: Final = (*SINGLE, *MANY)
@@ -554,13 +497,11 @@ def _build(raw: Mapping[str, Any], report: Report) -> tuple[Config | None, Repor
     check_notify(report, [one.name for name in ("provider", "saml_provider") for _, one in report.entries(name)])
     _check_web(report)
     _check_places(report)
-    _check_egress(report, _check_targets(report))
-    for path, target in report.entries("target"):
-        _check_labels(target, path, report)
-        _check_selectors(target, path, report)
+    _check_egress(report, check_targets(report, _listeners(report)))
     for path, row in report.entries("target", "credential"):
         target = report.made.get(path[:2])
-        check_row(row, target is not None and target.upstream is not None, path, report)
+        check_row(row, report.protocols.get(path[:2]) == SSH, target is not None and target.upstream is not None, path,
+                  report)
     check_vaults(report)
     return None if report.problems else Config(file=report.file, **values), report
 
@@ -682,32 +623,6 @@ def _listeners(report: Report) -> set[tuple[str, int]]:
     return {(host, enforcer.port) for host in ("127.0.0.1", "::1", "localhost")} if enforcer else set()
 
 
-def _check_targets(report: Report) -> dict[tuple[str, int], str]:
-    """Which target has which host and port."""
-    taken: dict[tuple[str, int], str] = {}
-    own = _listeners(report)
-    for path, target in report.entries("target"):
-        for place in ((host, target.port) for host in target.hosts):
-            shown = f"{place[0]} port {place[1]}"
-            if place in own:
-                report.add((*path, "hosts"), f"{shown} is the enforcer's own listener")
-            if place in taken:
-                report.add((*path, "hosts"), f"{shown} belongs to target {taken[place]!r} already")
-            taken.setdefault(place, target.name)
-        _check_sockets(target, path, taken, report)
-        if target.tls == "disable" and target.tls_ca:
-            report.add((*path, "tls_ca"), 'is not used with tls = "disable": leave one of them out')
-    return taken
-
-
-def _check_sockets(target: TargetEntry, path: Place, taken: dict[tuple[str, int], str], report: Report) -> None:
-    for one in target.sockets:
-        if (first := taken.setdefault((one, 0), target.name)) != target.name:
-            report.add((*path, "sockets"), f"{one} belongs to target {first!r} already")
-    if not target.hosts and not (target.sockets and target.upstream):
-        report.add(path, "has no `hosts`: without, both `sockets` and `upstream` are needed")
-
-
 def _check_egress(report: Report, taken: dict[tuple[str, int], str]) -> None:
     own, page = _listeners(report), _page_place(report)
     for path, entry in report.entries("egress"):
@@ -733,26 +648,6 @@ def _page_place(report: Report) -> tuple[str, int] | None:
         return None
     found = urlsplit(web.url)
     return found.hostname or "", found.port or (443 if found.scheme == "https" else 80)
-
-
-def _check_selectors(target: TargetEntry, path: Place, report: Report) -> None:
-    if not target.credentials:
-        report.add(path, "has no [[target.credential]]: nobody could log in")
-    seen: dict[tuple[str, str, str], int] = {}
-    for number, row in enumerate(target.credentials):
-        if (first := seen.setdefault((row.database, row.role, row.group), number)) != number:
-            report.add((*path, "credential", number),
-                       f"is for the same database, role and group as credential[{first + 1}]")
-        without = 'tls = "disable"' if target.tls == "disable" else "`upstream`" if target.upstream else ""
-        if row.needs_tls and without and (row.certificate or target.tls == "disable"):
-            report.add((*path, "credential", number, row.needs_tls), f"needs TLS, and this target has {without}")
-
-
-def _check_labels(target: TargetEntry, path: Place, report: Report) -> None:
-    seen: dict[tuple[str, str, str], int] = {}
-    for number, row in enumerate(target.labels):
-        if (first := seen.setdefault(row.column, number)) != number:
-            report.add((*path, "label", number, "column"), f"is labelled by label[{first + 1}] already")
 
 
 def _check_places(report: Report) -> None:

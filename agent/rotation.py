@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography import x509
 
 from agent.channel import ChannelError
-from agent.config import TargetEntry
+from agent.settings.target_table import TargetEntry
 from agent.contract import control
 from agent.contract.control import FINISH, PREPARE, AuthorityRotated, AuthorityView, KeyRotated, Keys, Message
 from agent.contract.locks import REASON

@@ -55,6 +55,8 @@ from agent.reconciling import Ledger
 from agent.reloading import Reloading, said_of
 from agent.rotation import Rotation
 from agent.services import Enforcer, Recorder, end_all, wait_empty
+from agent.settings.credential_table import SSH
+from agent.ssh.host_keys import prepare_hosts
 from agent.stamps import Stamps
 from agent.status import BLOCK, ENFORCING, Health, said_of_mode
 from agent.tickets import Tickets
@@ -606,11 +608,14 @@ class Agent:
 
     def make_trust(self, config: Config, places: Places, also: Trust = NO_TRUST) -> Trust:
         """And its files, which have the authorities of `also` as well.  Blocks."""
+        wanted = {one: TrustTarget(one.name, one.hosts, places.addresses[one.name], one.trust)
+                  for one in config.targets if one.hosts}
+        hosts = prepare_hosts([(trusted, one.port) for one, trusted in wanted.items() if one.protocol == SSH],
+                              config.state, config.run)
         trust = prepare_trust(
-            [TrustTarget(one.name, one.hosts, places.addresses[one.name], one.trust)
-             for one in config.targets if one.hosts],
+            [trusted for one, trusted in wanted.items() if one.certified],
             config.state, config.run, running=len(self.owners) > 0, also=also,
-            oldest=self.oldest(), now=frozenset(self.hurried))
+            oldest=self.oldest(), now=frozenset(self.hurried), hosts=hosts)
         (config.run / "trust").mkdir(mode=0o755, exist_ok=True)
         return trust
 
@@ -756,8 +761,11 @@ def _targets(config: Config, places: Places, trust: Trust) -> Iterable[Target]:
             addresses=places.addresses.get(one.name, ()), tls="disable" if one.upstream else one.tls,
             tls_ca=config.roots.get(one.name, ""), leaf_certificate=leaf.certificate if leaf else "",
             leaf_key=leaf.key if leaf else "", socket=one.upstream or "", databases=one.databases,
-            labels=tuple(row.column_label() for row in one.labels), payload=one.payload,
-            payload_limit=one.payload_limit)
+            labels=tuple(filter(None, (row.column_label() for row in one.labels))), payload=one.payload,
+            payload_limit=one.payload_limit,
+            content_labels=tuple(filter(None, (row.content_label() for row in one.labels))), detectors=one.detectors,
+            host_keys=trust.hosts.keys.get(one.name, ()), known_hosts=config.known_hosts.get(one.name, ""),
+            options={"authentication": ",".join(one.authentication)} if one.protocol == SSH else {})
 
 
 def remove_own(cgroup: Path) -> None:

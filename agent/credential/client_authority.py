@@ -47,7 +47,7 @@ def client_authority(state: Path, target: str) -> Authority:
     is no file's."""
     (state / "ca").mkdir(mode=0o755, exist_ok=True)
     directory = authority_directory(state, target)
-    with _locked(directory):
+    with locked(directory):
         finish_promotion(directory, STEM)
         if not (directory / f"{STEM}.pem").exists():
             return _make(directory, target)
@@ -71,7 +71,7 @@ def prepare_rotation(state: Path, target: str) -> Authority:
     """The next one, which signs nothing until `finish_rotation`: the server is given it first.  As client_authority."""
     client_authority(state, target)
     directory = authority_directory(state, target)
-    with _locked(directory):
+    with locked(directory):
         return load_pair(directory, NEXT + STEM) or _make(directory, target, NEXT + STEM)
 
 
@@ -79,7 +79,7 @@ def finish_rotation(state: Path, target: str) -> Authority:
     """From here on the next one signs.  Raises AuthorityError where none was prepared, and as client_authority."""
     client_authority(state, target)
     directory = authority_directory(state, target)
-    with _locked(directory):
+    with locked(directory):
         if load_pair(directory, NEXT + STEM) is None:
             raise AuthorityError(f"no new authority is prepared for {target}: weir ca rotate {target} --clients "
                                  "--prepare first, and give the server what it prints")
@@ -125,7 +125,7 @@ def _make(directory: Path, target: str, stem: str = STEM) -> Authority:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """The agent and `weir ca` may make it at the same moment."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from agent import rooted
-from agent.config import Config, TargetEntry
+from agent.config import Config
+from agent.settings.target_table import TargetEntry
 from agent.contract.credential import Credential
 from agent.credential.client_authority import LIFE, STEM, AuthorityError, client_authority, issue
 from agent.credential.helper import Helper

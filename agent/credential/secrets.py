@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from agent.config import TargetEntry
+from agent.settings.target_table import TargetEntry
 from agent.contract.credential import Credential
 from agent.credential.unit_credentials import open_credential
 from agent.settings.credential_check import wrong_secret

@@ -13,8 +13,8 @@ import ipaddress
 import os
 import re
 import stat
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -24,8 +24,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from agent.workload.view import Bind
+from agent.ssh.known_hosts import merge
+from agent.workload.view import CONTENT_LIMIT, Bind
 
+SYSTEM_HOSTS, USER_HOSTS = "/etc/ssh/ssh_known_hosts", "~/.ssh/known_hosts"      # ssh(1), FILES
 SYSTEM_BUNDLE: Final = "/etc/ssl/certs/ca-certificates.crt"
 INSIDE: Final = "/run/trust/roots.pem"       # in the view, where the host has no system bundle
 KEPT: Final = 4                       # former authorities of a target that stay in the bundles
@@ -68,6 +70,20 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class HostTrust:
+    """How crews know Weir in the place of SSH hosts."""
+
+    lines: str = ""                   # of a known_hosts file; empty: there is no SSH target
+    known: str = ""                   # file: these lines, and nothing else
+    system: str = ""                  # file: the host's own SYSTEM_HOSTS, and these lines in place of theirs
+    files: tuple[str, ...] = ()       # every `trust` entry of SSH targets
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)   # private ones by target
+
+
+NO_HOSTS: Final = HostTrust()
+
+
+@dataclass(frozen=True)
 class Trust:
     bundle: str                       # file: system roots and every authority; empty where there is no target
     authorities: str                  # file: every authority of Weir's
@@ -76,6 +92,7 @@ class Trust:
     leafs: dict[str, Leaf]            # by target
     authorities_pem: tuple[bytes, ...] = ()    # of Weir's that clients are to trust
     waiting: tuple[Waiting, ...] = ()
+    hosts: HostTrust = NO_HOSTS
 
 
 NO_TRUST: Final = Trust("", "", INSIDE, (), {})
@@ -92,19 +109,21 @@ class Authority:
 
 def prepare_trust(
     targets: Iterable[TrustTarget], state: Path, run: Path, *, running: bool = False, also: Trust = NO_TRUST,
-    oldest: int = 0, now: Collection[str] = (),
+    oldest: int = 0, now: Collection[str] = (), hosts: HostTrust = NO_HOSTS,
 ) -> Trust:
     """Authorities, fresh leafs and files for these targets.  Called at start, at reload and when addresses change.
 
     `running`: workloads run that know the present authorities.  Then an authority is replaced only where it does not
     cover a configured name; a resolved address that it does not cover is left out of the leaf and said so.
-    `also`: what is in force until these are; the files have its authorities too.  `oldest`: when the first of the
+    `hosts`: what belongs to SSH hosts.  `also`: what is in force until these are; the files have its authorities too.  `oldest`: when the first of the
     workloads that run was started, nanoseconds UTC; `now`: targets whose next authority does not wait for their end.
     Raises ValueError where a target's name or host cannot be in a certificate, OSError where a file cannot be written.
     """
     wanted = tuple(targets)
     if not wanted:
-        return NO_TRUST
+        trust = replace(NO_TRUST, hosts=hosts)
+        publish_trust(run, trust, running=running, also=also)
+        return trust
     leafs, authorities, waiting = {}, [], []
     for target in wanted:
         directory = authority_directory(state, target.name)
@@ -122,7 +141,7 @@ def prepare_trust(
     directory = run / "trust"
     inside = SYSTEM_BUNDLE if Path(SYSTEM_BUNDLE).is_file() else INSIDE
     trust = Trust(str(directory / "roots.pem"), str(directory / "weir.pem"), inside, files, leafs, tuple(authorities),
-                  tuple(waiting))
+                  tuple(waiting), hosts)
     publish_trust(run, trust, running=running, also=also)
     return trust
 
@@ -130,6 +149,24 @@ def prepare_trust(
 def binds_for(workload: str, home: str, trust: Trust) -> tuple[Bind, ...]:
     """Pure: what is bound over the trust files that clients read.  Every workload is given every authority: each is
     held to its own target's names."""
+    return (*_certificate_binds(home, trust), *_host_binds(home, trust.hosts))
+
+
+def _host_binds(home: str, hosts: HostTrust) -> Iterator[Bind]:
+    """~/.ssh/known_hosts is what OpenSSH, paramiko and asyncssh read; the system's OpenSSH alone, also as a user whose
+    home is another's (uid 0 of a user namespace)."""
+    if not hosts.lines:
+        return
+    yield Bind(hosts.system, SYSTEM_HOSTS, absent="make")
+    for path in dict.fromkeys(expand_home(one, home) for one in (USER_HOSTS, *hosts.files)):
+        yield Bind(hosts.known, path, append=True, absent="make", known_hosts=True)
+
+
+def expand_home(path: str, home: str) -> str:
+    return home.rstrip("/") + path[1:] if path.startswith("~/") else path
+
+
+def _certificate_binds(home: str, trust: Trust) -> tuple[Bind, ...]:
     if not trust.bundle:
         return ()
     named = (home.rstrip("/") + path[1:] if path.startswith("~/") else path for path in trust.files)
@@ -198,19 +235,19 @@ def _write(directory: Path, stem: str, target: str, names: tuple[x509.GeneralNam
     return made
 
 
-def promote(directory: Path, stem: str) -> None:
+def promote(directory: Path, stem: str, ends: tuple[str, str] = ("key", "pem")) -> None:
     """The next pair takes the place of the present one, whose key is gone then.  Killed in between, it is finished by
     `finish_promotion`.  Raises OSError."""
-    for end in ("key", "pem"):
+    for end in ends:
         (directory / f"{NEXT}{stem}.{end}").rename(directory / f"{stem}.{end}")
     _sync(directory)
 
 
-def finish_promotion(directory: Path, stem: str) -> None:
-    """The key was renamed, and its certificate not yet.  Raises OSError."""
-    following = directory / f"{NEXT}{stem}.pem"
-    if following.exists() and not (directory / f"{NEXT}{stem}.key").exists():
-        following.rename(directory / f"{stem}.pem")
+def finish_promotion(directory: Path, stem: str, ends: tuple[str, str] = ("key", "pem")) -> None:
+    """The first was renamed, a key, and what belongs to it not yet.  Raises OSError."""
+    following = directory / f"{NEXT}{stem}.{ends[1]}"
+    if following.exists() and not (directory / f"{NEXT}{stem}.{ends[0]}").exists():
+        following.rename(directory / f"{stem}.{ends[1]}")
         _sync(directory)
 
 
@@ -359,16 +396,43 @@ def _leaf(authority: Authority, target: TrustTarget) -> Leaf:
 
 def publish_trust(run: Path, trust: Trust, *, running: bool = False, also: Trust = NO_TRUST) -> None:
     """The files, with the authorities of both.  Raises OSError."""
+    directory = run / "trust"
+    if trust.bundle or trust.hosts.lines:
+        directory.mkdir(mode=0o755, exist_ok=True)
+        directory.chmod(0o755)
+    _publish_hosts(trust.hosts, also.hosts)
     if not trust.bundle:
         return
-    directory = run / "trust"
-    directory.mkdir(mode=0o755, exist_ok=True)
-    directory.chmod(0o755)
     system = Path(SYSTEM_BUNDLE)
     roots = system.read_bytes() if system.is_file() else b""
     authorities = [*trust.authorities_pem, *also.authorities_pem]
     _bring(Path(trust.authorities), b"", authorities, running)
     _bring(Path(trust.bundle), roots + (b"" if roots.endswith(b"\n") or not roots else b"\n"), authorities, running)
+
+
+def _publish_hosts(hosts: HostTrust, also: HostTrust) -> None:
+    """In place: they are bound in the views of what runs, which then reads what is right now."""
+    if not hosts.lines:
+        return
+    lines = "".join(dict.fromkeys((hosts.lines + also.lines).splitlines(keepends=True))).encode()
+    system = Path(SYSTEM_HOSTS)
+    # What is written here everybody may read.
+    shown = system.is_file() and system.stat().st_mode & 0o004 and system.stat().st_size <= CONTENT_LIMIT
+    own = system.read_bytes() if shown else b""
+    for path, content in ((hosts.known, lines), (hosts.system, merge(own, lines))):
+        write_into(Path(path), content)
+
+
+def write_into(path: Path, content: bytes) -> None:
+    """The very file that has the name, where there is one: a bind shows that.  Raises OSError."""
+    if not path.is_file():
+        write_public(path, content)
+    elif (there := path.read_bytes()) != content:
+        with path.open("r+b") as file:
+            # What only grows is whole for readers at every moment.
+            file.seek(len(there) if content.startswith(there) else 0)
+            file.write(content[file.tell():])
+            file.truncate(len(content))
 
 
 def _bring(path: Path, roots: bytes, authorities: list[bytes], running: bool) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from agent.config import TargetEntry
+from agent.settings.target_table import TargetEntry
 from agent.contract.messages import REPORTS
 
 DIRECTORY: Final = "sockets"          # below RUN

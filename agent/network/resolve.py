@@ -16,7 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from agent.config import EgressEntry, TargetEntry
+from agent.config import EgressEntry
+from agent.settings.target_table import TargetEntry
 from agent.contract.names import covers, is_metadata, is_public, meanings, unreachable
 from agent.settings.fields import is_address
 

@@ -34,7 +34,9 @@ from agent.layout import find_account
 from agent.notify.files import wrong_content
 from agent.processes import ENVIRONMENT, python_module, unprivileged
 from agent.settings.credential_check import check_rows, check_secret, ownership
+from agent.settings.credential_table import SSH
 from agent.settings.fields import ConfigError, Problem, Report
+from agent.ssh.verifying import verifying_lines
 
 ROOTS_LIMIT: Final = 1 << 20          # bytes of a tls_ca file: it travels to the enforcer
 POLICY_TIMEOUT: Final = 60.0          # seconds
@@ -57,6 +59,7 @@ def load_config(path: str | Path) -> Config:
     before = len(report.problems)
     _check_accounts(report)
     roots, provider_roots = _check_files(report, digests), _check_providers(report, digests)
+    known_hosts = _check_known_hosts(report, digests)
     metadata = _check_saml(report, digests)
     notify_roots = _check_notify(report, digests)
     _check_web(report, digests)
@@ -68,7 +71,7 @@ def load_config(path: str | Path) -> Config:
     dns = config.dns if config.dns.resolver else msgspec.structs.replace(config.dns, resolver=nameserver())
     return msgspec.structs.replace(
         config, groups=groups.groups, people=groups.people, policies=policies, roots=roots,
-        vault_roots=vault_roots, notify_roots=notify_roots, provider_roots=provider_roots | metadata[0],
+        known_hosts=known_hosts, vault_roots=vault_roots, notify_roots=notify_roots, provider_roots=provider_roots | metadata[0],
         metadata=metadata[1], dns=dns, digests=digests)
 
 
@@ -207,6 +210,25 @@ def _check_files(report: Report, digests: Digests) -> dict[str, str]:
         if target.tls_ca and (pem := _check_roots(target.tls_ca, (*path, "tls_ca"), report, digests)):
             roots[target.name] = pem
     return roots
+
+
+def _check_known_hosts(report: Report, digests: Digests) -> dict[str, str]:
+    """By what the SSH hosts are verified, by target."""
+    found = {}
+    for path, target in report.entries("target"):
+        if target.protocol != SSH:
+            continue
+        text, problems = "", list[Problem]()
+        if target.known_hosts:
+            text = _read(Path(target.known_hosts), problems, digests) or ""
+        for problem in problems:
+            report.add((*path, "known_hosts"), f"{target.known_hosts}: {problem.message}")
+        try:
+            found[target.name] = verifying_lines(target, text)
+        except ValueError as wrong:
+            if not problems:
+                report.add((*path, "known_hosts"), f"{target.known_hosts}: {wrong}")
+    return found
 
 
 def _check_providers(report: Report, digests: Digests) -> dict[str, str]:

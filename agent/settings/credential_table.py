@@ -13,13 +13,13 @@ from agent.settings.positions import Path as Place
 class CredentialRow(msgspec.Struct, frozen=True):
     """Where a credential comes from, never the secret itself."""
 
-    database: str                     # "*": every one
-    role: str
-    group: str
-    user: str | None
-    password_file: str | None
-    certificate_file: str | None
-    key_file: str | None
+    database: str = "*"               # every one
+    role: str = "*"
+    group: str = "*"
+    user: str | None = None           # SSH: None is the account that the crew asks for
+    password_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
     password_credential: str | None = None      # names in the unit's $CREDENTIALS_DIRECTORY
     certificate_credential: str | None = None
     key_credential: str | None = None
@@ -36,6 +36,7 @@ class CredentialRow(msgspec.Struct, frozen=True):
     key_field: str | None = None
     database_role: str | None = None  # of the database engine: a user for a lease,
     static_role: str | None = None    # or one that is always there
+    agent: str | None = None          # Unix socket of an ssh-agent
 
     def has(self, part: str) -> bool:
         """Whether this part comes from a file or the unit's credentials."""
@@ -48,6 +49,7 @@ class CredentialRow(msgspec.Struct, frozen=True):
         return next((name for name in names if getattr(self, name)), "")
 
 
+POSTGRESQL, SSH = "postgresql", "ssh"         # as their folders are called
 ISSUE: Final = "issue"
 USERNAME: Final = "username"          # as Vault's documentation has them
 PASSWORD: Final = "password"          # noqa: S105
@@ -59,17 +61,23 @@ SOURCES: Final = tuple(f"{part}_{kind}" for part in PARTS for kind in ("file", "
 
 CREDENTIAL: Final = Section("credential", CredentialRow, True, "A real credential at this target.  The most specific "
     "row that fits is used: a named database counts more than a named role, that more than a named group.", (
-    Field("database", kinds.SELECTOR, "Database that it is for.", "*"),
-    Field("role", kinds.SELECTOR, "User name that the crew asks for.", "*"),
+    Field("database", kinds.SELECTOR, "Database that it is for.", "*", of=(POSTGRESQL,)),
+    Field("role", kinds.SELECTOR, "User name that the crew asks for; with SSH the account.", "*"),
     Field("group", kinds.SELECTOR, "Group of the principal.", "*"),
     Field("user", kinds.TEXT, "User name at the target.  Needed where neither `exec` nor `vault` says it.", None,
-          "crew_svc"),
+          "crew_svc", of=(POSTGRESQL,)),
+    Field("user", kinds.TEXT, "Account at the target.  Default: the one that the crew asks for, or what `exec` or "
+          "`vault` says.", None, "deploy", of=(SSH,)),
     Field("password_file", kinds.PATH, "File that holds the password and nothing else; root's, mode 0600.", None,
           "/etc/weir/credentials/orders"),
     Field("certificate_file", kinds.PATH, "Client certificate, PEM; root's, mode 0600.", None,
-          "/etc/weir/credentials/orders.pem"),
+          "/etc/weir/credentials/orders.pem", of=(POSTGRESQL,)),
+    Field("certificate_file", kinds.PATH, "Certificate for `key_file`, as ssh-keygen -s writes it (KEY-cert.pub); "
+          "root's, mode 0600.", None, "/etc/weir/credentials/web-cert.pub", of=(SSH,)),
     Field("key_file", kinds.PATH, "Its key, PEM; root's, mode 0600.", None,
-          "/etc/weir/credentials/orders.key"),
+          "/etc/weir/credentials/orders.key", of=(POSTGRESQL,)),
+    Field("key_file", kinds.PATH, "Private key, in OpenSSH's format or PEM, not encrypted; root's, mode 0600.", None,
+          "/etc/weir/credentials/web", of=(SSH,)),
     Field("password_credential", kinds.UNIT_CREDENTIAL, "In place of password_file: a credential of the agent's unit "
           "(`LoadCredential=`, `LoadCredentialEncrypted=`).", None, "orders", instead=True),
     Field("certificate_credential", kinds.UNIT_CREDENTIAL, "In place of certificate_file.", None, "orders.pem",
@@ -83,7 +91,12 @@ CREDENTIAL: Final = Section("credential", CredentialRow, True, "A real credentia
     Field("exec_timeout", kinds.duration("1s", "30s"), "How long the helper may take.", "5s", instead=True),
     Field("certificate", kinds.choice(ISSUE), "In place of certificate_file and key_file: Weir issues a certificate "
           "for `user`, good for ten minutes.  `weir ca TARGET` prints the authority that the server trusts.",
-          None, ISSUE, instead=True),
+          None, ISSUE, instead=True, of=(POSTGRESQL,)),
+    Field("certificate", kinds.choice(ISSUE), "In place of files: Weir makes a key for each login and signs it for "
+          "the account, good for five minutes.  `weir ca TARGET` prints the line for sshd's TrustedUserCAKeys.",
+          None, ISSUE, instead=True, of=(SSH,)),
+    Field("agent", kinds.SOCKET, "In place of files: Unix socket of an ssh-agent that has the key; Weir's user "
+          "reaches it, and no crew.", None, "/run/keys/agent.sock", instead=True, of=(SSH,)),
     Field("vault", kinds.NAME, "In place of files: the [[vault]] that it comes from, with one of `path`, "
           "`database_role`, `static_role`.", None, "safe", instead=True),
     Field("mount", kinds.VAULT_PATH, "Where that engine is mounted.  Default: `secret` with `path`, else `database`.",
@@ -94,22 +107,23 @@ CREDENTIAL: Final = Section("credential", CredentialRow, True, "A real credentia
           "`username`.", None, "username", instead=True),
     Field("password_field", kinds.TEXT, "Field of it that has the password.  Default: `password`.", None, "password",
           instead=True),
-    Field("certificate_field", kinds.TEXT, "Field of it that has a client certificate, PEM.", None, "certificate",
-          instead=True),
-    Field("key_field", kinds.TEXT, "Field of it that has its key, PEM.", None, "key", instead=True),
+    Field("certificate_field", kinds.TEXT, "Field of it that has a client certificate, as certificate_file would.",
+          None, "certificate", instead=True),
+    Field("key_field", kinds.TEXT, "Field of it that has the key, as key_file would.", None, "key", instead=True),
     Field("database_role", kinds.VAULT_PATH, "Role of a database engine: Vault makes a user for a lease, which Weir "
-          "renews while sessions use it, and gives back after the last.", None, "orders", instead=True),
+          "renews while sessions use it, and gives back after the last.", None, "orders", instead=True,
+          of=(POSTGRESQL,)),
     Field("static_role", kinds.VAULT_PATH, "Static role of a database engine: Vault changes the password of a user "
-          "that stays.", None, "orders-static", instead=True),
+          "that stays.", None, "orders-static", instead=True, of=(POSTGRESQL,)),
 ), attribute="credentials")
 
 
-def check_row(row: CredentialRow, peer: bool, path: Place, report: Report) -> None:
-    """`peer`: the server may take Weir by its uid."""
-    if not row.user and not row.exec and not row.vault:
+def check_row(row: CredentialRow, ssh: bool, peer: bool, path: Place, report: Report) -> None:
+    """`ssh`: of an SSH target; `peer`: the server may take Weir by its uid."""
+    if not row.user and not row.exec and not row.vault and not ssh:
         report.add(path, f"user is missing: {kinds.TEXT.right}")
     if row.vault:
-        _check_vault(row, path, report)
+        _check_vault(row, ssh, path, report)
         return
     for name in ("mount", *KINDS, *STORED):
         if getattr(row, name):
@@ -124,20 +138,34 @@ def check_row(row: CredentialRow, peer: bool, path: Place, report: Report) -> No
             report.add((*path, f"{part}_credential"), f"stands beside {part}_file: leave one of them out")
     if row.certificate:
         _check_issued(row, path, report)
+    elif ssh:
+        _check_keys(row, path, report)
     elif row.has("certificate") != row.has("key"):
         report.add(path, "names only one of certificate_file and key_file; both would be right")
     elif not row.has("password") and not row.has("certificate") and not peer:
         report.add(path, "has neither password_file nor certificate_file with key_file")
 
 
-def _check_vault(row: CredentialRow, path: Place, report: Report) -> None:
-    for name in (*SOURCES, "certificate", "exec", "exec_user"):
+def _check_keys(row: CredentialRow, path: Place, report: Report) -> None:
+    """Of SSH.  A key may come without a certificate, and may be an agent's."""
+    if row.agent:
+        for name in SOURCES:
+            if getattr(row, name):
+                report.add((*path, name), "stands beside agent: leave one of them out")
+    elif row.has("certificate") and not row.has("key"):
+        report.add(path, "names a certificate without its key; key_file beside certificate_file would be right")
+    elif not row.has("key") and not row.has("password"):
+        report.add(path, 'has neither key_file nor password_file, agent, exec, vault or certificate = "issue"')
+
+
+def _check_vault(row: CredentialRow, ssh: bool, path: Place, report: Report) -> None:
+    for name in (*SOURCES, "certificate", "exec", "exec_user", "agent"):
         if getattr(row, name):
             report.add((*path, name), "stands beside vault: leave one of them out")
     named = [name for name in KINDS if getattr(row, name)]
     if len(named) != 1:
-        report.add((*path, named[1] if named else "vault"), f"names {' and '.join(named) or 'nothing there'}; one of "
-                   f"{', '.join(KINDS)} would be right")
+        report.add((*path, named[1] if named else "vault"), f"names {' and '.join(named) or 'nothing there'}; "
+                   + (f"one of {', '.join(KINDS)} would be right" if not ssh else "path would be right"))
     elif not row.path:
         for name in ("user", *STORED):
             if getattr(row, name):
@@ -145,12 +173,12 @@ def _check_vault(row: CredentialRow, path: Place, report: Report) -> None:
                            "out")
     elif row.user and row.user_field:
         report.add((*path, "user_field"), "stands beside user: leave one of them out")
-    if bool(row.certificate_field) != bool(row.key_field):
+    if bool(row.certificate_field) != bool(row.key_field) and not (ssh and row.key_field):
         report.add(path, "names only one of certificate_field and key_field; both would be right")
 
 
 def _check_issued(row: CredentialRow, path: Place, report: Report) -> None:
-    for name in SOURCES[2:]:
+    for name in (*SOURCES[2:], "agent"):
         if getattr(row, name):
             report.add((*path, name), f'stands beside certificate = "{ISSUE}": leave one of them out')
     if row.user and len(row.user) > NAME_LIMIT:
@@ -158,7 +186,7 @@ def _check_issued(row: CredentialRow, path: Place, report: Report) -> None:
 
 
 def _check_exec(row: CredentialRow, path: Place, report: Report) -> None:
-    for name in (*SOURCES, "certificate"):
+    for name in (*SOURCES, "certificate", "agent"):
         if getattr(row, name):
             report.add((*path, name), "stands beside exec: leave one of them out")
     if not row.exec_user:

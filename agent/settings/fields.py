@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 from typing import Any, Final
 
 import msgspec
@@ -101,6 +102,7 @@ class Field:
     attribute: str = ""               # of the struct, where it is not the name
     restart: bool = False             # a reload cannot change it
     instead: bool = False             # of other fields: in the example file it stays a comment
+    of: tuple[str, ...] = ()          # the protocols whose targets have it; empty: all.  A name may stand once for each
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,13 @@ class Section:
     fields: tuple[Field, ...]
     children: tuple[Section, ...] = ()
     attribute: str = ""               # of the enclosing struct, for the tuple of a section that may stand often
+    chooser: str = ""                 # the field that says which of the fields with `of` count, here and in `children`
+
+    def of(self, protocol: str) -> tuple[Field, ...]:
+        """Its fields in a target of this protocol; of none where it is not known: the first of each name."""
+        if protocol:
+            return tuple(one for one in self.fields if not one.of or protocol in one.of)
+        return tuple({one.name: one for one in reversed(self.fields)}.values())[::-1]
 
     def written(self, path: Path = ()) -> str:
         """As it stands in a file, below the tables that `path` leads through."""
@@ -127,6 +136,7 @@ class Report:
     lines: dict[Path, int]
     problems: list[Problem] = field(default_factory=list)
     made: dict[Path, Any] = field(default_factory=dict)         # every table that is right by itself
+    protocols: dict[Path, str] = field(default_factory=dict)    # of each target that says one, also of wrong ones
     homes: Mapping[str, str] = field(default_factory=dict)      # name -> where it would be right, as `places` says
 
     def entries(self, *names: str) -> list[tuple[Path, Any]]:
@@ -149,24 +159,52 @@ def render_path(path: Path) -> str:
 # parsing by the table
 
 
-def parse_section(section: Section, raw: Any, path: Path, report: Report) -> Any:
-    """A struct, or None where something is wrong with it."""
+def parse_section(section: Section, raw: Any, path: Path, report: Report, protocol: str = "") -> Any:
+    """A struct, or None where something is wrong with it.  `protocol`: of the target that it is in."""
     if not isinstance(raw, dict):
         report.add(path, f"is a table: write {section.written(_enclosing(path))} and its fields below")
         return None
     before = len(report.problems)
-    names = {one.name: one.name for one in section.fields} | {one.name: one.written(path) for one in section.children}
-    meant = check_names(raw, names, path, report)
-    values = {one.attribute or one.name: _field(one, raw, path, report, one.name in meant) for one in section.fields}
+    if chosen := _chosen(section, raw):
+        protocol = report.protocols[path] = chosen
+    fields = section.of(protocol)
+    names = {one.name: one.name for one in fields} | {one.name: one.written(path) for one in section.children}
+    others = _others(section, raw, names, protocol, path, report)
+    meant = check_names({name: raw[name] for name in raw if name not in others}, names, path, report)
+    values = {one.attribute or one.name: _field(one, raw, path, report, one.name in meant) for one in fields}
     for child in section.children:
-        values[child.attribute or child.name] = parse_tables(child, raw, path, report)
+        values[child.attribute or child.name] = parse_tables(child, raw, path, report, protocol)
     if len(report.problems) != before:
         return None
     made = report.made[path] = section.struct(**values)
     return made
 
 
-def parse_tables(section: Section, raw: Mapping[str, Any], path: Path, report: Report) -> tuple[Any, ...]:
+def _chosen(section: Section, raw: Mapping[str, Any]) -> str:
+    """The protocol that a table says, or nearly; empty: it says none that is known."""
+    said = raw.get(section.chooser)
+    known = dict.fromkeys(name for one in section.fields for name in one.of)
+    near = difflib.get_close_matches(said.lower(), known, 1, 0.6) if isinstance(said, str) else []
+    return said if isinstance(said, str) and said in known else "".join(near)
+
+
+def _others(
+    section: Section, raw: Mapping[str, Any], names: Mapping[str, str], protocol: str, path: Path, report: Report,
+) -> set[str]:
+    """Fields of other protocols than the target's, which are said to be."""
+    of: dict[str, tuple[str, ...]] = {}
+    for one in section.fields:
+        if one.name in raw and one.name not in names:
+            of[one.name] = (*of.get(one.name, ()), *one.of)
+    for name, protocols in of.items():
+        report.add((*path, name), f"is not a field of {protocol} targets, but of those of {', '.join(protocols)}: leave "
+                   "it out")
+    return set(of)
+
+
+def parse_tables(
+    section: Section, raw: Mapping[str, Any], path: Path, report: Report, protocol: str = "",
+) -> tuple[Any, ...]:
     """Every [[name]] that is right."""
     tables = raw.get(section.name, [])
     if not isinstance(tables, list):
@@ -175,7 +213,8 @@ def parse_tables(section: Section, raw: Mapping[str, Any], path: Path, report: R
     if len(tables) > LIST_LIMIT:
         report.add((*path, section.name), f"stands {len(tables)} times, {LIST_LIMIT} is the most")
         return ()
-    parsed = (parse_section(section, one, (*path, section.name, number), report) for number, one in enumerate(tables))
+    parsed = (parse_section(section, one, (*path, section.name, number), report, protocol)
+              for number, one in enumerate(tables))
     return tuple(one for one in parsed if one is not None)
 
 
@@ -239,7 +278,13 @@ def places(sections: Iterable[Section], path: Path = ()) -> dict[str, str]:
             homes[child.name] = f"written {child.written((*path, section.name))}"
             for one in child.fields:
                 found.setdefault(one.name, []).append(child.written((*path, section.name)))
-    return {name: f"a field of {' or '.join(where)}" for name, where in found.items()} | homes
+    return {name: f"a field of {' or '.join(dict.fromkeys(where))}" for name, where in found.items()} | homes
+
+
+def protocols() -> tuple[str, ...]:
+    """Folders under enforcer/protocols; their code is the enforcer's and is not imported here."""
+    root = FilePath(__file__).resolve().parents[2] / "enforcer" / "protocols"
+    return tuple(sorted(path.name for path in root.iterdir() if any(path.glob("*.py"))))
 
 
 # kinds

@@ -16,6 +16,11 @@ from agent.settings.fields import REQUIRED, Field, Section
 EXAMPLE: Final = Path("packaging/default/weir.toml")
 REFERENCE: Final = Path("docs/reference-configuration.md")
 _WIDTH: Final = 116
+# What else would be the same in the tables of two protocols.
+_EXAMPLES: Final = {
+    ("ssh", "name"): "web", ("ssh", "protocol"): "ssh", ("ssh", "label"): "secret.deploy",
+    ("ssh", "password_file"): "/etc/weir/credentials/web.password",
+}
 
 _EXAMPLE_HEAD: Final = """\
 # Weir: /etc/weir/weir.toml.  Beside it lie groups.toml and policies/*.cedar.
@@ -101,23 +106,31 @@ def render_example() -> str:
     """The file as it is installed: it parses, holds every field, and configures nothing."""
     parts = [_EXAMPLE_HEAD]
     for section in SINGLE:
-        parts.append(f"\n{_comment(section.meaning)}[{section.name}]\n" + _fields(section, commented=True))
+        parts.append(f"\n{_comment(section.meaning)}[{section.name}]\n" + _fields(section))
     for section in MANY:
-        parts.append(f"\n{_comment(section.meaning)}{_table(section, section.name)}")
+        for protocol in _protocols(section) or ("",):
+            of = f"  Of protocol {protocol}:" if protocol else ""
+            parts.append(f"\n{_comment(section.meaning + of)}{_table(section, section.name, protocol)}")
     return "".join(parts)
 
 
-def _table(section: Section, name: str) -> str:
-    text = f"#[[{name}]]\n" + _fields(section, commented=True)
+def _protocols(section: Section) -> tuple[str, ...]:
+    """Whose fields differ."""
+    return tuple(dict.fromkeys(protocol for one in section.fields for protocol in one.of)) if section.chooser else ()
+
+
+def _table(section: Section, name: str, protocol: str) -> str:
+    text = f"#[[{name}]]\n" + _fields(section, protocol)
     return text + "".join(
-        f"\n{_comment(child.meaning)}{_table(child, f'{name}.{child.name}')}" for child in section.children)
+        f"\n{_comment(child.meaning)}{_table(child, f'{name}.{child.name}', protocol)}" for child in section.children)
 
 
-def _fields(section: Section, commented: bool) -> str:
+def _fields(section: Section, protocol: str = "") -> str:
     lines = []
-    for one in section.fields:
-        value = render_value(_shown(one))
-        mark = "# " if one.instead else "#" if commented else ""
+    for one in section.of(protocol):
+        example = _EXAMPLES.get((protocol, one.name))
+        value = render_value(_shown(one) if example is None else example)
+        mark = "# " if one.instead else "#"
         lines.append(f"{_comment(one.meaning)}{mark}{one.name} = {value}\n")
     return "".join(lines)
 
@@ -160,7 +173,8 @@ def _reference(section: Section, name: str) -> list[str]:
     rows = [f"\n## {head}\n{section.meaning}\n\n| field | what it is | value | default |\n|---|---|---|---|\n"]
     for one in section.fields:
         restart = " *restart*" if one.restart else ""
-        rows.append(f"| `{one.name}` | {_cell(one.meaning)}{restart} | {_cell(one.kind.right)} | {_default(one)} |\n")
+        of = f"*{', '.join(one.of)}*: " if one.of else ""
+        rows.append(f"| `{one.name}` | {of}{_cell(one.meaning)}{restart} | {_cell(one.kind.right)} | {_default(one)} |\n")
     for child in section.children:
         rows += _reference(child, f"{name}.{child.name}")
     return rows

@@ -26,6 +26,8 @@ from typing import Final, Protocol
 
 import msgspec
 
+from agent.ssh.known_hosts import merge
+
 CONTENT_LIMIT: Final = 1 << 20        # bytes of a trust file that is read to be added to
 NAMES_LIMIT: Final = 1000             # entries of a directory that is rebuilt on a tmpfs
 LINK_LIMIT: Final = 40                # as the kernel, path_resolution(7)
@@ -50,6 +52,7 @@ class Bind(msgspec.Struct, frozen=True):
     target: str                       # absolute, as a client names it; links are followed
     append: bool = False              # show the target's own content, then the source's
     absent: str = "skip"              # where nothing is at the target: "skip", or "make": without a trace on the host
+    known_hosts: bool = False         # lines of SSH hosts: of the target's own those for the same hosts are left out
 
 
 class View(msgspec.Struct, frozen=True):
@@ -336,7 +339,7 @@ def _bind(tree: _Tree, bind: Bind) -> None:
         return                        # no room could be made
     if not bind.append:
         tree.mount("--ro-bind", bind.source, target)
-    elif (content := _appended(tree.files, real if kind else "", bind.source)) is not None:
+    elif (content := _appended(tree.files, real if kind else "", bind)) is not None:
         tree.arguments += ["--ro-bind-data", Data(content), target]
         tree.mounts.append(_Mount(target, None))
 
@@ -352,20 +355,38 @@ def _sockets(tree: _Tree, view: View) -> None:
             tree.mounts.append(_Mount(path, None))
 
 
-def _appended(files: Files, own: str, added: str) -> bytes | None:
+def _appended(files: Files, own: str, bind: Bind) -> bytes | None:
     """None where the file is not PEM or cannot be read: it is left as it is, and its client says what it thinks."""
-    before, after = files.content(own) if own else b"", files.content(files.real(added))
-    if before is None or after is None or (before and b"-----BEGIN " not in before):
+    before, after = files.content(own) if own else b"", files.content(files.real(bind.source))
+    if before is None or after is None:
+        return None
+    if bind.known_hosts:
+        return merge(before, after)
+    if before and b"-----BEGIN " not in before:
         return None
     return before + (b"" if not before or before.endswith(b"\n") else b"\n") + after
 
 
 def _make_room(tree: _Tree, binds: list[Bind]) -> None:
     """Before any file is bound, for a rebuilt directory covers what was in it; parents first, for the same reason."""
+    for bind in binds:
+        if bind.known_hosts:
+            _make_directory(tree, posixpath.dirname(tree.resolve(bind.target)))
     targets = {tree.resolve(bind.target) for bind in binds if bind.absent == "make"}
     absent = (target for target in targets if (host := tree.host(target)) and not tree.files.kind(host))
     for directory in sorted({posixpath.dirname(target) for target in absent}, key=lambda path: (path.count("/"), path)):
         _rebuild(tree, directory)
+
+
+def _make_directory(tree: _Tree, directory: str) -> None:
+    """~/.ssh where there is none, in a home that the workload may write: there bubblewrap makes the directory, empty,
+    which to a client is as none.  What is written into it stays in the view."""
+    above, covering = tree.host(posixpath.dirname(directory)), tree.covering(directory)
+    if above is None or covering is None or not covering.writable:
+        return
+    if tree.kind(directory) == "" and tree.files.kind(above) == "directory":
+        tree.arguments += ["--perms", "0700"]
+        tree.empty(directory)
 
 
 def _rebuild(tree: _Tree, directory: str) -> None:
