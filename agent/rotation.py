@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from cryptography import x509
 
 from agent.channel import ChannelError
-from agent.settings.target_table import TargetEntry
 from agent.contract import control
 from agent.contract.control import FINISH, PREPARE, AuthorityRotated, AuthorityView, KeyRotated, Keys, Message
 from agent.contract.locks import REASON
@@ -26,6 +25,7 @@ from agent.credential.trust import STEM, TrustTarget, authority_directory, begin
 from agent.keys import APPROVAL, LINK, USES
 from agent.layout import LayoutError
 from agent.people.identity import subject_of
+from agent.settings.target_table import TargetEntry
 
 if TYPE_CHECKING:
     from agent.control import Peer

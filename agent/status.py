@@ -125,6 +125,11 @@ def hints(
             handshakes = f"{unknown} TLS handshakes" if unknown != 1 else "a TLS handshake"
             found.append(f"target {one.name}: {handshakes} ended because the client does not trust Weir's authority: "
                          "add the root file that it reads to `trust` of this target, and start the workload again")
+        if unknown := statistics.get(f"unknown_host_key:{one.name}"):
+            logins = f"{unknown} connections" if unknown != 1 else "a connection"
+            found.append(f"target {one.name}: {logins} ended because the client does not know Weir's host key: add the "
+                         "file that it reads (UserKnownHostsFile) to `trust` of this target, and start the workload "
+                         "again")
     if lost := statistics.get("lost_labels"):
         found.append(f"{lost} [[target.label]] name{'s a column' if lost == 1 else ' columns'} that no database of the "
                      "target has: what was meant is not masked; the agent's log has the names")

@@ -171,7 +171,8 @@ class Answers:
         if target is None or self._credentials is None:
             return CredentialAnswer(question.number, None, f"no target {question.target} is configured")
         try:
-            found = await self._credentials.find(config, target, question.database, question.role, question.groups)
+            found = await self._credentials.find(config, target, question.database, question.role, question.groups,
+                                                 question.who)
         except SecretError as reason:
             return CredentialAnswer(question.number, None, str(reason))
         return CredentialAnswer(question.number, found)

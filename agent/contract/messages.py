@@ -293,6 +293,7 @@ class AskCredential(Message, frozen=True):
     database: Login
     role: Login                       # user name that the crew asked for
     groups: Words
+    who: Annotated[str, msgspec.Meta(max_length=1000)] = ""     # SUBJECT:WORKLOAD:SESSION, for the server's log
 
 
 class KeepTicket(Message, frozen=True):

@@ -10,14 +10,17 @@ import msgspec
 
 from agent import rooted
 from agent.config import Config
-from agent.settings.target_table import TargetEntry
 from agent.contract.credential import Credential
 from agent.credential.client_authority import LIFE, STEM, AuthorityError, client_authority, issue
 from agent.credential.helper import Helper
 from agent.credential.kept import Fetched, Kept
 from agent.credential.secrets import SecretError, choose_row, read_row
 from agent.credential.vaults import VaultDesk
-from agent.settings.credential_table import CredentialRow
+from agent.settings.credential_table import SSH, CredentialRow
+from agent.settings.target_table import TargetEntry
+from agent.ssh.keys import KeyWrong
+from agent.ssh.login import checked
+from agent.ssh.user_authority import issue_login, login_name, user_authority
 
 
 class Credentials:
@@ -28,12 +31,14 @@ class Credentials:
         self._config: Config | None = None
 
     async def find(
-        self, config: Config, target: TargetEntry, database: str, role: str, groups: tuple[str, ...],
+        self, config: Config, target: TargetEntry, database: str, role: str, groups: tuple[str, ...], who: str = "",
     ) -> Credential:
-        """Raises SecretError."""
+        """`who` is what an SSH server logs of the login.  Raises SecretError."""
         self._take(config)
         row = choose_row(target, database, role, groups)
         try:
+            if target.protocol == SSH:
+                return await self._by_ssh(config, target, row, role, who)
             if row.exec:
                 return await self._by_helper(target, row)
             if row.vault:
@@ -44,13 +49,34 @@ class Credentials:
             raise SecretError(f"credential[{target.credentials.index(row) + 1}] of target {target.name}: {reason}"
                               ) from None
 
-    async def _by_helper(self, target: TargetEntry, row: CredentialRow) -> Credential:
+    async def _by_ssh(
+        self, config: Config, target: TargetEntry, row: CredentialRow, account: str, who: str,
+    ) -> Credential:
+        """`account` is what the crew asks for, and counts where nothing else says one."""
+        if row.exec:
+            found = await self._by_helper(target, row, ssh=True)
+        elif row.vault:
+            # Whatever account is asked for, it is the same secret.
+            named = row if row.user or row.user_field else msgspec.structs.replace(row, user_field="")
+            found = await self._by_vault(target, named)
+        else:
+            found = await asyncio.to_thread(read_row, row)
+        found = msgspec.structs.replace(found, user=found.user or account)
+        if row.certificate:
+            return await asyncio.to_thread(_sign, config.state, target.name, found, who)
+        try:
+            return await asyncio.to_thread(checked, found, time.time())
+        except KeyWrong as reason:
+            raise SecretError(str(reason)) from None
+
+    async def _by_helper(self, target: TargetEntry, row: CredentialRow, ssh: bool = False) -> Credential:
         assert row.exec
         try:
             program, mark = await asyncio.to_thread(rooted.program, row.exec[0])
         except (rooted.NotRooted, OSError) as reason:
             raise SecretError(f"its helper {row.exec[0]}: {getattr(reason, 'strerror', None) or reason}") from None
-        return await self._kept.get((target.name, row), lambda: self._helper.fetch(target.name, program, row), mark)
+        return await self._kept.get(
+            (target.name, row), lambda: self._helper.fetch(target.name, program, row, ssh=ssh), mark)
 
     async def _by_vault(self, target: TargetEntry, row: CredentialRow) -> Credential:
         """The agent keeps none of it: those that wait at the same moment share it."""
@@ -95,6 +121,17 @@ def _mark(file: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns
+
+
+def _sign(state: Path, target: str, found: Credential, who: str) -> Credential:
+    """For this login alone.  Raises SecretError."""
+    try:
+        certificate, key, end = issue_login(user_authority(state, target), found.user, login_name(who))
+    except (AuthorityError, ValueError) as reason:
+        raise SecretError(f"no certificate can be signed: {reason}") from None
+    except OSError as reason:
+        raise SecretError(f"no certificate can be signed: {reason.strerror}") from None
+    return msgspec.structs.replace(found, certificate=certificate, key=key, expires=end)
 
 
 def _issue(state: Path, target: str, user: str) -> Fetched:

@@ -46,8 +46,9 @@ class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _DECODER: Final = msgspec.json.Decoder(Said)
 
 
-def parse_output(output: bytes, user: str, now: float) -> tuple[Credential, float]:
-    """Pure: the credential, and when it expires (Unix seconds, 0: not said).  `user`: the row's, "" where it has none.
+def parse_output(output: bytes, user: str, now: float, *, ssh: bool = False) -> tuple[Credential, float]:
+    """Pure: the credential, and when it expires (Unix seconds, 0: not said).  `user`: the row's, "" where it has none;
+    with SSH the crew says one then, and a key need not have a certificate.
     Raises SecretError, without a word of the output."""
     try:
         said = _DECODER.decode(output)
@@ -57,9 +58,11 @@ def parse_output(output: bytes, user: str, now: float) -> tuple[Credential, floa
         raise SecretError("printed a zero byte")
     if user and said.user not in ("", user):
         raise SecretError("printed another user than the row names")
-    if not (said.user or user):
+    if not (said.user or user or ssh):
         raise SecretError("printed no user, and the row names none")
-    if bool(said.certificate) != bool(said.key) or not (said.password or said.certificate):
+    if ssh and not (said.password or said.key):
+        raise SecretError("printed neither a password nor a key")
+    if not ssh and (bool(said.certificate) != bool(said.key) or not (said.password or said.certificate)):
         raise SecretError("printed neither a password nor a certificate with its key")
     expires = said.expires.timestamp() if said.expires else 0.0
     if said.expires and expires <= now:
@@ -73,12 +76,12 @@ class Helper:
     def __init__(self, cgroup: Path) -> None:
         self._cgroup, self._numbers = cgroup, itertools.count(1)
 
-    async def fetch(self, target: str, program: str, row: CredentialRow) -> Fetched:
+    async def fetch(self, target: str, program: str, row: CredentialRow, *, ssh: bool = False) -> Fetched:
         """`program`: as rooted.program found it.  Raises SecretError."""
         assert row.exec
         try:
             output = await self._run(target, program, row)
-            credential, expires = parse_output(output, row.user or "", time.time())
+            credential, expires = parse_output(output, row.user or "", time.time(), ssh=ssh)
         except SecretError as reason:
             raise SecretError(f"its helper {row.exec[0]} {reason}") from None
         except OSError as reason:

@@ -5,11 +5,11 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from agent.settings.target_table import TargetEntry
 from agent.contract.credential import Credential
 from agent.credential.unit_credentials import open_credential
 from agent.settings.credential_check import wrong_secret
 from agent.settings.credential_table import CredentialRow
+from agent.settings.target_table import TargetEntry
 
 PASSWORD_LIMIT: Final = 4096          # bytes; libpq takes no longer ones (fe-auth.c, SCRAM and md5 take any)
 PEM_LIMIT: Final = 1 << 18            # bytes
@@ -49,7 +49,7 @@ def read_row(row: CredentialRow) -> Credential:
         raise SecretError(f"{field} holds no password")
     return Credential(
         user=row.user or "", password=password, certificate=_part(row, "certificate", PEM_LIMIT),
-        key=_part(row, "key", PEM_LIMIT))
+        key=_part(row, "key", PEM_LIMIT), agent=row.agent or "")
 
 
 def _part(row: CredentialRow, part: str, limit: int) -> str:

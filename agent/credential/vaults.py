@@ -154,7 +154,7 @@ class VaultDesk:
     def _taken(self, target: str, row: CredentialRow, found: told.Fetched) -> Credential:
         if found.error:
             raise SecretError(_shown(found.error))
-        if not found.user or not (found.password or found.certificate):
+        if not (found.user or row.user_field == "") or not (found.password or found.certificate or found.key):
             raise SecretError("the credentials process gave none")
         handle = self.leases.handle(found.lease) if found.lease else 0
         if handle and handle not in self._said:
@@ -247,7 +247,8 @@ def render_source(row: CredentialRow) -> told.Source:
         return told.Made(row.mount or "database", row.database_role or row.static_role or "",
                          row.database_role is None)
     return told.Stored(
-        row.mount or "secret", row.path, row.user or "", row.user_field or USERNAME, row.password_field or PASSWORD,
+        row.mount or "secret", row.path, row.user or "", USERNAME if row.user_field is None else row.user_field,
+        row.password_field or PASSWORD,
         row.certificate_field or "", row.key_field or "")
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from agent.settings.target_table import TargetEntry
 from agent.contract.messages import REPORTS
+from agent.settings.target_table import TargetEntry
 
 DIRECTORY: Final = "sockets"          # below RUN
 BACKLOG: Final = 1024
@@ -59,5 +59,6 @@ def links(targets: Iterable[TargetEntry]) -> tuple[tuple[str, str], ...]:
 
 
 def real_sockets(targets: Iterable[TargetEntry]) -> tuple[str, ...]:
-    """Paths that are the databases' own on the host: no view shows what is there."""
-    return tuple(dict.fromkeys(path for one in targets for path in (*one.sockets, *filter(None, (one.upstream,)))))
+    """Paths on the host that are databases' own, or of agents that have keys for SSH: no view shows what is there."""
+    return tuple(dict.fromkeys(path for one in targets for path in (
+        *one.sockets, one.upstream, *(row.agent for row in one.credentials)) if path))

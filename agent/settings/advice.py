@@ -12,6 +12,7 @@ from typing import Final
 from agent.config import Config
 from agent.contract.people import People
 from agent.people.identity import LOCAL
+from agent.settings.credential_table import SSH
 from agent.settings.fields import Problem, render_path
 from agent.settings.positions import Path as Place
 from agent.settings.positions import line_of
@@ -189,8 +190,9 @@ def absent(config: Config, lines: Mapping[Place, int], homes: Mapping[str, str],
     for number, target in enumerate(config.targets):
         for one in target.trust:
             if users and not any(there(_at_home(one, homes[user])) for user in users):
-                yield note(("target", number, "trust"), f"{one} is not there{_for(one, users)}: clients that name it "
-                           "as their root file fail")
+                yield note(("target", number, "trust"), f"{one} is not there{_for(one, users)}: "
+                           + ("clients that name it do not know Weir's host key" if target.protocol == SSH else
+                              "clients that name it as their root file fail"))
 
 
 def answering(config: Config, lines: Mapping[Place, int], there: Callable[[str, str], bool]) -> Iterator[Problem]:

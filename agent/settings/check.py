@@ -71,7 +71,8 @@ def load_config(path: str | Path) -> Config:
     dns = config.dns if config.dns.resolver else msgspec.structs.replace(config.dns, resolver=nameserver())
     return msgspec.structs.replace(
         config, groups=groups.groups, people=groups.people, policies=policies, roots=roots,
-        known_hosts=known_hosts, vault_roots=vault_roots, notify_roots=notify_roots, provider_roots=provider_roots | metadata[0],
+        known_hosts=known_hosts, vault_roots=vault_roots, notify_roots=notify_roots,
+        provider_roots=provider_roots | metadata[0],
         metadata=metadata[1], dns=dns, digests=digests)
 
 

@@ -197,8 +197,8 @@ def _others(
         if one.name in raw and one.name not in names:
             of[one.name] = (*of.get(one.name, ()), *one.of)
     for name, protocols in of.items():
-        report.add((*path, name), f"is not a field of {protocol} targets, but of those of {', '.join(protocols)}: leave "
-                   "it out")
+        report.add((*path, name), f"is not a field of {protocol} targets, but of {', '.join(protocols)} ones: leave it "
+                   "out")
     return set(of)
 
 

@@ -174,7 +174,8 @@ def _reference(section: Section, name: str) -> list[str]:
     for one in section.fields:
         restart = " *restart*" if one.restart else ""
         of = f"*{', '.join(one.of)}*: " if one.of else ""
-        rows.append(f"| `{one.name}` | {of}{_cell(one.meaning)}{restart} | {_cell(one.kind.right)} | {_default(one)} |\n")
+        what = f"{of}{_cell(one.meaning)}{restart}"
+        rows.append(f"| `{one.name}` | {what} | {_cell(one.kind.right)} | {_default(one)} |\n")
     for child in section.children:
         rows += _reference(child, f"{name}.{child.name}")
     return rows

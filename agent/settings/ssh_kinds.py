@@ -15,7 +15,7 @@ DETECTORS: Final = ("private-key", "aws-key", "google-key", "github-token", "sla
 def _public_key(value: Any) -> str:
     text = TEXT.parse(value)
     if "PRIVATE" in text:
-        raise SaidWhole("it is a private key, which never stands in this file; the line of the .pub file would be right")
+        raise SaidWhole("it is a private key, which never stands in this file; what its .pub file has would be right")
     try:
         return parse_public(text)
     except KeyWrong as wrong:

@@ -1,7 +1,7 @@
 """Pure: [[target]]: the table of its fields, each protocol's own among them, and what must hold between them.
 
-What a protocol alone has says so by `of`: in another's target it is a mistake.  A further protocol adds its fields here,
-and its checks to `check_targets`.
+What a protocol alone has says so by `of`: in another's target it is a mistake.  A further protocol adds its fields
+here, and its checks to `check_targets`.
 """
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ class TargetEntry(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.hosts) and self.protocol != SSH
 
 
-_LABEL: Final = Section("label", LabelRow, True, "A data class on a column, or on what files hold and commands print.", (
+_LABEL: Final = Section("label", LabelRow, True, "A data class on a column, or on what files hold and commands "
+    "print.", (
     Field("label", kinds.LABEL, "What it is, for policies: `Label::\"pii.email\"` is in `Label::\"pii\"`.",
           example="pii.email"),
     Field("column", kinds.COLUMN, "Which column.", example="public.customers.email", of=(POSTGRESQL,)),
@@ -89,9 +90,9 @@ TARGET: Final = Section("target", TargetEntry, True, "A registered database or S
           of=(POSTGRESQL,)),
     Field("tls_ca", kinds.PATH, "Roots for its certificate, PEM.  Default: the system's.", None, "/etc/weir/db-ca.pem",
           of=(POSTGRESQL,)),
-    Field("host_keys", kinds.several(ssh_kinds.PUBLIC_KEY), "Its host keys, each as in its /etc/ssh/ssh_host_*_key.pub. "
-          " One of `host_keys`, `known_hosts` and `host_ca` is needed: without, Weir could not tell it from another "
-          "host.", [], ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG10eEI6aW+ZfURANj2dwOHwSyiuIcF30QoBCZWZmE40"], of=(SSH,)),
+    Field("host_keys", kinds.several(ssh_kinds.PUBLIC_KEY), "Its host keys, each as in its "
+          "/etc/ssh/ssh_host_*_key.pub.  One of `host_keys`, `known_hosts` and `host_ca` is needed: without, "
+          "Weir could not tell it from another host.", [], ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG10eEI6aW+ZfURANj2dwOHwSyiuIcF30QoBCZWZmE40"], of=(SSH,)),
     Field("known_hosts", kinds.PATH, "File in the format of known_hosts, with its keys or `@cert-authority` lines; "
           "root's, and nobody else writes it.  A reload reads it again.", None, "/etc/weir/known_hosts", of=(SSH,),
           instead=True),

@@ -82,17 +82,17 @@ def issue_login(authority: PrivateKey, user: str, name: str) -> tuple[str, str, 
     key, now = ed25519.Ed25519PrivateKey.generate(), int(time.time())
     builder = (
         SSHCertificateBuilder().public_key(key.public_key()).serial(secrets.randbits(64))
-        .type(SSHCertificateType.USER).key_id(name[:ID_LIMIT].encode()).valid_principals([user.encode()])
+        .type(SSHCertificateType.USER).key_id(name.encode()).valid_principals([user.encode()])
         .valid_after(now - BEHIND).valid_before(now + LIFE))
     for extension in _EXTENSIONS:
         builder = builder.add_extension(extension, b"")
     return builder.sign(authority).public_bytes().decode(), render_private(key), now + LIFE
 
 
-def login_name(subject: str, workload: str, session: str) -> str:
+def login_name(who: str) -> str:
     """What sshd logs as the certificate's ID: whose login it was, as far as it is known."""
-    said = "".join(one if one.isprintable() and one not in ' "' else "?" for one in f"{subject}:{workload}:{session}")
-    return f"weir:{said}".rstrip(":")
+    said = "".join(one if "!" <= one <= "~" and one not in '"\\' else "?" for one in who)
+    return f"weir:{said}"[:ID_LIMIT].rstrip(":")
 
 
 def _prepared(directory: Path) -> PrivateKey | None:

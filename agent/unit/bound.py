@@ -9,8 +9,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from agent.credential.trust import write_public
-from agent.unit.planning import BUNDLE, RESOLV, Planned
+from agent.credential.trust import write_into, write_public
+from agent.ssh.host_keys import KNOWN, SYSTEM
+from agent.ssh.known_hosts import merge
+from agent.unit.planning import BUNDLE, MERGED, RESOLV, Planned
 
 _AUTHORITIES = "weir.pem"             # of RUN/trust: every authority of Weir's
 _END = b"-----END CERTIFICATE-----"
@@ -39,7 +41,11 @@ def refresh(directory: Path, trust: Path, running: bool) -> None:
         return
     for path in directory.iterdir():
         if path.name == RESOLV:
-            _write_into(path, (trust / RESOLV).read_bytes())
+            write_into(path, (trust / RESOLV).read_bytes())
+        elif path.name == SYSTEM and (trust / SYSTEM).is_file():
+            write_into(path, (trust / SYSTEM).read_bytes())
+        elif path.suffix == MERGED and (trust / KNOWN).is_file():
+            write_into(path, merge(path.read_bytes(), (trust / KNOWN).read_bytes()))
         elif path.name == BUNDLE and not running:
             bring(path, _content(BUNDLE, {}, trust), running)
         elif path.suffix == ".pem":
@@ -65,17 +71,12 @@ def bring(path: Path, content: bytes, running: bool) -> None:
         write_public(path, content)
 
 
-def _write_into(path: Path, content: bytes) -> None:
-    if path.read_bytes() != content:
-        with path.open("r+b") as file:
-            file.write(content)
-            file.truncate()
-
-
 def _content(name: str, added: Mapping[str, bytes], trust: Path) -> bytes:
-    if name in (RESOLV, BUNDLE):
+    if name in (RESOLV, BUNDLE, SYSTEM):
         return (trust / name).read_bytes()
     own = added[name]
+    if name.endswith(MERGED):
+        return merge(own, (trust / KNOWN).read_bytes())
     return own + (b"" if own.endswith(b"\n") else b"\n") + (trust / _AUTHORITIES).read_bytes()
 
 

@@ -21,15 +21,18 @@ from typing import Final
 
 from agent import rooted
 from agent.config import Config, Workload
-from agent.credential.trust import INSIDE, SYSTEM_BUNDLE
+from agent.credential.trust import INSIDE, SYSTEM_BUNDLE, SYSTEM_HOSTS, USER_HOSTS, expand_home
 from agent.layout import find_account
 from agent.network import local
 from agent.rooted import NotRooted
+from agent.settings.credential_table import SSH
+from agent.ssh.host_keys import SYSTEM
 from agent.unit.adoptable import Unit
 from agent.unit.dropin import Plan, families, shows
 from agent.workload.workloads import TRUST_VARIABLES, expand, shown_socket
 
 BUNDLE, RESOLV, LIBPQ = "roots.pem", "resolv.conf", "postgresql.pem"
+MERGED: Final = ".hosts"              # how files of the unit's own hosts, with Weir's, end
 LIBPQ_INSIDE: Final = f"/run/trust/{LIBPQ}"
 _RESOLV_CONF: Final = "/etc/resolv.conf"
 _GIVEN: Final = frozenset((SYSTEM_BUNDLE, INSIDE, LIBPQ_INSIDE))      # values of variables that Weir sets
@@ -155,7 +158,8 @@ def _trust(
         files.append((str(directory / RESOLV), resolv))
     else:
         notes.append(f"{_RESOLV_CONF} is not there, or is not root's alone: the unit asks nobody for names")
-    if not config.targets:
+    files += _hosts(config, directory, account, added, notes)
+    if not any(one.certified for one in config.targets):
         return tuple(files), added, ()
     bundle = os.path.isfile(SYSTEM_BUNDLE)
     inside = SYSTEM_BUNDLE if bundle else INSIDE
@@ -178,6 +182,34 @@ def _trust(
     return tuple(dict.fromkeys(files)), added, tuple(variables)
 
 
+def _hosts(
+    config: Config, directory: Path, account: pwd.struct_passwd | None, added: dict[str, bytes], notes: list[str],
+) -> Iterator[tuple[str, str]]:
+    """Files by which SSH clients know hosts."""
+    targets = [one for one in config.targets if one.protocol == SSH]
+    if not targets:
+        return
+    if os.path.isdir(os.path.dirname(SYSTEM_HOSTS)):
+        yield str(directory / SYSTEM), SYSTEM_HOSTS
+    else:
+        notes.append(f"{os.path.dirname(SYSTEM_HOSTS)} is not there: OpenSSH's clients do not know Weir's host keys")
+    home = account.pw_dir if account else "/"
+    for path in dict.fromkeys(expand_home(one, home) for one in (USER_HOSTS, *(
+            file for target in targets for file in target.trust))):
+        try:
+            real = rooted.resolve(path)
+            own = rooted.read(real, lambda status: bool(status.st_mode & 0o004))
+            if own is None or not rooted.is_public(real) or not _PLAIN.fullmatch(real) or any(
+                    _within(real, os.path.realpath(top)) for top in config.own_directories):
+                raise NotRooted(f"not everybody may read {real}")
+        except (NotRooted, OSError):
+            notes.append(f"{path} stays the unit's own: what reads that alone (paramiko, asyncssh) does not know "
+                         f"Weir's host keys; have it read {SYSTEM_HOSTS} too, as OpenSSH does")
+        else:
+            added[name := f"{real.strip('/').replace('/', '_')}{MERGED}"] = own
+            yield str(directory / name), real
+
+
 def _resolv() -> str:
     """Where Weir's has to show: often a link into /run, which is the unit's own.  Empty: nowhere."""
     real = os.path.realpath(_RESOLV_CONF)
@@ -193,7 +225,7 @@ def _resolv() -> str:
 def _named(config: Config, home: str, environment: Mapping[str, str]) -> Iterable[str]:
     """Root files that targets' clients name, and those that the unit's environment chose."""
     found = [home.rstrip("/") + path[1:] if path.startswith("~/") else path
-             for target in config.targets for path in target.trust]
+             for target in config.targets if target.certified for path in target.trust]
     found += [environment.get(name, "") for name in (*(one.decode() for one in TRUST_VARIABLES), "PGSSLROOTCERT")]
     return dict.fromkeys(path for path in found if path.startswith("/") and path not in _GIVEN)
 

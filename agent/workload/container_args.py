@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from agent.config import Config, Workload
-from agent.credential.trust import SYSTEM_BUNDLE
+from agent.credential.trust import SYSTEM_BUNDLE, SYSTEM_HOSTS, USER_HOSTS
+from agent.settings.credential_table import SSH
+from agent.ssh.host_keys import KNOWN
 from agent.workload.container import PLAIN, slice_of
 from agent.workload.workloads import TRUST_VARIABLES
 
@@ -35,10 +37,13 @@ def _args(config: Config, workload: Workload, uid: int, gid: int, manager: str) 
     yield "--security-opt=no-new-privileges"
     yield f"--security-opt=seccomp={trust / PROFILE}"
     yield _volume(trust / "resolv.conf", "/etc/resolv.conf")
-    if config.targets:
+    if any(one.certified for one in config.targets):
         yield _volume(trust / "roots.pem", SYSTEM_BUNDLE)
         yield from (_volume(trust / "weir.pem", file) for file in files(config))
         yield from (f"--env={variable.decode()}={SYSTEM_BUNDLE}" for variable in TRUST_VARIABLES)
+    if any(one.protocol == SSH for one in config.targets):
+        yield _volume(trust / KNOWN, SYSTEM_HOSTS)
+        yield from (_volume(trust / KNOWN, file) for file in dict.fromkeys(_named(config, SSH)) if file[0] == "/")
 
 
 def files(config: Config) -> tuple[str, ...]:
@@ -49,12 +54,16 @@ def files(config: Config) -> tuple[str, ...]:
 def notes(config: Config) -> tuple[str, ...]:
     """What cannot be known here."""
     own = config.run / "trust" / "weir.pem"
-    return tuple(f"{file}: where the container's home is, is not known here; bind {own} over it"
-                 for file in dict.fromkeys(_named(config)) if file.startswith("~"))
+    hosts = (USER_HOSTS, *_named(config, SSH)) if any(one.protocol == SSH for one in config.targets) else ()
+    wanted = dict.fromkeys(_named(config), own) | dict.fromkeys(hosts, config.run / "trust" / KNOWN)
+    return tuple(f"{file}: where the container's home is, is not known here; bind {source} over it"
+                 for file, source in wanted.items() if file.startswith("~"))
 
 
-def _named(config: Config) -> Iterable[str]:
-    return (file for target in config.targets for file in target.trust)
+def _named(config: Config, protocol: str = "") -> Iterable[str]:
+    """Of targets that are known by a certificate, or of those of a protocol."""
+    return (file for target in config.targets for file in target.trust
+            if (target.protocol == protocol if protocol else target.certified))
 
 
 def _volume(source: Path, target: str) -> str:

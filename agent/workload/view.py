@@ -284,7 +284,7 @@ def _never(tree: _Tree, view: View, path: str, place: str) -> str:
     if why := closed(path, place, lambda names: tuple(_tops(tree.files, names))):
         return why
     if any(_within(place, tree.files.real(hidden)) for hidden in view.hidden):
-        return "is Weir's own, or a registered database's socket"
+        return "is Weir's own, or a registered target's socket"
     return ""
 
 

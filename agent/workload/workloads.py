@@ -83,7 +83,7 @@ class Surroundings:
     hosts: str = ""                   # file that shows as /etc/hosts
     socket_directory: str = ""        # of Weir's own Unix sockets
     sockets: tuple[tuple[str, str], ...] = ()       # path in the view, name in the directory
-    real_sockets: tuple[str, ...] = ()              # of databases on the host: nothing may show what is there
+    real_sockets: tuple[str, ...] = ()              # of targets on the host: nothing may show what is there
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def resolve_run(
 def shown_socket(workload: str, sockets: Iterable[str], shown: Callable[[str], bool]) -> str:
     """Why a workload that sees one of these, databases' own, is refused; empty: it sees none."""
     found = next(filter(shown, sockets), "")
-    return found and (f"workload {workload} would see {found}, a registered database's own socket: take its directory "
+    return found and (f"workload {workload} would see {found}, a registered target's own socket: take its directory "
                       "out of `directories` and `read_only`")
 
 

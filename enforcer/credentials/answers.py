@@ -148,14 +148,13 @@ def parse_leased(content: bytes, *, static: bool) -> Leased:
 
 
 def parse_stored(content: bytes, source: Stored) -> Parts:
-    """What the row asks for.  A field that is named and not there is an error, but for a password beside a
-    certificate."""
+    """What the row asks for.  A field that is named and not there is an error, but for a password beside a key."""
     data = _decode(content, _Kv).data.data
     certificate, key = (_field(data, name, PEM) for name in (source.certificate_field, source.key_field))
     if not (certificate + key).isascii():
         raise AuthenticationError("its certificate or key is not PEM")
-    password = _field(data, source.password_field, PASSWORD, needed=not certificate).rstrip("\r\n")
-    if not password and not certificate:
+    password = _field(data, source.password_field, PASSWORD, needed=not key).rstrip("\r\n")
+    if not password and not key:
         raise AuthenticationError(f"its field {source.password_field!r} is empty")
     user = source.user or _field(data, source.user_field, USER)
     return Parts(user, password, certificate, key)

@@ -27,6 +27,7 @@ WHOIS: Final = 5.0                    # seconds
 CREDENTIAL: Final = 40.0              # seconds: a helper of the operator's may take 30
 RECORDED: Final = 5.0                 # seconds
 KEPT: Final = 10.0                    # seconds
+WHO: Final = 1000                     # characters
 LISTED: Final = 3 << 20               # bytes of a list of holds: it goes into a frame of the control socket as well
 
 _Answer = (messages.WhoisAnswer | messages.CredentialAnswer | messages.AskerAnswer | messages.NameRecorded
@@ -119,10 +120,12 @@ class Channel(asyncio.Protocol):
             return "the agent does not answer"
         return answer.owner or answer.reason or "the agent does not know this process"
 
-    async def credential(self, target: str, database: str, role: str, groups: tuple[str, ...]) -> Credential | str:
-        """The credential, or why there is none."""
+    async def credential(
+        self, target: str, database: str, role: str, groups: tuple[str, ...], who: str = "",
+    ) -> Credential | str:
+        """The credential, or why there is none.  `who`: whose login it is, which an SSH server logs."""
         number = self._next()
-        asked = messages.AskCredential(number, target, database, role, groups)
+        asked = messages.AskCredential(number, target, database, role, groups, who[:WHO])
         answer = await self._ask(number, asked, CREDENTIAL)
         if not isinstance(answer, messages.CredentialAnswer):
             return "the agent does not answer"

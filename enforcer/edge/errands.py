@@ -115,8 +115,10 @@ async def fetch_credential(session: Session, command: words.Login) -> None:
 
 async def _ask_credential(session: Session, command: words.Login) -> Credential | str:
     context = session.context
+    principal = context.principal
     return await session.edge.asking.credential(
-        context.target.name, command.database, command.role, context.principal.groups
+        context.target.name, command.database, command.role, principal.groups,
+        f"{principal.subject}:{principal.workload}:{context.session}",
     )
 
 

@@ -88,7 +88,7 @@ def test_one_that_is_wrong_is_not_replaced(tmp_path: Path, monkeypatch: pytest.M
 
 async def test_logins_share_one_for_a_while_and_a_new_authority_counts_at_once(tmp_path: Path) -> None:
     row = CredentialRow("*", "*", "*", "svc", None, None, None, certificate="issue")
-    target: Any = SimpleNamespace(name="orders", credentials=(row,))
+    target: Any = SimpleNamespace(name="orders", credentials=(row,), protocol="postgresql")
     config: Any = SimpleNamespace(targets=(target,), state=tmp_path)
     client_authority(tmp_path, "orders")
     credentials = Credentials(tmp_path / "cgroup")

@@ -102,7 +102,7 @@ class Asking:
     def row(self, *arguments: str, user: str | None = "svc", timeout: int = 30, name: str = "orders") -> None:
         row = CredentialRow("*", "app", "*", user, None, None, None, exec=(str(self.program), *arguments),
                             exec_user="nobody", exec_timeout=timeout)
-        target: Any = SimpleNamespace(name=name, credentials=(row,))
+        target: Any = SimpleNamespace(name=name, credentials=(row,), protocol="postgresql")
         self.config: Any = SimpleNamespace(targets=(target,))
 
     def write(self, text: str) -> None:

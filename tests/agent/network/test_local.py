@@ -18,7 +18,7 @@ from agent.workload.owners import Owners, Start
 
 
 def target(name: str, *sockets: str, upstream: str | None = None) -> Any:
-    return SimpleNamespace(name=name, sockets=sockets, upstream=upstream, port=5432)
+    return SimpleNamespace(name=name, sockets=sockets, upstream=upstream, port=5432, credentials=())
 
 
 def reach(path: Path) -> int:

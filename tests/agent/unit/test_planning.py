@@ -125,7 +125,7 @@ def test_a_databases_own_socket(rooted: Path, shown: str, named: str) -> None:
     text = CONFIG.replace("port = 5432\n", SOCKET.format(named.format("{base}")))
     found = planned(rooted, read_only=f'"{shown.format(rooted)}"', text=text)
     [said] = found.wrong
-    assert "a registered database's own socket" in said
+    assert "a registered target's own socket" in said
     found = planned(rooted, read_only=f'"{rooted}/other"', text=text)
     assert found.wrong == ()
     assert {f"{rooted}/pg/.s.PGSQL.5432", "/run/postgresql/.s.PGSQL.5432"} <= set(found.plan.hidden)

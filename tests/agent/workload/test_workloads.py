@@ -243,4 +243,4 @@ def test_no_directory_of_a_workload_holds_a_databases_socket() -> None:
     assert view.hidden[-2:] == ("/run/p/a", "/srv/pg/real"), "whatever leads there"
     for directory in ("/srv", "/srv/pg", "/run/p"):
         said = refused(workload=replace(CREW, read_only=(directory,)), around=around)
-        assert "a registered database's own socket" in said
+        assert "a registered target's own socket" in said

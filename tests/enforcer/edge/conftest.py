@@ -222,7 +222,9 @@ class Asked:
             await self.gate.wait()
         return self.owner
 
-    async def credential(self, target: str, database: str, role: str, groups: tuple[str, ...]) -> Credential | str:
+    async def credential(
+        self, target: str, database: str, role: str, groups: tuple[str, ...], who: str = "",
+    ) -> Credential | str:
         return self.login
 
     def unused(self, credential: Credential) -> None:
