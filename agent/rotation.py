@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
@@ -25,7 +26,15 @@ from agent.credential.trust import STEM, TrustTarget, authority_directory, begin
 from agent.keys import APPROVAL, LINK, USES
 from agent.layout import LayoutError
 from agent.people.identity import subject_of
+from agent.settings.credential_table import SSH
 from agent.settings.target_table import TargetEntry
+from agent.ssh.host_keys import replace_host_keys
+from agent.ssh.user_authority import (
+    finish_user_rotation,
+    prepare_user_rotation,
+    render_trusted,
+    user_authority,
+)
 
 if TYPE_CHECKING:
     from agent.control import Peer
@@ -77,6 +86,7 @@ class Rotation:
         try:
             async with agent.reloading:
                 answer = await (self._clients(target, request.step) if clients
+                                else self._hosts(target, request.step == control.NOW) if target.protocol == SSH
                                 else self._servers(target, request.step == control.NOW))
         except (AuthorityError, ValueError, OSError) as reason:
             answer = AuthorityRotated(str(reason))
@@ -101,10 +111,21 @@ class Rotation:
         before = sum(start.since <= waiting for start in agent.owners) if waiting else 0
         return AuthorityRotated(error, _pem(made.certificate), before, not waiting)
 
+    async def _hosts(self, target: TargetEntry, now: bool) -> AuthorityRotated:
+        """Host keys: clients take one of each type, so there is no time in which both are right."""
+        agent = self._agent
+        if len(agent.owners) and not now:
+            return AuthorityRotated(f"{len(agent.owners)} workloads run, whose clients know the host keys of now: end "
+                                    "them first, or say --now and start them again")
+        await asyncio.to_thread(replace_host_keys, agent.config.state, target.name)
+        return AuthorityRotated(await agent.renew() or "", in_force=True)
+
     async def _clients(self, target: TargetEntry, step: str) -> AuthorityRotated:
         state = self._agent.config.state
         if not any(row.certificate for row in target.credentials):
             return AuthorityRotated(f'no [[target.credential]] of {target.name} says certificate = "issue"')
+        if target.protocol == SSH:
+            return await asyncio.to_thread(_of_users, state, target.name, step)
         if step == PREPARE:
             made = await asyncio.to_thread(prepare_rotation, state, target.name)
             present = load_pair(authority_directory(state, target.name), CLIENTS)
@@ -114,7 +135,8 @@ class Rotation:
         return AuthorityRotated("", _pem(made.certificate), in_force=True)
 
     def _tell(self, target: str, clients: bool, answer: AuthorityRotated, by: str, reason: str) -> None:
-        found = x509.load_pem_x509_certificates(answer.certificate.encode())[-1:] if answer.certificate else []
+        pem = answer.certificate if "BEGIN CERTIFICATE" in answer.certificate else ""
+        found = x509.load_pem_x509_certificates(pem.encode())[-1:] if pem else []
         detail = {"serial": f"{found[0].serial_number:x}", "until": found[0].not_valid_after_utc.isoformat()} if found \
             else {}
         self._agent.tell("authority.rotated", {
@@ -158,6 +180,14 @@ class Rotation:
                 if found is not None:
                     yield AuthorityView(target.name, of, f"{found.certificate.serial_number:x}",
                                         found.certificate.not_valid_after_utc.isoformat(), bool(following))
+
+
+def _of_users(state: Path, target: str, step: str) -> AuthorityRotated:
+    """What sshd trusts; blocks.  As prepare_user_rotation and finish_user_rotation."""
+    if step == PREPARE:
+        following = prepare_user_rotation(state, target)
+        return AuthorityRotated("", render_trusted(target, user_authority(state, target), following))
+    return AuthorityRotated("", render_trusted(target, finish_user_rotation(state, target)), in_force=True)
 
 
 def wrong_reason(reason: str) -> str:

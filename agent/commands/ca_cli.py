@@ -1,6 +1,8 @@
 """`weir ca`: the authority that a target's server has to trust, and successors of authorities."""
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from agent.commands import screen
@@ -9,7 +11,9 @@ from agent.contract import control
 from agent.credential.client_authority import AuthorityError, client_authority, next_client_authority
 from agent.credential.trust import render_certificate
 from agent.settings.check import load_config
+from agent.settings.credential_table import SSH
 from agent.settings.fields import ConfigError
+from agent.ssh.user_authority import next_user_authority, render_trusted, user_authority
 
 
 class _Shown(click.Group):
@@ -40,8 +44,9 @@ def ca() -> None:
 def show(context: click.Context, target: str, as_json: bool) -> None:
     """The authority of Weir's client certificates for TARGET.
 
-    As PEM, for ssl_ca_file of its server; while a successor is prepared, both.  Made where it is not there yet.  For
-    targets with a credential that says certificate = "issue".  Root only."""
+    As PEM, for ssl_ca_file of its server; of an SSH host as a line for the file that TrustedUserCAKeys of its
+    sshd_config names.  While a successor is prepared, both.  Made where it is not there yet.  For targets with a
+    credential that says certificate = "issue".  Root only."""
     context.meta["weir.json"] = as_json
     try:
         config = load_config(context.obj)
@@ -53,6 +58,9 @@ def show(context: click.Context, target: str, as_json: bool) -> None:
             raise click.ClickException(f'{config.file}: no [[target.credential]] of {target} says '
                                        'certificate = "issue"')
         config.state.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if found.protocol == SSH:
+            _show_line(config.state, target, as_json)
+            return
         certificate = client_authority(config.state, target).certificate
         following = next_client_authority(config.state, target)
     except (ConfigError, AuthorityError, ValueError) as wrong:
@@ -66,12 +74,21 @@ def show(context: click.Context, target: str, as_json: bool) -> None:
         click.echo(pem, nl=False)
 
 
+def _show_line(state: Path, target: str, as_json: bool) -> None:
+    present, following = user_authority(state, target), next_user_authority(state, target)
+    lines = render_trusted(target, present, *([following] if following else []))
+    if as_json:
+        screen.print_json({"target": target, "trusted_user_ca_keys": lines})
+    else:
+        click.echo(lines, nl=False)
+
+
 @ca.command(epilog=EXIT_CODES)
 @click.argument("target")
 @click.option("--clients", is_flag=True, help="The authority of Weir's client certificates, which TARGET's server "
               "trusts.  In two steps: --prepare, then without it.")
-@click.option("--prepare", is_flag=True, help="Make the successor, which signs nothing yet, and print both as PEM: "
-              "give that to the server first.")
+@click.option("--prepare", is_flag=True, help="Make the successor, which signs nothing yet, and print both: give "
+              "that to the server first.")
 @click.option("--now", is_flag=True, help="Do not wait until workloads that run have ended: their clients may refuse "
               "what the successor signs until they are started again.")
 @click.option("--reason", default="", help="Is recorded with it.")
@@ -83,7 +100,8 @@ def rotate(
     """Give an authority of TARGET a successor.  Root only.
 
     Without --clients the one that crews trust.  What is started from now on trusts both; the successor signs once all
-    that ran before has ended."""
+    that ran before has ended.  Of an SSH host these are its host keys, which are replaced at once: while workloads run
+    only with --now, for their clients may refuse them until they are started again."""
     if (prepare and not clients) or (now and clients):
         raise click.UsageError("--prepare goes with --clients, and --now without")
     step = (control.PREPARE if prepare else control.FINISH) if clients else control.NOW if now else control.SERVERS
@@ -94,7 +112,8 @@ def rotate(
         screen.print_json(answer)
     elif prepare:
         click.echo(answer.certificate, nl=False)
-        click.echo(f"give both to the server (ssl_ca_file), then: weir ca rotate {target} --clients", err=True)
+        where = "ssl_ca_file" if "BEGIN CERTIFICATE" in answer.certificate else "TrustedUserCAKeys"
+        click.echo(f"give both to the server ({where}), then: weir ca rotate {target} --clients", err=True)
     elif clients:
         click.echo("the successor signs from now on; the server may forget the one before in ten minutes, when the "
                    "last certificate that it has signed is over")

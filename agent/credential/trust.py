@@ -116,7 +116,8 @@ def prepare_trust(
     `running`: workloads run that know the present authorities.  Then an authority is replaced only where it does not
     cover a configured name; a resolved address that it does not cover is left out of the leaf and said so.
     `hosts`: what belongs to SSH hosts.  `also`: what is in force until these are; the files have its authorities too.
-    `oldest`: when the first of the workloads that run was started, nanoseconds UTC; `now`: targets whose next authority does not wait for their end.
+    `oldest`: when the first of the workloads that run was started, nanoseconds UTC; `now`: targets whose next authority
+    does not wait for their end.
     Raises ValueError where a target's name or host cannot be in a certificate, OSError where a file cannot be written.
     """
     wanted = tuple(targets)

@@ -10,9 +10,10 @@ from pathlib import Path
 from agent import rooted
 from agent.credential.unit_credentials import VARIABLE, open_credential
 from agent.layout import find_account
-from agent.settings.credential_table import PARTS, CredentialRow
+from agent.settings.credential_table import PARTS, SSH, CredentialRow
 from agent.settings.fields import Report
 from agent.settings.positions import Path as Place
+from agent.ssh.keys import KEY_LIMIT, KeyWrong, belongs, parse_certificate, parse_private
 
 
 def check_rows(report: Report) -> None:
@@ -20,7 +21,8 @@ def check_rows(report: Report) -> None:
     own = runtime.own_users if runtime else ()
     crews = {user for _, workload in report.entries("workload") for user in workload.users}
     for path, row in report.entries("target", "credential"):
-        _check_files(row, path, report)
+        if not _check_files(row, path, report) and report.protocols.get(path[:2]) == SSH:
+            _check_login(row, path, report)
         if row.exec and (wrong := _wrong_program(row.exec[0])):
             report.add((*path, "exec"), f"{row.exec[0]}: {wrong}; a program in a directory of root's, as "
                        "/usr/local/libexec, would be right")
@@ -28,13 +30,37 @@ def check_rows(report: Report) -> None:
             report.add((*path, "exec_user"), wrong)
 
 
-def _check_files(row: CredentialRow, path: Place, report: Report) -> None:
+def _check_files(row: CredentialRow, path: Place, report: Report) -> bool:
+    """Whether something is wrong."""
+    before = len(report.problems)
     for part in PARTS:
         file, name = getattr(row, f"{part}_file"), getattr(row, f"{part}_credential")
         if file and (wrong := check_secret(Path(file))):
             report.add((*path, f"{part}_file"), f"{file}: {wrong}")
         if name and VARIABLE in os.environ and (wrong := _check_unit_credential(name)):
             report.add((*path, f"{part}_credential"), f"{name}: {wrong}")
+    return len(report.problems) != before
+
+
+def _check_login(row: CredentialRow, path: Place, report: Report) -> None:
+    """What an SSH server would be shown.  Whether it takes that, it alone knows; a certificate that has expired may be
+    renewed at any time."""
+    key = certificate = None
+    for name, file in (("key_file", row.key_file), ("certificate_file", row.certificate_file)):
+        try:
+            content = Path(file).read_bytes()[:KEY_LIMIT] if file else b""
+            if content and name == "key_file":
+                key = parse_private(content)
+            elif content:
+                certificate = parse_certificate(content.decode("ascii", "replace"))
+        except KeyWrong as wrong:
+            report.add((*path, name), f"{file} {wrong}")
+        except OSError as wrong:
+            report.add((*path, name), f"{file}: {wrong.strerror}")
+    if key is not None and certificate is not None and not belongs(certificate, key):
+        report.add((*path, "certificate_file"), f"{row.certificate_file} is of another key than {row.key_file}")
+    if row.agent and Path(row.agent).exists() and not Path(row.agent).is_socket():
+        report.add((*path, "agent"), f"{row.agent} is no socket; SSH_AUTH_SOCK of an ssh-agent would be right")
 
 
 def _wrong_program(program: str) -> str:

@@ -92,7 +92,8 @@ TARGET: Final = Section("target", TargetEntry, True, "A registered database or S
           of=(POSTGRESQL,)),
     Field("host_keys", kinds.several(ssh_kinds.PUBLIC_KEY), "Its host keys, each as in its "
           "/etc/ssh/ssh_host_*_key.pub.  One of `host_keys`, `known_hosts` and `host_ca` is needed: without, "
-          "Weir could not tell it from another host.", [], ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG10eEI6aW+ZfURANj2dwOHwSyiuIcF30QoBCZWZmE40"], of=(SSH,)),
+          "Weir could not tell it from another host.", [],
+          ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG10eEI6aW+ZfURANj2dwOHwSyiuIcF30QoBCZWZmE40"], of=(SSH,)),
     Field("known_hosts", kinds.PATH, "File in the format of known_hosts, with its keys or `@cert-authority` lines; "
           "root's, and nobody else writes it.  A reload reads it again.", None, "/etc/weir/known_hosts", of=(SSH,),
           instead=True),

@@ -13,7 +13,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from agent.credential.trust import NO_HOSTS, HostTrust, TrustTarget, authority_directory
-from agent.ssh.keys import PrivateKey, load_key, render_private, render_public, write_key
+from agent.ssh.keys import PrivateKey, load_key, render_public, write_key
 from agent.ssh.known_hosts import name_of, render_lines
 
 KNOWN, SYSTEM = "known_hosts", "ssh_known_hosts"       # in RUN/trust
@@ -39,7 +39,9 @@ def host_keys(state: Path, target: str) -> HostKeys:
     (state / "ca").mkdir(mode=0o755, exist_ok=True)
     directory = authority_directory(state, target)
     keys = [load_key(directory / name) or _make(directory / name) for name in _KINDS]
-    return HostKeys(tuple(map(render_private, keys)), tuple(render_public(key.public_key()) for key in keys))
+    # As it is written: rendered again it would be another text each time.
+    private = tuple((directory / name).read_text("ascii") for name in _KINDS)
+    return HostKeys(private, tuple(render_public(key.public_key()) for key in keys))
 
 
 def replace_host_keys(state: Path, target: str) -> HostKeys:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -98,7 +99,7 @@ def without(content: str, names: Collection[str]) -> str:
 
 
 def _kept(content: str, names: frozenset[str]) -> Iterator[str]:
-    for text in content.splitlines(keepends=True):
+    for text in re.findall(r"[^\n]*\n|[^\n]+", content):
         line = parse_line(text)
         if line is None or not any(is_for(line, name) for name in names):
             yield text
@@ -121,5 +122,5 @@ def merge(own: bytes, weirs: bytes) -> bytes:
     """What shows in place of a file of the crew's: its own, but for the hosts that Weir's lines name."""
     lines = filter(None, map(parse_line, weirs.decode("ascii").splitlines()))
     # Bytes of any kind stay what they are: comments need not be UTF-8.
-    kept = without(own.decode("latin-1"), {line.hosts for line in lines})
-    return kept.encode("latin-1") + (b"\n" if kept and not kept.endswith("\n") else b"") + weirs
+    kept = without(own.decode("ascii", "surrogateescape"), {line.hosts for line in lines})
+    return kept.encode("ascii", "surrogateescape") + (b"\n" if kept and not kept.endswith("\n") else b"") + weirs

@@ -56,7 +56,7 @@ async def test_other_fields(asking: Asking, bao: OpenBao) -> None:
     assert (found.user, found.password, found.certificate, found.key) == ("who", "kv-s3cret", "CERT", "KEY")
     found = await asking.fetch(msgspec.structs.replace(source, user="named", password_field="none"))
     assert (found.user, found.password, found.certificate) == ("named", "", "CERT")
-    for wrong, said in (({"user_field": "nobody"}, "'nobody'"), ({"certificate_field": "", "password_field": "no"},
+    for wrong, said in (({"user_field": "nobody"}, "'nobody'"), ({"key_field": "", "password_field": "no"},
                                                                   "'no'")):
         error = (await asking.fetch(msgspec.structs.replace(source, **wrong))).error
         assert f"Vault safe, secret/crews/other: it has no field {said}" in error
