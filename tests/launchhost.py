@@ -200,6 +200,7 @@ async def _serve(settings: dict[str, Any]) -> None:
     from agent.credential import trust as trusts
     from agent.frames import Frames, send
     from agent.network.networks import own_descriptor
+    from agent.ssh.host_keys import prepare_hosts
     from agent.workload.launch import Ended, Launched
     from agent.workload.launching import LauncherDoor
     from agent.workload.workloads import Account, Refusal, Surroundings, resolve_run
@@ -208,7 +209,9 @@ async def _serve(settings: dict[str, Any]) -> None:
     targets = [trusts.TrustTarget(t["name"], tuple(t["hosts"]), tuple(t.get("addresses", ())),
                                   tuple(t.get("files", ())))
                for t in settings["targets"]]
-    trust = trusts.prepare_trust(targets, base / "state", base / "run")
+    hosts = prepare_hosts([(trusts.TrustTarget(t["name"], tuple(t["hosts"])), t["port"]) for t in
+                           settings.get("ssh", ())], base / "state", base / "run")
+    trust = trusts.prepare_trust(targets, base / "state", base / "run", hosts=hosts)
     for name, leaf in trust.leafs.items():
         (base / f"{name}.pem").write_text(leaf.certificate)
         (base / f"{name}.key").write_text(leaf.key)

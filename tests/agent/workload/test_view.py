@@ -510,3 +510,51 @@ def test_the_real_one_is_covered_wherever_it_shows() -> None:
 def test_nothing_is_made_in_a_directory_of_the_hosts() -> None:
     path = "/tmp/work/.s.PGSQL.5432"
     assert not at(rendered(sockets(path, writable=("/tmp/work",)), {"/tmp/work": None}), path)
+
+
+# known_hosts
+
+KNOWN_HOSTS = HOME + "/.ssh/known_hosts"
+LINES = b"web.lab ssh-ed25519 AAAAweir\n"
+HOSTS = {"/run/weir/trust/known_hosts": LINES, "/run/weir/trust/ssh_known_hosts": LINES}
+
+
+def knowing(more: dict[str, bytes | str | None], **how: tuple[str, ...]) -> Rendered:
+    made = view(binds=(
+        Bind("/run/weir/trust/ssh_known_hosts", "/etc/ssh/ssh_known_hosts", absent="make"),
+        Bind("/run/weir/trust/known_hosts", KNOWN_HOSTS, append=True, absent="make", known_hosts=True)), **how)
+    return rendered(made, {**HOSTS, **more})
+
+
+def test_weirs_host_keys_come_in_place_of_the_hosts_own() -> None:
+    found = knowing({KNOWN_HOSTS: b"else.lab ssh-rsa AAAA\nweb.lab ssh-rsa AAAA\n", HOME + "/.ssh/id_ed25519": b"key",
+                     "/etc/ssh/ssh_known_hosts": b"old"})
+    assert at(found, KNOWN_HOSTS) == [
+        ("--ro-bind-data", Data(b"else.lab ssh-rsa AAAA\n" + LINES), KNOWN_HOSTS)]
+    assert not at(found, HOME + "/.ssh"), "what else is there stays what it is"
+    assert at(found, "/etc/ssh/ssh_known_hosts") == [
+        ("--ro-bind", "/run/weir/trust/ssh_known_hosts", "/etc/ssh/ssh_known_hosts")]
+
+
+def test_a_directory_without_known_hosts_is_rebuilt_with_its_keys() -> None:
+    found = knowing({HOME + "/.ssh/id_ed25519": b"key", HOME + "/.ssh/config": "-> ../work/config",
+                     "/etc/ssh/ssh_config": b""})
+    assert at(found, HOME + "/.ssh") == [("--tmpfs", HOME + "/.ssh")]
+    assert at(found, HOME + "/.ssh/id_ed25519") == [("--bind", HOME + "/.ssh/id_ed25519", HOME + "/.ssh/id_ed25519")]
+    assert at(found, KNOWN_HOSTS) == [("--ro-bind-data", Data(LINES), KNOWN_HOSTS)]
+    assert at(found, "/etc/ssh") == [("--tmpfs", "/etc/ssh")]
+
+
+def test_a_home_without_ssh_is_given_it_where_the_workload_may_write() -> None:
+    found = knowing({})
+    assert at(found, HOME + "/.ssh") == [("--tmpfs", HOME + "/.ssh")]
+    assert at(found, KNOWN_HOSTS) == [("--ro-bind-data", Data(LINES), KNOWN_HOSTS)]
+    assert not at(found, "/etc/ssh"), "no client of OpenSSH's is there"
+    assert not at(knowing({}, writable=(), readable=(HOME,)), KNOWN_HOSTS)
+    assert at(knowing({}, writable=(), readable=("/opt/venv",)), KNOWN_HOSTS), "an empty home"
+
+
+def test_known_hosts_that_cannot_be_read_stay() -> None:
+    made = view(binds=(Bind("/run/weir/trust/known_hosts", KNOWN_HOSTS, True, "make", True),))
+    assert not at(rendered(made, {**HOSTS, KNOWN_HOSTS: b"x"}, closed=(KNOWN_HOSTS,)), KNOWN_HOSTS)
+    assert not at(rendered(made, {**HOSTS, KNOWN_HOSTS: None}), KNOWN_HOSTS)
