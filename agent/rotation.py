@@ -115,8 +115,8 @@ class Rotation:
         """Host keys: clients take one of each type, so there is no time in which both are right."""
         agent = self._agent
         if len(agent.owners) and not now:
-            return AuthorityRotated(f"{len(agent.owners)} workloads run, whose clients know the host keys of now: end "
-                                    "them first, or say --now and start them again")
+            return AuthorityRotated(f"clients of what runs ({len(agent.owners)}) know the host keys of now: end that "
+                                    "first, or say --now and start it again")
         await asyncio.to_thread(replace_host_keys, agent.config.state, target.name)
         return AuthorityRotated(await agent.renew() or "", in_force=True)
 

@@ -41,6 +41,7 @@ SOCKETS: Final = "/run/sockets"       # in the view
 _NEVER: Final = (*_EMPTY, "/proc", "/sys", "/dev")
 _WHERE_NAMED: Final = ("/tmp", "/var/tmp")       # noqa: S108  but for what the configuration itself names in them
 NO_VIEW: Final = 125
+_INCLUDED: Final = "/etc/ssh/ssh_config.d"       # by /etc/ssh/ssh_config of distributions
 # OpenBLAS, hwloc and JVMs count processors here; nothing else of /sys is shown.
 _PROCESSORS: Final = ("/sys/devices/system/cpu", "/sys/devices/system/node")
 
@@ -139,6 +140,8 @@ def render_view(view: View, files: Files, argv0: str, search: str, cwd: str) -> 
     _make_room(tree, binds)
     for bind in binds:
         _bind(tree, bind)
+    if any(bind.known_hosts for bind in binds):
+        _included(tree)
     _sockets(tree, view)
     _hide(tree, view)
     for directory in tree.closed:
@@ -342,6 +345,18 @@ def _bind(tree: _Tree, bind: Bind) -> None:
     elif (content := _appended(tree.files, real if kind else "", bind)) is not None:
         tree.arguments += ["--ro-bind-data", Data(content), target]
         tree.mounts.append(_Mount(target, None))
+
+
+def _included(tree: _Tree) -> None:
+    """OpenSSH ends at a file of these that is neither root's nor its user's (readconf.c), and in the view's user
+    namespace nothing is root's: there they are copies, and the user's."""
+    host = tree.host(_INCLUDED)
+    for name in (tree.files.names(host) if host else None) or ():
+        target = tree.resolve(posixpath.join(_INCLUDED, name))
+        place = tree.host(target)
+        if place and tree.files.kind(place) == "file" and (content := tree.files.content(place)) is not None:
+            tree.arguments += ["--ro-bind-data", Data(content), target]
+            tree.mounts.append(_Mount(target, None))
 
 
 def _sockets(tree: _Tree, view: View) -> None:

@@ -84,3 +84,38 @@ def test_the_authority_of_clients_in_two_steps(host: Host) -> None:
     assert host.weir("ca", "orders").stdout == both.removeprefix(old)
     host.until(lambda: sum(one["of"] == "clients" for one in host.events("authority.rotated")) == 3, "events")
     assert host.events("authority.rotated")[-1]["step"] == "in force"
+
+
+SSH = """
+[[target]]
+name = "web"
+protocol = "ssh"
+hosts = ["192.0.2.99"]
+host_keys = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG10eEI6aW+ZfURANj2dwOHwSyiuIcF30QoBCZWZmE40"]
+[[target.credential]]
+certificate = "issue"
+"""
+
+
+@pytest.mark.slow
+def test_an_ssh_hosts_keys_and_user_authority(host: Host) -> None:
+    host.write(ISSUE + SSH)
+    assert host.weir("reload").returncode == 0
+    known = host.base / "run" / "trust" / "known_hosts"
+    before, inode = known.read_text(), known.stat().st_ino
+    assert before.count("192.0.2.99 ") == 3
+    line = host.weir("ca", "web").stdout
+    both = host.weir("ca", "rotate", "web", "--clients", "--prepare")
+    assert (both.stdout.startswith(line), "TrustedUserCAKeys" in both.stderr) == (True, True), both
+    assert host.weir("ca", "rotate", "web", "--clients").returncode == 0
+    assert line + host.weir("ca", "web").stdout == both.stdout
+    with Crew(host) as crew:
+        crew.whose()
+        assert "clients of what runs (1) know the host keys of now" in host.weir("ca", "rotate", "web").stderr
+        assert known.read_text() == before
+        assert host.json("ca", "rotate", "web", "--now")["in_force"]
+    assert not set(known.read_text().splitlines()) & set(before.splitlines())
+    assert known.stat().st_ino == inode
+    assert host.weir("ca", "rotate", "web").returncode == 0
+    events = host.until(lambda: host.events("authority.rotated")[-4:], "events")
+    assert {one["target"] for one in events} == {"web"}

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from cryptography import x509
 
 from agent.cli import weir
+from agent.ssh.user_authority import finish_user_rotation, prepare_user_rotation
 
 CONFIG = """
 [runtime]
@@ -69,3 +70,30 @@ def test_refused(config: Path, target: str, wanted: str) -> None:
     code, said = run(config, target)
     assert code == 1
     assert wanted in said
+
+
+SSH = """
+[[target]]
+name = "web"
+protocol = "ssh"
+hosts = ["web.lab"]
+host_keys = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG10eEI6aW+ZfURANj2dwOHwSyiuIcF30QoBCZWZmE40"]
+[[target.credential]]
+certificate = "issue"
+"""
+
+
+def test_of_an_ssh_host_it_is_a_line_for_sshd(config: Path) -> None:
+    config.write_text(config.read_text() + SSH)
+    code, line = run(config, "web")
+    assert code == 0, line
+    assert line.startswith("ssh-ed25519 AAAA")
+    assert line.endswith(" weir-user-ca-web\n")
+    assert json.loads(run(config, "--json", "web")[1]) == {"target": "web", "trusted_user_ca_keys": line}
+    state = config.parent / "var" / "state"
+    prepare_user_rotation(state, "web")
+    both = run(config, "web")[1]
+    assert both.startswith(line)
+    assert both.count("\n") == 2
+    finish_user_rotation(state, "web")
+    assert line + run(config, "web")[1] == both

@@ -354,3 +354,48 @@ def test_files_are_kept(rooted: Path) -> None:
     bound.remove_files(directory)
     bound.refresh(directory, trust, running=False)
     assert not directory.exists()
+
+
+# known_hosts
+
+SSH = CONFIG[:CONFIG.index("[[target]]")] + """
+[[target]]
+name = "web"
+protocol = "ssh"
+hosts = ["web.lab"]
+host_keys = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG10eEI6aW+ZfURANj2dwOHwSyiuIcF30QoBCZWZmE40"]
+trust = [{trust}]
+[[target.credential]]
+certificate = "issue"
+"""
+WEIRS = b"web.lab ssh-ed25519 AAAA\n"
+
+
+def test_weirs_host_keys(home: Path) -> None:
+    """OpenSSH reads the system's file; over one that the crew may write nothing is bound, and that is said."""
+    base = home.parent
+    own = base / "hosts"
+    own.write_bytes(b"else x y\nweb.lab ssh-rsa AAAA")
+    found = planned(base, text=SSH, trust=f'"{own}"')
+    directory = base / "state" / "units" / "crew"
+    name = f"{str(own).strip('/').replace('/', '_')}.hosts"
+    assert [one for one in found.plan.files if one[1] != "/etc/resolv.conf"][-2:] == [
+        (f"{directory}/ssh_known_hosts", "/etc/ssh/ssh_known_hosts"), (f"{directory}/{name}", str(own))]
+    assert found.plan.environment == (), "nobody is known by a certificate"
+    [said] = [one for one in found.notes if ".ssh/known_hosts" in one]
+    assert said.startswith(f"{home}/.ssh/known_hosts stays the unit's own: what reads that alone (paramiko, asyncssh)")
+    trust = base / "run" / "trust"
+    trust.mkdir(parents=True)
+    for file in ("resolv.conf", "roots.pem", "weir.pem"):
+        (trust / file).write_bytes(b"")
+    (trust / "known_hosts").write_bytes(WEIRS)
+    (trust / "ssh_known_hosts").write_bytes(b"system x y\n" + WEIRS)
+    bound.write_files(found, directory, trust, running=False)
+    assert (directory / name).read_bytes() == b"else x y\n" + WEIRS
+    inode = (directory / name).stat().st_ino
+    (trust / "known_hosts").write_bytes(WEIRS + b"new.lab ssh-ed25519 AAAA\n")
+    (trust / "ssh_known_hosts").write_bytes(WEIRS)
+    bound.refresh(directory, trust, running=True)
+    assert (directory / name).read_bytes() == b"else x y\n" + WEIRS + b"new.lab ssh-ed25519 AAAA\n"
+    assert (directory / "ssh_known_hosts").read_bytes() == WEIRS
+    assert (directory / name).stat().st_ino == inode, "a unit that runs has it bound"

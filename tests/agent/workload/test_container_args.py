@@ -79,3 +79,26 @@ def test_the_profile_says_what_the_filter_does(tmp_path: Path) -> None:
     assert {"socket", "socketpair", "clone", "clone3", "unshare", "bpf", "io_uring_setup"} <= known
     (tmp_path / "profile").write_text(json.dumps(profile))
     assert parse([f"--security-opt=seccomp={tmp_path}/profile"]).filter == profile
+
+
+SSH = """
+[[target]]
+name = "web"
+protocol = "ssh"
+hosts = ["web.lab"]
+host_keys = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG10eEI6aW+ZfURANj2dwOHwSyiuIcF30QoBCZWZmE40"]
+trust = ["/opt/app/hosts", "~/hosts"]
+[[target.credential]]
+certificate = "issue"
+"""
+
+
+def test_weirs_host_keys() -> None:
+    own = "/run/weir/trust/known_hosts"
+    found = args(SSH)
+    assert found[-2:] == (f"--volume={own}:/etc/ssh/ssh_known_hosts:ro", f"--volume={own}:/opt/app/hosts:ro")
+    assert not any("roots.pem" in one or "weir.pem" in one for one in found), "nobody is known by a certificate"
+    assert notes(config(SSH)) == tuple(
+        f"{one}: where the container's home is, is not known here; bind {own} over it"
+        for one in ("~/.ssh/known_hosts", "~/hosts"))
+    assert set(args(TARGET + SSH)) == {*args(TARGET), *found}

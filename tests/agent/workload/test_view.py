@@ -558,3 +558,15 @@ def test_known_hosts_that_cannot_be_read_stay() -> None:
     made = view(binds=(Bind("/run/weir/trust/known_hosts", KNOWN_HOSTS, True, "make", True),))
     assert not at(rendered(made, {**HOSTS, KNOWN_HOSTS: b"x"}, closed=(KNOWN_HOSTS,)), KNOWN_HOSTS)
     assert not at(rendered(made, {**HOSTS, KNOWN_HOSTS: None}), KNOWN_HOSTS)
+
+
+def test_what_ssh_config_includes_belongs_to_the_user() -> None:
+    """OpenSSH: Bad owner or permissions on /etc/ssh/ssh_config.d/..., where root is nobody."""
+    made = knowing({"/etc/ssh/ssh_config.d/10-a.conf": b"Host a\n",
+                    "/etc/ssh/ssh_config.d/20-b.conf": "-> ../../../usr/lib/b.conf", "/usr/lib/b.conf": b"Host b\n",
+                    "/etc/ssh/ssh_config.d/30-c.conf": "-> /run/c.conf", "/etc/ssh/ssh_known_hosts": b""})
+    assert at(made, "/etc/ssh/ssh_config.d/10-a.conf") == [
+        ("--ro-bind-data", Data(b"Host a\n"), "/etc/ssh/ssh_config.d/10-a.conf")]
+    assert at(made, "/usr/lib/b.conf") == [("--ro-bind-data", Data(b"Host b\n"), "/usr/lib/b.conf")]
+    assert not at(made, "/run/c.conf")
+    assert not at(rendered(view(), {"/etc/ssh/ssh_config.d/10-a.conf": b""}), "/etc/ssh/ssh_config.d/10-a.conf")
