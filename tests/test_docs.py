@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import weir
+from agent.config import parse_config
 from enforcer.policy.cedar import load_policies
 from enforcer.policy.tables import failures, parse_table
 
@@ -44,6 +45,13 @@ def test_policies_of_the_pages() -> None:
     rows = [row for text in blocks("text") if "EXPECTED" in text for row in parse_table("docs", text)]
     assert rows
     assert not list(failures(policies, iter(rows)))
+
+
+@pytest.mark.parametrize("text", [one for one in blocks("toml") if "[[target]]" in one])
+def test_targets_of_the_pages(text: str) -> None:
+    """What a page leaves out, because it was said before, are fields that are needed."""
+    _, report = parse_config(text, "block.toml")
+    assert not report.problems, "\n".join(map(str, report.problems))
 
 
 def test_links_lead_somewhere() -> None:

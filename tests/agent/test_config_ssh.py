@@ -67,10 +67,11 @@ trust = ["~/hosts"]
 
 
 @pytest.mark.parametrize(("text", "wanted"), [
-    (WEB + "tls = 'disable'\n" + KEY, "weir.toml:7: target[1].tls: is not a field of ssh targets, but of postgresql ones"),
+    (WEB + "tls = 'disable'\n" + KEY,
+     "weir.toml:7: target[1].tls: is not a field of ssh targets, but of postgresql ones"),
     (WEB + "databases = ['x']\nsockets = ['/tmp/x']\n" + KEY, "target[1].sockets: is not a field of ssh targets"),
-    (DATABASE + f"host_keys = ['{A}']\n" + PASSWORD, "target[1].host_keys: is not a field of postgresql targets, but of "
-     "ssh ones: leave it out"),
+    (DATABASE + f"host_keys = ['{A}']\n" + PASSWORD,
+     "target[1].host_keys: is not a field of postgresql targets, but of ssh ones: leave it out"),
     (DATABASE + PASSWORD + "agent = '/run/x'\n", "credential[1].agent: is not a field of postgresql targets"),
     (DATABASE + PASSWORD + LABEL + "path = '/x'\n", "label[1].path: is not a field of postgresql targets"),
     (DATABASE.replace("port = 5432\n", "") + PASSWORD, "target[1]: port is missing"),
@@ -84,9 +85,9 @@ trust = ["~/hosts"]
     (WEB + "authentication = ['gssapi-with-mic']\n" + KEY, "is none of them; a list, each one of none, publickey"),
     (WEB + "detectors = ['passwords']\n" + KEY, "is none of"),
     (WEB.replace('["Web.lab.example", "10.0.0.9"]', "[]") + KEY, "hosts: [] is not a list of at least 1"),
-    (BARE + KEY, "weir.toml:2: target[1]: has no `host_keys`, `known_hosts` or `host_ca`, and Weir could not tell it from "
-     "another host: ssh-keyscan web.lab.example prints its keys, and ssh-keygen -lf there, on the host itself, says "
-     "whether they are"),
+    (BARE + KEY, "weir.toml:2: target[1]: has no `host_keys`, `known_hosts` or `host_ca`, and Weir could not tell it "
+     "from another host: ssh-keyscan web.lab.example prints its keys, and ssh-keygen -lf there, on the host itself, "
+     "says whether they are"),
     (BARE + "port = 2222\n" + KEY, "ssh-keyscan -p 2222 web.lab.example"),
     (BARE + "host_keys = ['ssh-ed25519 AAAA']\n" + KEY, "host_keys: its base64 is no key of that type; a list, each a"),
     (BARE + "host_keys = ['ssh-dss AAAA']\n" + KEY, "of a type that SSH hosts have"),

@@ -1,14 +1,19 @@
 """What the agent says of itself, and how often."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 from rich.console import Console
 
 from agent.commands.screen import render_status
 from agent.config import parse_config
 from agent.contract.control import ServiceView, Status
+from agent.contract.target import ContentLabel
+from agent.credential.trust import NO_TRUST, HostTrust
 from agent.network.resolve import Known, Places
 from agent.status import DEGRADED, ENFORCING, OTHERWISE, Health, hints
+from agent.supervisor import render_configure
 
 
 def test_another_state_is_said_at_once_and_other_reasons_once_in_a_while() -> None:
@@ -48,3 +53,42 @@ def test_a_label_of_no_column_is_a_hint() -> None:
     [one] = [hint for hint in hints(config, Places((), (), Known()), {}, {"lost_labels": 1}, (), 0) if "label" in hint]
     assert one.startswith("1 [[target.label]] names a column that no database of the target has")
     assert not any("label" in hint for hint in hints(config, Places((), (), Known()), {}, {"lost_labels": 0}, (), 0))
+
+
+WEB = """
+[[target]]
+name = "web"
+protocol = "ssh"
+hosts = ["192.0.2.9"]
+known_hosts = "/etc/weir/known_hosts"
+authentication = ["none", "publickey"]
+payload = "content"
+[[target.credential]]
+certificate = "issue"
+[[target.label]]
+label = "secret"
+path = "/etc/app/*.key"
+"""
+
+
+def test_a_client_that_does_not_know_the_host_key_is_a_hint() -> None:
+    config, report = parse_config(WEB, "weir.toml")
+    assert config is not None, report.problems
+    places = Places(config.targets, (), Known())
+    for count, said in ((1, "target web: a connection ended"), (3, "target web: 3 connections ended")):
+        [one] = [hint for hint in hints(config, places, {}, {"unknown_host_key:web": count}, (), 0) if "key" in hint]
+        assert one.startswith(f"{said} because the client does not know Weir's host key: add the file that it reads")
+    assert not any("key" in hint for hint in hints(config, places, {}, {"unknown_host_key:else": 1}, (), 0))
+
+
+def test_what_the_enforcer_is_told_of_an_ssh_host() -> None:
+    config, report = parse_config(WEB, "weir.toml")
+    assert config is not None, report.problems
+    config = msgspec.structs.replace(config, known_hosts={"web": "192.0.2.9 ssh-ed25519 AAAA\n"})
+    trust = replace(NO_TRUST, hosts=HostTrust("x", keys={"web": ("one", "two")}))
+    [told] = render_configure(1, config, Places(config.targets, (), Known()), trust, b"").targets
+    assert (told.protocol, told.port, told.tls, told.leaf_certificate, told.databases) == ("ssh", 22, "disable", "", ())
+    assert (told.host_keys, told.known_hosts) == (("one", "two"), "192.0.2.9 ssh-ed25519 AAAA\n")
+    assert told.content_labels == (ContentLabel("secret", "/etc/app/*.key"),)
+    assert (told.labels, told.payload, "jwt" in told.detectors) == ((), "content", True)
+    assert told.options == {"authentication": "none,publickey"}

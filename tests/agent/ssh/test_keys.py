@@ -37,7 +37,7 @@ def test_what_ssh_keygen_makes(tmp_path: Path, how: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("how", [("-t", "ed25519"), ("-t", "rsa", "-m", "PEM"), ("-t", "ecdsa", "-m", "PKCS8")])
 def test_an_encrypted_one_says_so(tmp_path: Path, how: tuple[str, ...]) -> None:
     content = key(tmp_path / "key", *how, phrase="hunter2").read_bytes()
-    with pytest.raises(KeyWrong, match="is encrypted.*ssh-keygen -p"):
+    with pytest.raises(KeyWrong, match=r"is encrypted.*ssh-keygen -p"):
         parse_private(content)
 
 

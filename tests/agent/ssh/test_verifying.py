@@ -8,6 +8,7 @@ from typing import Any
 import asyncssh
 import pytest
 
+from agent.settings.ssh_kinds import DETECTORS
 from agent.settings.target_table import TargetEntry
 from agent.ssh.verifying import LIMIT, verifying_lines
 
@@ -59,3 +60,8 @@ def test_it_is_bounded() -> None:
     assert len(verifying_lines(target(hosts=hosts[:100], host_keys=(A,)), "")) < LIMIT
     with pytest.raises(ValueError, match="more than"):
         verifying_lines(target(hosts=hosts, host_keys=(A, B)), "")
+
+
+def test_detectors_are_the_enforcers() -> None:
+    detectors = pytest.importorskip("enforcer.policy.detectors", reason="the enforcer has no detectors yet")
+    assert sorted(DETECTORS) == sorted(detectors.DETECTORS)
