@@ -7,6 +7,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from agent.config import Config
 from agent.credential.secrets import PASSWORD_LIMIT, SecretError, read_secret
 from agent.layout import find_account
 from agent.settings import advice
+from agent.settings.credential_table import SSH
 from agent.settings.fields import Problem, render_path
 from agent.settings.positions import Path as Place
 from agent.settings.positions import line_of, locate
+from agent.ssh.keys import KEY_LIMIT, parse_certificate
 
 
 def notes(config: Config) -> tuple[Problem, ...]:
@@ -71,6 +74,17 @@ def _credentials(config: Config, lines: dict[Place, int]) -> Iterator[Problem]:
             if row.password_file and _several_lines(row.password_file):
                 yield Problem(config.file, line_of(lines, path), render_path(path), f"{row.password_file} has more "
                               "than one line: all of them are the password")
+            path = ("target", number, "credential", count, "certificate_file")
+            if target.protocol == SSH and row.certificate_file and _expired(row.certificate_file):
+                yield Problem(config.file, line_of(lines, path), render_path(path), f"{row.certificate_file} has "
+                              "expired: logins fail until there is another")
+
+
+def _expired(file: str) -> bool:
+    try:
+        return parse_certificate(Path(file).read_text()[:KEY_LIMIT]).valid_before <= time.time()
+    except (OSError, ValueError):
+        return False                  # a mistake, which the check itself names
 
 
 def _several_lines(file: str) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from agent.config import parse_config
 from agent.settings.check import load_config
 from agent.settings.fields import ConfigError
+from agent.settings.notices import notes
 from agent.settings.target_table import TARGET, TargetEntry
 
 A = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG10eEI6aW+ZfURANj2dwOHwSyiuIcF30QoBCZWZmE40"
@@ -189,3 +190,14 @@ def test_a_known_hosts_file_that_is_wrong(place: Path) -> None:
     assert any("others than root can write it" in one for one in loaded(place, row))
     (place / "hosts").unlink()
     assert "there is no such file" in loaded(place, row)[0]
+
+
+def test_a_certificate_that_has_expired_is_a_note(place: Path) -> None:
+    """It may be renewed at any time, so the configuration is right."""
+    subprocess.run(["ssh-keygen", "-q", "-s", place / "other", "-I", "x", "-V", "20200101:20200102", place / "web.pub"],
+                   check=True)
+    (place / "web-cert.pub").chmod(0o600)
+    row = 'key_file = "{place}/web"\ncertificate_file = "{place}/web-cert.pub"'
+    assert loaded(place, row) == []
+    said = [str(one) for one in notes(load_config(place / "weir.toml"))]
+    assert [one for one in said if "certificate_file: " in one and "web-cert.pub has expired: logins fail" in one]

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from agent.contract.credential import Credential
 from agent.credential import helper
@@ -21,6 +22,7 @@ from agent.credential.helper import OUTPUT, parse_output
 from agent.credential.secrets import PASSWORD_LIMIT, SecretError
 from agent.layout import cgroup_root
 from agent.settings.credential_table import CredentialRow
+from agent.ssh.keys import render_private
 
 PEM = "-----BEGIN X-----"
 
@@ -157,6 +159,21 @@ async def test_it_is_given_what_the_row_is_for_and_nothing_else(asking: Asking) 
     own = {name: value for name, value in said["env"].items() if name.startswith("WEIR_")}
     assert own == {"WEIR_TARGET": "orders", "WEIR_DATABASE": "*", "WEIR_ROLE": "app"}      # not what the crew asked for
     assert set(said["env"]) - set(own) == {"PATH", "LANG", "PYTHONDONTWRITEBYTECODE"}
+
+
+@pytest.mark.kernel
+async def test_a_key_for_an_ssh_host(asking: Asking) -> None:
+    """The account that is asked for, where neither row nor helper says one."""
+    key = render_private(ed25519.Ed25519PrivateKey.generate())
+    asking.write(HEAD + f"print(json.dumps({{'key': {key!r}}}))\n")
+    asking.row(user=None)
+    asking.config.targets[0].protocol = "ssh"
+    found = await asking.ask()
+    assert (found.user, found.password, found.key[:35]) == ("app", "", "-----BEGIN OPENSSH PRIVATE KEY-----")
+    asking.write(HEAD + "print(json.dumps({'key': 'hunter2'}))\n")
+    with pytest.raises(SecretError, match="its key holds no private key") as caught:
+        await asking.ask()
+    assert "hunter" not in str(caught.value)
 
 
 @pytest.mark.kernel

@@ -12,6 +12,7 @@ from agent.contract import messages
 from agent.network import local
 from agent.people.identity import local_principal
 from agent.settings import fields
+from agent.settings.credential_table import CredentialRow
 from agent.whois import Answers
 from agent.workload.facts import Hashes
 from agent.workload.owners import Owners, Start
@@ -74,6 +75,8 @@ def test_what_came_after_the_start() -> None:
     assert local.not_opened({}, targets) == ["orders"]
     assert local.links(targets) == (("/run/p/a", "orders"), ("/tmp/b", "orders"))
     assert local.real_sockets(targets) == ("/run/p/a", "/tmp/b", "/srv/real")
+    keys = SimpleNamespace(sockets=(), upstream=None, credentials=(CredentialRow(agent="/srv/agent"), CredentialRow()))
+    assert local.real_sockets([keys]) == ("/srv/agent",), "an agent's keys are no crew's"
 
 
 # whose

@@ -62,6 +62,16 @@ async def test_other_fields(asking: Asking, bao: OpenBao) -> None:
         assert f"Vault safe, secret/crews/other: it has no field {said}" in error
 
 
+async def test_a_key_of_ssh_alone(asking: Asking, bao: OpenBao) -> None:
+    """With its line ends, and without a user: the account is the crew's to ask for."""
+    key = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"
+    bao.put("crews/web", key=key)
+    source = msgspec.structs.replace(STORED, path="crews/web", user="", user_field="", key_field="key")
+    found = await asking.fetch(source)
+    assert (found.error, found.user, found.password, found.certificate, found.key) == ("", "", "", "", key)
+    assert "AAAA" not in repr(found)
+
+
 async def test_by_token(asking: Asking, bao: OpenBao) -> None:
     made = [bao.ask("POST", "auth/token/create", {"policies": ["weir"], "ttl": "10m"})["auth"]["client_token"]
             for _ in range(2)]
