@@ -79,7 +79,16 @@ class Made(msgspec.Struct, frozen=True, tag=True):
     static: bool = False
 
 
-Source = Stored | Made
+class Signed(msgspec.Struct, frozen=True, tag=True):
+    """The SSH engine: a certificate for a key, and for one account."""
+
+    mount: str
+    role: str
+    public: str                       # "TYPE BASE64"
+    user: str                         # no comma in it: Vault takes a list
+
+
+Source = Stored | Made | Signed
 
 # agent -> credentials process
 

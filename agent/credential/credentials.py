@@ -7,9 +7,11 @@ from collections.abc import Hashable
 from pathlib import Path
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from agent import rooted
 from agent.config import Config
+from agent.contract import vault as told
 from agent.contract.credential import Credential
 from agent.credential.client_authority import LIFE, STEM, AuthorityError, client_authority, issue
 from agent.credential.helper import Helper
@@ -18,9 +20,9 @@ from agent.credential.secrets import SecretError, choose_row, read_row
 from agent.credential.vaults import VaultDesk
 from agent.settings.credential_table import SSH, CredentialRow
 from agent.settings.target_table import TargetEntry
-from agent.ssh.keys import KeyWrong
+from agent.ssh.keys import KeyWrong, render_private, render_public
 from agent.ssh.login import checked
-from agent.ssh.user_authority import issue_login, login_name, user_authority
+from agent.ssh.user_authority import is_account, issue_login, login_name, user_authority
 
 
 class Credentials:
@@ -55,6 +57,8 @@ class Credentials:
         """`account` is what the crew asks for, and counts where nothing else says one."""
         if row.exec:
             found = await self._by_helper(target, row, ssh=True)
+        elif row.ssh_role:
+            found = await self._signed(target, row, row.user or account)
         elif row.vault:
             # Whatever account is asked for, it is the same secret.
             named = row if row.user or row.user_field else msgspec.structs.replace(row, user_field="")
@@ -68,6 +72,20 @@ class Credentials:
             return await asyncio.to_thread(checked, found, time.time())
         except KeyWrong as reason:
             raise SecretError(str(reason)) from None
+
+    async def _signed(self, target: TargetEntry, row: CredentialRow, account: str) -> Credential:
+        """By Vault, a key of this login alone."""
+        vaults = self._vaults
+        if vaults is None or "," in account or not is_account(account):
+            raise SecretError("Vault signs for no such account")
+        key = ed25519.Ed25519PrivateKey.generate()
+        source = told.Signed(row.mount or "ssh", row.ssh_role or "", render_public(key.public_key()), account)
+
+        async def fetch() -> Fetched:
+            return Fetched(await vaults.fetch(target.name, row, source))
+
+        made = await self._kept.get((target.name, row, source.public), fetch)
+        return msgspec.structs.replace(made, key=render_private(key))
 
     async def _by_helper(self, target: TargetEntry, row: CredentialRow, ssh: bool = False) -> Credential:
         assert row.exec

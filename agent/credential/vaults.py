@@ -128,8 +128,8 @@ class VaultDesk:
 
     # what logins ask
 
-    async def fetch(self, target: str, row: CredentialRow) -> Credential:
-        """Raises SecretError."""
+    async def fetch(self, target: str, row: CredentialRow, source: told.Source | None = None) -> Credential:
+        """`source`: where it is not the row's alone that says it.  Raises SecretError."""
         entry = next((one for one in self._config().vaults if one.name == row.vault), None)
         if entry is None or self.process is None:
             raise SecretError(f"there is no vault {row.vault}")
@@ -140,7 +140,8 @@ class VaultDesk:
                 async with asyncio.timeout(START):
                     await self._up.wait()
             found = await self.process.channel.ask(
-                lambda number: told.Fetch(number, entry.name, material, render_source(row)), told.Fetched, ASK)
+                lambda number: told.Fetch(number, entry.name, material, source or render_source(row)),
+                told.Fetched, ASK)
             given = self._taken(target, row, found)
         except (SecretError, ChannelError) as reason:
             self._failing[target, row] = str(reason)

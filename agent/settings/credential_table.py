@@ -37,6 +37,7 @@ class CredentialRow(msgspec.Struct, frozen=True):
     database_role: str | None = None  # of the database engine: a user for a lease,
     static_role: str | None = None    # or one that is always there
     agent: str | None = None          # Unix socket of an ssh-agent
+    ssh_role: str | None = None       # of the SSH engine, which signs a key for each login
 
     def has(self, part: str) -> bool:
         """Whether this part comes from a file or the unit's credentials."""
@@ -54,7 +55,8 @@ ISSUE: Final = "issue"
 USERNAME: Final = "username"          # as Vault's documentation has them
 PASSWORD: Final = "password"          # noqa: S105
 STORED: Final = ("user_field", "password_field", "certificate_field", "key_field")
-KINDS: Final = ("path", "database_role", "static_role")
+KINDS: Final = {POSTGRESQL: ("path", "database_role", "static_role"), SSH: ("path", "ssh_role")}
+_EVERY: Final = ("path", "database_role", "static_role", "ssh_role")
 NAME_LIMIT: Final = 64                # characters of a common name (RFC 5280, appendix A.1)
 PARTS: Final = ("password", "certificate", "key")
 SOURCES: Final = tuple(f"{part}_{kind}" for part in PARTS for kind in ("file", "credential"))
@@ -98,9 +100,13 @@ CREDENTIAL: Final = Section("credential", CredentialRow, True, "A real credentia
     Field("agent", kinds.SOCKET, "In place of files: Unix socket of an ssh-agent that has the key; Weir's user "
           "reaches it, and no crew.", None, "/run/keys/agent.sock", instead=True, of=(SSH,)),
     Field("vault", kinds.NAME, "In place of files: the [[vault]] that it comes from, with one of `path`, "
-          "`database_role`, `static_role`.", None, "safe", instead=True),
+          "`database_role`, `static_role`.", None, "safe", instead=True, of=(POSTGRESQL,)),
+    Field("vault", kinds.NAME, "In place of files: the [[vault]] that it comes from, with one of `path`, `ssh_role`.",
+          None, "safe", instead=True, of=(SSH,)),
     Field("mount", kinds.VAULT_PATH, "Where that engine is mounted.  Default: `secret` with `path`, else `database`.",
-          None, "secret", instead=True),
+          None, "secret", instead=True, of=(POSTGRESQL,)),
+    Field("mount", kinds.VAULT_PATH, "Where that engine is mounted.  Default: `secret` with `path`, else `ssh`.",
+          None, "secret", instead=True, of=(SSH,)),
     Field("path", kinds.VAULT_PATH, "Of a secret of a KV engine, version 2; its newest version counts.", None,
           "crews/orders", instead=True),
     Field("user_field", kinds.TEXT, "Field of it that has the user, where `user` does not say it.  Default: "
@@ -115,6 +121,8 @@ CREDENTIAL: Final = Section("credential", CredentialRow, True, "A real credentia
           of=(POSTGRESQL,)),
     Field("static_role", kinds.VAULT_PATH, "Static role of a database engine: Vault changes the password of a user "
           "that stays.", None, "orders-static", instead=True, of=(POSTGRESQL,)),
+    Field("ssh_role", kinds.VAULT_PATH, "Role of an SSH engine: Weir makes a key for each login, and Vault signs it "
+          "for the account.", None, "crews", instead=True, of=(SSH,)),
 ), attribute="credentials")
 
 
@@ -125,7 +133,7 @@ def check_row(row: CredentialRow, ssh: bool, peer: bool, path: Place, report: Re
     if row.vault:
         _check_vault(row, ssh, path, report)
         return
-    for name in ("mount", *KINDS, *STORED):
+    for name in ("mount", *_EVERY, *STORED):
         if getattr(row, name):
             report.add((*path, name), "is for a row with `vault`")
     if row.exec:
@@ -162,15 +170,16 @@ def _check_vault(row: CredentialRow, ssh: bool, path: Place, report: Report) -> 
     for name in (*SOURCES, "certificate", "exec", "exec_user", "agent"):
         if getattr(row, name):
             report.add((*path, name), "stands beside vault: leave one of them out")
-    named = [name for name in KINDS if getattr(row, name)]
+    known = KINDS[SSH if ssh else POSTGRESQL]
+    named = [name for name in known if getattr(row, name)]
     if len(named) != 1:
-        report.add((*path, named[1] if named else "vault"), f"names {' and '.join(named) or 'nothing there'}; "
-                   + (f"one of {', '.join(KINDS)} would be right" if not ssh else "path would be right"))
+        report.add((*path, named[1] if named else "vault"), f"names {' and '.join(named) or 'nothing there'}; one of "
+                   f"{', '.join(known)} would be right")
     elif not row.path:
-        for name in ("user", *STORED):
+        for name in (STORED if ssh else ("user", *STORED)):
             if getattr(row, name):
-                report.add((*path, name), f"stands beside {named[0]}, by which Vault says user and password: leave it "
-                           "out")
+                report.add((*path, name), f"stands beside {named[0]}, by which Vault says "
+                           f"{'what is needed' if ssh else 'user and password'}: leave it out")
     elif row.user and row.user_field:
         report.add((*path, "user_field"), "stands beside user: leave one of them out")
     if bool(row.certificate_field) != bool(row.key_field) and not (ssh and row.key_field):

@@ -77,7 +77,7 @@ def render_trusted(target: str, *authorities: PrivateKey) -> str:
 def issue_login(authority: PrivateKey, user: str, name: str) -> tuple[str, str, int]:
     """(certificate, key, end in Unix seconds): a fresh key for a login as `user`; `name` is what sshd logs.  Raises
     ValueError for a user that no account is called."""
-    if not user or len(user) > NAME_LIMIT or not user.isprintable():
+    if not is_account(user):
         raise ValueError("there is no such account")
     key, now = ed25519.Ed25519PrivateKey.generate(), int(time.time())
     builder = (
@@ -87,6 +87,11 @@ def issue_login(authority: PrivateKey, user: str, name: str) -> tuple[str, str, 
     for extension in _EXTENSIONS:
         builder = builder.add_extension(extension, b"")
     return builder.sign(authority).public_bytes().decode(), render_private(key), now + LIFE
+
+
+def is_account(name: str) -> bool:
+    """Whether anything may be signed for it."""
+    return 0 < len(name) <= NAME_LIMIT and name.isprintable()
 
 
 def login_name(who: str) -> str:

@@ -69,6 +69,14 @@ class _LookedUp(msgspec.Struct, frozen=True):
     data: _Self
 
 
+class _SignedKey(msgspec.Struct, frozen=True):
+    signed_key: Annotated[str, msgspec.Meta(min_length=1, max_length=PEM)]
+
+
+class _Signature(msgspec.Struct, frozen=True):
+    data: _SignedKey
+
+
 class _Login(msgspec.Struct, frozen=True):
     username: Annotated[str, msgspec.Meta(min_length=1, max_length=USER)]
     password: Annotated[str, msgspec.Meta(min_length=1, max_length=PASSWORD)]
@@ -145,6 +153,11 @@ def parse_leased(content: bytes, *, static: bool) -> Leased:
     if not _LEASE.fullmatch(found.lease_id) or not found.lease_duration:
         raise AuthenticationError("its credential has no lease")
     return Leased(found.data.username, found.data.password, found.lease_duration, found.lease_id)
+
+
+def parse_signed(content: bytes) -> str:
+    """/v1/MOUNT/sign/ROLE: the certificate; whether it is one for the key the agent sees."""
+    return _decode(content, _Signature).data.signed_key.strip()
 
 
 def parse_stored(content: bytes, source: Stored) -> Parts:

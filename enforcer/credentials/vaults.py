@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 from agent.contract import vault as messages
-from agent.contract.vault import Fetched, Made, Material, Server, Source, Stored
-from enforcer.credentials.answers import Leased, parse_leased, parse_renewed, parse_stored
+from agent.contract.vault import Fetched, Made, Material, Server, Signed, Source, Stored
+from enforcer.credentials.answers import Leased, parse_leased, parse_renewed, parse_signed, parse_stored
 from enforcer.credentials.clock import Life
 from enforcer.credentials.remote import Away, Refused, Remote
 from enforcer.credentials.tokens import Token, Tokens
@@ -158,6 +158,10 @@ class Vault:
                 lease = await self._held(remote, source) or await self._lease(remote, tokens, source)
             return Fetched(asked.number, "", lease.made.user, lease.made.password, expires=lease.expires(),
                            lease=lease.number)
+        if isinstance(source, Signed):
+            asked_for = {"public_key": source.public, "valid_principals": source.user, "cert_type": "user"}
+            answer, _, _ = await self._read(remote, tokens, _path(source), asked_for)
+            return Fetched(asked.number, "", source.user, certificate=parse_signed(answer))
         answer, life, _ = await self._read(remote, tokens, _path(source))
         if isinstance(source, Stored):
             parts = self._said(source, answer)
@@ -185,18 +189,20 @@ class Vault:
         self._tokens.present(material)
         return self._remote, self._tokens
 
-    async def _read(self, remote: Remote, tokens: Tokens, path: str) -> tuple[bytes, Life, Token]:
+    async def _read(
+        self, remote: Remote, tokens: Tokens, path: str, body: dict[str, Any] | None = None,
+    ) -> tuple[bytes, Life, Token]:
         """With another token where the one that was there does not hold any more."""
         token = await tokens.get()
-        life = Life()
+        life, method = Life(), "GET" if body is None else "POST"
         try:
-            return await remote.ask("GET", path, token.text), life, token
+            return await remote.ask(method, path, token.text, body), life, token
         except Refused as answer:
             if answer.status != 403 or not await tokens.refused(token):
                 raise
         token = await tokens.get()
         life = Life()
-        return await remote.ask("GET", path, token.text), life, token
+        return await remote.ask(method, path, token.text, body), life, token
 
     # leases
 
@@ -281,4 +287,6 @@ def _named(lease: Lease, vault: Vault) -> tuple[str, str]:
 def _path(source: Source) -> str:
     if isinstance(source, Stored):
         return f"{source.mount}/data/{source.path}"
+    if isinstance(source, Signed):
+        return f"{source.mount}/sign/{source.role}"
     return f"{source.mount}/{'static-creds' if source.static else 'creds'}/{source.role}"

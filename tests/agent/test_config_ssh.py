@@ -22,9 +22,14 @@ host_keys = ["{A} root@web"]
 """
 BARE = WEB.replace("host_keys", "#host_keys")
 KEY = '[[target.credential]]\nkey_file = "/etc/weir/credentials/web"\n'
+VAULT = '[[vault]]\nname = "safe"\naddress = "https://vault"\nauth = "token"\ntoken_file = "/t"\n'
 LABEL = '[[target.label]]\nlabel = "secret.app"\n'
 DATABASE = '[[target]]\nname = "db"\nprotocol = "postgresql"\nhosts = ["db"]\nport = 5432\n'
 PASSWORD = '[[target.credential]]\nuser = "u"\npassword_file = "/p"\n'
+
+
+def vaulted(row: str) -> str:
+    return f'{VAULT}{WEB}[[target.credential]]\nvault = "safe"\n{row}'
 
 
 def right(text: str) -> TargetEntry:
@@ -102,6 +107,10 @@ trust = ["~/hosts"]
     (WEB + KEY + "key_credential = 'x'\n", "key_credential: stands beside key_file"),
     (WEB + KEY + "key = 'x'\n", "credential[1].key: is not known"),
     (WEB + "[[target.credential]]\nexec = ['/x']\nexec_user = 'h'\nagent = '/run/a'\n", "agent: stands beside exec"),
+    (vaulted("path = 'a'\nssh_role = 'b'\n"), "ssh_role: names path and ssh_role; one of path, ssh_role"),
+    (vaulted("database_role = 'a'\n"), "credential[1].database_role: is not a field of ssh targets"),
+    (vaulted("ssh_role = 'b'\nkey_field = 'key'\n"), "key_field: stands beside ssh_role, by which Vault says what"),
+    (vaulted("path = 'a'\ncertificate_field = 'c'\n"), "names only one of certificate_field and key_field"),
     (WEB + KEY + LABEL, "label[1]: names nothing; one of `path` and `command` would be right"),
     (WEB + KEY + LABEL + "path = '/x'\ncommand = 'y'\n", "names both `path` and `command`"),
     (WEB + KEY + LABEL + "path = 'x'\n", "'x' is no absolute path; an absolute path, in which `*` stands for anything"),
@@ -119,6 +128,11 @@ def test_what_is_wrong_is_named(text: str, wanted: str) -> None:
                                  "key_file = '/k'\ncertificate_file = '/c'\nrole = 'deploy'\nuser = 'root'"])
 def test_where_a_credential_may_come_from(row: str) -> None:
     assert right(WEB + "[[target.credential]]\n" + row + "\n").credentials
+
+
+@pytest.mark.parametrize("row", ["ssh_role = 'crews'\nuser = 'deploy'", "path = 'a'\nkey_field = 'key'", "path = 'a'"])
+def test_what_vault_may_give(row: str) -> None:
+    assert right(vaulted(row + "\n")).credentials
 
 
 def test_every_field_is_somebodys() -> None:

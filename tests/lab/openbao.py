@@ -47,6 +47,7 @@ POLICY = """
 path "secret/data/crews/*" { capabilities = ["read"] }
 path "database/creds/+" { capabilities = ["read"] }
 path "database/static-creds/+" { capabilities = ["read"] }
+path "ssh/sign/+" { capabilities = ["update"] }
 path "sys/leases/revoke" { capabilities = ["update"] }
 """
 CREATION = ("CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE reporting; "

@@ -7,11 +7,15 @@ import time
 import msgspec
 import pytest
 import signing
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from lab import certificates
 from lab.openbao import MISSING, OpenBao, binary
 from vaulted import STORED, Asking
 
-from agent.contract.vault import Fetch, Made, Material
+from agent.contract.credential import Credential
+from agent.contract.vault import Fetch, Made, Material, Signed
+from agent.ssh.keys import parse_certificate, render_private, render_public
+from agent.ssh.login import checked
 
 pytestmark = pytest.mark.skipif(not binary().exists(), reason=MISSING)
 
@@ -70,6 +74,23 @@ async def test_a_key_of_ssh_alone(asking: Asking, bao: OpenBao) -> None:
     found = await asking.fetch(source)
     assert (found.error, found.user, found.password, found.certificate, found.key) == ("", "", "", "", key)
     assert "AAAA" not in repr(found)
+
+
+async def test_a_key_that_the_ssh_engine_signs(asking: Asking, bao: OpenBao) -> None:
+    bao.ask("POST", "sys/mounts/ssh", {"type": "ssh"})
+    bao.ask("POST", "ssh/config/ca", {"generate_signing_key": True})
+    bao.ask("POST", "ssh/roles/crews", {
+        "key_type": "ca", "allow_user_certificates": True, "allowed_users": "deploy", "ttl": "5m",
+        "default_extensions": {"permit-pty": ""}})
+    key = ed25519.Ed25519PrivateKey.generate()
+    source = Signed("ssh", "crews", render_public(key.public_key()), "deploy")
+    found = await asking.fetch(source)
+    assert (found.error, found.user) == ("", "deploy")
+    made = checked(Credential("deploy", "", found.certificate, render_private(key)), time.time())
+    assert 0 < made.expires - time.time() <= 300
+    assert parse_certificate(found.certificate).valid_principals == [b"deploy"]
+    for changed, said in (({"user": "root"}, "(400) at ssh/sign/crews"), ({"role": "a/b"}, "(403) at ssh/sign/a/b")):
+        assert said in (await asking.fetch(msgspec.structs.replace(source, **changed))).error
 
 
 async def test_by_token(asking: Asking, bao: OpenBao) -> None:
