@@ -12,12 +12,16 @@ import pytest
 
 from agent.config import parse_config
 from agent.contract.credential import Credential
+from agent.contract.target import Target
 from agent.credential.credentials import Credentials
 from agent.credential.helper import parse_output
 from agent.credential.secrets import SecretError
 from agent.credential.vaults import render_source
 from agent.settings.credential_table import CredentialRow
+from agent.settings.target_table import TargetEntry
+from agent.ssh.host_keys import host_keys
 from agent.ssh.keys import parse_certificate, parse_private, render_public
+from agent.ssh.verifying import verifying_lines
 
 A = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG10eEI6aW+ZfURANj2dwOHwSyiuIcF30QoBCZWZmE40"
 CONFIG = """
@@ -131,3 +135,19 @@ def test_vault_has_the_key_and_the_crew_says_the_account() -> None:
     row = CredentialRow(vault="safe", path="crews/web", key_field="key", user_field="")
     source: Any = render_source(row)
     assert (source.user, source.user_field, source.key_field) == ("", "", "key")
+
+
+async def test_the_enforcers_ssh_takes_what_it_is_given(place: Path) -> None:
+    """Host keys, lines by which the host is verified, a key and a certificate: as asyncssh reads them there."""
+    wire = pytest.importorskip("enforcer.protocols.ssh.wire")
+    own = host_keys(place / "state", "web")
+    entry = TargetEntry(name="web", protocol="ssh", hosts=("web.lab", "192.0.2.9"), port=2222, host_keys=(A,))
+    target = Target("web", "ssh", entry.hosts, 2222, (), host_keys=own.private, known_hosts=verifying_lines(entry, ""),
+                    options={"authentication": "none,publickey"})
+    assert wire.methods(target) == ("none", "publickey")
+    assert set(wire.crew_options(target).server_host_keys) >= {b"ssh-ed25519", b"ecdsa-sha2-nistp256", b"rsa-sha2-512"}
+    options = wire.server_options(target, await find(place, 'certificate = "issue"'))
+    assert options.username == "deploy"
+    assert any(one.has_cert for one in options.client_keys)
+    trusted = options.known_hosts.match("web.lab", "192.0.2.7", 2222)[0]
+    assert [one.export_public_key().decode().strip() for one in trusted] == [A]

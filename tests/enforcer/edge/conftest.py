@@ -208,6 +208,7 @@ class Asked:
         self.whois_calls: list[tuple[int, int, bytes, int, str]] = []
         self.local_calls: list[tuple[str, int, int]] = []
         self.unused_calls: list[Credential] = []
+        self.who: list[str] = []      # whose logins they were
         self.gate: asyncio.Event | None = None
 
     async def whois(self, cookie: int, netns: int, address: bytes, port: int, redirected: str) -> Owner | str:
@@ -225,6 +226,7 @@ class Asked:
     async def credential(
         self, target: str, database: str, role: str, groups: tuple[str, ...], who: str = "",
     ) -> Credential | str:
+        self.who.append(who)
         return self.login
 
     def unused(self, credential: Credential) -> None:

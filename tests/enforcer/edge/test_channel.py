@@ -83,6 +83,11 @@ async def test_questions_and_answers(agent: Agent, house) -> None:
     assert await agent.hear() == messages.AskCredential(2, "orders", "shop", "crew", ("data",))
     await agent.say(messages.CredentialAnswer(2, Credential("svc", "x")))
     assert await asking == Credential("svc", "x")
+    asking = asyncio.create_task(agent.channel.credential("web", "", "deploy", (), "local:ada:crew:" + "x" * 2000))
+    asked = await agent.hear()
+    assert asked.who == ("local:ada:crew:" + "x" * 2000)[:1000], "what an SSH server logs"
+    await agent.say(messages.CredentialAnswer(3, Credential("deploy", key="x")))
+    await asking
 
 
 async def test_a_lease_is_given_up(agent: Agent) -> None:

@@ -34,7 +34,8 @@ def session(credential: Credential, answer: Credential | str) -> Any:
         asked.append(about)
         return answer
 
-    context = SimpleNamespace(target=SimpleNamespace(name="orders"), principal=SimpleNamespace(groups=("data",)))
+    principal = SimpleNamespace(groups=("data",), subject="local:ada", workload="crew")
+    context = SimpleNamespace(target=SimpleNamespace(name="orders"), principal=principal, session="01J")
     edge = SimpleNamespace(catalogues=Catalogues(), asking=SimpleNamespace(credential=ask))
     used: list[Credential] = []
     return SimpleNamespace(context=context, edge=edge, credential=credential, asked_by=words.Login("shop", "app"),
@@ -52,7 +53,7 @@ async def test_a_catalogue_is_read_with_a_credential_that_lasts(
     one = session(had, answer)
     await errands.load_catalogue(one, words.LoadCatalogue("shop", 0))
     assert one.edge.catalogues.given == given
-    assert one.asked == ([] if had in given else [("orders", "shop", "app", ("data",))])
+    assert one.asked == ([] if had in given else [("orders", "shop", "app", ("data",), "local:ada:crew:01J")])
     assert one.used == [one for one in given if one is NEW]
     assert one.told == [CatalogueReady("shop", 1, "") if given else CatalogueReady("shop", None, "the helper fails")]
 
