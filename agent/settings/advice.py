@@ -16,6 +16,7 @@ from agent.settings.credential_table import SSH
 from agent.settings.fields import Problem, render_path
 from agent.settings.positions import Path as Place
 from agent.settings.positions import line_of
+from agent.settings.ssh_kinds import DETECTORS
 from agent.status import said_of_mode, said_of_nobody
 
 # Parts of an id, as enforcer.policy.model has them (a test compares).
@@ -241,8 +242,8 @@ def secret_files(config: Config) -> Iterator[str]:
 def _labels(config: Config) -> Iterator[str]:
     """Labels, and what they are in: pii.email is in pii."""
     for target in config.targets:
-        for row in target.labels:
-            parts = row.label.split(".")
+        for label in (*(row.label for row in target.labels), *(DETECTORS[name] for name in target.detectors)):
+            parts = label.split(".")
             yield from (".".join(parts[:count + 1]) for count in range(len(parts)))
 
 

@@ -7,9 +7,12 @@ from agent.settings.fields import TEXT, Kind, SaidWhole
 from agent.ssh.keys import KeyWrong, parse_public
 
 METHODS: Final = ("none", "publickey", "password", "keyboard-interactive")      # RFC 4252, 5-8; RFC 4256
-# As in enforcer/policy/detectors.py, which a test compares.
-DETECTORS: Final = ("private-key", "aws-key", "google-key", "github-token", "slack-token", "jwt", "card-number", "iban",
-                    "password-in-url")
+# Each, and the label of what it finds: as in enforcer/policy/detectors.py, which a test compares.
+DETECTORS: Final = {
+    "private-key": "secret.private-key", "aws-key": "secret.aws-key", "google-key": "secret.google-key",
+    "github-token": "secret.token.github", "slack-token": "secret.token.slack", "jwt": "secret.token.jwt",
+    "card-number": "pci.card-number", "iban": "pii.iban", "password-in-url": "secret.password",
+}
 
 
 def _public_key(value: Any) -> str:

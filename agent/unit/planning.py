@@ -193,9 +193,9 @@ def _hosts(
         yield str(directory / SYSTEM), SYSTEM_HOSTS
     else:
         notes.append(f"{os.path.dirname(SYSTEM_HOSTS)} is not there: OpenSSH's clients do not know Weir's host keys")
+    own_files = (*([USER_HOSTS] if account else []), *(file for target in targets for file in target.trust))
     home = account.pw_dir if account else "/"
-    for path in dict.fromkeys(expand_home(one, home) for one in (USER_HOSTS, *(
-            file for target in targets for file in target.trust))):
+    for path in dict.fromkeys(expand_home(one, home) for one in own_files):
         try:
             real = rooted.resolve(path)
             own = rooted.read(real, lambda status: bool(status.st_mode & 0o004))

@@ -4,9 +4,11 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.config import parse_config
+from agent.settings import advice
 from agent.settings.check import load_config
 from agent.settings.fields import ConfigError
 from agent.settings.notices import notes
@@ -215,3 +217,12 @@ def test_a_certificate_that_has_expired_is_a_note(place: Path) -> None:
     assert loaded(place, row) == []
     said = [str(one) for one in notes(load_config(place / "weir.toml"))]
     assert [one for one in said if "certificate_file: " in one and "web-cert.pub has expired: logins fail" in one]
+
+
+def test_labels_of_detectors_are_known_to_policies() -> None:
+    config, report = parse_config(WEB + KEY, "weir.toml")
+    assert config is not None, report.problems
+    for label, noted in (("secret.token.jwt", False), ("pci", False), ("pii.email", True)):
+        text = f'permit (principal, action, resource in Label::"{label}");'
+        found = advice.notes(msgspec.structs.replace(config, policies={"p.cedar": text}))
+        assert any("names no [[target.label]]" in one.message for one in found) == noted

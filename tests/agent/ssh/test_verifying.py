@@ -64,4 +64,4 @@ def test_it_is_bounded() -> None:
 
 def test_detectors_are_the_enforcers() -> None:
     detectors = pytest.importorskip("enforcer.policy.detectors", reason="the enforcer has no detectors yet")
-    assert sorted(DETECTORS) == sorted(detectors.DETECTORS)
+    assert detectors.LABELS == DETECTORS
