@@ -39,6 +39,7 @@ from agent.settings.fields import ConfigError, Problem, Report
 from agent.ssh.verifying import verifying_lines
 
 ROOTS_LIMIT: Final = 1 << 20          # bytes of a tls_ca file: it travels to the enforcer
+HOSTS_LIMIT: Final = 1 << 21          # characters of the lines by which SSH hosts are verified: so do they
 POLICY_TIMEOUT: Final = 60.0          # seconds
 Digests = dict[str, str]              # file -> BLAKE2b-256 of what was read from it, hex
 _PLACE: Final = re.compile(r"(?P<file>[^:\n]+):(?P<line>\d+)(?::(?P<column>\d+))?: (?P<message>.*)")
@@ -229,6 +230,8 @@ def _check_known_hosts(report: Report, digests: Digests) -> dict[str, str]:
         except ValueError as wrong:
             if not problems:
                 report.add((*path, "known_hosts"), f"{target.known_hosts}: {wrong}")
+        if sum(map(len, found.values())) > HOSTS_LIMIT:
+            report.add((*path, "known_hosts"), f"all SSH hosts together have more than {HOSTS_LIMIT} characters of keys")
     return found
 
 
