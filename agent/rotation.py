@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography import x509
 
 from agent.channel import ChannelError
+from agent.config import Config
 from agent.contract import control
 from agent.contract.control import FINISH, PREPARE, AuthorityRotated, AuthorityView, KeyRotated, Keys, Message
 from agent.contract.locks import REASON
@@ -29,8 +30,13 @@ from agent.people.identity import subject_of
 from agent.settings.credential_table import SSH
 from agent.settings.target_table import TargetEntry
 from agent.ssh.host_keys import replace_host_keys
+from agent.ssh.keys import fingerprint, load_key, render_public
+from agent.ssh.user_authority import (
+    STEM as USERS,
+)
 from agent.ssh.user_authority import (
     finish_user_rotation,
+    next_user_authority,
     prepare_user_rotation,
     render_trusted,
     user_authority,
@@ -146,7 +152,8 @@ class Rotation:
 
     async def keys(self) -> Message:
         agent = self._agent
-        return Keys(agent.keys.views(), tuple(await asyncio.to_thread(lambda: tuple(self._authorities()))))
+        found = await asyncio.to_thread(lambda: (*self._authorities(), *_of_ssh(agent.config)))
+        return Keys(agent.keys.views(), found)
 
     def hints(self) -> Iterator[str]:
         """What somebody should know before an authority ends, and while one waits."""
@@ -180,6 +187,18 @@ class Rotation:
                 if found is not None:
                     yield AuthorityView(target.name, of, f"{found.certificate.serial_number:x}",
                                         found.certificate.not_valid_after_utc.isoformat(), bool(following))
+
+
+def _of_ssh(config: Config) -> Iterator[AuthorityView]:
+    """They have no end."""
+    for target in (one for one in config.targets if one.protocol == SSH):
+        directory = authority_directory(config.state, target.name)
+        names = ["ssh_host_ed25519_key"] + [f"{USERS}.key"] * any(row.certificate for row in target.credentials)
+        for name in names:
+            if (key := load_key(directory / name)) is not None:
+                following = name != names[0] and next_user_authority(config.state, target.name) is not None
+                yield AuthorityView(target.name, "hosts" if name == names[0] else "users",
+                                    fingerprint(render_public(key.public_key())), "", following)
 
 
 def _of_users(state: Path, target: str, step: str) -> AuthorityRotated:

@@ -32,7 +32,9 @@ def key(context: click.Context, as_json: bool) -> None:
     click.echo(f"{CHECKPOINT:10} {'':16}  the recorder's, of its checkpoints: signing.pub beside the recording")
     for ca in answer.authorities:
         more = ", its successor is prepared" if ca.next else ""
-        click.echo(screen.safe(f"authority  of {ca.of} of target {ca.target}, until {ca.until[:10]}{more}"))
+        end = f"until {ca.until[:10]}" if ca.until else ca.serial
+        what = "host key" if ca.of == "hosts" else "authority"
+        click.echo(screen.safe(f"{what:10} of {ca.of} of target {ca.target}, {end}{more}"))
 
 
 @key.command(epilog=EXIT_CODES)

@@ -186,9 +186,10 @@ class KeyView(msgspec.Struct, frozen=True):
 
 class AuthorityView(msgspec.Struct, frozen=True):
     target: str
-    of: str                           # "servers": crews trust it; "clients": the target's server does
-    serial: str                       # hex
-    until: str                        # ISO 8601
+    of: str                           # "servers": crews trust it; "clients": the target's server does; of an SSH host
+                                      # "hosts", the host keys that crews know, and "users", which sshd trusts
+    serial: str                       # hex; of SSH the fingerprint, "SHA256:..."
+    until: str                        # ISO 8601; "": it has no end
     next: bool                        # its successor is prepared
 
 

@@ -231,7 +231,7 @@ def _check_known_hosts(report: Report, digests: Digests) -> dict[str, str]:
             if not problems:
                 report.add((*path, "known_hosts"), f"{target.known_hosts}: {wrong}")
         if sum(map(len, found.values())) > HOSTS_LIMIT:
-            report.add((*path, "known_hosts"), f"all SSH hosts together have more than {HOSTS_LIMIT} characters of keys")
+            report.add((*path, "known_hosts"), f"the keys of all SSH hosts have more than {HOSTS_LIMIT} characters")
     return found
 
 

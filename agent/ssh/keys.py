@@ -4,8 +4,10 @@ Nothing of a private key stands in an error or a repr.
 """
 from __future__ import annotations
 
+import base64
 import os
 import stat
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -86,6 +88,12 @@ def render_private(key: PrivateKey) -> str:
     """OpenSSH's format."""
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH,
                              serialization.NoEncryption()).decode()
+
+
+def fingerprint(public: str) -> str:
+    """As ssh-keygen -l shows it, of "TYPE BASE64"."""
+    digest = sha256(base64.b64decode(public.split()[1])).digest()
+    return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
 # files of Weir's own

@@ -8,6 +8,8 @@ import pytest
 from standin.crew import Crew
 from standin.host import CONFIG, Host
 
+from agent.ssh.keys import fingerprint
+
 pytestmark = pytest.mark.kernel
 
 ISSUE = CONFIG.replace('password_file = "{base}/etc/secret"', 'certificate = "issue"')
@@ -105,6 +107,10 @@ def test_an_ssh_hosts_keys_and_user_authority(host: Host) -> None:
     before, inode = known.read_text(), known.stat().st_ino
     assert before.count("192.0.2.99 ") == 3
     line = host.weir("ca", "web").stdout
+    shown = {one["of"]: one for one in host.json("key")["authorities"] if one["target"] == "web"}
+    assert (shown["users"]["serial"], shown["users"]["next"]) == (fingerprint(line), False)
+    assert shown["hosts"]["serial"] == fingerprint(before.split(" ", 1)[1])
+    assert f"host key   of hosts of target web, {shown['hosts']['serial']}\n" in host.weir("key").stdout
     both = host.weir("ca", "rotate", "web", "--clients", "--prepare")
     assert (both.stdout.startswith(line), "TrustedUserCAKeys" in both.stderr) == (True, True), both
     assert host.weir("ca", "rotate", "web", "--clients").returncode == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.contract.credential import Credential
-from agent.ssh.keys import KeyWrong, parse_private, parse_public, render_private, render_public
+from agent.ssh.keys import KeyWrong, fingerprint, parse_private, parse_public, render_private, render_public
 from agent.ssh.login import checked
 
 
@@ -32,6 +32,8 @@ def test_what_ssh_keygen_makes(tmp_path: Path, how: tuple[str, ...]) -> None:
     again.write_text(render_private(found))
     done = subprocess.run(["ssh-keygen", "-y", "-f", again], capture_output=True, text=True, check=True)
     assert done.stdout.split()[:2] == public.split()[:2]
+    done = subprocess.run(["ssh-keygen", "-lf", again], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[1] == fingerprint(public)
 
 
 @pytest.mark.parametrize("how", [("-t", "ed25519"), ("-t", "rsa", "-m", "PEM"), ("-t", "ecdsa", "-m", "PKCS8")])
