@@ -133,7 +133,7 @@ def sshd(tmp_path: Path) -> Iterator[int]:
     config.write_text(f"ListenAddress 127.0.0.1:{port}\nHostKey {tmp_path}/host\nPidFile none\nStrictModes no\n"
                       f"TrustedUserCAKeys {trusted}\nAuthorizedKeysFile none\nPasswordAuthentication no\n"
                       "KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nUsePAM no\n"
-                      "LogLevel VERBOSE\n")
+                      "LogLevel VERBOSE\nSubsystem sftp internal-sftp\nForceCommand internal-sftp\n")
     made = not Path("/run/sshd").exists()
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     with open(tmp_path / "log", "wb") as log:
@@ -142,6 +142,7 @@ def sshd(tmp_path: Path) -> Iterator[int]:
         if b"listening" in (tmp_path / "log").read_bytes():
             break
         time.sleep(0.05)
+    assert b"listening" in (tmp_path / "log").read_bytes(), (tmp_path / "log").read_text()
     yield port
     process.terminate()
     process.wait(10)
@@ -158,9 +159,9 @@ def test_a_real_sshd_lets_that_account_in(tmp_path: Path, sshd: int) -> None:
         file.write_text(key)
         file.with_name(f"{name}-cert.pub").write_text(certificate)
         said[name] = subprocess.run(
-            ["ssh", "-F", "none", "-p", str(sshd), "-i", file, "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
-             "-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes",
-             f"{user}@127.0.0.1", "echo in"], capture_output=True, text=True, timeout=60)
-    assert said["right"].stdout == "in\n", said["right"].stderr
+            ["sftp", "-F", "none", "-P", str(sshd), "-i", file, "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
+             "-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no", "-b", "-", f"{user}@127.0.0.1"],
+            input="pwd\n", capture_output=True, text=True, timeout=120)
+    assert "Remote working directory: " in said["right"].stdout, said["right"].stderr
     assert said["wrong"].returncode == 255
     assert "ID weir:local:ada:crew:1" in (tmp_path / "log").read_text(), "who it was stands in sshd's log"
