@@ -23,6 +23,7 @@ SFTP: Final = "sftp"
 
 class Transfer(msgspec.Struct, frozen=True):
     """`directions`: READ, WRITE, as the server does to its files; `paths` as enforcer.protocols.ssh.paths writes them;
+    `recursive`: what is below them is meant too, or may be: what is written to a directory has its name on the wire;
     `options`: those that matter to a policy, "--delete" say.  Of SFTP only that it is: what it does is in its bytes."""
 
     kind: str
@@ -72,7 +73,7 @@ def _scp(words: Sequence[Word]) -> Transfer | None:
         return None
     if not ended and any(word.value.startswith("-") for word in paths):
         return None
-    return _transfer(SCP, (WRITE,) if writes else (READ,), paths, "r" in letters, ())
+    return _transfer(SCP, (WRITE,) if writes else (READ,), paths, writes or "r" in letters, ())
 
 
 # Short ones as server_options() bundles them, without -s (paths come later, over the wire) and what takes a value.
@@ -115,7 +116,7 @@ def _rsync(words: Sequence[Word]) -> Transfer | None:
     told = (*(one for one in options if one not in _ITSELF), *(f"-{one}" for one in _RSYNC_TELLING if one in letters))
     sends, removes = "--sender" in options, options.keys() & {"--remove-source-files", "--remove-sent-files"}
     directions = ((READ, WRITE) if removes else (READ,)) if sends else (WRITE,)
-    return _transfer(RSYNC, directions, words[dot + 1:], "r" in letters, told)
+    return _transfer(RSYNC, directions, words[dot + 1:], not sends or "r" in letters, told)
 
 
 def _git(direction: str) -> Callable[[Sequence[Word]], Transfer | None]:

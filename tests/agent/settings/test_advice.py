@@ -96,6 +96,8 @@ def test_names_that_nothing_has(policy: str, line: int, wanted: str) -> None:
     'permit (principal == User::"corp:7b1f:c2", action, resource == Table::"orders/shop/public/a%2Fb");',
     'permit (principal in Group::"given", action, resource == Setting::"orders/shop/jit");',
     'permit (principal, action, resource) when { resource == Role::"orders/app" };',
+    'permit (principal, action, resource in Program::"orders/deploy/%2Fbin%2Fls");',
+    'permit (principal, action, resource == Account::"orders/deploy");',
 ])
 def test_names_that_something_has(policy: str) -> None:
     made = whole(policy)

@@ -36,7 +36,7 @@ def file(action: str, path: str, *options: str, recursive: bool = False) -> Requ
     ("$X", (opaque("the name of a program cannot be told"),)),
     ("", (opaque("nothing in it"),)),
     ("scp -rf /a", (file("scp:read", "/a", recursive=True),)),
-    ("scp -t b", (file("scp:write", "~/b"),)),
+    ("scp -t b", (file("scp:write", "~/b", recursive=True),)),
     ("rsync --server --sender -re.s --remove-source-files . a b", tuple(
         file(f"rsync:{how}", f"~/{name}", "--remove-source-files", recursive=True)
         for how in ("read", "write") for name in "ab")),

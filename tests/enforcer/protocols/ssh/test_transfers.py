@@ -12,13 +12,15 @@ def found(line: str) -> Transfer | None:
 
 
 @pytest.mark.parametrize(("line", "wanted"), [
-    ("scp -t /srv/a", Transfer(SCP, (WRITE,), ("/srv/a",))),
+    ("scp -t /srv/a", Transfer(SCP, (WRITE,), ("/srv/a",), True)),
     ("scp -v -r -p -d -t ~/in", Transfer(SCP, (WRITE,), ("~/in",), True)),
-    ("scp -t .", Transfer(SCP, (WRITE,), ("~",))),
+    ("scp -t .", Transfer(SCP, (WRITE,), ("~",), True)),
     ("/usr/bin/scp -qf -- '-x y'", Transfer(SCP, (READ,), ("~/-x y",))),
+    ("scp -rf a", Transfer(SCP, (READ,), ("~/a",), True)),
+    ("rsync --server --sender -de.LsfxCIvu . a", Transfer(RSYNC, (READ,), ("~/a",))),
     ("scp -f a /b", Transfer(SCP, (READ,), ("~/a", "/b"))),
     ("rsync --server -vlogDtpre.iLsfxCIvu . /srv/app/", Transfer(RSYNC, (WRITE,), ("/srv/app",), True)),
-    ("rsync --server -e.LsfxCIvu . x", Transfer(RSYNC, (WRITE,), ("~/x",))),
+    ("rsync --server -e.LsfxCIvu . x", Transfer(RSYNC, (WRITE,), ("~/x",), True)),
     ("rsync --server --sender -vlogDtprze.iLsfxCIvu . a ./b/", Transfer(RSYNC, (READ,), ("~/a", "~/b"), True)),
     ("rsync --server -nlogDtprbKe.iLsfxCIvu --delete --timeout=30 --log-format=%i . /x",
      Transfer(RSYNC, (WRITE,), ("/x",), True, ("--delete", "--timeout", "--log-format", "-K", "-b", "-n"))),
