@@ -191,8 +191,8 @@ class Findings:
             raise Unreadable(f"{name} of what arithmetic would run")
         if name == "set":
             _check_set(words[1:])
-        if name == "printf" and any(word.value.startswith("-v") for word in words[1:2]):
-            raise Unreadable("printf -v")
+        if name in _INTO and any(word.value.startswith(_INTO[name]) for word in words[1:2]):
+            raise Unreadable(f"{name} into a variable")
         if name in DECLARES or name == "unset":
             self._declare(name, words[1:])
         look_inside(name, words[1:], more, self)
@@ -210,6 +210,7 @@ class Findings:
                 self.assign(match[1], value)
 
 
+_INTO: Final = {"printf": "-v", "wait": "-"}      # bash: the option names one
 _SET: Final = re.compile(r"[-+][eux]+|[-+][eux]*o|pipefail|errexit|nounset|xtrace")
 
 

@@ -6,21 +6,20 @@ from typing import Final
 # Change how the rest of a line is read or what its names mean, or run what is not in the line.
 OPAQUE: Final = frozenset((
     # of shells
-    ".", "source", "alias", "unalias", "trap", "hash", "rehash", "enable", "disable", "bind", "complete", "compgen",
-    "mapfile", "readarray", "read", "let", "getopts", "shopt", "setopt", "unsetopt", "emulate", "jobs", "fc",
-    "autoload", "zmodload", "functions", "sched", "zle", "vared", "abbr", "setenv", "print", "integer", "float",
-    "nameref", "unhash",
+    ".", "source", "alias", "unalias", "trap", "hash", "rehash", "enable", "disable", "bind", "complete",
+    "compgen", "mapfile", "readarray", "read", "let", "getopts", "shopt", "setopt", "unsetopt", "emulate",
+    "jobs", "fc", "autoload", "zmodload", "functions", "sched", "zle", "vared", "abbr", "setenv", "print",
+    "integer", "float", "nameref", "unhash", "getln", "zparseopts", "zformat", "zregexparse", "zstyle", "global",
     # other shells and what opens one
     "fish", "csh", "tcsh", "rc", "es", "mksh", "yash", "pwsh", "xonsh", "nu", "elvish", "login", "newgrp", "sg",
     "runuser", "pkexec", "run0", "machinectl", "screen", "tmux", "script", "expect", "unbuffer",
     # what runs another command in a way of its own
-    "chroot", "nsenter", "unshare", "flock", "watch", "parallel", "strace", "ltrace", "gdb", "systemd-run", "setpriv",
-    "start-stop-daemon", "chrt", "taskset", "numactl", "fakeroot", "proot", "faketime", "cpulimit",
+    "chroot", "nsenter", "unshare", "flock", "watch", "parallel", "strace", "ltrace", "gdb", "systemd-run",
+    "setpriv", "start-stop-daemon", "chrt", "taskset", "numactl", "fakeroot", "proot", "faketime", "cpulimit",
     "dbus-run-session", "xvfb-run", "firejail", "bwrap", "rlwrap", "entr", "at", "batch", "setarch", "linux64",
-    "linux32", "i386", "x86_64", "choom", "prlimit", "capsh", "sudoedit", "trickle", "torsocks", "proxychains",
-    "eatmydata", "catchsegv", "ts-node", "run-parts", "run-one", "chronic", "ifne", "pee", "softlimit", "setuidgid",
-    "envdir", "s6-setuidgid", "gosu", "su-exec", "uidmapshift", "lxc-execute", "daemonize", "daemon", "cgexec",
-    "aa-exec", "runcon", "newrole", "hexec", "ld.so",
+    "linux32", "i386", "x86_64", "choom", "prlimit", "capsh", "sudoedit", "torsocks", "proxychains", "eatmydata",
+    "catchsegv", "run-parts", "chronic", "ifne", "softlimit", "setuidgid", "envdir", "gosu", "su-exec",
+    "daemonize", "daemon", "cgexec", "aa-exec", "runcon", "ld.so",
 ))
 SHELLS: Final = frozenset(("sh", "bash", "dash", "zsh", "ash", "ksh", "rbash", "rzsh", "ksh93"))
 MOVES: Final = frozenset(("cd", "chdir", "pushd", "popd"))     # relative paths mean something else then

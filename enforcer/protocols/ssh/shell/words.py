@@ -52,8 +52,8 @@ def _bare(source: str, at: int, first: bool) -> _Piece:
         return match[0], match.end()
     if char in _GLOBS or char in "$`" or char in "<>(":
         return None
-    # zshexpn(1), `=' expansion; fish and csh: jobs by %.
-    if first and char in "=%~":
+    # zshexpn(1), `=' expansion; fish: its own process.
+    if first and (char in "=~" or source.startswith("%self", at)):
         return None
     # POSIX 2.6.1: after = and : in an assignment; bash does it in other words too.
     if char in "=:" and source[at + 1:at + 2] == "~":
