@@ -31,6 +31,18 @@ class Run:
     expanding: bool = False           # a here-document with expansions in it
 
 
+@dataclass
+class _Level:
+    """A list of commands: the line, or what is in brackets."""
+
+    limit: int
+    depth: int
+    run: Run = field(default_factory=Run)
+    grouped: bool = False             # a group in brackets stands where a command would
+    behind: int = -1                  # where the last word ended
+    waiting: list[tuple[str, bool, Run]] = field(default_factory=list)      # here-documents whose bodies are to come
+
+
 _REDIRECTION: Final = re.compile(r"<<<|<<|<>|<&|>&|>>|<|>")
 _CONTROL: Final = re.compile(r"&&|\|\||[;&|\n]")
 _FOREIGN: Final = re.compile(r"&>|\|&|;;|;&|;\||<<-|>>?[&|]?!|>\||&[|!]|<[0-9]*-[0-9]*>")
@@ -61,59 +73,78 @@ class Reader:
         return self.runs
 
     def _list(self, at: int, limit: int, close: str, depth: int) -> int:
-        """Up to `close` or the limit; gives the place behind it."""
+        """Up to `close`, or the limit where that is empty; gives the place behind it."""
         if depth > DEPTH:
             raise Unreadable(f"nests deeper than {DEPTH}")
-        run, waiting = Run(), list[tuple[str, bool, Run]]()      # here-documents whose bodies are still to come
-        text, grouped, behind = self.text, False, -1
+        level = _Level(limit, depth)
         while at < limit:
-            char = text[at]
-            if char in " \t":
-                at += 1
-            elif char == "#":
-                if depth:             # where a comment hides a bracket, shells differ
-                    raise Unreadable("a comment within brackets")
-                at = _end(text, "\n", at, limit)
-            elif _FOREIGN.match(text, at, limit):
-                raise Unreadable("an operator that shells read differently")
-            elif char == close:
-                self._close(run, grouped)
-                if waiting:
-                    raise Unreadable("a here-document without its end")
+            if self.text[at] == close:
+                self._end_of(level)
                 return at + 1
-            elif char == "(":
-                if run.words or run.redirections or grouped or text[at + 1:at + 2] == "(":
-                    raise Unreadable("a function, an array or a pattern")
-                at, grouped = self._list(at + 1, limit, ")", depth + 1), True
-            elif match := _CONTROL.match(text, at, limit):
-                if match[0] == "&" and at == behind and text[match.end():limit][:1] not in ("", *" \t\n;)"):
-                    raise Unreadable("an & within a word, to some shells")       # fish: x&y
-                self._close(run, grouped)
-                run, grouped, at = Run(), False, match.end()
-                if match[0] == "\n":
-                    for delimiter, quoted, of in waiting:
-                        at = self._body(at, limit, delimiter, quoted, of)
-                    waiting = []
-            elif char in "<>" and text[at + 1:at + 2] != "(":
-                behind = at = self._redirection(at, limit, depth, run, waiting)
-            elif char == ")":
-                raise Unreadable("a bracket that nothing opened")
-            else:
-                behind = at = self._next(at, limit, depth, run, grouped)
-        if close or waiting:
+            at = self._step(at, level)
+        if close:
             raise Unreadable("something that is not closed")
-        self._close(run, grouped)
+        self._end_of(level)
         return at
 
-    def _next(self, at: int, limit: int, depth: int, run: Run, grouped: bool) -> int:
+    def _step(self, at: int, level: _Level) -> int:
+        """One token; gives the place behind it."""
+        text, char = self.text, self.text[at]
+        if char in " \t":
+            return at + 1
+        if char == "#":
+            return self._comment(at, level)
+        if _FOREIGN.match(text, at, level.limit):
+            raise Unreadable("an operator that shells read differently")
+        if char == "(":
+            return self._group(at, level)
+        if char == ")":
+            raise Unreadable("a bracket that nothing opened")
+        if match := _CONTROL.match(text, at, level.limit):
+            return self._control(match, level)
+        redirects = char in "<>" and text[at + 1:at + 2] != "("
+        level.behind = self._redirection(at, level) if redirects else self._next(at, level)
+        return level.behind
+
+    def _comment(self, at: int, level: _Level) -> int:
+        if level.depth:               # where one hides a bracket, shells differ
+            raise Unreadable("a comment within brackets")
+        end = self.text.find("\n", at, level.limit)
+        return level.limit if end < 0 else end
+
+    def _group(self, at: int, level: _Level) -> int:
+        if level.run.words or level.run.redirections or level.grouped or self.text[at + 1:at + 2] == "(":
+            raise Unreadable("a function, an array or a pattern")
+        level.grouped = True
+        return self._list(at + 1, level.limit, ")", level.depth + 1)
+
+    def _control(self, match: re.Match[str], level: _Level) -> int:
+        at = match.end()
+        # fish: x&y is one word.
+        if match[0] == "&" and match.start() == level.behind and self.text[at:min(at + 1, level.limit)] not in (
+                "", " ", "\t", "\n", ";", ")"):
+            raise Unreadable("an & within a word, to some shells")
+        self._close(level)
+        if match[0] == "\n":
+            for document in level.waiting:
+                at = self._body(at, level.limit, *document)
+            level.waiting = []
+        return at
+
+    def _end_of(self, level: _Level) -> None:
+        self._close(level)
+        if level.waiting:
+            raise Unreadable("a here-document without its end")
+
+    def _next(self, at: int, level: _Level) -> int:
         """A word, or the number of a redirection."""
-        number = _NUMBER.match(self.text, at, limit)
+        number = _NUMBER.match(self.text, at, level.limit)
         if number and self.text[number.end() + 1:number.end() + 2] != "(":
             if len(number[0]) > 1:    # dash takes one digit
                 raise Unreadable("a descriptor of several digits")
             return number.end()
-        end = self._word(at, limit, depth)
-        self._add(run, grouped, (at, end))
+        end = self._word(at, level.limit, level.depth)
+        self._add(level.run, level.grouped, (at, end))
         return end
 
     def _add(self, run: Run, grouped: bool, span: Span) -> None:
@@ -136,8 +167,10 @@ class Reader:
             return
         run.words.append(span)
 
-    def _close(self, run: Run, grouped: bool) -> None:
+    def _close(self, level: _Level) -> None:
+        """The end of a simple command, or of a group."""
         self._branch()
+        run, level.run, level.grouped = level.run, Run(), False
         if run.words and self.text[slice(*run.words[0])] in _CLOSING:
             if len(run.words) > 1:
                 raise Unreadable("a word behind a group")
@@ -155,9 +188,8 @@ class Reader:
         if self._branches > BRANCHES:
             raise Unreadable(f"more than {BRANCHES} operators and expansions")
 
-    def _redirection(
-        self, at: int, limit: int, depth: int, run: Run, waiting: list[tuple[str, bool, Run]]
-    ) -> int:
+    def _redirection(self, at: int, level: _Level) -> int:
+        limit, run = level.limit, level.run
         match = _REDIRECTION.match(self.text, at, limit)
         assert match
         operator, at = match[0], match.end()
@@ -166,12 +198,12 @@ class Reader:
             found = _DELIMITER.match(self.text, at, limit)
             if not found:
                 raise Unreadable("a here-document with an unusual end")
-            waiting.append((found[2], bool(found[1]), run))
+            level.waiting.append((found[2], bool(found[1]), run))
             run.redirections.append((operator, (found.start(1), found.end())))
             return found.end()
         while at < limit and self.text[at] in " \t":
             at += 1
-        end = self._word(at, limit, depth)
+        end = self._word(at, limit, level.depth)
         if end == at:
             raise Unreadable("a redirection to nothing")
         if operator in ("<&", ">&") and not re.fullmatch(r"[0-9]|-", self.text[at:end]):
@@ -183,7 +215,8 @@ class Reader:
         """Of a here-document; it ends with a line that is the delimiter."""
         begin = at
         while at < limit:
-            end = _end(self.text, "\n", at, limit)
+            found = self.text.find("\n", at, limit)
+            end = limit if found < 0 else found
             if self.text[at:end] == delimiter:
                 run.expanding |= not quoted and bool(re.search(r"[$`\\]", self.text[begin:at]))
                 return min(end + 1, limit)
@@ -267,8 +300,3 @@ class Reader:
         if end < 0:
             raise Unreadable(f"{what} that is not closed")
         return end
-
-
-def _end(text: str, char: str, at: int, limit: int) -> int:
-    found = text.find(char, at, limit)
-    return limit if found < 0 else found

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from enforcer.protocols.ssh.shell.analysis import LONGEST, MOST, SCRIPTS, WITHIN, analyse_line
@@ -128,8 +128,8 @@ def test_whatever_comes_there_is_an_answer(line: bytes) -> None:
 @given(st.lists(st.text(st.characters(exclude_categories=["Cc", "Cs"])), min_size=1, max_size=6))
 def test_what_shlex_joins_is_read_back(words: list[str]) -> None:
     """What clients write that quote each word: Ansible, Fabric."""
+    assume("=" not in words[0])       # shlex leaves A=1 an assignment
     found = analyse_line(shlex.join(words).encode())
-    told = [(one.program, *one.arguments) for one in found.commands if one.literal]
-    assert told[:1] == [tuple(words)] or found.opaque or not found.commands[0].literal
-    if found.opaque == () and found.commands[0].literal:
+    if not found.opaque and found.commands[0].literal:
         assert found.commands[0].line == shlex.join(words)
+        assert (found.commands[0].program, *found.commands[0].arguments) == tuple(words)
