@@ -26,7 +26,7 @@ def read_word(source: str) -> Word:
 
 
 def utf8(text: str) -> str:
-    return text.encode("latin-1").decode("utf-8")
+    return text.encode("latin-1").decode("utf-8", "replace")
 
 
 def _value(source: str, begins: bool) -> str | None:
