@@ -1,4 +1,4 @@
-"""Real SSH peers in memory: asyncssh's client and server, and between them Weir's layer with an edge small enough to read.
+"""Real SSH peers in memory: asyncssh's client and server, and between them Weir's layer and a small edge.
 
 Nothing here listens: what one end writes is handed to the other in a later pass of the loop, cut as the test wants it.
 """
@@ -161,8 +161,8 @@ async def process(process: asyncssh.SSHServerProcess[bytes]) -> None:
 
 
 def client_options(**given: Any) -> asyncssh.SSHClientConnectionOptions:
-    wanted = {"known_hosts": None, "username": "app", "host": "host", "client_keys": None, "agent_path": None, "config": None,
-              "client_factory": Client, **given}
+    wanted = {"known_hosts": None, "username": "app", "host": "host", "client_keys": None, "agent_path": None,
+              "config": None, "client_factory": Client, **given}
     return asyncssh.SSHClientConnectionOptions(**wanted)
 
 

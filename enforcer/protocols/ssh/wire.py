@@ -192,7 +192,7 @@ class _Wire:
     def send_newkeys(self: Any, k: bytes, h: bytes) -> None:
         super().send_newkeys(k, h)  # type: ignore[misc]
         if self._next_decompressor is not None:
-            self._next_decompressor = _Unpacked()
+            self._next_decompressor: Any = _Unpacked()
 
     @property
     def behind(self) -> bool:
@@ -426,9 +426,13 @@ def methods(target: Target) -> tuple[str, ...]:
 
 
 def server_options(target: Target, credential: Credential) -> asyncssh.SSHClientConnectionOptions:
-    """AuthenticationError where the credential cannot be read; its text holds no secret."""
+    """AuthenticationError where the credential or the known keys cannot be read; its text holds no secret."""
+    try:
+        known = asyncssh.import_known_hosts(target.known_hosts)
+    except ValueError:
+        raise AuthenticationError("the target's known host keys are not in the format of known_hosts") from None
     options = asyncssh.SSHClientConnectionOptions(
-        config=None, known_hosts=asyncssh.import_known_hosts(target.known_hosts), host=target.hosts[0],
+        config=None, known_hosts=known, host=target.hosts[0],
         port=target.port, username=credential.user, password=credential.password or None, client_keys=None,
         client_version=VERSION, encryption_algs=CIPHERS, compression_algs=COMPRESSION, login_timeout=0,
         keepalive_interval=0, gss_host=None, agent_path=None)
