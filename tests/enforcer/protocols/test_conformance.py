@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
+import sshplay
 from pump import SYNC, TableGate, bind, describe, execute, parse, query, render
 from scripted import Scripted, open_intents, row
 
@@ -51,12 +53,29 @@ class Session:
         self.inner.tell(inputs.ConnectionLost(CLIENT))
 
 
-Play = tuple[Callable[[TableGate, int], Session], list[Step]]
-PLAYBOOKS: Final[dict[str, Play]] = {"postgresql": (Session, POSTGRESQL)}
+@dataclass(frozen=True)
+class Play:
+    make: Callable[[TableGate, int], Any]          # a Session
+    book: list[Step]
+    every: set[tuple[str, str]]                    # what its gate denies, so that nothing is permitted
+    asked: list[tuple[list[Step], list[bytes]]]    # steps that ask for one thing, and what must not reach the server
+
+
+PLAYBOOKS: Final[dict[str, Play]] = {
+    "postgresql": Play(
+        Session, POSTGRESQL,
+        {(action, "*") for action in ("sql:select", "sql:insert", "sql:delete", "sql:transaction")},
+        [([("client", query("SELECT id FROM t"))], [b"SELECT id"]),
+         ([("client", READ)], [bind("3", name="s"), execute()])]),
+    "ssh": Play(
+        sshplay.SshSession, sshplay.BOOK, {("ssh:exec-opaque", "*"), ("ssh:exec", "*"), ("ssh:forward-local", "*")},
+        [(steps, [b"exec", b"direct-tcpip"]) for steps in sshplay.ASKED]),
+}
+DENY: Final = TableGate(deny={("sql:delete", "t"), ("ssh:forward-local", "db 5432")})
 FOLDERS: Final = sorted(path.parent.name for path in Path(enforcer.protocols.__path__[0]).glob("*/__init__.py"))
 
 
-def told(session: Session) -> list[tuple[object, ...]]:
+def told(session: Any) -> list[tuple[object, ...]]:
     """Of the events what does not depend on chance, time or the cut (a Bind that comes alone has an intent)."""
     found: list[tuple[object, ...]] = []
     alone = set()
@@ -71,10 +90,9 @@ def told(session: Session) -> list[tuple[object, ...]]:
     return found
 
 
-def play(name: str, gate: TableGate, cut: int, steps: list[Step] | None = None) -> Session:
-    make, book = PLAYBOOKS[name]
-    session = make(gate, cut)
-    for who, data in book if steps is None else steps:
+def play(name: str, gate: TableGate, cut: int, steps: list[Step] | None = None) -> Any:
+    session = PLAYBOOKS[name].make(gate, cut)
+    for who, data in PLAYBOOKS[name].book if steps is None else steps:
         session.hear(who, data)
     return session
 
@@ -84,7 +102,7 @@ def test_every_folder_has_a_playbook() -> None:
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-@pytest.mark.parametrize("gate", [TableGate(), TableGate(deny={("sql:delete", "t")})], ids=["permit", "deny"])
+@pytest.mark.parametrize("gate", [TableGate(), DENY], ids=["permit", "deny"])
 def test_the_same_however_it_is_cut(name: str, gate: TableGate) -> None:
     whole = play(name, gate, CUTS[-1])
     for cut in CUTS:
@@ -98,7 +116,7 @@ def test_the_same_however_it_is_cut(name: str, gate: TableGate) -> None:
 @pytest.mark.parametrize("who", ["client", "server"])
 def test_truncated_anywhere(name: str, who: str) -> None:
     """Either side's bytes end somewhere: the session is closed on record, with a result or a gap for each intent."""
-    book = PLAYBOOKS[name][1]
+    book = PLAYBOOKS[name].book
     for index, (speaker, data) in enumerate(book):
         for at in range(0, len(data), 3) if speaker == who else ():
             session = play(name, TableGate(), 1 << 20, [*book[:index], (speaker, data[:at])] if at else book[:index])
@@ -111,7 +129,7 @@ def test_truncated_anywhere(name: str, who: str) -> None:
 @pytest.mark.parametrize("who", ["client", "server"])
 def test_garbage_gives_the_protocols_error(name: str, who: str) -> None:
     """A byte changed anywhere: no exception but ProtocolError (which the session carries out), and an end on record."""
-    chance, book = random.Random(3), PLAYBOOKS[name][1]
+    chance, book = random.Random(3), PLAYBOOKS[name].book
     for index, (speaker, data) in enumerate(book):
         for at in range(len(data)) if speaker == who else ():
             damaged = data[:at] + bytes([chance.randrange(256)]) + data[at + 1:]
@@ -125,20 +143,17 @@ def test_garbage_gives_the_protocols_error(name: str, who: str) -> None:
 @pytest.mark.parametrize("cut", CUTS)
 def test_nothing_reaches_the_server_before_permit(name: str, cut: int) -> None:
     """Everything is denied: of what the client asks to be run, nothing is sent, and each refusal is on record."""
-    every = {(action, "*") for action in ("sql:select", "sql:insert", "sql:delete", "sql:transaction")}
-    session = play(name, TableGate(deny=every), cut, [("client", query("SELECT id FROM t"))])
-    assert b"SELECT id" not in session.inner.to_server
-    session = play(name, TableGate(deny=every), cut, [("client", READ)])
-    assert bind("3", name="s") not in session.inner.to_server
-    assert execute() not in session.inner.to_server
-    intents = session.inner.intents()
-    assert [intent.decision for intent in intents] == [2]
+    for steps, never in PLAYBOOKS[name].asked:
+        session = play(name, TableGate(deny=PLAYBOOKS[name].every), cut, steps)
+        for text in never:
+            assert text not in session.inner.to_server
+        assert [intent.decision for intent in session.inner.intents()] == [2]
 
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_login_in_pieces(name: str) -> None:
     """The hello is the same, but for the cancel key, however the login is cut."""
-    make = PLAYBOOKS[name][0]
+    make = PLAYBOOKS[name].make
     hello = make(TableGate(), CUTS[-1]).inner.hello
     for cut in CUTS:
         found = make(TableGate(), cut).inner.hello
