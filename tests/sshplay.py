@@ -1,7 +1,7 @@
 """SSH for tests that know nothing of SSH: a conversation whose steps are bytes, with a loop of its own.
 
-A step is messages of the connection protocol (RFC 4254), each behind its length (`said`).  Real peers encrypt them; what
-is cut, is cut in the ciphertext: of a message whose end is missing only so much of its packet is sent.
+A step is messages of the connection protocol (RFC 4254), each behind its length (`said`).  Real peers encrypt them; and
+what is cut, is cut in the ciphertext: of a message whose end is missing only so much of its packet is sent.
 """
 from __future__ import annotations
 

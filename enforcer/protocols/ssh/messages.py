@@ -30,6 +30,7 @@ UNKNOWN_TYPE: Final = 3
 SHORTAGE: Final = 4
 
 STDERR: Final = 1                     # the one type of extended data, RFC 4254 5.2
+REST: Final = 16 << 10                # bytes that an open may have besides: a host's name, a path
 NAME: Final = 128                     # bytes of a name of a request or channel type: RFC 4250 4.6.1 has 64
 _U32: Final = struct.Struct("!I")
 _HEAD: Final = struct.Struct("!BI")
@@ -83,6 +84,11 @@ def show(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
+def show_printable(text: str) -> str:
+    """What a peer has said, for a terminal."""
+    return "".join(one if one.isprintable() else " " for one in text)
+
+
 class Request(msgspec.Struct, frozen=True):
     name: bytes
     wants_reply: bool
@@ -99,7 +105,10 @@ class Open(msgspec.Struct, frozen=True):
 
 def parse_open(message: bytes) -> Open:
     fields = Fields(message, 1)
-    return Open(fields.string(NAME), fields.number(), fields.number(), fields.number(), fields.rest())
+    found = Open(fields.string(NAME), fields.number(), fields.number(), fields.number(), fields.rest())
+    if len(found.rest) > REST:
+        raise RemoteProtocolError("a channel whose opening does not end")
+    return found
 
 
 def parse_global(message: bytes) -> Request:

@@ -228,11 +228,13 @@ class Mux:
         fields = Fields(request.rest)
         if request.name == b"tcpip-forward":
             host, port = fields.text(NAME), fields.number()
+            fields.end()
             way = Way("forward-remote", f"{host} {port}".encode(), endpoint(
                 self.book, "ssh:forward-remote", host, port))
             self._forward(request, way, lambda rest: b"forwarded-tcpip " + f"{host} {_port(port, rest)}".encode())
         else:
             path = fields.text(NAME)
+            fields.end()
             way = Way("forward-remote", path.encode(), socket(self.book, path))
             self._forward(request, way, lambda rest: b"forwarded-streamlocal@openssh.com " + path.encode())
 

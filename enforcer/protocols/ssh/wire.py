@@ -23,7 +23,7 @@ from asyncssh import public_key
 
 from agent.contract.credential import Credential
 from agent.contract.target import Target
-from enforcer.protocols.ssh.messages import FIRST, Fields
+from enforcer.protocols.ssh.messages import FIRST, Fields, show_printable
 from enforcer.words.errors import AuthenticationError, ProtocolError
 
 SLICE: Final = 33 << 10               # bytes that asyncssh is fed at a time: it copies what it has not read yet
@@ -382,7 +382,7 @@ class CrewWire(_Wire, asyncssh.SSHServerConnection):
     @property
     def client(self) -> str:
         """What it calls itself."""
-        return str(self.get_extra_info("client_version", "")).removeprefix("SSH-2.0-")
+        return show_printable(str(self.get_extra_info("client_version", ""))).removeprefix("SSH-2.0-")
 
 
 class ServerWire(_Wire, asyncssh.SSHClientConnection):
@@ -399,7 +399,7 @@ class ServerWire(_Wire, asyncssh.SSHClientConnection):
 
     @property
     def server(self) -> str:
-        return str(self.get_extra_info("server_version", "")).removeprefix("SSH-2.0-")
+        return show_printable(str(self.get_extra_info("server_version", ""))).removeprefix("SSH-2.0-")
 
 
 def choose_ciphers(kexinit: bytes, ours: list[bytes]) -> list[bytes]:
@@ -466,8 +466,8 @@ def explain(error: Exception | None) -> str:
         return ""
     for kind, said in _SAID:
         if isinstance(error, kind):
-            return f"{said} ({str(error)[:300]})"
+            return f"{said} ({show_printable(str(error)[:300])})"
     if isinstance(error, asyncssh.DisconnectError | asyncssh.Error):
-        return str(error)[:300]
+        return show_printable(str(error)[:300])
     return type(error).__name__
 

@@ -8,15 +8,18 @@ from typing import Final
 from enforcer.protocols.ssh.channels.channel import Channel, Line
 from enforcer.protocols.ssh.channels.courses import Course, Streams, choose
 from enforcer.protocols.ssh.desk import Ask, Verdict
-from enforcer.protocols.ssh.messages import STDERR, Fields, Open, Request
+from enforcer.protocols.ssh.messages import STDERR, Fields, Open, Request, show_printable
 from enforcer.protocols.ssh.wanted import Wanted, want_command, want_shell, want_subsystem, want_variable
 from enforcer.words.commands import CLIENT, SERVER
 from enforcer.words.decisions import DENY, PERMIT
 from enforcer.words.errors import RemoteProtocolError
 from enforcer.words.operations import Request as Asked
 
-WAITING: Final = 64                   # requests that may wait behind one that is being decided
+WAITING: Final = 64                   # requests that may wait behind one that is being decided,
+ROOM: Final = 256 << 10               # and their bytes
 VARIABLES: Final = 64
+VALUES: Final = 128 << 10             # bytes of them all
+UNREAD: Final = 64 << 10              # bytes that a client has no window for: then its user is told nothing more
 TOLD: Final = 0.5                     # seconds that a client has to show its user why it was refused
 LONGEST: Final = 256 << 10            # bytes of a command
 NUMBER: Final = 4
@@ -26,7 +29,7 @@ NUMBER: Final = 4
 class SessionChannel(Channel):
     def __init__(self, line: Line, number: int, opened: Open) -> None:
         super().__init__(line, number, CLIENT, opened)
-        self._inbox: deque[Callable[[], None]] = deque()   # what came while it is decided
+        self._inbox: deque[Request] = deque()              # what came while it is decided
         self._kept = bytearray()                           # data before anything runs
         self._ended = False
         self._deciding: Callable[[Verdict], None] | None = None
@@ -44,9 +47,9 @@ class SessionChannel(Channel):
         if peer == SERVER:
             self._from_server(request)
         elif self._deciding is not None or self._telling is not None:
-            if len(self._inbox) >= WAITING:
+            self._inbox.append(request)
+            if len(self._inbox) > WAITING or sum(len(one.rest) for one in self._inbox) > ROOM:
                 raise RemoteProtocolError("too many requests before the answer to one that waits")
-            self._inbox.append(lambda: self._from_crew(request))
         else:
             self._from_crew(request)
 
@@ -68,7 +71,7 @@ class SessionChannel(Channel):
     def _env(self, request: Request) -> None:
         fields = Fields(request.rest)
         name, value = fields.text(1024), fields.text(32 << 10)
-        if len(self._variables) >= VARIABLES:
+        if len(self._variables) >= VARIABLES or sum(map(len, self._variables)) + len(request.rest) > VALUES:
             self.answer(CLIENT, request, False)
             return
         wanted = want_variable(self.line.book, name, value)
@@ -160,14 +163,15 @@ class SessionChannel(Channel):
             kept, self._kept = bytes(self._kept), bytearray()
             self._from_client(kept)
         while self._inbox and self._deciding is None and self._telling is None:
-            self._inbox.popleft()()
+            self._from_crew(self._inbox.popleft())
         if self._ended and self._deciding is None and self._course is not None:
             self._ended = False
             self._course.ended(CLIENT)
 
     def _tell(self, line: str) -> None:
         """The client's user."""
-        self.crew.put(f"weir: {_printable(line)}\r\n".encode(), STDERR)
+        if self.crew.queued < UNREAD:
+            self.crew.put(f"weir: {show_printable(line)}\r\n".encode(), STDERR)
 
     def _deny(self, request: Request, reason: str) -> None:
         """OpenSSH's client ends as soon as it reads the failure: first it shows why."""
@@ -287,7 +291,7 @@ class SessionChannel(Channel):
             self._tag = f"exit {Fields(request.rest).number()}"
             self._behind(request)
         elif request.name == b"exit-signal":
-            self._tag = f"signal {_printable(Fields(request.rest).text(64))}"
+            self._tag = f"signal {show_printable(Fields(request.rest).text(64))}"
             self._behind(request)
         elif request.name in (b"xon-xoff", b"eow@openssh.com", b"keepalive@openssh.com"):
             self.pass_request(SERVER, request)
@@ -304,10 +308,6 @@ class SessionChannel(Channel):
         """What runs is told to end: a server goes on with a command whose channel is lost (RFC 4254 6.9)."""
         if self._operation and not self.server.sent_close:
             self.ask(SERVER, Request(b"signal", False, (4).to_bytes(NUMBER, "big") + b"KILL"), None)
-
-
-def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() else " " for one in text)
 
 
 _REQUESTS: Final[dict[bytes, Callable[[SessionChannel, Request], None]]] = {

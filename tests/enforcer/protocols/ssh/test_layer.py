@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import asyncssh
 import pytest
@@ -132,6 +133,19 @@ async def test_bulk_both_ways_and_no_more_than_its_windows() -> None:
         size += len(data)
     assert size == 64 << 20
     await bench.end()
+
+
+@pytest.mark.parametrize("compression", ["none", "zlib@openssh.com"])
+async def test_new_keys_on_both_sides_in_the_middle_of_bulk(compression: str) -> None:
+    bench = Bench(client={"rekey_bytes": 300_000, "compression_algs": [compression]},
+                  server={"rekey_bytes": 200_000, "compression_algs": [compression]})
+    client = await bench.login()
+    bench.layer._crew._rekey_bytes = bench.layer._server._rekey_bytes = 250_000  # type: ignore[union-attr]
+    sent = random.Random(1).randbytes(4 << 20)
+    found = await asyncio.wait_for(client.run("cat", input=sent, encoding=None), 60)
+    assert found.stdout == sent
+    await bench.end()
+    assert bench.ends() == (1, 1, 0)
 
 
 # Login

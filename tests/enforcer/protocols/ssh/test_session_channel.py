@@ -505,6 +505,32 @@ def test_requests_that_lack_their_fields(name: str) -> None:
         assert talk.unasked() == []
 
 
+def test_variables_have_an_end() -> None:
+    talk = started(Talk())
+    for index in range(50):
+        talk.crew(env(0, f"V{index}", "x" * 30_000))
+    channel = talk.mux._channels[0]
+    assert isinstance(channel, session.SessionChannel)
+    assert sum(map(len, channel._variables)) <= session.VALUES
+
+
+def test_long_requests_behind_a_hold_are_bounded() -> None:
+    talk = started(Talk(TableGate(hold=EXEC)))
+    talk.crew(run(0))
+    with pytest.raises(RemoteProtocolError):
+        for _ in range(10):
+            talk.crew(ask(0, "signal", bytes(200_000), False))
+
+
+def test_who_reads_nothing_is_not_told_without_end() -> None:
+    talk = Talk(TableGate(deny={("ssh:agent", "app")}))
+    talk.crew(open_channel(window=0))
+    talk.server(opened(0))
+    for _ in range(3000):
+        talk.crew(ask(0, "auth-agent-req@openssh.com", b"", False))
+    assert talk.mux._channels[0].crew.queued < session.UNREAD + 1000
+
+
 def test_the_end_of_the_session_kills_what_runs() -> None:
     talk = Talk()
     talk.running()

@@ -445,6 +445,17 @@ async def test_their_goodbye(peer: int) -> None:
 
 
 @pytest.mark.parametrize("peer", [CLIENT, SERVER])
+async def test_what_a_peer_says_of_itself_is_fit_for_a_terminal(peer: int) -> None:
+    name = "client_version" if peer == CLIENT else "server_version"
+    ends = await Ends(peer, options={name: "Evil"}).ready_()
+    ends.wire.set_extra_info(**{name: "SSH-2.0-Evil\x1b[2J\r"})
+    assert (ends.wire.client if peer == CLIENT else ends.wire.server) == "Evil [2J "
+    ends.real.send_packet(1, UInt32(2), String("so\x1b[2J it is\n"), String("en"))
+    assert wire.explain(await ends.over_()).startswith("so [2J it is ")
+    await ends.close()
+
+
+@pytest.mark.parametrize("peer", [CLIENT, SERVER])
 async def test_nothing_is_heard_behind_a_goodbye(peer: int) -> None:
     ends = await Ends(peer).ready_()
     ends.to_weir.pause()
