@@ -25,7 +25,7 @@ from enforcer.core.context import Context
 from enforcer.edge import errands
 from enforcer.edge.cancel import Key
 from enforcer.edge.edge import Edge
-from enforcer.edge.peer import FULL, LAYER, PRESSED, QUEUED, STARTING, Peer
+from enforcer.edge.peer import FULL, LAYER, PRESSED, QUEUED, STARTING, UNREAD, Peer
 from enforcer.edge.through import Tunnels
 from enforcer.edge.upstream import Road
 from enforcer.protocols import Protocol
@@ -161,6 +161,9 @@ class Session:
     def full(self, peer: int, on: bool) -> None:
         other = self.peers[1 - peer]
         (other.stop_reading if on else other.go_on_reading)(FULL)
+        if peer == CLIENT:            # a server that waits until it is read reads nothing: both would wait
+            client = self.peers[CLIENT]
+            (client.stop_reading if on else client.go_on_reading)(UNREAD)
         if self._tunnels is not None:
             self._tunnels.full(peer, FULL, on)
 

@@ -476,6 +476,43 @@ def test_the_servers_certificate_is_verified(house, tmp_path: Path, mode, names,
     run(house, work)
 
 
+def test_who_asks_and_does_not_read_in_bounded_memory(house) -> None:
+    """What Weir itself answers: no server is there whose silence would stop it."""
+    class Answering(house.relay):
+        def start(self) -> list:
+            return []
+
+        def receive(self, peer: int, data: bytes) -> list:
+            return [words.SendData(words.CLIENT, data)]
+
+    def ask(port: int) -> int:
+        sent, received, piece = 0, 0, bytes(1 << 18)
+        with socket.create_connection(("127.0.0.1", port)) as link:
+            link.settimeout(1)
+            try:
+                while sent < 200 << 20:
+                    sent += link.send(piece)
+            except TimeoutError:
+                pass
+            grown = psutil.Process().memory_info().rss
+            link.settimeout(10)
+            while received < sent:
+                received += len(link.recv(1 << 20))
+            link.sendall(b"x")
+            assert link.recv(1) == b"x"
+        assert received == sent < 200 << 20
+        return grown
+
+    async def work() -> None:
+        port = await house.open(house.target(1, tls="disable"))
+        house.layer(Answering)
+        house.asked.owner = house.owner(1, "orders")
+        before = psutil.Process().memory_info().rss
+        assert await asyncio.to_thread(ask, port) - before < 24 << 20
+
+    run(house, work)
+
+
 def test_slowloris(house, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module, "LOGIN", 0.2)
 
