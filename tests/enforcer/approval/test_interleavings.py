@@ -39,7 +39,8 @@ class Story:
     def step(self) -> None:
         self.dice.choice((
             self.ask, self.ask, self.ask, self.answer, self.answer, self.answer, self.go, self.go, self.turn,
-            self.cancel, self.end, self.agent, self.agent, self.restart, self.revoke, self.elevate, self.late, self.give_back))()
+            self.cancel, self.end, self.agent, self.agent, self.restart, self.revoke, self.elevate, self.late,
+            self.give_back))()
         self.hear()
 
     def ask(self) -> None:

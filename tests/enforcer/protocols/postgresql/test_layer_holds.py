@@ -29,6 +29,7 @@ class Rule(TableGate):
         found = super().decide(*arguments, **more)  # type: ignore[arg-type]
         return Decision(HOLD, ("ask",), holds=(self.terms,)) if found.outcome == HOLD else found
 
+
 class Session(Pump):
     """Remembers what is ordered besides bytes."""
 
