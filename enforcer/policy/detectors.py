@@ -1,0 +1,246 @@
+"""Content detectors: what looks like a secret, a card or an account number, wherever it stands.  Pure.
+
+Each finds a *head* that everybody may see ("ghp_", "://ada:", the first six digits of a card) and masks the *body* after
+it.  So nothing of a stream has to wait but what stands behind a whole head (stream_masks.py).  Hyperscan says which
+shapes a text may hold, two passes, the first coarse and fast; Python's own expressions say where, and checksums whether.
+What Hyperscan cannot say (look-behind, checksums, what goes on without end) is not asked of it: it only may say too much.
+
+Sources: RFC 7468 (BEGIN ... PRIVATE KEY), RFC 7519 and 7515 (JWT), RFC 3986 3.2.1 (userinfo), ISO/IEC 7812-1 annex B
+(Luhn), ISO 13616 and SWIFT's IBAN registry (lengths); GitHub, "Behind GitHub's new authentication token formats"; AWS
+IAM, "Unique identifiers"; Slack, "Token types".
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+import hyperscan
+
+from enforcer.policy.checksums import IBANS, is_card, is_iban
+
+LONGEST: Final = 4200                 # bytes that head and body of what is not decided may have
+SURE: Final = 4                       # bytes of a body after a head that nothing else has
+KEY: Final = 16 << 10                 # bytes after BEGIN that are masked where no END comes
+
+
+class Shape(NamedTuple):
+    """One form of what a detector finds.  `whole` and `begun` (anchored at the end) have the group `m`: the body, which
+    has a byte at least in `begun`."""
+
+    detector: str
+    label: str
+    sought: bytes                     # Hyperscan's: somewhere in everything that `whole` finds
+    whole: re.Pattern[bytes]
+    begun: re.Pattern[bytes]          # may become `whole`
+    reach: int                        # bytes that `begun` may have,
+    ends: re.Pattern[bytes]           # and one of these is the last
+    more: re.Pattern[bytes] | None = None      # goes on, masked, as long as this
+    check: Callable[[bytes], bool] | None = None       # of all that `whole` finds
+    known: Callable[[bytes], int] = len        # bytes of a body that is not decided that are masked all the same
+    until: re.Pattern[bytes] | None = None     # masked until the end of this, or for KEY bytes
+    hint: re.Pattern[bytes] | None = None      # found wherever `begun` is: of many shapes the same
+
+
+class Found(NamedTuple):
+    start: int
+    end: int                          # of the body
+    shape: Shape
+
+
+_IBAN: Final = re.compile(rb"(?<![A-Z0-9])[A-Z]{2}[0-9]{2}[A-Z0-9 ]{1,40}\Z")
+_CARD: Final = re.compile(rb"(?<![0-9])[2-6][0-9]{3}[0-9 -]{3,18}\Z")
+_IBAN_ENDS: Final = re.compile(b"[A-Z0-9 ]")
+_CARD_ENDS: Final = re.compile(b"[0-9 -]")
+
+
+def _sure(body: bytes) -> int:
+    return len(body) if len(body) >= SURE else 0
+
+
+def _token(
+    detector: str, label: str, head: bytes, letters: bytes, least: int, goes_on: bool, widest: int = 16,
+) -> Shape:
+    body = b"[%s]" % letters
+    sought = re.sub(rb"\(\?i:", b"(?:", head)
+    return Shape(
+        detector, label, sought, re.compile(b"%s(?P<m>%s{%d})" % (head, body, least)),
+        re.compile(rb"%s(?P<m>%s{1,%d})\Z" % (head, body, least - 1)), widest + least, re.compile(body),
+        re.compile(b"%s*" % body) if goes_on else None, known=_sure)
+
+
+def _address(body: bytes) -> int:
+    """A password before a host, or what may be a host and its port."""
+    at = body.rfind(b"@")
+    return at if at >= 0 else 0 if body.isdigit() else len(body)
+
+
+def _number(body: bytes) -> int:
+    """Any number may be a card's as long as its checksum is not known."""
+    return 0
+
+
+def _iban(countries: list[str], rest: int) -> tuple[bytes, bytes, bytes]:
+    """(head, body, body so far) of the countries whose numbers have `rest` letters and digits after the fourth."""
+    groups, odd = divmod(rest, 4)
+    sizes = [4] * groups + [odd] * (odd > 0)
+    body = b"".join(b" ?[A-Z0-9]{%d}" % size for size in sizes)
+    so_far = b""
+    for size in reversed(sizes):
+        inner = b" ?(?:[A-Z0-9]{0,%d}|[A-Z0-9]{%d}%s)" % (size - 1, size, so_far)
+        so_far = b"(?:%s)" % inner
+    return b"(?<![A-Z0-9])(?:%s)[0-9]{2}" % "|".join(countries).encode(), body, so_far
+
+
+def _ibans() -> Iterator[Shape]:
+    for length in sorted(set(IBANS.values())):
+        head, body, so_far = _iban([name for name, size in IBANS.items() if size == length], length - 4)
+        yield Shape(
+            "iban", "pii.iban", rb"[A-Z]{2}[0-9]{2} ?[A-Z0-9]{4} ?[A-Z0-9]{3}",
+            re.compile(b"%s(?P<m>%s)(?=[^A-Z0-9])" % (head, body)), re.compile(rb"%s(?P<m>(?=.)%s)\Z" % (head, so_far)), 48,
+            _IBAN_ENDS, check=is_iban, known=_number, hint=_IBAN)
+
+
+def _cards() -> Iterator[Shape]:
+    """Without gaps, and in groups of 4-4-4-4, 4-6-5 and 4-6-4 with one blank or hyphen between."""
+    yield Shape(
+        "card-number", "pci.card-number", b"[2-6][0-9]{12}",
+        re.compile(b"(?<![0-9])[2-6][0-9]{5}(?P<m>[0-9]{7,13})(?=[^0-9])"),
+        re.compile(rb"(?<![0-9])[2-6][0-9]{5}(?P<m>[0-9]{1,13})\Z"), 24, _CARD_ENDS, check=is_card, known=_number,
+        hint=_CARD)
+    for gap in (b" ", b"-"):
+        for groups in ((2, 4, 4), (4, 5), (4, 4)):
+            first, *others = groups
+            head = b"(?<![0-9])[2-6][0-9]{3}%s[0-9]{2}" % gap
+            body = b"[0-9]{%d}" % first + b"".join(b"%s[0-9]{%d}" % (gap, size) for size in others)
+            so_far = b""
+            for size in reversed(others):
+                so_far = b"(?:%s(?:[0-9]{0,%d}|[0-9]{%d}%s))?" % (gap, size - 1, size, so_far)
+            begun = b"(?:[0-9]{0,%d}|[0-9]{%d}%s)" % (first - 1, first, so_far)
+            yield Shape(
+                "card-number", "pci.card-number", b"[2-6][0-9]{3}%s[0-9]{4,6}%s[0-9]{4}" % (gap, gap),
+                re.compile(b"%s(?P<m>%s)(?=[^0-9])" % (head, body)), re.compile(rb"%s(?P<m>(?=.)%s)\Z" % (head, begun)), 24,
+                _CARD_ENDS, check=is_card, known=_number, hint=_CARD)
+
+
+_KEY_HEAD: Final = rb"-{4,5} ?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
+_SECRET: Final = rb"(?i:aws_?secret_?(?:access_?)?key[\"']?[ \t]{0,3}[=:][ \t]{0,3}[\"']?)"
+_SESSION: Final = rb"(?i:aws_?session_?token[\"']?[ \t]{0,3}[=:][ \t]{0,3}[\"']?)"
+# RFC 3986 3.2.1: what may stand in a password, and what people put there as it is.
+_PASSWORD: Final = rb"[^\x00-\x20\x7f/?#@\"'<>\\]"
+_LOGIN: Final = rb"://[^\x00-\x20\x7f/?#@\"'<>\\:]{0,64}:"
+_JWT: Final = rb"[A-Za-z0-9_-]"
+
+SHAPES: Final = (
+    Shape("private-key", "secret.private-key", _KEY_HEAD, re.compile(_KEY_HEAD + b"(?P<m>)"),
+          re.compile(rb"(?!)(?P<m>)"), 1, re.compile(b"(?!)"),
+          until=re.compile(rb"-{4,5} ?END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}")),
+    _token("aws-key", "secret.aws-key", rb"A(?:KIA|SIA|BIA|CCA)", b"A-Z2-7", 16, False),
+    _token("aws-key", "secret.aws-key", _SECRET, b"A-Za-z0-9/+", 40, False, 48),
+    _token("aws-key", "secret.aws-key", _SESSION, b"A-Za-z0-9/+=", 40, True, 48),
+    _token("google-key", "secret.google-key", b"AIza", b"0-9A-Za-z_-", 35, False),
+    _token("google-key", "secret.google-key", b"GOCSPX-", b"0-9A-Za-z_-", 28, False),
+    _token("google-key", "secret.google-key", rb"ya29\.", b"0-9A-Za-z_-", 20, True),
+    _token("github-token", "secret.token.github", b"gh[pousr]_", b"A-Za-z0-9", 36, True),
+    _token("github-token", "secret.token.github", b"github_pat_", b"A-Za-z0-9_", 36, True),
+    _token("slack-token", "secret.token.slack", b"xox[abceoprs]-", b"A-Za-z0-9-", 10, True),
+    _token("slack-token", "secret.token.slack", b"xapp-", b"A-Za-z0-9-", 10, True),
+    # RFC 7515 3.1: the header is a JSON object, which is "eyJ" in base64url; 7.2 and appendix F: the payload may be "".
+    Shape("jwt", "secret.token.jwt", rb"eyJ[A-Za-z0-9_-]{10}",
+          re.compile(rb"eyJ(?P<m>%s{10,4000}\.(?:\.|%s{4}))" % (_JWT, _JWT)),
+          re.compile(rb"eyJ(?P<m>%s{1,4000}|%s{10,4000}\.%s{0,3})\Z" % (_JWT, _JWT, _JWT)), 4012,
+          re.compile(rb"[A-Za-z0-9_.-]"), re.compile(rb"[A-Za-z0-9_.-]*"), known=lambda body: len(body) if len(body) >= 10 else 0),
+    Shape("password-in-url", "secret.password", _LOGIN + _PASSWORD + b"{1,256}@",
+          re.compile(rb"%s(?=(?:%s|@){1,256}[\x00-\x20\x7f/?#\"'<>\\])(?P<m>(?:%s|@)+)@%s*" % (
+              _LOGIN, _PASSWORD, _PASSWORD, _PASSWORD)),
+          re.compile(rb"%s(?P<m>(?:%s|@){1,256})\Z" % (_LOGIN, _PASSWORD)), 330,
+          re.compile(b"%s|@" % _PASSWORD), known=_address),
+    *_cards(),
+    *_ibans(),
+)
+DETECTORS: Final = tuple(dict.fromkeys(shape.detector for shape in SHAPES))
+LABELS: Final = {shape.detector: shape.label for shape in SHAPES}
+_COARSE: Final = (rb"[0-9]{4}[ -]?[0-9]{4}[ 0-9-]", rb"[A-Z][A-Z][0-9][0-9][ A-Z0-9]")
+
+
+def labels_of(detectors: Iterable[str]) -> tuple[str, ...]:
+    """Of these detectors, each once."""
+    return tuple(dict.fromkeys(LABELS[name] for name in detectors))
+
+
+class Detectors:
+    """Those of some labels.  `search` gives what they find; `tail` what may be the beginning of more."""
+
+    def __init__(self, labels: frozenset[str]) -> None:
+        self.shapes = tuple(shape for shape in SHAPES if shape.label in labels)
+        self._fine = _Scanner([(shape.sought, at) for at, shape in enumerate(self.shapes) if shape.hint is None])
+        coarse = [(shape.sought, at) for at, shape in enumerate(self.shapes) if shape.hint]
+        self._coarse = _Scanner([(one, 0) for one in _COARSE] if coarse else [])
+        self._numbers = _Scanner(coarse)
+        self._ending = [tuple(shape for shape in self.shapes if shape.ends.match(bytes((last,)))) for last in range(256)]
+
+    def suspects(self, text: bytes) -> list[Shape]:
+        """What may be in it."""
+        found = self._fine.scan(text)
+        if self._coarse.scan(text):
+            found |= self._numbers.scan(text)
+        return [self.shapes[at] for at in sorted(found)]
+
+    def search(self, text: bytes, start: int = 0) -> list[Found]:
+        """Every match that begins at `start` or later: also those that lie in each other."""
+        return [found for shape in self.suspects(text) for found in _matches(shape, text, start)]
+
+    def tail(self, text: bytes, start: int = 0) -> list[Found]:
+        """What may become a match if more comes, of each shape the longest."""
+        found: list[Found] = []
+        hints: dict[re.Pattern[bytes], bool] = {}
+        for shape in self._ending[text[-1]] if text else ():
+            if shape.hint is not None:
+                if shape.hint not in hints:
+                    hints[shape.hint] = shape.hint.search(text, max(start, len(text) - shape.reach)) is not None
+                if not hints[shape.hint]:
+                    continue
+            match = shape.begun.search(text, max(start, len(text) - shape.reach))
+            if match is not None:
+                found.append(Found(match.start("m"), len(text), shape))
+        return found
+
+
+def _matches(shape: Shape, text: bytes, start: int) -> Iterator[Found]:
+    match = shape.whole.search(text, start)
+    while match is not None:
+        if shape.check is None or shape.check(match[0]):
+            yield Found(match.start("m"), match.end("m"), shape)
+        match = shape.whole.search(text, match.start() + 1)
+
+
+class _Scanner:
+    """Which of these expressions are in a text."""
+
+    def __init__(self, expressions: list[tuple[bytes, int]]) -> None:
+        self._database: hyperscan.Database | None = None
+        self._found: set[int] = set()
+        if expressions:
+            self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+            flags = [hyperscan.HS_FLAG_SINGLEMATCH | hyperscan.HS_FLAG_DOTALL | (
+                hyperscan.HS_FLAG_CASELESS if b"secret" in one or b"session" in one else 0) for one, _ in expressions]
+            self._database.compile(
+                expressions=[one for one, _ in expressions], ids=[at for _, at in expressions],
+                elements=len(expressions), flags=flags)
+
+    def scan(self, text: bytes) -> set[int]:
+        if self._database is None:
+            return set()
+        self._found = set()
+        self._database.scan(text, self._matched)
+        return self._found
+
+    def _matched(self, expression: int, start: int, end: int, flags: int, context: object) -> None:
+        self._found.add(expression)
+
+
+@lru_cache(maxsize=64)
+def make_detectors(labels: frozenset[str]) -> Detectors:
+    """Compiled once for each set."""
+    return Detectors(labels)
