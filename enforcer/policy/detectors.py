@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-import hyperscan
-
 from enforcer.policy.checksums import IBANS, is_card, is_iban
+from enforcer.policy.scanner import Scanner
 
 LONGEST: Final = 4200                 # bytes that head and body of what is not decided may have
 SURE: Final = 4                       # bytes of a body after a head that nothing else has
@@ -47,6 +46,7 @@ class Found(NamedTuple):
     start: int
     end: int                          # of the body
     shape: Shape
+    head: int = 0                     # where all of it begins
 
 
 _IBAN: Final = re.compile(rb"(?<![A-Z0-9])[A-Z]{2}[0-9]{2}[A-Z0-9 ]{1,40}\Z")
@@ -63,9 +63,8 @@ def _token(
     detector: str, label: str, head: bytes, letters: bytes, least: int, goes_on: bool, widest: int = 16,
 ) -> Shape:
     body = b"[%s]" % letters
-    sought = re.sub(rb"\(\?i:", b"(?:", head)
     return Shape(
-        detector, label, sought, re.compile(b"%s(?P<m>%s{%d})" % (head, body, least)),
+        detector, label, head, re.compile(b"%s(?P<m>%s{%d})" % (head, body, least)),
         re.compile(rb"%s(?P<m>%s{1,%d})\Z" % (head, body, least - 1)), widest + least, re.compile(body),
         re.compile(b"%s*" % body) if goes_on else None, known=_sure)
 
@@ -124,7 +123,10 @@ def _cards() -> Iterator[Shape]:
                 _CARD_ENDS, check=is_card, known=_number, hint=_CARD)
 
 
-_KEY_HEAD: Final = rb"-{4,5} ?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
+# RFC 7468 2; RFC 4716 3.2 has four hyphens and blanks.
+_KEY_LINE: Final = (rb"(?:-----%s [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|"
+                    rb"---- %s [A-Z0-9 ]{0,40}PRIVATE KEY ----)")
+_KEY_HEAD: Final = _KEY_LINE % (b"BEGIN", b"BEGIN")
 _SECRET: Final = rb"(?i:aws_?secret_?(?:access_?)?key[\"']?[ \t]{0,3}[=:][ \t]{0,3}[\"']?)"
 _SESSION: Final = rb"(?i:aws_?session_?token[\"']?[ \t]{0,3}[=:][ \t]{0,3}[\"']?)"
 # RFC 3986 3.2.1: what may stand in a password, and what people put there as it is.
@@ -135,7 +137,7 @@ _JWT: Final = rb"[A-Za-z0-9_-]"
 SHAPES: Final = (
     Shape("private-key", "secret.private-key", _KEY_HEAD, re.compile(_KEY_HEAD + b"(?P<m>)"),
           re.compile(rb"(?!)(?P<m>)"), 1, re.compile(b"(?!)"),
-          until=re.compile(rb"-{4,5} ?END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}")),
+          until=re.compile(_KEY_LINE % (b"END", b"END"))),
     _token("aws-key", "secret.aws-key", rb"A(?:KIA|SIA|BIA|CCA)", b"A-Z2-7", 16, False),
     _token("aws-key", "secret.aws-key", _SECRET, b"A-Za-z0-9/+", 40, False, 48),
     _token("aws-key", "secret.aws-key", _SESSION, b"A-Za-z0-9/+=", 40, True, 48),
@@ -174,10 +176,10 @@ class Detectors:
 
     def __init__(self, labels: frozenset[str]) -> None:
         self.shapes = tuple(shape for shape in SHAPES if shape.label in labels)
-        self._fine = _Scanner([(shape.sought, at) for at, shape in enumerate(self.shapes) if shape.hint is None])
+        self._fine = Scanner([(shape.sought, at) for at, shape in enumerate(self.shapes) if shape.hint is None])
         coarse = [(shape.sought, at) for at, shape in enumerate(self.shapes) if shape.hint]
-        self._coarse = _Scanner([(one, 0) for one in _COARSE] if coarse else [])
-        self._numbers = _Scanner(coarse)
+        self._coarse = Scanner([(one, 0) for one in _COARSE] if coarse else [])
+        self._numbers = Scanner(coarse)
         self._ending = [tuple(shape for shape in self.shapes if shape.ends.match(bytes((last,)))) for last in range(256)]
 
     def suspects(self, text: bytes) -> list[Shape]:
@@ -203,7 +205,7 @@ class Detectors:
                     continue
             match = shape.begun.search(text, max(start, len(text) - shape.reach))
             if match is not None:
-                found.append(Found(match.start("m"), len(text), shape))
+                found.append(Found(match.start("m"), len(text), shape, match.start()))
         return found
 
 
@@ -211,33 +213,8 @@ def _matches(shape: Shape, text: bytes, start: int) -> Iterator[Found]:
     match = shape.whole.search(text, start)
     while match is not None:
         if shape.check is None or shape.check(match[0]):
-            yield Found(match.start("m"), match.end("m"), shape)
+            yield Found(match.start("m"), match.end("m"), shape, match.start())
         match = shape.whole.search(text, match.start() + 1)
-
-
-class _Scanner:
-    """Which of these expressions are in a text."""
-
-    def __init__(self, expressions: list[tuple[bytes, int]]) -> None:
-        self._database: hyperscan.Database | None = None
-        self._found: set[int] = set()
-        if expressions:
-            self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-            flags = [hyperscan.HS_FLAG_SINGLEMATCH | hyperscan.HS_FLAG_DOTALL | (
-                hyperscan.HS_FLAG_CASELESS if b"secret" in one or b"session" in one else 0) for one, _ in expressions]
-            self._database.compile(
-                expressions=[one for one, _ in expressions], ids=[at for _, at in expressions],
-                elements=len(expressions), flags=flags)
-
-    def scan(self, text: bytes) -> set[int]:
-        if self._database is None:
-            return set()
-        self._found = set()
-        self._database.scan(text, self._matched)
-        return self._found
-
-    def _matched(self, expression: int, start: int, end: int, flags: int, context: object) -> None:
-        self._found.add(expression)
 
 
 @lru_cache(maxsize=64)
