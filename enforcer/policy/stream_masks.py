@@ -73,7 +73,7 @@ class StreamMask:
     def _mask_all(self, piece: bytes) -> None:
         last = 0
         for start, end in [*(match.span() for match in SEQUENCE.finditer(piece)), (len(piece), len(piece))]:
-            if piece[last:start].strip():
+            if b"*" in piece[last:start].translate(STARS):
                 self._stars.append((self._read + last, self._read + start))
                 self.found.add(self._everything)
             last = end
@@ -135,7 +135,8 @@ class StreamMask:
         known = detectors.search(text + b"\n" if last else text, self._screen.cut)
         for found in known:
             spans += self._begin(text, found)
-        tail = detectors.tail(text, self._screen.cut)
+        blank = last and self._kept[self._read - self._base:][:1] == b" "
+        tail = [] if blank else detectors.tail(text, self._screen.cut)
         if last:
             spans += [(one.start, one.start + one.shape.known(text[one.start:]), one.shape.label) for one in tail]
         for start, end, label in spans:
