@@ -1,9 +1,10 @@
 """Content detectors: what looks like a secret, a card or an account number, wherever it stands.  Pure.
 
-Each finds a *head* that everybody may see ("ghp_", "://ada:", the first six digits of a card) and masks the *body* after
-it.  So nothing of a stream has to wait but what stands behind a whole head (stream_masks.py).  Hyperscan says which
-shapes a text may hold, two passes, the first coarse and fast; Python's own expressions say where, and checksums whether.
-What Hyperscan cannot say (look-behind, checksums, what goes on without end) is not asked of it: it only may say too much.
+Each finds a *head* that everybody may see ("ghp_", "://ada:", the first six digits of a card) and masks the *body*
+after it.  So nothing of a stream has to wait but what stands behind a whole head (stream_masks.py).  Hyperscan says
+which shapes a text may hold, of numbers in two passes, the first coarse and fast; Python's own expressions say where,
+and checksums whether.  What Hyperscan cannot say (look-behind, what goes on without end) is not asked of it: it may say
+too much, never too little.
 
 Sources: RFC 7468 (BEGIN ... PRIVATE KEY), RFC 7519 and 7515 (JWT), RFC 3986 3.2.1 (userinfo), ISO/IEC 7812-1 annex B
 (Luhn), ISO 13616 and SWIFT's IBAN registry (lengths); GitHub, "Behind GitHub's new authentication token formats"; AWS
@@ -21,6 +22,7 @@ from enforcer.policy.scanner import Scanner
 
 LONGEST: Final = 4200                 # bytes that head and body of what is not decided may have
 SURE: Final = 4                       # bytes of a body after a head that nothing else has
+HEADER: Final = 10                    # of a JWT, whose head is not that rare
 KEY: Final = 16 << 10                 # bytes after BEGIN that are masked where no END comes
 
 
@@ -69,6 +71,10 @@ def _token(
         re.compile(b"%s*" % body) if goes_on else None, known=_sure)
 
 
+def _token_s_header(body: bytes) -> int:
+    return len(body) if len(body) >= HEADER else 0
+
+
 def _address(body: bytes) -> int:
     """A password before a host, or what may be a host and its port."""
     at = body.rfind(b"@")
@@ -97,8 +103,8 @@ def _ibans() -> Iterator[Shape]:
         head, body, so_far = _iban([name for name, size in IBANS.items() if size == length], length - 4)
         yield Shape(
             "iban", "pii.iban", rb"[A-Z]{2}[0-9]{2} ?[A-Z0-9]{4} ?[A-Z0-9]{3}",
-            re.compile(b"%s(?P<m>%s)(?=[^A-Z0-9])" % (head, body)), re.compile(rb"%s(?P<m>(?=.)%s)\Z" % (head, so_far)), 48,
-            _IBAN_ENDS, check=is_iban, known=_number, hint=_IBAN)
+            re.compile(b"%s(?P<m>%s)(?=[^A-Z0-9])" % (head, body)),
+            re.compile(rb"%s(?P<m>(?=.)%s)\Z" % (head, so_far)), 48, _IBAN_ENDS, check=is_iban, known=_number, hint=_IBAN)
 
 
 def _cards() -> Iterator[Shape]:
@@ -119,8 +125,8 @@ def _cards() -> Iterator[Shape]:
             begun = b"(?:[0-9]{0,%d}|[0-9]{%d}%s)" % (first - 1, first, so_far)
             yield Shape(
                 "card-number", "pci.card-number", b"[2-6][0-9]{3}%s[0-9]{4,6}%s[0-9]{4}" % (gap, gap),
-                re.compile(b"%s(?P<m>%s)(?=[^0-9])" % (head, body)), re.compile(rb"%s(?P<m>(?=.)%s)\Z" % (head, begun)), 24,
-                _CARD_ENDS, check=is_card, known=_number, hint=_CARD)
+                re.compile(b"%s(?P<m>%s)(?=[^0-9])" % (head, body)),
+                re.compile(rb"%s(?P<m>(?=.)%s)\Z" % (head, begun)), 24, _CARD_ENDS, check=is_card, known=_number, hint=_CARD)
 
 
 # RFC 7468 2; RFC 4716 3.2 has four hyphens and blanks.
@@ -131,6 +137,7 @@ _SECRET: Final = rb"(?i:aws_?secret_?(?:access_?)?key[\"']?[ \t]{0,3}[=:][ \t]{0
 _SESSION: Final = rb"(?i:aws_?session_?token[\"']?[ \t]{0,3}[=:][ \t]{0,3}[\"']?)"
 # RFC 3986 3.2.1: what may stand in a password, and what people put there as it is.
 _PASSWORD: Final = rb"[^\x00-\x20\x7f/?#@\"'<>\\]"
+_WITH_AT: Final = rb"[^\x00-\x20\x7f/?#\"'<>\\]"
 _LOGIN: Final = rb"://[^\x00-\x20\x7f/?#@\"'<>\\:]{0,64}:"
 _JWT: Final = rb"[A-Za-z0-9_-]"
 
@@ -152,12 +159,12 @@ SHAPES: Final = (
     Shape("jwt", "secret.token.jwt", rb"eyJ[A-Za-z0-9_-]{10}",
           re.compile(rb"eyJ(?P<m>%s{10,4000}\.(?:\.|%s{4}))" % (_JWT, _JWT)),
           re.compile(rb"eyJ(?P<m>%s{1,4000}|%s{10,4000}\.%s{0,3})\Z" % (_JWT, _JWT, _JWT)), 4012,
-          re.compile(rb"[A-Za-z0-9_.-]"), re.compile(rb"[A-Za-z0-9_.-]*"), known=lambda body: len(body) if len(body) >= 10 else 0),
-    Shape("password-in-url", "secret.password", _LOGIN + _PASSWORD + b"{1,256}@",
-          re.compile(rb"%s(?=(?:%s|@){1,256}[\x00-\x20\x7f/?#\"'<>\\])(?P<m>(?:%s|@)+)@%s*" % (
-              _LOGIN, _PASSWORD, _PASSWORD, _PASSWORD)),
-          re.compile(rb"%s(?P<m>(?:%s|@){1,256})\Z" % (_LOGIN, _PASSWORD)), 330,
-          re.compile(b"%s|@" % _PASSWORD), known=_address),
+          re.compile(rb"[A-Za-z0-9_.-]"), re.compile(rb"[A-Za-z0-9_.-]*"), known=_token_s_header),
+    Shape("password-in-url", "secret.password", _LOGIN + _WITH_AT + b"{1,256}@",
+          re.compile(rb"%s(?=%s{1,256}[\x00-\x20\x7f/?#\"'<>\\])(?P<m>%s+)@%s*" % (
+              _LOGIN, _WITH_AT, _WITH_AT, _PASSWORD)),
+          re.compile(rb"%s(?P<m>%s{1,256})\Z" % (_LOGIN, _WITH_AT)), 330, re.compile(_WITH_AT),
+          known=_address),
     *_cards(),
     *_ibans(),
 )
@@ -180,7 +187,8 @@ class Detectors:
         coarse = [(shape.sought, at) for at, shape in enumerate(self.shapes) if shape.hint]
         self._coarse = Scanner([(one, 0) for one in _COARSE] if coarse else [])
         self._numbers = Scanner(coarse)
-        self._ending = [tuple(shape for shape in self.shapes if shape.ends.match(bytes((last,)))) for last in range(256)]
+        self._ending = [tuple(shape for shape in self.shapes if shape.ends.match(bytes((last,))))
+                        for last in range(256)]
 
     def suspects(self, text: bytes) -> list[Shape]:
         """What may be in it."""

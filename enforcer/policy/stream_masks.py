@@ -1,13 +1,14 @@
-"""Masks in a stream that may be cut anywhere: what detectors find, or all of the text, as stars of the same length.  Pure.
+"""Masks in a stream that may be cut anywhere: what detectors find, or all of its text, as stars.  Pure.
 
-Theory.  The stream is read into the text that a terminal shows (visible.py).  A letter is *decided* once nothing that may
-come can make it part of a match; what is decided is passed on, in the stream's own bytes, and what stands before a
-letter that is not decided is not held by it.  Only a body that stands behind its whole head is undecided
-(detectors.py), so a prompt, single keys and ordinary text pass at once.  Blanks and line ends are never stars.
+Theory.  The stream is read into the text that a terminal shows (visible.py).  A letter is *decided* once nothing that
+may come can make it part of a match; what is decided is passed on in the stream's own bytes, each letter of a match as
+one star a byte, and what stands before a letter that is not decided is not held by it.  Only a body that stands behind
+its whole head is undecided (detectors.py), so a prompt, single keys and ordinary text pass at once.  Blanks and line
+ends are never stars.
 
 `flush` passes on what is held: what may be a secret's beginning by its head alone is masked then, a number that is not
-whole is not; a match that is whole later is masked from there on.  With no flush the result does not depend on the cuts,
-as long as no match takes more than HELD bytes of the stream.
+whole is not; a match that is whole later is masked from there on.  Without it the result does not depend on the cuts,
+as long as no match that is not decided takes more than HELD bytes of the stream.
 """
 from __future__ import annotations
 
