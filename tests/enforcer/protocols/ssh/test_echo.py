@@ -193,6 +193,16 @@ class Terminal(Keys):
             self.show(data)
         return self
 
+    def silent(self) -> Terminal:
+        """Until the program reads a line without echo: nothing tells that, so the terminal is asked."""
+        ends = time.monotonic() + 20
+        while True:
+            inputs, _, _, local = termios.tcgetattr(self.master)[:4]
+            if inputs & termios.ICRNL and local & (termios.ECHO | termios.ICANON) == termios.ICANON:
+                return self
+            assert time.monotonic() < ends
+            time.sleep(0.005)
+
     def key(self, data: bytes, shown: bytes = b"") -> Terminal:
         self.type(data)
         os.write(self.master, data)
@@ -237,9 +247,10 @@ def test_a_shell(opened: list[Terminal]) -> None:
 
 
 def test_a_password_of_a_shell_with_and_without_a_prompt(opened: list[Terminal]) -> None:
-    keys = shell(opened).key(b"read -s -p 'Password: ' x\r", b"Password: $").key(PASSWORD + b"\r", b"> $")
+    keys = shell(opened).key(b"read -s -p 'Password: ' x\r", b"Password: $").silent().key(
+        PASSWORD + b"\r", b"> $")
     assert keys.content == b"read -s -p 'Password: ' x\r" + b"*" * len(PASSWORD) + b"\r"
-    keys.key(b"read -s x; echo done\r", b"done\n$")
+    keys.key(b"read -s x; echo done\r", b"done\n$").silent()
     for one in PASSWORD:
         keys.key(bytes((one,)))
     keys.key(b"\r", b"done\n> $").wait(3)
@@ -249,7 +260,7 @@ def test_a_password_of_a_shell_with_and_without_a_prompt(opened: list[Terminal])
 
 def test_a_terminal_whose_echo_is_off(opened: list[Terminal]) -> None:
     keys = start(opened, "sh", "-c", "stty -echo; echo ready; read x; stty echo; echo again; cat").until(b"ready\n")
-    keys.key(PASSWORD).key(b"\r", b"again\n").wait(3)
+    keys.silent().key(PASSWORD).key(b"\r", b"again\n").wait(3)
     assert keys.content == b"*" * len(PASSWORD) + b"\r"
     assert keys.key(b"seen\r", b"seen").content.endswith(b"\rseen\r")
 
@@ -257,14 +268,14 @@ def test_a_terminal_whose_echo_is_off(opened: list[Terminal]) -> None:
 def test_ssh_keygen(opened: list[Terminal], tmp_path: Path) -> None:
     keys = start(opened, "ssh-keygen", "-t", "ed25519").until(rb"\): $")
     path = os.fsencode(tmp_path / "key")
-    keys.key(path, re.escape(path)).key(b"\r", rb"phrase.*: $")
-    keys.key(PASSWORD + b"\r", b"again: $").key(PASSWORD + b"\r", b"fingerprint")
+    keys.key(path, re.escape(path)).key(b"\r", rb"phrase.*: $").silent()
+    keys.key(PASSWORD + b"\r", b"again: $").silent().key(PASSWORD + b"\r", b"fingerprint")
     assert keys.content == path + b"\r" + (b"*" * len(PASSWORD) + b"\r") * 2
 
 
 def test_getpass_in_another_language(opened: list[Terminal]) -> None:
     keys = start(opened, "/usr/bin/python3", "-c", "import getpass; getpass.getpass('Kennwort für ada: '); input('Name: ')")
-    keys.until("ada: $".encode()).key(PASSWORD + b"\r", b"Name: $").key(b"ada", b"ada")
+    keys.until(b"ada: $").silent().key(PASSWORD + b"\r", b"Name: $").key(b"ada", b"ada")
     assert keys.content == b"*" * len(PASSWORD) + b"\rada"
 
 
