@@ -20,7 +20,8 @@ from typing import Final, NamedTuple
 from enforcer.policy.checksums import IBANS, is_card, is_iban
 from enforcer.policy.scanner import Scanner
 
-LONGEST: Final = 4200                 # bytes that head and body of what is not decided may have
+LONGEST: Final = 4100                 # bytes that head and body of what is not decided may have
+RUN: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"      # whose beginning is looked for
 SURE: Final = 4                       # bytes of a body after a head that nothing else has
 HEADER: Final = 10                    # of a JWT, whose head is not that rare
 KEY: Final = 16 << 10                 # bytes after BEGIN that are masked where no END comes
@@ -51,6 +52,7 @@ class Found(NamedTuple):
     head: int = 0                     # where all of it begins
 
 
+NEAR: Final = 16                      # bytes: more than any head of a token whose body goes on has
 _IBAN: Final = re.compile(rb"(?<![A-Z0-9])[A-Z]{2}[0-9]{2}[A-Z0-9 ]{1,40}\Z")
 _CARD: Final = re.compile(rb"(?<![0-9])[2-6][0-9]{3}[0-9 -]{3,18}\Z")
 _IBAN_ENDS: Final = re.compile(b"[A-Z0-9 ]")
@@ -140,10 +142,12 @@ _PASSWORD: Final = rb"[^\x00-\x20\x7f/?#@\"'<>\\]"
 _WITH_AT: Final = rb"[^\x00-\x20\x7f/?#\"'<>\\]"
 _LOGIN: Final = rb"://[^\x00-\x20\x7f/?#@\"'<>\\:]{0,64}:"
 _JWT: Final = rb"[A-Za-z0-9_-]"
+# Only where a run of such letters begins, else each "eyJ" of a long one is tried to its end.
+_JWT_AT: Final = rb"(?:\A|(?<![A-Za-z0-9_-]))"
 
 SHAPES: Final = (
     Shape("private-key", "secret.private-key", _KEY_HEAD, re.compile(_KEY_HEAD + b"(?P<m>)"),
-          re.compile(rb"(?!)(?P<m>)"), 1, re.compile(b"(?!)"),
+          re.compile(rb"(?!)(?P<m>)"), 80, re.compile(b"(?!)"),
           until=re.compile(_KEY_LINE % (b"END", b"END"))),
     _token("aws-key", "secret.aws-key", rb"A(?:KIA|SIA|BIA|CCA)", b"A-Z2-7", 16, False),
     _token("aws-key", "secret.aws-key", _SECRET, b"A-Za-z0-9/+", 40, False, 48),
@@ -156,9 +160,10 @@ SHAPES: Final = (
     _token("slack-token", "secret.token.slack", b"xox[abceoprs]-", b"A-Za-z0-9-", 10, True),
     _token("slack-token", "secret.token.slack", b"xapp-", b"A-Za-z0-9-", 10, True),
     # RFC 7515 3.1: the header is a JSON object, which is "eyJ" in base64url; 7.2 and appendix F: the payload may be "".
-    Shape("jwt", "secret.token.jwt", rb"eyJ[A-Za-z0-9_-]{10}",
-          re.compile(rb"eyJ(?P<m>%s{10,4000}\.(?:\.|%s{4}))" % (_JWT, _JWT)),
-          re.compile(rb"eyJ(?P<m>%s{1,4000}|%s{10,4000}\.%s{0,3})\Z" % (_JWT, _JWT, _JWT)), 4012,
+    Shape("jwt", "secret.token.jwt", rb"eyJ%s{10,}\." % _JWT,
+          re.compile(rb"%s(?=%s{13,4000}+\.)%s*?eyJ(?P<m>%s{10,}+\.(?:\.|%s{4}))" % (_JWT_AT, *[_JWT] * 4)),
+          re.compile(rb"%s(?=%s*+(?:\.%s{0,3}+)?\Z)%s*?eyJ(?P<m>%s{1,4000}+|%s{10,4000}+\.%s*+)\Z" % (
+              _JWT_AT, *[_JWT] * 6)), 4012,
           re.compile(rb"[A-Za-z0-9_.-]"), re.compile(rb"[A-Za-z0-9_.-]*"), known=_token_s_header),
     Shape("password-in-url", "secret.password", _LOGIN + _WITH_AT + b"{1,256}@",
           re.compile(rb"%s(?=%s{1,256}[\x00-\x20\x7f/?#\"'<>\\])(?P<m>%s+)@%s*" % (
@@ -197,9 +202,11 @@ class Detectors:
             found |= self._numbers.scan(text)
         return [self.shapes[at] for at in sorted(found)]
 
-    def search(self, text: bytes, start: int = 0) -> list[Found]:
-        """Every match that begins at `start` or later: also those that lie in each other."""
-        return [found for shape in self.suspects(text) for found in _matches(shape, text, start)]
+    def search(self, text: bytes, start: int = 0, since: int = 0) -> list[Found]:
+        """Every match that ends after `since`, also those that lie in each other.  `start`: of text that goes on, what
+        is before it is seen as the end of a word only."""
+        return [found for shape in self.suspects(text) for found in _matches(
+            shape, text, max(start if shape.hint else 0, since - shape.reach - NEAR))]
 
     def tail(self, text: bytes, start: int = 0) -> list[Found]:
         """What may become a match if more comes, of each shape the longest."""
@@ -211,7 +218,7 @@ class Detectors:
                     hints[shape.hint] = shape.hint.search(text, max(start, len(text) - shape.reach)) is not None
                 if not hints[shape.hint]:
                     continue
-            match = shape.begun.search(text, max(start, len(text) - shape.reach))
+            match = shape.begun.search(text, max(start if shape.hint else 0, len(text) - shape.reach))
             if match is not None:
                 found.append(Found(match.start("m"), len(text), shape, match.start()))
         return found
@@ -222,7 +229,10 @@ def _matches(shape: Shape, text: bytes, start: int) -> Iterator[Found]:
     while match is not None:
         if shape.check is None or shape.check(match[0]):
             yield Found(match.start("m"), match.end("m"), shape, match.start())
-        match = shape.whole.search(text, match.start() + 1)
+        after = match.start() + 1
+        if shape.more is not None and (run := shape.more.match(text, match.end())) is not None:
+            after = max(after, run.end() - NEAR)       # what begins before that lies in it
+        match = shape.whole.search(text, after)
 
 
 @lru_cache(maxsize=64)

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from enforcer.policy.detectors import KEY, Detectors, Found, Shape, make_detectors
-from enforcer.policy.visible import CONTROL, SEQUENCE, Screen, text_of, whole
+from enforcer.policy.detectors import KEY, LONGEST, RUN, Detectors, Found, Shape, make_detectors
+from enforcer.policy.visible import CONTROL, SEQUENCE, Screen, has_controls, text_of, whole
 
 HELD: Final = 8 << 10                 # bytes that are held at most
 CONTEXT: Final = 256                  # letters before what is not decided: a head, and what backspaces take back
@@ -112,7 +112,7 @@ class StreamMask:
     def _look(self, piece: bytes) -> None:
         """Letter by letter."""
         screen, last = self._screen, 0
-        for match in CONTROL.finditer(piece):
+        for match in CONTROL.finditer(piece) if has_controls(piece) else ():
             if last < match.start():
                 screen.push(piece[last:match.start()], self._read + last)
             if screen.columns and match[0] == b"\b":
@@ -133,7 +133,7 @@ class StreamMask:
         detectors, text = self._detectors, bytes(self._screen.text)
         assert detectors is not None
         spans = self._going_on(text)
-        known = detectors.search(text + b"\n" if last else text, self._screen.cut)
+        known = detectors.search(text + b"\n" if last else text, self._screen.cut, self._seen)
         for found in known:
             spans += self._begin(text, found)
         blank = last and self._kept[self._read - self._base:][:1] == b" "
@@ -197,7 +197,9 @@ class StreamMask:
         return self._screen.first_offset(self._first, self._base + len(self._kept))
 
     def _forget(self, head: int) -> None:
-        before = max(0, min(len(self._screen.text) - CONTEXT, head - 1))
+        text = self._screen.text
+        run = max(len(text.rstrip(RUN)), len(text) - LONGEST)
+        before = max(0, min(len(text) - CONTEXT, head - 1, run - 1))
         self._screen.trim(before)
         self._first, self._seen = self._first - before, self._seen - before
         self._key_from = max(0, self._key_from - before)

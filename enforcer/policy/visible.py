@@ -39,9 +39,13 @@ def whole(raw: bytes) -> int:
     return found.start() if found is not None else len(raw)
 
 
+def has_controls(raw: bytes) -> bool:
+    return bool(_controls.scan(raw))
+
+
 def text_of(raw: bytes) -> bytes:
     """Of bytes that are whole, without backspaces; the same object where all of it is text."""
-    if not _controls.scan(raw):
+    if not has_controls(raw):
         return raw
     if b"\x1b" in raw:                # each alone: an expression is found fast if its first byte is always the same
         raw = SEQUENCE.sub(b"\0", raw)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from hypothesis import example, given, settings
@@ -221,3 +222,21 @@ def test_no_label_masks_nothing() -> None:
 def feed_only(label: str, data: bytes) -> bytes:
     mask = StreamMask(frozenset((label,)))
     return mask.feed(data) + mask.flush()
+
+
+@pytest.mark.parametrize("unit", [
+    b"eyJ", b"eyJ.", b"eyJ" * 1300 + b".x.y ", b"eyJ" * 1300 + b"!a", b"://a:", b"://", b"ghp_", b"github_pat_", b"xoxb-", b"-----BEGIN ",
+    b"-----BEGIN PRIVATE KEY-----", b"4111 1111 ", b"4", b"DE89", b"AKIA", b"a", b"\x1b]", b"\x1b[1", b" \r", b"x\b", b"\b\bxy",
+    b"aws_secret_access_key=", b"A" * 79 + b"\r\n",
+])
+@pytest.mark.parametrize("columns", [0, 80])
+def test_nobody_makes_it_slow(unit: bytes, columns: int) -> None:
+    """Bounded work for each byte, whole or in small pieces: what is quadratic takes minutes."""
+    raw = (unit * (200_000 // len(unit) + 1))[:100_000]
+    began = time.process_time()
+    for step, size in ((16384, len(raw)), (7, 12_000)):
+        mask, out = StreamMask(ALL, columns=columns), 0
+        for at in range(0, size, step):
+            out += len(mask.feed(raw[at:min(at + step, size)]))
+        assert out + len(mask.flush()) == size
+    assert time.process_time() - began < 20
