@@ -14,13 +14,16 @@ import msgspec
 
 from enforcer.core.context import Context
 from enforcer.hot.chain import make_digest
+from enforcer.policy.detectors import labels_of
 from enforcer.protocols.ssh.desk import Ask, Verdict
 from enforcer.words import commands as words
 from enforcer.words import events, inputs
 from enforcer.words.commands import Command, Record
 from enforcer.words.decisions import DENY, HOLD, PERMIT, Decision
+from enforcer.words.operations import Request
 
 SALT: Final = 16
+NANO: Final = 1_000_000_000
 NOTHING: Final = b""
 PIECE: Final = 64 << 10               # bytes of one Streamed
 SHOWN: Final = 4000                   # characters that approvers see
@@ -222,6 +225,16 @@ class Book:
         salt = self.context.random(SALT)
         return make_digest(salt, content), salt, content
 
+    def masked(self, requests: tuple[Request, ...]) -> frozenset[str]:
+        """Labels of detectors that this operation's output may not show."""
+        labels = labels_of(self.context.target.detectors)
+        decision = self.context.gate.decide(self.context.principal, requests, labels, approved=True)
+        return frozenset(decision.masked if decision.outcome == PERMIT else labels)
+
+    def refuse(self, ask: Ask, rule: str, reason: str, then: Callable[[Verdict], None]) -> None:
+        """What policy permits, and what cannot be done as it wants it."""
+        self._deny(ask, Decision(DENY, (rule,), reason), then)
+
     # Streams
 
     def piece(self, number: int, stream: str, data: bytes, keep: bool = True) -> None:
@@ -247,6 +260,29 @@ class Book:
             self._streamed(operation, stream, passed.kept, content, stream == "in")
             passed.kept += len(content)
 
+    def typed(self, number: int, size: int) -> None:
+        """At a terminal: so many bytes are on their way.  What of them may be recorded follows (`shown`)."""
+        operation = self._open.get(number)
+        if operation is None:
+            return
+        passed = operation.streams.setdefault("in", Stream())
+        if passed.kept < self.context.target.payload_limit:
+            self._streamed(operation, "in", passed.bytes, b"", True, size)
+        passed.bytes += size
+        self.bytes_in += size
+
+    def shown(self, number: int, offset: int, ago: float, content: bytes) -> None:
+        """Of what was typed `ago` seconds ago: with stars for what the terminal did not show, in the hash as well."""
+        operation = self._open.get(number)
+        if operation is None:
+            return
+        passed = operation.streams.setdefault("in", Stream())
+        passed.hash.update(content)
+        content = content[:max(0, self.context.target.payload_limit - passed.kept)]
+        if content:
+            passed.kept += len(content)
+            self._streamed(operation, "in", offset, content, False, ago=ago)
+
     def note(self, number: int, stream: str, content: bytes) -> None:
         operation = self._open.get(number)
         if operation is None:
@@ -256,11 +292,14 @@ class Book:
         if passed.kept <= NOTES:
             self._streamed(operation, stream, 0, content, True)
 
-    def _streamed(self, operation: Operation, stream: str, offset: int, content: bytes, barrier: bool) -> None:
-        blob = self._blob(content)
+    def _streamed(
+        self, operation: Operation, stream: str, offset: int, content: bytes, barrier: bool, size: int = 0,
+        ago: float = 0.0,
+    ) -> None:
+        blob, before = self._blob(content), int(ago * NANO)
         self._say(Record(events.Streamed(
-            events.STREAMED, self.context.now(), self.context.monotonic(), self.context.session, operation.number,
-            stream, offset, len(content), blob[0]), (blob,), barrier))
+            events.STREAMED, self.context.now() - before, self.context.monotonic() - before, self.context.session,
+            operation.number, stream, offset, size or len(content), blob[0]), (blob,) if content else (), barrier))
 
     def done(self, number: int, status: str, tag: str = "", error: bytes = NOTHING) -> None:
         operation = self._open.pop(number, None)

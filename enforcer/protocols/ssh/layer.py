@@ -28,6 +28,8 @@ from enforcer.words.operations import Request
 
 LOG = logging.getLogger("weir.ssh")
 LONGEST: Final = 256                  # characters of what a client calls itself that are recorded
+_THROUGH: Final = (inputs.ThroughOpened, inputs.ThroughRefused, inputs.ThroughDials, inputs.ThroughData,
+                   inputs.ThroughFull, inputs.ThroughEnded, inputs.ThroughClosed)
 
 
 class SshLayer:
@@ -118,6 +120,8 @@ class SshLayer:
         elif isinstance(event, inputs.TimerFired):
             self.book.fired(event.name)
             self._mux.fired(event.name)
+        elif isinstance(event, _THROUGH):
+            self._mux.carried(event)
         elif isinstance(event, inputs.Ended):
             self._ended(event)
         elif isinstance(event, inputs.RecordingFailed):

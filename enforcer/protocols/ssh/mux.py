@@ -9,7 +9,17 @@ from enforcer.protocols.ssh.book import Book
 from enforcer.protocols.ssh.channels.channel import MANY, Channel
 from enforcer.protocols.ssh.channels.replies import Awaited, Owed, Then
 from enforcer.protocols.ssh.channels.session import SessionChannel
-from enforcer.protocols.ssh.channels.tunnel import NAME, TO_SERVER, Tunnel, Way, endpoint, forwarded, socket
+from enforcer.protocols.ssh.channels.tunnel import (
+    NAME,
+    TO_SERVER,
+    Direct,
+    Tunnel,
+    Uplink,
+    Way,
+    endpoint,
+    forwarded,
+    socket,
+)
 from enforcer.protocols.ssh.desk import Ask, Verdict
 from enforcer.protocols.ssh.messages import (
     CLOSE,
@@ -28,9 +38,11 @@ from enforcer.protocols.ssh.messages import (
     Request,
     show,
 )
-from enforcer.words.commands import CLIENT, SERVER, Command, StartTimer
+from enforcer.words import inputs
+from enforcer.words.commands import CLIENT, SERVER, Command, StartTimer, ThroughFailed
 from enforcer.words.errors import RemoteProtocolError
 
+SPARE: Final = 64                     # channels more that sessions through this one may have
 MOST: Final = 256                     # channels of a session at a time
 EXPECTED: Final = 256                 # forwards of a session
 NUMBERS: Final = 1 << 32              # of channels, then from 0 again
@@ -47,6 +59,8 @@ class Mux:
         self.book, self.send, self.say, self.behind = book, send, say, behind
         self._channels: dict[int, Channel] = {}
         self._next = 0
+        self._directs: dict[int, Direct] = {}  # until the edge is done with them,
+        self._uplinks: dict[int, Uplink] = {}  # and lines of its own, by its numbers
         self._expected: set[bytes] = set()
         self._no_more = False         # sessions (no-more-sessions@openssh.com)
         self._sessions = 0
@@ -59,6 +73,10 @@ class Mux:
     def gone(self, channel: Channel) -> None:
         self.timer(channel, 0)
         self._channels.pop(channel.number, None)
+        if isinstance(channel, Uplink):
+            self._uplinks.pop(channel.through, None)
+        elif isinstance(channel, Direct) and not channel.through:
+            self._directs.pop(channel.number, None)
 
     def timer(self, channel: Channel, seconds: float) -> None:
         self.say(StartTimer(f"channel {channel.number}", seconds))
@@ -129,8 +147,7 @@ class Mux:
         elif asked.kind == b"session":
             self._session(number, asked)
         else:
-            way = TO_SERVER[asked.kind](self.book, asked.rest)
-            self._add(Tunnel(self, number, CLIENT, asked, way)).begin()
+            self._tunnel(number, asked)
 
     def _why_not(self, peer: int, kind: bytes) -> tuple[int, str] | None:
         if len(self._channels) >= MOST:
@@ -143,7 +160,7 @@ class Mux:
         return None
 
     def _number(self) -> int:
-        while self._next in self._channels:
+        while self._next in self._channels or self._next in self._directs:
             self._next = (self._next + 1) % NUMBERS
         number, self._next = self._next, (self._next + 1) % NUMBERS
         return number
@@ -154,6 +171,15 @@ class Mux:
             # Several clients may be behind one connection (ControlMaster): its process is whose it was made by.
             self.book.tell("shared", "several sessions in one connection")
         self._add(SessionChannel(self, number, asked)).begin()
+
+    def _tunnel(self, number: int, asked: messages.Open) -> None:
+        way = TO_SERVER[asked.kind](self.book, asked.rest)
+        if asked.kind != b"direct-tcpip":
+            self._add(Tunnel(self, number, CLIENT, asked, way)).begin()
+            return
+        tunnel = self._directs[number] = Direct(self, number, asked, way)
+        self._add(tunnel)
+        tunnel.begin()
 
     def _from_server(self, number: int, asked: messages.Open) -> None:
         wanted, way = forwarded(self.book, asked.kind, asked.rest)
@@ -278,6 +304,25 @@ class Mux:
         if number.isdecimal() and int(number) in self._channels:
             self._channels[int(number)].fired()
 
+    def carried(self, event: inputs.Input) -> None:
+        """What sessions through this one want."""
+        if isinstance(event, inputs.ThroughDials):
+            tunnel = self._directs.get(event.tunnel)
+            if tunnel is None or len(self._channels) >= MOST + SPARE:
+                self.say(ThroughFailed(event.number, "too many channels are open"))
+                return
+            uplink = self._uplinks[event.number] = Uplink(self, self._number(), event.number, tunnel)
+            self._add(uplink).begin()
+        elif isinstance(event, inputs.ThroughData | inputs.ThroughFull | inputs.ThroughEnded):
+            lines: dict[int, Direct] | dict[int, Uplink] = self._directs if event.peer == CLIENT else self._uplinks
+            if (line := lines.get(event.number)) is not None:
+                _carry(line, event)
+        elif isinstance(event, inputs.ThroughOpened | inputs.ThroughRefused | inputs.ThroughClosed):
+            if (direct := self._directs.get(event.number)) is not None:
+                _answer(direct, event)
+                if isinstance(event, inputs.ThroughClosed):
+                    self._directs.pop(event.number, None)
+
     def settle(self) -> None:
         """Something was answered, or sent, that a channel may have waited for."""
         for channel in list(self._channels.values()):
@@ -289,6 +334,24 @@ class Mux:
         for channel in list(self._channels.values()):
             if isinstance(channel, SessionChannel):
                 channel.kill()
+
+
+def _carry(line: Direct | Uplink, event: inputs.ThroughData | inputs.ThroughFull | inputs.ThroughEnded) -> None:
+    if isinstance(event, inputs.ThroughData):
+        line.through_data(event.data)
+    elif isinstance(event, inputs.ThroughFull):
+        line.through_full(event.on)
+    else:
+        line.through_ended()
+
+
+def _answer(direct: Direct, event: inputs.ThroughOpened | inputs.ThroughRefused | inputs.ThroughClosed) -> None:
+    if isinstance(event, inputs.ThroughOpened):
+        direct.through_opened(event.target, event.session)
+    elif isinstance(event, inputs.ThroughRefused):
+        direct.through_refused(event.reason)
+    else:
+        direct.through_closed()
 
 
 def _verdict(success: bool, rest: bytes) -> bytes:

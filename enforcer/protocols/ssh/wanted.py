@@ -1,10 +1,24 @@
 """What a session's channel asks for, as policy and people see it: pure."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final
 
-from enforcer.protocols.ssh.desk import Desk
+from agent.contract.target import ContentLabel, Target
+from enforcer.protocols.ssh import transfers
+from enforcer.protocols.ssh.requests import make_requests
+from enforcer.protocols.ssh.scp import Call, parse_call
+from enforcer.protocols.ssh.shell.analysis import analyse_line
+from enforcer.protocols.ssh.shell.line import Line
+from enforcer.protocols.ssh.transfers import Transfer, recognise
 from enforcer.words.operations import Request
+
+PROGRAM: Final = "program"            # courses: input and output of a program,
+FILES: Final = "files"                # SFTP,
+COPIES: Final = "copies"              # scp's legacy protocol,
+BYTES: Final = "bytes"                # or bytes that only both ends understand: rsync, git, other subsystems
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,23 +26,62 @@ class Wanted:
     verb: str                         # "exec" | "shell" | "subsystem"
     text: bytes
     requests: tuple[Request, ...]
+    course: str = PROGRAM
     labels: tuple[str, ...] = ()
+    whole: bool = False               # masked whole or not at all: where it is to be masked, it is denied
+    call: Call | None = None          # of scp
 
 
-def want_command(desk: Desk, line: bytes) -> Wanted:
-    return Wanted("exec", line, (Request("ssh:exec-opaque", "Account", (desk.target, desk.account)),))
+def want_command(target: Target, account: str, line: bytes) -> Wanted:
+    told = analyse_line(line)
+    transfer = recognise(told)
+    if transfer is None:
+        return Wanted("exec", line, make_requests(line, target.name, account), PROGRAM, tuple(dict.fromkeys(
+            _labels_of_commands(target.content_labels, told))))
+    if transfer.kind == transfers.SFTP:
+        return Wanted("exec", line, _subsystem(target.name, account, "sftp"), FILES)
+    requests = make_requests(line, target.name, account)
+    if transfer.kind == transfers.SCP:
+        call = parse_call(tuple(word.value.encode("utf-8", "surrogateescape") for word in told.plain))
+        if call is not None:
+            return Wanted("exec", line, requests, COPIES, call=call)
+    return Wanted("exec", line, requests, BYTES, tuple(dict.fromkeys(
+        _labels_of_paths(target.content_labels, transfer))), whole=True)
 
 
-def want_shell(desk: Desk) -> Wanted:
-    return Wanted("shell", b"", (Request("ssh:shell", "Account", (desk.target, desk.account)),))
+def want_shell(target: Target, account: str) -> Wanted:
+    return Wanted("shell", b"", (Request("ssh:shell", "Account", (target.name, account)),))
 
 
-def want_subsystem(desk: Desk, name: str) -> Wanted:
-    return Wanted("subsystem", name.encode(), (
-        Request("ssh:subsystem", "Subsystem", (desk.target, desk.account, name), (("name", name),)),))
+def want_subsystem(target: Target, account: str, name: str) -> Wanted:
+    # An empty name is none that a server has, and no resource.
+    return Wanted("subsystem", name.encode(), _subsystem(target.name, account, name or "-"),
+                  FILES if name == "sftp" else BYTES)
 
 
-def want_variable(desk: Desk, name: str, value: str) -> tuple[Request, ...]:
-    return (Request("ssh:env", "Variable", (desk.target, desk.account, name), (("name", name), ("value", value))),)
+def want_variable(target: Target, account: str, name: str, value: str) -> tuple[Request, ...]:
+    return (Request("ssh:env", "Variable", (target.name, account, name or "-"), (("value", value),)),)
 
 
+def _subsystem(target: str, account: str, name: str) -> tuple[Request, ...]:
+    return (Request("ssh:subsystem", "Subsystem", (target, account, name)),)
+
+
+def _labels_of_commands(labels: tuple[ContentLabel, ...], line: Line) -> Iterator[str]:
+    """A line that cannot be told may be any of them."""
+    for one in labels:
+        if one.command and (line.opaque or any(_is(command.line, one.command) for command in line.commands)):
+            yield one.label
+
+
+def _labels_of_paths(labels: tuple[ContentLabel, ...], transfer: Transfer) -> Iterator[str]:
+    """A directory holds what lies below it; a link may lead to any."""
+    for one in labels:
+        if one.path and (transfer.recursive or transfer.kind == transfers.RSYNC
+                         or any(_is(path, one.path) for path in transfer.paths)):
+            yield one.label
+
+
+def _is(text: str, pattern: str) -> bool:
+    """`*` stands for anything, nothing else is special (agent.contract.target.ContentLabel)."""
+    return fnmatchcase(text, pattern.replace("[", "[[]").replace("?", "[?]"))

@@ -2,16 +2,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
-from enforcer.protocols.ssh.book import Book
+from enforcer.policy.stream_masks import StreamMask
+from enforcer.protocols.ssh.book import NANO, Book
 from enforcer.protocols.ssh.channels.flow import Half
 from enforcer.protocols.ssh.desk import Verdict
+from enforcer.protocols.ssh.echo import Echo, Piece
 from enforcer.protocols.ssh.messages import STDERR
+from enforcer.protocols.ssh.scp import Scp
 from enforcer.protocols.ssh.sftp.gate import Gate
-from enforcer.protocols.ssh.wanted import Wanted
+from enforcer.protocols.ssh.wanted import BYTES, COPIES, FILES, Wanted
 from enforcer.words.commands import CLIENT
 from enforcer.words.errors import ProtocolError
+
+HELD: Final = 0.05                    # seconds that output is held back for what may go on
 
 
 class Streams:
@@ -19,11 +24,21 @@ class Streams:
 
     def __init__(
         self, book: Book, number: int, crew: Half, server: Half, terminal: bool, timer: Callable[[float], None],
-        fail: Callable[[str], None],
+        fail: Callable[[str], None], tell: Callable[[str], None],
     ) -> None:
-        """`fail`: the channel ends, for this reason."""
+        """`fail`: the channel ends, for this reason.  `tell`: the client's user reads this."""
         self.book, self.number, self.crew, self.server = book, number, crew, server
-        self.terminal, self.timer, self.fail = terminal, timer, fail
+        self.terminal, self.fail, self.tell = terminal, fail, tell
+        self._timer, self._set = timer, 0.0
+
+    def wake(self, seconds: float) -> None:
+        """`fired` after that, where it is not set already; 0: not."""
+        if bool(seconds) != bool(self._set) or seconds < self._set:
+            self._set = seconds
+            self._timer(seconds)
+
+    def woken(self) -> None:
+        self._set = 0.0
 
     def end(self, peer: int) -> None:
         """`peer` has said all that it will: the other side is told."""
@@ -31,6 +46,8 @@ class Streams:
 
 
 class Course(Protocol):
+    answers: bool                     # by itself: who does not read them is not read
+
     @property
     def backlog(self) -> int:
         """Bytes that wait in it."""
@@ -50,41 +67,107 @@ class Course(Protocol):
 
     def fired(self) -> None: ...
 
+    def resize(self, columns: int) -> None: ...
+
 
 class Plain:
-    """Input and output of a program."""
+    """Input and output of a program, or bytes that only both ends understand."""
 
-    backlog = 0
+    answers = False
 
-    def __init__(self, streams: Streams) -> None:
-        self._to = streams
+    def __init__(self, streams: Streams, masks: tuple[StreamMask, StreamMask] | None) -> None:
+        """`masks`: of output and errors."""
+        self._to, self._masks = streams, masks
+        self._echo = Echo() if streams.terminal else None
+        self._told: set[str] = set()
+        self._since = 0.0             # when a mask began to hold something
+
+    @property
+    def backlog(self) -> int:
+        return 0
 
     def from_client(self, data: bytes) -> None:
-        self._to.book.piece(self._to.number, "in", data)
-        self._to.server.put(data)
+        to = self._to
+        if self._echo is None:
+            to.book.piece(to.number, "in", data)
+            to.server.put(data)
+            return
+        to.book.typed(to.number, len(data))
+        to.server.put(data)
+        self._show(self._echo.typed(data, self._now()))
+        self._wake()
 
     def from_server(self, data: bytes, error: bool) -> None:
-        self._to.book.piece(self._to.number, "err" if error else "out", data)
-        self._to.crew.put(data, STDERR if error else 0)
+        if self._echo is not None and not error:
+            self._show(self._echo.printed(data, self._now()))
+        if self._masks is not None:
+            data = self._masks[error].feed(data)
+        self._deliver(data, error)
+        self._wake()
+
+    def resize(self, columns: int) -> None:
+        for mask in self._masks or ():
+            mask.resize(columns)
 
     def ended(self, peer: int) -> None:
+        if peer != CLIENT:
+            self.flush()
         self._to.end(peer)
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        for number, mask in enumerate(self._masks or ()):
+            self._deliver(mask.flush(), bool(number))
 
-    def closed(self) -> None: ...
+    def closed(self) -> None:
+        self.flush()
+        if self._echo is not None:
+            self._show(self._echo.end())
 
-    def fired(self) -> None: ...
+    def fired(self) -> None:
+        self._to.woken()
+        if self._since and self._now() - self._since > HELD * 0.9:
+            self.flush()
+        if self._echo is not None:
+            self._show(self._echo.due(self._now()))
+        self._wake()
+
+    def _deliver(self, data: bytes, error: bool) -> None:
+        to = self._to
+        if data:
+            to.book.piece(to.number, "err" if error else "out", data)
+            to.crew.put(data, STDERR if error else 0)
+        if self._masks is not None and (new := self._masks[error].found - self._told):
+            self._told |= new
+            to.book.tell("masked", f"operation {to.number}: {', '.join(sorted(new))}")
+
+    def _show(self, pieces: list[Piece]) -> None:
+        now = self._now()
+        for one in pieces:
+            self._to.book.shown(self._to.number, one.offset, now - one.at, one.content)
+
+    def _wake(self) -> None:
+        """As soon as something need not be held any more."""
+        now, waits = self._now(), []
+        if any(mask.pending for mask in self._masks or ()):
+            self._since = self._since or now
+            waits.append(max(self._since + HELD - now, 0.001))
+        else:
+            self._since = 0.0
+        if self._echo is not None and (due := self._echo.deadline) is not None:
+            waits.append(max(due - now, 0.001))
+        self._to.wake(min(waits, default=0.0))
+
+    def _now(self) -> float:
+        return self._to.book.context.monotonic() / NANO
 
 
 class Files:
-    """SFTP: each operation on its own."""
+    """SFTP and scp: each file on its own."""
 
-    def __init__(self, streams: Streams) -> None:
-        self._to = streams
-        target = streams.book.context.target
-        self._gate = Gate(streams.book, streams.crew.put, streams.server.put, target.content_labels, target.payload,
-                          streams.server.end)
+    answers = True
+
+    def __init__(self, streams: Streams, gate: Gate | Scp) -> None:
+        self._to, self._gate = streams, gate
 
     @property
     def backlog(self) -> int:
@@ -94,7 +177,7 @@ class Files:
         try:
             self._gate.from_client(data)
         except ProtocolError as error:
-            self._to.fail(f"SFTP: {error}")
+            self._to.fail(str(error))
 
     def from_server(self, data: bytes, error: bool) -> None:
         if error:
@@ -104,7 +187,7 @@ class Files:
         try:
             self._gate.from_server(data)
         except ProtocolError as wrong:
-            self._to.fail(f"SFTP, the server: {wrong}")
+            self._to.fail(f"the server: {wrong}")
 
     def ended(self, peer: int) -> None:
         if peer == CLIENT:
@@ -120,8 +203,21 @@ class Files:
 
     def fired(self) -> None: ...
 
+    def resize(self, columns: int) -> None: ...
 
-def choose(streams: Streams, wanted: Wanted, verdict: Verdict) -> Course:
-    if wanted.verb == "subsystem" and wanted.text == b"sftp":
-        return Files(streams)
-    return Plain(streams)
+
+def choose(streams: Streams, wanted: Wanted, verdict: Verdict, columns: int) -> Course:
+    """`columns` of its terminal."""
+    target = streams.book.context.target
+    if wanted.course == FILES:
+        return Files(streams, Gate(streams.book, streams.crew.put, streams.server.put, target.content_labels,
+                                   target.payload, streams.server.end, say=streams.tell))
+    if wanted.course == COPIES and wanted.call is not None:
+        return Files(streams, Scp(streams.book, streams.crew.put, streams.server.put, wanted.call,
+                                  target.content_labels, target.payload, streams.server.end))
+    if wanted.course == BYTES:
+        return Plain(streams, None)
+    everything, labels = next(iter(verdict.masked), ""), streams.book.masked(wanted.requests)
+    if not everything and not labels:
+        return Plain(streams, None)
+    return Plain(streams, (StreamMask(labels, everything, columns), StreamMask(labels, everything, columns)))

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from agent.contract.target import Target
 from enforcer.protocols.ssh.channels.channel import Channel, Line
 from enforcer.protocols.ssh.channels.courses import Course, Streams, choose
 from enforcer.protocols.ssh.desk import Ask, Verdict
@@ -23,6 +24,7 @@ UNREAD: Final = 64 << 10              # bytes that a client has no window for: t
 TOLD: Final = 0.5                     # seconds that a client has to show its user why it was refused
 LONGEST: Final = 256 << 10            # bytes of a command
 NUMBER: Final = 4
+BEHIND: Final = 256 << 10             # bytes that may wait for a side before the other gets no more room
 
 
 
@@ -74,7 +76,7 @@ class SessionChannel(Channel):
         if len(self._variables) >= VARIABLES or sum(map(len, self._variables)) + len(request.rest) > VALUES:
             self.answer(CLIENT, request, False)
             return
-        wanted = want_variable(self.line.book, name, value)
+        wanted = want_variable(*self._place, name, value)
         if self._may(Ask("env", f"{name}={value}".encode(), wanted, request.rest), request):
             self._variables.append(f"{name}={value}")
             self.pass_request(CLIENT, request)
@@ -90,13 +92,13 @@ class SessionChannel(Channel):
         return True
 
     def _exec(self, request: Request) -> None:
-        self._start(request, want_command(self.line.book, Fields(request.rest).string(LONGEST)))
+        self._start(request, want_command(*self._place, Fields(request.rest).string(LONGEST)))
 
     def _shell(self, request: Request) -> None:
-        self._start(request, want_shell(self.line.book))
+        self._start(request, want_shell(*self._place))
 
     def _subsystem(self, request: Request) -> None:
-        self._start(request, want_subsystem(self.line.book, Fields(request.rest).text(256)))
+        self._start(request, want_subsystem(*self._place, Fields(request.rest).text(256)))
 
     def _start(self, request: Request, wanted: Wanted) -> None:
         requests = wanted.requests + tuple(self._carried)
@@ -119,7 +121,15 @@ class SessionChannel(Channel):
                 self._deny(request, verdict.reason)
 
         self._deciding = decided
-        self.line.book.ask(ask, decided, self._tell)
+        if wanted.whole and (masked := self.line.book.permits(ask).masked):
+            self.line.book.refuse(ask, "strict-masking", f"what it moves may hold {', '.join(masked)}, which cannot be "
+                                  "masked in it", decided)
+        else:
+            self.line.book.ask(ask, decided, self._tell)
+
+    @property
+    def _place(self) -> tuple[Target, str]:
+        return self.line.book.context.target, self.line.book.account
 
     def _asked(self, action: str, kind: str) -> Asked:
         return Asked(action, kind, (self.line.book.target, self.line.book.account))
@@ -127,8 +137,9 @@ class SessionChannel(Channel):
     def _run(self, request: Request, wanted: Wanted, verdict: Verdict) -> None:
         self._operation = verdict.number
         streams = Streams(self.line.book, verdict.number, self.crew, self.server, self._terminal is not None,
-                          lambda seconds: self.line.timer(self, seconds), self._fail)
-        self._course = choose(streams, wanted, verdict)
+                          lambda seconds: self.line.timer(self, seconds), self._fail, self._tell)
+        columns = int(self._terminal[1].partition(b"x")[0]) if self._terminal is not None else 0
+        self._course = choose(streams, wanted, verdict, columns)
         if self._terminal is not None:
             self.line.book.note(verdict.number, "size", self._terminal[1])
         slot = self.owed[CLIENT].slot() if request.wants_reply else None
@@ -199,6 +210,8 @@ class SessionChannel(Channel):
             self._terminal = self._terminal[0], size
         if self._operation:
             self.line.book.note(self._operation, "size", size)
+        if self._course is not None:
+            self._course.resize(int(size.partition(b"x")[0]))
         self.pass_request(CLIENT, request)
 
     def _signal(self, request: Request) -> None:
@@ -257,9 +270,16 @@ class SessionChannel(Channel):
         self.settle(CLIENT, len(data))
 
     def settle(self, peer: int, size: int = 0) -> None:
-        backlog = self._course.backlog if self._course is not None else 0
-        keeps_up = self.halves[1 - peer].queued + backlog < 1 << 18 and not self.line.behind(1 - peer)
+        waiting = self.halves[1 - peer].queued
+        if self._course is not None and peer == CLIENT:
+            waiting += self._course.backlog + (self.crew.queued if self._course.answers else 0)
+        keeps_up = waiting < BEHIND and not self.line.behind(1 - peer)
         self.halves[peer].give_back(size, keeps_up)
+
+    def adjust(self, peer: int, amount: int) -> None:
+        super().adjust(peer, amount)
+        if peer == CLIENT:
+            self.settle(CLIENT)
 
     def received_end(self, peer: int) -> None:
         if self._course is not None and (peer == SERVER or (self._deciding is None and not self._inbox)):

@@ -5,13 +5,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from enforcer.core.raw import Raw
+from enforcer.protocols import spoken
 from enforcer.protocols.ssh.channels.channel import Channel, Line
+from enforcer.protocols.ssh.channels.flow import PACKET
 from enforcer.protocols.ssh.desk import Ask, Desk, Verdict
 from enforcer.protocols.ssh.messages import PROHIBITED, Fields, Open
-from enforcer.words.commands import CLIENT
+from enforcer.words.commands import (
+    CLIENT,
+    SERVER,
+    CloseThrough,
+    EndThrough,
+    OpenThrough,
+    PauseThrough,
+    ResumeThrough,
+    SendThrough,
+    ThroughConnected,
+    ThroughFailed,
+)
 from enforcer.words.operations import Request
 
 NAME: Final = 4096                    # bytes of a host's name or a path
+BEHIND: Final = 256 << 10             # bytes that may wait for a side before the edge is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +95,20 @@ class Tunnel(Channel):
         super().__init__(line, number, opener, opened)
         self._way = way
         self._operation = 0
-        self._decided: Callable[[Verdict], None] | None = None
 
     def begin(self) -> None:
-        self._decided = self._open
         self.line.book.ask(
             Ask(self._way.verb, self._way.text, self._way.requests, self.kind + b"\0" + self.rest, writes=True),
             self._decided)
 
-    def _open(self, verdict: Verdict) -> None:
-        self._decided = None
+    def _decided(self, verdict: Verdict) -> None:
         if not verdict.permitted:
             self.refuse(PROHIBITED, f"weir: {verdict.reason}")
             return
         self._operation = verdict.number
+        self.permitted()
+
+    def permitted(self) -> None:
         self.open_other()
 
     def allowed(self) -> None:
@@ -112,3 +127,167 @@ class Tunnel(Channel):
 
     def received_close(self, peer: int) -> None:
         self.line.book.done(self._operation, "ok")
+
+
+class Direct(Tunnel):
+    """A crew's way to a host and port: through that target's protocol where there is one, else as it is, unless it
+    begins like what has no business there (core/raw.py)."""
+
+    def __init__(self, line: Line, number: int, opened: Open, way: Way) -> None:
+        super().__init__(line, number, CLIENT, opened, way)
+        fields = Fields(opened.rest)
+        self.host, self.port = fields.text(NAME), fields.number()
+        self._raw = Raw(self.host, spoken)
+        self._inner = self._full = self._paused = False
+        self.through = False          # the edge has it
+
+    def permitted(self) -> None:
+        self.through = True
+        self.line.say(OpenThrough(self.number, self.host, self.port))
+
+    # A registered target
+
+    def through_opened(self, target: str, session: str) -> None:
+        self._inner = True
+        self.server.closed = self.server.sent_close = True     # there is no other side: the edge is
+        self.line.book.tell("tunnel", f"operation {self._operation}: target {target}, session {session}")
+        self.confirm()
+
+    def through_refused(self, reason: str) -> None:
+        self.through = False
+        if reason:
+            self.line.book.done(self._operation, "error", "", reason.encode())
+            self.refuse(PROHIBITED, f"weir: {reason}")
+        else:
+            self.open_other()
+
+    def through_data(self, data: bytes) -> None:
+        self.crew.put(data)
+        if self.crew.queued > BEHIND and not self._paused:
+            self._paused = True
+            self.line.say(PauseThrough(self.number, CLIENT))
+
+    def through_full(self, on: bool) -> None:
+        self._full = on
+        self.settle(CLIENT)
+
+    def through_ended(self) -> None:
+        self.crew.end()
+        self.crew.close()
+        self.check()
+
+    def through_closed(self) -> None:
+        self.line.book.done(self._operation, "ok")
+        self.crew.close()
+        self.check()
+
+    def adjust(self, peer: int, amount: int) -> None:
+        super().adjust(peer, amount)
+        if self._paused and self.crew.queued <= BEHIND // 2:
+            self._paused = False
+            self.line.say(ResumeThrough(self.number, CLIENT))
+
+    # Streams
+
+    def settle(self, peer: int, size: int = 0) -> None:
+        if self._inner:
+            self.halves[peer].give_back(size, not self._full)
+        else:
+            super().settle(peer, size)
+
+    def received(self, peer: int, kind: int, data: bytes) -> None:
+        self.line.book.piece(self._operation, "in" if peer == CLIENT else "out", data, keep=False)
+        if self._inner:
+            self.line.say(SendThrough(self.number, CLIENT, data))
+            self.settle(CLIENT, len(data))
+            return
+        passed, reason = self._raw.client(data) if peer == CLIENT else self._raw.server(data)
+        self._judged(peer, passed, reason)
+        self.settle(peer, len(data))
+        self.line.timer(self, self._raw.wait)
+
+    def _judged(self, peer: int, passed: bytes, reason: str) -> None:
+        if reason:
+            self.line.book.done(self._operation, "denied", "", reason.encode())
+            self.end()
+        elif passed:
+            self.halves[1 - peer].put(passed)
+
+    def fired(self) -> None:
+        self._judged(CLIENT, *self._raw.due())
+        self.line.timer(self, self._raw.wait)
+
+    def received_end(self, peer: int) -> None:
+        if self._inner:
+            self.line.say(EndThrough(self.number, CLIENT))
+            return
+        if peer == CLIENT:
+            self._judged(CLIENT, *self._raw.no_more())
+        super().received_end(peer)
+
+    def received_close(self, peer: int) -> None:
+        super().received_close(peer)
+        if self._inner:
+            self.line.say(CloseThrough(self.number, CLIENT))
+
+
+class Uplink(Channel):
+    """A connection that the edge wants to where a tunnel leads: to the server, and no crew's."""
+
+    def __init__(self, line: Line, number: int, through: int, tunnel: Direct) -> None:
+        super().__init__(line, number, CLIENT, Open(b"direct-tcpip", 0, 0, PACKET, tunnel.rest))
+        self.through, self._full, self._paused, self._unwanted = through, False, False, False
+        self.crew.closed = self.crew.sent_close = True
+        self._operation = line.book.own("dial", f"{tunnel.host} {tunnel.port}".encode()) if through < 0 else 0
+
+    def confirm(self) -> None:
+        self.opened = True
+        if self._unwanted:
+            self.server.close()
+        else:
+            self.line.say(ThroughConnected(self.through))
+
+    def refused(self, code: int, reason: str) -> None:
+        self.line.book.done(self._operation, "error", "", reason.encode())
+        if not self._unwanted:
+            self.line.say(ThroughFailed(self.through, reason))
+        self.line.gone(self)
+
+    def received(self, peer: int, kind: int, data: bytes) -> None:
+        self.line.say(SendThrough(self.through, SERVER, data))
+        self.settle(SERVER, len(data))
+
+    def settle(self, peer: int, size: int = 0) -> None:
+        if peer == SERVER:
+            self.server.give_back(size, not self._full)
+
+    def received_end(self, peer: int) -> None:
+        self.line.say(EndThrough(self.through, SERVER))
+
+    def received_close(self, peer: int) -> None:
+        self.line.book.done(self._operation, "ok")
+        self.line.say(CloseThrough(self.through, SERVER))
+
+    def adjust(self, peer: int, amount: int) -> None:
+        super().adjust(peer, amount)
+        if self._paused and self.server.queued <= BEHIND // 2:
+            self._paused = False
+            self.line.say(ResumeThrough(self.through, SERVER))
+
+    def through_data(self, data: bytes) -> None:
+        self.server.put(data)
+        if self.server.queued > BEHIND and not self._paused:
+            self._paused = True
+            self.line.say(PauseThrough(self.through, SERVER))
+
+    def through_full(self, on: bool) -> None:
+        self._full = on
+        self.settle(SERVER)
+
+    def through_ended(self) -> None:
+        """Nobody waits for it any more."""
+        if self.opened:
+            self.server.close()
+            self.check()
+        else:
+            self._unwanted = True
