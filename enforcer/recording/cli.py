@@ -26,6 +26,9 @@ from enforcer.recording import egress as places
 from enforcer.recording import erasing, export, notes, replay
 from enforcer.recording.following import follow
 from enforcer.recording.read import FORBIDDEN, Entry, Reader, open_recording
+from enforcer.recording.searching import Search, Searched, line_json, render_left, render_line
+from enforcer.recording.showing import Live, Pace, play, show_session, terminals_of
+from enforcer.recording.tapes import read_pieces
 from enforcer.recording.verify import read_key, verify
 from enforcer.recording.weir_verify import Unreadable, parse_expected, render_report, report_json, unfit
 from enforcer.words import events
@@ -62,6 +65,21 @@ def _note_json(context: click.Context, _: click.Parameter, value: bool) -> bool:
 
 _JSON: Final = click.option("--json", "as_json", is_flag=True, callback=_note_json,
                             help="JSON instead of text; times in UTC.")
+
+
+class Seconds(click.ParamType):
+    """2, 2s, 0.5s"""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            found = float(str(value).removesuffix("s"))
+        except ValueError:
+            found = -1.0
+        if not 0 <= found < 10**6:
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return found
 
 
 _EXIT: Final = "Exit codes: 0 done, 1 refused or failed, 2 usage."
@@ -158,9 +176,22 @@ def watch(session: str, directory: Path, as_json: bool, everything: bool) -> Non
                 if new:
                     click.echo(render_json(replay.entry_json(entry)))
             return
-        for _, text in replay.render_transcript(entries(), everything):
-            if new:
-                _console().print(text, soft_wrap=True)
+        console = _console()
+        live = Live(console) if console.is_terminal else None
+        try:
+            for _, text in replay.render_transcript(_beside(entries(), live, lambda: new), everything):
+                if new:
+                    live.say(text) if live else console.print(text, soft_wrap=True)
+        finally:
+            if live:
+                live.close()
+
+
+def _beside(entries: Iterator[Entry], live: Live | None, is_new: Callable[[], bool]) -> Iterator[Entry]:
+    """Without what is drawn as a terminal."""
+    for entry in entries:
+        if live is None or not live.see(entry, is_new()):
+            yield entry
 
 
 def _watched(directory: Path, session: str) -> Iterator[tuple[bool, Entry]]:
@@ -187,19 +218,37 @@ def _watched(directory: Path, session: str) -> Iterator[tuple[bool, Entry]]:
 @click.argument("session")
 @_recording
 @_JSON
-@click.option("--speed", type=click.FloatRange(min=0), default=0.0,
-              help="Show it as it went: 1 as fast as it was, 10 ten times faster.  Default: all at once.")
+@click.option("--speed", type=click.FloatRange(min=0), default=None,
+              help="Show it as it went: 1 as fast as it was, 10 ten times faster, 0 all at once.  Default: terminals as "
+                   "fast as they were, the rest at once.")
+@click.option("--idle", type=Seconds(), default="2s", show_default=True, help="The longest pause of a terminal.")
+@click.option("--operation", type=int, default=0, help="Only this one's streams.")
 @click.option("--all", "everything", is_flag=True, help="Also what Weir sent only so that the server itself fails "
               "where it denied something.  --json has it always.")
-def replay_session(session: str, directory: Path, as_json: bool, speed: float, everything: bool) -> None:
-    """A session as it went.  SESSION may be the beginning of its name."""
+def replay_session(
+    session: str, directory: Path, as_json: bool, speed: float | None, idle: float, operation: int, everything: bool,
+) -> None:
+    """A session as it went.  SESSION may be the beginning of its name.
+
+    In a terminal, what happened in terminals is shown there as it looked; elsewhere, and of other streams, as text with
+    control characters to be seen."""
     with reading(directory, "read", {"what": "session", "session": session}) as reader:
-        entries = reader.entries(reader.find_session(session))
+        name = reader.find_session(session)
+        entries = reader.streams_of(name, operation) if operation else reader.entries(name)
         if as_json:
             click.echo(render_json([replay.entry_json(entry) for entry in entries]))
             return
         console, shown = _console(), 0
-        for after, text in replay.render_transcript(entries, everything):
+        if console.is_terminal and (terminals := terminals_of(reader, name)):
+            with suppress(KeyboardInterrupt):
+                pace = Pace(1.0 if speed is None else speed, idle)
+                if operation in terminals:
+                    play(read_pieces(entries), console, pace)
+                    return
+                if not operation:
+                    show_session(reader, name, console, pace, speed or 0, everything)
+                    return
+        for after, text in replay.render_transcript(replay.join_pieces(entries), everything):
             if speed:
                 time.sleep(min(LONGEST_PAUSE, max(0, after - shown) / NANO / speed))
                 shown = after
@@ -210,21 +259,47 @@ def replay_session(session: str, directory: Path, as_json: bool, speed: float, e
 @click.argument("words", nargs=-1, required=True)
 @_recording
 @_JSON
-@click.option("--last", default=100, show_default=True, help="At most so many, the newest.")
-def search(words: tuple[str, ...], directory: Path, as_json: bool, last: int) -> None:
+@click.option("--last", default=100, show_default=True, help="At most so many of each kind, the newest.")
+@click.option("--seconds", type=Seconds(), default="20s", show_default=True,
+              help="How long terminals and streams may take, the newest first.")
+def search(words: tuple[str, ...], directory: Path, as_json: bool, last: int, seconds: float) -> None:
     """Operations and refusals that hold every word.
 
     In the statement, what it asks for, rules or reasons; of a refused connection in its destination, target, workload
-    and program too: weir search 10.0.0.9."""
+    and program too: weir search 10.0.0.9.  And lines that do, of what stood on a terminal's screen or flowed in a stream."""
     with reading(directory, "read", {"what": "search", "words": " ".join(words)[:1000]}) as reader:
         found = reader.search(words, last)
+        looked = Search(words, time.monotonic() + seconds, _progress())
+        lines = looked.run(reader, last)
+        if sys.stderr.isatty():
+            click.echo("\r\x1b[K", nl=False, err=True)
+        if left := render_left(looked.searched):
+            more = f"--last {last * 10}" if len(lines) >= last else f"--seconds {seconds * 10:.0f}"
+            click.echo(f"{left}: {more}", err=True)
         if as_json:
-            click.echo(render_json([replay.entry_json(one) for one in found]))
+            click.echo(render_json([*map(replay.entry_json, found), *map(line_json, lines)]))
             return
-        if not found:
+        if not found and not lines:
             click.echo("nothing holds every one of these words", err=True)
         for one in reversed(found):
             _console().print(replay.render_found(one), soft_wrap=True)
+        for line in lines:
+            _console().print(render_line(line), soft_wrap=True)
+
+
+def _progress() -> Callable[[Searched], None]:
+    """On a terminal, ten times a second."""
+    if not sys.stderr.isatty():
+        return lambda _: None
+    last = [time.monotonic()]
+
+    def tell(searched: Searched) -> None:
+        if time.monotonic() - last[0] > 0.1:
+            last[0] = time.monotonic()
+            click.echo(f"\r\x1b[Kterminals and streams: {searched.seen / 10**6:.1f} of {searched.bytes / 10**6:.1f} MB",
+                       nl=False, err=True)
+
+    return tell
 
 
 @group.group(epilog=_EXIT)
@@ -267,17 +342,21 @@ def _egress_entries(file: str) -> list[dict[str, Any]]:
 @group.command("export", epilog=_EXIT)
 @_recording
 @click.option("--session", "chosen", multiple=True, help="Its name, or the beginning; more than once for several.")
-@click.option("--format", "form", type=click.Choice(["sqlite", "ndjson", "csv"]), default="sqlite", show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A new file; - for ndjson or csv "
-              "to standard output.")
-def export_sessions(directory: Path, chosen: tuple[str, ...], form: str, output: Path) -> None:
-    """Take sessions away, as SQLite, NDJSON or CSV.
+@click.option("--format", "form", type=click.Choice(["sqlite", "ndjson", "csv", "asciicast"]), default="sqlite", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A new file; - for all but "
+              "sqlite to standard output.")
+@click.option("--operation", type=int, default=0, help="For asciicast: which one.  Default: the only one with a terminal, "
+              "or with streams.")
+def export_sessions(directory: Path, chosen: tuple[str, ...], form: str, output: Path, operation: int) -> None:
+    """Take sessions away, as SQLite, NDJSON, CSV or asciicast.
 
-    The SQLite file verifies by itself."""
+    The SQLite file verifies by itself.  asciicast (version 2) is one operation's streams, for asciinema and its like."""
+    if form == "asciicast" and len(chosen) != 1:
+        raise click.UsageError("an asciicast is of one session: --session")
     if form == "sqlite" and not chosen:
         raise click.UsageError("which sessions?  (--session; for everything, take the recording's own files)")
     if form == "sqlite" and str(output) == "-":
-        raise click.UsageError("a SQLite file cannot go to standard output: -o FILE, or --format ndjson or csv")
+        raise click.UsageError("a SQLite file cannot go to standard output: -o FILE, or --format ndjson, csv or asciicast")
     detail = {"what": form, "sessions": ",".join(chosen)[:1000] or "all"}
     with reading(directory, "exported", detail) as reader:
         names = list(dict.fromkeys(reader.find_session(one) for one in chosen))
@@ -288,14 +367,16 @@ def export_sessions(directory: Path, chosen: tuple[str, ...], form: str, output:
                            "next checkpoint an export of the same verifies whole", err=True)
         else:
             with _output(output) as out:
-                count = _write(reader, names, form, out)
-    click.echo(f"{count} {'lines' if form == 'csv' else 'events'}: {output}", err=True)
+                count = _write(reader, names, form, out, operation)
+    click.echo(f"{count} {'events' if form in ('sqlite', 'ndjson') else 'lines'}: {output}", err=True)
 
 
-def _write(reader: Reader, names: list[str], form: str, out: IO[str]) -> int:
+def _write(reader: Reader, names: list[str], form: str, out: IO[str], operation: int) -> int:
     if form == "ndjson":
         return export.write_ndjson(reader.entries(*names), out)
-    return export.write_csv(reader.operations(*names), out)
+    if form == "asciicast":
+        return export.write_asciicast(reader, names[0], operation, out)
+    return export.write_csv(reader.operations(*names), out, reader.stream_ends)
 
 
 @contextmanager

@@ -20,13 +20,13 @@ WAIT: Final = 60.0                    # seconds for the recorder
 
 
 def find_digests(reader: Reader, session: str, operation: int = 0) -> set[bytes]:
-    """Digests of texts, parameters, errors and payload of a session, or of one operation of it."""
+    """Digests of texts, parameters, errors, payload and streams of a session, or of one operation of it."""
     found: set[bytes] = set()
     for entry in reader.entries(session):
         event = entry.event
         if operation and getattr(event, "operation", operation) != operation:
             continue
-        for name in ("text", "parameters", "error"):
+        for name in ("text", "parameters", "error", "content", "sha256"):
             found.add(getattr(event, name, b""))
         found.update(getattr(event, "payload", ()))
     return found - {b""}

@@ -11,7 +11,7 @@ import csv
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -19,9 +19,11 @@ import msgspec
 
 from enforcer.hot.chain import Chain, make_leaf
 from enforcer.recording import schema
+from enforcer.recording.asciicast import render_asciicast
 from enforcer.recording.read import Entry, Reader, read_parameters
 from enforcer.recording.replay import entry_json, utc_time
 from enforcer.recording.store import CHANGED
+from enforcer.recording.tapes import is_terminal
 from enforcer.words import decisions, events
 from enforcer.words.errors import RecordingError
 from enforcer.words.reported import say
@@ -29,7 +31,7 @@ from enforcer.words.reported import say
 COLUMNS: Final = (                  # docs/recording.md: stable, new ones come at the end
     "seq", "time", "session", "operation", "actor", "verb", "decision", "text", "parameters", "requests", "rules",
     "masks", "reason", "status", "tag", "sqlstate", "rows", "bytes", "milliseconds", "error",
-    "reported")
+    "reported", "streams")
 LATE: Final = 50_000                  # events within which the recorder says that blobs were missing
 _EXCUSES: Final = "SELECT seq FROM recorder_event WHERE name = 'journal.blobs-missing'"
 _DECODERS: Final = {kind: msgspec.msgpack.Decoder(struct).decode for kind, struct in schema.STRUCTS.items()}
@@ -44,17 +46,49 @@ def write_ndjson(entries: Iterable[Entry], out: IO[str]) -> int:
     return count
 
 
-def write_csv(operations: Iterable[tuple[Entry, list[Entry]]], out: IO[str]) -> int:
+def write_asciicast(reader: Reader, session: str, operation: int, out: IO[str]) -> int:
+    """How many lines.  `operation` 0: the only one that has a terminal, or streams.  Raises RecordingError."""
+    operation = operation or _only(reader, session)
+    count = 0
+    for line in render_asciicast(reader.streams_of(session, operation), f"{session} {operation}"):
+        out.write(line + "\n")
+        count += 1
+    if count < 2:
+        raise RecordingError(f"operation {operation} of {session} has no streams")
+    return count
+
+
+def _only(reader: Reader, session: str) -> int:
+    """Raises RecordingError."""
+    found = sorted(operation for _, operation, _ in reader.streaming(session))
+    terminals = [one for one in found if is_terminal(next(reader.streams_of(session, one), None))]
+    chosen = terminals or found
+    if len(chosen) != 1:
+        what = f"operations {', '.join(map(str, chosen[:20]))} have" if chosen else "no operation has"
+        raise RecordingError(f"{what} streams: --operation says which" if chosen else f"{session}: {what} streams")
+    return chosen[0]
+
+
+Ends = Callable[[str, int], Iterable[Entry]]           # of the streams of an operation
+
+
+def write_csv(operations: Iterable[tuple[Entry, list[Entry]]], out: IO[str], ends: Ends = lambda *_: ()) -> int:
     """A line an operation, in the order given; one a result where it has several.  How many lines."""
     writer = csv.writer(out)
     writer.writerow(COLUMNS)
     count = 0
     for intent, results in operations:
         cells = _intent_cells(intent)
+        streams = _streams(ends(intent.event.session, intent.event.operation))
         for after in [_result_cells(one) for one in results] or [[""] * 7]:
-            writer.writerow([*cells, *after, say(intent.event.reported)])
+            writer.writerow([*cells, *after, say(intent.event.reported), streams])
             count += 1
     return count
+
+
+def _streams(ends: Iterable[Entry]) -> str:
+    return "; ".join(f"{one.event.stream} {one.event.kept}/{one.event.bytes} {(one.content or b'').decode()}".rstrip()
+                     for one in ends)
 
 
 def _result_cells(entry: Entry) -> list[Any]:
@@ -104,9 +138,7 @@ def write_sqlite(reader: Reader, sessions: Iterable[str], path: Path) -> tuple[i
 
 
 def _choose(reader: Reader, sessions: Iterable[str]) -> set[int]:
-    tables = [table for kind, (table, _) in schema.SPOKEN.items()
-              if "session" in schema.STRUCTS[kind].__struct_fields__]
-    return {row[0] for db in reader.dbs for session in sessions for table in tables
+    return {row[0] for db in reader.dbs for session in sessions for table in schema.tables_of_sessions(db)
             for row in db.execute(f"SELECT seq FROM {table} WHERE session = ?", (session,))}
 
 
@@ -207,4 +239,8 @@ def _blob_ids(db: sqlite3.Connection, seq: int, kind: int, event: Any) -> dict[b
     if kind == events.RESULT:
         row = db.execute("SELECT payload, error FROM result WHERE seq = ?", (seq,)).fetchone()
         return {**dict(zip(event.payload, msgspec.json.decode(row[0]), strict=True)), event.error: row[1]}
+    if kind == events.STREAMED:
+        return {event.content: db.execute("SELECT content FROM streamed WHERE seq = ?", (seq,)).fetchone()[0]}
+    if kind == events.STREAM_ENDED:
+        return {event.sha256: db.execute("SELECT sha256 FROM stream_ended WHERE seq = ?", (seq,)).fetchone()[0]}
     return {}

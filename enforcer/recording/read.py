@@ -23,8 +23,6 @@ from enforcer.words import events
 from enforcer.words.errors import RecordingError
 
 KIND_NAMES: Final = {kind: table for kind, (table, _) in schema.SPOKEN.items()}
-_OF_A_SESSION: Final = tuple(
-    table for kind, (table, _) in schema.SPOKEN.items() if "session" in schema.STRUCTS[kind].__struct_fields__)
 _DECODERS: Final = {kind: msgspec.msgpack.Decoder(struct).decode for kind, struct in schema.STRUCTS.items()}
 _ERASED: Final = None
 RECENT: Final = 200_000               # events that a recorder looks at when it starts
@@ -65,6 +63,7 @@ class Entry(msgspec.Struct, frozen=True):
     parameters: bytes | None = None
     payload: tuple[bytes | None, ...] = ()
     error: bytes | None = None
+    content: bytes | None = None      # of a piece of a stream; of a stream's end its SHA-256, hex
 
 
 class Forwarded(msgspec.Struct, frozen=True):
@@ -191,11 +190,11 @@ class Reader:
     def entries(self, *sessions: str, after: int = 0) -> Iterator[Entry]:
         """Events of these sessions, or of all where none is named, in the order of the chain, after this one."""
         statement = f"SELECT seq, kind, body FROM event WHERE body IS NOT NULL AND seq > {after:d}"
-        if sessions:
-            parts = " UNION ALL ".join(f"SELECT seq FROM {table} WHERE {_among(sessions)}" for table in _OF_A_SESSION)
-            statement += f" AND seq IN ({parts})"
         for db in self.dbs:
-            for seq, kind, body in db.execute(statement + " ORDER BY seq", sessions):
+            parts = " UNION ALL ".join(
+                f"SELECT seq FROM {table} WHERE {_among(sessions)}" for table in schema.tables_of_sessions(db))
+            chosen = f" AND seq IN ({parts})" if sessions else ""
+            for seq, kind, body in db.execute(f"{statement}{chosen} ORDER BY seq", sessions):
                 yield make_entry(db, seq, kind, body)
 
     def operations(self, *sessions: str) -> Iterator[tuple[Entry, list[Entry]]]:
@@ -209,6 +208,40 @@ class Reader:
                 entry = make_entry(db, seq, kind, body)
                 until = max(number, last.get(entry.event.session, len(self.dbs) - 1))
                 yield entry, [one for later in self.dbs[number:until + 1] for one in _results(later, entry.event)]
+
+    def streams_of(self, session: str, operation: int, after: int = 0) -> Iterator[Entry]:
+        """Pieces and ends of the streams of one operation, in the order of the chain."""
+        for db in self.dbs:
+            if "streamed" in schema.tables_of_sessions(db):
+                for seq, kind, body in db.execute(
+                        "SELECT seq, kind, body FROM event WHERE body IS NOT NULL AND seq IN ("
+                        "SELECT seq FROM streamed WHERE session = ?1 AND operation = ?2 AND seq > ?3 UNION ALL "
+                        "SELECT seq FROM stream_ended WHERE session = ?1 AND operation = ?2 AND seq > ?3) ORDER BY seq",
+                        (session, operation, after)):
+                    yield make_entry(db, seq, kind, body)
+
+    def stream_ends(self, session: str, operation: int) -> Iterator[Entry]:
+        """How the streams of one operation ended."""
+        for db in self.dbs:
+            if "stream_ended" in schema.tables_of_sessions(db):
+                for row in db.execute(
+                        "SELECT e.seq, e.kind, e.body FROM stream_ended s JOIN event e ON e.seq = s.seq WHERE "
+                        "s.session = ? AND s.operation = ? AND e.body IS NOT NULL ORDER BY s.seq", (session, operation)):
+                    yield make_entry(db, *row)
+
+    def streaming(self, session: str = "") -> list[tuple[str, int, int]]:
+        """(session, operation, bytes that were kept) of what has streams, the newest first."""
+        found: dict[tuple[str, int], list[int]] = {}
+        for db in self.dbs:
+            if "streamed" in schema.tables_of_sessions(db):
+                for name, operation, kept, last in db.execute(
+                        "SELECT session, operation, sum(bytes), max(seq) FROM streamed" + (
+                            " WHERE session = ?" if session else "") + " GROUP BY session, operation",
+                        (session,) if session else ()):
+                    one = found.setdefault((name, operation), [0, 0])
+                    one[0], one[1] = one[0] + kept, last
+        ordered = sorted(found.items(), key=lambda one: -one[1][1])
+        return [(name, operation, kept) for (name, operation), (kept, _) in ordered]
 
     def search(self, words: Iterable[str], limit: int = 1000) -> list[Entry]:
         """Intents whose text, requests, rules or reason hold every word, and refusals, by their destination, target,
@@ -280,6 +313,12 @@ def make_entry(db: sqlite3.Connection, seq: int, kind: int, body: bytes) -> Entr
         payload, error = db.execute("SELECT payload, error FROM result WHERE seq = ?", (seq,)).fetchone()
         held = tuple(read_content(db, one) for one in msgspec.json.decode(payload))
         return Entry(seq, kind, event, None, None, held, read_content(db, error))
+    if kind == events.STREAMED:
+        content, = db.execute("SELECT content FROM streamed WHERE seq = ?", (seq,)).fetchone()
+        return Entry(seq, kind, event, content=read_content(db, content))
+    if kind == events.STREAM_ENDED:
+        whole, = db.execute("SELECT sha256 FROM stream_ended WHERE seq = ?", (seq,)).fetchone()
+        return Entry(seq, kind, event, content=read_content(db, whole))
     return Entry(seq, kind, event)
 
 

@@ -81,7 +81,7 @@ _APPENDED: Final = {
 }
 NOTHING: Final[frozenset[int]] = frozenset()
 HOST_ONLY: Final = frozenset((events.HOST,))
-ENFORCER_ONLY: Final = frozenset(range(events.SESSION_OPENED, events.CONFIGURED + 1))
+ENFORCER_ONLY: Final = frozenset(range(events.SESSION_OPENED, events.SESSION_NOTED + 1))
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ What is shown was written by crews and servers: control characters are made visi
 """
 from __future__ import annotations
 
+import base64
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -69,7 +70,29 @@ def _cells(one: Session) -> tuple[str, ...]:
         str(one.denied), str(one.held), size(one.bytes_out), plain(one.reason, 80))
 
 
-def render_transcript(entries: Iterator[Entry], everything: bool = False) -> Iterator[tuple[int, Text]]:
+def join_pieces(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Pieces of one stream that follow one another as one, up to events.PIECE of them."""
+    held: Entry | None = None
+    for entry in entries:
+        if held is not None and _follows(held, entry):
+            held = msgspec.structs.replace(held, content=(held.content or b"") + (entry.content or b""))
+            continue
+        if held is not None:
+            yield held
+        held = entry
+    if held is not None:
+        yield held
+
+
+def _follows(before: Entry, entry: Entry) -> bool:
+    if not before.kind == entry.kind == events.STREAMED or before.content is None or entry.content is None:
+        return False
+    one, other = before.event, entry.event
+    return (one.session, one.operation, one.stream) == (other.session, other.operation, other.stream) and (
+        one.stream in ("in", "out", "err") and len(before.content) + len(entry.content) <= events.PIECE)
+
+
+def render_transcript(entries: Iterable[Entry], everything: bool = False) -> Iterator[tuple[int, Text]]:
     """(nanoseconds since the session began, lines) of each event.  What Weir sends only so that the server itself fails
     where an operation was denied is left out, unless `everything`: the denial stands above it."""
     began = None
@@ -179,9 +202,48 @@ def _gap(entry: Entry) -> Text:
     return Text.assemble(("gap ", "bold red"), f"{plain(e.reason)}; operations whose results are not known: {numbers}")
 
 
+def _streamed(entry: Entry) -> Text:
+    """Lines as they are, with their control characters to be seen."""
+    e = entry.event
+    head = Text.assemble((f"{e.operation:>4} ", "dim"), (f"{plain(e.stream)} ", "cyan"))
+    if entry.content is None:
+        return head.append("(erased)", "dim")
+    lines = entry.content.decode(errors="replace").split("\n")
+    if len(lines) > 1 and not lines[-1]:
+        lines.pop()                   # it ended with its line
+    for number, line in enumerate(lines):
+        if number:
+            head.append(f"\n{'':15}")
+        head.append(visible(line))
+    return head
+
+
+def visible(line: str) -> str:
+    """All of it, without control characters."""
+    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in line.removesuffix("\r").expandtabs(8))
+
+
+def _stream_ended(entry: Entry) -> Text:
+    return Text.assemble((f"{entry.event.operation:>4} ", "dim"), (stream_said(entry.event, entry.content), "dim"))
+
+
+def stream_said(event: Any, whole: bytes | None) -> str:
+    """Of the end of a stream: how much of it there was, and is here."""
+    kept = "all kept" if event.kept == event.bytes else f"the first {size(event.kept)} kept"
+    digest = f", SHA-256 {plain(whole.decode(errors='replace'), 64)}" if whole else ""
+    return f"{plain(event.stream)} ends: {size(event.bytes)}, {kept}{digest}" if event.bytes else (
+        f"{plain(event.stream)} ends: nothing")
+
+
+def _noted(entry: Entry) -> Text:
+    e = entry.event
+    return Text.assemble(("noted ", "bold"), f"{plain(e.name)}: {plain(e.value)}")
+
+
 _SHOWN: Final = {
     events.SESSION_OPENED: _opened, events.INTENT: _intent, events.RESULT: _result,
-    events.HOLD: _hold, events.GAP: _gap,
+    events.HOLD: _hold, events.GAP: _gap, events.STREAMED: _streamed, events.STREAM_ENDED: _stream_ended,
+    events.SESSION_NOTED: _noted,
 }
 
 
@@ -199,7 +261,21 @@ def entry_json(entry: Entry) -> dict[str, Any]:
     elif entry.kind == events.RESULT:
         shown["payload"] = [None if one is None else list(parse_payload(one)) for one in entry.payload]
         shown["error"] = _content(entry.event.error, entry.error)
+    elif entry.kind == events.STREAMED:
+        shown.update(content_digest=entry.event.content.hex(), **_stream_json(entry.content))
+    elif entry.kind == events.STREAM_ENDED:
+        shown["sha256"] = _content(entry.event.sha256, entry.content)
     return shown
+
+
+def _stream_json(content: bytes | None) -> dict[str, str | None]:
+    """`content` where it is text by itself, else `base64`: a piece may end within a character."""
+    if content is None:
+        return {"content": None}
+    try:
+        return {"content": content.decode()}
+    except UnicodeDecodeError:
+        return {"content": None, "base64": base64.b64encode(content).decode()}
 
 
 def _content(digest: bytes, content: bytes | None) -> str | None:

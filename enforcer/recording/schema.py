@@ -101,6 +101,15 @@ _TABLES: Final = (
   seq INTEGER PRIMARY KEY, at INTEGER, flow TEXT, mode TEXT, speaks TEXT, name TEXT, rule TEXT, reason TEXT
 )""",
     "CREATE TABLE configured (seq INTEGER PRIMARY KEY, at INTEGER, digest TEXT, files TEXT, forwarded_key TEXT)",
+    """CREATE TABLE streamed (
+  seq INTEGER PRIMARY KEY, at INTEGER, session TEXT, operation INTEGER, stream TEXT, offset INTEGER, bytes INTEGER,
+  content INTEGER
+)""",
+    """CREATE TABLE stream_ended (
+  seq INTEGER PRIMARY KEY, at INTEGER, session TEXT, operation INTEGER, stream TEXT, bytes INTEGER, kept INTEGER,
+  sha256 INTEGER
+)""",
+    "CREATE TABLE session_noted (seq INTEGER PRIMARY KEY, at INTEGER, session TEXT, name TEXT, value TEXT)",
     "CREATE TABLE host_event (seq INTEGER PRIMARY KEY, at INTEGER, name TEXT, workload TEXT, detail TEXT)",
     "CREATE TABLE recorder_event (seq INTEGER PRIMARY KEY, at INTEGER, name TEXT, detail TEXT)",
     "CREATE TABLE erasure (seq INTEGER PRIMARY KEY, at INTEGER, digests TEXT, by TEXT, reason TEXT, signature BLOB)",
@@ -110,6 +119,11 @@ _TABLES: Final = (
     "CREATE INDEX result_operation ON result (session, operation)",
     "CREATE INDEX hold_session ON hold (session)",
     "CREATE INDEX gap_session ON gap (session)",
+    "CREATE INDEX streamed_operation ON streamed (session, operation)",
+    # Where streams begin, and sizes: few among many pieces.
+    "CREATE INDEX streamed_begin ON streamed (session) WHERE offset = 0",
+    "CREATE INDEX stream_ended_operation ON stream_ended (session, operation)",
+    "CREATE INDEX session_noted_session ON session_noted (session)",
     "CREATE INDEX flow_opened_flow ON flow_opened (flow)",
     "CREATE INDEX flow_closed_flow ON flow_closed (flow)",
     "CREATE INDEX flow_noted_flow ON flow_noted (flow)",
@@ -152,6 +166,10 @@ FROM flow_noted n LEFT JOIN flow_opened o ON o.flow = n.flow""",
 FROM host_event h""",
     f"""CREATE VIEW configurations AS SELECT c.seq, {_iso('c.at')} AS time, c.digest, c.files, c.forwarded_key
 FROM configured c""",
+    f"""CREATE VIEW streams AS SELECT s.seq, {_iso('s.at')} AS time, s.session, s.operation, s.stream, s.bytes, s.kept,
+  {_TEXT.format('s.sha256')} AS sha256
+FROM stream_ended s""",
+    f"""CREATE VIEW notes AS SELECT n.seq, {_iso('n.at')} AS time, n.session, n.name, n.value FROM session_noted n""",
     f"CREATE VIEW gaps AS SELECT g.seq, {_iso('g.at')} AS time, g.session, g.operations, g.reason FROM gap g",
     f"CREATE VIEW recorder_events AS SELECT r.seq, {_iso('r.at')} AS time, r.name, r.detail FROM recorder_event r",
     f"""CREATE VIEW checkpoints AS SELECT c.seq_from, c.seq_to, {_iso('c.at')} AS time, hex(c.head) AS head, c.key_id
@@ -166,6 +184,7 @@ SPOKEN: Final[dict[int, tuple[str, int]]] = {
     events.INTENT: ("intent", 17), events.RESULT: ("result", 13), events.HOLD: ("hold", 15), events.GAP: ("gap", 5),
     events.REFUSED: ("refused", 11), events.FLOW_OPENED: ("flow_opened", 13), events.FLOW_CLOSED: ("flow_closed", 6),
     events.FLOW_NOTED: ("flow_noted", 8), events.CONFIGURED: ("configured", 5),
+    events.STREAMED: ("streamed", 8), events.STREAM_ENDED: ("stream_ended", 8), events.SESSION_NOTED: ("session_noted", 5),
     events.HOST: ("host_event", 5), events.RECORDER: ("recorder_event", 4), events.ERASURE: ("erasure", 6),
 }
 INSERT: Final = {
@@ -177,9 +196,13 @@ STRUCTS: Final[dict[int, type[msgspec.Struct]]] = {
     events.INTENT: events.Intent, events.RESULT: events.Result, events.HOLD: events.HoldChanged,
     events.GAP: events.Gap, events.REFUSED: events.Refused, events.FLOW_OPENED: events.FlowOpened,
     events.FLOW_CLOSED: events.FlowClosed, events.FLOW_NOTED: events.FlowNoted,
-    events.CONFIGURED: events.Configured, events.HOST: HostEvent,
+    events.CONFIGURED: events.Configured, events.STREAMED: events.Streamed,
+    events.STREAM_ENDED: events.StreamEnded, events.SESSION_NOTED: events.SessionNoted, events.HOST: HostEvent,
     events.RECORDER: events.RecorderEvent, events.ERASURE: events.Erasure,
 }
+
+OF_A_SESSION: Final = tuple(
+    table for kind, (table, _) in SPOKEN.items() if "session" in STRUCTS[kind].__struct_fields__)
 
 _encode_json = msgspec.json.Encoder().encode
 
@@ -263,6 +286,19 @@ def _configured(seq: int, e: Any, blob: BlobId) -> Row:
     return seq, e.at, e.digest, _detail(e.files), e.forwarded_key
 
 
+def _streamed(seq: int, e: Any, blob: BlobId) -> Row:
+    return (seq, e.at, e.session, e.operation, e.stream, e.offset, e.bytes,
+            blob(e.content) if e.content else None)
+
+
+def _stream_ended(seq: int, e: Any, blob: BlobId) -> Row:
+    return seq, e.at, e.session, e.operation, e.stream, e.bytes, e.kept, blob(e.sha256) if e.sha256 else None
+
+
+def _session_noted(seq: int, e: Any, blob: BlobId) -> Row:
+    return seq, e.at, e.session, e.name, e.value
+
+
 def _host(seq: int, e: Any, blob: BlobId) -> Row:
     return seq, e.at, e.name, e.workload, _detail(e.detail)
 
@@ -279,7 +315,8 @@ derive: Final[dict[int, Callable[[int, Any, BlobId], Row]]] = {
     events.SESSION_OPENED: _opened, events.SESSION_CLOSED: _closed, events.INTENT: _intent, events.RESULT: _result,
     events.HOLD: _hold, events.GAP: _gap, events.REFUSED: _refused, events.FLOW_OPENED: _flow_opened,
     events.FLOW_CLOSED: _flow_closed, events.FLOW_NOTED: _flow_noted,
-    events.CONFIGURED: _configured, events.HOST: _host,
+    events.CONFIGURED: _configured, events.STREAMED: _streamed, events.STREAM_ENDED: _stream_ended,
+    events.SESSION_NOTED: _session_noted, events.HOST: _host,
     events.RECORDER: _recorder, events.ERASURE: _erasure,
 }
 
@@ -291,7 +328,15 @@ _integers: Final = {
 
 
 def fits(kind: int, event: Any) -> bool:
-    """No integer of it is beyond SQLite's (msgpack's smallest is SQLite's smallest)."""
+    """No integer of it is beyond SQLite's (msgpack's smallest is SQLite's smallest), no piece longer than one may be."""
     if max(_integers[kind](event)) > LARGEST:
         return False
+    if kind == events.STREAMED and not 0 <= event.bytes <= events.PIECE:
+        return False
     return kind != events.GAP or max(event.operations, default=0) <= LARGEST
+
+
+def tables_of_sessions(db: Any) -> tuple[str, ...]:
+    """Those whose rows name a session, and that this file has: one of an earlier build lacks the latest."""
+    there = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return tuple(table for table in OF_A_SESSION if table in there)

@@ -60,6 +60,9 @@ COLUMNS = {
     9: ("flow_closed", "1 3 4 5 6"),
     10: ("flow_noted", "1 3 4 5 6 7 8"),
     11: ("configured", "1 3 4j 5"),
+    12: ("streamed", "1 3 4 5 6 7 8B"),
+    13: ("stream_ended", "1 3 4 5 6 7 8B"),
+    14: ("session_noted", "1 3 4 5"),
     20: ("host_event", "1 3 4 5j"),
     30: ("recorder_event", "1 3 4j"),
     31: ("erasure", "1 3h 4 5 6"),
@@ -101,6 +104,7 @@ SCHEMA: dict[str, str] = {
     "intent_operation": "b8769df24850fb89",
     "live": "48d710aafd78732e",
     "live_operation": "4369a83a28b15a86",
+    "notes": "65857b105ce1cec0",
     "operations": "68f184f4a4eca4d4",
     "position": "f74ec46be73c7b5f",
     "recorder_event": "8744db0b22d13dc7",
@@ -111,15 +115,25 @@ SCHEMA: dict[str, str] = {
     "result_operation": "fe01673de9888dd5",
     "session_closed": "ba9efbccef194c76",
     "session_closed_session": "db29f3b9c4bd635c",
+    "session_noted": "97e1cdb37ad26588",
+    "session_noted_session": "dac7fd8dc6fdfcd9",
     "session_opened": "8337f5852e6b7cc4",
     "session_opened_session": "5c71ecca1034bf9d",
     "sessions": "ebb2f34d50703372",
     "state": "6ac902867435c47b",
+    "stream_ended": "384fb1197caf1848",
+    "stream_ended_operation": "33001ea2e5017811",
+    "streamed": "4aefe9fb58a36840",
+    "streamed_begin": "5ef1d6cd4c7ec1cd",
+    "streamed_operation": "075b5be0bbf4035c",
+    "streams": "a19f07dcb5bdec4e",
     # SCHEMA-END
 }
 # What files of earlier builds have: columns came at the end.
 # And what they do not have, build by build.
-LATER = (frozenset(("flow_noted", "flow_noted_flow", "flow_notes")), frozenset(("configured", "configurations")))
+LATER = (frozenset(("flow_noted", "flow_noted_flow", "flow_notes")), frozenset(("configured", "configurations")),
+         frozenset(("streamed", "streamed_operation", "streamed_begin", "stream_ended", "stream_ended_operation",
+                    "session_noted", "session_noted_session", "streams", "notes")))
 OLDER = {"flow_opened": "5993b5c693250594", "refused": "4bb5a23cd02cead4", "hold": "2ffbf39d8d461728",
          "holds": "9507d60be96724e0", "intent": "17deb71aa2afc9c4", "operations": "347129c5f0f201a1"}
 

@@ -13,6 +13,7 @@ import msgspec
 
 from enforcer.words.reported import Calls
 
+PIECE: Final = 64 << 10               # bytes of one Streamed at most
 Octets = bytes                       # a struct below has a field of that name
 Blob = tuple[bytes, bytes, bytes]    # digest (enforcer.hot.chain.make_digest), salt, content: what an event names
 
