@@ -67,7 +67,7 @@ _JSON: Final = click.option("--json", "as_json", is_flag=True, callback=_note_js
                             help="JSON instead of text; times in UTC.")
 
 
-class Seconds(click.ParamType):
+class Seconds(click.ParamType[float]):
     """2, 2s, 0.5s"""
 
     name = "seconds"
@@ -162,11 +162,12 @@ def watch(session: str, directory: Path, as_json: bool, everything: bool) -> Non
 
     As `weir replay` shows it, without what was before; until the session closes, or ^C.  With --json one line each.
     SESSION may be the beginning of its name."""
-    new = False
+    new, console = False, _console()
+    live = Live(console) if console.is_terminal and not as_json else None
 
     def entries() -> Iterator[Entry]:
         nonlocal new
-        for fresh, entry in _watched(directory, session):
+        for fresh, entry in _watched(directory, session, lambda: live.begin() if live else None):
             new = fresh
             yield entry
 
@@ -176,8 +177,6 @@ def watch(session: str, directory: Path, as_json: bool, everything: bool) -> Non
                 if new:
                     click.echo(render_json(replay.entry_json(entry)))
             return
-        console = _console()
-        live = Live(console) if console.is_terminal else None
         try:
             for _, text in replay.render_transcript(_beside(entries(), live, lambda: new), everything):
                 if new:
@@ -194,7 +193,7 @@ def _beside(entries: Iterator[Entry], live: Live | None, is_new: Callable[[], bo
             yield entry
 
 
-def _watched(directory: Path, session: str) -> Iterator[tuple[bool, Entry]]:
+def _watched(directory: Path, session: str, begin: Callable[[], None]) -> Iterator[tuple[bool, Entry]]:
     """What was before counts in what is said at the end; what comes from now on is new."""
     last, closed = 0, False
     with reading(directory, "read", {"what": "watch", "session": session}) as reader:
@@ -207,6 +206,7 @@ def _watched(directory: Path, session: str) -> Iterator[tuple[bool, Entry]]:
         return
     if not directory.is_dir():
         raise click.ClickException(f"{directory}: nothing is added to a copy")
+    begin()
     try:
         for entry in follow(directory, name, last):
             yield True, entry
@@ -219,8 +219,8 @@ def _watched(directory: Path, session: str) -> Iterator[tuple[bool, Entry]]:
 @_recording
 @_JSON
 @click.option("--speed", type=click.FloatRange(min=0), default=None,
-              help="Show it as it went: 1 as fast as it was, 10 ten times faster, 0 all at once.  Default: terminals as "
-                   "fast as they were, the rest at once.")
+              help="Show it as it went: 1 as fast as it was, 10 ten times faster, 0 all at once.  Default: terminals "
+                   "as fast as they were, the rest at once.")
 @click.option("--idle", type=Seconds(), default="2s", show_default=True, help="The longest pause of a terminal.")
 @click.option("--operation", type=int, default=0, help="Only this one's streams.")
 @click.option("--all", "everything", is_flag=True, help="Also what Weir sent only so that the server itself fails "
@@ -266,7 +266,8 @@ def search(words: tuple[str, ...], directory: Path, as_json: bool, last: int, se
     """Operations and refusals that hold every word.
 
     In the statement, what it asks for, rules or reasons; of a refused connection in its destination, target, workload
-    and program too: weir search 10.0.0.9.  And lines that do, of what stood on a terminal's screen or flowed in a stream."""
+    and program too: weir search 10.0.0.9.  And lines that do, of what stood on a terminal's screen or flowed in a
+    stream."""
     with reading(directory, "read", {"what": "search", "words": " ".join(words)[:1000]}) as reader:
         found = reader.search(words, last)
         looked = Search(words, time.monotonic() + seconds, _progress())
@@ -283,7 +284,7 @@ def search(words: tuple[str, ...], directory: Path, as_json: bool, last: int, se
             click.echo("nothing holds every one of these words", err=True)
         for one in reversed(found):
             _console().print(replay.render_found(one), soft_wrap=True)
-        for line in lines:
+        for line in sorted(lines, key=lambda one: one.at):
             _console().print(render_line(line), soft_wrap=True)
 
 
@@ -342,21 +343,23 @@ def _egress_entries(file: str) -> list[dict[str, Any]]:
 @group.command("export", epilog=_EXIT)
 @_recording
 @click.option("--session", "chosen", multiple=True, help="Its name, or the beginning; more than once for several.")
-@click.option("--format", "form", type=click.Choice(["sqlite", "ndjson", "csv", "asciicast"]), default="sqlite", show_default=True)
+@click.option("--format", "form", type=click.Choice(["sqlite", "ndjson", "csv", "asciicast"]), default="sqlite",
+              show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A new file; - for all but "
               "sqlite to standard output.")
-@click.option("--operation", type=int, default=0, help="For asciicast: which one.  Default: the only one with a terminal, "
-              "or with streams.")
+@click.option("--operation", type=int, default=0, help="For asciicast: which one.  Default: the only one with a "
+              "terminal, or with streams.")
 def export_sessions(directory: Path, chosen: tuple[str, ...], form: str, output: Path, operation: int) -> None:
     """Take sessions away, as SQLite, NDJSON, CSV or asciicast.
 
-    The SQLite file verifies by itself.  asciicast (version 2) is one operation's streams, for asciinema and its like."""
+    The SQLite file verifies by itself.  asciicast (version 2) is one operation's streams, for asciinema and its
+    like."""
     if form == "asciicast" and len(chosen) != 1:
         raise click.UsageError("an asciicast is of one session: --session")
     if form == "sqlite" and not chosen:
         raise click.UsageError("which sessions?  (--session; for everything, take the recording's own files)")
     if form == "sqlite" and str(output) == "-":
-        raise click.UsageError("a SQLite file cannot go to standard output: -o FILE, or --format ndjson, csv or asciicast")
+        raise click.UsageError("a SQLite file cannot go to standard output: -o FILE, or another --format")
     detail = {"what": form, "sessions": ",".join(chosen)[:1000] or "all"}
     with reading(directory, "exported", detail) as reader:
         names = list(dict.fromkeys(reader.find_session(one) for one in chosen))

@@ -1,12 +1,12 @@
 """What a recorded server sent to a terminal, for a terminal that has done nothing wrong.  Pure: text in, text out.
 
 Only what draws goes through: printable text, cursor, colours, erasing, scrolling, the other screen (ECMA-48; XTerm
-Control Sequences).  Everything that asks a terminal for an answer (device status, attributes, DECRQSS, titles, colours),
-that reaches outside of it (clipboard by OSC 52, files, printing, windows, links) or that changes how its keyboard speaks
-is swallowed, whatever it is: the list says what is known to be harmless, and nothing else passes.
+Control Sequences).  What asks a terminal for an answer (device status, attributes, DECRQSS, titles, colours), reaches
+outside of it (clipboard by OSC 52, files, printing, windows, links) or changes how its keyboard speaks is swallowed,
+whatever it is: the list says what is known to be harmless, and nothing else passes.
 
-Theory.  A table of states: TEXT; ESCAPE after ESC; SEQUENCE after CSI, up to its final byte; STRING after OSC, DCS, SOS,
-PM and APC, up to ST (or BEL); CHARSET after ESC ( and the like.  CAN and SUB end any of them, ESC begins anew.
+Theory.  A table of states: TEXT; ESCAPE after ESC; SEQUENCE after CSI, up to its final byte; STRING after OSC, DCS,
+SOS, PM and APC, up to ST (or BEL); CHARSET after ESC ( and the like.  CAN and SUB end any of them, ESC begins anew.
 The 8-bit forms (U+0080 to U+009F) are read as what they stand for.
 """
 from __future__ import annotations
@@ -26,7 +26,8 @@ MODES: Final = frozenset(("4",))      # ANSI: insert
 PRIVATE: Final = frozenset(("6", "7", "25", "47", "1047", "1048", "1049"))     # origin, wrap, cursor, the other screen
 OTHER_SCREEN: Final = frozenset(("47", "1047", "1049"))
 CLEARED: Final = "\x1b[0m\x1b(B\x0f\x1b[r\x1b[?6l\x1b[4l\x1b[?7h\x1b[?25h"      # what may be left behind
-_PLAIN: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+")     # nor what turns words round
+# Nor what turns words round (Unicode, UAX 9).
+_PLAIN: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
 _PARAMETERS: Final = re.compile(r"(\??)([0-9;:]*)")
 _STRINGS: Final = frozenset("]PX^_")  # OSC, DCS, SOS, PM, APC
 _CHARSETS: Final = frozenset("()*+")

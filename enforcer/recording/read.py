@@ -226,7 +226,8 @@ class Reader:
             if "stream_ended" in schema.tables_of_sessions(db):
                 for row in db.execute(
                         "SELECT e.seq, e.kind, e.body FROM stream_ended s JOIN event e ON e.seq = s.seq WHERE "
-                        "s.session = ? AND s.operation = ? AND e.body IS NOT NULL ORDER BY s.seq", (session, operation)):
+                        "s.session = ? AND s.operation = ? AND e.body IS NOT NULL ORDER BY s.seq",
+                        (session, operation)):
                     yield make_entry(db, *row)
 
     def streaming(self, session: str = "") -> list[tuple[str, int, int]]:

@@ -79,7 +79,9 @@ def join_pieces(entries: Iterable[Entry]) -> Iterator[Entry]:
             continue
         if held is not None:
             yield held
-        held = entry
+        held = entry if entry.kind == events.STREAMED else None
+        if held is None:
+            yield entry
     if held is not None:
         yield held
 

@@ -184,8 +184,9 @@ SPOKEN: Final[dict[int, tuple[str, int]]] = {
     events.INTENT: ("intent", 17), events.RESULT: ("result", 13), events.HOLD: ("hold", 15), events.GAP: ("gap", 5),
     events.REFUSED: ("refused", 11), events.FLOW_OPENED: ("flow_opened", 13), events.FLOW_CLOSED: ("flow_closed", 6),
     events.FLOW_NOTED: ("flow_noted", 8), events.CONFIGURED: ("configured", 5),
-    events.STREAMED: ("streamed", 8), events.STREAM_ENDED: ("stream_ended", 8), events.SESSION_NOTED: ("session_noted", 5),
-    events.HOST: ("host_event", 5), events.RECORDER: ("recorder_event", 4), events.ERASURE: ("erasure", 6),
+    events.STREAMED: ("streamed", 8), events.STREAM_ENDED: ("stream_ended", 8),
+    events.SESSION_NOTED: ("session_noted", 5), events.HOST: ("host_event", 5), events.RECORDER: ("recorder_event", 4),
+    events.ERASURE: ("erasure", 6),
 }
 INSERT: Final = {
     kind: f"INSERT INTO {table} VALUES ({', '.join('?' * columns)})"
@@ -328,7 +329,7 @@ _integers: Final = {
 
 
 def fits(kind: int, event: Any) -> bool:
-    """No integer of it is beyond SQLite's (msgpack's smallest is SQLite's smallest), no piece longer than one may be."""
+    """No integer of it is beyond SQLite's (msgpack's smallest is SQLite's smallest), no piece beyond events.PIECE."""
     if max(_integers[kind](event)) > LARGEST:
         return False
     if kind == events.STREAMED and not 0 <= event.bytes <= events.PIECE:

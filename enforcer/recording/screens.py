@@ -1,8 +1,8 @@
 """What stood on a terminal's screen, line by line, as it was drawn.  Pure; pyte is the terminal.
 
-A line is read when the cursor leaves it, and before anything takes it away (erasing, scrolling, another screen): so what
-was corrected while it was typed, was coloured or drawn piece by piece is a word like any other, and what scrolled off or
-was cleared is there too.  What a terminal wraps is one line.
+A line is read when the cursor leaves it, and before anything takes it away (erasing, scrolling, another screen): so
+what was corrected while it was typed, was coloured or drawn piece by piece is a word like any other, and what scrolled
+off or was cleared is there too.  What a terminal wraps is one line.
 """
 from __future__ import annotations
 
@@ -169,4 +169,5 @@ class Drawn:
 def _without_marks(text: str) -> str:
     if text.isascii():
         return text
-    return "".join(one for one in unicodedata.normalize("NFC", text) if not unicodedata.combining(one))
+    return "".join(one for at, one in enumerate(unicodedata.normalize("NFC", text))
+                   if not at or not unicodedata.combining(one))       # the first may belong to the piece before

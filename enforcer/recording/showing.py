@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import IO, Final
+from typing import Final
 
 from rich.console import Console
 
@@ -99,12 +99,12 @@ def _say_size(console: Console, first: Piece) -> None:
     columns, rows = parse_size(first.text.encode())
     if columns > console.width or rows > console.height:
         console.print(f"[yellow]it was drawn for {columns} columns and {rows} rows; your terminal has {console.width} "
-                      f"and {console.height}: make it larger to see it as it was[/yellow]", soft_wrap=True)
+                      f"and {console.height}: make it larger to see it as it was[/yellow]", soft_wrap=True, highlight=False)
 
 
 class Live:
-    """What comes of an open session, in a terminal: lines, and while one of its terminals is open, that one.  Lines that
-    come meanwhile wait for its end; so do terminals beside the first."""
+    """What comes of an open session, in a terminal: lines, and while one of its terminals is open, that one.  Lines
+    that come meanwhile wait for its end; so do terminals beside the first."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._operation = console, 0
