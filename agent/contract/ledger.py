@@ -19,7 +19,7 @@ MOST = 10_000                         # connects in one answer, the oldest; the 
 HEADER = frames.HEADER
 PAGE = 512 << 10                      # bytes of a page of the recording
 PAGES = 4                             # that may be asked for at a time
-SESSIONS, LINES, HISTORY = "sessions", "lines", "history"
+SESSIONS, LINES, HISTORY, TAPE = "sessions", "lines", "history", "tape"
 
 REDIRECTED, ELSEWHERE = "redirected", "elsewhere"      # verdicts that somebody has to account for
 CONNECT, ENDED, UNACCOUNTED = "connect", "connects.ended", "connect.unaccounted"
@@ -66,10 +66,11 @@ class AskRecording(msgspec.Struct, frozen=True, tag=True):
     order."""
 
     number: int
-    what: Literal["sessions", "lines", "history"]
+    what: Literal["sessions", "lines", "history", "tape"]
     by: Annotated[str, msgspec.Meta(max_length=300)]          # subject
-    name: Annotated[str, msgspec.Meta(max_length=300)] = ""   # "lines": session; "history": subject, "": everybody's
-    at: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] = 0    # "lines": what came after; else before, 0: all
+    name: Annotated[str, msgspec.Meta(max_length=300)] = ""   # session; "history": subject, "": everybody's
+    at: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] = 0    # "lines", "tape": what came after; else before, 0: all
+    operation: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] = 0       # "tape": whose streams
 
 
 class RecordingAnswer(msgspec.Struct, frozen=True, tag=True):

@@ -258,9 +258,10 @@ class AskRecorded(Asked, frozen=True):
     """For auditors; what a subject whose hold somebody may answer was told before is for them, too.  Answered by
     Recorded."""
 
-    what: Literal["sessions", "lines", "history"]
+    what: Literal["sessions", "lines", "history", "tape"]
     name: Annotated[str, msgspec.Meta(max_length=300)] = ""
     at: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] = 0
+    operation: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] = 0
 
 
 class Decide(Asked, frozen=True):

@@ -311,7 +311,7 @@ class Web:
             if not any(one.subject == question.name for one in holds.holds):
                 return asked.Recorded(question.number, error="this is for [web] auditors")
         answer = await self._agent.recorder.page(
-            AskRecording(0, question.what, who.subject, question.name, question.at))
+            AskRecording(0, question.what, who.subject, question.name, question.at, question.operation))
         return asked.Recorded(question.number, answer.content, answer.wrong)
 
     async def _decide(self, question: asked.Decide | asked.Revoke) -> asked.Answered:

@@ -17,14 +17,15 @@ from typing import Final
 
 import msgspec
 
-from agent.contract.ledger import HISTORY, LINES, PAGE, PAGES, SESSIONS, AskRecording, RecordingAnswer
+from agent.contract.ledger import HISTORY, LINES, PAGE, PAGES, SESSIONS, TAPE, AskRecording, RecordingAnswer
 from enforcer.recording.paging import make_page
 
 NOTED: Final = 600.0                  # seconds
 READERS: Final = 1000                 # readers and things that are remembered
 TIME: Final = 1.0                     # seconds that a page may take
 
-_SAID: Final = {SESSIONS: ("sessions", ""), LINES: ("session", "session"), HISTORY: ("approvals", "subject")}
+_SAID: Final = {SESSIONS: ("sessions", ""), LINES: ("session", "session"), HISTORY: ("approvals", "subject"),
+                TAPE: ("streams", "session")}
 
 Tell = Callable[[str, dict[str, str]], object]
 

@@ -13,6 +13,7 @@ import msgspec
 TEXT: Final = 4000                    # characters of one text
 SESSIONS: Final = 50                  # of one page
 LINES: Final = 100
+PIECES: Final = 2000                  # of streams
 PASTS: Final = 20                     # rows of a subject's history
 
 
@@ -40,7 +41,7 @@ class Line(msgspec.Struct, frozen=True):
 
     seq: int
     at: int
-    kind: str                         # "opened" | "asked" | "answered" | "hold" | "gap" | "closed"
+    kind: str                         # "opened" | "asked" | "answered" | "hold" | "stream" | "noted" | "gap" | "closed"
     operation: int = 0
     says: str = ""                    # "permit" | "deny" | "hold"; status of an answer; state of a hold
     actor: str = ""                   # "weir": what it sent itself
@@ -49,6 +50,26 @@ class Line(msgspec.Struct, frozen=True):
     erased: bool = False              # there was a text, and it is gone
     facts: tuple[tuple[str, str], ...] = ()   # ("rules", "..."), ("because", "..."), ("masked", "...")
     rows: tuple[str, ...] = ()        # payload as the client got it, the first rows
+    tape: str = ""                    # where an operation's streams begin: "terminal" | "streams"
+
+
+class TapePiece(msgspec.Struct, frozen=True, array_like=True):
+    seq: int
+    after: int                        # nanoseconds since the first piece of the operation
+    stream: str
+    content: bytes | None             # None: erased
+
+
+class TapePage(msgspec.Struct, frozen=True):
+    """Streams of one operation, in the order of the chain."""
+
+    terminal: bool = False
+    length: int = 0                   # nanoseconds, of what there is
+    pieces: tuple[TapePiece, ...] = ()
+    last: int = 0                     # number of the last one here
+    more: bool = False                # there are others after it
+    ended: bool = False               # and nothing will come after them
+    wrong: str = ""
 
 
 class Past(msgspec.Struct, frozen=True):

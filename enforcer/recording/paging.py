@@ -14,9 +14,18 @@ from typing import Any, Final
 
 import msgspec
 
-from agent.contract.ledger import HISTORY, LINES, SESSIONS, AskRecording
-from enforcer.recording import paged, replay, schema
-from enforcer.recording.paged import HistoryPage, Line, LinesPage, Past, RecordedSession, SessionsPage
+from agent.contract.ledger import HISTORY, LINES, SESSIONS, TAPE, AskRecording
+from enforcer.recording import paged, replay, schema, tapes
+from enforcer.recording.paged import (
+    HistoryPage,
+    Line,
+    LinesPage,
+    Past,
+    RecordedSession,
+    SessionsPage,
+    TapePage,
+    TapePiece,
+)
 from enforcer.recording.read import open_file, read_content, read_parameters
 from enforcer.recording.store import list_files
 from enforcer.words import decisions, events
@@ -27,16 +36,15 @@ STEPS: Final = 2000                   # of SQLite's machine between looks at the
 COUNTED: Final = 1000                 # operations of a session that are counted in a list
 BLOB: Final = 1 << 20                 # bytes of a text or payload that is read
 ROOM: Final = 384 << 10               # bytes of a page's texts; what is more comes with the next one
+TAPE_ROOM: Final = 256 << 10          # bytes of pieces of streams
 ELSEWHERE: Final = "too long for a page: weir replay shows it"
 LATE: Final = "the recording was too slow: not all of it is here"
 _ASSENTS: Final = 8                   # answers that are told to one hold,
 _BEFORE: Final = 100_000              # among so many events before its last: there is no index over tickets
 _SHORT: Final = 400                   # characters of a fact
-_OF_A_SESSION: Final = tuple(
-    table for kind, (table, _) in schema.SPOKEN.items() if "session" in schema.STRUCTS[kind].__struct_fields__)
 _DECODERS: Final = {kind: msgspec.msgpack.Decoder(struct).decode for kind, struct in schema.STRUCTS.items()}
 
-Page = SessionsPage | LinesPage | HistoryPage
+Page = SessionsPage | LinesPage | HistoryPage | TapePage
 
 
 class Files:
@@ -81,6 +89,8 @@ def make_page(recording: Path, question: AskRecording, until: float) -> Page:
             return _sessions(files, question.at)
         if question.what == LINES:
             return _lines(files, question.name, question.at)
+        if question.what == TAPE:
+            return _tape(files, question.name, question.operation, question.at)
         assert question.what == HISTORY
         return _history(files, question.name, question.at)
 
@@ -146,14 +156,18 @@ def _late(reason: sqlite3.OperationalError) -> str:
 NEAR: Final = 20_000                  # events from a file's end: looked through, in place of all that the session did
 
 
-def _page_of(session: str) -> str:
-    tables = " UNION ALL ".join(f"SELECT seq FROM {table} WHERE {session} = ?1 AND seq > ?2" for table in _OF_A_SESSION)
+_BEGINS: Final = {"streamed": " AND offset = 0"}      # of its pieces only the first are lines
+
+
+def _page_of(db: sqlite3.Connection, session: str) -> str:
+    tables = " UNION ALL ".join(f"SELECT seq FROM {table} WHERE {session} = ?1 AND seq > ?2{_BEGINS.get(table, '')}"
+                                for table in schema.tables_of_sessions(db))
     return (f"SELECT seq, kind, body FROM event WHERE body IS NOT NULL AND seq IN (SELECT seq FROM ({tables}) "
             "ORDER BY seq LIMIT ?3) ORDER BY seq")
 
 
 # By the session's index, or (SQLite documentation, "The Query Optimizer", 8: unary "+") through the last events.
-_PAGE, _TAIL = _page_of("session"), _page_of("+session")
+_BY_INDEX, _THROUGH = "session", "+session"
 
 
 def _lines(files: Files, session: str, after: int) -> LinesPage:
@@ -167,7 +181,7 @@ def _lines(files: Files, session: str, after: int) -> LinesPage:
         known = _session(files, first, first.execute(f"{_OPENED} WHERE session = ?", (session,)).fetchone())
         for db in files.since(first):
             end = db.execute("SELECT max(seq) FROM event").fetchone()[0] or 0
-            statement = _TAIL if end - last < NEAR else _PAGE
+            statement = _page_of(db, _THROUGH if end - last < NEAR else _BY_INDEX)
             for seq, kind, body in db.execute(statement, (session, last, paged.LINES + 1 - len(lines))).fetchall():
                 if room <= 0 or len(lines) == paged.LINES:
                     more = last
@@ -252,9 +266,30 @@ def _gap(db: sqlite3.Connection, seq: int, e: Any) -> Line:
     return Line(seq, e.at, "gap", text=_cut(f"{e.reason}; operations whose results are not known: {numbers}"))
 
 
+def _begun(db: sqlite3.Connection, seq: int, e: Any) -> Line | None:
+    """Of an operation's pieces only the first is a line: the others are behind it."""
+    first = db.execute("SELECT min(seq) FROM streamed WHERE session = ? AND operation = ?",
+                       (e.session, e.operation)).fetchone()[0]
+    if first != seq or e.offset:
+        return None
+    if e.stream == tapes.SIZE:
+        return Line(seq, e.at, "stream", e.operation, text="a terminal", tape="terminal")
+    return Line(seq, e.at, "stream", e.operation, text="streams", tape="streams")
+
+
+def _ended(db: sqlite3.Connection, seq: int, e: Any) -> Line:
+    number, = db.execute("SELECT sha256 FROM stream_ended WHERE seq = ?", (seq,)).fetchone()
+    return Line(seq, e.at, "stream", e.operation, text=_cut(replay.stream_said(e, _content(db, number)), _SHORT))
+
+
+def _noted(db: sqlite3.Connection, seq: int, e: Any) -> Line:
+    return Line(seq, e.at, "noted", text=_cut(f"{e.name}: {e.value}"))
+
+
 _LINES: Final = {
     events.SESSION_OPENED: _opened, events.SESSION_CLOSED: _closed, events.INTENT: _asked, events.RESULT: _answered,
-    events.HOLD: _hold, events.GAP: _gap,
+    events.HOLD: _hold, events.GAP: _gap, events.STREAMED: _begun, events.STREAM_ENDED: _ended,
+    events.SESSION_NOTED: _noted,
 }
 
 
@@ -285,6 +320,65 @@ def _rows(db: sqlite3.Connection, number: int) -> list[str]:
     if content is None:
         return ["(erased)"]
     return [f"({ELSEWHERE})"] if content is _TOO_LONG else replay.payload_rows(content)
+
+
+# Streams
+
+_PIECES: Final = ("SELECT s.seq, e.body, s.content FROM streamed s JOIN event e ON e.seq = s.seq WHERE s.session = ?1 AND "
+                  "s.operation = ?2 AND s.seq > ?3 ORDER BY s.seq LIMIT ?4")
+_LAST: Final = ("SELECT e.body FROM streamed s JOIN event e ON e.seq = s.seq WHERE s.session = ?1 AND s.operation = ?2 "
+                "ORDER BY s.seq DESC LIMIT 1")
+
+
+def _tape(files: Files, session: str, operation: int, after: int) -> TapePage:
+    pieces: list[TapePiece] = []
+    began, length, terminal, more, ended = -1, 0, False, False, False
+    try:
+        opened = _find(files, session)
+        if opened is None:
+            return TapePage(wrong="no such session is recorded")
+        for db in files.since(opened):
+            if "streamed" not in schema.tables_of_sessions(db):
+                continue
+            if began < 0 and (first := db.execute(_PIECES, (session, operation, 0, 1)).fetchone()):
+                event = _piece(first[1])
+                began, terminal = event.monotonic, event.stream == tapes.SIZE
+            if newest := db.execute(_LAST, (session, operation)).fetchone():
+                length = max(length, _piece(newest[0]).monotonic - began)
+            ended = ended or _has_ended(db, session, operation)
+            if not more:
+                more = _take(db, session, operation, after, began, pieces)
+    except sqlite3.OperationalError as reason:
+        return TapePage(terminal, length, tuple(pieces), pieces[-1].seq if pieces else after, True, False, _late(reason))
+    last = pieces[-1].seq if pieces else after
+    return TapePage(terminal, length, tuple(pieces), last, more, ended and not more,
+                    "" if began >= 0 else "nothing flowed in this operation")
+
+
+def _take(
+    db: sqlite3.Connection, session: str, operation: int, after: int, began: int, pieces: list[TapePiece],
+) -> bool:
+    """Whether there are more in this file than there is room for."""
+    room = TAPE_ROOM - sum(len(one.content or b"") + 32 for one in pieces)
+    for seq, body, number in db.execute(_PIECES, (session, operation, after, paged.PIECES + 1 - len(pieces))):
+        if room <= 0 or len(pieces) == paged.PIECES:
+            return True
+        event, content = _piece(body), _content(db, number)
+        if content is _TOO_LONG or content is None:
+            content = b"" if not event.content else None
+        pieces.append(TapePiece(seq, max(0, event.monotonic - began), _cut(event.stream, 16), content))
+        room -= len(content or b"") + 32
+    return False
+
+
+def _piece(body: bytes) -> Any:
+    return _DECODERS[events.STREAMED](body)
+
+
+def _has_ended(db: sqlite3.Connection, session: str, operation: int) -> bool:
+    return any(db.execute(statement, values).fetchone() for statement, values in (
+        ("SELECT 1 FROM result WHERE session = ? AND operation = ?", (session, operation)),
+        ("SELECT 1 FROM session_closed WHERE session = ?", (session,))))
 
 
 # History

@@ -12,12 +12,13 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from agent.contract.messages import HoldView, SessionView
 from agent.contract.said import called, foreign, lets_through, safe, span
-from enforcer.recording.paged import HistoryPage, LinesPage, SessionsPage
+from enforcer.recording.paged import HistoryPage, LinesPage, SessionsPage, TapePage
 from enforcer.web import shown
 from enforcer.web.colours import COMMENT, colour, mark
 from enforcer.web.shown import Answering, HoldShown, Page, ProviderLink, seen_of
@@ -89,6 +90,14 @@ def render_recordings(page: Page, found: SessionsPage) -> str:
 def render_replay(page: Page, found: LinesPage) -> str:
     """A recorded session, LINES events at a time."""
     return _render("replay.html", page, found=found, began=_began(found))
+
+
+def render_tape(found: TapePage) -> bytes:
+    """JSON: times in milliseconds, pieces [time, stream, base64 or null]."""
+    return msgspec.json.encode({
+        "terminal": found.terminal, "length": found.length / 10**6, "last": found.last, "more": found.more,
+        "ended": found.ended, "wrong": safe(found.wrong),
+        "pieces": [(one.after / 10**6, one.stream, one.content) for one in found.pieces]})
 
 
 def render_history(page: Page, found: HistoryPage) -> str:

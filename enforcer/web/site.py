@@ -27,7 +27,7 @@ from starlette.routing import Route
 
 from agent.contract import web as asked
 from agent.contract.messages import HoldView
-from enforcer.recording.paged import HistoryPage, LinesPage, SessionsPage
+from enforcer.recording.paged import HistoryPage, LinesPage, SessionsPage, TapePage
 from enforcer.web import cookies, guard, pages
 from enforcer.web.channel import NoAnswer
 from enforcer.web.rates import ANSWER, LINK, LOGIN, REQUEST, Rates, who_is
@@ -68,7 +68,7 @@ _HANDED_ON: Final = re.compile(rb"content-type|x-slack-[a-z-]{1,40}")
 PATHS: Final = Paths(static=f"/static/{pages.VERSION}")
 Ask = Callable[[asked.Question, type[Any]], Awaitable[Any]]
 _Answer = TypeVar("_Answer", bound=asked.Message)
-_Page = TypeVar("_Page", SessionsPage, LinesPage, HistoryPage)
+_Page = TypeVar("_Page", SessionsPage, LinesPage, HistoryPage, TapePage)
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,7 @@ class Site:
             Route("/events/sessions/{session}", self.events_lines, methods=get),
             Route("/recordings", self.recordings, methods=get),
             Route("/recordings/{session}", self.replay, methods=get),
+            Route("/recordings/{session}/tape/{operation:int}", self.tape, methods=get),
             Route("/history", self.history, methods=get),
             Route("/sessions", self.sessions, methods=get),
             Route("/sessions/{session}", self.session, methods=get),
@@ -397,9 +398,11 @@ class Site:
 
     # what is recorded
 
-    async def _recorded(self, seen: Seen, what: Any, kind: type[_Page], name: str = "", at: int = 0) -> _Page:
+    async def _recorded(
+        self, seen: Seen, what: Any, kind: type[_Page], name: str = "", at: int = 0, operation: int = 0,
+    ) -> _Page:
         """A page of it, or one that says why there is none.  Raises Refused."""
-        found = await self._asked(asked.AskRecorded(0, seen.secret, what, name[:300], at), asked.Recorded)
+        found = await self._asked(asked.AskRecorded(0, seen.secret, what, name[:300], at, operation), asked.Recorded)
         if found.error:
             return kind(wrong=found.error)
         try:
@@ -419,6 +422,18 @@ class Site:
         seen = await self._auditor(request)
         found = await self._lines(seen, request.path_params["session"], _number(request, "after"))
         return _html(pages.render_replay(self._page(seen), found))
+
+    async def tape(self, request: Request) -> Response:
+        """Pieces of an operation's streams, for the page's own player (static/tape.js).  Who watches what goes on does
+        not use their login by it."""
+        if guard.is_cross(request.scope["headers"]):
+            raise Refused(403, "this was not asked by a page of Weir's")
+        seen = await self._seen(request, used=not request.query_params.get("live"))
+        if seen is None or not seen.person.auditor:
+            raise Refused(403 if seen else 401, "this is for [web] auditors")
+        session, operation = request.path_params["session"], min(request.path_params["operation"], (1 << 63) - 1)
+        found = await self._recorded(seen, "tape", TapePage, session, _number(request, "after"), operation)
+        return Response(pages.render_tape(found), media_type="application/json")
 
     async def history(self, request: Request) -> Response:
         seen = await self._auditor(request)

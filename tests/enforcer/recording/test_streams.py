@@ -136,7 +136,7 @@ def test_json(taped: Any) -> None:
     assert pieces[0]["content"].startswith("\x1b]0;agent@db-1")
     cut = next(one for one in pieces if one["content"] is None)
     assert cut["base64"].endswith("yww==")
-    assert [one["kept"] for one in found if one["type"] == "stream_ended"][-1] == 38
+    assert [one["kept"] for one in found if one["type"] == "stream_ended"][-1] == 28
     assert {one["name"] for one in found if one["type"] == "session_noted"} == {"shared"}
 
 
