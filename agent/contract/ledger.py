@@ -69,7 +69,8 @@ class AskRecording(msgspec.Struct, frozen=True, tag=True):
     what: Literal["sessions", "lines", "history", "tape"]
     by: Annotated[str, msgspec.Meta(max_length=300)]          # subject
     name: Annotated[str, msgspec.Meta(max_length=300)] = ""   # session; "history": subject, "": everybody's
-    at: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] = 0    # "lines", "tape": what came after; else before, 0: all
+    # "lines", "tape": what came after; else before, 0: all
+    at: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] = 0
     operation: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] = 0       # "tape": whose streams
 
 

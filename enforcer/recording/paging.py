@@ -324,8 +324,8 @@ def _rows(db: sqlite3.Connection, number: int) -> list[str]:
 
 # Streams
 
-_PIECES: Final = ("SELECT s.seq, e.body, s.content FROM streamed s JOIN event e ON e.seq = s.seq WHERE s.session = ?1 AND "
-                  "s.operation = ?2 AND s.seq > ?3 ORDER BY s.seq LIMIT ?4")
+_PIECES: Final = ("SELECT s.seq, e.body, s.content FROM streamed s JOIN event e ON e.seq = s.seq "
+                  "WHERE s.session = ?1 AND s.operation = ?2 AND s.seq > ?3 ORDER BY s.seq LIMIT ?4")
 _LAST: Final = ("SELECT e.body FROM streamed s JOIN event e ON e.seq = s.seq WHERE s.session = ?1 AND s.operation = ?2 "
                 "ORDER BY s.seq DESC LIMIT 1")
 
@@ -349,7 +349,8 @@ def _tape(files: Files, session: str, operation: int, after: int) -> TapePage:
             if not more:
                 more = _take(db, session, operation, after, began, pieces)
     except sqlite3.OperationalError as reason:
-        return TapePage(terminal, length, tuple(pieces), pieces[-1].seq if pieces else after, True, False, _late(reason))
+        last, late = pieces[-1].seq if pieces else after, _late(reason)
+        return TapePage(terminal, length, tuple(pieces), last, True, False, late)
     last = pieces[-1].seq if pieces else after
     return TapePage(terminal, length, tuple(pieces), last, more, ended and not more,
                     "" if began >= 0 else "nothing flowed in this operation")

@@ -98,8 +98,9 @@ def _say_size(console: Console, first: Piece) -> None:
         return
     columns, rows = parse_size(first.text.encode())
     if columns > console.width or rows > console.height:
-        console.print(f"[yellow]it was drawn for {columns} columns and {rows} rows; your terminal has {console.width} "
-                      f"and {console.height}: make it larger to see it as it was[/yellow]", soft_wrap=True, highlight=False)
+        said = f"it was drawn for {columns} columns and {rows} rows"
+        more = f"yours has {console.width} and {console.height}: make it larger to see it whole"
+        console.print(f"{said}; {more}", style="yellow", soft_wrap=True, highlight=False)
 
 
 class Live:

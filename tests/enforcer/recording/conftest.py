@@ -144,9 +144,11 @@ class Scene:
             events.CONFIGURED, self.at, 1, "d" * 64, {"/etc/weir/weir.toml": "e" * 64}, "f" * 16))
         writer.append(events.FlowNoted(
             10, self.at, 1, "F1", "shadow", "tls", "api.example", "name", "TLS for 'api.example'"))
-        for event, blobs in tapes.flow((0, "size", b"80x24"), (1, "out", b"hello \xff"), at=self.at, session=session):
-            writer.append(event, blobs)
+        size, *flowed = tapes.flow((0, "size", b"80x24"), (1, "out", b"hello \xff"), at=self.at, session=session)
+        writer.append(*size)
         writer.append(events.SessionNoted(events.SESSION_NOTED, self.at, 1, session, "shared", "yes"))
+        for event, blobs in flowed:
+            writer.append(event, blobs)
         writer.append(events.FlowClosed(9, self.at, 1, "F1", 5, 6, "done"))
         writer.append(self.closed(session))
         writer.flush()

@@ -40,7 +40,8 @@ def test_a_terminal() -> None:
 @pytest.mark.parametrize("cut", range(1, 12))
 def test_characters_are_whole_wherever_pieces_end(cut: int) -> None:
     content = "aé漢🦆\ufffdz".encode() + b"\xff!"
-    _, events = cast((0, "size", b"80x24"), (1, "out", content[:cut]), (1, "in", "ß".encode()), (2, "out", content[cut:]))
+    _, events = cast((0, "size", b"80x24"), (1, "out", content[:cut]), (1, "in", "ß".encode()),
+                     (2, "out", content[cut:]))
     assert "".join(data for _, code, data in events if code == "o") == "aé漢🦆\ufffdz\ufffd!"
 
 

@@ -91,7 +91,8 @@ def test_replay(told) -> None:
         assert piece in shown, piece
     found = json.loads(run("replay", "S2", "--json", "--recording", told.recording).stdout)
     assert [one["type"] for one in found] == [
-        "session_opened", "intent", "result", "intent", "hold", "result", "gap", "session_closed"]
+        "session_opened", "intent", "result", "intent", "hold", "result", "gap", "streamed", "session_noted",
+        "streamed", "stream_ended", "session_closed"]
     assert found[1]["parameters"] == ["x", None]
     assert found[1]["decision"] == "permit"
     run("replay", "S", "--recording", told.recording, code=1)

@@ -42,8 +42,8 @@ def test_typed_letter_by_letter_into_the_middle() -> None:
 
 
 @pytest.mark.parametrize("text", [
-    "Z" + "\u0301" * 200_000, "\x1b[9999b" * 20_000, "\x1b[9999L\x1b[9999@\x1b[9999P" * 5_000, "\x1b[" + "9" * 200_000 + "m",
-    "\x1b]0;" + "x" * 500_000, "w" * 100_000, "\x1b[1;1r\n" * 20_000])
+    "Z" + "\u0301" * 200_000, "\x1b[9999b" * 20_000, "\x1b[9999L\x1b[9999@\x1b[9999P" * 5_000,
+    "\x1b[" + "9" * 200_000 + "m", "\x1b]0;" + "x" * 500_000, "w" * 100_000, "\x1b[1;1r\n" * 20_000])
 def test_nothing_is_slow_out_of_proportion(text: str) -> None:
     began = time.monotonic()
     drawn(text)
@@ -86,7 +86,8 @@ def test_what_was_not_searched_is_said(taped: Any) -> None:
 def test_a_line_without_end_comes_in_parts(scene: Any) -> None:
     writer = scene.writer()
     writer.append(scene.opened())
-    for one in tapes.flow(*((number, "out", b"x" * 60_000) for number in range(5)), (9, "out", b" needle"), at=scene.at):
+    pieces = [(number, "out", b"x" * 60_000) for number in range(5)]
+    for one in tapes.flow(*pieces, (9, "out", b" needle"), at=scene.at):
         writer.append(*one)
     writer.flush()
     scene.start()
