@@ -44,7 +44,7 @@ class Screen(pyte.Screen):
 
     def linefeed(self) -> None:
         if self._drawing and len(self._joined) < JOINED:       # the terminal wraps: the line goes on below
-            self._joined += self._text(self.cursor.y)
+            self._joined += self.text(self.cursor.y)
             self._touched.discard(self.cursor.y)
         else:
             self.read()
@@ -94,14 +94,14 @@ class Screen(pyte.Screen):
                 self._give("")
             return
         self._touched.discard(number)
-        self._give(self._text(number) if number < self.lines else "")
+        self._give(self.text(number) if number < self.lines else "")
 
     def _give(self, text: str) -> None:
         text, self._joined = (self._joined + text).rstrip(), ""
         if text:
             self._tell(text)
 
-    def _text(self, number: int) -> str:
+    def text(self, number: int) -> str:
         line = self.buffer[number]
         return "".join(line[x].data for x in range(self.columns))
 
@@ -159,7 +159,7 @@ class Drawn:
 
     def shown(self) -> list[str]:
         """The screen as it is."""
-        return [line.rstrip() for line in self._screen.display]
+        return [self._screen.text(number).rstrip() for number in range(self._screen.lines)]
 
     def _take(self) -> Iterator[str]:
         while self._lines:

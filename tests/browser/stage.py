@@ -15,7 +15,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from agent.contract.messages import HoldView, SessionView
-from enforcer.recording.paged import HistoryPage, LinesPage, SessionsPage
+from enforcer.recording.paged import HistoryPage, LinesPage, SessionsPage, TapePage
 from enforcer.web import pages
 from enforcer.web.shown import POLICY, Answering, HoldShown, Page, Paths, ProviderLink, Viewer, seen_of
 
@@ -34,6 +34,8 @@ class Stage:
     recordings: SessionsPage = field(default_factory=SessionsPage)
     history: HistoryPage = field(default_factory=HistoryPage)
     asked: Answering | None = None
+    tape: Callable[[str, int, int], TapePage] = lambda session, operation, after: TapePage(wrong="none")
+    fetched: int = 0                  # pages of tapes
     viewer: Viewer = VIEWER
     posted: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     streams: int = 0
@@ -119,6 +121,7 @@ class Stage:
             Route("/sessions/{name}", html(self.session)),
             Route("/recordings", of(pages.render_recordings, "recordings")),
             Route("/recordings/{name}", of(pages.render_replay, "lines")),
+            Route("/recordings/{name}/tape/{operation:int}", self._tape),
             Route("/history", of(pages.render_history, "history")), Route("/answer", of(pages.render_answer, "asked")),
             Route("/login", html(lambda request: pages.render_login(
                 Page(paths=PATHS), [ProviderLink(name, f"/login/{name}") for name in ("keycloak", "corp")]))),
@@ -129,6 +132,12 @@ class Stage:
         ])
         app.add_middleware(Strict)
         return app
+
+    def _tape(self, request: Request) -> Response:
+        self.fetched += 1
+        found = self.tape(request.path_params["name"], request.path_params["operation"],
+                          int(request.query_params["after"]))
+        return Response(pages.render_tape(found), media_type="application/json")
 
     async def _lines_stream(self, request: Request) -> Response:
         return StreamingResponse(self._events("session", self.page(request)), media_type="text/event-stream")

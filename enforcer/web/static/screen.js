@@ -2,7 +2,8 @@
 // XTerm Control Sequences).  It answers nothing and reaches nothing: strings (titles, clipboard, devices) are passed over.
 const WIDE = /[\u1100-\u115f\u2e80-\u303e\u3041-\u33ff\u3400-\u4dbf\u4e00-\u9fff\ua000-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1f64f}\u{1f680}-\u{1f6ff}\u{1f900}-\u{1f9ff}\u{20000}-\u{3fffd}]/u;
 const NARROW = /^[\x20-\x7e]$/;
-const MARK = /[\p{M}\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/u;
+const MARK = /[\p{M}\u200d]/u;      // goes with the letter before it
+const UNSEEN = /[\p{Cf}\p{Zl}\p{Zp}]/u;      // also what turns words round (Unicode, UAX 9)
 const LINES = { j: "┘", k: "┐", l: "┌", m: "└", n: "┼", q: "─", t: "├", u: "┤", v: "┴", w: "┬", x: "│", "`": "◆", a: "▒", f: "°", g: "±", "~": "·" };
 const LONGEST = 256;                  // characters of a sequence
 const MARKS = 4;                      // on one letter
@@ -82,7 +83,10 @@ export class Screen {
   }
 
   put(one) {
-    if (!NARROW.test(one) && MARK.test(one)) return this.mark(one);
+    if (!NARROW.test(one)) {
+      if (MARK.test(one)) return this.mark(one);
+      if (UNSEEN.test(one)) return undefined;
+    }
     const wide = WIDE.test(one) ? 2 : 1;
     if (this.x + wide > this.columns) {
       if (this.wraps) { this.x = 0; this.index(); } else this.x = Math.max(0, this.columns - wide);
@@ -224,7 +228,7 @@ const ACTS = {
     else if (how === 2) for (let y = 0; y < s.rows; y += 1) s.erase(0, s.columns, y);
   },
   K: (s, _, [how]) => s.erase(how ? 0 : s.x, how === 1 ? s.x + 1 : s.columns),
-  L: (s, n) => s.scroll(s.y, -n), M: (s, n) => s.scroll(s.y, n), S: (s, n) => s.scroll(s.top, n),
+  L: (s, n) => { s.scroll(s.y, -n); s.x = 0; }, M: (s, n) => { s.scroll(s.y, n); s.x = 0; }, S: (s, n) => s.scroll(s.top, n),
   T: (s, n, given) => { if (given.length === 1) s.scroll(s.top, -n); },
   P: (s, n) => { const line = s.lines[s.y]; line.splice(s.x, n); while (line.length < s.columns) line.push(BLANK); },
   "@": (s, n) => { const line = s.lines[s.y], some = Math.min(n, s.columns - s.x);
@@ -271,29 +275,28 @@ function indexed(n) {
 export function draw(screen, y) {
   const made = document.createElement("span");
   made.className = "screen-line";
-  let run = null, before = null;
-  const line = screen.lines[y];
+  const line = screen.lines[y], cursor = screen.cursor && y === screen.y ? Math.min(screen.x, screen.columns - 1) : -1;
+  let begin = 0, text = "";
   for (let x = 0; x < line.length; x += 1) {
-    const here = screen.cursor && y === screen.y && x === Math.min(screen.x, screen.columns - 1);
-    if (!run || line[x].look !== before || here || run.dataset.cursor) {
-      run = document.createElement("span");
-      paint(run, line[x].look, here);
-      made.append(run);
-      before = line[x].look;
-    }
-    run.append(line[x].text);
+    text += line[x].text;
+    if (x + 1 < line.length && line[x + 1].look === line[x].look && x !== cursor && x + 1 !== cursor) continue;
+    made.append(paint(text, line[x].look, begin <= cursor && cursor <= x));
+    begin = x + 1;
+    text = "";
   }
   made.append("\n");
   return made;
 }
 
-function paint(run, one, cursor) {
+function paint(text, one, cursor) {
+  const run = document.createElement("span");
+  run.textContent = text;
   const turned = one.turned !== cursor;
   const fg = turned ? one.bg ?? "ground" : one.fg, bg = turned ? one.fg ?? "ink" : one.bg;
   for (const name of ["bold", "faint", "italic", "under", "struck"]) if (one[name]) run.classList.add(`t-${name}`);
-  if (cursor) run.dataset.cursor = "1";
   if (typeof fg === "string" && fg.startsWith("rgb")) run.style.color = fg;        // by the object model, as in live.js
   else if (fg !== null) run.classList.add(`fg-${fg}`);
   if (typeof bg === "string" && bg.startsWith("rgb")) run.style.backgroundColor = bg;
   else if (bg !== null) run.classList.add(`bg-${bg}`);
+  return run;
 }

@@ -129,8 +129,10 @@ class Terminal extends Source {
     if (this.screens.length > KEPT) this.screens = this.screens.filter((_, number) => number % 2 === 0);
   }
 
-  back(time) {
+  // To what was kept, where that is nearer than from here on.
+  jump(time) {
     const found = this.screens.findLast((one) => one.now <= time);
+    if (time >= this.now && (!found || found.now <= this.now)) return;
     this.rewind();
     if (!found) return;
     const letters = Object.fromEntries(Object.entries(found.letters).map(([name, one]) => [name, new Letters(one.rest)]));
@@ -148,7 +150,7 @@ class Terminal extends Source {
   seek(time) {
     const wanted = Math.max(0, Math.min(time, this.length)), playing = this.playing;
     return this.run(async (turn) => {
-      if (wanted < this.now) this.back(wanted);
+      this.jump(wanted);
       await this.skip(wanted, turn);
       if (turn !== this.turn) return;
       this.now = Math.max(this.now, wanted);
