@@ -36,7 +36,16 @@ from agent.watching import Watching
 from agent.web.page import Web
 from agent.web.process import WebChannel
 from enforcer.identity.channel import open_channel as open_identity
-from enforcer.recording.paged import HistoryPage, Line, LinesPage, Past, RecordedSession, SessionsPage
+from enforcer.recording.paged import (
+    HistoryPage,
+    Line,
+    LinesPage,
+    Past,
+    RecordedSession,
+    SessionsPage,
+    TapePage,
+    TapePiece,
+)
 from enforcer.web.app import Process
 from enforcer.web.channel import open_channel as open_web
 
@@ -115,6 +124,8 @@ class Recorder:
             "sessions": SessionsPage((RecordedSession(1, "s0", 1, 2, "corp:eve", "crew", 7, "/bin/x", "postgresql",
                                                       "orders", "shop", "app", 3, 0, 1),)),
             "lines": LinesPage(lines=(Line(7, 1, "asked", 1, "permit", text="SELECT 17"),), last=7),
+            "tape": TapePage(True, 5 * 10**6, (
+                TapePiece(3, 10**6, "out", b"\xff<b>"), TapePiece(4, 2, "err", None)), 4),
             "history": HistoryPage((Past(1, "sql:delete", "orders", "denied", "corp:dan", "never on Fridays"),))}
 
     async def page(self, question: AskRecording) -> RecordingAnswer:

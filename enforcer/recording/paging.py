@@ -180,9 +180,7 @@ def _lines(files: Files, session: str, after: int) -> LinesPage:
             return LinesPage(wrong="no such session is recorded")
         known = _session(files, first, first.execute(f"{_OPENED} WHERE session = ?", (session,)).fetchone())
         for db in files.since(first):
-            end = db.execute("SELECT max(seq) FROM event").fetchone()[0] or 0
-            statement = _page_of(db, _THROUGH if end - last < NEAR else _BY_INDEX)
-            for seq, kind, body in db.execute(statement, (session, last, paged.LINES + 1 - len(lines))).fetchall():
+            for seq, kind, body in _events(db, session, last):
                 if room <= 0 or len(lines) == paged.LINES:
                     more = last
                     break
@@ -195,6 +193,15 @@ def _lines(files: Files, session: str, after: int) -> LinesPage:
     except sqlite3.OperationalError as reason:
         wrong, more = _late(reason), last if lines else 0
     return LinesPage(known, tuple(lines), last, more, wrong)
+
+
+def _events(db: sqlite3.Connection, session: str, after: int) -> Iterator[tuple[int, int, bytes]]:
+    """To the file's end, some at a time: how many of them are lines is not known before."""
+    end = db.execute("SELECT max(seq) FROM event").fetchone()[0] or 0
+    statement = _page_of(db, _THROUGH if end - after < NEAR else _BY_INDEX)
+    while rows := db.execute(statement, (session, after, paged.LINES + 1)).fetchall():
+        yield from rows
+        after = rows[-1][0]
 
 
 def _find(files: Files, session: str) -> sqlite3.Connection | None:

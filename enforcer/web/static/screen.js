@@ -1,5 +1,7 @@
 // A terminal's screen, from what was sent to it: text, cursor, colours, erasing, scrolling, the other screen (ECMA-48,
 // XTerm Control Sequences).  It answers nothing and reaches nothing: strings (titles, clipboard, devices) are passed over.
+import { far, look, PLAIN } from "./looks.js";
+
 const WIDE = /[\u1100-\u115f\u2e80-\u303e\u3041-\u33ff\u3400-\u4dbf\u4e00-\u9fff\ua000-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1f64f}\u{1f680}-\u{1f6ff}\u{1f900}-\u{1f9ff}\u{20000}-\u{3fffd}]/u;
 const NARROW = /^[\x20-\x7e]$/;
 const MARK = /[\p{M}\u200d]/u;      // goes with the letter before it
@@ -7,7 +9,6 @@ const UNSEEN = /[\p{Cf}\p{Zl}\p{Zp}]/u;      // also what turns words round (Uni
 const LINES = { j: "┘", k: "┐", l: "┌", m: "└", n: "┼", q: "─", t: "├", u: "┤", v: "┴", w: "┬", x: "│", "`": "◆", a: "▒", f: "°", g: "±", "~": "·" };
 const LONGEST = 256;                  // characters of a sequence
 const MARKS = 4;                      // on one letter
-const PLAIN = Object.freeze({ fg: null, bg: null, bold: false, faint: false, italic: false, under: false, turned: false, struck: false });
 const BLANK = Object.freeze({ text: " ", look: PLAIN });
 const REST = Object.freeze({ text: "", look: PLAIN });      // of a wide letter
 
@@ -241,62 +242,3 @@ const ACTS = {
   },
   s: (s) => s.save(), u: (s) => s.restore(),
 };
-
-function look(before, code) {
-  if (code === 0) return PLAIN;
-  const named = { 1: { bold: true }, 2: { faint: true }, 3: { italic: true }, 4: { under: true }, 7: { turned: true }, 9: { struck: true },
-    22: { bold: false, faint: false }, 23: { italic: false }, 24: { under: false }, 27: { turned: false }, 29: { struck: false },
-    39: { fg: null }, 49: { bg: null } }[code];
-  if (named) return { ...before, ...named };
-  if (code >= 30 && code <= 37) return { ...before, fg: code - 30 };
-  if (code >= 90 && code <= 97) return { ...before, fg: code - 82 };
-  if (code >= 40 && code <= 47) return { ...before, bg: code - 40 };
-  if (code >= 100 && code <= 107) return { ...before, bg: code - 92 };
-  return before;
-}
-
-// 38;5;N and 38;2;R;G;B, and with colons, where a colour space may stand before R (ITU T.416).
-function far(parts, at, colons) {
-  if (parts[at + 1] === 5) return { at: at + 2, value: indexed(parts[at + 2] ?? 0) };
-  if (parts[at + 1] !== 2) return { at: parts.length, value: null };
-  const from = colons && parts.length - at > 5 ? at + 3 : at + 2;
-  const [red, green, blue] = [0, 1, 2].map((one) => Math.min(255, parts[from + one] ?? 0));
-  return { at: from + 2, value: `rgb(${red}, ${green}, ${blue})` };
-}
-
-function indexed(n) {
-  if (n < 16) return n === 0 ? "rgb(0, 0, 0)" : n;
-  if (n >= 232) { const grey = 8 + (Math.min(n, 255) - 232) * 10; return `rgb(${grey}, ${grey}, ${grey})`; }
-  const step = (one) => (one ? 55 + one * 40 : 0);
-  return `rgb(${step(Math.floor((n - 16) / 36))}, ${step(Math.floor((n - 16) / 6) % 6)}, ${step((n - 16) % 6)})`;
-}
-
-// A line as elements: one for each run of the same look.
-export function draw(screen, y) {
-  const made = document.createElement("span");
-  made.className = "screen-line";
-  const line = screen.lines[y], cursor = screen.cursor && y === screen.y ? Math.min(screen.x, screen.columns - 1) : -1;
-  let begin = 0, text = "";
-  for (let x = 0; x < line.length; x += 1) {
-    text += line[x].text;
-    if (x + 1 < line.length && line[x + 1].look === line[x].look && x !== cursor && x + 1 !== cursor) continue;
-    made.append(paint(text, line[x].look, begin <= cursor && cursor <= x));
-    begin = x + 1;
-    text = "";
-  }
-  made.append("\n");
-  return made;
-}
-
-function paint(text, one, cursor) {
-  const run = document.createElement("span");
-  run.textContent = text;
-  const turned = one.turned !== cursor;
-  const fg = turned ? one.bg ?? "ground" : one.fg, bg = turned ? one.fg ?? "ink" : one.bg;
-  for (const name of ["bold", "faint", "italic", "under", "struck"]) if (one[name]) run.classList.add(`t-${name}`);
-  if (typeof fg === "string" && fg.startsWith("rgb")) run.style.color = fg;        // by the object model, as in live.js
-  else if (fg !== null) run.classList.add(`fg-${fg}`);
-  if (typeof bg === "string" && bg.startsWith("rgb")) run.style.backgroundColor = bg;
-  else if (bg !== null) run.classList.add(`bg-${bg}`);
-  return run;
-}

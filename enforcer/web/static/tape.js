@@ -1,6 +1,7 @@
 // What flowed in one operation: a terminal, played as it looked, or streams, a part at a time.  Pieces come from the
 // recording page by page; of a long one only what is played, and a few screens to come back to, is here.
-import { draw, Screen } from "./screen.js";
+import { draw } from "./looks.js";
+import { Screen } from "./screen.js";
 
 const IDLE = 2000;                    // milliseconds of a pause, where pauses are short
 const LONGEST = 3600e3;

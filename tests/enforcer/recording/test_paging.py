@@ -7,6 +7,7 @@ import time
 
 import msgspec
 import pytest
+import tapes
 
 from agent.contract.ledger import (
     HEADER,
@@ -15,6 +16,7 @@ from agent.contract.ledger import (
     PAGE,
     PAGES,
     SESSIONS,
+    TAPE,
     AskLedger,
     AskRecording,
     LedgerAnswer,
@@ -24,7 +26,7 @@ from agent.contract.ledger import (
 )
 from enforcer.recording import asking, paged, paging
 from enforcer.recording.asking import PagesAsked
-from enforcer.recording.paged import HistoryPage, LinesPage, SessionsPage
+from enforcer.recording.paged import HistoryPage, LinesPage, SessionsPage, TapePage
 from enforcer.recording.paging import make_page
 from enforcer.words import events
 
@@ -108,6 +110,91 @@ def test_a_long_session_comes_in_pages(recorded) -> None:
         after = found.more
     assert texts == [f"SELECT {number}" for number in range(1, 251)]
     assert after == 0
+
+
+def test_events_that_are_no_lines_hide_none(recorded) -> None:
+    made = [recorded.opened("S2")]
+    for number in range(1, 301):
+        made += [tapes.streamed("size", b"80x%d" % number, at=recorded.at, session="S2"),
+                 recorded.intent(number, "S2", actor="weir", verb="denial" if number % 3 else "query")]
+    write(recorded, *made)
+    found = page(recorded, LINES, "S2")
+    assert [one.operation for one in found.lines if one.kind == "asked"] == [3 * number for number in range(1, 99)]
+    assert page(recorded, LINES, "S2", found.more).lines[0].operation == 297
+
+
+def test_streams_have_a_line_where_they_begin_and_where_they_end(recorded) -> None:
+    tapes.write_session(recorded, recorded.writers[-1], "S2")
+    recorded.turn(2)
+    found = page(recorded, LINES, "S2")
+    assert [(one.kind, one.operation, one.tape) for one in found.lines] == [
+        ("opened", 0, ""), ("noted", 0, ""), ("asked", 1, ""), ("stream", 1, "terminal"), ("stream", 1, ""),
+        ("stream", 1, ""), ("answered", 1, ""), ("asked", 2, ""), ("stream", 2, "streams"), ("stream", 2, ""),
+        ("stream", 2, ""), ("stream", 2, ""), ("answered", 2, ""), ("closed", 0, "")]
+    assert "in ends: 10 B, all kept, SHA-256 4a45092c" in found.lines[9].text
+
+
+def test_a_tape_comes_in_pages_over_files(recorded) -> None:
+    content = [bytes([65 + number % 26]) * 60_000 for number in range(20)]
+    made = tapes.flow((0, "size", b"80x24"), *((100 * number, "out", one) for number, one in enumerate(content, 1)),
+                      at=recorded.at, session="S2", operation=3)
+    write(recorded, recorded.opened("S2"), *made[:9])
+    recorded.recorder._rotate()
+    seen = tape(recorded, "S2", 3)
+    assert not seen.ended
+    assert not seen.more or seen.last
+    write(recorded, *made[9:], recorded.result(3, "S2"))
+    found, after = [], 0
+    while True:
+        one = tape(recorded, "S2", 3, after)
+        assert one.terminal
+        assert one.length == 2000 * tapes.MILLISECOND
+        assert len(msgspec.msgpack.encode(one)) < PAGE
+        assert sum(len(piece.content) for piece in one.pieces) < paging.TAPE_ROOM + events.PIECE
+        found += one.pieces
+        after = one.last
+        if not one.more:
+            break
+        assert not one.ended
+    assert one.ended
+    assert [piece.content for piece in found] == [b"80x24", *content]
+    assert [piece.after for piece in found] == [100 * number * tapes.MILLISECOND for number in range(21)]
+    assert tape(recorded, "S2", 3, after).pieces == ()
+
+
+def tape(scene, session: str, operation: int, after: int = 0, seconds: float = 30.0) -> TapePage:
+    question = AskRecording(1, TAPE, "local:eve", session, after, operation)
+    found = make_page(scene.recording, question, time.monotonic() + seconds)
+    assert isinstance(found, TapePage)
+    return found
+
+
+def test_many_small_pieces_are_a_bounded_page(recorded) -> None:
+    write(recorded, recorded.opened("S2"), *tapes.flow(
+        *((number, "out", b"%d" % number) for number in range(5000)), at=recorded.at, session="S2"))
+    first = tape(recorded, "S2", 1)
+    assert (len(first.pieces), first.more, first.terminal) == (paged.PIECES, True, False)
+    last = tape(recorded, "S2", 1, tape(recorded, "S2", 1, first.last).last)
+    assert last.pieces[-1].content == b"4999"
+
+
+def test_a_tape_that_is_not_there_or_not_in_time(recorded) -> None:
+    assert "no such session" in tape(recorded, "S9", 1).wrong
+    assert "nothing flowed" in tape(recorded, "S1", 1).wrong
+    write(recorded, recorded.opened("S2"), *tapes.flow((0, "out", b"x"), at=recorded.at, session="S2"))
+    late = tape(recorded, "S2", 1, seconds=-1)
+    assert late.wrong == paging.LATE
+    assert not late.ended
+
+
+def test_who_looks_at_streams_is_recorded(recorded) -> None:
+    write(recorded, recorded.opened("S2"), *tapes.flow((0, "out", b"x"), at=recorded.at, session="S2"))
+    told = []
+    asked = PagesAsked(recorded.recording, lambda name, detail: told.append((name, detail)))
+    for after in (0, 5):
+        asked.ask(AskRecording(1, TAPE, "local:eve", "S2", after, 1))
+    asked.close()
+    assert told == [("read", {"what": "streams", "by": "local:eve", "through": "web", "session": "S2"})]
 
 
 @pytest.mark.parametrize("near", [0, 1, 5, 1 << 40])

@@ -10,7 +10,7 @@ import pytest
 from browser import samples
 from msgspec import structs
 
-from enforcer.recording.paged import HistoryPage, LinesPage, SessionsPage
+from enforcer.recording.paged import HistoryPage, Line, LinesPage, SessionsPage
 from enforcer.web import pages
 from enforcer.web.shown import Answering, HoldShown, Page, Paths, ProviderLink, Viewer, seen_of
 
@@ -33,6 +33,9 @@ def every(hold: object = None) -> dict[str, str]:
         "over": pages.render_session(PAGE, None, LinesPage()),
         "recordings": pages.render_recordings(PAGE, samples.recordings()),
         "replay": pages.render_replay(PAGE, samples.lines()), "none": pages.render_replay(PAGE, LinesPage()),
+        "tapes": pages.render_lines(PAGE, structs.replace(samples.lines(), lines=tuple(
+            Line(number, 1, "stream", number, text="streams", tape=form)
+            for number, form in enumerate(("terminal", "streams"))))),
         "history": pages.render_history(PAGE, samples.history()), "error": pages.render_error(PAGE, 404, "Not here"),
         "nothing": pages.render_recordings(PAGE, SessionsPage(wrong="the recorder does not answer")),
     }

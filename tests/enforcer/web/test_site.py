@@ -271,7 +271,7 @@ async def test_a_logout_goes_on_to_its_provider(stage: Stage) -> None:
 async def test_recordings_are_for_auditors(stage: Stage) -> None:
     for who in (("dba",), ("ops",)):
         other = await stage.browser().log_in("bob", who)
-        for path in ("/recordings", "/recordings/s0", "/history", "/events/sessions/s1"):
+        for path in ("/recordings", "/recordings/s0", "/history", "/events/sessions/s1", "/recordings/s0/tape/1"):
             assert (await other.get(path)).status_code == 403, path
         said: Any = await stage.web._answer(asked.AskRecorded(1, other.cookies["weir"], "sessions"))
         assert said.error == "this is for [web] auditors", "whatever the web process asks"
@@ -284,6 +284,18 @@ async def test_recordings_are_for_auditors(stage: Stage) -> None:
     assert "never on Fridays" in (await auditor.get("/history")).text
     assert [(one.what, one.by, one.name, one.at) for one in stage.agent.recorder.asked] == [
         ("sessions", "corp:aud", "", 9), ("lines", "corp:aud", "s0", 3), ("history", "corp:aud", "", 0)]
+    found = await auditor.get("/recordings/s0/tape/7?after=2&live=1")
+    assert found.headers["content-type"] == "application/json"
+    assert found.headers["cache-control"] == "no-store"
+    assert found.json() == {"terminal": True, "length": 5.0, "last": 4, "more": False, "ended": False, "wrong": "",
+                            "pieces": [[1.0, "out", "/zxiPg=="], [0.000002, "err", None]]}
+    question = stage.agent.recorder.asked[-1]
+    assert (question.what, question.name, question.at, question.operation) == ("tape", "s0", 2, 7)
+    assert (await auditor.get(f"/recordings/s0/tape/{'9' * 40}")).status_code == 200
+    assert stage.agent.recorder.asked[-1].operation == (1 << 63) - 1
+    assert (await auditor.get("/recordings/s0/tape/x")).status_code == 404
+    assert (await auditor.get("/recordings/s0/tape/7", Sec_Fetch_Site="cross-site")).status_code == 403
+    assert (await stage.browser().get("/recordings/s0/tape/7")).status_code == 401
     stage.agent.recorder.pages["sessions"] = {"no": "page"}
     stage.agent.recorder.pages["history"] = 7
     assert (await auditor.get("/recordings")).status_code == 200
