@@ -17,7 +17,7 @@ from enforcer.recording.escapes import Escapes
 from enforcer.recording.tapes import HEIGHT, WIDTH
 
 JOINED: Final = 16 << 10              # characters of one line that was wrapped
-FED: Final = 4096                     # characters between looks at the clock
+FED: Final = 512                      # characters between looks at the clock
 OTHER_SCREEN: Final = (47, 1047, 1049)
 _LEAVING: Final = (
     "carriage_return", "reverse_index", "cursor_up", "cursor_down", "cursor_up1", "cursor_down1", "cursor_position",

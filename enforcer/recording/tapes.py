@@ -14,7 +14,7 @@ from enforcer.words import events
 IN, OUT, ERR, SIZE, SIGNAL = "in", "out", "err", "size", "signal"
 FLOWING: Final = (IN, OUT, ERR)
 WIDTH, HEIGHT = 80, 24                # of a terminal that has not said
-MOST_COLUMNS, MOST_ROWS = 1000, 500   # a client may say anything
+MOST_COLUMNS, MOST_ROWS = 1000, 200   # a client may say anything
 SECOND: Final = 10**9
 
 

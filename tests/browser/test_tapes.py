@@ -188,6 +188,16 @@ def test_what_a_server_sends_is_drawn_and_nothing_else(browser: Browser, stage: 
         assert "\u202e" not in page.locator(".screen").inner_text()
 
 
+def test_what_is_slow_to_draw_can_be_stopped(browser: Browser, stage: Stage, scene: Any) -> None:
+    record(scene, (0, "size", b"1000x200"), *((number, "out", b"\x1b[2J\x1b[999L" * 5000) for number in range(1, 9)))
+    show(scene, stage)
+    with opened(browser) as page:
+        page.goto(stage.at("/recordings/S1"))
+        page.get_by_role("button", name="To the end").click()
+        page.locator(".tape").get_by_role("button", name="Pause").click()
+        expect(page.locator(".tape [role=status]")).to_have_text("Paused")
+
+
 # Without what pyte does otherwise than terminals do: margins and deleted lines, wide letters at the edge.  A sequence
 # while wrapping is pending is left out below.
 PARTS = ["word ", "é", "\r\n", "\r", "\n", "\b", "\t", "\x1b[K", "\x1b[1K", "\x1b[2K", "\x1b[J", "\x1b[1J", "\x1b[2J",

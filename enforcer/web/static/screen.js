@@ -66,7 +66,7 @@ export class Screen {
       return;
     }
     if (this.state === "string") { if (code === 7) this.state = "text"; return; }
-    if (code < 0x20) { if (this.state !== "text" && code !== 7) return this.control(code); return this.control(code); }
+    if (code < 0x20) { this.control(code); return; }
     if (code === 0x7f) return;
     if (this.state === "text") this.put(one);
     else if (this.state === "escape") this.escape(one);
@@ -235,7 +235,7 @@ const ACTS = {
   "@": (s, n) => { const line = s.lines[s.y], some = Math.min(n, s.columns - s.x);
     if (some > 0) { line.splice(s.x, 0, ...Array(some).fill(BLANK)); line.length = s.columns; } },
   X: (s, n) => s.erase(s.x, s.x + n),
-  b: (s, n) => { for (let at = 0; at < Math.min(n, s.columns * s.rows); at += 1) s.put(s.last); },
+  b: (s, n) => { for (let at = 0; at < Math.min(n, s.columns); at += 1) s.put(s.last); },
   r: (s, _, given) => {
     const top = Math.max(1, given[0]) - 1, bottom = Math.min(s.rows, given[1] || s.rows) - 1;
     if (top < bottom) { Object.assign(s, { top, bottom }); s.go(0, 0); }

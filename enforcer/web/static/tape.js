@@ -1,5 +1,6 @@
 // What flowed in one operation: a terminal, played as it looked, or streams, a part at a time.  Pieces come from the
 // recording page by page; of a long one only what is played, and a few screens to come back to, is here.
+import { clock, Letters, seen, visible } from "./letters.js";
 import { draw } from "./looks.js";
 import { Screen } from "./screen.js";
 
@@ -9,7 +10,9 @@ const POLL = 1000;
 const STEP = 5000;                    // that an arrow key goes
 const KEPT = 64;                      // screens to come back to
 const SHOWN = 64;                     // characters that were typed last
-const MOST = { columns: 1000, rows: 500 };
+const MOST = { columns: 1000, rows: 200 };
+const FED = 128;                      // characters between looks at the clock
+const BREATH = 50;                    // milliseconds after which the page lives on: what a server sends may be slow to draw
 const players = new WeakMap();
 
 export function watchTapes() {
@@ -55,25 +58,6 @@ class Source {
   say(what) { if (this.said.state.textContent !== what) this.said.state.textContent = what; }
 }
 
-// UTF-8 over pieces: what is not whole yet is kept.
-class Letters {
-  constructor(rest = []) { this.rest = rest; }
-
-  read(base64) {
-    if (base64 === null) return "\u2423erased\u2423";
-    const bytes = [...this.rest, ...Uint8Array.from(atob(base64), (one) => one.charCodeAt(0))];
-    let begin = bytes.length;
-    for (let at = bytes.length - 1; at >= Math.max(0, bytes.length - 3); at -= 1) {
-      if ((bytes[at] & 0xc0) === 0x80) continue;
-      const wanted = bytes[at] >= 0xf0 ? 4 : bytes[at] >= 0xe0 ? 3 : bytes[at] >= 0xc0 ? 2 : 1;
-      if (at + wanted > bytes.length) begin = at;
-      break;
-    }
-    this.rest = bytes.slice(begin);
-    return new TextDecoder().decode(Uint8Array.from(bytes.slice(0, begin)));
-  }
-}
-
 class Terminal extends Source {
   constructor(place) {
     super(place);
@@ -95,20 +79,34 @@ class Terminal extends Source {
   rewind() {
     this.screen = new Screen();
     Object.assign(this, { letters: { out: new Letters(), err: new Letters(), in: new Letters() }, keys: "", now: 0, last: 0,
-      pieces: [], more: true, ended: false });
+      pieces: [], unfed: "", more: true, ended: false });
     this.fit();
     this.render();
   }
 
   // One piece more.
-  apply([time, stream, content]) {
+  async apply(turn) {
+    const [time, stream, content] = this.pieces.shift();
     this.now = Math.max(this.now, time);
     if (stream === "size") {
       const [columns, rows] = atob(content ?? "").split("x").map((one) => (/^[0-9]{1,9}$/.test(one) ? Number(one) : 0));
       this.screen.resize(Math.min(columns || 80, MOST.columns), Math.min(rows || 24, MOST.rows));
       this.fit();
-    } else if (stream === "out" || stream === "err") this.screen.feed(this.letters[stream].read(content));
+    } else if (stream === "out" || stream === "err") this.unfed += this.letters[stream].read(content);
     else if (stream === "in") this.keys = (this.keys + seen(this.letters.in.read(content))).slice(-SHOWN);
+    await this.feed(turn);
+  }
+
+  async feed(turn) {
+    while (this.unfed && turn === this.turn) {
+      const end = /[\ud800-\udbff]/.test(this.unfed[FED - 1] ?? "") ? FED + 1 : FED;
+      this.screen.feed(this.unfed.slice(0, end));
+      this.unfed = this.unfed.slice(end);
+      if (performance.now() - this.breath < BREATH) continue;
+      this.render();
+      await pause(0);
+      this.breath = performance.now();
+    }
   }
 
   async fill(live) {
@@ -124,7 +122,7 @@ class Terminal extends Source {
   // What is shown where a page begins.
   keep() {
     const last = this.screens.at(-1);
-    if (this.pieces.length || (last && last.now >= this.now)) return;
+    if (this.pieces.length || this.unfed || (last && last.now >= this.now)) return;
     const letters = Object.fromEntries(Object.entries(this.letters).map(([name, one]) => [name, new Letters(one.rest)]));
     this.screens.push({ screen: this.screen.copy(), letters, keys: this.keys, now: this.now, last: this.last });
     if (this.screens.length > KEPT) this.screens = this.screens.filter((_, number) => number % 2 === 0);
@@ -165,6 +163,7 @@ class Terminal extends Source {
     this.turn += 1;
     const turn = this.turn;
     this.playing = true;
+    this.breath = performance.now();
     this.done.play.textContent = "Pause";
     this.say("Playing");
     try {
@@ -184,21 +183,23 @@ class Terminal extends Source {
 
   // All that is before `time`, at once.
   async skip(time, turn) {
+    await this.feed(turn);
     while (turn === this.turn) {
-      while (this.pieces.length && this.pieces[0][0] <= time) this.apply(this.pieces.shift());
+      while (turn === this.turn && this.pieces.length && this.pieces[0][0] <= time) await this.apply(turn);
       if (this.pieces.length || !this.more) return;
       if (!await this.fill(false)) return;
     }
   }
 
   async forward(turn) {
+    await this.feed(turn);
     while (turn === this.turn) {
       if (!this.pieces.length) {
         if (!this.more && this.ended) { this.pause("The end"); return; }
         const live = !this.more;
         const came = await this.fill(live);
         if (live) {
-          while (turn === this.turn && this.pieces.length) this.apply(this.pieces.shift());
+          while (turn === this.turn && this.pieces.length) await this.apply(turn);
           this.say("Live");
           this.render();
           if (!came && !this.ended) await pause(POLL);
@@ -210,7 +211,7 @@ class Terminal extends Source {
       if (wait > 4) { this.render(); await pause(wait); }
       if (turn !== this.turn) return;
       const until = this.pieces[0][0] + 8 * speed;
-      while (this.pieces.length && this.pieces[0][0] <= until) this.apply(this.pieces.shift());
+      while (turn === this.turn && this.pieces.length && this.pieces[0][0] <= until) await this.apply(turn);
     }
   }
 
@@ -279,18 +280,3 @@ class Streams extends Source {
 }
 
 function pause(time) { return new Promise((done) => { setTimeout(done, time); }); }
-
-function clock(time) {
-  const seconds = Math.floor(time / 1000);
-  return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
-}
-
-// Nothing that turns words round or hides.
-function visible(text) {
-  return text.replaceAll("\r\n", "\n").replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (one) => (one === "\n" || one === "\t" ? one
-    : `\\u{${one.codePointAt(0).toString(16)}}`));
-}
-
-function seen(text) {
-  return visible(text.replaceAll("\r", "\u23ce").replaceAll("\n", "\u23ce").replaceAll("\t", "\u21e5").replaceAll("\x7f", "\u232b"));
-}

@@ -45,6 +45,14 @@ def test_typed_letter_by_letter_into_the_middle() -> None:
     "Z" + "\u0301" * 200_000, "\x1b[9999b" * 20_000, "\x1b[9999L\x1b[9999@\x1b[9999P" * 5_000,
     "\x1b[" + "9" * 200_000 + "m", "\x1b]0;" + "x" * 500_000, "w" * 100_000, "\x1b[1;1r\n" * 20_000])
 def test_nothing_is_slow_out_of_proportion(text: str) -> None:
+    """The caller may look at the clock often, whatever the size."""
+    large = Drawn(1000, 200)
+    list(large.feed("x" * 200_000))
+    last, longest = time.monotonic(), 0.0
+    for _ in large.feed(text[:2000] + "\x1b[2J" * 100):
+        now = time.monotonic()
+        last, longest = now, max(longest, now - last)
+    assert longest < 10
     began = time.monotonic()
     drawn(text)
     assert time.monotonic() - began < 5
