@@ -109,8 +109,9 @@ class Terminal extends Source {
     }
   }
 
-  async fill(live) {
+  async fill(live, turn) {
     const found = await this.page(this.last, live);
+    if (turn !== this.turn) return 0; // somebody went elsewhere meanwhile
     if (found.wrong && !found.pieces.length) throw new Error(found.wrong);
     this.keep();
     this.pieces = found.pieces;
@@ -187,7 +188,7 @@ class Terminal extends Source {
     while (turn === this.turn) {
       while (turn === this.turn && this.pieces.length && this.pieces[0][0] <= time) await this.apply(turn);
       if (this.pieces.length || !this.more) return;
-      if (!await this.fill(false)) return;
+      if (!await this.fill(false, turn)) return;
     }
   }
 
@@ -197,7 +198,7 @@ class Terminal extends Source {
       if (!this.pieces.length) {
         if (!this.more && this.ended) { this.pause("The end"); return; }
         const live = !this.more;
-        const came = await this.fill(live);
+        const came = await this.fill(live, turn);
         if (live) {
           while (turn === this.turn && this.pieces.length) await this.apply(turn);
           this.say("Live");
