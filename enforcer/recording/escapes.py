@@ -25,7 +25,9 @@ FINALS: Final = frozenset("@ABCDEFGHIJKLMPSTXZ`abdefgmrsu")
 MODES: Final = frozenset(("4",))      # ANSI: insert
 PRIVATE: Final = frozenset(("6", "7", "25", "47", "1047", "1048", "1049"))     # origin, wrap, cursor, the other screen
 OTHER_SCREEN: Final = frozenset(("47", "1047", "1049"))
-CLEARED: Final = "\x1b[0m\x1b(B\x0f\x1b[r\x1b[?6l\x1b[4l\x1b[?7h\x1b[?25h"      # what may be left behind
+PLACING: Final = frozenset("HfdrJLMSTAEF")             # finals after which the cursor may be anywhere
+PLAIN_LOOK: Final = "\x1b[0m\x1b(B\x0f\x1b[4l\x1b[?7h\x1b[?25h"    # what may be left behind,
+CLEARED: Final = f"{PLAIN_LOOK}\x1b[r\x1b[?6l"         # and margins, which move the cursor
 # Nor what turns words round (Unicode, UAX 9).
 _PLAIN: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
 _PARAMETERS: Final = re.compile(r"(\??)([0-9;:]*)")
@@ -38,7 +40,7 @@ class Escapes:
 
     def __init__(self) -> None:
         self._state, self._held = TEXT, ""
-        self._other_screen = False
+        self._other_screen = self._placed = False
 
     def feed(self, text: str) -> str:
         out: list[str] = []
@@ -53,10 +55,11 @@ class Escapes:
         return "".join(out)
 
     def finish(self) -> str:
-        """Leaves a terminal as one is: colours, cursor, margins; on its lowest line."""
+        """Leaves a terminal as one is: colours, cursor, margins; below what was drawn."""
         left = "\x1b[?1049l" if self._other_screen else ""
+        end = f"{CLEARED}\x1b[{LARGEST};1H\r\n" if self._placed else f"{PLAIN_LOOK}\r\n"
         self.__init__()  # type: ignore[misc]
-        return f"{left}{CLEARED}\x1b[{LARGEST};1H\r\n"
+        return left + end
 
     def _take(self, one: str) -> str:
         if self._state != STRING or one != "\x07":
@@ -86,7 +89,8 @@ class Escapes:
             self._state = SKIPPED
         elif one in SHORT:
             return f"\x1b{one}"
-        elif one == "c":              # a full reset would leave the other screen: what it shows is enough
+        elif one == "c":
+            self._placed = True       # a full reset would leave the other screen: what it shows is enough
             return f"{CLEARED}\x1b[2J\x1b[H"
         return ""
 
@@ -111,10 +115,12 @@ class Escapes:
             return ""
         if final == "T" and len(parameters) > 1:       # XTerm: follow the pointer
             return ""
+        self._placed = self._placed or final in PLACING
         return f"\x1b[{';'.join(parameters)}{final}"
 
     def _modes(self, private: str, parameters: list[str], final: str) -> str:
         known = [one for one in parameters if one in (PRIVATE if private else MODES)]
+        self._placed = self._placed or bool(private and known)
         if private and OTHER_SCREEN.intersection(known):
             self._other_screen = final == "h"
         return f"\x1b[{private}{';'.join(known)}{final}" if known else ""

@@ -78,6 +78,7 @@ def play(pieces: Iterable[Piece], console: Console, pace: Pace, sleep: Callable[
     if first is None:
         return
     _say_size(console, first)
+    out.write("\n" * (console.height - 1) + "\x1b[H")     # an empty screen; what was there is above it
     try:
         for piece in chain([first], pieces):
             if piece.stream not in SHOWN:
@@ -134,6 +135,7 @@ class Live:
             return
         self._operation = max(self._before)
         self._escapes, self._reading = Escapes(), Reading()
+        self._console.file.write("\n" * (self._console.height - 1) + "\x1b[H")
         for entry in self._before[self._operation]:
             self._draw(entry)
 

@@ -81,6 +81,8 @@ def test_a_terminal_is_left_as_one_is() -> None:
     assert one.feed("text") == "text"
     one.feed("\x1b[?1049h\x1b[?1049l")
     assert "1049" not in one.finish()
+    one.feed("text\x1b[31m\r\n")
+    assert "H" not in one.finish()    # what comes next stands below it
 
 
 def test_random_bytes_end_nothing() -> None:
