@@ -157,16 +157,16 @@ class Terminal extends Source {
       this.render();
       if (playing) await this.forward(turn);
       else this.pause("Paused");
-    });
+    }, playing);
   }
 
-  async run(act) {
+  async run(act, plays = true) {
     this.turn += 1;
     const turn = this.turn;
-    this.playing = true;
+    this.playing = plays;
     this.breath = performance.now();
-    this.done.play.textContent = "Pause";
-    this.say("Playing");
+    this.done.play.textContent = plays ? "Pause" : "Play";
+    this.say(plays ? "Playing" : "Looking for it");
     try {
       await act(turn);
     } catch (wrong) {
