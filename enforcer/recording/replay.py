@@ -171,7 +171,8 @@ def _intent(entry: Entry) -> Text:
 def _result(entry: Entry) -> Text:
     e = entry.event
     said = "".join(f" {plain(one)}" for one in (e.tag, e.sqlstate) if one)
-    delivered = f"{e.rows} {'row' if e.rows == 1 else 'rows'}, {size(e.bytes)}, " if e.rows or e.bytes else ""
+    delivered = (f"{e.rows} {'row' if e.rows == 1 else 'rows'}, " if e.rows else "") + (
+        f"{size(e.bytes)}, " if e.rows or e.bytes else "")
     text = Text.assemble(
         (f"{e.operation:>4} ", "dim"), (plain(e.status), _STATUS.get(e.status, "yellow")), said,
         (f"  {delivered}{e.duration / 10**6:.1f} ms", "dim"))
@@ -204,9 +205,11 @@ def _gap(entry: Entry) -> Text:
     return Text.assemble(("gap ", "bold red"), f"{plain(e.reason)}; operations whose results are not known: {numbers}")
 
 
-def _streamed(entry: Entry) -> Text:
+def _streamed(entry: Entry) -> Text | None:
     """Lines as they are, with their control characters to be seen."""
     e = entry.event
+    if e.stream == events.TYPED:
+        return None                   # its content follows
     head = Text.assemble((f"{e.operation:>4} ", "dim"), (f"{plain(e.stream)} ", "cyan"))
     if entry.content is None:
         return head.append("(erased)", "dim")

@@ -13,6 +13,7 @@ import msgspec
 
 from enforcer.words.reported import Calls
 
+TYPED: Final = "typed"              # so many bytes were typed at a terminal: what of it may be seen follows as "in"
 PIECE: Final = 64 << 10               # bytes of one Streamed at most
 Octets = bytes                       # a struct below has a field of that name
 Blob = tuple[bytes, bytes, bytes]    # digest (enforcer.hot.chain.make_digest), salt, content: what an event names
@@ -216,7 +217,7 @@ class Streamed(msgspec.Struct, frozen=True, array_like=True):
     monotonic: int
     session: str
     operation: int
-    stream: str                       # "in" | "out" | "err" | "size": content "COLUMNSxROWS" | "signal": "INT", "break"
+    stream: str                       # "in" | "out" | "err" | TYPED | "size": content "COLUMNSxROWS" | "signal": "INT"
     offset: int                       # of its first byte in the stream; of sizes and signals 0
     bytes: int
     content: Octets                   # digest of the blob

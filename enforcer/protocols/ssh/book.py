@@ -23,9 +23,7 @@ from enforcer.words.decisions import DENY, HOLD, PERMIT, Decision
 from enforcer.words.operations import Request
 
 SALT: Final = 16
-NANO: Final = 1_000_000_000
 NOTHING: Final = b""
-PIECE: Final = 64 << 10               # bytes of one Streamed
 SHOWN: Final = 4000                   # characters that approvers see
 HELD: Final = 64                      # operations of a session that wait for people at a time
 NOTES: Final = 10_000                 # sizes and signals of an operation that are recorded
@@ -255,8 +253,8 @@ class Book:
         passed.bytes += len(data)
 
     def _keep(self, operation: Operation, stream: str, passed: Stream, data: bytes) -> None:
-        for at in range(0, len(data), PIECE):
-            content = data[at:at + PIECE]
+        for at in range(0, len(data), events.PIECE):
+            content = data[at:at + events.PIECE]
             self._streamed(operation, stream, passed.kept, content, stream == "in")
             passed.kept += len(content)
 
@@ -267,12 +265,12 @@ class Book:
             return
         passed = operation.streams.setdefault("in", Stream())
         if passed.kept < self.context.target.payload_limit:
-            self._streamed(operation, "in", passed.bytes, b"", True, size)
+            self._streamed(operation, events.TYPED, passed.bytes, b"", True, size)
         passed.bytes += size
         self.bytes_in += size
 
-    def shown(self, number: int, offset: int, ago: float, content: bytes) -> None:
-        """Of what was typed `ago` seconds ago: with stars for what the terminal did not show, in the hash as well."""
+    def shown(self, number: int, offset: int, content: bytes) -> None:
+        """Of what was typed: with stars for what the terminal did not show, in the hash as well."""
         operation = self._open.get(number)
         if operation is None:
             return
@@ -281,7 +279,7 @@ class Book:
         content = content[:max(0, self.context.target.payload_limit - passed.kept)]
         if content:
             passed.kept += len(content)
-            self._streamed(operation, "in", offset, content, False, ago=ago)
+            self._streamed(operation, "in", offset, content, False)
 
     def note(self, number: int, stream: str, content: bytes) -> None:
         operation = self._open.get(number)
@@ -294,12 +292,10 @@ class Book:
 
     def _streamed(
         self, operation: Operation, stream: str, offset: int, content: bytes, barrier: bool, size: int = 0,
-        ago: float = 0.0,
     ) -> None:
-        blob, before = self._blob(content), int(ago * NANO)
+        blob = self._blob(content)
         self._say(Record(events.Streamed(
-            events.STREAMED, self.context.now() - before, self.context.monotonic() - before, self.context.session,
-            operation.number, stream, offset, size or len(content), blob[0]), (blob,) if content else (), barrier))
+            events.STREAMED, self.context.now(), self.context.monotonic(), self.context.session, operation.number, stream, offset, size or len(content), blob[0]), (blob,) if content else (), barrier))
 
     def done(self, number: int, status: str, tag: str = "", error: bytes = NOTHING) -> None:
         operation = self._open.pop(number, None)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from enforcer.policy.stream_masks import StreamMask
-from enforcer.protocols.ssh.book import NANO, Book
+from enforcer.protocols.ssh.book import Book
 from enforcer.protocols.ssh.channels.flow import Half
 from enforcer.protocols.ssh.desk import Verdict
 from enforcer.protocols.ssh.echo import Echo, Piece
@@ -16,6 +16,7 @@ from enforcer.protocols.ssh.wanted import BYTES, COPIES, FILES, Wanted
 from enforcer.words.commands import CLIENT
 from enforcer.words.errors import ProtocolError
 
+NANO: Final = 1_000_000_000
 HELD: Final = 0.05                    # seconds that output is held back for what may go on
 
 
@@ -141,9 +142,8 @@ class Plain:
             to.book.tell("masked", f"operation {to.number}: {', '.join(sorted(new))}")
 
     def _show(self, pieces: list[Piece]) -> None:
-        now = self._now()
         for one in pieces:
-            self._to.book.shown(self._to.number, one.offset, now - one.at, one.content)
+            self._to.book.shown(self._to.number, one.offset, one.content)
 
     def _wake(self) -> None:
         """As soon as something need not be held any more."""
