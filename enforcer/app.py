@@ -76,6 +76,7 @@ class Enforcer:
         self._gate: CedarGate | None = None
         self._policies: tuple[dict[str, str], PolicySet] | None = None     # of what was read last: texts, and the set
         self._prepared: tuple[Configure, PolicySet] | None = None
+        self._warm: set[str] = set()  # protocols
         self._recorded = ""           # digest of the configuration that the journal says is in force, and its key
         self.ended = asyncio.Event()
         self.code = 1
@@ -192,6 +193,9 @@ class Enforcer:
 
     async def _load(self, message: Configure) -> PolicySet:
         """Beside what runs: it may take seconds.  The same texts are not read again."""
+        for name in sorted({target.protocol for target in message.targets} - self._warm):
+            await asyncio.to_thread(protocols.find(name).warm)
+            self._warm.add(name)
         if self._policies is None or self._policies[0] != message.policies:
             found = await asyncio.to_thread(load_policies, message.policies, checked=message.prepare)
             self._policies = message.policies, found

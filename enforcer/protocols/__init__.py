@@ -47,7 +47,8 @@ class Protocol:
     """`speaks` says of a stream's first bytes (at least 8, or all there will be) that a client of this protocol sends
     them in plaintext; `tls_request` is what asks a server for TLS, answered by b"S"; `render_cancel` is the message
     that cancels (process, secret) on a connection of its own.  `catalogue_statements` gives what `read_catalogue`
-    sends, for the recording; `plan_statements` the same of `read_plan`."""
+    sends, for the recording; `plan_statements` the same of `read_plan`.  `warm` does what the first session would wait
+    for, and all others with it; called in a thread."""
 
     name: str
     layer: Callable[[Context], Layer]
@@ -58,6 +59,7 @@ class Protocol:
     catalogue_statements: Callable[[], tuple[str, ...]] = tuple
     read_plan: ReadPlan | None = None
     plan_statements: Callable[[Explain], tuple[str, ...]] = lambda explain: ()
+    warm: Callable[[], None] = lambda: None
 
 
 def names() -> tuple[str, ...]:

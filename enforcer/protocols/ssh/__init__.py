@@ -15,8 +15,19 @@ def _layer(context: Context) -> Layer:
     return SshLayer(context)
 
 
+def _warm() -> None:
+    from enforcer.policy.detectors import LABELS, make_detectors
+    from enforcer.protocols.ssh import wire
+    from enforcer.protocols.ssh.layer import SshLayer as _SshLayer  # noqa: F401 (all that it imports)
+    from enforcer.protocols.ssh.shell.analysis import analyse_line
+
+    analyse_line(b"true")
+    make_detectors(frozenset(LABELS.values()))
+    wire.quiet()
+
+
 def _speaks(first: bytes) -> bool:
     return first.startswith(b"SSH-")
 
 
-protocol: Final = Protocol("ssh", _layer, _speaks)
+protocol: Final = Protocol("ssh", _layer, _speaks, warm=_warm)

@@ -410,10 +410,15 @@ def choose_ciphers(kexinit: bytes, ours: list[bytes]) -> list[bytes]:
     return fast or ours
 
 
+def quiet() -> None:
+    """What asyncssh logs may be a peer's, and looking through a key of Weir's own takes a tenth of a second."""
+    logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
+    asyncssh.set_default_skip_rsa_key_validation(True)
+
+
 def crew_options(target: Target) -> asyncssh.SSHServerConnectionOptions:
     """For every session with this target."""
-    logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
-    asyncssh.set_default_skip_rsa_key_validation(True)         # a tenth of a second each: these are Weir's own
+    quiet()
     return asyncssh.SSHServerConnectionOptions(
         config=None, server_host_keys=[asyncssh.import_private_key(key) for key in target.host_keys],
         server_version=VERSION, encryption_algs=CIPHERS, compression_algs=COMPRESSION, login_timeout=0,
