@@ -30,7 +30,7 @@ def aws_key(dice: random.Random) -> Secret:
         body = _some(dice, string.ascii_uppercase + "234567", 16)
         return "aws-key", dice.choice((b"AKIA", b"ASIA")) + body, body
     body = _some(dice, _WORD + "/+", 40)
-    return "aws-key", dice.choice((b"aws_secret_access_key = ", b'AWS_SECRET_ACCESS_KEY="', b"SecretKey: ")[:2]) + body, body
+    return "aws-key", dice.choice((b"aws_secret_access_key = ", b'AWS_SECRET_ACCESS_KEY="')) + body, body
 
 
 def google_key(dice: random.Random) -> Secret:
@@ -52,13 +52,14 @@ def jwt(dice: random.Random) -> Secret:
     def part(content: bytes) -> bytes:
         return base64.urlsafe_b64encode(content).rstrip(b"=")
 
-    body = part(b'{"alg":"HS256","typ":"JWT"}')[3:] + b"." + part(b'{"sub":"%d"}' % dice.randrange(10**9)) + b"." + part(
-        dice.randbytes(32))
-    return "jwt", b"eyJ" + body, body
+    whole = b".".join((part(b'{"alg":"HS256","typ":"JWT"}'), part(b'{"sub":"%d"}' % dice.randrange(10**9)),
+                       part(dice.randbytes(32))))
+    return "jwt", whole, whole[3:]
 
 
 def card_number(dice: random.Random) -> Secret:
-    head, size = dice.choice(((b"4", 16), (b"52", 16), (b"34", 15), (b"6011", 16), (b"2221", 16), (b"4", 13), (b"36", 14)))
+    head, size = dice.choice((
+        (b"4", 16), (b"52", 16), (b"34", 15), (b"6011", 16), (b"2221", 16), (b"4", 13), (b"36", 14)))
     digits = head + _some(dice, string.digits, size - len(head) - 1)
     digits += next(b"%d" % check for check in range(10) if luhn(digits + b"%d" % check))
     gap = dice.choice((b"", b"", b" ", b"-"))

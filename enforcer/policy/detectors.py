@@ -43,6 +43,7 @@ class Shape(NamedTuple):
     known: Callable[[bytes], int] = len        # bytes of a body that is not decided that are masked all the same
     until: re.Pattern[bytes] | None = None     # masked until the end of this, or for KEY bytes
     hint: re.Pattern[bytes] | None = None      # found wherever `begun` is: of many shapes the same
+    letters: bytes = b""              # all that `begun` is made of, where that is little
 
 
 class Found(NamedTuple):
@@ -55,6 +56,7 @@ class Found(NamedTuple):
 NEAR: Final = 16                      # bytes: more than any head of a token whose body goes on has
 _IBAN: Final = re.compile(rb"(?<![A-Z0-9])[A-Z]{2}[0-9]{2}[A-Z0-9 ]{1,40}\Z")
 _CARD: Final = re.compile(rb"(?<![0-9])[2-6][0-9]{3}[0-9 -]{3,18}\Z")
+_NO_WORD: Final = b"(?<![A-Z0-9])"
 _IBAN_ENDS: Final = re.compile(b"[A-Z0-9 ]")
 _CARD_ENDS: Final = re.compile(b"[0-9 -]")
 
@@ -97,16 +99,17 @@ def _iban(countries: list[str], rest: int) -> tuple[bytes, bytes, bytes]:
     for size in reversed(sizes):
         inner = b" ?(?:[A-Z0-9]{0,%d}|[A-Z0-9]{%d}%s)" % (size - 1, size, so_far)
         so_far = b"(?:%s)" % inner
-    return b"(?<![A-Z0-9])(?:%s)[0-9]{2}" % "|".join(countries).encode(), body, so_far
+    return _NO_WORD + b"(?:%s)[0-9]{2}" % "|".join(countries).encode(), body, so_far
 
 
 def _ibans() -> Iterator[Shape]:
     for length in sorted(set(IBANS.values())):
         head, body, so_far = _iban([name for name, size in IBANS.items() if size == length], length - 4)
         yield Shape(
-            "iban", "pii.iban", rb"[A-Z]{2}[0-9]{2} ?[A-Z0-9]{4} ?[A-Z0-9]{3}",
+            "iban", "pii.iban", head[len(_NO_WORD):] + rb" ?[A-Z0-9]{4} ?[A-Z0-9]{3}",
             re.compile(b"%s(?P<m>%s)(?=[^A-Z0-9])" % (head, body)),
-            re.compile(rb"%s(?P<m>(?=.)%s)\Z" % (head, so_far)), 48, _IBAN_ENDS, check=is_iban, known=_number, hint=_IBAN)
+            re.compile(rb"%s(?P<m>(?=.)%s)\Z" % (head, so_far)), 48, _IBAN_ENDS, check=is_iban, known=_number,
+            hint=_IBAN)
 
 
 def _cards() -> Iterator[Shape]:
@@ -128,7 +131,8 @@ def _cards() -> Iterator[Shape]:
             yield Shape(
                 "card-number", "pci.card-number", b"[2-6][0-9]{3}%s[0-9]{4,6}%s[0-9]{4}" % (gap, gap),
                 re.compile(b"%s(?P<m>%s)(?=[^0-9])" % (head, body)),
-                re.compile(rb"%s(?P<m>(?=.)%s)\Z" % (head, begun)), 24, _CARD_ENDS, check=is_card, known=_number, hint=_CARD)
+                re.compile(rb"%s(?P<m>(?=.)%s)\Z" % (head, begun)), 24, _CARD_ENDS, check=is_card,
+                known=_number, hint=_CARD)
 
 
 # RFC 7468 2; RFC 4716 3.2 has four hyphens and blanks.
@@ -164,7 +168,8 @@ SHAPES: Final = (
           re.compile(rb"%s(?=%s{13,4000}+\.)%s*?eyJ(?P<m>%s{10,}+\.(?:\.|%s{4}))" % (_JWT_AT, *[_JWT] * 4)),
           re.compile(rb"%s(?=%s*+(?:\.%s{0,3}+)?\Z)%s*?eyJ(?P<m>%s{1,4000}+|%s{10,4000}+\.%s*+)\Z" % (
               _JWT_AT, *[_JWT] * 6)), 4012,
-          re.compile(rb"[A-Za-z0-9_.-]"), re.compile(rb"[A-Za-z0-9_.-]*"), known=_token_s_header),
+          re.compile(rb"[A-Za-z0-9_.-]"), re.compile(rb"[A-Za-z0-9_.-]*"), known=_token_s_header,
+          letters=RUN + b"."),
     Shape("password-in-url", "secret.password", _LOGIN + _WITH_AT + b"{1,256}@",
           re.compile(rb"%s(?=%s{1,256}[\x00-\x20\x7f/?#\"'<>\\])(?P<m>%s+)@%s*" % (
               _LOGIN, _WITH_AT, _WITH_AT, _PASSWORD)),
@@ -218,7 +223,8 @@ class Detectors:
                     hints[shape.hint] = shape.hint.search(text, max(start, len(text) - shape.reach)) is not None
                 if not hints[shape.hint]:
                     continue
-            match = shape.begun.search(text, max(start if shape.hint else 0, len(text) - shape.reach))
+            since = max(start if shape.hint else 0, len(text) - shape.reach)
+            match = shape.begun.search(text, max(since, len(text.rstrip(shape.letters))) if shape.letters else since)
             if match is not None:
                 found.append(Found(match.start("m"), len(text), shape, match.start()))
         return found

@@ -20,7 +20,7 @@ PIECE = 64 << 10
 SIZE = 4 << 20
 ALL = frozenset(LABELS.values())
 LOG = b"2026-11-28 12:00:01,123 INFO app.server 10.0.0.1:5432 GET /api/v1/items?id=123456 200 0.0123 took 17 ms\n"
-PROSE = b"Every connection that a crew process opens goes through one enforcer on the same host.\nIt decides by policy.\n"
+PROSE = b"Every connection that a crew process opens goes through one enforcer on the same host.\nIt decides.\n"
 COLOURED = b"\x1b[32mINFO\x1b[0m 12:00:01 request /api/items done in 17 ms\r\n"
 KINDS = {
     "random": lambda: random.Random(1).randbytes(SIZE),

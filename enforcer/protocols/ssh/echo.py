@@ -1,9 +1,9 @@
 """Which typed bytes of a terminal were meant to be seen: those that come back.  Pure.
 
-A terminal does not say that it asks for a password: its echo is off (POSIX termios, ECHO), which the wire does not show.
-So what is typed goes to the server at once and waits here, for a short time, to be seen in the output.  What comes back
-is recorded as it is; what does not, and all that is typed into the line of a prompt for a password, is recorded as
-stars.  In doubt it is stars: keys of full-screen programs that show nothing for them are some, too.
+A terminal does not say that it asks for a password: its echo is off (POSIX termios, ECHO), which the wire does not
+show.  So what is typed goes to the server at once and waits here, for a short time, to be seen in the output.  What
+comes back is recorded as it is; what does not, and all that is typed into the line of a prompt for a password, is
+recorded as stars.  In doubt it is stars: keys of full-screen programs that show nothing for them are some, too.
 
 The promise to a recording: that so many bytes were typed, and when, is known (and can be recorded) before they go;
 their content comes up to `LONGEST_WAIT` later, in order, each byte once, with the offset and the time of its typing.
@@ -27,10 +27,11 @@ _ENDS: Final = b"\r\n\x03\x04\x1a"    # keys that end a line or what reads it
 # A key that is no letter: ECMA-48 5.4, xterm's "Alt and Meta Keys".
 _KEY: Final = re.compile(rb"\x1b(?:\[[0-?]{0,16}[ -/]{0,4}[@-~]|O[ -~]|[ -~])?|[\x00-\x1f\x7f]")
 _PROMPT: Final = re.compile(
-    r"(?:pass(?:word|phrase|code|wd|wort)|\bpin\b|\bpuk\b|verification code|one-time|\botp\b|authenticator|token|secret|"
-    r"\[sudo\]|credential|kennwort|passwort|mot de passe|phrase de passe|contrase(?:ñ|n)a|clave|senha|"
+    r"(?:pass(?:word|phrase|code|wd|wort)|\bpin\b|\bpuk\b|verification code|one-time|\botp\b|authenticator|token|"
+    r"secret|\[sudo\]|credential|kennwort|passwort|mot de passe|phrase de passe|contrase(?:ñ|n)a|clave|senha|"
     r"palavra-passe|parola|wachtwoord|lösenord|adgangskode|passord|salasana|hasło|heslo|jelszó|şifre|parolă|"
-    r"κωδικός|пароль|密码|密碼|口令|パスワード|暗証番号|암호|비밀번호|סיסמה|كلمة المرور)[^\n]*[:：]\s*\Z", re.IGNORECASE)
+    r"κωδικός|пароль|密码|密碼|口令|パスワード|暗証番号|암호|비밀번호|סיסמה|كلمة المرور)"
+    r"[^\n]*[:：]\s*\Z", re.IGNORECASE)
 
 
 class Piece(NamedTuple):

@@ -61,7 +61,8 @@ def test_what_it_is_for(detector: str, seed: int) -> None:
 
 @pytest.mark.parametrize("text", [
     b"user@host:~$ ls -l", b"http://[::1]:8080/ http://db.example:5432/x https://example.com:443", b"eyJ. eyJabc.def",
-    b"12345678901234567890 4111 1111 1111 1112 4111111111111112 5105 1051 0510 5101", b"ghp_short xoxb-1 AKIAshort AIza",
+    b"12345678901234567890 4111 1111 1111 1112 4111111111111112 5105 1051 0510 5101",
+    b"ghp_short xoxb-1 AKIAshort AIza",
     b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----", b"-----BEGIN PUBLIC KEY-----",
     b"2026-11-28 12:00:01 1700000000000000000 DE12 3456 7890 SE35 XX1234567890123456", b"git@github.com:a/b.git",
     b"04111111111111111 41111111111111110", b"mailto:a@b.example://x:y", b"aws_secret_access_key = short",
@@ -98,7 +99,7 @@ def test_whatever_may_become_one_is_known_from_the_first_letter_on(detector: str
 
 def test_nothing_waits_that_is_no_body() -> None:
     every = make_detectors(ALL)
-    for text in (b"$ ", b"A", b"AKIA", b"eyJ", b"4111", b"411111", b"-----BEGIN", b"https://", b"DE89", b"ghp_", b"", b"x:"):
+    for text in (b"$ ", b"A", b"AKIA", b"eyJ", b"4111", b"411111", b"-----BEGIN", b"https://", b"DE89", b"ghp_", b""):
         assert every.tail(text) == []
 
 

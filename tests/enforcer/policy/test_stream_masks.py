@@ -1,4 +1,4 @@
-"""Masks in streams: whatever the cuts the same, never longer or shorter, nothing of a secret, nothing held for nothing."""
+"""Masks in streams: whatever the cuts the same, as long as before, nothing of a secret, nothing held in vain."""
 from __future__ import annotations
 
 import random
@@ -18,8 +18,10 @@ COLUMNS = st.sampled_from((0, 10, 80))
 PIECES = st.lists(st.one_of(
     st.integers(0, 10**6).map(lambda seed: make_secret(seed)[1]),
     st.sampled_from((
-        b" ", b"\n", b"\r\n", b"\r", b" \r", b"\b", b"\b \b", b"\x1b[1;31m", b"\x1b[K", b"\x1b]0;title\x07", b"\x1b", b"\x1b[3",
-        b"4111 1111 ", b"AKIA", b"eyJ", b"://a:", b"@", b"DE89 ", b"-----BEGIN PRIVATE KEY-----", b"-----END PRIVATE KEY-----",
+        b" ", b"\n", b"\r\n", b"\r", b" \r", b"\b", b"\b \b", b"\x1b[1;31m", b"\x1b[K", b"\x1b]0;title\x07", b"\x1b",
+        b"\x1b[3",
+        b"4111 1111 ", b"AKIA", b"eyJ", b"://a:", b"@", b"DE89 ", b"-----BEGIN PRIVATE KEY-----",
+        b"-----END PRIVATE KEY-----",
         b"gh", b"p_", b"word", b"0123456789", b"\xc3\xa9", b"a" * 40, b"-", b"$ ")),
     st.binary(max_size=12)), max_size=10)
 
@@ -54,7 +56,8 @@ def slowly(raw: bytes) -> bytes:
 
 def is_masked(raw: bytes, out: bytes) -> bool:
     return len(raw) == len(out) and all(
-        one == other or (other == 42 and bytes((one,)).translate(STARS) == b"*") for one, other in zip(raw, out, strict=True))
+        one == other or (other == 42 and bytes((one,)).translate(STARS) == b"*")
+        for one, other in zip(raw, out, strict=True))
 
 
 @settings(max_examples=400, deadline=None)
@@ -73,7 +76,8 @@ def test_the_same_whatever_the_cuts(pieces: list[bytes], columns: int, data: st.
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.one_of(
     st.integers(0, 10**6).map(lambda seed: make_secret(seed)[1]),
-    st.sampled_from((b" ", b"\n", b"word", b"4111 1111 ", b"eyJ", b"://a:", b"@", b"a" * 40, b"12345678", b"-"))), max_size=8))
+    st.sampled_from((b" ", b"\n", b"word", b"4111 1111 ", b"eyJ", b"://a:", b"@", b"a" * 40, b"12345678", b"-"))),
+    max_size=8))
 def test_as_the_slow_one_says(pieces: list[bytes]) -> None:
     raw = b"".join(pieces).replace(b"\r", b"")
     assert feed(raw, list(range(0, len(raw), 3)))[0].rstrip(b"\n") == _known(raw)
@@ -89,12 +93,14 @@ def _known(raw: bytes) -> bytes:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=5), st.sampled_from((0, 80, 33)), st.integers(1, 70), st.booleans())
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=5), st.sampled_from((0, 80, 33)), st.integers(1, 70),
+       st.booleans())
 @example([1, 2, 3], 0, 1, True)
 def test_nothing_of_a_secret_comes_out(seeds: list[int], columns: int, step: int, coloured: bool) -> None:
     secrets = [make_secret(seed) for seed in seeds]
     colour = b"\x1b[31m" if coloured else b""
-    raw = b"".join(b"one: " + text[:len(text) // 2] + colour + text[len(text) // 2:] + b" !\r\n" for _, text, _ in secrets)
+    raw = b"".join(b"one: " + text[:len(text) // 2] + colour + text[len(text) // 2:] + b" !\r\n"
+                   for _, text, _ in secrets)
     out, found = feed(raw, list(range(0, len(raw), step)), columns)
     assert len(out) == len(raw)
     assert found >= {LABELS[name] for name, _, _ in secrets}
@@ -105,7 +111,8 @@ def test_nothing_of_a_secret_comes_out(seeds: list[int], columns: int, step: int
 
 @pytest.mark.parametrize("text", [
     b"user@host:~/work$ ", b"password: ", b"l", b"s", b"A", b"4", b"-", b"e", b"\r\n", b"\x1b[31mred\x1b[0m ", b"https://",
-    b"AKIA", b"$ echo -----BEGIN RSA PRIVATE KEY-----", b"411111", b"drwxr-xr-x 2 ada ada 4096 Nov 28 12:00 src", b"\b \b",
+    b"AKIA", b"$ echo -----BEGIN RSA PRIVATE KEY-----", b"411111", b"drwxr-xr-x 2 ada ada 4096 Nov 28 12:00 src",
+    b"\b \b",
 ])
 @pytest.mark.parametrize("columns", [0, 80])
 def test_what_is_no_body_passes_at_once(text: bytes, columns: int) -> None:
@@ -225,8 +232,10 @@ def feed_only(label: str, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("unit", [
-    b"eyJ", b"eyJ.", b"eyJ" * 1300 + b".x.y ", b"eyJ" * 1300 + b"!a", b"://a:", b"://", b"ghp_", b"github_pat_", b"xoxb-", b"-----BEGIN ",
-    b"-----BEGIN PRIVATE KEY-----", b"4111 1111 ", b"4", b"DE89", b"AKIA", b"a", b"\x1b]", b"\x1b[1", b" \r", b"x\b", b"\b\bxy",
+    b"eyJ", b"eyJ.", b"eyJ" * 1300 + b".x.y ", b"eyJ" * 1300 + b"!a", b"://a:", b"://", b"ghp_", b"github_pat_", b"xoxb-",
+    b"-----BEGIN ",
+    b"-----BEGIN PRIVATE KEY-----", b"4111 1111 ", b"4", b"DE89", b"AKIA", b"a", b"\x1b]", b"\x1b[1", b" \r",
+    b"x\b", b"\b\bxy",
     b"aws_secret_access_key=", b"A" * 79 + b"\r\n",
 ])
 @pytest.mark.parametrize("columns", [0, 80])

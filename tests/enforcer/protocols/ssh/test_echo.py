@@ -66,7 +66,8 @@ def test_what_does_not_come_back_is_stars() -> None:
 
 
 @pytest.mark.parametrize("prompt", [
-    b"Password: ", b"ada@db's password: ", b"[sudo] password for ada: ", b"Enter passphrase for key '/home/ada/.ssh/id': ",
+    b"Password: ", b"ada@db's password: ", b"[sudo] password for ada: ",
+    b"Enter passphrase for key '/home/ada/.ssh/id': ",
     b"Enter PIN: ", b"Verification code: ", b"\x1b[1mPasswort:\x1b[0m ", "Contraseña: ".encode(), "Пароль: ".encode(),
     "密码：".encode(), b"New password: ", b"Mot de passe : ", b"Last line\r\nPassword:", b"Vault token: ",
 ])
@@ -77,7 +78,7 @@ def test_a_prompt_for_a_password_hides_its_line_at_once(prompt: bytes) -> None:
     assert keys.show(b"\r\n$ ").type(b"id").show(b"id").content.endswith(b"\rid")
 
 
-@pytest.mark.parametrize("text", [b"$ ", b"login: ", b"Password changed.\r\n$ ", b"passwords: 3\r\n> ", b"Are you sure? "])
+@pytest.mark.parametrize("text", [b"$ ", b"login: ", b"Password changed.\r\n$ ", b"passwords: 3\r\n> ", b"Sure? "])
 def test_what_is_no_prompt_for_a_password(text: bytes) -> None:
     assert Keys().show(text).type(b"yes").show(b"yes").content == b"yes"
 
@@ -274,7 +275,8 @@ def test_ssh_keygen(opened: list[Terminal], tmp_path: Path) -> None:
 
 
 def test_getpass_in_another_language(opened: list[Terminal]) -> None:
-    keys = start(opened, "/usr/bin/python3", "-c", "import getpass; getpass.getpass('Kennwort für ada: '); input('Name: ')")
+    keys = start(opened, "/usr/bin/python3", "-c",
+                 "import getpass; getpass.getpass('Kennwort für ada: '); input('Name: ')")
     keys.until(b"ada: $").silent().key(PASSWORD + b"\r", b"Name: $").key(b"ada", b"ada")
     assert keys.content == b"*" * len(PASSWORD) + b"\rada"
 
