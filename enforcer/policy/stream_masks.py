@@ -46,6 +46,11 @@ class StreamMask:
         """Something is held."""
         return self._sent < self._base + len(self._kept)
 
+    @property
+    def passed(self) -> int:
+        """Bytes that were passed on: what is held is held anew when more were."""
+        return self._sent
+
     def resize(self, columns: int) -> None:
         self._screen.columns = columns
 

@@ -74,6 +74,21 @@ def test_the_same_whatever_the_cuts(pieces: list[bytes], columns: int, data: st.
 
 
 @settings(max_examples=200, deadline=None)
+@given(PIECES, COLUMNS, st.sampled_from(("", "secret.deploy")), st.lists(st.tuples(st.integers(1, 9), st.booleans())))
+def test_whenever_it_is_flushed_nothing_is_lost(
+    pieces: list[bytes], columns: int, everything: str, steps: list[tuple[int, bool]],
+) -> None:
+    raw, mask, out, at = b"".join(pieces), StreamMask(ALL, everything, columns), b"", 0
+    for size, flush in [*steps, (1 << 20, True)]:
+        out += mask.feed(raw[at:at + size])
+        at += size
+        if flush:
+            out += mask.flush()
+            assert mask.passed == len(out) == min(at, len(raw))
+    assert is_masked(raw, out)
+
+
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.one_of(
     st.integers(0, 10**6).map(lambda seed: make_secret(seed)[1]),
     st.sampled_from((b" ", b"\n", b"word", b"4111 1111 ", b"eyJ", b"://a:", b"@", b"a" * 40, b"12345678", b"-"))),
@@ -232,9 +247,9 @@ def feed_only(label: str, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("unit", [
-    b"eyJ", b"eyJ.", b"eyJ" * 1300 + b".x.y ", b"eyJ" * 1300 + b"!a", b"://a:", b"://", b"ghp_", b"github_pat_", b"xoxb-",
-    b"-----BEGIN ",
-    b"-----BEGIN PRIVATE KEY-----", b"4111 1111 ", b"4", b"DE89", b"AKIA", b"a", b"\x1b]", b"\x1b[1", b" \r",
+    b"eyJ", b"eyJ.", b"eyJ" * 1300 + b".x.y ", b"eyJ" * 1300 + b"!a", b"://a:", b"://", b"ghp_", b"github_pat_",
+    b"xoxb-", b"-----BEGIN ", b"-----BEGIN PRIVATE KEY-----",
+    b"4111 1111 ", b"4", b"DE89", b"AKIA", b"a", b"\x1b]", b"\x1b[1", b" \r",
     b"x\b", b"\b\bxy",
     b"aws_secret_access_key=", b"A" * 79 + b"\r\n",
 ])
