@@ -2,7 +2,8 @@
 
 Sequences that move, colour or configure are no text (ECMA-48 5.4 and 5.6: CSI, OSC, DCS, PM, APC, SOS and two-byte
 ones; 7-bit only, in UTF-8 the 8-bit ones are parts of letters), nor are control characters.  A blank and a carriage
-return with no line feed after them are how readline goes on at the next line of the screen, so they are no text either.
+return with no line feed after them are how readline goes on at the next line of the screen, a blank and a backspace how
+less does, so they are no text either.
 Nor is, on a terminal, a line feed where the line fills the screen's (counted in letters since the line feed before).
 There a backspace takes back the letter before it, and what is written then stands in the same place.
 
@@ -22,7 +23,7 @@ BACK: Final = 64                      # letters that backspaces go back to at mo
 _STRING: Final = rb"[\]P_^X][^\x07\x18\x1a\x1b]{0,4000}+"
 _CSI: Final = rb"\[[0-?]{0,256}+[ -/]{0,8}+"
 SEQUENCE: Final = re.compile(rb"\x1b(?:%s[@-~]|%s(?:\x07|\x1b\\)|[ -/]{1,8}+[0-~]|[0-OQ-WYZ\\`-~])?" % (_CSI, _STRING))
-_WRAP: Final = re.compile(rb" \r(?!\n)")
+_WRAP: Final = re.compile(rb" (?:\x08|\r(?!\n))")
 CONTROL: Final = re.compile(SEQUENCE.pattern + b"|" + _WRAP.pattern + rb"|[\x00-\x08\x0b-\x1f\x7f]")
 _CUT: Final = re.compile(rb"(?:\x1b(?:%s|%s\x1b?|[ -/]{0,8}+)?| \r?)\Z" % (_CSI, _STRING))
 _C0: Final = bytes((*range(0, 9), *range(11, 32), 127))
@@ -49,7 +50,7 @@ def text_of(raw: bytes) -> bytes:
         return raw
     if b"\x1b" in raw:                # each alone: an expression is found fast if its first byte is always the same
         raw = SEQUENCE.sub(b"\0", raw)
-    if b" \r" in raw:
+    if b" \r" in raw or b" \b" in raw:
         raw = _WRAP.sub(b"", raw)
     return raw.translate(None, _C0)
 

@@ -27,6 +27,7 @@ def read(raw: bytes, columns: int = 0) -> Screen:
     (b"\x1bP1$r0m\x1b\\x\x1b_apc\x1b\\y\x1b^pm\x1b\\z\x1bXsos\x1b\\", b"xyz"),
     (b"\x1b(B\x1b=\x1b>\x1b7\x1b8\x1bM\x1bctext", b"text"),
     (b"long \rgoes on \r\nline", b"longgoes on \nline"),
+    (b"long \bgoes on ", b"longgoes on "),
     (b"a\x00b\x07c\x0ed\x0fe\x7ff\tg", b"abcdef\tg"),
     (b"\x1b[38;2;1;2;3mx\x1b[?2004hy\x1b[6 qz", b"xyz"),
     (b"\x1b[31\nm", b"[31\nm"),
