@@ -36,7 +36,8 @@ def kill(file: str, session: str, reason: str, as_json: bool) -> None:
     if as_json:
         screen.print_json({"error": "", "session": view})
     elif view is not None:
-        click.echo(screen.safe(f"{view.session} has ended: {view.subject} through {view.workload}, ") + screen.place(view))
+        ended = f"{view.session} has ended: {view.subject} through {view.workload}, "
+        click.echo(screen.safe(ended) + screen.place(view))
 
 
 @click.command(epilog=EXIT_CODES)

@@ -58,7 +58,8 @@ def _data(notice: Notice, webhook: Webhook, host: str) -> Json:
     found: Json = {
         "host": host, "ticket": view.ticket, "form": view.form, "since": when(view.since), "until": when(view.until),
         "subject": view.subject, "workload": view.workload or None, "pid": view.pid or None, "exe": view.exe or None,
-        "reported": view.reported or None, "target": view.target, "database": view.database or None, "account": view.account or None,
+        "reported": view.reported or None, "target": view.target, "database": view.database or None,
+        "account": view.account or None,
         "action": view.action, "rows": view.rows if view.rows >= 0 else None, "rules": list(view.rules),
         "approvers": list(view.approvers), "wanted": view.wanted, "assents": list(view.assents),
         "reason_required": view.reason_required, "reason": view.reason or None}

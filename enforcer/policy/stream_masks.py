@@ -20,6 +20,7 @@ from enforcer.policy.visible import CONTROL, SEQUENCE, Screen, has_controls, tex
 HELD: Final = 8 << 10                 # bytes that are held at most
 CONTEXT: Final = 256                  # letters before what is not decided: a head, and what backspaces take back
 PIECE: Final = 4 << 10                # bytes that are looked into at a time where something is
+BINARY: Final = 8                     # NULs at the beginning of what is no text
 END: Final = 96                       # letters of the line that ends a key
 STARS: Final = bytes(one if one <= 32 or one == 127 else 42 for one in range(256))
 ESCAPE: Final = 27
@@ -101,7 +102,8 @@ class StreamMask:
         busy = self._sent < self._read or self._running or self._key
         if detectors is None or busy or not piece or (screen.columns and b"\b" in piece):
             return 0
-        text, before = text_of(piece), len(screen.text)
+        # No terminal shows what is full of NULs: nobody takes out of it what a terminal would not show.
+        text, before = piece if not screen.columns and piece.count(0, 0, PIECE) > BINARY else text_of(piece), len(screen.text)
         every = bytes(screen.text) + text
         if detectors.suspects(every):
             return 0

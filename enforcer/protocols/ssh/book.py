@@ -295,7 +295,8 @@ class Book:
     ) -> None:
         blob = self._blob(content)
         self._say(Record(events.Streamed(
-            events.STREAMED, self.context.now(), self.context.monotonic(), self.context.session, operation.number, stream, offset, size or len(content), blob[0]), (blob,) if content else (), barrier))
+            events.STREAMED, self.context.now(), self.context.monotonic(), self.context.session, operation.number,
+            stream, offset, size or len(content), blob[0]), (blob,) if content else (), barrier))
 
     def done(self, number: int, status: str, tag: str = "", error: bytes = NOTHING) -> None:
         operation = self._open.pop(number, None)

@@ -263,3 +263,14 @@ def test_nobody_makes_it_slow(unit: bytes, columns: int) -> None:
             out += len(mask.feed(raw[at:min(at + step, size)]))
         assert out + len(mask.flush()) == size
     assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize("cut", [1000, 4096, 32768])
+def test_what_is_in_binary_data_is_found_as_well(cut: int) -> None:
+    secret = b"AKIAIOSFODNN7EXAMPLE"
+    data = bytes(range(256)) * 300 + b"\0" + secret + b"\n" + bytes(1 << 16)
+    mask = StreamMask(frozenset(LABELS.values()))
+    shown = b"".join(mask.feed(data[at:at + cut]) for at in range(0, len(data), cut)) + mask.flush()
+    assert len(shown) == len(data)
+    assert secret not in shown
+    assert shown.replace(b"*" * 16, secret[4:]) == data

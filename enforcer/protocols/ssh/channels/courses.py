@@ -81,7 +81,7 @@ class Plain:
         self._to, self._masks = streams, masks
         self._echo = Echo() if streams.terminal else None
         self._told: set[str] = set()
-        self._since = 0.0             # when a mask began to hold something
+        self._since, self._passed = 0.0, 0     # since when masks hold what they do, and what they had passed on by then
 
     @property
     def backlog(self) -> int:
@@ -149,7 +149,9 @@ class Plain:
         """As soon as something need not be held any more."""
         now, waits = self._now(), []
         if any(mask.pending for mask in self._masks or ()):
-            self._since = self._since or now
+            passed = sum(mask.passed for mask in self._masks or ())
+            if passed != self._passed or not self._since:      # something else is held now
+                self._passed, self._since = passed, now
             waits.append(max(self._since + HELD - now, 0.001))
         else:
             self._since = 0.0
@@ -217,7 +219,7 @@ def choose(streams: Streams, wanted: Wanted, verdict: Verdict, columns: int) -> 
                                   target.content_labels, target.payload, streams.server.end))
     if wanted.course == BYTES:
         return Plain(streams, None)
-    everything, labels = next(iter(verdict.masked), ""), streams.book.masked(wanted.requests)
+    everything, labels = ", ".join(verdict.masked), streams.book.masked(wanted.requests)
     if not everything and not labels:
         return Plain(streams, None)
     return Plain(streams, (StreamMask(labels, everything, columns), StreamMask(labels, everything, columns)))

@@ -24,6 +24,7 @@ UNREAD: Final = 64 << 10              # bytes that a client has no window for: t
 TOLD: Final = 0.5                     # seconds that a client has to show its user why it was refused
 LONGEST: Final = 256 << 10            # bytes of a command
 NUMBER: Final = 4
+COLUMNS: Final = 80                   # of a terminal whose client does not say
 BEHIND: Final = 256 << 10             # bytes that may wait for a side before the other gets no more room
 
 
@@ -138,7 +139,7 @@ class SessionChannel(Channel):
         self._operation = verdict.number
         streams = Streams(self.line.book, verdict.number, self.crew, self.server, self._terminal is not None,
                           lambda seconds: self.line.timer(self, seconds), self._fail, self._tell)
-        columns = int(self._terminal[1].partition(b"x")[0]) if self._terminal is not None else 0
+        columns = int(self._terminal[1].partition(b"x")[0]) or COLUMNS if self._terminal is not None else 0
         self._course = choose(streams, wanted, verdict, columns)
         if self._terminal is not None:
             self.line.book.note(verdict.number, "size", self._terminal[1])
@@ -211,7 +212,7 @@ class SessionChannel(Channel):
         if self._operation:
             self.line.book.note(self._operation, "size", size)
         if self._course is not None:
-            self._course.resize(int(size.partition(b"x")[0]))
+            self._course.resize(int(size.partition(b"x")[0]) or COLUMNS)
         self.pass_request(CLIENT, request)
 
     def _signal(self, request: Request) -> None:
