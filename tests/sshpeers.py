@@ -270,6 +270,8 @@ class Bench:
                 self.answer(state, command.operation)
         elif isinstance(command, words.CancelHold):
             self.answer("cancelled", command.operation)
+        elif isinstance(command, words.OpenThrough):
+            self.tell(inputs.ThroughRefused(command.number, ""))
         elif isinstance(command, words.CloseConnection):
             self._close(command.peer)
         elif isinstance(command, words.PauseReading | words.ResumeReading):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import struct
+from collections.abc import Callable
 
 from pump import KEY, TableGate
 
@@ -160,7 +161,8 @@ class Talk:
         self.log: list[tuple[int, bytes] | words.Command] = []     # all that Weir says, in its order
         self.holds: list[words.Hold] = []
         self.timers: dict[str, float] = {}
-        self._cancelled: list[words.CancelHold] = []
+        self.registered: set[str] = set()      # hosts of tunnels that the edge takes
+        self._later: list[Callable[[], None]] = []         # what the edge answers, once all that was said is done
         self._read = 0
         self.book = Book(self.context, self._say)
         self.book.account = "app"
@@ -178,7 +180,10 @@ class Talk:
             if command.seconds:
                 self.timers[command.name] = command.seconds
         elif isinstance(command, words.CancelHold):
-            self._cancelled.append(command)
+            self._later.append(lambda: self.book.answered(
+                inputs.HoldAnswered(command.operation, "cancelled", "", command.reason, "")))
+        elif isinstance(command, words.OpenThrough):
+            self._later.append(lambda: self.mux.carried(self._through(command)))
 
     def crew(self, *said: bytes) -> list[str]:
         return self._hear(CLIENT, said)
@@ -189,9 +194,16 @@ class Talk:
     def _hear(self, peer: int, said: tuple[bytes, ...]) -> list[str]:
         for message in said:
             self.mux.message(peer, message)
-        while self._cancelled:
-            gone = self._cancelled.pop(0)
-            self.book.answered(inputs.HoldAnswered(gone.operation, "cancelled", "", gone.reason, ""))
+        return self._settled()
+
+    def _through(self, command: words.OpenThrough) -> inputs.Input:
+        if command.host in self.registered:
+            return inputs.ThroughOpened(command.number, command.host, "INNER")
+        return inputs.ThroughRefused(command.number, "")
+
+    def _settled(self) -> list[str]:
+        while self._later:
+            self._later.pop(0)()
         return self.heard()
 
     def heard(self) -> list[str]:
@@ -202,7 +214,7 @@ class Talk:
     def answer(self, state: str = "approved", operation: int = 0, ticket: str = "T-1", reason: str = "") -> list[str]:
         number = operation or self.holds[-1].operation
         self.book.answered(inputs.HoldAnswered(number, state, "ann", reason, ticket))
-        return self.heard()
+        return self._settled()
 
     def fire(self) -> list[str]:
         """Every timer that runs."""

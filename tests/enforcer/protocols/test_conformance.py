@@ -68,7 +68,7 @@ PLAYBOOKS: Final[dict[str, Play]] = {
         [([("client", query("SELECT id FROM t"))], [b"SELECT id"]),
          ([("client", READ)], [bind("3", name="s"), execute()])]),
     "ssh": Play(
-        sshplay.SshSession, sshplay.BOOK, {("ssh:exec-opaque", "*"), ("ssh:exec", "*"), ("ssh:forward-local", "*")},
+        sshplay.SshSession, sshplay.BOOK, {("ssh:exec", "*"), ("ssh:forward-local", "*")},
         [(steps, [b"exec", b"direct-tcpip"]) for steps in sshplay.ASKED]),
 }
 DENY: Final = TableGate(deny={("sql:delete", "t"), ("ssh:forward-local", "db 5432")})

@@ -35,7 +35,7 @@ from sshtalk import (
 
 from enforcer.protocols.ssh import mux
 from enforcer.protocols.ssh.channels import replies
-from enforcer.words import events
+from enforcer.words import events, inputs
 from enforcer.words.errors import RemoteProtocolError
 
 # Global requests
@@ -228,20 +228,27 @@ _MESSAGE = st.one_of(
 _STEP = st.one_of(
     st.tuples(st.sampled_from(["crew", "server", "server"]), _MESSAGE),
     st.tuples(st.just("answer"), st.sampled_from(["approved", "denied", "expired", "ticket"])),
+    st.tuples(st.just("edge"), st.one_of(
+        st.builds(inputs.ThroughData, _weir, st.integers(0, 1), _text),
+        st.builds(inputs.ThroughFull, _weir, st.integers(0, 1), st.booleans()),
+        st.builds(inputs.ThroughEnded, _weir, st.integers(0, 1)),
+        st.builds(inputs.ThroughDials, st.integers(-2, 4), _weir),
+        st.builds(inputs.ThroughClosed, _weir, st.just("done")))),
     st.tuples(st.just("fire"), st.just("")))
-_PARTS = [("ssh:exec-opaque", "app"), ("ssh:shell", "app"), ("ssh:forward-local", "db 5432"), ("ssh:env", "A"),
+_PARTS = [("ssh:exec", "ls"), ("ssh:shell", "app"), ("ssh:forward-local", "db 5432"), ("ssh:env", "A"),
           ("ssh:forward-remote", "h 1"), ("ssh:agent", "app"), ("ssh:x11", "app"), ("ssh:terminal", "app")]
 
 
 @settings(max_examples=600)
 @given(st.sets(st.sampled_from(_PARTS), max_size=3), st.sets(st.sampled_from(_PARTS), max_size=3),
-       st.lists(_STEP, max_size=60))
+       st.booleans(), st.lists(_STEP, max_size=60))
 def test_any_conversation(
-    deny: set[tuple[str, str]], hold: set[tuple[str, str]], steps: list[tuple[str, object]],
+    deny: set[tuple[str, str]], hold: set[tuple[str, str]], registered: bool, steps: list[tuple[str, object]],
 ) -> None:
     """Whoever says what: no exception but the protocol's, nothing to the server before its intent, nothing behind a
     close, and a result for each intent or none yet."""
     talk = Talk(TableGate(deny=deny, hold=hold))
+    talk.registered = {"db"} if registered else set()
     try:
         for name, what in steps:
             if name == "answer":
@@ -250,11 +257,15 @@ def test_any_conversation(
                     talk.answer(str(what), held[len(held) // 2])
             elif name == "fire":
                 talk.fire()
+            elif name == "edge":
+                assert isinstance(what, inputs.Input)
+                talk.mux.carried(what)
             else:
                 getattr(talk, name)(what)
     except RemoteProtocolError:
         pass
-    assert talk.unasked() == []
+    if not registered:                # what the edge dials goes under its tunnel's intent
+        assert talk.unasked() == []
     numbers = [one[0] for one in talk.results()]
     assert len(numbers) == len(set(numbers))
     assert set(numbers) <= {one.operation for one in talk.events(events.Intent)}  # type: ignore[attr-defined]

@@ -38,7 +38,7 @@ from enforcer.words.commands import CLIENT, SERVER
 from enforcer.words.decisions import DENY, HOLD, PERMIT
 from enforcer.words.errors import RemoteProtocolError
 
-EXEC = {("ssh:exec-opaque", "app")}
+EXEC = {("ssh:exec", "ls")}
 
 
 def started(talk: Talk, weir: int = 0) -> Talk:
@@ -261,7 +261,7 @@ def test_a_server_that_speaks_before_anything_runs() -> None:
 def test_denied_says_why_before_the_failure() -> None:
     talk = started(Talk(TableGate(deny=EXEC)))
     heard = talk.crew(run(0))
-    assert heard[0].startswith("< error 7 weir: permission denied: policy no forbids ssh:exec-opaque")
+    assert heard[0].startswith("< error 7 weir: permission denied: policy no forbids ssh:exec")
     assert heard[1:] == ["< request 7 keepalive@openssh.com ?"]
     assert talk.crew(no(0)) == ["< no 7"]
     assert talk.results() == [(1, "denied", "")]
@@ -347,7 +347,7 @@ def test_who_is_held_is_told() -> None:
 def test_held_on_several_channels_and_answered_in_any_order(order: tuple[int, ...]) -> None:
     talk = Talk(TableGate(hold=EXEC))
     for weir in range(3):
-        started(talk, weir).crew(run(weir, f"c{weir}"))
+        started(talk, weir).crew(run(weir))
     for weir in order:
         assert talk.answer("approved", weir + 1) == [f"> request 7{weir} exec ?"]
         assert talk.server(yes(weir)) == [f"< yes {7 + weir}"]

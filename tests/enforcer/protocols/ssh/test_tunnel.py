@@ -29,7 +29,7 @@ from sshtalk import (
 )
 
 from enforcer.words import commands as words
-from enforcer.words import events
+from enforcer.words import events, inputs
 from enforcer.words.commands import SERVER
 from enforcer.words.decisions import DENY, HOLD, PERMIT
 from enforcer.words.errors import RemoteProtocolError
@@ -51,8 +51,10 @@ def test_a_connection_through_the_server() -> None:
     talk = Talk()
     assert talk.crew(direct("db", 5432)) == ["> open direct-tcpip 0"]
     assert talk.server(opened(0)) == ["< opened 7 0"]
-    assert talk.crew(data(0, b"q")) == ["> data 70 q"]
-    assert talk.server(data(0, b"a"), eof(0)) == ["< data 7 a", "< eof 7"]
+    assert talk.server(data(0, b"a")) == ["< data 7 a"]
+    assert talk.crew(data(0, b"q")) == []               # it may begin something that has no business there
+    assert talk.fire() == ["> data 70 q"]
+    assert talk.server(eof(0)) == ["< eof 7"]
     assert talk.crew(eof(0), close(0)) == ["> eof 70", "< close 7", "> close 70"]
     assert talk.server(close(0)) == []
     assert talk.results() == [(1, "ok", "")]
@@ -111,11 +113,52 @@ def test_the_server_cannot_reach_it() -> None:
     assert talk.results() == [(1, "error", "")]
 
 
-def test_extended_data_in_a_tunnel_goes_as_such() -> None:
+def test_extended_data_in_a_tunnel_is_data() -> None:
+    """It has no place there (RFC 4254 7.2)."""
     talk = Talk()
     talk.crew(direct())
     talk.server(opened(0))
-    assert talk.server(error(0, b"x")) == ["< error 7 x"]
+    assert talk.server(error(0, b"x")) == ["< data 7 x"]
+
+
+def test_a_registered_target_is_the_edges() -> None:
+    talk = Talk()
+    talk.registered = {"db"}
+    assert talk.crew(direct("db", 5432)) == ["< opened 7 0"]
+    assert talk.crew(data(0, b"hello"), eof(0)) == []
+    sent = [one for one in talk.log if isinstance(one, words.SendThrough | words.EndThrough)]
+    assert sent == [words.SendThrough(0, 0, b"hello"), words.EndThrough(0, 0)]
+    talk.mux.carried(inputs.ThroughData(0, 0, b"answer"))
+    talk.mux.carried(inputs.ThroughEnded(0, 0))
+    assert talk.heard() == ["< data 7 answer", "< eof 7", "< close 7"]
+    talk.crew(close(0))
+    talk.mux.carried(inputs.ThroughClosed(0, "done"))
+    assert talk.results() == [(1, "ok", "")]
+    assert not talk.mux._channels
+    assert not talk.mux._directs
+
+
+def test_the_server_has_no_part_in_what_is_the_edges() -> None:
+    for message in (data(0, b"x"), eof(0), close(0), ask(0, "what"), opened(0), refused(0), yes(0)):
+        talk = Talk()
+        talk.registered = {"db"}
+        talk.crew(direct("db", 5432))
+        with pytest.raises(RemoteProtocolError):
+            talk.server(message)
+        assert not [one for one in talk.log if isinstance(one, tuple) and one[0] == SERVER]
+
+
+def test_a_registered_target_that_is_not_read_keeps_nobody_waiting_without_end() -> None:
+    talk = Talk()
+    talk.registered = {"db"}
+    talk.crew(direct("db", 5432, window=0))
+    for _ in range(100):
+        talk.mux.carried(inputs.ThroughData(0, 0, b"x" * PACKET))
+        if [one for one in talk.log if isinstance(one, words.PauseThrough)]:
+            break
+    assert talk.mux._channels[0].crew.queued < 1 << 20
+    talk.crew(adjust(0, WINDOW))
+    assert [one for one in talk.log if isinstance(one, words.ResumeThrough)]
 
 
 def test_requests_in_a_tunnel_are_nobodys() -> None:
