@@ -312,19 +312,24 @@ class SshLayer:
         if self._over:
             return
         self._over = True
+        try:
+            self._conclude(reason)
+            if words_for_client:
+                self._crew.end(code, f"weir: {words_for_client}")
+            self._crew.drop()
+            if self._server is not None:
+                self._server.end(BY_APPLICATION, "closed")
+        finally:                               # whatever goes wrong here
+            self._say(CloseConnection(SERVER, reason))
+            self._say(CloseConnection(CLIENT, reason))
+
+    def _conclude(self, reason: str) -> None:
         if self._opened:
             self.book.closed(reason)
-        else:
-            self.book.done(self._login, "error", "", reason.encode())
-            if self._entry is not _nobody:
-                self._refused(reason)
-        if words_for_client:
-            self._crew.end(code, f"weir: {words_for_client}")
-        self._crew.drop()
-        if self._server is not None:
-            self._server.end(BY_APPLICATION, "closed")
-        self._say(CloseConnection(SERVER, reason))
-        self._say(CloseConnection(CLIENT, reason))
+            return
+        self.book.done(self._login, "error", "", reason.encode())
+        if self._entry is not _nobody:
+            self._refused(reason)
 
 
 def _nobody(reason: str) -> None:

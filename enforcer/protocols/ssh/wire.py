@@ -270,7 +270,10 @@ class _Owner:
     def connection_made(self, conn: object) -> None: ...
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._events.over(self._peer, exc)
+        try:
+            self._events.over(self._peer, exc)
+        except Exception as error:             # asyncssh would pass over it
+            self._events.broken(error)
 
     def debug_msg_received(self, msg: str, lang: str, always_display: bool) -> None: ...
 

@@ -348,6 +348,25 @@ async def test_a_bug_ends_the_session_as_one(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("peer", [CLIENT, SERVER])
+async def test_a_bug_at_the_end_closes_both_sides_all_the_same(monkeypatch: pytest.MonkeyPatch, peer: int) -> None:
+    bench = Bench()
+    client = await bench.login()
+    assert bench.server is not None
+
+    def broken(*given: object) -> None:
+        raise KeyError("bug")
+
+    monkeypatch.setattr(bench.layer.book, "closed", broken)
+    (client if peer == CLIENT else bench.server).disconnect(11, "bye")
+    await asyncio.wait_for(bench.closed.wait(), 5)
+    closes = [one.peer for one in bench.log if isinstance(one, words.CloseConnection)]
+    assert sorted(closes) == [CLIENT, SERVER]
+    bench.layer._crew.drop()
+    bench.layer._server.drop()  # type: ignore[union-attr]
+    await bench.end()
+
+
+@pytest.mark.parametrize("peer", [CLIENT, SERVER])
 async def test_what_breaks_the_protocol_ends_the_session(peer: int) -> None:
     bench = Bench()
     client = await bench.login()
@@ -395,4 +414,33 @@ async def test_garbage_from_the_beginning(peer: int, first: bytes) -> None:
     await bench.end()
     assert bench.ends()[:2] == (0, 0)
     assert bench.ends()[2] == (peer == SERVER)
+    assert bench.failed is None or isinstance(bench.failed, ProtocolError)
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("peer", [CLIENT, SERVER])
+async def test_a_handshake_with_one_byte_changed(peer: int, seed: int) -> None:
+    """It ends, or it goes on as it was: nothing hangs, nothing is left, and the reason is on record."""
+    bench = Bench(cut=500, seed=seed)
+    chance = random.Random(seed)
+    place, seen = chance.randrange(3000), 0
+    pipe = bench.from_client if peer == CLIENT else bench.from_server
+    before = pipe._deliver
+
+    def damaged(data: bytes) -> None:
+        nonlocal seen
+        at, seen = place - seen, seen + len(data)
+        if 0 <= at < len(data):
+            data = data[:at] + bytes((chance.randrange(256),)) + data[at + 1:]
+        before(data)
+
+    pipe._deliver = damaged
+    try:
+        await asyncio.wait_for(asyncio.shield(bench.client_options.waiter), 0.5)
+    except (asyncssh.Error, ConnectionError, TimeoutError, ValueError):
+        pass
+    await bench.end()
+    opened, closed, refused = bench.ends()
+    assert opened == closed
+    assert opened + refused <= 1
     assert bench.failed is None or isinstance(bench.failed, ProtocolError)
