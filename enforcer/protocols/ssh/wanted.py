@@ -3,15 +3,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Final
 
 from agent.contract.target import ContentLabel, Target
 from enforcer.protocols.ssh import transfers
 from enforcer.protocols.ssh.requests import make_requests
+from enforcer.protocols.ssh.paths import HOME
 from enforcer.protocols.ssh.scp import Call, parse_call
+from enforcer.protocols.ssh.sftp.paths import matches, reaches
 from enforcer.protocols.ssh.shell.analysis import analyse_line
-from enforcer.protocols.ssh.shell.line import Line
+from enforcer.protocols.ssh.shell.line import READ, Line
 from enforcer.protocols.ssh.transfers import Transfer, recognise
 from enforcer.words.operations import Request
 
@@ -70,18 +71,22 @@ def _subsystem(target: str, account: str, name: str) -> tuple[Request, ...]:
 def _labels_of_commands(labels: tuple[ContentLabel, ...], line: Line) -> Iterator[str]:
     """A line that cannot be told may be any of them."""
     for one in labels:
-        if one.command and (line.opaque or any(_is(command.line, one.command) for command in line.commands)):
+        if one.command and (line.opaque or any(matches(one.command, command.line) for command in line.commands)):
             yield one.label
 
 
 def _labels_of_paths(labels: tuple[ContentLabel, ...], transfer: Transfer) -> Iterator[str]:
-    """A directory holds what lies below it; a link may lead to any."""
+    """A directory holds what lies below it; a link may lead to any.  What is pushed to git shows nothing of it."""
+    if transfer.kind == transfers.GIT and READ not in transfer.directions:
+        return
     for one in labels:
         if one.path and (transfer.recursive or transfer.kind == transfers.RSYNC
-                         or any(_is(path, one.path) for path in transfer.paths)):
+                         or any(_may_hold(path, one.path) for path in transfer.paths)):
             yield one.label
 
 
-def _is(text: str, pattern: str) -> bool:
-    """`*` stands for anything, nothing else is special (agent.contract.target.ContentLabel)."""
-    return fnmatchcase(text, pattern.replace("[", "[[]").replace("?", "[?]"))
+def _may_hold(path: str, pattern: str) -> bool:
+    """Where home is, is not known: what begins there may be anything that does not, and the other way round."""
+    if path.startswith(HOME) != pattern.startswith(HOME):
+        return True
+    return matches(pattern, path) or reaches(pattern, path)
