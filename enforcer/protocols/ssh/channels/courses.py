@@ -81,7 +81,8 @@ class Plain:
         self._to, self._masks = streams, masks
         self._echo = Echo() if streams.terminal else None
         self._told: set[str] = set()
-        self._since, self._passed = 0.0, 0     # since when masks hold what they do, and what they had passed on by then
+        self._since = [0.0, 0.0]      # when each began to hold what it holds now, 0: it holds nothing
+        self._passed = [0, 0]         # of each, what it had passed on by then
 
     @property
     def backlog(self) -> int:
@@ -103,6 +104,8 @@ class Plain:
             self._show(self._echo.printed(data, self._now()))
         if self._masks is not None:
             data = self._masks[error].feed(data)
+            if data:
+                self._since[error] = 0.0       # what it holds has come since
         self._deliver(data, error)
         self._wake()
 
@@ -116,18 +119,25 @@ class Plain:
         self._to.end(peer)
 
     def flush(self) -> None:
-        for number, mask in enumerate(self._masks or ()):
-            self._deliver(mask.flush(), bool(number))
+        for number in range(len(self._masks or ())):
+            self._flush(number)
+
+    def _flush(self, number: int) -> None:
+        assert self._masks is not None
+        self._since[number] = 0.0
+        self._deliver(self._masks[number].flush(), bool(number))
 
     def closed(self) -> None:
-        self.flush()
+        if not self._to.crew.closed:           # nobody reads it any more
+            self.flush()
         if self._echo is not None:
             self._show(self._echo.end())
 
     def fired(self) -> None:
         self._to.woken()
-        if self._since and self._now() - self._since > HELD * 0.9:
-            self.flush()
+        for number, since in enumerate(self._since):
+            if since and self._now() - since > HELD * 0.9:
+                self._flush(number)
         if self._echo is not None:
             self._show(self._echo.due(self._now()))
         self._wake()
@@ -148,13 +158,13 @@ class Plain:
     def _wake(self) -> None:
         """As soon as something need not be held any more."""
         now, waits = self._now(), []
-        if any(mask.pending for mask in self._masks or ()):
-            passed = sum(mask.passed for mask in self._masks or ())
-            if passed != self._passed or not self._since:      # something else is held now
-                self._passed, self._since = passed, now
-            waits.append(max(self._since + HELD - now, 0.001))
-        else:
-            self._since = 0.0
+        for number, mask in enumerate(self._masks or ()):
+            if not mask.pending:
+                self._since[number] = 0.0
+                continue
+            if not self._since[number] or self._passed[number] != mask.passed:     # something else is held now
+                self._since[number], self._passed[number] = now, mask.passed
+            waits.append(max(self._since[number] + HELD - now, 0.001))
         if self._echo is not None and (due := self._echo.deadline) is not None:
             waits.append(max(due - now, 0.001))
         self._to.wake(min(waits, default=0.0))

@@ -115,6 +115,10 @@ class SessionChannel(Channel):
             self._deciding = None
             if self.server.closing:
                 self.line.book.done(verdict.number, "cancelled")
+            elif verdict.permitted and wanted.whole and verdict.masked:        # since it was approved
+                reason = _unmaskable(verdict.masked)
+                self.line.book.done(verdict.number, "denied", "", reason.encode())
+                self._deny(request, f"permission denied: {reason}")
             elif verdict.permitted:
                 self._run(request, wanted, verdict)
                 self._go_on()
@@ -123,8 +127,7 @@ class SessionChannel(Channel):
 
         self._deciding = decided
         if wanted.whole and (masked := self.line.book.permits(ask).masked):
-            self.line.book.refuse(ask, "strict-masking", f"what it moves may hold {', '.join(masked)}, which cannot be "
-                                  "masked in it", decided)
+            self.line.book.refuse(ask, "strict-masking", _unmaskable(masked), decided)
         else:
             self.line.book.ask(ask, decided, self._tell)
 
@@ -186,7 +189,10 @@ class SessionChannel(Channel):
             self.crew.put(f"weir: {show_printable(line)}\r\n".encode(), STDERR)
 
     def _deny(self, request: Request, reason: str) -> None:
-        """OpenSSH's client ends as soon as it reads the failure: first it shows why."""
+        """OpenSSH's client ends as soon as it reads the failure: first it shows why.  What was meant for it is nobody's."""
+        size = len(self._kept)
+        self._kept.clear()
+        self.settle(CLIENT, size)
         self._tell(reason)
         if not request.wants_reply:
             self.ask(CLIENT, Request(b"exit-status", False, (126).to_bytes(NUMBER, "big")), None)
@@ -207,12 +213,12 @@ class SessionChannel(Channel):
     def _change(self, request: Request) -> None:
         fields = Fields(request.rest)
         size = b"%dx%d" % (fields.number(), fields.number())
-        if self._terminal is not None:
-            self._terminal = self._terminal[0], size
         if self._operation:
             self.line.book.note(self._operation, "size", size)
-        if self._course is not None:
-            self._course.resize(int(size.partition(b"x")[0]) or COLUMNS)
+        if self._terminal is not None:
+            self._terminal = self._terminal[0], size
+            if self._course is not None:
+                self._course.resize(int(size.partition(b"x")[0]) or COLUMNS)
         self.pass_request(CLIENT, request)
 
     def _signal(self, request: Request) -> None:
@@ -329,6 +335,10 @@ class SessionChannel(Channel):
         """What runs is told to end: a server goes on with a command whose channel is lost (RFC 4254 6.9)."""
         if self._operation and not self.server.sent_close:
             self.ask(SERVER, Request(b"signal", False, (4).to_bytes(NUMBER, "big") + b"KILL"), None)
+
+
+def _unmaskable(labels: tuple[str, ...]) -> str:
+    return f"what it moves may hold {', '.join(labels)}, which cannot be masked in it"
 
 
 _REQUESTS: Final[dict[bytes, Callable[[SessionChannel, Request], None]]] = {
