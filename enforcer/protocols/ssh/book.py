@@ -306,14 +306,19 @@ class Book:
     def _result(self, operation: Operation, status: str, tag: str = "", error: bytes = NOTHING) -> None:
         context = self.context
         now, trouble = context.monotonic(), self._blob(error)
+        delivered = self._end_streams(operation)
+        self._say(Record(events.Result(
+            events.RESULT, context.now(), now, context.session, operation.number, status, tag, "", 0, delivered,
+            now - operation.began, NOTHING, NOTHING, (), trouble[0]), (trouble,) if trouble[0] else ()))
+
+    def _end_streams(self, operation: Operation) -> int:
+        """Gives the bytes that were delivered."""
         delivered = 0
         for name, stream in operation.streams.items():
             if name in ("in", "out", "err"):
                 delivered += stream.bytes if name != "in" else 0
                 self._end_stream(operation, name, stream)
-        self._say(Record(events.Result(
-            events.RESULT, context.now(), now, context.session, operation.number, status, tag, "", 0, delivered,
-            now - operation.began, NOTHING, NOTHING, (), trouble[0]), (trouble,) if trouble[0] else ()))
+        return delivered
 
     def _end_stream(self, operation: Operation, name: str, stream: Stream) -> None:
         blob = self._blob(stream.hash.hexdigest().encode()) if stream.bytes else (NOTHING, NOTHING, NOTHING)
@@ -328,8 +333,11 @@ class Book:
             events.SESSION_NOTED, self.context.now(), self.context.monotonic(), self.context.session, name, value)))
 
     def closed(self, reason: str) -> None:
-        """Results of what is open will never be known; what is held is given up by the edge."""
+        """Results of what is open will never be known, but what passed until now is; what is held is given up by the
+        edge."""
         if self._open:
+            for operation in self._open.values():
+                self._end_streams(operation)
             self._say(Record(events.Gap(
                 events.GAP, self.context.now(), self.context.monotonic(), self.context.session,
                 tuple(sorted(self._open)), reason)))

@@ -307,6 +307,13 @@ class SshLayer:
     def _end(self, reason: str) -> None:
         self._close(reason, reason)
 
+    def _put_down(self) -> None:
+        """What is known of what runs is told: which files were open, what was typed last."""
+        try:
+            self._mux.lost()
+        except Exception as error:             # the end is on record whatever is wrong; what is open is a gap then
+            LOG.error("session %s: %s", self._context.session, type(error).__name__)
+
     def _close(self, words_for_client: str, reason: str, code: int = BY_APPLICATION) -> None:
         """Last words, the end on record, both sides closed."""
         if self._over:
@@ -325,6 +332,7 @@ class SshLayer:
 
     def _conclude(self, reason: str) -> None:
         if self._opened:
+            self._put_down()
             self.book.closed(reason)
             return
         self.book.done(self._login, "error", "", reason.encode())

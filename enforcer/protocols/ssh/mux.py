@@ -330,6 +330,11 @@ class Mux:
                 channel.settle(CLIENT)
                 channel.settle(SERVER)
 
+    def lost(self) -> None:
+        """The connection is over."""
+        for channel in list(self._channels.values()):
+            channel.lost()
+
     def kill(self) -> None:
         for channel in list(self._channels.values()):
             if isinstance(channel, SessionChannel):

@@ -66,6 +66,10 @@ class Course(Protocol):
 
     def closed(self) -> None: ...
 
+    def lost(self) -> None:
+        """With the connection: nothing more is delivered."""
+        ...
+
     def fired(self) -> None: ...
 
     def resize(self, columns: int) -> None: ...
@@ -130,6 +134,9 @@ class Plain:
     def closed(self) -> None:
         if not self._to.crew.closed:           # nobody reads it any more
             self.flush()
+        self.lost()
+
+    def lost(self) -> None:
         if self._echo is not None:
             self._show(self._echo.end())
 
@@ -211,6 +218,9 @@ class Files:
     def flush(self) -> None: ...
 
     def closed(self) -> None:
+        self._gate.closed()
+
+    def lost(self) -> None:
         self._gate.closed()
 
     def fired(self) -> None: ...

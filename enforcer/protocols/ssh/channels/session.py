@@ -331,6 +331,10 @@ class SessionChannel(Channel):
             self._course.flush()
         self.pass_request(SERVER, request)
 
+    def lost(self) -> None:
+        if self._course is not None and self._operation:
+            self._course.lost()
+
     def kill(self) -> None:
         """What runs is told to end: a server goes on with a command whose channel is lost (RFC 4254 6.9)."""
         if self._operation and not self.server.sent_close:

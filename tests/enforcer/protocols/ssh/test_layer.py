@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
+from hashlib import sha256
 import random
 
 import asyncssh
@@ -444,3 +446,31 @@ async def test_a_handshake_with_one_byte_changed(peer: int, seed: int) -> None:
     assert opened == closed
     assert opened + refused <= 1
     assert bench.failed is None or isinstance(bench.failed, ProtocolError)
+
+
+async def test_a_client_that_goes_leaves_files_open() -> None:
+    """What was written until then has its hash, and what ran its gap."""
+    bench = Bench(server={"sftp_factory": True, "allow_scp": False})
+    client = await bench.login()
+    sftp = await client.start_sftp_client()
+    with tempfile.TemporaryDirectory() as at:
+        file = await sftp.open(f"{at}/kept", "wb")
+        await file.write(b"half of it")
+        await bench.end()
+    said = [one.tag for one in bench.events(events.Result) if one.tag]
+    assert any("wrote 10 bytes" in one and sha256(b"half of it").hexdigest() in one for one in said), said
+    (gap,) = bench.events(events.Gap)
+    assert len(gap.operations) == 1
+    permitted = {one.operation for one in bench.events(events.Intent)}
+    told = sorted([*gap.operations, *(one for one, _, _ in bench.results())])
+    assert told == sorted(permitted)
+
+
+async def test_trouble_in_the_end_does_not_keep_it_off_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    client = await bench.login()
+    await client.create_process("wait")
+    monkeypatch.setattr(bench.layer._mux, "lost", lambda: 1 // 0)
+    await bench.end()
+    assert bench.ends() == (1, 1, 0)
+    assert bench.events(events.Gap)[0].operations == (2,)

@@ -538,3 +538,47 @@ def test_the_end_of_the_session_kills_what_runs() -> None:
     assert talk.heard() == ["> request 70 signal"]
     (sent,) = [one[1] for one in talk.log[-1:] if isinstance(one, tuple)]
     assert Fields(sent[5:]).string() == b"signal"
+
+
+# The connection is lost
+
+def test_what_passed_until_then_is_told_by_its_size_and_hash() -> None:
+    talk = Talk(payload_limit=4)
+    talk.running()
+    talk.crew(data(0, b"0123456789"))
+    talk.server(data(0, b"a" * 100))
+    talk.mux.lost()
+    talk.book.closed("client closed")
+    ended = {one.stream: (one.bytes, one.kept) for one in talk.events(events.StreamEnded)}
+    assert ended == {"in": (10, 4), "out": (100, 4)}
+    kinds = [type(one.event) for one in talk.log if isinstance(one, words.Record)]
+    assert kinds[-4:] == [events.StreamEnded, events.StreamEnded, events.Gap, events.SessionClosed]
+    assert talk.heard() == []
+
+
+def test_what_was_typed_last_is_told_as_far_as_it_was_seen() -> None:
+    talk = started(Talk())
+    talk.crew(pty(0), ask(0, "shell"))
+    talk.server(yes(0), yes(0))
+    talk.crew(data(0, b"ls"))
+    talk.server(data(0, b"ls"))
+    talk.crew(data(0, b"rm x"))
+    talk.mux.lost()
+    talk.book.closed("client closed")
+    shown = b"".join(one.blobs[0][2] for one in talk.log if isinstance(one, words.Record) and one.blobs
+                     and isinstance(one.event, events.Streamed) and one.event.stream == "in")
+    assert shown == b"ls****"
+    (ended,) = [one for one in talk.events(events.StreamEnded) if one.stream == "in"]
+    assert (ended.bytes, ended.kept) == (6, 6)
+
+
+def test_what_was_held_back_for_a_mask_is_not_said_to_be_delivered() -> None:
+    talk = Talk(detectors=("private-key",))
+    talk.running()
+    talk.server(data(0, b"seen -----BEGIN"))
+    before = sum(len(one[1]) for one in talk.log if isinstance(one, tuple) and one[0] == CLIENT)
+    talk.mux.lost()
+    talk.book.closed("client closed")
+    assert sum(len(one[1]) for one in talk.log if isinstance(one, tuple) and one[0] == CLIENT) == before
+    ended = [one.bytes for one in talk.events(events.StreamEnded) if one.stream == "out"]
+    assert sum(ended) < len(b"seen -----BEGIN")
