@@ -72,14 +72,15 @@ class Stage:
         (at / "sh").write_text(SHELL.format(at=at))
         (at / "sh").chmod(0o755)
         (at / "sshd_config").write_text(SETTINGS.format(at=at, port=self.server_port))
-        (at / "passwd").write_text(
-            Path("/etc/passwd").read_text() + f"{ACCOUNT}:x:{UID}:{UID}::{self.files}:{at}/sh\n")
-        (at / "shadow").write_text(Path("/etc/shadow").read_text() + f"{ACCOUNT}:*:19000::::::\n")
+        # All of /etc: a file that somebody renames outside loses what is mounted on it.
+        shutil.copytree("/etc", at / "etc", symlinks=True, ignore=shutil.ignore_patterns("ssl", "alternatives"))
+        with (at / "etc/passwd").open("a") as users, (at / "etc/shadow").open("a") as shadow:
+            users.write(f"{ACCOUNT}:x:{UID}:{UID}::{self.files}:{at}/sh\n")
+            shadow.write(f"{ACCOUNT}:*:19000::::::\n")
 
     def start(self) -> None:
         Path("/run/sshd").mkdir(exist_ok=True)
-        inside = f"mount --bind {self.at}/passwd /etc/passwd && mount --bind {self.at}/shadow /etc/shadow && " \
-                 f"exec {SSHD} -D -f {self.at}/sshd_config -E {self.at}/sshd.log"
+        inside = f"mount --bind {self.at}/etc /etc && exec {SSHD} -D -f {self.at}/sshd_config -E {self.at}/sshd.log"
         self._running.append(subprocess.Popen(["unshare", "-m", "sh", "-c", inside]))
         self._wait(self.server_port)
 

@@ -62,8 +62,9 @@ async def test_killed_at_any_moment(on: Stage) -> None:
     for number in range(KILLS):
         on.start_enforcer()
         before, working = len(on.executed()), asyncio.ensure_future(load(on, f"k{number}"))
-        while len(on.executed()) == before:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            while len(on.executed()) == before:
+                await asyncio.sleep(0.01)
         await asyncio.sleep(chance.uniform(0, 0.8))
         on.kill_enforcer()
         await working
