@@ -7,8 +7,8 @@ from typing import Final
 
 from agent.contract.target import ContentLabel, Target
 from enforcer.protocols.ssh import transfers
-from enforcer.protocols.ssh.requests import make_requests
 from enforcer.protocols.ssh.paths import HOME
+from enforcer.protocols.ssh.requests import make_requests
 from enforcer.protocols.ssh.scp import Call, parse_call
 from enforcer.protocols.ssh.sftp.paths import matches, reaches
 from enforcer.protocols.ssh.shell.analysis import analyse_line

@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import tempfile
 from hashlib import sha256
-import random
 
 import asyncssh
 import pytest
