@@ -1,4 +1,5 @@
-"""SSH without an agent: a real sshd, the edge with its real journal in a process of its own, and the recorder in another.
+"""SSH without an agent: a real sshd, the edge with its real journal in a process of its own, and
+the recorder in another.
 
 sshd runs in a mount namespace where an account `truth` exists, whose login shell writes down what it is started with
 before it does it: that is what was executed, whatever Weir says.

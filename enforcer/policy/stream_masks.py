@@ -103,7 +103,8 @@ class StreamMask:
         if detectors is None or busy or not piece or (screen.columns and b"\b" in piece):
             return 0
         # No terminal shows what is full of NULs: nobody takes out of it what a terminal would not show.
-        text, before = piece if not screen.columns and piece.count(0, 0, PIECE) > BINARY else text_of(piece), len(screen.text)
+        binary, before = not screen.columns and piece.count(0, 0, PIECE) > BINARY, len(screen.text)
+        text = piece if binary else text_of(piece)
         every = bytes(screen.text) + text
         if detectors.suspects(every):
             return 0

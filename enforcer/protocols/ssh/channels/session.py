@@ -189,7 +189,7 @@ class SessionChannel(Channel):
             self.crew.put(f"weir: {show_printable(line)}\r\n".encode(), STDERR)
 
     def _deny(self, request: Request, reason: str) -> None:
-        """OpenSSH's client ends as soon as it reads the failure: first it shows why.  What was meant for it is nobody's."""
+        """OpenSSH's client ends as soon as it reads the failure: first it shows why.  Its input is nobody's."""
         size = len(self._kept)
         self._kept.clear()
         self.settle(CLIENT, size)
