@@ -16,6 +16,7 @@ from enforcer.core.context import Context
 from enforcer.hot.chain import make_digest
 from enforcer.policy.detectors import labels_of
 from enforcer.protocols.ssh.desk import Ask, Verdict
+from enforcer.protocols.ssh.hiding import hide, hide_bytes
 from enforcer.words import commands as words
 from enforcer.words import events, inputs
 from enforcer.words.commands import Command, Record
@@ -30,6 +31,7 @@ NOTES: Final = 10_000                 # sizes and signals of an operation that a
 FIRST: Final = 15.0                   # seconds until a client's user is told again that it is held; doubled each time
 SELDOM: Final = 300.0                 # seconds between two at most
 REMINDERS: Final = 100                # of one hold
+LINES: Final = ("exec", "env")        # what passwords are hidden in
 AGAIN: Final = "held "                # name of its timer, before the operation's number
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -108,7 +110,7 @@ class Book:
 
     def _deny(self, ask: Ask, decision: Decision, then: Callable[[Verdict], None]) -> None:
         operation = self._intend(ask, decision)
-        self._result(operation, "denied", "", decision.reason.encode())
+        self._result(operation, "denied", "", _told(ask, decision.reason).encode())
         then(Verdict(False, operation.number, f"permission denied: {decision.reason} (session "
                      f"{self.context.session}, operation {operation.number})"))
 
@@ -120,11 +122,12 @@ class Book:
             return
         operation = self._intend(ask, decision)
         self._held[operation.number] = _Held(operation, ask, decision, then, waits)
-        named = ", ".join(f"{one.action} {one.resource}" for one in ask.requests)
+        named = ", ".join(f"{one.action} {_named(one)}" for one in ask.requests)
+        shown = hide_bytes(ask.text) if ask.verb in LINES else ask.text
         told = (self.account, ask.verb, ask.exact, ask.parameters)
         self._say(words.Hold(
-            operation.number, decision.holds, named[:SHOWN], ask.text.decode("utf-8", "backslashreplace")[:SHOWN],
-            ask.parameters, decision.rules, _digest(self.context.forwarded_key, "binding", told),
+            operation.number, decision.holds, named[:SHOWN], shown.decode("utf-8", "backslashreplace")[:SHOWN],
+            tuple(map(hide, ask.parameters)), decision.rules, _digest(self.context.forwarded_key, "binding", told),
             exact=_digest(NOTHING, "exact", told), unexplained="this protocol has no plans",
             asked=_digest(NOTHING, "asked", ask.requests), account=self.account))
 
@@ -189,10 +192,10 @@ class Book:
     def _intend(self, ask: Ask, decision: Decision, ticket: str = "") -> Operation:
         forwarded = make_digest(self.context.forwarded_key, ask.exact) if decision.outcome == PERMIT else NOTHING
         return self._write(
-            ask.verb, decision.outcome, "crew", ask.text, forwarded=forwarded,
-            parameters=_pack(list(ask.parameters)) if ask.parameters else NOTHING,
-            requests=tuple((one.action, one.resource) for one in ask.requests), rules=decision.rules,
-            masks=decision.masked, reason=decision.reason if decision.outcome == DENY else "", ticket=ticket,
+            ask.verb, decision.outcome, "crew", hide_bytes(ask.text) if ask.verb in LINES else ask.text,
+            forwarded=forwarded, parameters=_pack([hide(one) for one in ask.parameters]) if ask.parameters else NOTHING,
+            requests=tuple((one.action, _named(one)) for one in ask.requests), rules=decision.rules,
+            masks=decision.masked, reason=_told(ask, decision.reason) if decision.outcome == DENY else "", ticket=ticket,
             durable=ask.writes or bool(ticket))
 
     def own(self, verb: str, text: bytes) -> int:
@@ -345,6 +348,15 @@ class Book:
         self._say(Record(events.SessionClosed(
             events.SESSION_CLOSED, self.context.now(), self.context.monotonic(), self.context.session, reason,
             self.operations, self.bytes_in, self.bytes_out)))
+
+
+def _named(request: Request) -> str:
+    return hide(request.resource) if request.kind == "Command" else request.resource
+
+
+def _told(ask: Ask, reason: str) -> str:
+    """It may quote the line."""
+    return hide(reason) if ask.verb in LINES else reason
 
 
 def _refusal(event: inputs.HoldAnswered) -> str:

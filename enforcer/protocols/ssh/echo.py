@@ -54,7 +54,7 @@ class Echo:
 
     def __init__(self) -> None:
         self._waiting: deque[_Waiting] = deque()
-        self._typed = 0
+        self._typed = self.unseen = 0 # bytes; of these, what has become stars
         self._line = self._unread = b""                # of the output: its last line, and what cannot be read yet
         self._asked = False           # for a password, in this line
         self._wait, self._trip = WAIT, 0.0
@@ -123,8 +123,12 @@ class Echo:
                 found.append(Piece(first.offset, first.at, first.unit))
                 self._asked = self._asked and first.unit not in _ENDS
             else:
-                found.append(Piece(first.offset, first.at, b"*" * len(first.unit)))
+                found.append(self._star(first))
         return _joined(found)
+
+    def _star(self, one: _Waiting) -> Piece:
+        self.unseen += len(one.unit)
+        return Piece(one.offset, one.at, b"*" * len(one.unit))
 
     # what comes back
 
@@ -135,7 +139,7 @@ class Echo:
             start, size, unseen = self._match(text)
             if not size:
                 break
-            decided += [Piece(one.offset, one.at, b"*") for one in [self._waiting.popleft() for _ in range(unseen)]]
+            decided += [self._star(self._waiting.popleft()) for _ in range(unseen)]
             self._came_back(now - self._waiting[0].at)
             for one in [self._waiting.popleft() for _ in range(size)]:
                 decided.append(Piece(one.offset, one.at, one.unit))

@@ -17,6 +17,7 @@ from agent.contract.credential import Credential
 from enforcer.core.context import Context
 from enforcer.protocols.ssh import wire
 from enforcer.protocols.ssh.book import Book
+from enforcer.protocols.ssh.hiding import hide
 from enforcer.protocols.ssh.mux import Mux
 from enforcer.protocols.ssh.wire import BY_APPLICATION, PROTOCOL, CrewWire, ServerWire
 from enforcer.words import commands as words
@@ -266,7 +267,7 @@ class SshLayer:
             events.SESSION_OPENED, context.now(), context.monotonic(), context.session, "ssh", context.target.name,
             "", self.book.account, context.principal.subject, context.principal.groups, owner.workload, owner.uid,
             process.pid if process else 0, process.exe if process else "", process.exe_sha256 if process else "",
-            process.argv if process else (), owner.cgroup, owner.cookie, f"{owner.destination} {owner.port}",
+            tuple(map(hide, process.argv)) if process else (), owner.cgroup, owner.cookie, f"{owner.destination} {owner.port}",
             owner.attribution, self._crew.describe(),
             f"{user}@{self._address} {self._server.describe()} {self._server.server[:LONGEST]}",
             self._crew.client[:LONGEST], 0)

@@ -571,6 +571,8 @@ def test_what_was_typed_last_is_told_as_far_as_it_was_seen() -> None:
     assert shown == b"ls****"
     (ended,) = [one for one in talk.events(events.StreamEnded) if one.stream == "in"]
     assert (ended.bytes, ended.kept) == (6, 6)
+    assert [(one.name, one.value) for one in talk.events(events.SessionNoted)] == [
+        ("unseen", "operation 1: of what was typed, 4 bytes were not shown by its terminal and are recorded as stars")]
 
 
 def test_what_was_held_back_for_a_mask_is_not_said_to_be_delivered() -> None:
