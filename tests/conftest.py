@@ -14,6 +14,7 @@ from escape.sink import Sink
 from hypothesis import HealthCheck, settings
 from lab.hosts import DB
 from lab.lab import Lab, lab
+from lab.ssh import SshLab, ssh_lab
 from lab.weir import Installed, weir
 
 # How long an example takes is the machine's mood, not the code's.
@@ -66,6 +67,13 @@ def _signals() -> None:
 def the_lab() -> Iterator[Lab]:
     """One set of hosts and servers for all lab tests."""
     with lab() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def the_ssh(the_lab: Lab) -> Iterator[SshLab]:
+    """Its SSH servers, for those who ask."""
+    with ssh_lab(the_lab) as made:
         yield made
 
 

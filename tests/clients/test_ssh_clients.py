@@ -1,0 +1,51 @@
+"""Unmodified SSH clients, by the host's own name and port: they print through Weir what they print without it.
+
+Each script of ssh/ checks what it does by itself, and prints what it saw; the control is the same user and script on a
+host without Weir, with a key and a password that count only there.
+"""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+from clients.test_clients import PYTHON
+from lab.ssh import SshLab
+
+pytestmark = pytest.mark.lab
+
+HERE = Path(__file__).resolve().parent
+SCRIPTS = sorted(path.stem for path in (HERE / "ssh").glob("[!c]*.py"))
+SIZE = int(os.environ.get("WEIR_SSH_BYTES", "64000000"))           # each way; 1000000000 in test-all
+BULKY = {"openssh_exec", "openssh_files", "rsync_git", "using_paramiko", "using_asyncssh"}
+SYSTEM = "/usr/bin/python3"
+
+
+def command(script: str, lab: SshLab) -> list[str]:
+    folder = lab.lab.give(HERE / "ssh", "ssh-clients")
+    return [PYTHON if script.startswith("using") else SYSTEM, str(folder / f"{script}.py")]
+
+
+def environment(script: str, lab: SshLab) -> dict[str, str]:
+    lab.ssh.fresh(script)
+    lab.bastion.fresh(script)
+    return lab.environment(script, SIZE if script in BULKY else 1_000_000)
+
+
+@cache
+def control(script: str, lab: SshLab) -> list[object]:
+    done = lab.control(*command(script, lab), environment=environment(script, lab), timeout=900)
+    return said(done)
+
+
+def said(done: subprocess.CompletedProcess[str]) -> list[object]:
+    assert done.returncode == 0, done.stderr[-4000:]
+    return list(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_without_weir(the_ssh: SshLab, script: str) -> None:
+    assert control(script, the_ssh)
