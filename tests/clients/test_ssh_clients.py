@@ -20,6 +20,7 @@ pytestmark = pytest.mark.lab
 HERE = Path(__file__).resolve().parent
 SCRIPTS = sorted(path.stem for path in (HERE / "ssh").glob("[!c]*.py"))
 SIZE = int(os.environ.get("WEIR_SSH_BYTES", "64000000"))           # each way; 1000000000 in test-all
+LIMIT = 30 + SIZE // 500_000             # seconds a script
 BULKY = {"openssh_exec", "openssh_files", "rsync_git", "using_paramiko", "using_asyncssh"}
 SYSTEM = "/usr/bin/python3"
 
@@ -32,12 +33,12 @@ def command(script: str, lab: SshLab) -> list[str]:
 def environment(script: str, lab: SshLab) -> dict[str, str]:
     lab.ssh.fresh(script)
     lab.bastion.fresh(script)
-    return lab.environment(script, SIZE if script in BULKY else 1_000_000)
+    return lab.environment(script, SIZE if script in BULKY else 1_000_000, LIMIT=str(LIMIT))
 
 
 @cache
 def control(script: str, lab: SshLab) -> list[object]:
-    done = lab.control(*command(script, lab), environment=environment(script, lab), timeout=900)
+    done = lab.control(*command(script, lab), environment=environment(script, lab), timeout=LIMIT + 5)
     return said(done)
 
 

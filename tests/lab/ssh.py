@@ -25,7 +25,7 @@ ConnectTimeout 20
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SshLab:
     lab: Lab
     ssh: Sshd

@@ -4,6 +4,7 @@ HOST, BASTION: names; LOGIN: the account; WORK: an empty directory in its home; 
 """
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ WORK, SIZE = os.environ["WORK"], int(os.environ.get("SIZE", "1000000"))
 AT = f"{LOGIN}@{HOST}"
 HERE = Path(os.environ["HOME"]) / f"local-{WORK}"
 PIECE = 1 << 20
+faulthandler.dump_traceback_later(int(os.environ.get("LIMIT", "60")), exit=True)      # says where it hangs
 said: list[object] = []
 
 

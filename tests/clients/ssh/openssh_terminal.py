@@ -60,24 +60,24 @@ said.append(one.expect(r"(24 80)"))
 one.resize(40, 132)
 for _ in range(40):                       # the signal takes its way
     one.type("stty size\r")
-    if "40 132" in one.expect(r"\n(\d+ \d+)"):
+    if "40 132" in one.expect(r"(\d+ \d+)\r"):
         break
 said.append("resized")
 one.type("echo before; sleep 60; echo not reached\r")
-one.expect(r"\nbefore")
+one.expect(r"[\r\n]before\r")
 time.sleep(0.3)
 one.type("\x03")
 one.expect(r"\^C")
 one.type("echo $((6 * 7))\r")
-said.append(one.expect(r"(\n42)\r"))
+said.append(one.expect(r"[\r\n](42)\r"))
 one.type("read -s word\r")
 time.sleep(0.2)
 one.type("swordfish\r")
 one.type("echo len=${#word}\r")
-said.append(one.expect(r"(len=9)\r"))
+said.append(one.expect(r"[\r\n](len=9)\r"))
 assert b"swordfish" not in one.seen
 one.type("printf '\\033[31mred\\033[0m \\342\\202\\254\\n'\r")
-said.append(one.expect("\\n(\x1b\\[31mred\x1b\\[0m \u20ac)\r"))
+said.append(one.expect("[\r\n](\x1b\\[31mred\x1b\\[0m \u20ac)\r"))
 one.type("cat\r")
 time.sleep(0.2)
 one.type("line\r\x04")
@@ -85,7 +85,7 @@ one.expect(r"line\r\nline\r\n")
 one.type("\r~B")                          # a break, which nothing there answers
 time.sleep(0.2)
 one.type("\recho after break\r")
-said.append(one.expect(r"\n(after break)\r"))
+said.append(one.expect(r"[\r\n](after break)\r"))
 one.type("exit 9\r")
 said.append(one.end())
 

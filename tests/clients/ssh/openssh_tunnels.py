@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import threading
 from contextlib import contextmanager
 
 from common import AT, BASTION, HOST, LOGIN, begin, binary, echoing, finish, free_port, reachable, run, said, ssh, through
@@ -32,8 +33,10 @@ with socket.socket(family) as one:
 def tunnel(*options: str, to: str = AT):
     with subprocess.Popen(["ssh", "-N", "-o", "ExitOnForwardFailure=yes", *options, to], stdin=subprocess.DEVNULL,
                           stderr=subprocess.PIPE) as process:
-        yield process
-        process.terminate()
+        try:
+            yield process
+        finally:
+            process.terminate()
 
 
 def socks5(one: socket.socket, host: str, port: int) -> int:
@@ -41,7 +44,8 @@ def socks5(one: socket.socket, host: str, port: int) -> int:
     one.sendall(b"\x05\x01\x00")
     assert one.recv(2) == b"\x05\x00"
     one.sendall(b"\x05\x01\x00\x03" + bytes([len(host)]) + host.encode() + struct.pack("!H", port))
-    return one.recv(10)[1]
+    reply = one.recv(10)
+    return reply[1] if reply else -1              # OpenSSH's client says nothing where the channel is not opened
 
 
 begin()
@@ -77,13 +81,14 @@ with socket.create_server(("127.0.0.1", 0)) as door:
     here = door.getsockname()[1]
     ssh_r = subprocess.Popen(["ssh", "-N", "-v", "-R", f"127.0.0.1:0:127.0.0.1:{here}", AT], stdin=subprocess.DEVNULL,
                              stderr=subprocess.PIPE, text=True)
-    for line in ssh_r.stderr:
-        if line.startswith("Allocated port "):
-            ssh(FAR + line.split()[2])
-            ssh(FAR + line.split()[2])
-            break
-    ssh_r.terminate()
-    ssh_r.communicate()
+    try:
+        opened = next(line for line in ssh_r.stderr if line.startswith("Allocated port "))
+        threading.Thread(target=ssh_r.stderr.read, daemon=True).start()
+        for _ in range(2):
+            ssh(FAR + opened.split()[2])
+    finally:
+        ssh_r.terminate()
+        ssh_r.wait()
 
 with tempfile.TemporaryDirectory() as place:
     with tunnel("-L", f"{place}/near:{ECHO_SOCKET}"), reachable(f"{place}/near", socket.AF_UNIX) as one:
