@@ -20,7 +20,7 @@ pytestmark = pytest.mark.lab
 HERE = Path(__file__).resolve().parent
 SCRIPTS = sorted(path.stem for path in (HERE / "ssh").glob("[!c]*.py"))
 SIZE = int(os.environ.get("WEIR_SSH_BYTES", "64000000"))           # each way; 1000000000 in test-all
-LIMIT = 30 + SIZE // 500_000             # seconds a script
+LIMIT = 90 + SIZE // 500_000             # seconds a script
 BULKY = {"openssh_exec", "openssh_files", "rsync_git", "using_paramiko", "using_asyncssh"}
 SYSTEM = "/usr/bin/python3"
 
