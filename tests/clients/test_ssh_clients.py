@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 from clients.test_clients import PYTHON
-from lab.ssh import SshLab
+from lab.ssh import SshLab, ssh_weir
+from lab.weir import Installed
 
 pytestmark = pytest.mark.lab
 
@@ -50,3 +52,16 @@ def said(done: subprocess.CompletedProcess[str]) -> list[object]:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_without_weir(the_ssh: SshLab, script: str) -> None:
     assert control(script, the_ssh)
+
+
+@pytest.fixture(scope="module")
+def open_weir(the_ssh: SshLab) -> Iterator[Installed]:
+    with ssh_weir(the_ssh) as installed:
+        yield installed
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_through_weir(open_weir: Installed, the_ssh: SshLab, script: str) -> None:
+    expected = control(script, the_ssh)
+    argv, chosen = command(script, the_ssh), environment(script, the_ssh)
+    assert said(open_weir.crew(*argv, environment=chosen, timeout=LIMIT + 30)) == expected

@@ -15,6 +15,7 @@ from lab.hosts import BASTION, SSH
 from lab.lab import Lab
 from lab.servers import listening, python, python_environment, server
 from lab.sshd import BASTION_NAME, NAME, Sshd, sshd
+from lab.weir import POLICY, Installed, configure, weir
 
 LOGIN = "deploy"
 ECHO_PORT = 7007
@@ -22,6 +23,27 @@ CONFIG = """
 StrictHostKeyChecking yes
 BatchMode yes
 ConnectTimeout 20
+"""
+TARGET, BASTION_TARGET = "build", "bastion"
+ENTRY = """
+[[target]]
+name = "{name}"
+protocol = "ssh"
+hosts = [{hosts}]
+port = {port}
+known_hosts = "{known_hosts}"
+payload_limit = "64KiB"
+{more}
+[[target.credential]]
+role = "*"
+{credential}
+"""
+# Whatever the servers would let it do.
+ALL = """
+@id("ssh-all")
+permit (principal in Group::"data", action, resource in Target::"build");
+@id("ssh-bastion")
+permit (principal in Group::"data", action, resource in Target::"bastion");
 """
 
 
@@ -60,6 +82,14 @@ class SshLab:
     def control(self, *command: str, environment: Mapping[str, str], timeout: float = 300) -> subprocess.CompletedProcess[str]:
         return self.lab.control(command, {"PASSWORD": self.password, **environment}, timeout)
 
+    def entry(self, server: Sshd, name: str = TARGET, more: str = "", credential: str = "") -> str:
+        """A [[target]] for Weir's configuration, with the real key unless another credential is said."""
+        file = self.lab.scratch / f"known_hosts-{name}"
+        file.write_text(server.known_hosts)
+        return ENTRY.format(
+            name=name, hosts=", ".join(f'"{one}"' for one in server.names), port=server.port, known_hosts=file,
+            more=more, credential=credential or f'key_file = "{server.real_key}"')
+
 
 @contextmanager
 def ssh_lab(lab: Lab) -> Iterator[SshLab]:
@@ -76,3 +106,14 @@ def ssh_lab(lab: Lab) -> Iterator[SshLab]:
         made = SshLab(lab, one, two, echo)
         made.give_home()
         yield made
+
+
+@contextmanager
+def ssh_weir(made: SshLab, policy: str = ALL, more: str = "", credential: str = "", **options: str) -> Iterator[Installed]:
+    """Weir with both servers registered; `more` and `credential` are of the first's target."""
+    entries = (made.entry(made.ssh, TARGET, more, credential)
+               + made.entry(made.bastion, BASTION_TARGET, "", f'key_file = "{made.ssh.real_key}"'))
+    made.give_home()
+    config = configure(made.lab, policy=POLICY + policy, more=options.pop("more_tables", "") + entries, **options)
+    with weir(made.lab, config) as installed:
+        yield installed
