@@ -258,8 +258,9 @@ def _configure(directory: Path, port: int, more: str) -> Path:
 
 
 def end_sshd(made: Sshd) -> None:
-    """SIGKILL for it and everything that it started."""
-    hosts.end([made.first()])         # not its parent: that is to reap it
+    """SIGKILL for it and everything that it started; nothing where it has ended."""
+    if made.process.poll() is None:
+        hosts.end([made.first()])     # not its parent: that is to reap it
     stop(made.process, "KILL")
 
 
