@@ -18,6 +18,7 @@ bench:
 	PYTHONPATH=tests:. $(PYTHON) -m bench
 	PYTHONPATH=tests:. $(PYTHON) -m bench.connects
 	PYTHONPATH=tests:. $(PYTHON) -m bench.held
+	PYTHONPATH=tests:. $(PYTHON) -P -m bench.ssh
 
 # Lock files anew: needs uv (pip install uv) on PATH.
 lock:
