@@ -11,7 +11,7 @@ from clients.test_clients import PYTHON
 from lab import ssh_oracle
 from lab.hosts import CREW, SSH, USER, wait_until
 from lab.ssh import ECHO_PORT, LOGIN, TARGET, SshLab, ssh_weir
-from lab.sshd import NAME, sign
+from lab.sshd import NAME
 from lab.weir import APPROVER, Installed
 
 from enforcer.recording.read import Entry, open_recording
@@ -88,7 +88,7 @@ def test_a_crews_own_key_opens_nothing(strict: Installed, the_ssh: SshLab) -> No
 
 @pytest.mark.parametrize(("line", "rule"), [
     ("rm -rf keep", ""), ("echo before; rm -rf keep; echo after", ""), ("echo $(rm -rf keep)", ""),
-    ("eval \"r''m -rf keep\"", "no-opaque"), ("sh -c 'rm -rf keep'", ""), ("true && sudo rm -rf keep", ""),
+    ("eval \"r''m -rf keep\"", ""), ("sh -c 'rm -rf keep'", ""), ("true && sudo rm -rf keep", ""),
     ("$X keep", "no-opaque"), ("echo 'unfinished", "no-opaque"),
 ])
 def test_a_denied_command_does_not_run(strict: Installed, the_ssh: SshLab, line: str, rule: str) -> None:
@@ -192,7 +192,7 @@ for _ in range(200):
     except OSError: time.sleep(0.05)
 one.sendall(b"echo"); one.settimeout(20)
 try: print(one.recv(4))
-except OSError as error: print(error)
+except ConnectionResetError: print(b"")
 ssh.terminate(); print(ssh.stderr.read().decode(), file=sys.stderr)
 """
 
@@ -281,42 +281,3 @@ print(client.exec_command("echo in")[1].read().decode(), end="")
 def test_whatever_a_crew_logs_in_by(strict: Installed, the_ssh: SshLab, how: str) -> None:
     done = strict.crew(PYTHON, "-c", REJECT % how, environment=the_ssh.environment("any"), timeout=60)
     assert done.stdout == "in\n", done.stderr
-
-
-def certified(the_ssh: SshLab) -> str:
-    """A key that only its certificate opens the account for."""
-    keys = the_ssh.ssh.keys
-    if not (keys / "signed").exists():
-        from lab.sshd import make_key
-
-        make_key(keys / "signed")
-        sign(keys / "user_ca", keys / "signed.pub", "-I", "lab", "-n", LOGIN)
-        (keys / "signed-cert.pub").chmod(0o600)
-    return f'key_file = "{keys}/signed"\ncertificate_file = "{keys}/signed-cert.pub"'
-
-
-def by_password(the_ssh: SshLab) -> str:
-    path = the_ssh.lab.scratch / "ssh-password"
-    path.write_text(the_ssh.password)
-    path.chmod(0o600)
-    return f'password_file = "{path}"'
-
-
-@pytest.mark.parametrize("how", ["password", "certificate", "issued"])
-def test_credentials(the_ssh: SshLab, how: str) -> None:
-    chosen = {"password": by_password, "certificate": certified, "issued": lambda made: 'certificate = "issue"'}[how]
-    public = (the_ssh.ssh.keys / "user_ca.pub").read_text()
-    with ssh_weir(the_ssh, credential=chosen(the_ssh)) as installed:
-        if how == "issued":
-            the_ssh.ssh.trust_users_of(installed.weir("ca", TARGET).stdout)
-        try:
-            done = ssh(installed, "id -un")
-            assert done.stdout == f"{LOGIN}\n", done.stderr
-        finally:
-            the_ssh.ssh.trust_users_of(public)
-        method = {"password": "Accepted password", "certificate": "ED25519-CERT", "issued": "-CERT"}[how]
-        assert method in the_ssh.ssh.log().rpartition("Connection from 10.77.0.2")[2]
-        secret = the_ssh.password.encode() if how == "password" else b"PRIVATE KEY"
-        installed.settle()
-        assert not any(secret in path.read_bytes() for path in installed.recording.glob("*.sqlite*"))
-        assert secret not in installed.log.read_bytes()
