@@ -36,7 +36,7 @@ def tunnel(*options: str, to: str = AT):
         try:
             yield process
         finally:
-            process.terminate()
+            process.kill()
 
 
 def socks5(one: socket.socket, host: str, port: int) -> int:
@@ -87,7 +87,7 @@ with socket.create_server(("127.0.0.1", 0)) as door:
         for _ in range(2):
             ssh(FAR + opened.split()[2])
     finally:
-        ssh_r.terminate()
+        ssh_r.kill()
         ssh_r.wait()
 
 with tempfile.TemporaryDirectory() as place:
