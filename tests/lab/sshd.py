@@ -2,7 +2,7 @@
 
 What it may not do by Weir the server itself would let it do: a denial is Weir's own.  An account's key counts only from
 where its owner is: the crew's from a host without Weir (the control), the real one, which crews never see, from the
-crew's host.  So does its password: there is one, and the crew's is a wrong one.
+crew's host, also by way of the bastion.  So does its password: there is one, and the crew's is a wrong one.
 
 sshd and everything that it starts live in mount and process namespaces of their own (sshd_host.sh): there are the
 accounts, and with the first process all others end.
@@ -167,8 +167,8 @@ class Sshd:
     def run(self, command: Sequence[str], user: str = "") -> subprocess.CompletedProcess[bytes]:
         """Where its accounts are, without sshd."""
         as_user = ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--"] if user else []
-        return subprocess.run(["nsenter", f"--target={self.first()}", "--mount", "--pid", "--net", "--", *as_user, *command],
-                              capture_output=True, timeout=60, check=True)
+        inside = ["nsenter", f"--target={self.first()}", "--mount", "--pid", "--net", "--"]
+        return subprocess.run([*inside, *as_user, *command], capture_output=True, timeout=60, check=True)
 
     def renew_host_keys(self) -> None:
         """What somebody in the middle would show; counts from the next start on."""
@@ -196,7 +196,7 @@ def parse_logins(log: bytes) -> list[Login]:
 
 def _login(fields: list[bytes]) -> Login:
     process, user, connection, terminal, _, *arguments = fields
-    source, port = (connection.decode().split() + ["", "0"])[:2]
+    source, port = [*connection.decode().split(), "", "0"][:2]
     command = arguments[1] if arguments[:1] == [b"-c"] else None
     return Login(int(process), user.decode(), source, int(port), bool(terminal), command)
 
@@ -215,8 +215,9 @@ def _make_keys(directory: Path, names: Sequence[str]) -> None:
     make_key(keys / "user_ca")
     crew, real = make_key(keys / "crew"), make_key(keys / "real")
     for user in ACCOUNTS:
+        elsewhere = ",".join(one for host in (OTHER, SSH, BASTION) for one in (host.ipv4, host.ipv6))
         (keys / "authorized" / user).write_text(
-            f'from="{OTHER.ipv4},{OTHER.ipv6},{SSH.ipv4},{BASTION.ipv4}" {crew}\nfrom="{CREW.ipv4},{CREW.ipv6}" {real}\n')
+            f'from="{elsewhere}" {crew}\nfrom="{CREW.ipv4},{CREW.ipv6},{BASTION.ipv4},{BASTION.ipv6}" {real}\n')
 
 
 def _make_accounts(directory: Path) -> dict[str, str]:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import ipaddress
 import logging
 import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import asyncssh
@@ -397,8 +399,10 @@ class ServerWire(_Wire, asyncssh.SSHClientConnection):
         self._protocol_factory = lambda: _Server(peer, events)
 
     def set_address(self, address: str) -> None:
-        """That was dialled: known_hosts may have it in place of the name."""
-        self._peer_addr = address
+        """That was dialled: known_hosts may have it in place of the name.  Through another session a name may have
+        been dialled: it is no address, and asyncssh takes none for one."""
+        with suppress(ValueError):
+            self._peer_addr = str(ipaddress.ip_address(address.partition("%")[0]))
 
     @property
     def server(self) -> str:
