@@ -98,12 +98,13 @@ def main(arguments: Sequence[str]) -> int:
         made = stack.enter_context(ssh_lab(stack.enter_context(lab())))
         installed = stack.enter_context(ssh_weir(made))
         made.lab.give(HERE / "ssh_client.py")
-        said = [measured(made, installed, one, given.quick) for one in MEASURES if not given.only or one.name in given.only]
+        said = [measured(made, installed, one, given.quick)
+                for one in MEASURES if not given.only or one.name in given.only]
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
-    text = (f"# Benchmark of SSH\n\n{when} UTC, Linux {os.uname().release}, {os.cpu_count()} cores shared by client, proxy "
-            "and server; recording on, 64 KiB of each stream kept, detectors on. Median (least-most) of rounds; of bulk the "
-            "rate is bytes a second and the cost is of a megabyte. Targets: bulk 0.40 of direct, under 2 ms added to an exec "
-            "besides the handshake.\n\n" + "\n".join(said))
+    text = (f"# Benchmark of SSH\n\n{when} UTC, Linux {os.uname().release}, {os.cpu_count()} cores shared by client, "
+            "proxy and server; recording on, 64 KiB of each stream kept. Median (least-most) of rounds; of "
+            "bulk the rate is bytes a second, the cost of a megabyte. Targets: bulk 0.40 of direct, under 2 ms added "
+            "to an exec besides the handshake.\n\n" + "\n".join(said))
     print(text)
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)

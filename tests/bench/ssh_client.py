@@ -1,4 +1,4 @@
-"""One measurement of an SSH client, run as the crew's user: prints {"rate": per second, "p50": microseconds, "count": N}.
+"""One measurement of an SSH client, run as the crew's user.  Prints {"rate": per second, "p50": µs, "count": N}.
 
     ssh_client.py MEASURE COUNT        MEASURE: handshake, exec, echo, sessions; read, write, get, put in bytes
 """

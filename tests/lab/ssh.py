@@ -1,4 +1,4 @@
-"""Both SSH servers of the lab with what stands behind them, and the crew's side: a key of its own, known_hosts, a config.
+"""Both SSH servers of the lab with what stands behind them; the crew's side: a key of its own, known_hosts, a config.
 
 The crew's key and password are worthless from where the crew is: they count for the control, on a host without Weir.
 """
@@ -66,8 +66,8 @@ class SshLab:
         folder.mkdir()
         (folder / "config").write_text(CONFIG)
         (folder / "known_hosts").write_text(self.ssh.known_hosts + self.bastion.known_hosts)
-        for source, name in ((self.ssh.crew_key, "id_ed25519"), (self.ssh.crew_key.with_suffix(".pub"), "id_ed25519.pub")):
-            shutil.copyfile(source, folder / name)
+        for ending in ("", ".pub"):
+            shutil.copyfile(f"{self.ssh.crew_key}{ending}", folder / f"id_ed25519{ending}")
         shutil.rmtree(self.lab.home / ".ssh", ignore_errors=True)
         given = self.lab.give(folder, ".ssh")
         given.chmod(0o700)
@@ -79,7 +79,9 @@ class SshLab:
         return {"HOST": NAME, "BASTION": BASTION_NAME, "LOGIN": LOGIN, "WORK": work, "SIZE": str(size),
                 "ECHO_PORT": str(ECHO_PORT), "ECHO_SOCKET": str(self.echo), **more}
 
-    def control(self, *command: str, environment: Mapping[str, str], timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def control(
+        self, *command: str, environment: Mapping[str, str], timeout: float = 300,
+    ) -> subprocess.CompletedProcess[str]:
         return self.lab.control(command, {"PASSWORD": self.password, **environment}, timeout)
 
     def entry(self, server: Sshd, name: str = TARGET, more: str = "", credential: str = "") -> str:
@@ -109,7 +111,9 @@ def ssh_lab(lab: Lab) -> Iterator[SshLab]:
 
 
 @contextmanager
-def ssh_weir(made: SshLab, policy: str = ALL, more: str = "", credential: str = "", **options: str) -> Iterator[Installed]:
+def ssh_weir(
+    made: SshLab, policy: str = ALL, more: str = "", credential: str = "", **options: str,
+) -> Iterator[Installed]:
     """Weir with both servers registered; `more` and `credential` are of the first's target."""
     entries = (made.entry(made.ssh, TARGET, more, credential)
                + made.entry(made.bastion, BASTION_TARGET, "", f'key_file = "{made.ssh.real_key}"'))

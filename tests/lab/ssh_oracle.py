@@ -4,8 +4,8 @@
     files     = lines of internal-sftp at VERBOSE: opens, removals, renames, ...; of each session its own lines
     recorded  = intents of the recording that were permitted, and what Weir itself asked (actor "weir")
 
-Both ways, as multisets: what ran is recorded as often as it ran, with the same bytes, and what was permitted ran, unless
-its result says why not.
+Both ways, as multisets: what ran is recorded as often as it ran, with the same bytes, and what was permitted ran,
+unless its result says why not.
 """
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ class Done:
     status: str                       # "" where there is no result
 
     def __str__(self) -> str:
-        return f"{self.verb} {self.text[:200]!r} ({self.session}, operation {self.number}, {self.status or 'no result'})"
+        ended = self.status or "no result"
+        return f"{self.verb} {self.text[:200]!r} ({self.session}, operation {self.number}, {ended})"
 
 
 def read(recording: Path) -> dict[str, list[Done]]:
@@ -102,8 +103,8 @@ SESSION = re.compile(r"session opened for local user (\S+) from \[([^\]]+)\]")
 OPEN = re.compile(r'open "(.*)" flags [A-Z,]+ mode \S+$')
 CLOSED = re.compile(r'close "(.*)" bytes read (\d+) written (\d+)$')
 TWO = re.compile(r'(posix-rename|rename|symlink|hardlink) old "(.*)" new "(.*)"$')
-ONE = re.compile(r'(opendir|closedir|lstat name|stat name|realpath|readlink|remove name|rmdir name|mkdir name|statvfs|set) '
-                 r'"(.*)"[^"]*$')
+ONE = re.compile(r'(opendir|closedir|lstat name|stat name|realpath|readlink|remove name|rmdir name|mkdir name|statvfs|'
+                 r'set) "(.*)"[^"]*$')
 OCTAL = re.compile(r"\\([0-7]{3})")
 VERBS = {"set": "setstat"}            # else the first word
 LINES = ("realpath", "lstat")         # of what Weir itself asks, one a line

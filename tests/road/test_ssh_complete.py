@@ -1,4 +1,4 @@
-"""SSH's completeness: what the login shell and internal-sftp did is what the recording says, in a random mix of clients."""
+"""SSH's completeness: what the login shell and internal-sftp did is what the recording says, over a random mix."""
 from __future__ import annotations
 
 import os
@@ -21,14 +21,17 @@ SEED = int(os.environ.get("WEIR_SEED", "6"))
 ROUNDS = int(os.environ.get("WEIR_SSH_MIX", "24"))
 LINES = (
     "echo {n}", "printf '%s\\n' 'a  b' \"c\td\" # {n}", "cat /etc/hostname | wc -c; exit {n}", "  echo  leading {n}  ",
-    "echo 'line one\nline two' {n}", "echo ü€ {n}", "for i in 1 2 3; do echo $i; done; true {n}", "false {n}", "kill -9 $$ # {n}",
+    "echo 'line one\nline two' {n}", "echo ü€ {n}", "for i in 1 2 3; do echo $i; done; true {n}", "false {n}",
+    "kill -9 $$ # {n}",
     "head -c {n}00 /dev/zero | md5sum", "echo $((6*{n})) > {work}/out; cat {work}/out", "exec echo {n}",
 )
 BATCHES = (
     "put small {work}/a{n}\nget {work}/a{n} got{n}\nrm {work}/a{n}\n",
-    "-mkdir {work}/d\nput small {work}/d/b{n}\nrename {work}/d/b{n} {work}/d/c{n}\nchmod 600 {work}/d/c{n}\nls -l {work}/d\n",
+    "-mkdir {work}/d\nput small {work}/d/b{n}\nrename {work}/d/b{n} {work}/d/c{n}\nchmod 600 {work}/d/c{n}\n"
+    "ls -l {work}/d\n",
     "-mkdir {work}/e{n}\n-rmdir {work}/e{n}\n-rm {work}/missing{n}\n-get {work}/missing{n}\n",
-    "put small {work}/f{n}\nln -s f{n} {work}/l{n}\nln {work}/f{n} {work}/h{n}\ndf {work}\n", "cd {work}\npwd\nls -la\nls missing{n}\n",
+    "put small {work}/f{n}\nln -s f{n} {work}/l{n}\nln {work}/f{n} {work}/h{n}\ndf {work}\n",
+    "cd {work}\npwd\nls -la\nls missing{n}\n",
     "put small \"{work}/ü {n}\"\nrm \"{work}/ü {n}\"\n",
 )
 
@@ -51,7 +54,8 @@ def mix(drawn: random.Random, number: int) -> list[str]:
         return ["sh", "-c", f"printf %s {shlex.quote(line)} | ssh -T {AT}"]
     if kind == 5:                     # several channels of one connection
         several = " & ".join(f"ssh -S /tmp/mux{number} {AT} {shlex.quote(line)}" for _ in range(3))
-        return ["sh", "-c", f"ssh -M -S /tmp/mux{number} -fN {AT}; {several} & wait; ssh -S /tmp/mux{number} -O exit {AT}"]
+        master = f"ssh -M -S /tmp/mux{number} -fN {AT}"
+        return ["sh", "-c", f"{master}; {several} & wait; ssh -S /tmp/mux{number} -O exit {AT}"]
     return ["ssh", AT, line]
 
 
@@ -94,7 +98,8 @@ def test_logs_and_recording_agree(the_ssh: SshLab, mixed: tuple[Installed, ssh_o
 
 @pytest.mark.parametrize("choose", [
     lambda one: one.verb == "exec", lambda one: one.verb == "shell", lambda one: one.verb == "open",
-    lambda one: one.verb in ("remove", "rename", "posix-rename"), lambda one: one.actor == "weir" and one.verb == "resolve",
+    lambda one: one.verb in ("remove", "rename", "posix-rename"),
+    lambda one: one.actor == "weir" and one.verb == "resolve",
 ], ids=["exec", "shell", "open", "remove or rename", "Weir's own look"])
 def test_an_event_less_is_noticed(
     the_ssh: SshLab, mixed: tuple[Installed, ssh_oracle.Mark], choose: Callable[[ssh_oracle.Done], bool],

@@ -1,4 +1,4 @@
-"""What logs in at an SSH server in the crew's place: a password, a key with a certificate, one that Weir signs itself."""
+"""What logs in at an SSH server in the crew's place: a password, a key with a certificate, one that Weir signs."""
 from __future__ import annotations
 
 import pytest

@@ -26,7 +26,8 @@ SERVERS = {
     "password": (2207, ""), "middle": (2208, ""), "killed": (2209, ""),
 }
 POLICY = "".join(
-    f'@id("all-{name}") permit (principal in Group::"data", action, resource in Target::"{name}");\n' for name in SERVERS)
+    f'@id("all-{name}") permit (principal in Group::"data", action, resource in Target::"{name}");\n'
+    for name in SERVERS)
 
 
 @dataclass(frozen=True, eq=False)

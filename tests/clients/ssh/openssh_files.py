@@ -55,7 +55,8 @@ rmdir tree/none
 say("sftp", "-q", "-b", "-", AT, input=BATCH.encode())
 assert sha256(HERE / "got") == digest
 ssh(f"cd {WORK}/batch && sha256sum big | cut -c1-64; stat -c '%n %s %a' moved; readlink link second; find tree | sort")
-for line in (f"cd {WORK}/batch\nreput big\n", f"cd {WORK}\ndf\n", f"cd {WORK}\ncopy third fourth\n", f"chmod 700 {WORK}\n",
+for line in (f"cd {WORK}/batch\nreput big\n", f"cd {WORK}\ndf\n", f"cd {WORK}\ncopy third fourth\n",
+             f"chmod 700 {WORK}\n",
              f"ls -l {WORK}/missing\n", f"rm {WORK}/third\nrm {WORK}/third\n", f"mkdir {WORK}\n", f"ls -1 {WORK}\n"):
     say("sftp", "-q", "-b", "-", AT, input=line.encode())
     if "df" in line:

@@ -1,4 +1,4 @@
-"""-L, -R, -D, -J, -W, and Unix sockets both ways: what goes through is what comes out, and halves are closed by themselves."""
+"""-L, -R, -D, -J, -W, and Unix sockets both ways: what goes in comes out, and each half is closed by itself."""
 from __future__ import annotations
 
 import hashlib
@@ -10,7 +10,22 @@ import tempfile
 import threading
 from contextlib import contextmanager
 
-from common import AT, BASTION, HOST, LOGIN, begin, binary, echoing, finish, free_port, reachable, run, said, ssh, through
+from common import (
+    AT,
+    BASTION,
+    HOST,
+    LOGIN,
+    begin,
+    binary,
+    echoing,
+    finish,
+    free_port,
+    reachable,
+    run,
+    said,
+    ssh,
+    through,
+)
 
 ECHO_PORT, ECHO_SOCKET = int(os.environ["ECHO_PORT"]), os.environ["ECHO_SOCKET"]
 DATA = binary(3_000_000)
@@ -102,7 +117,8 @@ with tempfile.TemporaryDirectory() as place:
             ssh(f"until test -S {far}; do sleep 0.05; done; " + FAR + far)
 
 said.append(run("ssh", "-J", f"{LOGIN}@{BASTION}", AT, "echo behind the bastion; exit 3"))
-with subprocess.Popen(["ssh", "-W", f"127.0.0.1:{ECHO_PORT}", AT], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one:
+with subprocess.Popen(["ssh", "-W", f"127.0.0.1:{ECHO_PORT}", AT], stdin=subprocess.PIPE,
+                      stdout=subprocess.PIPE) as one:
     out, _ = one.communicate(DATA, 60)
     said.append([one.returncode, hashlib.sha256(out).hexdigest() == SAME])
 finish()

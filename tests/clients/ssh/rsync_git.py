@@ -1,4 +1,4 @@
-"""rsync to and fro, with deletions, and git: clone, push, fetch, a branch that is refused, over ssh://HOST and HOST:PATH."""
+"""rsync to and fro, with deletions; git clone, push, fetch and a refusal, over ssh://HOST and HOST:PATH."""
 from __future__ import annotations
 
 from common import AT, HERE, LOGIN, SIZE, WORK, begin, finish, make_binary, run, said, say, sha256, ssh

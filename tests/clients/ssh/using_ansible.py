@@ -1,4 +1,4 @@
-"""Ansible: ping and copy as programs of their own, a playbook with command, copy, fetch, template, pipelining both ways."""
+"""Ansible: ping and copy as programs of their own, a playbook with command, copy and fetch; pipelining on and off."""
 from __future__ import annotations
 
 import os
@@ -29,7 +29,7 @@ begin()
 (HERE / "playbook.yml").write_text(PLAYBOOK % {"work": WORK})
 for pipelining in ("False", "True"):
     settings = {"ANSIBLE_PIPELINING": pipelining, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCAL_TEMP": str(HERE / "tmp"),
-                "ANSIBLE_HOME": str(HERE / "home"), "ANSIBLE_DEPRECATION_WARNINGS": "False", "LC_ALL": "C.UTF-8", "ANSIBLE_DEBUG": "0",
+                "ANSIBLE_HOME": str(HERE / "home"), "ANSIBLE_DEPRECATION_WARNINGS": "False", "LC_ALL": "C.UTF-8",
                 "ANSIBLE_SSH_CONTROL_PATH_DIR": "/tmp/ansible-cp", "PATH": f"{BIN}:{os.environ['PATH']}"}
     ping = run(str(BIN / "ansible"), "-i", "inventory", "all", "-m", "ping", "-o", environment=settings)
     assert (ping[0], '"ping": "pong"' in ping[1]) == (0, True), ping

@@ -21,11 +21,13 @@ async def processes(connection: asyncssh.SSHClientConnection) -> None:
         process.stdin.write("half")
         process.stdin.write_eof()
         said.append(await process.stdout.read())
-    async with connection.create_process("trap 'echo got; exit 3' INT; echo ready; while :; do sleep 0.05; done") as process:
+    trap = "trap 'echo got; exit 3' INT; echo ready; while :; do sleep 0.05; done"
+    async with connection.create_process(trap) as process:
         said.append(await process.stdout.readline())
         process.send_signal("INT")
         said.append([await process.stdout.read(), (await process.wait()).exit_status])
-    async with connection.create_process("stty size; read x; stty size", term_type="xterm", term_size=(91, 29)) as process:
+    async with connection.create_process("stty size; read x; stty size", term_type="xterm",
+                                         term_size=(91, 29)) as process:
         said.append((await process.stdout.readline()).strip())
         process.change_terminal_size(120, 50)
         await asyncio.sleep(0.3)
@@ -116,8 +118,9 @@ async def main() -> None:
         await many(connection)
         await files(connection)
         await tunnels(connection)
-    async with asyncssh.connect(HOST, username=LOGIN, known_hosts=os.path.expanduser("~/.ssh/known_hosts"), config=None,
-                                client_keys=[], agent_path=None, password=os.environ.get("PASSWORD", "wrong")) as connection:
+    async with asyncssh.connect(HOST, username=LOGIN, known_hosts=os.path.expanduser("~/.ssh/known_hosts"),
+                                config=None, client_keys=[], agent_path=None,
+                                password=os.environ.get("PASSWORD", "wrong")) as connection:
         said.append((await connection.run("echo by password")).stdout)
 
 

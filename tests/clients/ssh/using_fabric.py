@@ -2,9 +2,6 @@
 from __future__ import annotations
 
 import os
-import warnings
-
-warnings.simplefilter("ignore")
 
 import paramiko
 from common import BASTION, HERE, HOST, LOGIN, WORK, begin, finish, free_port, reachable, said, through

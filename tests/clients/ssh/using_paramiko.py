@@ -1,4 +1,4 @@
-"""paramiko: exec, shell, sftp, forwards, with RejectPolicy and plain lines of known_hosts; password; several channels."""
+"""paramiko: exec, shell, sftp, forwards, many channels, with RejectPolicy and plain lines of known_hosts; password."""
 from __future__ import annotations
 
 import hashlib
@@ -74,7 +74,8 @@ sftp.remove(f"{WORK}/d/h")
 sftp.rmdir(f"{WORK}/d")
 sftp.close()
 
-tunnel = client.get_transport().open_channel("direct-tcpip", ("127.0.0.1", int(os.environ["ECHO_PORT"])), ("127.0.0.1", 1))
+there = ("127.0.0.1", int(os.environ["ECHO_PORT"]))
+tunnel = client.get_transport().open_channel("direct-tcpip", there, ("127.0.0.1", 1))
 tunnel.settimeout(30)
 data = binary(500_000)
 said.append(through(tunnel, data) == hashlib.sha256(data).hexdigest())
