@@ -104,7 +104,7 @@ class SshLayer:
     def _happened(self, event: inputs.Input) -> None:
         if isinstance(event, inputs.CredentialReady):
             self._credential = event.credential
-            self._reach()
+            self._say(words.OpenConnection())  # not before: the server speaks first, and somebody must hear it
         elif isinstance(event, inputs.Connected):
             self._address = event.address
             self._reach()
@@ -194,7 +194,6 @@ class SshLayer:
             return
         self._entry = then
         self._say(words.Login("", account))
-        self._say(words.OpenConnection())
 
     def ready(self, peer: int) -> None:
         if peer == CLIENT:

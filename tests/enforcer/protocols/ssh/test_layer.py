@@ -247,6 +247,25 @@ async def test_either_side_is_lost_at_any_step_of_the_login(peer: int, step: int
     assert done == {one.operation for one in bench.events(events.Intent)}
 
 
+class Late(Bench):
+    """The credential is there some time after it was asked for."""
+
+    def _do(self, command: words.Command) -> None:
+        if isinstance(command, words.Login):
+            self.log.append(command)
+            asyncio.get_running_loop().call_later(0.1, self.tell, inputs.CredentialReady(self.credential))
+        else:
+            super()._do(command)
+
+
+async def test_a_server_that_speaks_at_once_and_a_credential_that_comes_late() -> None:
+    """What the server says first, as soon as it is dialled, is not lost."""
+    bench = Late()
+    client = await asyncio.wait_for(bench.login(), 5)
+    assert (await client.run("hello")).exit_status == 0
+    await bench.end()
+
+
 async def test_another_user_name_while_the_first_is_asked_for() -> None:
     """What was decided for one account is never used for another."""
     bench = Bench(credential=Credential("app", password=PASSWORD), dial="")
