@@ -9,6 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from hashlib import sha256
+from typing import Any
 
 import asyncssh
 import pytest
@@ -35,8 +37,7 @@ def recorded(stage: Stage, statement: str) -> list[tuple]:
 async def work(stage: Stage, name: str, channels: int) -> None:
     """Commands and files in many channels of one connection, until it is cut off."""
     with suppress(OSError, asyncssh.Error, ExceptionGroup):
-        async with asyncssh.connect("127.0.0.1", stage.port, username=ACCOUNT, known_hosts=None, config=None,
-                                    client_keys=None, agent_path=None) as connection:
+        async with connect(stage) as connection:
             async def commands(channel: int) -> None:
                 for number in range(1000):
                     await connection.run(f": {name} {channel} {number}")
@@ -87,3 +88,71 @@ def unanswered(stage: Stage) -> list[tuple]:
         told[session, operations] += 1
     return [(pair, told[pair]) for pair in recorded(
         stage, "SELECT session, operation FROM intent") if told[pair] != 1]
+
+
+def streams(stage: Stage) -> dict[str, dict[str, tuple[int, int, str]]]:
+    """Of each command: stream -> bytes, how many are kept, SHA-256."""
+    found: dict[str, dict[str, tuple[int, int, str]]] = {}
+    for text, stream, size, kept, digest in recorded(
+            stage, "SELECT o.text, s.stream, s.bytes, s.kept, s.sha256 FROM streams s JOIN operations o "
+            "ON o.session = s.session AND o.operation = s.operation"):
+        found.setdefault(text, {})[stream] = size, kept, digest
+    return found
+
+
+async def test_sizes_and_hashes_are_those_of_what_passed(on: Stage) -> None:
+    """In many channels at once, beyond the limit, and of a client that goes in the middle."""
+    chance = random.Random(3)
+    on.start_enforcer(limit=10_000)
+    sent = {f"cat > in{n}; cat in{n}; cat in{n} in{n} >&2": chance.randbytes(chance.choice((1, 9_999, 10_001, 300_000)))
+            for n in range(24)}
+    heard: dict[str, tuple[bytes, bytes]] = {}
+
+    async def run(connection: asyncssh.SSHClientConnection, line: str) -> None:
+        done = await connection.run(line, input=sent[line], encoding=None)
+        heard[line] = done.stdout, done.stderr
+
+    async with connect(on) as connection:
+        await asyncio.gather(*(run(connection, line) for line in sent))
+    async with connect(on) as connection:
+        process = await connection.create_process("cat > gone; sleep 60", encoding=None)
+        process.stdin.write(b"g" * 50_000)
+        async with asyncio.timeout(20):
+            while (on.files / "gone").stat().st_size < 50_000 if (on.files / "gone").exists() else True:
+                await asyncio.sleep(0.02)
+        connection.abort()
+    await asyncio.sleep(1)
+    on.stop_enforcer()
+    on.settle()
+    found = streams(on)
+    for line, data in sent.items():
+        for stream, content in zip(("in", "out", "err"), (data, *heard[line]), strict=True):
+            assert len(content) == len(data) * (2 if stream == "err" else 1)
+            if content:
+                assert found[line][stream] == (len(content), min(len(content), 10_000), sha256(content).hexdigest())
+    assert found["cat > gone; sleep 60"]["in"] == (50_000, 10_000, sha256(b"g" * 50_000).hexdigest())
+    pieces = recorded(on, "SELECT session, operation, stream, sum(bytes) FROM streamed WHERE content IS NOT NULL AND "
+                      "stream IN ('in', 'out', 'err') GROUP BY 1, 2, 3")
+    kept = recorded(on, "SELECT session, operation, stream, kept FROM stream_ended WHERE kept > 0")
+    assert sorted(pieces) == sorted(kept)
+    assert not unanswered(on)
+
+
+def connect(stage: Stage) -> Any:
+    return asyncssh.connect("127.0.0.1", stage.port, username=ACCOUNT, known_hosts=None, config=None, client_keys=None,
+                            agent_path=None)
+
+
+async def test_files_that_a_client_left_open(on: Stage) -> None:
+    on.start_enforcer()
+    async with connect(on) as connection:
+        sftp = await connection.start_sftp_client()
+        file = await sftp.open("left", "wb")
+        await file.write(b"half of it")
+        connection.abort()
+    await asyncio.sleep(1)
+    on.stop_enforcer()
+    on.settle()
+    [(status, tag)] = recorded(on, "SELECT status, tag FROM operations WHERE verb = 'open'")
+    assert "wrote 10 bytes" in tag and sha256(b"half of it").hexdigest() in tag, (status, tag)
+    assert not unanswered(on)
