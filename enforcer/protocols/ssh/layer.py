@@ -190,7 +190,7 @@ class SshLayer:
         if decision.outcome != PERMIT:
             reason = decision.reason or f"connecting as {account} is held, and a connection cannot wait"
             self._refused(reason, decision.rules)
-            then(f"permission denied: {reason}")
+            then(f"weir: permission denied: {reason}")
             return
         self._entry = then
         self._say(words.Login("", account))
@@ -255,7 +255,7 @@ class SshLayer:
             return
         self.book.done(self._login, "error", "", reason.encode())
         self._refused(reason)
-        self._entry(reason)
+        self._entry(f"weir: {reason}")
 
     def _session_opened(self) -> events.SessionOpened:
         assert self._server is not None
