@@ -195,8 +195,8 @@ class Book:
             ask.verb, decision.outcome, "crew", hide_bytes(ask.text) if ask.verb in LINES else ask.text,
             forwarded=forwarded, parameters=_pack([hide(one) for one in ask.parameters]) if ask.parameters else NOTHING,
             requests=tuple((one.action, _named(one)) for one in ask.requests), rules=decision.rules,
-            masks=decision.masked, reason=_told(ask, decision.reason) if decision.outcome == DENY else "", ticket=ticket,
-            durable=ask.writes or bool(ticket))
+            masks=decision.masked, reason=_told(ask, decision.reason) if decision.outcome == DENY else "",
+            ticket=ticket, durable=ask.writes or bool(ticket))
 
     def own(self, verb: str, text: bytes) -> int:
         return self._write(verb, PERMIT, "weir", text).number

@@ -266,8 +266,8 @@ class SshLayer:
             events.SESSION_OPENED, context.now(), context.monotonic(), context.session, "ssh", context.target.name,
             "", self.book.account, context.principal.subject, context.principal.groups, owner.workload, owner.uid,
             process.pid if process else 0, process.exe if process else "", process.exe_sha256 if process else "",
-            tuple(map(hide, process.argv)) if process else (), owner.cgroup, owner.cookie, f"{owner.destination} {owner.port}",
-            owner.attribution, self._crew.describe(),
+            tuple(map(hide, process.argv)) if process else (), owner.cgroup, owner.cookie,
+            f"{owner.destination} {owner.port}", owner.attribution, self._crew.describe(),
             f"{user}@{self._address} {self._server.describe()} {self._server.server[:LONGEST]}",
             self._crew.client[:LONGEST], 0)
 
