@@ -25,7 +25,7 @@ from enforcer.words.operations import Request
 
 SALT: Final = 16
 NOTHING: Final = b""
-SHOWN: Final = 4000                   # characters that approvers see
+SHOWN: Final = 64 << 10               # characters as approvers see them, who are told where more is cut
 HELD: Final = 64                      # operations of a session that wait for people at a time
 NOTES: Final = 10_000                 # sizes and signals of an operation that are recorded
 FIRST: Final = 15.0                   # seconds until a client's user is told again that it is held; doubled each time

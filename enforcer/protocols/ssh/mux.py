@@ -12,6 +12,7 @@ from enforcer.protocols.ssh.channels.session import SessionChannel
 from enforcer.protocols.ssh.channels.tunnel import (
     NAME,
     TO_SERVER,
+    UNCLEAR,
     Direct,
     Tunnel,
     Uplink,
@@ -19,6 +20,8 @@ from enforcer.protocols.ssh.channels.tunnel import (
     endpoint,
     forwarded,
     socket,
+    unclear_host,
+    unclear_path,
 )
 from enforcer.protocols.ssh.desk import Ask, Verdict
 from enforcer.protocols.ssh.messages import (
@@ -256,12 +259,12 @@ class Mux:
             host, port = fields.text(NAME), fields.number()
             fields.end()
             way = Way("forward-remote", f"{host} {port}".encode(), endpoint(
-                self.book, "ssh:forward-remote", host, port))
+                self.book, "ssh:forward-remote", host, port), unclear_host(host, port))
             self._forward(request, way, lambda rest: b"forwarded-tcpip " + f"{host} {_port(port, rest)}".encode())
         else:
             path = fields.text(NAME)
             fields.end()
-            way = Way("forward-remote", path.encode(), socket(self.book, path))
+            way = Way("forward-remote", path.encode(), socket(self.book, path), unclear_path(path))
             self._forward(request, way, lambda rest: b"forwarded-streamlocal@openssh.com " + path.encode())
 
     def _forward(self, request: Request, way: Way, expected: Callable[[bytes], bytes]) -> None:
@@ -287,7 +290,11 @@ class Mux:
 
             self._ask(SERVER, request, answered)
 
-        self.book.ask(Ask(way.verb, way.text, way.requests, request.name + b"\0" + request.rest, writes=True), decided)
+        ask = Ask(way.verb, way.text, way.requests, request.name + b"\0" + request.rest, writes=True)
+        if way.wrong:
+            self.book.refuse(ask, UNCLEAR, way.wrong, decided)
+        else:
+            self.book.ask(ask, decided)
 
     def _unlisten(self, peer: int, request: Request) -> None:
         fields = Fields(request.rest)

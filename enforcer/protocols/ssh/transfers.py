@@ -45,8 +45,9 @@ def recognise(line: Line) -> Transfer | None:
 
 
 _PROGRAM: Final = re.compile(r"(?:/bin/|/usr/bin/|/usr/local/bin/)?([a-z-]+)")
+# By name alone it may be whatever lies in a PATH that the account can write to; sftp(1) never says it so.
 _SFTP_SERVERS: Final = (
-    "sftp-server", "internal-sftp", "/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server",
+    "/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server",
     "/usr/lib/ssh/sftp-server", "/usr/libexec/sftp-server", "/usr/lib/sftp-server")
 
 

@@ -1,6 +1,7 @@
 """What a session's channel asks for, as policy and people see it: pure."""
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +21,7 @@ PROGRAM: Final = "program"            # courses: input and output of a program,
 FILES: Final = "files"                # SFTP,
 COPIES: Final = "copies"              # scp's legacy protocol,
 BYTES: Final = "bytes"                # or bytes that only both ends understand: rsync, git, other subsystems
+_TERMINAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*|")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,12 @@ def want_subsystem(target: Target, account: str, name: str) -> Wanted:
                   FILES if name == "sftp" else BYTES)
 
 
+def want_terminal(target: Target, account: str, name: str) -> tuple[Request, ...]:
+    """Its name becomes the variable TERM there: one that is not made as names of terminals are is asked for as that."""
+    asked = (Request("ssh:terminal", "Account", (target.name, account)),)
+    return asked if _TERMINAL.fullmatch(name) else asked + want_variable(target, account, "TERM", name)
+
+
 def want_variable(target: Target, account: str, name: str, value: str) -> tuple[Request, ...]:
     return (Request("ssh:env", "Variable", (target.name, account, name or "-"), (("value", value),)),)
 
@@ -69,9 +77,11 @@ def _subsystem(target: str, account: str, name: str) -> tuple[Request, ...]:
 
 
 def _labels_of_commands(labels: tuple[ContentLabel, ...], line: Line) -> Iterator[str]:
-    """A line that cannot be told may be any of them."""
+    """A line that cannot be told may be any of them.  What it is given to read it may print."""
+    reads = [one for one in line.redirections if one.how == READ]
     for one in labels:
-        if one.command and (line.opaque or any(matches(one.command, command.line) for command in line.commands)):
+        if (one.command and (line.opaque or any(matches(one.command, command.line) for command in line.commands))) or (
+                one.path and any(not read.literal or matches(one.path, read.path) for read in reads)):
             yield one.label
 
 

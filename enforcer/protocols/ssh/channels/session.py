@@ -10,7 +10,16 @@ from enforcer.protocols.ssh.channels.channel import Channel, Line
 from enforcer.protocols.ssh.channels.courses import Course, Streams, choose
 from enforcer.protocols.ssh.desk import Ask, Verdict
 from enforcer.protocols.ssh.messages import STDERR, Fields, Open, Request, show_printable
-from enforcer.protocols.ssh.wanted import Wanted, want_command, want_shell, want_subsystem, want_variable
+from enforcer.protocols.ssh.wanted import (
+    COPIES,
+    FILES,
+    Wanted,
+    want_command,
+    want_shell,
+    want_subsystem,
+    want_terminal,
+    want_variable,
+)
 from enforcer.words.commands import CLIENT, SERVER
 from enforcer.words.decisions import DENY, PERMIT
 from enforcer.words.errors import RemoteProtocolError
@@ -64,10 +73,12 @@ class SessionChannel(Channel):
             self.answer(CLIENT, request, False)
 
     def _pty(self, request: Request) -> None:
+        if self._terminal is not None:         # a server has only one: its first
+            self.answer(CLIENT, request, False)
+            return
         fields = Fields(request.rest)
         name, columns, rows = fields.text(256), fields.number(), fields.number()
-        asked = self._asked("ssh:terminal", "Account")
-        if self._may(Ask("terminal", name.encode(), (asked,), request.rest), request):
+        if self._may(Ask("terminal", name.encode(), want_terminal(*self._place, name), request.rest), request):
             self._terminal = name, b"%dx%d" % (columns, rows)
             self.pass_request(CLIENT, request)
 
@@ -84,6 +95,9 @@ class SessionChannel(Channel):
 
     def _may(self, ask: Ask, request: Request) -> bool:
         """What comes before a command: where it is held, the command is."""
+        if b"\0" in ask.text:
+            self.line.book.refuse(ask, *_NUL, lambda verdict: self.answer(CLIENT, request, False))
+            return False
         decision = self.line.book.permits(ask)
         if decision.outcome == DENY:
             self.line.book.ask(ask, lambda verdict: self.answer(CLIENT, request, False))
@@ -126,10 +140,23 @@ class SessionChannel(Channel):
                 self._deny(request, verdict.reason)
 
         self._deciding = decided
-        if wanted.whole and (masked := self.line.book.permits(ask).masked):
-            self.line.book.refuse(ask, "strict-masking", _unmaskable(masked), decided)
+        why_not = self._why_not(wanted)
+        if not why_not and wanted.whole and (masked := self.line.book.permits(ask).masked):
+            why_not = "strict-masking", _unmaskable(masked)
+        if why_not:
+            self.line.book.refuse(ask, *why_not, decided)
         else:
             self.line.book.ask(ask, decided, self._tell)
+
+    def _why_not(self, wanted: Wanted) -> tuple[str, str] | None:
+        """What no policy permits: (rule, reason)."""
+        if b"\0" in wanted.text and wanted.verb == "subsystem":
+            return _NUL
+        # A terminal edits what passes it, by rules that its client has set: the server would read other requests than
+        # those that were decided.
+        if self._terminal is not None and wanted.course in (FILES, COPIES):
+            return "files-on-terminal", "files are not transferred on a terminal: ask for none (ssh -T)"
+        return None
 
     @property
     def _place(self) -> tuple[Target, str]:
@@ -339,6 +366,10 @@ class SessionChannel(Channel):
         """What runs is told to end: a server goes on with a command whose channel is lost (RFC 4254 6.9)."""
         if self._operation and not self.server.sent_close:
             self.ask(SERVER, Request(b"signal", False, (4).to_bytes(NUMBER, "big") + b"KILL"), None)
+
+
+# Servers in C end a text there: policy would see another name than they do.
+_NUL: Final = "nul-in-name", "a name with a NUL in it"
 
 
 def _unmaskable(labels: tuple[str, ...]) -> str:

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from enforcer.core.places import plain_host
 from enforcer.core.raw import Raw
 from enforcer.protocols import spoken
 from enforcer.protocols.ssh.channels.channel import Channel, Line
 from enforcer.protocols.ssh.channels.flow import PACKET
 from enforcer.protocols.ssh.desk import Ask, Desk, Verdict
 from enforcer.protocols.ssh.messages import PROHIBITED, Fields, Open
+from enforcer.protocols.ssh.paths import canonical
 from enforcer.words.commands import (
     CLIENT,
     SERVER,
@@ -25,6 +27,8 @@ from enforcer.words.commands import (
 )
 from enforcer.words.operations import Request
 
+LAST_PORT: Final = 65535
+UNCLEAR: Final = "unclear-place"      # the rule that refuses what has no one meaning
 NAME: Final = 4096                    # bytes of a host's name or a path
 BEHIND: Final = 256 << 10             # bytes that may wait for a side before the edge is told
 
@@ -36,17 +40,34 @@ class Way:
     verb: str
     text: bytes
     requests: tuple[Request, ...]
+    wrong: str = ""                   # why no policy permits it: servers do not read it alike
+
+
+def unclear_host(host: str, port: int) -> str:
+    """Where servers may see another place than policy does: they end a name at a NUL, take a port modulo 65536, and read
+    letters that are not ASCII as others (IDNA)."""
+    if not host.isascii() or not host.isprintable() or " " in host:
+        return "a host whose name has other characters than ASCII ones that are seen"
+    return f"port {port}: there are 65535" if port > LAST_PORT else ""
+
+
+def unclear_path(path: str) -> str:
+    """Relative to where a server runs, or by way of what may be links."""
+    return "" if path.startswith("/") and canonical(path) else "the path of a socket that is not absolute, or has .. in it"
 
 
 def endpoint(desk: Desk, action: str, host: str, port: int) -> tuple[Request, ...]:
-    # An empty host is every address (RFC 4254 7.1); as a name it would be none.
-    named = host or "*"
+    # In one spelling.  An empty host is every address (RFC 4254 7.1); as a name it would be none.
+    named = plain_host(host) or "*"
+    if action == "ssh:forward-remote" and named in ("0.0.0.0", "::"):
+        named = "*"
     return (Request(action, "Endpoint", (desk.target, desk.account, f"{named} {port}"),
                     (("host", named), ("port", str(port)))),)
 
 
 def socket(desk: Desk, path: str) -> tuple[Request, ...]:
-    return (Request("ssh:forward-stream", "Socket", (desk.target, desk.account, path or "-"), (("path", path),)),)
+    named = canonical(path) if not unclear_path(path) else path or "-"
+    return (Request("ssh:forward-stream", "Socket", (desk.target, desk.account, named), (("path", named),)),)
 
 
 def account(desk: Desk, action: str) -> tuple[Request, ...]:
@@ -56,12 +77,13 @@ def account(desk: Desk, action: str) -> tuple[Request, ...]:
 def _direct(desk: Desk, rest: bytes) -> Way:
     fields = Fields(rest)
     host, port = fields.text(NAME), fields.number()
-    return Way("forward-local", f"{host} {port}".encode(), endpoint(desk, "ssh:forward-local", host, port))
+    return Way("forward-local", f"{host} {port}".encode(), endpoint(desk, "ssh:forward-local", host, port),
+               unclear_host(host, port))
 
 
 def _stream(desk: Desk, rest: bytes) -> Way:
     path = Fields(rest).text(NAME)
-    return Way("forward-stream", path.encode(), socket(desk, path))
+    return Way("forward-stream", path.encode(), socket(desk, path), unclear_path(path))
 
 
 def _tun(desk: Desk, rest: bytes) -> Way:
@@ -97,9 +119,12 @@ class Tunnel(Channel):
         self._operation = 0
 
     def begin(self) -> None:
-        self.line.book.ask(
-            Ask(self._way.verb, self._way.text, self._way.requests, self.kind + b"\0" + self.rest, writes=True),
-            self._decided)
+        way = self._way
+        ask = Ask(way.verb, way.text, way.requests, self.kind + b"\0" + self.rest, writes=True)
+        if way.wrong:
+            self.line.book.refuse(ask, UNCLEAR, way.wrong, self._decided)
+        else:
+            self.line.book.ask(ask, self._decided)
 
     def _decided(self, verdict: Verdict) -> None:
         if not verdict.permitted:

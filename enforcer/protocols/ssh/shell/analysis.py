@@ -19,7 +19,7 @@ LONGEST: Final = 32 * 1024            # bytes of a line
 MOST: Final = 100                     # commands and redirections that are told
 SCRIPTS: Final = 6                    # of shells in shells
 WITHIN: Final = 16                    # of commands that run each other
-_TRIED: Final = 1024                  # bytes of a line that is told in parts where it cannot be read whole
+_TRIED: Final = 512                   # bytes of a line that is told in parts where it cannot be read whole
 _SHORT: Final = 2048                  # bytes of a line whose meaning is kept
 _CONTROL: Final = re.compile(r"[\0-\x08\x0b-\x1f\x7f]")
 _ASSIGNED: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[|\+?=)")

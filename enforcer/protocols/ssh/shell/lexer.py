@@ -241,6 +241,8 @@ class Reader:
             elif char in "$`":
                 at = self._expansion(at, limit, depth, False)
             else:
+                if char in "[]{}":    # to a parser with tests, arrays and braces, each may begin something
+                    self._branch()
                 at += 1
         return at
 
