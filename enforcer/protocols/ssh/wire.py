@@ -434,8 +434,8 @@ def crew_options(target: Target) -> asyncssh.SSHServerConnectionOptions:
     quiet()
     return asyncssh.SSHServerConnectionOptions(
         config=None, server_host_keys=[asyncssh.import_private_key(key) for key in target.host_keys],
-        server_version=VERSION, kex_algs=EXCHANGES_OF_CREWS, encryption_algs=CIPHERS, compression_algs=COMPRESSION, login_timeout=0,
-        keepalive_interval=0, gss_host=None, host_based_auth=False)
+        server_version=VERSION, kex_algs=EXCHANGES_OF_CREWS, encryption_algs=CIPHERS, compression_algs=COMPRESSION,
+        login_timeout=0, keepalive_interval=0, gss_host=None, host_based_auth=False)
 
 
 def methods(target: Target) -> tuple[str, ...]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 from pump import TableGate
+from sshpeers import WEIR_KEY, private
 from sshtalk import Talk, ask, direct, env, forward, open_channel, opened, run, string, u32, yes
 
-from agent.contract.target import ContentLabel
+from agent.contract.target import ContentLabel, Target
 from enforcer.protocols.ssh.channels.tunnel import endpoint, socket
 from enforcer.protocols.ssh.shell.lexer import Reader, Unreadable
 from enforcer.protocols.ssh.wanted import want_command, want_terminal
+from enforcer.protocols.ssh.wire import crew_options
 from enforcer.words import events
 from enforcer.words.decisions import DENY, HOLD, PERMIT
 
@@ -113,7 +115,8 @@ def test_every_address_is_one_name() -> None:
 @pytest.mark.parametrize("path", ["/run/app/../docker.sock", "/run/app/x\0", "run/docker.sock", "~/x", ""])
 def test_a_socket_that_is_not_where_it_seems(path: str) -> None:
     talk = Talk()
-    (heard,) = talk.crew(open_channel("direct-streamlocal@openssh.com", rest=string(path.encode()) + string(b"") + u32(0)))
+    rest = string(path.encode()) + string(b"") + u32(0)
+    (heard,) = talk.crew(open_channel("direct-streamlocal@openssh.com", rest=rest))
     assert heard.startswith("< refused 7 1 weir: permission denied: the path of a socket")
     assert talk.intents() == [("forward-stream", DENY)]
 
@@ -163,3 +166,13 @@ def test_brackets_are_counted_before_a_parser_has_them(unit: bytes) -> None:
     line = (unit * 32768)[:32768]
     with pytest.raises(Unreadable, match="more than 300"):
         Reader(line.decode()).read()
+
+
+def test_no_exchange_that_costs_others_their_time() -> None:
+    """rsa2048-sha256 made a key for each, which took a third of a second at times."""
+    target = Target("t", "ssh", ("host",), 22, (), host_keys=(private(WEIR_KEY),))
+    offered = {one.decode() for one in crew_options(target).kex_algs}
+    slow = {"rsa2048-sha256", "diffie-hellman-group18-sha512", "diffie-hellman-group17-sha512",
+            "diffie-hellman-group-exchange-sha256"}
+    assert "curve25519-sha256" in offered
+    assert not offered & slow

@@ -32,7 +32,6 @@ def found(line: str) -> Transfer | None:
     ("git receive-pack ~/a.git", Transfer(GIT, (WRITE,), ("~/a.git",))),
     ("git upload-pack 'team/a.git'", Transfer(GIT, (READ,), ("~/team/a.git",))),
     ("/usr/lib/openssh/sftp-server", Transfer(SFTP)),
-    ("internal-sftp", Transfer(SFTP)),
 ])
 def test_transfers(line: str, wanted: Transfer) -> None:
     assert found(line) == wanted

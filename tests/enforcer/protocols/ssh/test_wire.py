@@ -659,14 +659,3 @@ async def test_a_server_with_any_number_of_lines_before_its_name() -> None:
     ends.wire.feed(b"no SSH here\r\n" * 5000)
     assert "banner" in wire.explain(await ends.over_()).lower()
     await ends.close()
-
-
-@pytest.mark.parametrize("slow", [
-    "rsa2048-sha256", "diffie-hellman-group18-sha512", "diffie-hellman-group17-sha512",
-    "diffie-hellman-group-exchange-sha256"])
-async def test_no_exchange_that_costs_others_their_time(slow: str) -> None:
-    """A key of RSA was made for each, which took a third of a second at times."""
-    bench = Bench(client={"kex_algs": [slow]})
-    with pytest.raises(asyncssh.KeyExchangeFailed):
-        await bench.login()
-    await bench.end()
