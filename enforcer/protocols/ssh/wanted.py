@@ -78,10 +78,10 @@ def _subsystem(target: str, account: str, name: str) -> tuple[Request, ...]:
 
 def _labels_of_commands(labels: tuple[ContentLabel, ...], line: Line) -> Iterator[str]:
     """A line that cannot be told may be any of them.  What it is given to read it may print."""
-    reads = [one for one in line.redirections if one.how == READ]
+    reads = [one for one in line.redirections if one.how == READ and one.path != "/dev/null"]
     for one in labels:
         if (one.command and (line.opaque or any(matches(one.command, command.line) for command in line.commands))) or (
-                one.path and any(not read.literal or matches(one.path, read.path) for read in reads)):
+                one.path and any(not read.literal or _may_be(read.path, one.path) for read in reads)):
             yield one.label
 
 
@@ -95,8 +95,10 @@ def _labels_of_paths(labels: tuple[ContentLabel, ...], transfer: Transfer) -> It
             yield one.label
 
 
-def _may_hold(path: str, pattern: str) -> bool:
+def _may_be(path: str, pattern: str) -> bool:
     """Where home is, is not known: what begins there may be anything that does not, and the other way round."""
-    if path.startswith(HOME) != pattern.startswith(HOME):
-        return True
-    return matches(pattern, path) or reaches(pattern, path)
+    return path.startswith(HOME) != pattern.startswith(HOME) or matches(pattern, path)
+
+
+def _may_hold(path: str, pattern: str) -> bool:
+    return _may_be(path, pattern) or reaches(pattern, path)

@@ -44,8 +44,8 @@ class Way:
 
 
 def unclear_host(host: str, port: int) -> str:
-    """Where servers may see another place than policy does: they end a name at a NUL, take a port modulo 65536, and read
-    letters that are not ASCII as others (IDNA)."""
+    """Where servers may see another place than policy does: they end a name at a NUL, take a port modulo 65536, and
+    read letters that are not ASCII as others (IDNA)."""
     if not host.isascii() or not host.isprintable() or " " in host:
         return "a host whose name has other characters than ASCII ones that are seen"
     return f"port {port}: there are 65535" if port > LAST_PORT else ""
@@ -53,13 +53,14 @@ def unclear_host(host: str, port: int) -> str:
 
 def unclear_path(path: str) -> str:
     """Relative to where a server runs, or by way of what may be links."""
-    return "" if path.startswith("/") and canonical(path) else "the path of a socket that is not absolute, or has .. in it"
+    clear = path.startswith("/") and canonical(path)
+    return "" if clear else "the path of a socket that is not absolute, or has .. in it"
 
 
 def endpoint(desk: Desk, action: str, host: str, port: int) -> tuple[Request, ...]:
     # In one spelling.  An empty host is every address (RFC 4254 7.1); as a name it would be none.
     named = plain_host(host) or "*"
-    if action == "ssh:forward-remote" and named in ("0.0.0.0", "::"):
+    if action == "ssh:forward-remote" and named in ("0.0.0.0", "::"):      # noqa: S104
         named = "*"
     return (Request(action, "Endpoint", (desk.target, desk.account, f"{named} {port}"),
                     (("host", named), ("port", str(port)))),)

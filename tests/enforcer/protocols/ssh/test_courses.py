@@ -438,7 +438,7 @@ def test_an_sftp_server_that_is_executed_is_denied_as_the_subsystem_is() -> None
     talk = Timed(TableGate(deny={("ssh:subsystem", "sftp")}))
     talk.crew(open_channel())
     talk.server(opened(0))
-    assert "forbids ssh:subsystem" in talk.crew(run(0, "internal-sftp"))[0]
+    assert "forbids ssh:subsystem" in talk.crew(run(0, "/usr/lib/openssh/sftp-server"))[0]
 
 
 @pytest.mark.parametrize("first", [b"\0\0\0\0", b"\xff" * 8, b"ls\n\n\n\n\n"])
@@ -446,7 +446,7 @@ def test_what_is_no_sftp_ends_the_channel_and_says_why(first: bytes) -> None:
     talk = Timed()
     talk.crew(open_channel(), open_channel(number=8))
     talk.server(opened(0), opened(1, 71))
-    talk.crew(run(0, "sftp-server"))
+    talk.crew(run(0, "/usr/lib/openssh/sftp-server"))
     talk.server(yes(0))
     heard = talk.crew(data(0, first))
     assert heard[0].startswith("< error 7 weir: ")
@@ -459,7 +459,7 @@ def test_what_is_no_sftp_ends_the_channel_and_says_why(first: bytes) -> None:
 
 def test_a_server_that_speaks_no_sftp_ends_the_channel() -> None:
     talk = Timed()
-    talk.running(line="sftp-server")
+    talk.running(line="/usr/lib/openssh/sftp-server")
     talk.crew(data(0, m.render(m.INIT, 3)))
     heard = talk.server(data(0, b"This account is not available.\n"))
     assert heard[0].startswith("< error 7 weir: the server: ")
@@ -468,7 +468,7 @@ def test_a_server_that_speaks_no_sftp_ends_the_channel() -> None:
 
 def test_errors_of_an_sftp_server_go_on() -> None:
     talk = Timed()
-    talk.running(line="sftp-server")
+    talk.running(line="/usr/lib/openssh/sftp-server")
     assert talk.server(error(0, b"oops\n")) == ["< error 7 oops\n"]
 
 
