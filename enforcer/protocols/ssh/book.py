@@ -129,7 +129,7 @@ class Book:
             operation.number, decision.holds, named[:SHOWN], shown.decode("utf-8", "backslashreplace")[:SHOWN],
             tuple(map(hide, ask.parameters)), decision.rules, _digest(self.context.forwarded_key, "binding", told),
             exact=_digest(NOTHING, "exact", told), unexplained="this protocol has no plans",
-            asked=_digest(NOTHING, "asked", ask.requests), account=self.account))
+            asked=_digest(NOTHING, "asked", *_alike(ask)), account=self.account))
 
     def withdraw(self, then: Callable[[Verdict], None]) -> None:
         for number, held in list(self._held.items()):
@@ -357,6 +357,14 @@ def _named(request: Request) -> str:
 def _told(ask: Ask, reason: str) -> str:
     """It may quote the line."""
     return hide(reason) if ask.verb in LINES else reason
+
+
+def _alike(ask: Ask) -> tuple[object, ...]:
+    """What another operation has in common with it that an approval for the whole session stands for: what is asked of
+    what, and with which variables.  Lines that cannot be told may ask for the same and do anything."""
+    variables = tuple(one for one in ask.parameters if not one.startswith("terminal "))
+    opaque = any(one.action == "ssh:exec-opaque" for one in ask.requests)
+    return (ask.requests, variables, ask.exact) if opaque else (ask.requests, variables)
 
 
 def _refusal(event: inputs.HoldAnswered) -> str:

@@ -19,6 +19,7 @@ SCP: Final = "scp"
 RSYNC: Final = "rsync"
 GIT: Final = "git"
 SFTP: Final = "sftp"
+MOST: Final = 100                     # paths: each is decided
 
 
 class Transfer(msgspec.Struct, frozen=True):
@@ -59,6 +60,8 @@ def _path(word: Word) -> str:
 def _transfer(
     kind: str, directions: tuple[str, ...], words: Sequence[Word], recursive: bool, options: tuple[str, ...],
 ) -> Transfer | None:
+    if len(words) > MOST:
+        return None
     paths = tuple(map(_path, words))
     return Transfer(kind, directions, paths, recursive, options) if paths and all(paths) else None
 

@@ -176,3 +176,35 @@ def test_no_exchange_that_costs_others_their_time() -> None:
             "diffie-hellman-group-exchange-sha256"}
     assert "curve25519-sha256" in offered
     assert not offered & slow
+
+
+@pytest.mark.parametrize(("line", "other", "alike"), [
+    (b"\xff; ls", b"\xff; rm -rf ~", False), (b"$X a", b"$X b", False), (b"rm a", b"rm b", False), (b"$X", b"$X", True),
+    (b"rm a", b"rm  'a'", True),
+])
+def test_an_approval_for_a_session_is_for_no_other_line(line: bytes, other: bytes, alike: bool) -> None:
+    """Of what cannot be told, policy is asked the same whatever it does."""
+    gate = TableGate(hold={("ssh:exec-opaque", "app"), *(("ssh:exec", f"rm {one}") for one in "ab")})
+    talk = Talk(gate)
+    for at, one in enumerate((line, other)):
+        talk.crew(open_channel(number=7 + at))
+        talk.server(opened(at, 70 + at))
+        talk.crew(ask(at, "exec", string(one)))
+    assert (talk.holds[0].asked == talk.holds[1].asked) == alike
+
+
+def test_an_approval_for_a_session_is_for_no_other_variables() -> None:
+    talk = Talk(TableGate(hold={("ssh:exec", "cat $F")}))
+    for at, value in enumerate(("a", "/etc/shadow", "a")):
+        talk.crew(open_channel(number=7 + at))
+        talk.server(opened(at, 70 + at))
+        talk.crew(env(at, "F", value), run(at, "cat $F"))
+    assert talk.holds[0].asked != talk.holds[1].asked
+    assert talk.holds[0].asked == talk.holds[2].asked
+
+
+def test_many_paths_are_no_transfer() -> None:
+    """Each is decided: 1400 of them took half a second of everybody's time."""
+    for program in ("scp -f", "rsync --server --sender -e.L ."):
+        line = f"{program} {' '.join(f'/p{one}' for one in range(101))}".encode()
+        assert len(want_command(Talk().target, "app", line).requests) == 1
