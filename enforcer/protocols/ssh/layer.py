@@ -103,6 +103,10 @@ class SshLayer:
 
     def _happened(self, event: inputs.Input) -> None:
         if isinstance(event, inputs.CredentialReady):
+            if event.credential.user == self.book.account and _is_cut(self.book.account):
+                self._fail(f"{self.book.account}: servers take what is before : or / for the account; where it is one, a "
+                           "credential has to name it as its user")
+                return
             self._credential = event.credential
             self._say(words.OpenConnection())  # not before: the server speaks first, and somebody must hear it
         elif isinstance(event, inputs.Connected):
@@ -338,6 +342,12 @@ class SshLayer:
         self.book.done(self._login, "error", "", reason.encode())
         if self._entry is not _nobody:
             self._refused(reason)
+
+
+def _is_cut(account: str) -> bool:
+    """Whether a server may log in as somebody else than policy was asked about: OpenSSH takes "root:x" for root in the
+    style x, Debian's "root/x" for root in the role x."""
+    return not {":", "/"}.isdisjoint(account)
 
 
 def _nobody(reason: str) -> None:

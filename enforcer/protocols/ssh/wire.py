@@ -453,7 +453,9 @@ def server_options(target: Target, credential: Credential) -> asyncssh.SSHClient
         config=None, known_hosts=known, host=target.hosts[0],
         port=target.port, username=credential.user, password=credential.password or None, client_keys=None,
         client_version=VERSION, encryption_algs=CIPHERS, compression_algs=COMPRESSION, login_timeout=0,
-        keepalive_interval=0, gss_host=None, agent_path=None)
+        keepalive_interval=0, gss_host=None, agent_path=None,
+        # Known host keys count alone: not what a directory of the user's may hold for X.509.
+        x509_trusted_certs=[], x509_trusted_cert_paths=[])
     options.client_keys = _keys(credential)
     options.agent_path = credential.agent or None
     return options

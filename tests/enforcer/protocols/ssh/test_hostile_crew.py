@@ -2,11 +2,13 @@
 OpenSSH's sshd, where nothing else is said."""
 from __future__ import annotations
 
+import asyncssh
 import pytest
 from pump import TableGate
-from sshpeers import WEIR_KEY, private
+from sshpeers import PASSWORD, WEIR_KEY, Bench, private
 from sshtalk import Talk, ask, direct, env, forward, open_channel, opened, run, string, u32, yes
 
+from agent.contract.credential import Credential
 from agent.contract.target import ContentLabel, Target
 from enforcer.protocols.ssh.channels.tunnel import endpoint, socket
 from enforcer.protocols.ssh.shell.lexer import Reader, Unreadable
@@ -208,3 +210,20 @@ def test_many_paths_are_no_transfer() -> None:
     for program in ("scp -f", "rsync --server --sender -e.L ."):
         line = f"{program} {' '.join(f'/p{one}' for one in range(101))}".encode()
         assert len(want_command(Talk().target, "app", line).requests) == 1
+
+
+@pytest.mark.parametrize("account", ["app:x", "app/x", "app:"])
+async def test_an_account_that_a_server_takes_for_another(account: str) -> None:
+    """sshd let "root:x" in as root, where policy forbids root; Debian's has roles behind a slash, too."""
+    bench = Bench(client={"username": account}, credential=Credential(account, password=PASSWORD))
+    with pytest.raises(asyncssh.DisconnectError, match="what is before : or /"):
+        await bench.login()
+    await bench.end()
+    assert bench.server is None
+    assert len(bench.events(events.Refused)) == 1
+
+
+async def test_an_account_of_any_name_where_a_credential_says_whose_it_is() -> None:
+    bench = Bench(client={"username": "app:x"}, credential=Credential("app", password=PASSWORD))
+    await bench.login()
+    await bench.end()
