@@ -24,6 +24,14 @@ BINARY: Final = 8                     # NULs at the beginning of what is no text
 END: Final = 96                       # letters of the line that ends a key
 STARS: Final = bytes(one if one <= 32 or one == 127 else 42 for one in range(256))
 ESCAPE: Final = 27
+# Each backspace behind a letter, and each small piece, has the text looked through.  What that may take: a unit is a
+# twentieth of a microsecond or so, and grows with the square of long texts.
+PATIENCE: Final = 2_000_000           # units that are kept for later,
+BLIND: Final = "unreadable"           # the label of what was masked without being looked at
+EACH_BYTE: Final = 60                 # that every byte gives,
+EACH_PIECE: Final = 1000              # and every piece of a stream
+SQUARE: Final = 256                   # letters
+SMALL: Final = 1024                   # bytes of a piece
 
 
 class StreamMask:
@@ -41,6 +49,7 @@ class StreamMask:
         self._first = self._seen = 0  # letters: the first that is not decided, and those that were searched
         self._running: set[Shape] = set()              # what goes on at the end of the text
         self._key, self._key_from = 0, 0               # letters that a private key may still have, and its first
+        self._patience, self._blind = PATIENCE, False  # blind: all is masked, up to an end of a line
 
     @property
     def pending(self) -> bool:
@@ -60,6 +69,7 @@ class StreamMask:
         if self._detectors is None and not self._everything:
             return data
         self._kept = self._kept + data if self._kept else data
+        self._patience = min(PATIENCE, self._patience + EACH_PIECE + EACH_BYTE * len(data))
         unread = self._kept[self._read - self._base:]
         size = whole(unread)
         (self._mask_all if self._everything else self._search)(unread[:size])
@@ -77,12 +87,12 @@ class StreamMask:
 
     # reading
 
-    def _mask_all(self, piece: bytes) -> None:
+    def _mask_all(self, piece: bytes, label: str = "") -> None:
         last = 0
         for start, end in [*(match.span() for match in SEQUENCE.finditer(piece)), (len(piece), len(piece))]:
             if b"*" in piece[last:start].translate(STARS):
                 self._stars.append((self._read + last, self._read + start))
-                self.found.add(self._everything)
+                self.found.add(label or self._everything)
             last = end
         self._read += len(piece)
 
@@ -99,7 +109,7 @@ class StreamMask:
     def _skim(self, piece: bytes) -> int:
         """Bytes at its beginning that are read and decided because nothing in all of it is a match."""
         detectors, screen = self._detectors, self._screen
-        busy = self._sent < self._read or self._running or self._key
+        busy = self._sent < self._read or self._running or self._key or self._blind
         if detectors is None or busy or not piece or (screen.columns and b"\b" in piece):
             return 0
         # No terminal shows what is full of NULs: nobody takes out of it what a terminal would not show.
@@ -119,12 +129,20 @@ class StreamMask:
 
     def _look(self, piece: bytes) -> None:
         """Letter by letter."""
+        if self._blind and not (piece := self._see(piece)):
+            return
         screen, last = self._screen, 0
         for match in CONTROL.finditer(piece) if has_controls(piece) else ():
             if last < match.start():
                 screen.push(piece[last:match.start()], self._read + last)
             if screen.columns and match[0] == b"\b":
-                self._decide()
+                if self._seen < len(screen.text):
+                    self._decide()
+                    self._spend()
+                if self._patience < 0:
+                    self._read += match.start()
+                    self._close_eyes(piece[match.start():])
+                    return
                 screen.take_back()
                 self._first, self._seen = min(self._first, len(screen.text)), min(self._seen, len(screen.text))
             last = match.end()
@@ -133,6 +151,28 @@ class StreamMask:
         self._read += len(piece)
         if piece:
             self._decide()
+            if len(piece) < SMALL:
+                self._spend()
+                self._blind = self._patience < 0
+
+    def _spend(self) -> None:
+        letters = len(self._screen.text)
+        self._patience -= letters * max(1, letters // SQUARE)
+
+    def _close_eyes(self, rest: bytes) -> None:
+        """To look on would take the time of everybody else."""
+        self._decide()
+        self._blind = True
+        self._look(rest)
+
+    def _see(self, piece: bytes) -> bytes:
+        """Masks all up to the end of a line from which on there is patience again; gives the rest."""
+        end = piece.find(b"\n") + 1 if self._patience > PATIENCE // 2 else 0
+        self._blind = not end
+        self._mask_all(piece[:end or len(piece)], BLIND)
+        self._screen.push(b"\n", self._read - 1)
+        self._decide()
+        return piece[end:] if end else b""
 
     # deciding
 

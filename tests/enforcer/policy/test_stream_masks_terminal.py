@@ -87,3 +87,25 @@ def test_a_file_that_a_program_shows(
     monkeypatch.chdir(tmp_path)
     for step in (1, 5, 4096):
         check(written(command, tmp_path, [(b"", end if command[0] in ("cat", "fold") else b"end")]), step)
+
+
+@pytest.mark.parametrize("unit", [b"\x08 \x08eyJhbGciOi.", b"ghp_\x08", b"\x1b[1m\x0800", b"eyJhbGciOi.\x08"])
+@pytest.mark.parametrize("cut", [32768, 14])
+def test_what_backspaces_make_long_to_read_is_masked_unread(unit: bytes, cut: int) -> None:
+    """Eight seconds for each message of 32 KiB, of everybody's time."""
+    raw = unit * (131072 // len(unit))
+    mask, began = StreamMask(frozenset(LABELS.values()), columns=80), time.process_time()
+    out = b"".join(mask.feed(raw[at:at + cut]) for at in range(0, len(raw), cut)) + mask.flush()
+    assert time.process_time() - began < 4         # half a second or so, where nothing else runs
+    assert len(out) == len(raw)
+    assert "unreadable" in mask.found
+    secret = b"ghp_" + b"a" * 36
+    more = mask.feed(b"x" * 70_000 + b"\nclear\n" + secret + b"\n") + mask.flush()
+    assert more.endswith(b"\nclear\nghp_" + b"*" * 36 + b"\n")
+
+
+@pytest.mark.parametrize("piece", [b"\x08" * 80 + b"another line that was typed before", b"|\x08", b"a\x08 \x08b "])
+def test_what_shells_and_spinners_do_is_read(piece: bytes) -> None:
+    mask = StreamMask(frozenset(LABELS.values()), columns=80)
+    out = b"".join(mask.feed(piece) for _ in range(5_000)) + mask.flush()
+    assert out == piece * 5_000
