@@ -29,7 +29,7 @@ ESCAPE: Final = 27
 PATIENCE: Final = 2_000_000           # units that are kept for later,
 BLIND: Final = "unreadable"           # the label of what was masked without being looked at
 EACH_BYTE: Final = 60                 # that every byte gives,
-EACH_PIECE: Final = 1000              # and every piece of a stream
+EACH_PIECE: Final = 4000              # and every piece of a stream
 SQUARE: Final = 256                   # letters
 SMALL: Final = 1024                   # bytes of a piece
 

@@ -104,8 +104,8 @@ class SshLayer:
     def _happened(self, event: inputs.Input) -> None:
         if isinstance(event, inputs.CredentialReady):
             if event.credential.user == self.book.account and _is_cut(self.book.account):
-                self._fail(f"{self.book.account}: servers take what is before : or / for the account; where it is one, a "
-                           "credential has to name it as its user")
+                self._fail(f"{self.book.account}: servers take what is before : or / for the account; where it is one, "
+                           "a credential has to name it as its user")
                 return
             self._credential = event.credential
             self._say(words.OpenConnection())  # not before: the server speaks first, and somebody must hear it
