@@ -58,7 +58,9 @@ from enforcer.protocols.ssh.sftp.visits import Visits
 from enforcer.words.errors import RemoteProtocolError
 
 BEGIN, GREETED, LOST, READY, OVER = range(5)
-PENDING: Final = 1024                 # requests that wait for a decision or for others
+# Requests that wait for a decision or for others: each is compared with all, and what a server answers may come all at
+# once, with a decision for each.
+PENDING: Final = 128
 BY_HANDLE: Final = frozenset((CLOSE, READ, WRITE, FSTAT, FSETSTAT, READDIR))
 LIMITS: Final = b"limits@openssh.com"
 
