@@ -229,6 +229,8 @@ class Book:
     def masked(self, requests: tuple[Request, ...]) -> frozenset[str]:
         """Labels of detectors that this operation's output may not show."""
         labels = labels_of(self.context.target.detectors)
+        if not labels:
+            return frozenset()
         decision = self.context.gate.decide(self.context.principal, requests, labels, approved=True)
         return frozenset(decision.masked if decision.outcome == PERMIT else labels)
 

@@ -25,7 +25,7 @@ from asyncssh import public_key
 
 from agent.contract.credential import Credential
 from agent.contract.target import Target
-from enforcer.protocols.ssh.messages import FIRST, Fields, show_printable
+from enforcer.protocols.ssh.messages import CHANNEL_OPEN, FIRST, GLOBAL_REQUEST, REQUEST, Fields, show_printable
 from enforcer.words.errors import AuthenticationError, ProtocolError
 
 SLICE: Final = 33 << 10               # bytes that asyncssh is fed at a time: it copies what it has not read yet
@@ -43,6 +43,8 @@ MOST: Final = 96 << 20                # and its windows, and what has none, have
 PLACE: Final = 200                    # bytes that a message takes besides its own
 LIST: Final = 16 << 10                # bytes of a list of algorithms
 PATIENCE: Final = 1.0                 # seconds that a client's list may take before Weir's own is sent
+DECIDED: Final = frozenset((GLOBAL_REQUEST, CHANNEL_OPEN, REQUEST))      # messages that may cost a decision each
+TURN: Final = 32                      # of them, or of 32 bytes of them, until others have their turn
 METHODS: Final = ("none", "publickey", "password", "keyboard-interactive")
 # AES-GCM first: it is what a processor does fastest, and asyncssh copies least for it.
 CIPHERS: Final = (
@@ -147,10 +149,11 @@ class _Wire:
     _late: int                        # bytes that wait for the end of a key exchange or the login
     _exchanges: float
     _exchanged: float
+    _turn: int                        # requests, and their size, since others had theirs
 
     def _begin(self: Any, peer: int, events: Events) -> None:
         self._peer, self._events, self._waits = peer, events, False
-        self._late, self._exchanges, self._exchanged = 0, 0.0, self._loop.time()
+        self._late, self._exchanges, self._exchanged, self._turn = 0, 0.0, self._loop.time(), 0
         self._channels: Any = _Channels(self)
 
     def open(self: Any) -> None:
@@ -188,7 +191,15 @@ class _Wire:
         except Exception as error:             # asyncssh would take it for the peer's
             self._events.broken(error)
             raise asyncssh.ProtocolError("internal error of Weir") from None
-        return True
+        return self._next_turn(len(packet.get_full_payload())) if kind in DECIDED else True
+
+    def _next_turn(self: Any, size: int) -> Any:
+        """Others have theirs between the requests of a peer that sends many at once."""
+        self._turn += 1 + size // 32
+        if self._turn < TURN:
+            return True
+        self._turn = 0
+        return asyncio.sleep(0)                # nothing more is read until then
 
     def _count_exchange(self: Any) -> None:
         now = self._loop.time()

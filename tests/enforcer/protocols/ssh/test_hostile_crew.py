@@ -2,6 +2,8 @@
 OpenSSH's sshd, where nothing else is said."""
 from __future__ import annotations
 
+import asyncio
+
 import asyncssh
 import pytest
 from pump import TableGate
@@ -15,6 +17,7 @@ from enforcer.protocols.ssh.shell.lexer import Reader, Unreadable
 from enforcer.protocols.ssh.wanted import want_command, want_terminal
 from enforcer.protocols.ssh.wire import crew_options
 from enforcer.words import events
+from enforcer.words.commands import CLIENT
 from enforcer.words.decisions import DENY, HOLD, PERMIT
 
 EXEC = {("ssh:exec-opaque", "app")}
@@ -226,4 +229,22 @@ async def test_an_account_that_a_server_takes_for_another(account: str) -> None:
 async def test_an_account_of_any_name_where_a_credential_says_whose_it_is() -> None:
     bench = Bench(client={"username": "app:x"}, credential=Credential("app", password=PASSWORD))
     await bench.login()
+    await bench.end()
+
+
+async def test_many_requests_at_once_leave_others_their_turn() -> None:
+    """A second and more, for what one read of the socket brought."""
+    bench = Bench(TableGate(deny={("ssh:forward-remote", "*")}))
+    client = await bench.login()
+    held: list[bytes] = []
+    write, bench.from_client.write = bench.from_client.write, held.append  # type: ignore[method-assign, assignment]
+    for number in range(1000):
+        message = forward("h", number, reply=False)
+        client.send_packet(message[0], message[1:])
+    bench.from_client.write = write  # type: ignore[method-assign]
+    bench.receive(CLIENT, b"".join(held))
+    assert 0 < len(bench.intents()) < 100
+    for _ in range(2000):
+        await asyncio.sleep(0)
+    assert bench.intents() == [("forward-remote", DENY)] * 1000
     await bench.end()
