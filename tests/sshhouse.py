@@ -6,7 +6,6 @@ import dataclasses
 import gc
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -188,15 +187,17 @@ class Stage:
 
     # Clients
 
-    async def begin(self, *argv: str, program: str = "ssh", stdin: int = subprocess.PIPE) -> asyncio.subprocess.Process:
-        """`argv` as behind the port: options before the host."""
-        port = ("-p" if program == "ssh" else "-P", str(self.port))
+    async def begin(
+        self, *argv: str, program: str = "ssh", stdin: int = subprocess.PIPE, to: int = 0,
+    ) -> asyncio.subprocess.Process:
+        """`argv` as behind the port: options before the host.  `to`: another port."""
+        port = ("-p" if program == "ssh" else "-P", str(to or self.port))
         return await asyncio.create_subprocess_exec(
             program, "-F", str(self.directory / "ssh_config"), *port, *argv, stdin=stdin,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-    async def run(self, *argv: str, program: str = "ssh", stdin: bytes = b"", limit: float = 30) -> Done:
-        process = await self.begin(*argv, program=program)
+    async def run(self, *argv: str, program: str = "ssh", stdin: bytes = b"", limit: float = 30, to: int = 0) -> Done:
+        process = await self.begin(*argv, program=program, to=to)
         try:
             async with asyncio.timeout(limit):
                 out, err = await process.communicate(stdin)
@@ -282,7 +283,3 @@ def play(stage: Stage, work: Callable[[], Awaitable[None]], limit: float = 60) -
             assert sorted(opened) == sorted(closed)        # type: ignore[type-var]
 
     uvloop.run(limited())
-
-
-def interrupt(process: asyncio.subprocess.Process) -> None:
-    process.send_signal(signal.SIGINT)

@@ -108,8 +108,6 @@ class Plain:
             self._show(self._echo.printed(data, self._now()))
         if self._masks is not None:
             data = self._masks[error].feed(data)
-            if data:
-                self._since[error] = 0.0       # what it holds has come since
         self._deliver(data, error)
         self._wake()
 
