@@ -89,8 +89,8 @@ class SshLayer:
         return self._take()
 
     def _finish(self) -> None:
-        """Where it is to end once what runs has."""
-        if self._ending is not None and not self.book.busy and not self._over:
+        """Where it is to end once what runs has.  A client that reads its goodbye shows nothing of what came before."""
+        if self._ending is not None and not self.book.busy and not self._mux.ending and not self._over:
             self._end(self._ending.reason)
 
     def refuse(self, error: Exception) -> list[Command]:
@@ -302,8 +302,8 @@ class SshLayer:
             self._close("" if event.peer == CLIENT else f"target {self.book.target}: {reason}", reason)
 
     def _ended(self, event: inputs.Ended) -> None:
-        if event.finish and self.book.busy:
-            self._ending = event
+        if event.finish:
+            self._ending = event      # `_finish` looks
         else:
             self._mux.kill()
             self._end(event.reason)

@@ -342,6 +342,11 @@ class Mux:
         for channel in list(self._channels.values()):
             channel.lost()
 
+    @property
+    def ending(self) -> bool:
+        """A channel's end is on its way to the crew, which has not said that it has read it."""
+        return any(one.crew.closing and not one.crew.closed for one in self._channels.values())
+
     def kill(self) -> None:
         for channel in list(self._channels.values()):
             if isinstance(channel, SessionChannel):
