@@ -119,9 +119,13 @@ class Half:
 
     def drop(self) -> None:
         """CLOSE at once: what waits is not sent."""
+        self.forget()
+        self.close()
+
+    def forget(self) -> None:
+        """What waits is not sent."""
         self.queue.clear()
         self.queued = 0
-        self.close()
 
     def _say_ends(self) -> None:
         if self.ending and not self.sent_end and not self.sent_close:

@@ -323,6 +323,20 @@ class SessionChannel(Channel):
         else:
             self.crew.end()
 
+    def close(self, peer: int) -> None:
+        if peer != CLIENT or not self._awaits_status:
+            super().close(peer)
+            return
+        # A client closes once both sides have said all, and still hears how it ended: a server says that, and closes.
+        self.crew.closed = True
+        self.crew.forget()
+        self.server.close()
+
+    @property
+    def _awaits_status(self) -> bool:
+        return bool(self._operation and self.server.ended and not self._tag
+                    and not self.server.closed and not self.crew.closed)
+
     def received_close(self, peer: int) -> None:
         if self._deciding is not None:
             self.line.book.withdraw(self._deciding)

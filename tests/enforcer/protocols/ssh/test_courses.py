@@ -37,6 +37,7 @@ from enforcer.words import commands as words
 from enforcer.words import events
 from enforcer.words.commands import SERVER
 from enforcer.words.decisions import DENY, HOLD, PERMIT, Decision
+from enforcer.words.errors import RemoteProtocolError
 
 NANO = 1_000_000_000
 TOKEN = b"ghp_" + b"Ab3d" * 9
@@ -534,6 +535,35 @@ def test_a_client_that_goes_while_a_file_is_held() -> None:
     assert not talk.book.held
     assert not talk.timers
     assert not talk.mux._channels
+
+
+# The end
+
+def test_how_it_ended_is_heard_by_a_client_that_has_closed() -> None:
+    """OpenSSH's closes once it has both ends; between that and the status is the server's time to look for its child."""
+    talk = begun()
+    assert talk.crew(eof(0)) == ["> eof 70"]
+    assert talk.server(eof(0)) == ["< eof 7"]
+    assert talk.crew(close(0)) == ["> close 70"]
+    assert talk.server(status(0, 3), close(0)) == ["< request 7 exit-status", "< close 7"]
+    assert talk.results() == [(1, "ok", "exit 3")]
+    assert not talk.mux._channels
+
+
+def test_nothing_but_that_is_heard_by_it() -> None:
+    talk = begun()
+    talk.crew(eof(0))
+    talk.server(eof(0))
+    talk.crew(close(0))
+    for message in (close(0), data(0, b"x"), eof(0), ask(0, "signal", string(b"INT"), False)):
+        with pytest.raises(RemoteProtocolError):
+            talk.crew(message)
+    with pytest.raises(RemoteProtocolError):
+        talk.server(data(0, b"late"))
+    assert talk.server(close(0)) == ["< close 7"]
+    assert talk.results() == [(1, "ok", "")]
+    assert not talk.mux._channels
+    assert not talk.timers
 
 
 # The rest
