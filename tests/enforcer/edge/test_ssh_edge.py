@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import shlex
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +52,7 @@ def test_a_command(stage: Stage) -> None:
         assert stage.results() == [("ok", "exit 7")]
         assert stage.reasons() == ["client closed"]
         (opened,) = stage.events(events.SessionOpened)
-        assert (opened["target"], opened["account" if "account" in opened else "role"]) == ("ssh", "deploy")
+        assert opened["target"] == "ssh"
 
     play(stage, work)
 
@@ -218,8 +219,6 @@ def test_nobody_listens_there(stage: Stage) -> None:
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -279,7 +278,7 @@ def test_the_server_itself_through_itself(stage: Stage) -> None:
 
 
 @pytest.fixture
-def people(stage: Stage, cluster) -> Iterator[Stage]:
+def people(stage: Stage, cluster) -> Stage:
     """A registered database on the server's loopback."""
     cluster.admin("create table if not exists people (name text, email text); truncate people; "
                   "insert into people values ('ada', 'ada@example.org'); grant all on people to scram")
@@ -288,7 +287,7 @@ def people(stage: Stage, cluster) -> Iterator[Stage]:
         "orders", "postgresql", ("127.0.0.1",), cluster.port, ("127.0.0.1",), tls="disable",
         labels=(ColumnLabel("pii.email", "public", "people", "email"),))
     stage.database = cluster.port     # type: ignore[attr-defined]
-    yield stage
+    return stage
 
 
 def busy(cluster, begins: str) -> bool:
@@ -475,6 +474,42 @@ def test_a_kill_ends_what_runs_and_says_so(stage: Stage) -> None:
     play(stage, work)
 
 
+def test_a_kill_reaches_what_runs_at_a_terminal(stage: Stage) -> None:
+    async def work() -> None:
+        process = await stage.begin("-tt", "127.0.0.1", "exec sleep 4712.25")
+        await stage.until(lambda: runs("sleep", "4712.25"))
+        stage.outer().end("killed: by ann")
+        _, err = await process.communicate()
+        assert b"weir: killed: by ann" in err
+        await stage.until(lambda: not runs("sleep", "4712.25"))
+
+    play(stage, work)
+
+
+def test_ctrl_c_at_a_terminal(stage: Stage) -> None:
+    async def work() -> None:
+        process = await stage.begin("-tt", "127.0.0.1", "exec sleep 4712.5")
+        assert process.stdin is not None
+        await stage.until(lambda: runs("sleep", "4712.5"))
+        process.stdin.write(b"\x03")
+        await process.communicate()
+        assert process.returncode == 255
+        await stage.until(lambda: not runs("sleep", "4712.5"))
+        assert stage.results() == [("ok", "signal INT")]
+
+    play(stage, work)
+
+
+def test_a_drain_where_nothing_runs(stage: Stage) -> None:
+    async def work() -> None:
+        process = await forwarding(stage, "-M")
+        stage.outer().end("upgrading", True)
+        _, err = await process.communicate()
+        assert b"weir: upgrading" in err
+
+    play(stage, work)
+
+
 def test_a_kill_while_nothing_runs(stage: Stage) -> None:
     async def work() -> None:
         process = await forwarding(stage)
@@ -544,14 +579,12 @@ def test_either_side_is_killed(stage: Stage, side: str) -> None:
 
 # Much
 
-def test_much_both_ways(stage: Stage, tmp_path: Path) -> None:
+def test_much_both_ways(stage: Stage) -> None:
     size = 64 * MIB
     block = os.urandom(MIB)
     digest = hashlib.sha256(block * 64).hexdigest()
-    (tmp_path / "block").write_bytes(block)
 
     async def work() -> None:
-        line = f"for _ in $(seq 64); do cat {tmp_path}/block; done"
         process = await stage.begin("127.0.0.1", "cat")
         assert process.stdin is not None
         assert process.stdout is not None
@@ -574,7 +607,6 @@ def test_much_both_ways(stage: Stage, tmp_path: Path) -> None:
         ended = {one["stream"]: one["bytes"] for one in stage.events(events.StreamEnded)}
         assert ended == {"in": size, "out": size}
         assert stage.blobs().count(digest.encode()) == 2
-        assert line
 
     play(stage, work)
 
@@ -619,6 +651,198 @@ def test_a_server_that_does_not_read_stops_the_client(stage: Stage) -> None:
         await feeding
         out, _ = await sending.communicate()
         assert out.strip() == str(64 * MIB).encode()
+
+    play(stage, work)
+
+
+# More tunnels
+
+async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Reads to the end, then answers."""
+    writer.write((await reader.read()).upper())
+    writer.close()
+
+
+def test_half_closed_goes_on(stage: Stage) -> None:
+    async def work() -> None:
+        near, port = free_port(), await stage.house.serve(upper)
+        process = await forwarding(stage, "-L", f"{near}:localhost:{port}")
+        reader, writer = await reached(near)
+        writer.write(b"some words")
+        writer.write_eof()
+        assert await reader.read() == b"SOME WORDS"
+        writer.close()
+        process.terminate()
+        await process.wait()
+
+    play(stage, work)
+
+
+def test_one_that_is_half_closed_before_it_is_told_what_it_is(stage: Stage) -> None:
+    """Its few bytes may begin anything; there will be no more."""
+    async def work() -> None:
+        near, port = free_port(), await stage.house.serve(upper)
+        process = await forwarding(stage, "-L", f"{near}:localhost:{port}")
+        for said in (b"S", b"", b"\x00", b"GE"):
+            reader, writer = await reached(near)
+            if said:
+                writer.write(said)
+            writer.write_eof()
+            async with asyncio.timeout(10):
+                assert await reader.read() in (said.upper(), b"")
+            writer.close()
+        process.terminate()
+        await process.wait()
+
+    play(stage, work)
+
+
+def test_sockets_by_name_and_by_socks(stage: Stage) -> None:
+    async def work() -> None:
+        path = stage.server.home / "listening"
+        server = await asyncio.start_unix_server(page, path)
+        path.chmod(0o777)
+        port = await stage.house.serve(page)
+        near, socks = free_port(), free_port()
+        process = await forwarding(stage, "-L", f"{near}:{path}", "-D", str(socks))
+        reader, writer = await reached(near)
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        assert (await reader.read()).endswith(b"hello from http\n")
+        writer.close()
+        reader, writer = await reached(socks)
+        writer.write(b"\x05\x01\x00")
+        assert await reader.readexactly(2) == b"\x05\x00"
+        writer.write(b"\x05\x01\x00\x01" + socket.inet_aton("127.0.0.1") + port.to_bytes(2, "big"))
+        assert (await reader.readexactly(10))[:2] == b"\x05\x00"
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        assert (await reader.read()).endswith(b"hello from http\n")
+        writer.close()
+        assert stage.intents() == ["forward-stream", "forward-local"]
+        process.terminate()
+        await process.wait()
+        server.close()
+
+    play(stage, work)
+
+
+def test_much_of_a_database_to_a_slow_reader(people: Stage) -> None:
+    """Between it and the database stand two sessions, and neither keeps much."""
+    stage = people
+
+    async def work() -> None:
+        near = free_port()
+        process = await forwarding(stage, "-L", f"{near}:localhost:{stage.database}")  # type: ignore[attr-defined]
+        (await reached(near))[1].close()
+        assert (await psql(near, "select 1")).out == b"1\n"
+        here = psutil.Process()
+        before, peak, found = here.memory_info().rss, 0, 0
+        reading = await asyncio.create_subprocess_exec(
+            "psql", "-X", "-q", f"host=127.0.0.1 port={near} user=crew dbname=postgres sslmode=disable", "-c",
+            "copy (select repeat('x', 1023) from generate_series(1, 50000)) to stdout", stdout=subprocess.PIPE)
+        assert reading.stdout is not None
+        await asyncio.sleep(1)
+        peak = here.memory_info().rss
+        while data := await reading.stdout.read(1 << 18):
+            found += len(data)
+            peak = max(peak, here.memory_info().rss)
+        assert found == 50_000 << 10
+        assert await reading.wait() == 0
+        assert peak - before < 48 * MIB
+        process.terminate()
+        await process.wait()
+
+    play(stage, work)
+
+
+def test_much_into_a_database(people: Stage, cluster) -> None:
+    stage = people
+    cluster.admin("create table if not exists taken (a text); truncate taken; grant all on taken to scram")
+
+    async def work() -> None:
+        near = free_port()
+        process = await forwarding(stage, "-L", f"{near}:localhost:{stage.database}")  # type: ignore[attr-defined]
+        (await reached(near))[1].close()
+        loading = await asyncio.create_subprocess_exec(
+            "psql", "-X", "-q", f"host=127.0.0.1 port={near} user=crew dbname=postgres sslmode=disable", "-c",
+            "copy taken from stdin", stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        _, err = await loading.communicate((b"y" * 1023 + b"\n") * 20_000)
+        assert (loading.returncode, err) == (0, b"")
+        assert cluster.admin("select count(*), max(length(a)) from taken") == "20000|1023"
+        process.terminate()
+        await process.wait()
+
+    play(stage, work)
+
+
+def test_a_database_that_is_not_there(stage: Stage) -> None:
+    nowhere = free_port()
+    stage.logins["orders"] = Credential("scram", PASSWORD)
+    stage.more["orders"] = Target("orders", "postgresql", ("127.0.0.1",), nowhere, ("127.0.0.1",), tls="disable")
+
+    async def work() -> None:
+        near = free_port()
+        process = await forwarding(stage, "-L", f"{near}:localhost:{nowhere}")
+        done = await psql(near, "select 1")
+        assert (done.code, "refused" in done.err) == (2, True), done.err
+        process.terminate()
+        await process.wait()
+
+    play(stage, work)
+
+
+def test_a_client_that_is_killed_with_tunnels(people: Stage) -> None:
+    stage = people
+
+    async def work() -> None:
+        near = free_port()
+        process = await forwarding(stage, "-L", f"{near}:localhost:{stage.database}")  # type: ignore[attr-defined]
+        (await reached(near))[1].close()
+        running = asyncio.ensure_future(psql(near, "select pg_sleep(60)"))
+        await asyncio.sleep(0.3)
+        process.kill()
+        await process.wait()
+        assert (await running).code == 2
+
+    play(stage, work)
+
+
+# What policies say of transfers
+
+def test_rsync_and_git(stage: Stage, tmp_path: Path) -> None:
+    """Through as they are; denied where a label is on what they may hold."""
+    content = TOKEN.encode() + os.urandom(100_000)
+    (tmp_path / "up").write_bytes(content)
+    subprocess.run(["git", "init", "-q", "--bare", str(stage.server.home / "a.git")], check=True)
+    subprocess.run(["chown", "-R", "61099:61099", str(stage.server.home / "a.git")], check=True)
+    shell = f"ssh -F {tmp_path}/ssh_config -p"
+
+    async def work() -> None:
+        env = {**os.environ, "GIT_SSH_COMMAND": f"{shell} {stage.port}"}
+
+        async def call(*argv: str) -> int:
+            done = await asyncio.create_subprocess_exec(*argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            await done.communicate()
+            return done.returncode or 0
+
+        there = f"127.0.0.1:{stage.server.home}"
+        assert await call("git", "clone", "-q", f"{there}/a.git", str(tmp_path / "a")) == 0
+        assert stage.intents() == ["exec"]
+        assert [one["requests"] for one in stage.events(events.Intent) if one["actor"] == "crew"][0][0][0] == "git:fetch"
+        assert await call("rsync", "-e", f"{shell} {stage.port}", str(tmp_path / "up"), f"{there}/sent") == 0
+        assert (stage.server.home / "sent").read_bytes() == content
+        assert await call("rsync", "-e", f"{shell} {stage.port}", f"{there}/sent", str(tmp_path / "down")) == 0
+        assert (tmp_path / "down").read_bytes() == content
+        edge = stage.house.edge
+        labelled = dataclasses.replace(edge.configuration, targets={"ssh": Target(
+            "ssh", "ssh", ("127.0.0.1",), stage.server.port, ("127.0.0.1",), host_keys=stage.target().host_keys,
+            known_hosts=stage.server.known,
+            content_labels=(ContentLabel("secret.key", path=f"{stage.server.home}/*"),))})
+        edge.put_in_force(labelled)
+        assert await call("git", "clone", "-q", f"{there}/a.git", str(tmp_path / "b")) != 0
+        assert await call("rsync", "-e", f"{shell} {stage.port}", f"{there}/sent", str(tmp_path / "again")) != 0
+        assert not (tmp_path / "again").exists()
+        assert stage.intents() == ["exec"] * 5
+        assert stage.results()[-2:] == [("denied", "")] * 2
 
     play(stage, work)
 

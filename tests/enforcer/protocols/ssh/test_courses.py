@@ -540,7 +540,7 @@ def test_a_client_that_goes_while_a_file_is_held() -> None:
 # The end
 
 def test_how_it_ended_is_heard_by_a_client_that_has_closed() -> None:
-    """OpenSSH's closes once it has both ends; between that and the status is the server's time to look for its child."""
+    """OpenSSH's closes once it has both ends; before the status a server has to look for its child."""
     talk = begun()
     assert talk.crew(eof(0)) == ["> eof 70"]
     assert talk.server(eof(0)) == ["< eof 7"]
