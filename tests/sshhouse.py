@@ -92,7 +92,7 @@ def make_key(path: Path) -> Path:
     return path
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -107,7 +107,7 @@ def _listens(port: int) -> bool:
 def run_server() -> Iterator[Server]:
     directory = Path(tempfile.mkdtemp(prefix="weir-sshd-"))
     directory.chmod(0o755)
-    server = Server(directory, _free_port())
+    server = Server(directory, free_port())
     server.home.mkdir()
     os.chown(server.home, NUMBER, NUMBER)
     make_key(directory / "host")
@@ -283,3 +283,27 @@ def play(stage: Stage, work: Callable[[], Awaitable[None]], limit: float = 60) -
             assert sorted(opened) == sorted(closed)        # type: ignore[type-var]
 
     uvloop.run(limited())
+
+
+# Tunnels
+
+async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.0 200 OK\r\n\r\nhello from http\n")
+    writer.close()
+
+
+async def forwarding(stage: Stage, *options: str) -> asyncio.subprocess.Process:
+    """A client without a command that is logged in."""
+    process = await stage.begin("-N", *options, "127.0.0.1", stdin=subprocess.DEVNULL)
+    await stage.until(lambda: stage.events(events.SessionOpened))
+    return process
+
+
+async def reached(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.02)

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from lab import certificates
+from sshhouse import Server, run_server
 
 from agent.contract.credential import Credential
 from agent.contract.journal import BLOB, EVENT, HEADER, render_record
@@ -413,3 +414,9 @@ class House:
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
     return House(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def sshd() -> Iterator[Server]:
+    with run_server() as server:
+        yield server

@@ -1,0 +1,375 @@
+"""SSH through the Edge: tunnels of OpenSSH's clients, and what is behind them."""
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+
+import psutil
+import pytest
+from pump import TableGate
+from sshhouse import Done, Server, Stage, forwarding, free_port, page, play, reached
+
+from agent.contract.credential import Credential
+from agent.contract.target import ColumnLabel, Target
+from enforcer.words import events
+
+PASSWORD = "correct horse battery staple"
+TOKEN = "ghp_" + "Ab3d" * 9
+MIB = 1 << 20
+
+
+@pytest.fixture
+def stage(house, sshd: Server) -> Stage:
+    return Stage(house, sshd)
+
+
+@pytest.fixture
+def people(stage: Stage, cluster) -> Stage:
+    """A registered database on the server's loopback."""
+    cluster.admin("create table if not exists people (name text, email text); truncate people; "
+                  "insert into people values ('ada', 'ada@example.org'); grant all on people to scram")
+    stage.logins["orders"] = Credential("scram", PASSWORD)
+    stage.more["orders"] = Target(
+        "orders", "postgresql", ("127.0.0.1",), cluster.port, ("127.0.0.1",), tls="disable",
+        labels=(ColumnLabel("pii.email", "public", "people", "email"),))
+    stage.database = cluster.port     # type: ignore[attr-defined]
+    return stage
+
+
+def busy(cluster, begins: str) -> bool:
+    return cluster.admin(
+        f"select count(*) from pg_stat_activity where query like '{begins}%' and state = 'active'") != "0"
+
+
+async def psql(port: int, sql: str) -> Done:
+    process = await asyncio.create_subprocess_exec(
+        "psql", "-X", "-A", "-t", "-q", f"host=127.0.0.1 port={port} user=crew dbname=postgres sslmode=disable", "-c",
+        sql, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PGPASSWORD": "wrong"})
+    async with asyncio.timeout(30):
+        out, err = await process.communicate()
+    return Done(process.returncode or 0, out, err.decode())
+
+
+# Tunnels
+
+def test_a_raw_server_behind_it(stage: Stage) -> None:
+    async def work() -> None:
+        port = await stage.house.serve(page)
+        done = await stage.run("-W", f"localhost:{port}", "127.0.0.1", stdin=b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert done.out.endswith(b"hello from http\n")
+        assert stage.intents() == ["forward-local"]
+        assert stage.results() == [("ok", "")]
+
+    play(stage, work)
+
+
+def test_what_has_no_business_in_a_tunnel_ends_it(stage: Stage) -> None:
+    async def work() -> None:
+        heard = []
+
+        async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heard.append(await reader.read())
+            writer.close()
+
+        port = await stage.house.serve(listen)
+        done = await stage.run("-W", f"127.0.0.1:{port}", "127.0.0.1", stdin=b"\x05\x01\x00")
+        assert done.out == b""
+        await stage.until(lambda: heard == [b""])
+        assert stage.results() == [("denied", "")]
+
+    play(stage, work)
+
+
+def test_a_denied_tunnel(stage: Stage) -> None:
+    stage.gate, stage.level = TableGate(deny={("ssh:forward-local", "*")}), "INFO"
+
+    async def work() -> None:
+        done = await stage.run("-W", "localhost:1", "127.0.0.1")
+        assert done.code == 255
+        assert "forbids ssh:forward-local" in done.err
+
+    play(stage, work)
+
+
+def test_nobody_listens_there(stage: Stage) -> None:
+    stage.level = "INFO"
+
+    async def work() -> None:
+        done = await stage.run("-W", "127.0.0.1:1", "127.0.0.1")
+        assert (done.code, "Connection refused" in done.err) == (255, True)
+        assert stage.results() == [("error", "")]
+
+    play(stage, work)
+
+
+def test_a_local_forward_to_http(stage: Stage) -> None:
+    async def work() -> None:
+        port, near = await stage.house.serve(page), free_port()
+        process = await forwarding(stage, "-L", f"{near}:localhost:{port}")
+        for _ in range(3):
+            reader, writer = await reached(near)
+            writer.write(b"GET / HTTP/1.0\r\n\r\n")
+            assert (await reader.read()).endswith(b"hello from http\n")
+            writer.close()
+        await stage.until(lambda: stage.results() == [("ok", "")] * 3)
+        process.terminate()
+        await process.wait()
+
+    play(stage, work)
+
+
+def test_the_server_itself_through_itself(stage: Stage) -> None:
+    """`ssh -J`: the inner session is a target's like any."""
+    stage.gate = TableGate(deny={("ssh:exec", "reboot now")})
+
+    async def work() -> None:
+        done = await stage.run("-J", f"127.0.0.1:{stage.port}", "127.0.0.1", "echo deep", to=stage.server.port)
+        assert (done.code, done.out) == (0, b"deep\n"), done.err
+        done = await stage.run("-J", f"127.0.0.1:{stage.port}", "127.0.0.1", "reboot now", to=stage.server.port)
+        assert "forbids ssh:exec" in done.err
+        await stage.until(lambda: len(stage.reasons()) == 4)
+        through = {one["session"]: one["value"] for one in stage.events(events.SessionNoted)
+                   if one["name"] == "through"}
+        assert len(through) == 2
+        assert set(through.values()).isdisjoint(through)
+        told = [one["value"] for one in stage.events(events.SessionNoted) if one["name"] == "tunnel"]
+        assert [one.split(", session ")[1] for one in map(str, told)] == list(through)
+        assert stage.intents().count("forward-local") == 2
+
+    play(stage, work)
+
+
+def test_a_registered_database_through_it(people: Stage) -> None:
+    stage = people
+    stage.gate.deny = {("sql:delete", "*")}
+
+    async def work() -> None:
+        near = free_port()
+        process = await forwarding(stage, "-L", f"{near}:localhost:{stage.database}")  # type: ignore[attr-defined]
+        (await reached(near))[1].close()
+        done = await psql(near, "select name, email from people")
+        assert done.code == 0, done.err
+        assert done.out.startswith(b"ada|")
+        assert b"ada@example.org" not in done.out
+        done = await psql(near, "delete from people")
+        assert "forbids sql:delete" in done.err
+        assert (await psql(near, "select count(*) from people")).out == b"1\n"
+        opened = {one["session"]: one for one in stage.events(events.SessionOpened) if one["target"] == "orders"}
+        through = {one["value"] for one in stage.events(events.SessionNoted) if one["name"] == "through"}
+        (outer,) = (one["session"] for one in stage.events(events.SessionOpened) if one["target"] == "ssh")
+        assert len([one for one in opened.values() if one["subject"] == "local:crew"]) >= 3
+        assert through == {outer}
+        process.terminate()
+        await process.wait()
+
+    play(stage, work)
+
+
+def test_the_end_of_the_way_is_the_databases_sessions_end(people: Stage, cluster) -> None:
+    stage = people
+
+    async def work() -> None:
+        near = free_port()
+        process = await forwarding(stage, "-L", f"{near}:localhost:{stage.database}")  # type: ignore[attr-defined]
+        (await reached(near))[1].close()
+        running = asyncio.ensure_future(psql(near, "select pg_sleep(60)"))
+        await stage.until(lambda: busy(cluster, "select pg_sleep(60)"))
+        stage.outer().end("killed: by a test")
+        done = await running
+        assert done.code == 2
+        _, err = await process.communicate()
+        assert b"killed: by a test" in err
+        reasons = [str(one) for one in stage.reasons()]
+        assert any("which it goes through, ends: killed" in one for one in reasons), reasons
+
+    play(stage, work)
+
+
+def test_a_drain_waits_for_what_is_in_a_tunnel(people: Stage, cluster) -> None:
+    stage = people
+
+    async def work() -> None:
+        near = free_port()
+        process = await forwarding(stage, "-L", f"{near}:localhost:{stage.database}")  # type: ignore[attr-defined]
+        (await reached(near))[1].close()
+        running = asyncio.ensure_future(psql(near, "select pg_sleep(1), 'done'"))
+        await stage.until(lambda: busy(cluster, "select pg_sleep(1), ''done''"))
+        stage.outer().end("upgrading", True)
+        assert (await running).out == b"|done\n"
+        _, err = await process.communicate()
+        assert b"upgrading" in err
+
+    play(stage, work)
+
+
+def test_a_remote_forward(stage: Stage) -> None:
+    stage.gate = TableGate(deny={("ssh:forward-remote", "localhost 1")})
+
+    async def work() -> None:
+        here, there = await stage.house.serve(page), free_port()
+        process = await forwarding(stage, "-R", f"{there}:127.0.0.1:{here}")
+        reader, writer = await reached(there)
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        assert (await reader.read()).endswith(b"hello from http\n")
+        writer.close()
+        await stage.until(lambda: stage.intents() == ["forward-remote", "forwarded"])
+        process.terminate()
+        await process.wait()
+        done = await stage.run("-N", "-R", "1:127.0.0.1:1", "127.0.0.1")
+        assert (done.code, "remote port forwarding failed" in done.err) == (255, True)
+
+    play(stage, work)
+
+
+# More tunnels
+
+async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Reads to the end, then answers."""
+    writer.write((await reader.read()).upper())
+    writer.close()
+
+
+def test_half_closed_goes_on(stage: Stage) -> None:
+    async def work() -> None:
+        near, port = free_port(), await stage.house.serve(upper)
+        process = await forwarding(stage, "-L", f"{near}:localhost:{port}")
+        reader, writer = await reached(near)
+        writer.write(b"some words")
+        writer.write_eof()
+        assert await reader.read() == b"SOME WORDS"
+        writer.close()
+        process.terminate()
+        await process.wait()
+
+    play(stage, work)
+
+
+def test_one_that_is_half_closed_before_it_is_told_what_it_is(stage: Stage) -> None:
+    """Its few bytes may begin anything; there will be no more."""
+    async def work() -> None:
+        near, port = free_port(), await stage.house.serve(upper)
+        process = await forwarding(stage, "-L", f"{near}:localhost:{port}")
+        for said in (b"S", b"", b"\x00", b"GE"):
+            reader, writer = await reached(near)
+            if said:
+                writer.write(said)
+            writer.write_eof()
+            async with asyncio.timeout(10):
+                assert await reader.read() in (said.upper(), b"")
+            writer.close()
+        process.terminate()
+        await process.wait()
+
+    play(stage, work)
+
+
+def test_sockets_by_name_and_by_socks(stage: Stage) -> None:
+    async def work() -> None:
+        path = stage.server.home / "listening"
+        server = await asyncio.start_unix_server(page, path)
+        path.chmod(0o777)
+        port = await stage.house.serve(page)
+        near, socks = free_port(), free_port()
+        process = await forwarding(stage, "-L", f"{near}:{path}", "-D", str(socks))
+        reader, writer = await reached(near)
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        assert (await reader.read()).endswith(b"hello from http\n")
+        writer.close()
+        reader, writer = await reached(socks)
+        writer.write(b"\x05\x01\x00")
+        assert await reader.readexactly(2) == b"\x05\x00"
+        writer.write(b"\x05\x01\x00\x01" + socket.inet_aton("127.0.0.1") + port.to_bytes(2, "big"))
+        assert (await reader.readexactly(10))[:2] == b"\x05\x00"
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        assert (await reader.read()).endswith(b"hello from http\n")
+        writer.close()
+        assert stage.intents() == ["forward-stream", "forward-local"]
+        process.terminate()
+        await process.wait()
+        server.close()
+
+    play(stage, work)
+
+
+def test_much_of_a_database_to_a_slow_reader(people: Stage) -> None:
+    """Between it and the database stand two sessions, and neither keeps much."""
+    stage = people
+
+    async def work() -> None:
+        near = free_port()
+        process = await forwarding(stage, "-L", f"{near}:localhost:{stage.database}")  # type: ignore[attr-defined]
+        (await reached(near))[1].close()
+        assert (await psql(near, "select 1")).out == b"1\n"
+        here = psutil.Process()
+        before, peak, found = here.memory_info().rss, 0, 0
+        reading = await asyncio.create_subprocess_exec(
+            "psql", "-X", "-q", f"host=127.0.0.1 port={near} user=crew dbname=postgres sslmode=disable", "-c",
+            "copy (select repeat('x', 1023) from generate_series(1, 50000)) to stdout", stdout=subprocess.PIPE)
+        assert reading.stdout is not None
+        await asyncio.sleep(1)
+        peak = here.memory_info().rss
+        while data := await reading.stdout.read(1 << 18):
+            found += len(data)
+            peak = max(peak, here.memory_info().rss)
+        assert found == 50_000 << 10
+        assert await reading.wait() == 0
+        assert peak - before < 48 * MIB
+        process.terminate()
+        await process.wait()
+
+    play(stage, work)
+
+
+def test_much_into_a_database(people: Stage, cluster) -> None:
+    stage = people
+    cluster.admin("create table if not exists taken (a text); truncate taken; grant all on taken to scram")
+
+    async def work() -> None:
+        near = free_port()
+        process = await forwarding(stage, "-L", f"{near}:localhost:{stage.database}")  # type: ignore[attr-defined]
+        (await reached(near))[1].close()
+        loading = await asyncio.create_subprocess_exec(
+            "psql", "-X", "-q", f"host=127.0.0.1 port={near} user=crew dbname=postgres sslmode=disable", "-c",
+            "copy taken from stdin", stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        _, err = await loading.communicate((b"y" * 1023 + b"\n") * 20_000)
+        assert (loading.returncode, err) == (0, b"")
+        assert cluster.admin("select count(*), max(length(a)) from taken") == "20000|1023"
+        process.terminate()
+        await process.wait()
+
+    play(stage, work)
+
+
+def test_a_database_that_is_not_there(stage: Stage) -> None:
+    nowhere = free_port()
+    stage.logins["orders"] = Credential("scram", PASSWORD)
+    stage.more["orders"] = Target("orders", "postgresql", ("127.0.0.1",), nowhere, ("127.0.0.1",), tls="disable")
+
+    async def work() -> None:
+        near = free_port()
+        process = await forwarding(stage, "-L", f"{near}:localhost:{nowhere}")
+        done = await psql(near, "select 1")
+        assert (done.code, "refused" in done.err) == (2, True), done.err
+        process.terminate()
+        await process.wait()
+
+    play(stage, work)
+
+
+def test_a_client_that_is_killed_with_tunnels(people: Stage) -> None:
+    stage = people
+
+    async def work() -> None:
+        near = free_port()
+        process = await forwarding(stage, "-L", f"{near}:localhost:{stage.database}")  # type: ignore[attr-defined]
+        (await reached(near))[1].close()
+        running = asyncio.ensure_future(psql(near, "select pg_sleep(60)"))
+        await asyncio.sleep(0.3)
+        process.kill()
+        await process.wait()
+        assert (await running).code == 2
+
+    play(stage, work)
