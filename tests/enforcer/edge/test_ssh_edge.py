@@ -232,6 +232,7 @@ def test_a_kill_ends_what_runs_and_says_so(stage: Stage) -> None:
         stage.outer().end("killed: by ann")
         _, err = await process.communicate()
         assert process.returncode == 255
+        assert b"KILL" in stage.blobs()
         assert b"weir: killed: by ann" in err
         await stage.until(lambda: not runs("sleep", "4711.25"))
         assert stage.reasons() == ["killed: by ann"]
@@ -247,6 +248,43 @@ def test_a_kill_reaches_what_runs_at_a_terminal(stage: Stage) -> None:
         _, err = await process.communicate()
         assert b"weir: killed: by ann" in err
         await stage.until(lambda: not runs("sleep", "4712.25"))
+
+    play(stage, work)
+
+
+def test_a_kill_ends_all_that_runs(stage: Stage) -> None:
+    async def work() -> None:
+        master = await forwarding(stage, "-M")
+        await stage.until(lambda: (stage.directory / "control").exists())
+        running = [await stage.begin("127.0.0.1", f"exec sleep 4713.{number}") for number in range(1, 9)]
+        await stage.until(lambda: all(runs("sleep", f"4713.{number}") for number in range(1, 9)))
+        stage.outer().end("killed: by ann")
+        for one in running:
+            await one.communicate()
+            assert one.returncode == 255
+        _, err = await master.communicate()
+        assert b"weir: killed: by ann" in err
+        await stage.until(lambda: not any(runs("sleep", f"4713.{number}") for number in range(1, 9)))
+
+    play(stage, work)
+
+
+def test_a_server_that_is_cut_off_in_the_middle_of_files(stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "up").write_bytes(bytes(64 * MIB))
+
+    async def work() -> None:
+        process = await stage.begin(str(tmp_path / "up"), f"127.0.0.1:{stage.server.home}/cut", program="scp")
+        await stage.until(lambda: (stage.server.home / "cut").exists())
+        stage.outer().end("killed: by ann")
+        _, err = await process.communicate()
+        assert process.returncode != 0
+        assert b"weir: killed: by ann" in err
+        told = [(one["status"], one["tag"]) for one in stage.events(events.Result)]
+        assert len(told) >= 1
+        opened = {one["operation"] for one in stage.events(events.Intent)}
+        over = {one["operation"] for one in stage.events(events.Result)}
+        gaps = {number for one in stage.events(events.Gap) for number in one["operations"]}  # type: ignore[attr-defined]
+        assert opened == over | gaps
 
     play(stage, work)
 
@@ -344,18 +382,20 @@ def test_either_side_is_killed(stage: Stage, side: str) -> None:
 
 # Much
 
-def test_much_both_ways(stage: Stage) -> None:
-    size = 64 * MIB
+@pytest.mark.parametrize(("count", "options"), [(64, ()), (8, ("-C", "-o", "RekeyLimit=1M"))], ids=["plain", "keys"])
+def test_much_both_ways(stage: Stage, count: int, options: tuple[str, ...]) -> None:
+    """Also where it is compressed, and the keys are new all the time."""
+    size = count * MIB
     block = os.urandom(MIB)
-    digest = hashlib.sha256(block * 64).hexdigest()
+    digest = hashlib.sha256(block * count).hexdigest()
 
     async def work() -> None:
-        process = await stage.begin("127.0.0.1", "cat")
+        process = await stage.begin(*options, "127.0.0.1", "cat")
         assert process.stdin is not None
         assert process.stdout is not None
 
         async def feed() -> None:
-            for _ in range(64):
+            for _ in range(count):
                 process.stdin.write(block)
                 await process.stdin.drain()
             process.stdin.close()

@@ -379,6 +379,7 @@ class SessionChannel(Channel):
     def kill(self) -> None:
         """What runs is told to end: a server goes on with a command whose channel is lost (RFC 4254 6.9)."""
         if self._operation and not self.server.sent_close:
+            self.line.book.note(self._operation, "signal", b"KILL")
             self.ask(SERVER, Request(b"signal", False, (4).to_bytes(NUMBER, "big") + b"KILL"), None)
 
 
