@@ -3,6 +3,7 @@ is typed at a terminal, files through whatever starts them."""
 from __future__ import annotations
 
 import dataclasses
+import random
 import struct
 from hashlib import sha256
 
@@ -31,11 +32,11 @@ from sshtalk import (
 from agent.contract.target import ContentLabel
 from enforcer.policy.detectors import LABELS
 from enforcer.protocols.ssh.channels.courses import HELD
-from enforcer.protocols.ssh.messages import WINDOW_ADJUST
+from enforcer.protocols.ssh.messages import DATA, EXTENDED_DATA, WINDOW_ADJUST, Fields
 from enforcer.protocols.ssh.sftp import messages as m
 from enforcer.words import commands as words
 from enforcer.words import events
-from enforcer.words.commands import SERVER
+from enforcer.words.commands import CLIENT, SERVER
 from enforcer.words.decisions import DENY, HOLD, PERMIT, Decision
 from enforcer.words.errors import RemoteProtocolError
 
@@ -564,6 +565,57 @@ def test_nothing_but_that_is_heard_by_it() -> None:
     assert talk.results() == [(1, "ok", "")]
     assert not talk.mux._channels
     assert not talk.timers
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["pipes", "terminal"])
+@pytest.mark.parametrize("seed", range(150))
+def test_however_it_goes(seed: int, terminal: bool) -> None:
+    """Any order of pieces, times, sizes and ends: nothing is shown, nothing is lost, and nothing runs on."""
+    chance = random.Random(seed)
+    talk = begun(terminal=terminal, payload_limit=chance.choice((0, 50, 1 << 20)))
+    said = {"out": b"", "err": b""}
+    whole = {stream: b"".join(chance.choice((TOKEN, CARD, b"words ", b"\n", b"\x1b[1m", b" ")) + b"\n"
+                              for _ in range(count)) for stream, count in (("out", 12), ("err", 6))}
+    ends: set[str] = set()
+    while any(whole.values()) and not ends & {"close"}:
+        step = chance.randrange(12)
+        if step < 6 and "eof" not in ends:
+            size, stream = chance.randint(1, 30), chance.choice(("out", "out", "err"))
+            piece, whole[stream] = whole[stream][:size], whole[stream][size:]
+            said[stream] += piece
+            talk.server(data(0, piece) if stream == "out" else error(0, piece))
+        elif step == 6:
+            talk.turn(chance.random() * 0.2)
+        elif step == 7 and not ends & {"crew", "ceof"}:
+            talk.crew(data(0, b"k" * chance.randint(1, 3)))
+        elif step == 8:
+            talk.crew(ask(0, "window-change", u32(chance.randint(0, 100), 24, 0, 0), False))
+        elif step == 9 and chance.random() < 0.2 and "ceof" not in ends:
+            talk.crew(eof(0))
+            ends.add("ceof")
+        elif step == 10 and chance.random() < 0.1:
+            talk.server(eof(0))
+            ends |= {"eof", "close"}
+    if chance.random() < 0.3:
+        talk.crew(close(0))
+        talk.server(status(0), close(0))
+    else:
+        talk.server(*([status(0)] if chance.random() < 0.7 else []), close(0))
+        talk.crew(close(0))
+    assert not talk.timers
+    assert not talk.mux._channels
+    assert not talk.book.busy
+    assert len(talk.results()) == 1
+    assert TOKEN[8:] not in talk.everything()
+    ended = {one.stream: one.bytes for one in talk.events(events.StreamEnded)}  # type: ignore[attr-defined]
+    for stream, sent in said.items():
+        got = b"".join(Fields(one[1], 9 if one[1][0] == EXTENDED_DATA else 5).string() for one in talk.log
+                       if isinstance(one, tuple) and one[0] == CLIENT
+                       and one[1][0] == (DATA if stream == "out" else EXTENDED_DATA))
+        assert TOKEN[8:] not in got
+        assert len(got) == ended.get(stream, 0)
+        assert len(got) <= len(sent)
+        assert all(mine in (its, ord("*")) for mine, its in zip(got, sent, strict=False))
 
 
 # The rest
