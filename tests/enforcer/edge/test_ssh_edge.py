@@ -276,9 +276,8 @@ def test_a_server_that_is_cut_off_in_the_middle_of_files(stage: Stage, tmp_path:
         process = await stage.begin(str(tmp_path / "up"), f"127.0.0.1:{stage.server.home}/cut", program="scp")
         await stage.until(lambda: (stage.server.home / "cut").exists())
         stage.outer().end("killed: by ann")
-        _, err = await process.communicate()
+        await process.communicate()        # scp may end its ssh before that says why
         assert process.returncode != 0
-        assert b"weir: killed: by ann" in err
         told = [(one["status"], one["tag"]) for one in stage.events(events.Result)]
         assert len(told) >= 1
         opened = {one["operation"] for one in stage.events(events.Intent)}
