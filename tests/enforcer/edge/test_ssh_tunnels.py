@@ -5,11 +5,12 @@ import asyncio
 import os
 import socket
 import subprocess
+from pathlib import Path
 
 import psutil
 import pytest
 from pump import TableGate
-from sshhouse import Done, Server, Stage, forwarding, free_port, page, play, reached
+from sshhouse import Done, Server, Stage, forwarding, free_port, page, play, reached, runs
 
 from agent.contract.credential import Credential
 from agent.contract.target import ColumnLabel, Target
@@ -162,6 +163,50 @@ def test_a_registered_database_through_it(people: Stage) -> None:
         (outer,) = (one["session"] for one in stage.events(events.SessionOpened) if one["target"] == "ssh")
         assert len([one for one in opened.values() if one["subject"] == "local:crew"]) >= 3
         assert through == {outer}
+        process.terminate()
+        await process.wait()
+
+    play(stage, work)
+
+
+@pytest.mark.parametrize("which", ["inner", "outer"])
+def test_a_kill_ends_what_runs_behind_a_jump(stage: Stage, which: str) -> None:
+    async def work() -> None:
+        process = await stage.begin("-J", f"127.0.0.1:{stage.port}", "127.0.0.1", f"exec sleep 4714.{len(which)}",
+                                    to=stage.server.port)
+        await stage.until(lambda: runs("sleep", f"4714.{len(which)}"))
+        sessions = list(stage.house.edge.live.values())
+        assert len(sessions) == 2
+        sessions[which == "inner"].end("killed: by ann")
+        _, err = await process.communicate()
+        assert process.returncode == 255
+        assert b"killed: by ann" in err
+        await stage.until(lambda: not runs("sleep", f"4714.{len(which)}"))
+
+    play(stage, work)
+
+
+def test_files_behind_a_jump(stage: Stage, tmp_path: Path) -> None:
+    content = os.urandom(3 * MIB)
+    (tmp_path / "up").write_bytes(content)
+
+    async def work() -> None:
+        there = f"127.0.0.1:{stage.server.home}/jumped"
+        for argv in ((str(tmp_path / "up"), there), (there, str(tmp_path / "down"))):
+            done = await stage.run("-J", f"127.0.0.1:{stage.port}", *argv, program="scp", to=stage.server.port)
+            assert done.code == 0, done.err
+        assert (tmp_path / "down").read_bytes() == content
+
+    play(stage, work)
+
+
+def test_a_registered_protocol_in_a_tunnel_to_nobody(stage: Stage, cluster) -> None:
+    """A database that is not registered, in plaintext: what it is asked would be on no record."""
+    async def work() -> None:
+        near = free_port()
+        process = await forwarding(stage, "-L", f"{near}:localhost:{cluster.port}")
+        assert (await psql(near, "select 1")).code == 2
+        await stage.until(lambda: ("denied", "") in stage.results())
         process.terminate()
         await process.wait()
 
