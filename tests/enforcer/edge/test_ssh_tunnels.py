@@ -169,19 +169,22 @@ def test_a_registered_database_through_it(people: Stage) -> None:
     play(stage, work)
 
 
-@pytest.mark.parametrize("which", ["inner", "outer"])
+@pytest.mark.parametrize("which", ["inner", pytest.param("outer", marks=pytest.mark.xfail(
+    strict=True, reason="the way is closed before the inner session's last words have passed: the edge does not wait"))])
 def test_a_kill_ends_what_runs_behind_a_jump(stage: Stage, which: str) -> None:
+    seconds = {"inner": "4714.25", "outer": "4714.5"}[which]
+
     async def work() -> None:
-        process = await stage.begin("-J", f"127.0.0.1:{stage.port}", "127.0.0.1", f"exec sleep 4714.{len(which)}",
+        process = await stage.begin("-J", f"127.0.0.1:{stage.port}", "127.0.0.1", f"exec sleep {seconds}",
                                     to=stage.server.port)
-        await stage.until(lambda: runs("sleep", f"4714.{len(which)}"))
+        await stage.until(lambda: runs("sleep", seconds))
         sessions = list(stage.house.edge.live.values())
         assert len(sessions) == 2
         sessions[which == "inner"].end("killed: by ann")
         _, err = await process.communicate()
         assert process.returncode == 255
         assert b"killed: by ann" in err
-        await stage.until(lambda: not runs("sleep", f"4714.{len(which)}"))
+        await stage.until(lambda: not runs("sleep", seconds), 3)
 
     play(stage, work)
 
