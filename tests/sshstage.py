@@ -1,5 +1,4 @@
-"""SSH without an agent: a real sshd, the edge with its real journal in a process of its own, and
-the recorder in another.
+"""SSH without an agent: a real sshd, the edge with its real journal, and the recorder, each in a process of its own.
 
 sshd runs in a mount namespace where an account `truth` exists, whose login shell writes down what it is started with
 before it does it: that is what was executed, whatever Weir says.
@@ -101,6 +100,10 @@ class Stage:
         assert self._recorder is not None
         self._recorder.terminate()
         assert self._recorder.wait(60) == 0
+        files = sorted(map(str, self.recording.glob("*.sqlite")))
+        done = subprocess.run([sys.executable, str(ROOT / "enforcer/recording/weir_verify.py"), "--key",
+                               str(self.recording / "signing.pub"), *files], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def start_enforcer(self, **options: Any) -> None:
         argv = [sys.executable, str(Path(__file__).parent / "sshstage_edge.py"), str(self.at), str(self.port),

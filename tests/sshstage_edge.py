@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import uvloop
@@ -39,6 +40,14 @@ class Gate:
         return Decision(PERMIT, ("yes",))
 
 
+class Journal(JournalWriter):
+    """On a disk that takes its time."""
+
+    def sync(self) -> None:
+        time.sleep(float(os.environ.get("STAGE_SYNC", 0)))
+        super().sync()
+
+
 class Asked:
     def __init__(self, owner: Owner, login: Credential) -> None:
         self.owner, self.login = owner, login
@@ -63,7 +72,7 @@ async def main(at: Path, port: int, server_port: int) -> None:
                   "box", "")
     edge = Edge(loop, Asked(owner, Credential("truth", key=(at / "user").read_text())))
     edge.configuration = Configuration({"box": target}, {}, Gate(), bytes(32), 200, "writes")
-    journal = JournalWriter(at / "journal", "enforcer0", os.urandom(8).hex(), limit=256 << 20, reserve=0)
+    journal = Journal(at / "journal", "enforcer0", os.urandom(8).hex(), limit=256 << 20, reserve=0)
     edge.commit = GroupCommit(loop, journal, 256 << 20, edge.recording_failed, edge.press)
     edge.holds = Holds(clock.now, clock.monotonic, os.urandom, edge.answer_hold, edge.hold_changed)
     listening = socket.socket()

@@ -66,6 +66,10 @@ class OpenSessions:
         """Open ones of a session that is over."""
         return list(self._holds.pop(session, {}).values())
 
+    def unanswered(self, writer: str, session: str) -> tuple[int, ...]:
+        """Operations of a session that is about to be closed.  0 is a cancel's, which has none."""
+        return tuple(sorted(self._of(writer, session) - {0}))
+
     def _of(self, writer: str, session: str) -> set[int]:
         return self.writers.get(writer, {}).get(session) or set()
 

@@ -233,11 +233,22 @@ class Recorder:
             return self._malformed(file, body, "an event that cannot be read")
         if not _is_form(event, body) or not schema.fits(kind, event):
             return self._malformed(file, body, "an event in another form")
+        if kind == events.SESSION_CLOSED:
+            self._tell_lost(file.key, event.session)  # type: ignore[attr-defined]
         seq = self._store.add(kind, event, body, blob)
         self._sessions.see(file.key, kind, event)
         if kind in ledger.KINDS:
             self._book.see(seq, event)
         return None
+
+    def _tell_lost(self, key: str, session: str) -> None:
+        """The enforcer gives each operation a result or a gap before it closes a session; what it gave while the
+        journal could not be written is nowhere."""
+        lost = self._sessions.unanswered(key, session)
+        if lost:
+            now, boot = time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            reason = "lost: the journal could not take their results"
+            self._add(events.Gap(events.GAP, now, boot, session, lost, reason))
 
     def _blob(self, file: JournalFile, digest: bytes) -> int | None:
         number = file.blobs.get(digest)

@@ -271,7 +271,8 @@ class SshLayer:
             "", self.book.account, context.principal.subject, context.principal.groups, owner.workload, owner.uid,
             process.pid if process else 0, process.exe if process else "", process.exe_sha256 if process else "",
             tuple(map(hide, process.argv)) if process else (), owner.cgroup, owner.cookie,
-            f"{owner.destination} {owner.port}", owner.attribution, self._crew.describe(),
+            f"{owner.destination} {owner.port}",
+            owner.attribution, self._crew.describe(),
             f"{user}@{self._address} {self._server.describe()} {self._server.server[:LONGEST]}",
             self._crew.client[:LONGEST], 0)
 

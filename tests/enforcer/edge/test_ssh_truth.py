@@ -5,6 +5,7 @@ import asyncio
 import os
 import random
 import sqlite3
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -154,5 +155,59 @@ async def test_files_that_a_client_left_open(on: Stage) -> None:
     on.stop_enforcer()
     on.settle()
     [(status, tag)] = recorded(on, "SELECT status, tag FROM operations WHERE verb = 'open'")
-    assert "wrote 10 bytes" in tag and sha256(b"half of it").hexdigest() in tag, (status, tag)
+    assert (status, tag) == ("ok", f"wrote 10 bytes sha256={sha256(b'half of it').hexdigest()}; left open")
+    assert not unanswered(on)
+
+
+async def test_nothing_is_executed_before_the_disk_has_it(on: Stage) -> None:
+    """Commands and what changes files are durable; also behind requests that went ahead in other channels."""
+    on.start_enforcer(sync=1.5)
+    async with connect(on) as connection:
+        sftp = await asyncio.wait_for(connection.start_sftp_client(), 20)
+        began = time.monotonic()
+        running = [asyncio.ensure_future(connection.run(f": {n}")) for n in range(5)]
+        making = asyncio.ensure_future(sftp.mkdir("made"))
+        await asyncio.sleep(0.8)
+        early = [one for one in on.executed() if one.startswith(":")], (on.files / "made").exists()
+        await asyncio.wait_for(asyncio.gather(*running, making), 30)
+        assert early == ([], False)
+        assert time.monotonic() - began > 1.4
+    assert (on.files / "made").exists()
+
+
+async def test_a_full_disk_at_any_moment(on: Stage) -> None:
+    """Nothing more is executed than is recorded, and work goes on once there is room."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(on.journal)], check=True)
+    try:
+        chance = random.Random(11)
+        on.start_enforcer()
+        for number in range(4):
+            before, working = len(on.executed()), asyncio.ensure_future(load(on, f"f{number}", connections=2))
+            async with asyncio.timeout(30):
+                while len(on.executed()) == before:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(chance.uniform(0, 0.5))
+            full = on.journal / "ballast"
+            with suppress(OSError), full.open("wb") as file:
+                while True:
+                    file.write(bytes(1 << 16))
+                    file.flush()
+            await asyncio.wait_for(working, 60)
+            executed = len(on.executed())
+            with suppress(asyncssh.Error, OSError):
+                async with asyncio.timeout(5), connect(on) as connection:
+                    await connection.run(": too late")
+            assert ": too late" not in on.executed()[executed:]
+            full.unlink()
+            await asyncio.sleep(1)
+        async with connect(on) as connection:
+            await asyncio.wait_for(connection.run(": at last"), 20)
+        on.stop_enforcer()
+        on.settle()
+    finally:
+        subprocess.run(["umount", "-l", str(on.journal)], check=True)
+    executed, done = Counter(on.executed()), Counter(text for text, in recorded(
+        on, "SELECT text FROM operations WHERE verb = 'exec' AND decision = 'permit'"))
+    assert executed[": at last"] == 1
+    assert not executed - done
     assert not unanswered(on)

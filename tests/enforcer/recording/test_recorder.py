@@ -282,6 +282,27 @@ def test_a_dead_enforcers_sessions_are_closed_with_a_gap(scene) -> None:
     scene.assert_verified()
 
 
+def test_a_session_whose_results_were_lost_on_the_way_has_a_gap(scene) -> None:
+    """The disk was full for a moment: what lay in that write is nowhere, and the enforcer goes on."""
+    writer = scene.writer()
+    scene.start()
+    writer.append(scene.opened())
+    for number in (1, 2, 3):
+        writer.append(*scene.intent(number))
+    writer.append(*scene.intent(0, verb="cancel"))
+    writer.append(*scene.intent(4, decision=2, forwarded=b""))
+    writer.append(*scene.result(2))
+    writer.append(events.Gap(events.GAP, scene.at, 1, "S1", (3,), "client closed"))
+    writer.append(scene.closed())
+    writer.flush()
+    scene.turn()
+    gaps = scene.rows("SELECT operations, reason FROM gap ORDER BY seq")
+    assert gaps == [("[3]", "client closed"), ("[1]", "lost: the journal could not take their results")]
+    assert scene.rows("SELECT max(seq) FROM gap") < scene.rows("SELECT seq FROM session_closed")
+    scene.stop()
+    scene.assert_verified()
+
+
 def test_a_writer_that_lives_keeps_its_file_whatever_lies_in_it(scene) -> None:
     writer = scene.writer()
     writer.append(scene.opened())

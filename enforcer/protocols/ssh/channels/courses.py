@@ -140,8 +140,8 @@ class Plain:
         self._show(self._echo.end())
         if self._echo.unseen:         # or "all kept" would be said of what nobody can read
             to = self._to
-            to.book.tell("unseen", f"operation {to.number}: of what was typed, {self._echo.unseen} bytes were not "
-                         "shown by its terminal and are recorded as stars")
+            to.book.tell("unseen", f"operation {to.number}: of what was typed, {self._echo.unseen} bytes were not shown"
+                         " by its terminal and are recorded as stars")
             self._echo = None
 
     def fired(self) -> None:

@@ -47,8 +47,7 @@ def test_any_bytes() -> None:
     assert hide_bytes(b"\xff PGPASSWORD=S3CRET \x00 \xfe") == b"\xff PGPASSWORD=*** \x00 \xfe"
 
 
-@pytest.mark.parametrize("unit", [
-    "mysql ", "curl -u ", "echo ", "a://", "--password ", "PASSWORD", "TOKEN=", "echo a:"])
+@pytest.mark.parametrize("unit", ["mysql ", "curl -u ", "echo ", "a://", "--password ", "PASSWORD", "TOKEN="])
 def test_long_lines_cost_little(unit: str) -> None:
     began = time.process_time()
     hide(unit * ((256 << 10) // len(unit)))
