@@ -149,7 +149,7 @@ def _closed(entry: Entry, counts: dict[str, int], everything: bool) -> Text:
 
 def _intent(entry: Entry) -> Text:
     e = entry.event
-    said = "(erased)" if entry.text is None else plain(entry.text.decode(errors="replace"))
+    said = "(erased)" if entry.text is None else _whole(entry.text.decode(errors="replace"))
     if not e.text:
         said = ""
     text = Text.assemble(
@@ -166,6 +166,12 @@ def _intent(entry: Entry) -> Text:
             text.append(f"\n{'':15}{name} ", "dim")
             text.append(value, "yellow" if name == "masked" else "red" if name == "because" else "dim")
     return text
+
+
+def _whole(text: str) -> str:
+    """What is not shown of it is said: something may stand behind two thousand blanks."""
+    more = len(text) - WIDE
+    return plain(text) + (f" ({more} more characters: --json has them)" if more > 0 else "")
 
 
 def _result(entry: Entry) -> Text:

@@ -72,3 +72,13 @@ def test_no_line_with_one_is_recorded_or_shown() -> None:
         assert "S3CRET" not in repr([one for one in talk.holds])
         (intent,) = talk.events(events.Intent)[-1:]
         assert intent.requests
+
+
+def test_what_is_too_long_for_approvers_is_not_cut_without_a_word() -> None:
+    line = "echo " + " " * 5000 + "; reboot"
+    talk = Talk(TableGate(hold={("ssh:exec", "reboot")}))
+    talk.crew(open_channel(number=7))
+    talk.server(opened(0, 70))
+    talk.crew(run(0, line))
+    (hold,) = talk.holds
+    assert hold.text == line
