@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import sqlite3
 import subprocess
 import time
@@ -11,12 +12,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import asyncssh
 import pytest
 from sshstage import ACCOUNT, Stage, stage
 
+AUDITOR = Path(__file__).resolve().parents[3] / "docs/auditor.md"
 KILLS = int(os.environ.get("WEIR_SSH_KILLS", "3"))
 
 
@@ -137,6 +140,62 @@ async def test_sizes_and_hashes_are_those_of_what_passed(on: Stage) -> None:
     kept = recorded(on, "SELECT session, operation, stream, kept FROM stream_ended WHERE kept > 0")
     assert sorted(pieces) == sorted(kept)
     assert not unanswered(on)
+
+
+def told(stage: Stage, question: str) -> list[tuple]:
+    """What docs/auditor.md answers."""
+    [block] = re.findall(r"### Questions about SSH.*?```sql\n(.*?)```", AUDITOR.read_text(), re.S)
+    asked = block.split("-- ")
+    [statements] = [one.partition("\n")[2] for one in asked if one.startswith(question)]
+    return [row for one in statements.split(";") if one.strip() for row in recorded(stage, one)]
+
+
+async def test_an_auditors_questions_are_answered(on: Stage) -> None:
+    on.start_enforcer(limit=1000)
+    async with connect(on) as connection:
+        await connection.run("sudo -n /bin/echo one | tr o 0 > out.txt")
+        await connection.run("mysql -pS3CRET")
+        with suppress(asyncssh.ChannelOpenError):
+            await connection.run("cat denied.txt")
+        await connection.run("head -c 5000 /dev/zero")
+        async with connection.start_sftp_client() as sftp:
+            async with sftp.open("put", "wb") as file:
+                await file.write(b"content")
+            await sftp.rename("put", "put2")
+        with suppress(asyncssh.ChannelOpenError):
+            await connection.open_connection("127.0.0.1", 1)
+        terminal = await connection.create_process("sh", term_type="xterm")
+        terminal.stdin.write("stty -echo\n")
+        await asyncio.sleep(2.5)
+        terminal.stdin.write("touch unseen\n")
+        await asyncio.sleep(2.5)
+        terminal.stdin.write("exit\n")
+        await terminal.wait()
+        await connection.create_process("sleep 60")
+        await asyncio.sleep(0.5)
+        connection.abort()
+    await asyncio.sleep(1)
+    on.stop_enforcer()
+    on.settle()
+    ran = told(on, "Who ran")
+    assert ("local:crew", "crew", "truth@box", "exec", "mysql -p***") in [row[1:6] for row in ran]
+    commands = [row[4] for row in told(on, "Which programs")]
+    assert {"/bin/echo one", "tr o 0", "mysql -p***", "sleep 60"} <= set(commands)
+    files = {(row[3], row[4].rpartition("/")[2]) for row in told(on, "Which files")}
+    assert {("ssh:exec-write", "out.txt"), ("sftp:write", "put"), ("sftp:rename", "put2")} <= files
+    assert sha256(b"content").hexdigest() in str(told(on, "Which files"))
+    [denied] = [row for row in told(on, "What was denied") if row[4] == "cat denied.txt"]
+    assert denied[5] == "it says denied"
+    assert [row[1] for row in told(on, "Which connections had")] == ["local:crew"]
+    assert ("forward-local", "127.0.0.1 1", "error") in [row[2:] for row in told(on, "Where did tunnels")]
+    unseen = told(on, "What does the recording not show")
+    assert [row[3:] for row in unseen if row[2] == "out" and len(row) == 5] == [(5000, 1000)]
+    [note] = [row[2] for row in unseen if len(row) == 3]
+    assert f"{len('touch unseen') + len('exit')} bytes were not shown" in note
+    assert any("client" in str(row[3]) for row in unseen if len(row) == 4)
+    recording = [one.read_bytes() for one in on.recording.glob("*.sqlite")]
+    assert not any(b"S3CRET" in one for one in recording)
+    assert (on.files / "unseen").exists()
 
 
 def connect(stage: Stage) -> Any:
