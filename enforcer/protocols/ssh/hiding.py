@@ -15,6 +15,7 @@ from typing import Final
 
 STARS: Final = "***"
 LONGEST: Final = 64                   # characters of a password; what is longer is recorded
+LINE: Final = 256                     # bytes of one that a program reads
 FAR: Final = 100                      # characters between a program and its option
 _NAME: Final = r"(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|API_?KEY|ACCESS_?KEY)"
 _LETTER: Final = r"[^\s'\"`$|&;<>()\\]"
@@ -37,6 +38,11 @@ _FORMS: Final = tuple(re.compile(one, re.IGNORECASE) for one in (
     rf"\b(?:PASSWORD|IDENTIFIED BY) (?P<mark>'|\"){{1}}(?P<value>[^\s'\"]{{1,{LONGEST}}})['\"]",
 ))
 
+# Programs that are told to read a password from their input: its first line.
+_ASKS: Final = re.compile(
+    rf"\b(?:sudo{_ON}(?:-[A-Za-z]{{0,8}}S\b|--stdin\b)|passwd{_ON}--stdin\b|htpasswd{_ON}-[A-Za-z]{{0,8}}i)|"
+    r"--password-stdin\b|--with-token\b|\bpassin stdin\b")
+
 
 def hide(text: str) -> str:
     """The same, with stars."""
@@ -48,6 +54,27 @@ def hide(text: str) -> str:
 def hide_bytes(text: bytes) -> bytes:
     """Bytes that are no UTF-8 stay what they are."""
     return hide(text.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+
+
+def asks(line: bytes) -> bool:
+    """Whether the first line of what this reads is a password."""
+    return _ASKS.search(line.decode("utf-8", "replace")) is not None
+
+
+class FirstLine:
+    """Of an input: stars in place of its first line, or of as much of it as is a password at most."""
+
+    def __init__(self) -> None:
+        self.hidden, self._over = 0, False
+
+    def feed(self, data: bytes) -> bytes:
+        if self._over:
+            return data
+        end = data.find(b"\n")
+        size = min(len(data) if end < 0 else end, LINE - self.hidden)
+        self.hidden += size
+        self._over = end >= 0 or self.hidden >= LINE
+        return b"*" * size + data[size:]
 
 
 def _stars(found: re.Match[str]) -> str:

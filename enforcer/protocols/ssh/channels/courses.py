@@ -9,6 +9,7 @@ from enforcer.protocols.ssh.book import Book
 from enforcer.protocols.ssh.channels.flow import Half
 from enforcer.protocols.ssh.desk import Verdict
 from enforcer.protocols.ssh.echo import Echo, Piece
+from enforcer.protocols.ssh.hiding import FirstLine, asks
 from enforcer.protocols.ssh.messages import STDERR
 from enforcer.protocols.ssh.scp import Scp
 from enforcer.protocols.ssh.sftp.gate import Gate
@@ -80,9 +81,11 @@ class Plain:
 
     answers = False
 
-    def __init__(self, streams: Streams, masks: tuple[StreamMask, StreamMask] | None) -> None:
-        """`masks`: of output and errors."""
-        self._to, self._masks = streams, masks
+    def __init__(
+        self, streams: Streams, masks: tuple[StreamMask, StreamMask] | None, first: FirstLine | None = None,
+    ) -> None:
+        """`masks`: of output and errors.  `first`: of the input, for the recording, where there is no terminal."""
+        self._to, self._masks, self._first = streams, masks, first
         self._echo = Echo() if streams.terminal else None
         self._told: set[str] = set()
         self._since = [0.0, 0.0]      # when each began to hold what it holds now, 0: it holds nothing
@@ -95,7 +98,7 @@ class Plain:
     def from_client(self, data: bytes) -> None:
         to = self._to
         if self._echo is None:
-            to.book.piece(to.number, "in", data)
+            to.book.piece(to.number, "in", data if self._first is None else self._first.feed(data))
             to.server.put(data)
             return
         to.book.typed(to.number, len(data))
@@ -135,14 +138,19 @@ class Plain:
         self.lost()
 
     def lost(self) -> None:
-        if self._echo is None:
-            return
-        self._show(self._echo.end())
-        if self._echo.unseen:         # or "all kept" would be said of what nobody can read
-            to = self._to
-            to.book.tell("unseen", f"operation {to.number}: of what was typed, {self._echo.unseen} bytes were not shown"
-                         " by its terminal and are recorded as stars")
-            self._echo = None
+        echo, self._echo = self._echo, None
+        if echo is not None:
+            self._show(echo.end())
+            self._tell_unseen(echo.unseen, "what was typed", "were not shown by its terminal")
+        if self._first is not None:
+            self._tell_unseen(self._first.hidden, "its input", "are where it reads a password")
+            self._first.hidden = 0
+
+    def _tell_unseen(self, size: int, what: str, why: str) -> None:
+        """Or "all kept" would be said of what nobody can read."""
+        if size:
+            told = f"operation {self._to.number}: of {what}, {size} bytes {why} and are recorded as stars"
+            self._to.book.tell("unseen", told)
 
     def fired(self) -> None:
         self._to.woken()
@@ -244,6 +252,7 @@ def choose(streams: Streams, wanted: Wanted, verdict: Verdict, columns: int) -> 
     if wanted.course == BYTES:
         return Plain(streams, None)
     everything, labels = ", ".join(verdict.masked), streams.book.masked(wanted.requests)
+    first = FirstLine() if wanted.verb == "exec" and not streams.terminal and asks(wanted.text) else None
     if not everything and not labels:
-        return Plain(streams, None)
-    return Plain(streams, (StreamMask(labels, everything, columns), StreamMask(labels, everything, columns)))
+        return Plain(streams, None, first)
+    return Plain(streams, (StreamMask(labels, everything, columns), StreamMask(labels, everything, columns)), first)

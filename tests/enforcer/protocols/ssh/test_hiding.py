@@ -5,9 +5,9 @@ import time
 
 import pytest
 from pump import TableGate
-from sshtalk import Talk, env, open_channel, opened, run
+from sshtalk import Talk, close, data, env, open_channel, opened, run
 
-from enforcer.protocols.ssh.hiding import hide, hide_bytes
+from enforcer.protocols.ssh.hiding import FirstLine, asks, hide, hide_bytes
 from enforcer.words import commands as words
 from enforcer.words import events
 
@@ -82,3 +82,40 @@ def test_what_is_too_long_for_approvers_is_not_cut_without_a_word() -> None:
     talk.crew(run(0, line))
     (hold,) = talk.holds
     assert hold.text == line
+
+
+# What programs read
+
+@pytest.mark.parametrize(("line", "said"), [
+    (b"sudo -S id", True), (b"sudo -kS -p '' id", True), (b"sudo -H -S -p 'password:' -u root /bin/sh -c 'x'", True),
+    (b"sudo --stdin id", True), (b"cd /x; sudo -S id", True), (b"docker login -u x --password-stdin", True),
+    (b"gh auth login --with-token", True), (b"passwd --stdin app", True), (b"openssl rsa -passin stdin -in k", True),
+    (b"sudo id", False), (b"sudo -s", False), (b"cat -S", False), (b"sudo id; cat -S", False), (b"\xff", False),
+])
+def test_who_reads_a_password(line: bytes, said: bool) -> None:
+    assert asks(line) is said
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_the_first_line_however_it_is_cut(cut: int) -> None:
+    first, given = FirstLine(), b"S3CRET\nrest\nmore"
+    assert b"".join(first.feed(given[at:at + cut]) for at in range(0, len(given), cut)) == b"******\nrest\nmore"
+    assert first.hidden == 6
+
+
+def test_no_more_than_a_password_is_hidden() -> None:
+    first = FirstLine()
+    assert first.feed(b"x" * 200) + first.feed(b"y" * 200) + first.feed(b"z") == b"*" * 256 + b"y" * 144 + b"z"
+
+
+def test_a_password_to_sudo_is_not_recorded_and_goes() -> None:
+    talk = Talk()
+    talk.running(line="sudo -S id")
+    assert talk.crew(data(0, b"S3CRET\nmore")) == ["> data 70 S3CRET\nmore"]
+    talk.crew(close(0))
+    assert b"S3CRET" not in blobs(talk)
+    assert b"******\nmore" in blobs(talk)
+    assert [(one.name, one.value) for one in talk.events(events.SessionNoted)] == [
+        ("unseen", "operation 1: of its input, 6 bytes are where it reads a password and are recorded as stars")]
+    (ended,) = talk.events(events.StreamEnded)
+    assert (ended.bytes, ended.kept) == (11, 11)
