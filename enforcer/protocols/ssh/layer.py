@@ -18,6 +18,7 @@ from enforcer.core.context import Context
 from enforcer.protocols.ssh import wire
 from enforcer.protocols.ssh.book import Book
 from enforcer.protocols.ssh.hiding import hide
+from enforcer.protocols.ssh.joining import join
 from enforcer.protocols.ssh.mux import Mux
 from enforcer.protocols.ssh.wire import BY_APPLICATION, PROTOCOL, CrewWire, ServerWire
 from enforcer.words import commands as words
@@ -144,23 +145,8 @@ class SshLayer:
         return self._drain()
 
     def _drain(self) -> list[Command]:
-        """What was written in pieces goes as one."""
         out, self._out = self._out, []
-        joined: list[Command] = []
-        at = 0
-        while at < len(out):
-            command = out[at]
-            if isinstance(command, SendData):
-                end = at + 1
-                while end < len(out) and isinstance(follows := out[end], SendData) and follows.peer == command.peer:
-                    end += 1
-                if end - at > 1:
-                    command = SendData(command.peer, b"".join(one.data for one in out[at:end]))  # type: ignore[attr-defined]
-                at = end
-            else:
-                at += 1
-            joined.append(command)
-        return joined
+        return join(out)
 
     def _send(self, peer: int, message: bytes) -> None:
         side = self._crew if peer == CLIENT else self._server
