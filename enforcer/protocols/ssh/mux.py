@@ -301,8 +301,19 @@ class Mux:
         what = (b"forwarded-tcpip " + f"{fields.text(NAME)} {fields.number()}".encode()
                 if request.name == b"cancel-tcpip-forward"
                 else b"forwarded-streamlocal@openssh.com " + fields.text(NAME).encode())
+        if what not in self._expected:
+            self._pass(peer, request)
+            return
         self._expected.discard(what)
-        self._pass(peer, request)
+        number = self.book.allow(Ask("forward-end", what.partition(b" ")[2], (), request.name + b"\0" + request.rest))
+        slot = self._owed[peer].slot() if request.wants_reply else None
+
+        def answered(success: bool, rest: bytes) -> None:
+            self.book.done(number, "ok" if success else "error")
+            if slot is not None:
+                self._owed[peer].answer(slot, _verdict(success, rest))
+
+        self._ask(SERVER, request, answered)
 
     # Events of the edge
 

@@ -278,6 +278,15 @@ def test_a_forward_is_taken_back() -> None:
     assert talk.crew(forward("h", 1, "cancel-tcpip-forward")) == ["> global cancel-tcpip-forward ?"]
     assert talk.server(forwarded("h", 1)) == ["> refused 70 1 nobody asked for that"]
     assert talk.server(YES) == ["< yes"]
+    assert talk.intents() == [("forward-remote", PERMIT), ("forward-end", PERMIT)]
+    assert talk.results() == [(1, "ok", ""), (2, "ok", "")]
+
+
+def test_what_was_never_forwarded_is_not_taken_back_on_record() -> None:
+    talk = Talk()
+    assert talk.crew(forward("h", 1, "cancel-tcpip-forward")) == ["> global cancel-tcpip-forward ?"]
+    assert talk.server(NO) == ["< no"]
+    assert talk.intents() == []
 
 
 def test_a_held_forward_keeps_the_order_of_answers() -> None:
