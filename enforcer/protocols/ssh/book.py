@@ -231,7 +231,7 @@ class Book:
         labels = labels_of(self.context.target.detectors)
         if not labels:
             return frozenset()
-        decision = self.context.gate.decide(self.context.principal, requests, labels)      # as it was asked: it is known
+        decision = self.context.gate.decide(self.context.principal, requests, labels)    # as it was asked: it is known
         return frozenset(decision.masked if decision.outcome != DENY else labels)
 
     def refuse(self, ask: Ask, rule: str, reason: str, then: Callable[[Verdict], None]) -> None:
