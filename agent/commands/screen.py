@@ -181,7 +181,7 @@ def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:
             *([("reported", f"says the process itself: {safe(hold.reported)}")] if hold.reported else []),
             ("where", safe(hold.target) + (f", database {safe(hold.database)}" if hold.database else "")
              + (f" as {safe(hold.account)}" if hold.account else "")),
-            ("what", safe(hold.text, lines=True)),
+            *([("what", safe(hold.text, lines=True))] if hold.text else []),
             *([("with", values or "no parameters")] if values or called(hold) == "Statement" else []),
         ]
         rows += [("letters", letters)] if (letters := foreign(hold.action, hold.text, *hold.parameters)) else []

@@ -28,6 +28,7 @@ SHAPES: Final = {
     "File": "TARGET/ACCOUNT/PATH", "Subsystem": "TARGET/ACCOUNT/SUBSYSTEM", "Repository": "TARGET/ACCOUNT/PATH",
     "Endpoint": "TARGET/ACCOUNT/HOST PORT", "Socket": "TARGET/ACCOUNT/PATH", "Variable": "TARGET/ACCOUNT/VARIABLE",
 }
+_OF_SSH: Final = frozenset(kind for kind, shape in SHAPES.items() if "/ACCOUNT" in shape)
 _NAMED: Final = re.compile(rf'\b({"|".join(SHAPES)}|Group|Workload|Label|User)::"([^"\n]*)"')
 _APPROVERS: Final = re.compile(r'(?:@hold\("[^"\n]*?approvers=|[",] *break-glass=|[",] *escalate=\w+:)([^",\n]*)')
 _PERMIT: Final = re.compile(r"\bpermit\b[^;]*;")
@@ -39,8 +40,8 @@ _OWN: Final = (LOCAL, "weir")         # of no provider
 def missing(config: Config) -> Iterator[str]:
     """What a configuration needs before a crew can work, and does not have."""
     if not config.targets:
-        yield ("no [[target]]: name your database, and below it under [[target.credential]] the user and the file with "
-               "the password that Weir logs in with")
+        yield ("no [[target]]: name your database or SSH host, and below it under [[target.credential]] what Weir logs in "
+               "with: a user and a file with the password, or a key")
     if not config.workloads:
         yield "no [[workload]]: name what `weir run --workload` may start, and the users it may run as"
     if not config.egress:
@@ -48,7 +49,7 @@ def missing(config: Config) -> Iterator[str]:
     if not config.groups:
         yield f"{config.directory}/groups.toml puts nobody into a group"
     if not any(_code(text).strip() for text in config.policies.values()):
-        yield (f"{config.directory}/policies/*.cedar permit nothing, so every statement is denied; "
+        yield (f"{config.directory}/policies/*.cedar permit nothing, so all is denied; "
                "policies/examples.cedar of packaging/default shows how")
 
 
@@ -99,8 +100,13 @@ def _resource(config: Config, kind: str, name: str) -> str:
     wanted = shape.count("/") + 1
     targets = {one.name for one in config.targets}
     if len(parts) != wanted or not all(parts):
-        return f"is nothing: a {kind} has {wanted} part{'s' * (wanted > 1)}, {kind}::\"{shape}\""
-    return "" if parts[0] in targets else f"names no [[target]]{_known(targets)}"
+        article = "an" if kind[0] in "AE" else "a"
+        return f"is nothing: {article} {kind} has {wanted} part{'s' * (wanted > 1)}, {kind}::\"{shape}\""
+    if parts[0] not in targets:
+        return f"names no [[target]]{_known(targets)}"
+    speaks = next(one.protocol for one in config.targets if one.name == parts[0])
+    other = kind != "Target" and (kind in _OF_SSH) != (speaks == SSH)
+    return f"is nothing: {parts[0]} is a target of protocol {speaks}, which has no {kind}" if other else ""
 
 
 def _user(config: Config, name: str) -> str:

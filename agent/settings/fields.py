@@ -29,6 +29,7 @@ _SECRETS: Final = {"password": "password_file", "passwd": "password_file", "pass
                    "secret_id": "secret_id_file", "token": "token_file", "jwt": "jwt_file",
                    "bot_token": "bot_token_file", "app_token": "app_token_file",
                    "signing_secret": "signing_secret_file"}
+_SAID: Final = {"account": "role", "username": "user"}        # as others call it
 UNQUOTED: Final = ": write it without quotes"
 OWN_PLACES: Final = ("/run", "/tmp", "/var/tmp")      # noqa: S108  every view has its own, and empty, ones
 
@@ -167,6 +168,9 @@ def parse_section(section: Section, raw: Any, path: Path, report: Report, protoc
     before = len(report.problems)
     if chosen := _chosen(section, raw):
         protocol = report.protocols[path] = chosen
+    elif section.chooser in raw:      # what else would be right, nobody knows
+        _field(next(one for one in section.fields if one.name == section.chooser), raw, path, report, False)
+        return None
     fields = section.of(protocol)
     names = {one.name: one.name for one in fields} | {one.name: one.written(path) for one in section.children}
     others = _others(section, raw, names, protocol, path, report)
@@ -259,6 +263,8 @@ def _secret(name: str, names: Mapping[str, str], homes: Mapping[str, str]) -> tu
 
 def _unknown(name: str, names: Mapping[str, str], home: str) -> tuple[str, str]:
     """What is said, and the name that was meant ("": none is near)."""
+    if (other := _SAID.get(name.lower(), "")) in names:
+        return f"is not known; did you mean {names[other]}?", other
     for alike in (0.8, 0.6):
         if near := difflib.get_close_matches(name.lower(), names, 1, alike):
             return f"is not known; did you mean {names[near[0]]}?", near[0]

@@ -33,6 +33,10 @@ class KeyWrong(ValueError):
 def parse_public(text: str) -> str:
     """`ssh-ed25519 AAAA...`, without its comment.  Raises KeyWrong."""
     words = text.split()
+    if words and words[0].startswith(("SHA256:", "MD5:")):
+        raise KeyWrong("it is a fingerprint and not the key")
+    if len(words) > 2 and words[1] in _TYPES:
+        raise KeyWrong("it is a line of known_hosts: without its first word it would be right")
     if len(words) < 2 or words[0] not in _TYPES:
         raise KeyWrong("it is no public key of a type that SSH hosts have")
     try:

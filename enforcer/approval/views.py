@@ -71,7 +71,8 @@ def render_reason(asked: Asked) -> str:
     rules = ", ".join(view.rules)
     number = f"{view.wanted} of " if view.wanted > 1 else ""
     within = span(max(0, view.until - view.since) // NANO)
-    return f"policy {rules} wants an approval by {number}{' or '.join(view.approvers)} within {within}"
+    why = ", with a reason" if view.reason_required else ""
+    return f"policy {rules} wants an approval by {number}{' or '.join(view.approvers)} within {within}{why}"
 
 
 def span(seconds: int) -> str:

@@ -101,7 +101,7 @@ def _check_schema(pieces: list[_Piece], whole: str, schema: cedarpy.Schema, type
 def _mistake(piece: _Piece, said: str, types: list[str], name: str = "") -> ConfigError:
     """What Cedar says of a policy, where that stands in it, and what was meant."""
     at, more = locate(piece.text, said, _complaint)
-    notes = "".join(f"; {one}" for one in (more, meant(said, types)) if one)
+    notes = "".join(f"; {one}" for one in (more, meant(said, types, piece.text)) if one)
     return _at(piece, at, said + name + notes)
 
 

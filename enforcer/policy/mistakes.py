@@ -45,6 +45,8 @@ _ATTRIBUTES: Final = (
     "approved", "elevated", "reported", "workload", "exe", "schema", "name", "program", "line", "arguments", "literal",
     "path", "recursive", "options", "host", "port", "value",
     "opaque")
+_IS_ACTION: Final = re.compile(r'\baction\s*==\s*Action::"([^"\n]*)"')
+_IS_RESOURCE: Final = re.compile(r"\bresource\s*==\s*(\w+)::")
 _NEAR: Final = 0.6
 UNCLOSED: Final = "a text that goes on over lines: its closing quote is missing"
 
@@ -123,17 +125,29 @@ def _places(parts: list[Word], name: str, said: str) -> list[int]:
     return found
 
 
-def meant(said: str, types: Iterable[str]) -> str:
-    """What there is instead, or empty.  `types`: of entities."""
+def meant(said: str, types: Iterable[str], text: str = "") -> str:
+    """What there is instead, or empty.  `types`: of entities; `text`: of the policy."""
+    if said.startswith("unable to find an applicable action"):
+        return _applicable(text)
     if found := _ACTION.match(said):
         return _near(found["name"], PARENTS, 'Action::"{}"')
     if found := _TYPE.match(said):
         return _near(found["name"], types, "{}")
     if found := _ATTRIBUTE.match(said):
-        return _near(found["name"], _ATTRIBUTES, "{}")
+        return "" if found["name"] in _ATTRIBUTES else _near(found["name"], _ATTRIBUTES, "{}")
     if found := _VARIABLE.match(said):
         return _near(found["name"], ("principal", "action", "resource"), "{}")
     return "there are permit and forbid" if _EFFECT.match(said) else ""
+
+
+def _applicable(text: str) -> str:
+    """Each request is of an action that is no group, and of a resource of one kind."""
+    groups = {group for parents in PARENTS.values() for group in parents}
+    if (found := _IS_ACTION.search(text)) and found[1] in groups:
+        return f'Action::"{found[1]}" is a group: write action in'
+    if (found := _IS_RESOURCE.search(text)) and found[1] in ("Target", "Account"):
+        return f"write resource in {found[1]}, for what lies in it"
+    return "the action is asked of another kind of resource (docs/policy.md)"
 
 
 def _near(name: str, names: Iterable[str], shown: str) -> str:

@@ -254,7 +254,7 @@ def _answered(db: sqlite3.Connection, seq: int, e: Any) -> Line | None:
         return None
     payload, error = db.execute("SELECT payload, error FROM result WHERE seq = ?", (seq,)).fetchone()
     said, erased = _text(db, error) if e.error else ("", False)
-    delivered = f"{e.rows} {'row' if e.rows == 1 else 'rows'}, {replay.size(e.bytes)}, " if e.rows or e.bytes else ""
+    delivered = replay.delivered(e)
     head = ", ".join(one for one in (e.tag, e.sqlstate) if one)
     text = "  ".join(one for one in (head, said, f"{delivered}{e.duration / 10**6:.1f} ms") if one)
     return Line(seq, e.at, "answered", e.operation, _cut(e.status, _SHORT), _cut(asked[0], _SHORT) if asked else "",

@@ -57,7 +57,7 @@ def render_sessions(sessions: Sequence[Session]) -> Iterator[Text]:
 
 
 _HEADS: Final = (
-    "SESSION", "OPENED", "SECONDS", "WHO", "WORKLOAD", "DATABASE", "OPERATIONS", "DENIED", "HELD", "OUT", "END")
+    "SESSION", "OPENED", "SECONDS", "WHO", "WORKLOAD", "WHERE", "OPERATIONS", "DENIED", "HELD", "OUT", "END")
 _NUMBERS: Final = ("SECONDS", "OPERATIONS", "DENIED", "HELD", "OUT")
 
 
@@ -66,8 +66,15 @@ def _cells(one: Session) -> tuple[str, ...]:
     return (
         plain(one.session, 60), local_time(one.opened),
         f"{max(0, one.closed - one.opened) / SECOND:.1f}" if one.closed else "open", plain(one.subject, 60),
-        plain(one.workload, 60), f"{plain(one.target, 60)}/{plain(one.database, 60)}", str(one.operations),
-        str(one.denied), str(one.held), size(one.bytes_out), plain(one.reason, 80))
+        plain(one.workload, 60), _where(one), str(one.operations), str(one.denied), str(one.held),
+        size(one.bytes_out), plain(one.reason, 80))
+
+
+def _where(one: Session) -> str:
+    """TARGET/DATABASE, or ACCOUNT@TARGET where there are none."""
+    if one.database or not one.role:
+        return f"{plain(one.target, 60)}/{plain(one.database, 60)}"
+    return f"{plain(one.role, 60)}@{plain(one.target, 60)}"
 
 
 def join_pieces(entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -131,7 +138,7 @@ def _opened(entry: Entry) -> Text:
     e = entry.event
     text = Text.assemble(
         ("opened ", "bold"), (plain(e.subject), "cyan"), f" in {plain(e.workload)} -> ", (plain(e.target), "cyan"),
-        f" {plain(e.database)} as {plain(e.role)} ({plain(e.protocol)})")
+        f" {plain(e.database)}" if e.database else "", f" as {plain(e.role)} ({plain(e.protocol)})")
     for line in (f"{plain(e.exe)} pid {e.pid} uid {e.uid} {plain(' '.join(e.argv), 200)}",
                  f"dialled {plain(e.destination)}, known by {plain(e.attribution)}, "
                  f"{plain(e.client_tls) or 'plaintext'}; upstream {plain(e.upstream)}"):
@@ -152,9 +159,12 @@ def _intent(entry: Entry) -> Text:
     said = "(erased)" if entry.text is None else _whole(entry.text.decode(errors="replace"))
     if not e.text:
         said = ""
+    verb = plain(e.verb) + (" " if said else "")
+    if said.partition(" ")[0] == e.verb:
+        verb = ""                     # "open /etc/hostname for reading" says it
     text = Text.assemble(
         (f"{e.operation:>4} ", "dim"), (f"{decisions.NAMES.get(e.decision, e.decision)} ", _STYLES.get(e.decision, "")),
-        ("weir " if e.actor == "weir" else "", "magenta"), (f"{plain(e.verb)} ", "dim"), (said, "bold"))
+        ("weir " if e.actor == "weir" else "", "magenta"), (verb, "dim"), (said, "bold"))
     if e.parameters:
         shown = ", ".join("null" if one is None else repr(one) for one in read_parameters(entry.parameters))
         text.append(f"\n{'':15}with {plain(shown, 400) if entry.parameters is not None else '(erased)'}", "dim")
@@ -177,11 +187,9 @@ def _whole(text: str) -> str:
 def _result(entry: Entry) -> Text:
     e = entry.event
     said = "".join(f" {plain(one)}" for one in (e.tag, e.sqlstate) if one)
-    delivered = (f"{e.rows} {'row' if e.rows == 1 else 'rows'}, " if e.rows else "") + (
-        f"{size(e.bytes)}, " if e.rows or e.bytes else "")
     text = Text.assemble(
         (f"{e.operation:>4} ", "dim"), (plain(e.status), _STATUS.get(e.status, "yellow")), said,
-        (f"  {delivered}{e.duration / 10**6:.1f} ms", "dim"))
+        (f"  {delivered(e)}{e.duration / 10**6:.1f} ms", "dim"))
     if e.error:
         said = "(erased)" if entry.error is None else plain(entry.error.decode(errors="replace"))
         text.append(f"\n{'':15}{said}", "red")
@@ -189,6 +197,12 @@ def _result(entry: Entry) -> Text:
         for line in ["(erased)"] if one is None else payload_rows(one):
             text.append(f"\n{'':15}{line}", "cyan" if one is not None else "dim")
     return text
+
+
+def delivered(result: Any) -> str:
+    """How much of an answer the client was given."""
+    rows = f"{result.rows} {'row' if result.rows == 1 else 'rows'}, " if result.rows else ""
+    return rows + (f"{size(result.bytes)}, " if result.rows or result.bytes else "")
 
 
 def payload_rows(payload: bytes) -> list[str]:
@@ -240,7 +254,8 @@ def _stream_ended(entry: Entry) -> Text:
 
 def stream_said(event: Any, whole: bytes | None) -> str:
     """Of the end of a stream: how much of it there was, and is here."""
-    kept = "all kept" if event.kept == event.bytes else f"the first {size(event.kept)} kept"
+    part = f"the first {size(event.kept)} kept" if event.kept else "none kept"
+    kept = "all kept" if event.kept == event.bytes else part
     digest = f", SHA-256 {plain(whole.decode(errors='replace'), 64)}" if whole else ""
     return f"{plain(event.stream)} ends: {size(event.bytes)}, {kept}{digest}" if event.bytes else (
         f"{plain(event.stream)} ends: nothing")

@@ -74,6 +74,10 @@ trust = ["~/hosts"]
     assert [row.column_label() for row in made.labels] == [None, None]
 
 
+def test_of_an_unknown_protocol_nothing_else_is_said() -> None:
+    assert ["protocol" in one for one in errors(WEB.replace('"ssh"', '"sftp"') + "tls = 'x'\n" + KEY)] == [True]
+
+
 @pytest.mark.parametrize(("text", "wanted"), [
     (WEB + "tls = 'disable'\n" + KEY,
      "weir.toml:7: target[1].tls: is not a field of ssh targets, but of postgresql ones"),
@@ -99,6 +103,9 @@ trust = ["~/hosts"]
     (BARE + "port = 2222\n" + KEY, "ssh-keyscan -p 2222 web.lab.example"),
     (BARE + "host_keys = ['ssh-ed25519 AAAA']\n" + KEY, "host_keys: its base64 is no key of that type; a list, each a"),
     (BARE + "host_keys = ['ssh-dss AAAA']\n" + KEY, "of a type that SSH hosts have"),
+    (BARE + f"host_keys = ['web.lab.example {A}']\n" + KEY, "it is a line of known_hosts: without its first word"),
+    (BARE + "host_keys = ['SHA256:u9Yj']\n" + KEY, "it is a fingerprint and not the key"),
+    (WEB + "[[target.credential]]\naccount = 'x'\nkey_file = '/k'\n", "is not known; did you mean role?"),
     (BARE + "host_ca = ['-----BEGIN OPENSSH PRIVATE KEY-----']\n" + KEY, "it is a private key, which never stands"),
     (WEB, "has no [[target.credential]]"),
     (WEB + KEY * 2, "is for the same role and group as credential[1]"),

@@ -128,8 +128,7 @@ class Book:
         self._say(words.Hold(
             operation.number, decision.holds, named[:SHOWN], shown.decode("utf-8", "backslashreplace")[:SHOWN],
             tuple(map(hide, ask.parameters)), decision.rules, _digest(self.context.forwarded_key, "binding", told),
-            exact=_digest(NOTHING, "exact", told), unexplained="this protocol has no plans",
-            asked=_digest(NOTHING, "asked", *_alike(ask)), account=self.account))
+            exact=_digest(NOTHING, "exact", told), asked=_digest(NOTHING, "asked", *_alike(ask)), account=self.account))
 
     def withdraw(self, then: Callable[[Verdict], None]) -> None:
         for number, held in list(self._held.items()):

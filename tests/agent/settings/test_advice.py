@@ -33,7 +33,7 @@ def whole(policy: str) -> Config:
 def test_the_example_policies_are_right_with_and_without_their_comment_marks() -> None:
     assert not load_policies({"examples.cedar": EXAMPLES.read_text()}).policies.keys() - base()
     load = load_policies({"examples.cedar": UNCOMMENTED})
-    assert len(load.policies) == len(base()) + 6
+    assert len(load.policies) == len(base()) + 11
     assert advice.notes(whole(UNCOMMENTED)) == ()
     assert list(advice.missing(whole(UNCOMMENTED))) == []
 
@@ -48,6 +48,17 @@ def test_the_example_policies_are_right_with_and_without_their_comment_marks() -
 def test_what_permits_by_a_crews_own_word(policy: str, noted: bool) -> None:
     found = [str(one) for one in advice.notes(whole(f'@id("a")\n{policy}'))]
     assert [one.startswith("p.cedar:2: permits by context.reported") for one in found] == [True] * noted
+
+
+@pytest.mark.parametrize(("named", "noted"), [
+    ('Account::"deploy"', 'is nothing: an Account has 2 parts, Account::"TARGET/ACCOUNT"'),
+    ('Database::"web/deploy"', "is nothing: web is a target of protocol ssh, which has no Database"),
+    ('Account::"orders/deploy"', "is nothing: orders is a target of protocol postgresql, which has no Account"),
+    ('Target::"web"', ""), ('Account::"web/deploy"', ""), ('Database::"orders/shop"', ""),
+])
+def test_what_a_policy_names_is_of_its_targets_protocol(named: str, noted: str) -> None:
+    found = [str(one) for one in advice.notes(whole(f'@id("a") permit (principal, action, resource in {named});'))]
+    assert found == ([f"p.cedar:1: {named} {noted}"] if noted else [])
 
 
 def base() -> set[str]:
@@ -96,8 +107,8 @@ def test_names_that_nothing_has(policy: str, line: int, wanted: str) -> None:
     'permit (principal == User::"corp:7b1f:c2", action, resource == Table::"orders/shop/public/a%2Fb");',
     'permit (principal in Group::"given", action, resource == Setting::"orders/shop/jit");',
     'permit (principal, action, resource) when { resource == Role::"orders/app" };',
-    'permit (principal, action, resource in Program::"orders/deploy/%2Fbin%2Fls");',
-    'permit (principal, action, resource == Account::"orders/deploy");',
+    'permit (principal, action, resource in Program::"web/deploy/%2Fbin%2Fls");',
+    'permit (principal, action, resource == Account::"web/deploy");',
 ])
 def test_names_that_something_has(policy: str) -> None:
     made = whole(policy)

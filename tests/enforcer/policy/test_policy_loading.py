@@ -1,6 +1,7 @@
 """What is wrong in a policy file is said with file, line and column, and with what would be right."""
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,22 @@ def test_wrong_policies_are_located(text: str) -> None:
     error, (line, column, part) = raised.value, WRONG[text]
     assert (error.file, error.line, error.column) == ("f.cedar", line, column)
     assert part in error.message
+
+
+@pytest.mark.parametrize(("scope", "said"), [
+    ('action == Action::"ssh:run", resource', 'Action::"ssh:run" is a group: write action in'),
+    ('action == Action::"ssh:exec", resource == Target::"web"', "write resource in Target, for what lies in it"),
+    ('action == Action::"sql:select", resource in Account::"web/deploy"', "another kind of resource"),
+])
+def test_a_scope_that_nothing_fits_says_what_would(scope: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_policies({"p.cedar": f'@id("a") permit (principal, {scope});'})
+
+
+def test_an_attribute_of_another_action_is_not_meant_to_be_itself() -> None:
+    with pytest.raises(ConfigError, match="`path` on entity type `Command` not found$"):
+        load_policies({"p.cedar": '@id("a") permit (principal, action == Action::"ssh:exec", resource) '
+                                  'when { resource.path == "/bin/ls" };'})
 
 
 def test_names_are_unique_across_files() -> None:

@@ -132,6 +132,7 @@ def test_streams_have_a_line_where_they_begin_and_where_they_end(recorded) -> No
         ("stream", 1, ""), ("answered", 1, ""), ("asked", 2, ""), ("stream", 2, "streams"), ("stream", 2, ""),
         ("stream", 2, ""), ("stream", 2, ""), ("answered", 2, ""), ("closed", 0, "")]
     assert "in ends: 10 B, all kept, SHA-256 4a45092c" in found.lines[9].text
+    assert not any("0 rows" in one.text for one in found.lines)
 
 
 def test_a_tape_comes_in_pages_over_files(recorded) -> None:

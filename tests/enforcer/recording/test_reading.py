@@ -55,7 +55,7 @@ def test_sessions(told) -> None:
 def test_sessions_are_whole_on_any_terminal(told, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     head, first, _ = run("sessions", "--recording", told.recording).stdout.splitlines()
-    assert head.split() == ["SESSION", "OPENED", "SECONDS", "WHO", "WORKLOAD", "DATABASE", "OPERATIONS", "DENIED",
+    assert head.split() == ["SESSION", "OPENED", "SECONDS", "WHO", "WORKLOAD", "WHERE", "OPERATIONS", "DENIED",
                             "HELD", "OUT", "END"]
     assert "local:zoë" in first
 

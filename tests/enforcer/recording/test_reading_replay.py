@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import tapes
 from click.testing import CliRunner
 
 from enforcer.recording import export
@@ -146,3 +147,23 @@ def test_operations_that_were_interrupted_have_a_line(scene) -> None:
     scene.turn(2)
     [row] = read_csv(scene)
     assert (row["text"], row["status"], row["decision"]) == ("SELECT 'cut off'", "", "permit")
+
+
+def test_an_ssh_session_is_told_in_its_own_words(scene) -> None:
+    writer = scene.writer()
+    writer.append(scene.opened("S1", protocol="ssh", target="web", database="", role="deploy"))
+    writer.append(*scene.intent(1, text=b"", verb="shell", requests=(), masks=()))
+    writer.append(*scene.result(1, tag="exit 0", rows=0))
+    writer.append(*scene.intent(2, text=b"open /etc/hostname for reading", verb="open", requests=(), masks=()))
+    writer.append(*tapes.ended("out", b"secret", at=scene.at, operation=2, kept=0))
+    writer.append(*scene.result(2, tag="read 6 bytes", rows=0))
+    writer.append(scene.closed("S1"))
+    writer.flush()
+    scene.start()
+    scene.turn(2)
+    shown = run("replay", "S1", "--recording", scene.recording)
+    assert "-> web as deploy (ssh)\n" in shown
+    assert "1 permit shell\n" in shown
+    assert "2 permit open /etc/hostname for reading\n" in shown
+    assert "2 out ends: 6 B, none kept, SHA-256 " in shown
+    assert " deploy@web " in run("sessions", "--recording", scene.recording)

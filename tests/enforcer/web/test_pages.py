@@ -146,6 +146,23 @@ def test_a_peek_ends_comments_where_they_end() -> None:
     assert '<span class="sql-comment">-- only reads</span> <span class="sql-keyword">DROP</span>' in found
 
 
+def test_what_is_no_statement_is_not_read_as_one() -> None:
+    """In a command line `--` begins no comment, and there are no parameters by number."""
+    one = samples.hold(database="", account="deploy", action="ssh:exec rm -rf -- /srv", text="rm -rf -- /srv", plan="",
+                       parameters=("LANG=C.UTF-8",))
+    for text in (pages.render_holds(PAGE, [one]), pages.render_hold(PAGE, HoldShown(one, samples.history(), None))):
+        assert "rm -rf -- /srv" in text
+        assert "sql-comment" not in text
+        assert "<dt>$" not in text
+        assert ">Plan<" not in text
+    shell = structs.replace(one, action="ssh:shell deploy@web", text="")
+    assert ">Operation<" not in pages.render_hold(PAGE, HoldShown(shell, samples.history(), None))
+    recorded = structs.replace(samples.recorded(), database="", role="deploy", target="web")
+    asked = Line(1, 1, "asked", 1, "permit", verb="exec", text="rm -rf -- /srv")
+    assert "sql-comment" not in pages.render_lines(PAGE, LinesPage(recorded, (asked,)))
+    assert "web as deploy" in pages.render_recordings(PAGE, SessionsPage((recorded,)))
+
+
 def test_a_list_is_drawn_again_without_looking_at_every_statement_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand that wait are drawn for everybody who looks, at each change, and crews write them."""
     looked: list[int] = []
