@@ -104,7 +104,7 @@ def test_a_scope_that_nothing_fits_says_what_would(scope: str, said: str) -> Non
 
 
 def test_an_attribute_of_another_action_is_not_meant_to_be_itself() -> None:
-    with pytest.raises(ConfigError, match="`path` on entity type `Command` not found$"):
+    with pytest.raises(ConfigError, match=r"`path` on entity type `Command` not found$"):
         load_policies({"p.cedar": '@id("a") permit (principal, action == Action::"ssh:exec", resource) '
                                   'when { resource.path == "/bin/ls" };'})
 
