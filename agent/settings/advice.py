@@ -40,8 +40,8 @@ _OWN: Final = (LOCAL, "weir")         # of no provider
 def missing(config: Config) -> Iterator[str]:
     """What a configuration needs before a crew can work, and does not have."""
     if not config.targets:
-        yield ("no [[target]]: name your database or SSH host, and below it under [[target.credential]] what Weir logs in "
-               "with: a user and a file with the password, or a key")
+        yield ("no [[target]]: name your database or SSH host, and below it under [[target.credential]] what Weir logs "
+               "in with: a user and the file with the password, or a key")
     if not config.workloads:
         yield "no [[workload]]: name what `weir run --workload` may start, and the users it may run as"
     if not config.egress:

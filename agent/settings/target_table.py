@@ -115,8 +115,8 @@ TARGET: Final = Section("target", TargetEntry, True, "A registered database or S
           "by its uid (`peer`).", None, "/var/run/postgresql/.s.PGSQL.5432", of=(POSTGRESQL,)),
     Field("databases", kinds.several(kinds.TEXT), "Databases that may be used; none named: every one.", [],
           of=(POSTGRESQL,)),
-    Field("detectors", kinds.several(kinds.choice(*ssh_kinds.DETECTORS)), "What is looked for in all that files hold "
-          "and commands print, and masked for who may not unmask it.", list(ssh_kinds.DETECTORS), of=(SSH,)),
+    Field("detectors", kinds.several(kinds.choice(*ssh_kinds.DETECTORS)), "What is looked for in all that commands "
+          "and terminals print, and masked for who may not unmask it.", list(ssh_kinds.DETECTORS), of=(SSH,)),
     Field("payload", kinds.choice("none", "rows"), "What is recorded of answers, besides counts and digests.", "none",
           of=(POSTGRESQL,)),
     Field("payload", kinds.choice("none", "content"), "What is recorded of files that are read and written, besides "
