@@ -34,7 +34,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, callback=note_json, help
 def ca() -> None:
     """Weir's authorities of TARGET.
 
-    Without a command the one of Weir's client certificates, as PEM."""
+    Without a command the one of Weir's client certificates, as PEM; of an SSH host the line for TrustedUserCAKeys."""
 
 
 @ca.command(epilog="Exit codes: 0 done, 1 refused, 2 usage.")

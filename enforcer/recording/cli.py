@@ -224,7 +224,7 @@ def _watched(directory: Path, session: str, begin: Callable[[], None]) -> Iterat
 @click.option("--idle", type=Seconds(), default="2s", show_default=True, help="The longest pause of a terminal.")
 @click.option("--operation", type=int, default=0, help="Only this one's streams.")
 @click.option("--all", "everything", is_flag=True, help="Also what Weir sent only so that the server itself fails "
-              "where it denied something.  --json has it always.")
+              "where it denied something, or to find where a path leads.  --json has it always.")
 def replay_session(
     session: str, directory: Path, as_json: bool, speed: float | None, idle: float, operation: int, everything: bool,
 ) -> None:
@@ -435,7 +435,7 @@ def verify_files(
 @click.option("--digest", "digests", multiple=True, help="Or blobs by digest, 64 hex digits.")
 @click.option("--reason", required=True, help="For the signed event that stays.")
 def erase(directory: Path, session: str, operation: int, digests: tuple[str, ...], reason: str) -> None:
-    """Erase what statements said, for good.
+    """Erase what operations said, for good.
 
     Text, parameters and payload; root or the recorder's user only.  The chain holds salted digests, so the
     recording still verifies; a signed event says who, when and why.  Texts that other events share are erased for

@@ -230,7 +230,7 @@ def _closed(db: sqlite3.Connection, seq: int, e: Any) -> Line:
 
 
 def _asked(db: sqlite3.Connection, seq: int, e: Any) -> Line | None:
-    if (e.actor, e.verb) == ("weir", "denial"):
+    if replay.unsaid(e.actor, e.verb):
         return None
     text, parameters = db.execute("SELECT text, parameters FROM intent WHERE seq = ?", (seq,)).fetchone()
     said, erased = _text(db, text) if e.text else ("", False)
@@ -250,7 +250,7 @@ def _asked(db: sqlite3.Connection, seq: int, e: Any) -> Line | None:
 def _answered(db: sqlite3.Connection, seq: int, e: Any) -> Line | None:
     asked = db.execute("SELECT actor, verb FROM intent WHERE session = ? AND operation = ?",
                        (e.session, e.operation)).fetchone()
-    if asked == ("weir", "denial"):
+    if asked and replay.unsaid(*asked):
         return None
     payload, error = db.execute("SELECT payload, error FROM result WHERE seq = ?", (seq,)).fetchone()
     said, erased = _text(db, error) if e.error else ("", False)

@@ -102,24 +102,30 @@ def _follows(before: Entry, entry: Entry) -> bool:
 
 
 def render_transcript(entries: Iterable[Entry], everything: bool = False) -> Iterator[tuple[int, Text]]:
-    """(nanoseconds since the session began, lines) of each event.  What Weir sends only so that the server itself fails
-    where an operation was denied is left out, unless `everything`: the denial stands above it."""
+    """(nanoseconds since the session began, lines) of each event.  What is `unsaid` is left out, unless
+    `everything`."""
     began = None
     counts = dict.fromkeys(("operations", "denied", "held", "own"), 0)
-    denials: set[int] = set()
+    quiet: set[int] = set()
     for entry in entries:
         e = entry.event
         began = e.at if began is None else began
         after = max(0, e.at - began)
         if entry.kind == events.INTENT:
             _count(counts, e)
-            if (e.actor, e.verb) == ("weir", "denial") and not everything:
-                denials.add(e.operation)
-        if entry.kind in (events.INTENT, events.RESULT) and e.operation in denials:
+            if unsaid(e.actor, e.verb) and not everything:
+                quiet.add(e.operation)
+        if entry.kind in (events.INTENT, events.RESULT) and e.operation in quiet:
             continue
         shown = _closed(entry, counts, everything) if entry.kind == events.SESSION_CLOSED else _render(entry)
         if shown is not None:
             yield after, Text.assemble((f"{after / SECOND:>9.3f} ", "dim"), shown)
+
+
+def unsaid(actor: str, verb: str) -> bool:
+    """What Weir sends only so that the server itself fails where an operation was denied, which stands above it; what it
+    asks an SSH server to find where a path leads, which stands in what is decided then."""
+    return actor == "weir" and verb in ("denial", "resolve")
 
 
 def _count(counts: dict[str, int], intent: Any) -> None:

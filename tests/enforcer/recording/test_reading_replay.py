@@ -157,6 +157,8 @@ def test_an_ssh_session_is_told_in_its_own_words(scene) -> None:
     writer.append(*scene.intent(2, text=b"open /etc/hostname for reading", verb="open", requests=(), masks=()))
     writer.append(*tapes.ended("out", b"secret", at=scene.at, operation=2, kept=0))
     writer.append(*scene.result(2, tag="read 6 bytes", rows=0))
+    writer.append(*scene.intent(3, text=b"realpath /etc/hostname", actor="weir", verb="resolve"))
+    writer.append(*scene.result(3, tag="", rows=0))
     writer.append(scene.closed("S1"))
     writer.flush()
     scene.start()
@@ -167,3 +169,5 @@ def test_an_ssh_session_is_told_in_its_own_words(scene) -> None:
     assert "2 permit open /etc/hostname for reading\n" in shown
     assert "2 out ends: 6 B, none kept, SHA-256 " in shown
     assert " deploy@web " in run("sessions", "--recording", scene.recording)
+    assert "realpath" not in shown
+    assert "weir resolve realpath /etc/hostname" in run("replay", "S1", "--all", "--recording", scene.recording)
