@@ -32,6 +32,7 @@ _OF_SSH: Final = frozenset(kind for kind, shape in SHAPES.items() if "/ACCOUNT" 
 _NAMED: Final = re.compile(rf'\b({"|".join(SHAPES)}|Group|Workload|Label|User)::"([^"\n]*)"')
 _APPROVERS: Final = re.compile(r'(?:@hold\("[^"\n]*?approvers=|[",] *break-glass=|[",] *escalate=\w+:)([^",\n]*)')
 _PERMIT: Final = re.compile(r"\bpermit\b[^;]*;")
+_STAR: Final = re.compile(r'\b(resource\.(?:path|line|name|program|host))\s*==\s*("[^"\n]*\*[^"\n]*")')
 _REPORTED: Final = re.compile(r"""\bcontext\s*(?:\.\s*|\[\s*"|\bhas\s+"?)reported\b""")
 _COMMENT: Final = re.compile(r'(?P<text>"(?:[^"\\]|\\.)*")|//[^\n]*', re.DOTALL)
 _OWN: Final = (LOCAL, "weir")         # of no provider
@@ -82,7 +83,15 @@ def notes(config: Config) -> tuple[Problem, ...]:
             wrong = "" if name in known[kind] else f"names no {places[kind]}{_known(known[kind])}"
         if wrong:
             found.append(Problem(file, line, "", f'{kind}::"{name}" {wrong}'))
-    return (*dict.fromkeys(found), *_permits_by_word(config.policies))
+    return (*dict.fromkeys(found), *_stars(config.policies), *_permits_by_word(config.policies))
+
+
+def _stars(policies: dict[str, str]) -> Iterator[Problem]:
+    for file, text in policies.items():
+        for number, line in enumerate(_code(text).split("\n"), 1):
+            if found := _STAR.search(line):
+                yield Problem(file, number, "", f"{found[1]} == {found[2]} is that very text: `*` stands for anything "
+                              "only after `like`")
 
 
 def _permits_by_word(policies: dict[str, str]) -> Iterator[Problem]:
@@ -105,8 +114,12 @@ def _resource(config: Config, kind: str, name: str) -> str:
     if parts[0] not in targets:
         return f"names no [[target]]{_known(targets)}"
     speaks = next(one.protocol for one in config.targets if one.name == parts[0])
-    other = kind != "Target" and (kind in _OF_SSH) != (speaks == SSH)
-    return f"is nothing: {parts[0]} is a target of protocol {speaks}, which has no {kind}" if other else ""
+    if kind != "Target" and (kind in _OF_SSH) != (speaks == SSH):
+        return f"is nothing: {parts[0]} is a target of protocol {speaks}, which has no {kind}"
+    rows = next(one.credentials for one in config.targets if one.name == parts[0])
+    if kind in _OF_SSH and not any(row.role in ("*", parts[1]) for row in rows):
+        return f"is never reached: no [[target.credential]] of {parts[0]} is for the role {parts[1]}"
+    return ""
 
 
 def _user(config: Config, name: str) -> str:
@@ -195,6 +208,10 @@ def absent(config: Config, lines: Mapping[Place, int], homes: Mapping[str, str],
                     yield note(("workload", number, name), f"{one} is not there{_for(one, users)}: crews do not see it")
     users = [user for workload in config.workloads for user in workload.users if user in homes]
     for number, target in enumerate(config.targets):
+        for place, row in enumerate(target.credentials):
+            if row.agent and not there(row.agent):
+                yield note(("target", number, "credential", place, "agent"), f"{row.agent} is not there: logins fail "
+                           "until an ssh-agent listens at it")
         for one in target.trust:
             if users and not any(there(_at_home(one, homes[user])) for user in users):
                 yield note(("target", number, "trust"), f"{one} is not there{_for(one, users)}: "

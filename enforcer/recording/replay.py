@@ -123,8 +123,8 @@ def render_transcript(entries: Iterable[Entry], everything: bool = False) -> Ite
 
 
 def unsaid(actor: str, verb: str) -> bool:
-    """What Weir sends only so that the server itself fails where an operation was denied, which stands above it; what it
-    asks an SSH server to find where a path leads, which stands in what is decided then."""
+    """What Weir sends only so that the server itself fails where an operation was denied, which stands above it; what
+    it asks an SSH server to find where a path leads, which stands in what is decided then."""
     return actor == "weir" and verb in ("denial", "resolve")
 
 

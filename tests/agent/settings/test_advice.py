@@ -61,6 +61,30 @@ def test_what_a_policy_names_is_of_its_targets_protocol(named: str, noted: str) 
     assert found == ([f"p.cedar:1: {named} {noted}"] if noted else [])
 
 
+def test_an_account_that_no_credential_opens(tmp_path: Path) -> None:
+    made = whole('@id("a") permit (principal, action, resource in Account::"web/root");\n'
+                 '@id("b") permit (principal, action, resource in Account::"web/deploy");')
+    targets = tuple(msgspec.structs.replace(one, credentials=tuple(
+        msgspec.structs.replace(row, role="deploy", agent=str(tmp_path / "gone")) for row in one.credentials))
+        for one in made.targets)
+    made = msgspec.structs.replace(made, targets=targets)
+    assert [str(one) for one in advice.notes(made)] == [
+        'p.cedar:1: Account::"web/root" is never reached: no [[target.credential]] of web is for the role root']
+    assert any(f"{tmp_path}/gone is not there: logins fail" in str(one)
+               for one in advice.absent(made, {}, {}, lambda path: False))
+
+
+@pytest.mark.parametrize(("condition", "noted"), [
+    ('resource.path == "/srv/*"', True), ('resource.line=="ls *"', True), ('resource.path like "/srv/*"', False),
+    ('resource.path == "/srv"', False), ('resource.name == "x" && resource.path like "/srv/*"', False),
+])
+def test_a_star_means_something_only_after_like(condition: str, noted: bool) -> None:
+    policy = f'@id("a") permit (principal, action, resource)\nwhen {{ {condition} }};'
+    found = [str(one) for one in advice.notes(whole(policy))]
+    assert len(found) == noted
+    assert all(one.startswith("p.cedar:2: resource.") and one.endswith("only after `like`") for one in found)
+
+
 def base() -> set[str]:
     return set(load_policies({}).policies)
 
