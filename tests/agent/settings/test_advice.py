@@ -33,7 +33,7 @@ def whole(policy: str) -> Config:
 def test_the_example_policies_are_right_with_and_without_their_comment_marks() -> None:
     assert not load_policies({"examples.cedar": EXAMPLES.read_text()}).policies.keys() - base()
     load = load_policies({"examples.cedar": UNCOMMENTED})
-    assert len(load.policies) == len(base()) + 11
+    assert len(load.policies) == len(base()) + 12
     assert advice.notes(whole(UNCOMMENTED)) == ()
     assert list(advice.missing(whole(UNCOMMENTED))) == []
 
