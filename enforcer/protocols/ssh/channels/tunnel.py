@@ -188,6 +188,7 @@ class Direct(Tunnel):
             self.open_other()
 
     def through_data(self, data: bytes) -> None:
+        self.line.book.piece(self._operation, "out", data, keep=False)
         self.crew.put(data)
         if self.crew.queued > BEHIND and not self._paused:
             self._paused = True

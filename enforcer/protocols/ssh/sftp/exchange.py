@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FLIGHTS: Final = 4096                 # under way at most; the rest waits
 ASKED: Final = 1024                   # that wait for a decision
+QUIET: Final = ("users-groups-by-id",) # what every `ls -l` asks, and shows numbers where it may not
 SAID: Final = 100                     # lines: some clients never read them
 IDS: Final = 1 << 32
 OWN: Final = -1
@@ -139,7 +140,7 @@ class Exchange:
             self._asking.pop(key, None)
             if verdict.permitted:
                 self._numbers.add(verdict.number)
-            else:
+            elif ask.verb not in QUIET:
                 self.tell(f"{ask.text.decode()}: {verdict.reason}")
             if not self.closed:
                 then(verdict)
