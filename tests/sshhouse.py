@@ -51,7 +51,8 @@ AcceptEnv LANG WEIR_*
 Subsystem sftp internal-sftp
 """
 # An account of its own: in a mount namespace, so that the machine's does not change; with its first process all end.
-START = "mount --bind {directory}/passwd /etc/passwd && exec /usr/sbin/sshd -D -e -f {directory}/config"
+START = ("mount --bind {directory}/passwd /etc/passwd && mount -t tmpfs none /run && mkdir -m 755 /run/sshd && "
+         "exec /usr/sbin/sshd -D -e -f {directory}/config")
 CLIENT = """
 Host *
   HostKeyAlias weir
@@ -116,7 +117,6 @@ def run_server() -> Iterator[Server]:
     (directory / "config").write_text(SETTINGS.format(port=server.port, directory=directory))
     account = f"{ACCOUNT}:*:{NUMBER}:{NUMBER}::{server.home}:/bin/dash\n"
     (directory / "passwd").write_text(account + Path("/etc/passwd").read_text())
-    Path("/run/sshd").mkdir(exist_ok=True)
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
             ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "sh", "-c",
