@@ -15,6 +15,7 @@ FULL: Final = 2                       # the other side's write buffer
 STARTING: Final = 4                   # TLS is about to start: what comes is not plaintext
 QUEUED: Final = 8                     # too much waits for the journal
 PRESSED: Final = 16                   # the recorder is behind
+LEAVING: Final = 64                   # it ends, once sessions through it have
 UNREAD: Final = 32                    # its own write buffer: it asks, and does not read what it is answered
 
 

@@ -25,7 +25,7 @@ from enforcer.core.context import Context
 from enforcer.edge import errands
 from enforcer.edge.cancel import Key
 from enforcer.edge.edge import Edge
-from enforcer.edge.peer import FULL, LAYER, PRESSED, QUEUED, STARTING, UNREAD, Peer
+from enforcer.edge.peer import FULL, LAYER, LEAVING, PRESSED, QUEUED, STARTING, UNREAD, Peer
 from enforcer.edge.through import Tunnels
 from enforcer.edge.upstream import Road
 from enforcer.protocols import Protocol
@@ -47,6 +47,7 @@ from enforcer.words.reported import say
 LOG = logging.getLogger("weir.session")
 
 LOGIN: Final = 30.0                   # seconds from accept to the end of login
+WAY: Final = 0.25                     # seconds that last words of sessions through this one have for their way
 GRACE: Final = 5.0                    # seconds that last words may take
 FINISH: Final = 600.0                 # seconds that what runs may go on where the session ends after it
 LINGER: Final = 30.0                  # seconds that one side may outlive the other
@@ -59,9 +60,9 @@ class Session:
 
     __slots__ = (
         "_accounted", "_deadline", "_ending", "_failed", "_finished", "_grace", "_later", "_later_bytes", "_layer",
-        "_need", "_need_synced", "_over", "_putting_down", "_running", "_shown", "_since", "_tasks", "_timers",
-        "_tunnels", "_work", "account", "address", "asked_by", "cancelling", "context", "credential", "database",
-        "dialling", "edge", "key", "name", "peers", "protocol", "reason", "road",
+        "_leaving", "_need", "_need_synced", "_over", "_putting_down", "_running", "_shown", "_since", "_tasks",
+        "_timers", "_tunnels", "_work", "account", "address", "asked_by", "cancelling", "context", "credential",
+        "database", "dialling", "edge", "key", "name", "peers", "protocol", "reason", "road",
     )
 
     def __init__(self, edge: Edge, context: Context, protocol: Protocol, road: Road | None = None) -> None:
@@ -71,6 +72,7 @@ class Session:
         self.peers = (Peer(self, CLIENT), Peer(self, SERVER))
         self.road, self.reason = road, ""              # why it ended
         self._tunnels: Tunnels | None = None           # through it, once there were any
+        self._leaving = False         # it ends once these have had their last words
         self.credential: Credential | None = None
         self.asked_by: words.Login | None = None       # what the credential was asked for with
         self.database = self.account = self.address = ""
@@ -151,7 +153,10 @@ class Session:
             self._tunnels.lost(peer, reason)
         if not self.peers[peer].told:
             self.peers[peer].told = True
-            self.tell(ConnectionLost(peer, reason))
+            if peer == CLIENT and self._tunnels is not None and self._tunnels.busy:
+                self.edge.loop.call_later(WAY, self.tell, ConnectionLost(peer, reason))
+            else:
+                self.tell(ConnectionLost(peer, reason))
         self.peers[1 - peer].go_on_reading(FULL)
         self._close_soon(LINGER)
 
@@ -184,6 +189,13 @@ class Session:
         if self._over:
             return
         self.reason = self.reason or reason
+        if not self._leaving and self._tunnels is not None and self._tunnels.busy:
+            self._leaving = True
+            self.peers[CLIENT].stop_reading(LEAVING)
+            if self.edge.holds is not None:
+                self.edge.holds.end_session(self.name, reason)
+            self.edge.loop.call_later(WAY, self.end, reason)
+            return
         self._drop_queue()
         self._put_down()
         self.tell(Ended(reason))

@@ -355,6 +355,11 @@ class Tunnels:
     def tell(self, event: inputs.Input) -> None:
         self._outer.tell(event)
 
+    @property
+    def busy(self) -> bool:
+        """Some are open, or have not said their last words."""
+        return bool(self._open)
+
     def own(self) -> int:
         self._last -= 1
         return self._last

@@ -169,7 +169,6 @@ def test_a_registered_database_through_it(people: Stage) -> None:
     play(stage, work)
 
 
-@pytest.mark.xfail(strict=False, reason="the way may be gone before the inner session's KILL has passed")
 @pytest.mark.parametrize("which", ["inner", "outer"])
 def test_a_kill_ends_what_runs_behind_a_jump(stage: Stage, which: str) -> None:
     seconds = {"inner": "4714.25", "outer": "4714.5"}[which]
