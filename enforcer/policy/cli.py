@@ -101,7 +101,7 @@ def explain_(
     context: click.Context, directory: Path, subject: str | None, workload: str, groups: tuple[str, ...], target: str,
     database: str | None, account: str | None, schema: str, reported: tuple[str, ...], as_json: bool, text: str,
 ) -> None:
-    """What SQL, or a COMMAND line over SSH, asks for, what policy answers, and which rules say so.
+    """What SQL or a command line asks for, and what policy answers.
 
     Names are read without a catalogue.  Labels of columns are not looked at, and "connect", which a session needs
     before it says anything, is not asked.  Groups are those of groups.toml beside the policies."""

@@ -20,8 +20,10 @@ from lab.weir import Installed
 pytestmark = pytest.mark.lab
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = sorted(path.stem for path in (HERE / "ssh").glob("[!c]*.py"))
-SIZE = int(os.environ.get("WEIR_SSH_BYTES", "64000000"))           # each way; 1000000000 in test-all
+SLOW = ("using_ansible",)               # half a minute
+SCRIPTS = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in sorted(
+    path.stem for path in (HERE / "ssh").glob("[!c]*.py"))]
+SIZE = int(os.environ.get("WEIR_SSH_BYTES", "16000000"))           # each way; 1000000000 in test-all
 LIMIT = 90 + SIZE // 500_000             # seconds a script
 SMALLER = {"openssh_files": 4, "rsync_git": 4, "using_paramiko": 4, "using_asyncssh": 4} if SIZE < 10**9 else {
     "using_paramiko": 4, "using_asyncssh": 4}      # several transfers in one script, and Python's ciphers

@@ -15,7 +15,7 @@ from lab.weir import Installed, weir
 
 pytestmark = pytest.mark.lab
 
-RACES = int(os.environ.get("WEIR_RACES", "200"))
+RACES = int(os.environ.get("WEIR_RACES", "60"))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from enforcer.policy.visible import text_of, whole
 
 WAIT: Final = 1.0                     # seconds until something has come back,
-SHORTEST_WAIT: Final = 0.3            # and what several round trips take from then on
+SHORTEST_WAIT: Final = 0.8            # and what several round trips take from then on
 LONGEST_WAIT: Final = 2.0
 PENDING: Final = 4096                 # bytes that wait at most; what is before them is stars
 LINE: Final = 400                     # bytes of the last line of the output

@@ -132,7 +132,7 @@ def test_it_waits_as_long_as_the_way_takes() -> None:
     keys.type(b"y")
     assert keys.echo.deadline == pytest.approx(keys.now + 1.6, abs=0.1)
     near = Keys().type(b"x").show(b"x", 0.001).type(b"y")
-    assert near.echo.deadline == pytest.approx(near.now + 0.3)
+    assert near.echo.deadline == pytest.approx(near.now + 0.8)
 
 
 def test_no_more_waits_than_so_much() -> None:
