@@ -110,7 +110,8 @@ def everything_is_accounted_for(installed: Installed) -> None:
     assert said()["alarms"] == []
 
 
-@pytest.mark.parametrize("victim", ["agent", "all"])
+# The agent alone takes more than half a minute; tests/agent/test_supervisor.py kills it too.
+@pytest.mark.parametrize("victim", [pytest.param("agent", marks=pytest.mark.slow), "all"])
 def test_agent_killed_under_load(the_lab: Lab, victim: str) -> None:
     """A new agent takes over what the dead one left: the block, the marks of living crews, the journal."""
     chance = random.Random(SEED)

@@ -200,6 +200,7 @@ def test_a_table_that_changes_packets_behind_the_check(watched: Installed) -> No
     assert [one["rules"] for one in events(watched, "beside")][-1] == ""
 
 
+@pytest.mark.slow
 def test_who_flushes_again_and_again_is_not_an_event_each_time(watched: Installed, crew: Inside, sink: Sink) -> None:
     watched.wait(seconds=120)
     before = len(events(watched, "repaired", "degraded"))
