@@ -1,6 +1,8 @@
 """rsync to and fro, with deletions; git clone, push, fetch and a refusal, over ssh://HOST and HOST:PATH."""
 from __future__ import annotations
 
+import os
+
 from common import AT, HERE, LOGIN, SIZE, WORK, begin, finish, make_binary, run, said, say, sha256, ssh
 
 begin()
@@ -15,6 +17,8 @@ say("rsync", "-a", f"{AT}:{WORK}/big", "back")
 assert sha256(HERE / "back") == digest
 (HERE / "tree" / "file 3").unlink()
 (HERE / "tree" / "file 4").write_text("other")
+for changed in ("tree/file 4", "tree"):        # or whether their times differ depends on when this second began
+    os.utime(HERE / changed, (10**9, 10**9))
 say("rsync", "-a", "--delete", "--itemize-changes", "--out-format=%i %n", "tree/", f"{AT}:{WORK}/tree/")
 said[-1] = [said[-1][0], sorted(said[-1][1].splitlines()), said[-1][2]]
 say("rsync", "-an", "--delete", "--out-format=%n", "tree/", f"{AT}:{WORK}/tree/")
