@@ -85,7 +85,6 @@ class SshLayer:
         self._depth += 1
         if not self._over:
             self._happened(event)
-            self._mux.settle()
             self._finish()
         return self._take()
 
@@ -123,6 +122,7 @@ class SshLayer:
             self.book.opened(event)
         elif isinstance(event, inputs.HoldAnswered):
             self.book.answered(event)
+            self._mux.settle()        # what waited for it may have gone on
         elif isinstance(event, inputs.TimerFired):
             self.book.fired(event.name)
             self._mux.fired(event.name)

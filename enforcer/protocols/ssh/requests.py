@@ -10,13 +10,16 @@ from enforcer.words.operations import Request
 
 
 def make_requests(line: bytes, target: str, account: str) -> tuple[Request, ...]:
+    found = analyse_line(line)
+    return requests_of(found, recognise(found), target, account)
+
+
+def requests_of(line: Line, transfer: Transfer | None, target: str, account: str) -> tuple[Request, ...]:
     """Never empty.  Of a transfer, what it does to which files; of sftp-server, that a program is executed: who decides
     each of its operations asks for the subsystem in place of this."""
-    found = analyse_line(line)
-    transfer = recognise(found)
     if transfer and transfer.kind != SFTP:
         return tuple(dict.fromkeys(requests_of_transfer(transfer, target, account)))
-    return tuple(dict.fromkeys(requests_of_line(found, target, account)))
+    return tuple(dict.fromkeys(requests_of_line(line, target, account)))
 
 
 def requests_of_line(line: Line, target: str, account: str) -> Iterator[Request]:

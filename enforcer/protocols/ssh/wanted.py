@@ -9,7 +9,7 @@ from typing import Final
 from agent.contract.target import ContentLabel, Target
 from enforcer.protocols.ssh import transfers
 from enforcer.protocols.ssh.paths import HOME
-from enforcer.protocols.ssh.requests import make_requests
+from enforcer.protocols.ssh.requests import requests_of
 from enforcer.protocols.ssh.scp import Call, parse_call
 from enforcer.protocols.ssh.sftp.paths import matches, reaches
 from enforcer.protocols.ssh.shell.analysis import analyse_line
@@ -38,12 +38,12 @@ class Wanted:
 def want_command(target: Target, account: str, line: bytes) -> Wanted:
     told = analyse_line(line)
     transfer = recognise(told)
-    if transfer is None:
-        return Wanted("exec", line, make_requests(line, target.name, account), PROGRAM, tuple(dict.fromkeys(
-            _labels_of_commands(target.content_labels, told))))
-    if transfer.kind == transfers.SFTP:
+    if transfer is not None and transfer.kind == transfers.SFTP:
         return Wanted("exec", line, _subsystem(target.name, account, "sftp"), FILES)
-    requests = make_requests(line, target.name, account)
+    requests = requests_of(told, transfer, target.name, account)
+    if transfer is None:
+        return Wanted("exec", line, requests, PROGRAM, tuple(dict.fromkeys(
+            _labels_of_commands(target.content_labels, told))))
     if transfer.kind == transfers.SCP:
         call = parse_call(tuple(word.value.encode("utf-8", "surrogateescape") for word in told.plain))
         if call is not None:

@@ -32,7 +32,6 @@ SLICE: Final = 33 << 10               # bytes that asyncssh is fed at a time: it
 FULL: Final = 256 << 10               # bytes that may wait while it looks at one message
 BY_APPLICATION: Final = 11            # disconnect reasons, RFC 4253 11.1
 PROTOCOL: Final = 2
-NOT_ALLOWED: Final = 1
 VERSION: Final = "Weir"
 KEXINIT: Final = 20                   # RFC 4250 4.1.2
 EXCHANGES: Final = 100                # key exchanges that a peer may begin at once,
