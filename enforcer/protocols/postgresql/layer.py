@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from enforcer.core.context import Context
+from enforcer.core.sessions import refused
 from enforcer.protocols.postgresql import errors
 from enforcer.protocols.postgresql.book import Book
 from enforcer.protocols.postgresql.conversation import Conversation
@@ -116,7 +117,7 @@ class PostgresqlLayer:
             self._book.closed(reason, conversation.bytes_in, conversation.bytes_out)
         elif self._startup.phase not in ("first", "tls", "cancel") or last_words is not None:
             self._book.gap(reason)
-            self._book.records.append(Record(self._startup.refused(reason, rules)))
+            self._book.records.append(Record(refused(self._context, reason, rules)))
             if self._startup.opened:
                 self._book.closed(reason, 0, 0)
         commands = [*self._book.take(), *commands]

@@ -17,6 +17,7 @@ import msgspec
 
 from agent.contract.credential import Credential
 from enforcer.core.context import Context
+from enforcer.core.sessions import session_opened
 from enforcer.hot.chain import make_digest
 from enforcer.hot.wire import Framing
 from enforcer.protocols.postgresql import errors, settings
@@ -37,7 +38,7 @@ from enforcer.protocols.postgresql.messages import (
 )
 from enforcer.protocols.postgresql.operations.words import Meaning
 from enforcer.words import commands as words
-from enforcer.words import events, inputs
+from enforcer.words import inputs
 from enforcer.words.commands import CLIENT, SERVER, Command, Record, SendData, StartTls
 from enforcer.words.decisions import PERMIT
 from enforcer.words.errors import AuthenticationError, RemoteProtocolError
@@ -329,27 +330,11 @@ class Startup:
         return render(b"v", struct.pack("!II", 0, len(self._options)) + names)
 
     def _opened(self) -> msgspec.Struct:
-        context, owner = self._context, self._context.principal.owner
-        process = owner.process
         user = self._credential.user if self._credential else ""
-        return events.SessionOpened(
-            events.SESSION_OPENED, context.now(), context.monotonic(), context.session, "postgresql",
-            context.target.name, self._database, self._role, context.principal.subject, context.principal.groups,
-            owner.workload, owner.uid, process.pid if process else 0, process.exe if process else "",
-            process.exe_sha256 if process else "", process.argv if process else (), owner.cgroup, owner.cookie,
-            f"{owner.destination} {owner.port}", owner.attribution, self._client_tls,
-            f"{user}@{self._address} {self._server_tls}".rstrip(), self._wanted.get("application_name", "")[:256],
-            self._backend[0],
-        )
-
-    def refused(self, reason: str, rules: tuple[str, ...] = ()) -> msgspec.Struct:
-        context, owner = self._context, self._context.principal.owner
-        process = owner.process
-        return events.Refused(
-            events.REFUSED, context.now(), context.monotonic(), owner.workload, context.principal.subject,
-            process.pid if process else 0, process.exe if process else "", f"{owner.destination} {owner.port}",
-            context.target.name, reason, rules, owner.cookie,
-        )
+        return session_opened(
+            self._context, "postgresql", self._role, upstream=f"{user}@{self._address} {self._server_tls}".rstrip(),
+            client_tls=self._client_tls, application=self._wanted.get("application_name", "")[:256],
+            database=self._database, backend=self._backend[0])
 
 
 def pinned(body: bytes) -> str:

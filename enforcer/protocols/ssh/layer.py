@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from agent.contract.credential import Credential
 from enforcer.core.context import Context
+from enforcer.core.sessions import refused, session_opened
 from enforcer.protocols.ssh import wire
 from enforcer.protocols.ssh.book import Book
 from enforcer.protocols.ssh.hiding import hide
@@ -249,30 +250,20 @@ class SshLayer:
 
     def _session_opened(self) -> events.SessionOpened:
         assert self._server is not None
-        context, owner = self._context, self._context.principal.owner
-        process = owner.process
+        context, server = self._context, self._server
         user = self._credential.user if self._credential else ""
-        return events.SessionOpened(
-            events.SESSION_OPENED, context.now(), context.monotonic(), context.session, "ssh", context.target.name,
-            "", self.book.account, context.principal.subject, context.principal.groups, owner.workload, owner.uid,
-            process.pid if process else 0, process.exe if process else "", process.exe_sha256 if process else "",
-            tuple(map(hide, process.argv)) if process else (), owner.cgroup, owner.cookie,
-            f"{owner.destination} {owner.port}",
-            owner.attribution, self._crew.describe(),
-            f"{user}@{self._address} {self._server.describe()} {self._server.server[:LONGEST]}",
-            self._crew.client[:LONGEST], 0)
+        process = context.principal.owner.process
+        return session_opened(
+            context, "ssh", self.book.account, client_tls=self._crew.describe(),
+            upstream=f"{user}@{self._address} {server.describe()} {server.server[:LONGEST]}",
+            application=self._crew.client[:LONGEST], argv=tuple(map(hide, process.argv)) if process else ())
 
     def _refused(self, reason: str, rules: tuple[str, ...] = ()) -> None:
         """On record, once: the first reason is the one."""
         if self._denied:
             return
         self._denied = True
-        context, owner = self._context, self._context.principal.owner
-        process = owner.process
-        self._say(Record(events.Refused(
-            events.REFUSED, context.now(), context.monotonic(), owner.workload, context.principal.subject,
-            process.pid if process else 0, process.exe if process else "", f"{owner.destination} {owner.port}",
-            context.target.name, reason, rules, owner.cookie)))
+        self._say(Record(refused(self._context, reason, rules)))
 
     # The end
 
