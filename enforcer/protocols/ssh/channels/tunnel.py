@@ -155,7 +155,35 @@ class Tunnel(Channel):
         self.line.book.done(self._operation, "ok")
 
 
-class Direct(Tunnel):
+class Carried(Channel):
+    """One side of it is a peer (`side`), the other a line of the edge's, `line_number`."""
+
+    side = CLIENT
+    _full = _paused = False
+
+    @property
+    def line_number(self) -> int:
+        return self.number
+
+    def through_data(self, data: bytes) -> None:
+        half = self.halves[self.side]
+        half.put(data)
+        if half.queued > BEHIND and not self._paused:
+            self._paused = True
+            self.line.say(PauseThrough(self.line_number, self.side))
+
+    def through_full(self, on: bool) -> None:
+        self._full = on
+        self.settle(self.side)
+
+    def adjust(self, peer: int, amount: int) -> None:
+        super().adjust(peer, amount)
+        if self._paused and self.halves[self.side].queued <= BEHIND // 2:
+            self._paused = False
+            self.line.say(ResumeThrough(self.line_number, self.side))
+
+
+class Direct(Carried, Tunnel):
     """A crew's way to a host and port: through that target's protocol where there is one, else as it is, unless it
     begins like what has no business there (core/raw.py)."""
 
@@ -164,7 +192,7 @@ class Direct(Tunnel):
         fields = Fields(opened.rest)
         self.host, self.port = fields.text(NAME), fields.number()
         self._raw = Raw(self.host, spoken)
-        self._inner = self._full = self._paused = False
+        self._inner = False
         self.through = False          # the edge has it
 
     def permitted(self) -> None:
@@ -189,14 +217,7 @@ class Direct(Tunnel):
 
     def through_data(self, data: bytes) -> None:
         self.line.book.piece(self._operation, "out", data, keep=False)
-        self.crew.put(data)
-        if self.crew.queued > BEHIND and not self._paused:
-            self._paused = True
-            self.line.say(PauseThrough(self.number, CLIENT))
-
-    def through_full(self, on: bool) -> None:
-        self._full = on
-        self.settle(CLIENT)
+        super().through_data(data)
 
     def through_ended(self) -> None:
         self.crew.end()
@@ -207,12 +228,6 @@ class Direct(Tunnel):
         self.line.book.done(self._operation, "ok")
         self.crew.close()
         self.check()
-
-    def adjust(self, peer: int, amount: int) -> None:
-        super().adjust(peer, amount)
-        if self._paused and self.crew.queued <= BEHIND // 2:
-            self._paused = False
-            self.line.say(ResumeThrough(self.number, CLIENT))
 
     # Streams
 
@@ -258,14 +273,20 @@ class Direct(Tunnel):
             self.line.say(CloseThrough(self.number, CLIENT))
 
 
-class Uplink(Channel):
+class Uplink(Carried):
     """A connection that the edge wants to where a tunnel leads: to the server, and no crew's."""
+
+    side = SERVER
 
     def __init__(self, line: Line, number: int, through: int, tunnel: Direct) -> None:
         super().__init__(line, number, CLIENT, Open(b"direct-tcpip", 0, 0, PACKET, tunnel.rest))
-        self.through, self._full, self._paused, self._unwanted = through, False, False, False
+        self.through, self._unwanted = through, False
         self.crew.closed = self.crew.sent_close = True
         self._operation = line.book.own("dial", f"{tunnel.host} {tunnel.port}".encode()) if through < 0 else 0
+
+    @property
+    def line_number(self) -> int:
+        return self.through
 
     def confirm(self) -> None:
         self.opened = True
@@ -294,22 +315,6 @@ class Uplink(Channel):
     def received_close(self, peer: int) -> None:
         self.line.book.done(self._operation, "ok")
         self.line.say(CloseThrough(self.through, SERVER))
-
-    def adjust(self, peer: int, amount: int) -> None:
-        super().adjust(peer, amount)
-        if self._paused and self.server.queued <= BEHIND // 2:
-            self._paused = False
-            self.line.say(ResumeThrough(self.through, SERVER))
-
-    def through_data(self, data: bytes) -> None:
-        self.server.put(data)
-        if self.server.queued > BEHIND and not self._paused:
-            self._paused = True
-            self.line.say(PauseThrough(self.through, SERVER))
-
-    def through_full(self, on: bool) -> None:
-        self._full = on
-        self.settle(SERVER)
 
     def through_ended(self) -> None:
         """Nobody waits for it any more."""
