@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from agent.contract.target import ContentLabel
-from enforcer.protocols.ssh.desk import Ask, Verdict
+from enforcer.core.desk import Ask, Verdict
 
 Rule = Callable[[str, str], str]      # action, path: "permit" | "deny" | "hold"
 

@@ -9,13 +9,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
-    "words", "hot", "policy", "recording", "core", "protocols", "identity", "approval", "credentials", "edge", "dns",
-    "notify", "web", "app",
+    "words", "hot", "policy", "recording", "core", "http", "protocols", "identity", "approval", "credentials", "edge",
+    "dns", "notify", "web", "app",
 ]
 PEERS = {("policy", "recording"), ("recording", "policy")}
 EDGE_ONLY = {"asyncio", "socket", "sqlite3", "time", "bcc", "pyroute2", "uvloop", "ssl", "select", "subprocess"}
-PURE = ["enforcer/words", "enforcer/hot", "enforcer/core", "enforcer/policy", "enforcer/protocols", "enforcer/approval",
-        "enforcer/dns"]
+PURE = ["enforcer/words", "enforcer/hot", "enforcer/core", "enforcer/http", "enforcer/policy", "enforcer/protocols",
+        "enforcer/approval", "enforcer/dns"]
 # A pure folder's thin edges, each for one reason.
 DOORS = {
     "enforcer/dns/service.py": {"asyncio"}, "enforcer/dns/server.py": {"asyncio", "socket"},

@@ -11,6 +11,7 @@ class Credential(msgspec.Struct, frozen=True):
     key: str = ""                     # PEM; for SSH also OpenSSH's format
     expires: int = 0                  # Unix seconds; 0: not known to
     lease: int = 0                    # to be given back when its session ends; 0: none
+    token: str = ""                   # HTTP: bearer token
     agent: str = ""                   # SSH: Unix socket of an ssh-agent that has the key
 
     def lasts(self, now: float) -> bool:

@@ -29,6 +29,26 @@ class ContentLabel(msgspec.Struct, frozen=True):
     command: str = ""                 # canonical line, "vault read *"
 
 
+class FieldLabel(msgspec.Struct, frozen=True):
+    """A data class on a field of a cluster's objects, and how its values are masked where unmasking is not permitted.
+    Values of Secrets have the label `secret` without one of these."""
+
+    label: str                        # "pii.email"
+    group: str                        # "" is the core group
+    resource: str                     # "configmaps", as in a URL
+    path: tuple[str, ...]             # ("spec", "users", "*", "email"): `*` is every item of a list, every key of a map
+    mask: str = "redact"              # "redact" | "partial" | "hash" | "constant:TEXT"
+
+
+class Forward(msgspec.Struct, frozen=True):
+    """Pods of a cluster in which a registered target listens: a port-forward to it is a session of that target."""
+
+    target: str
+    namespace: str
+    pods: str                         # `*` stands for anything: "db-*"
+    port: int                         # of the pod
+
+
 class Target(msgspec.Struct, frozen=True):
     """One registered database, SSH host or cluster."""
 
@@ -50,6 +70,8 @@ class Target(msgspec.Struct, frozen=True):
     detectors: tuple[str, ...] = ()   # of enforcer/policy/detectors.py, over what is no table of values
     host_keys: tuple[str, ...] = ()   # SSH: private keys, OpenSSH's format: what Weir shows crews
     known_hosts: str = ""             # SSH: lines of a known_hosts file, by which the server is verified
+    field_labels: tuple[FieldLabel, ...] = ()
+    forwards: tuple[Forward, ...] = ()
     socket: str = ""                  # Unix socket that is dialled in place of `addresses`; `tls` is "disable" then
 
 

@@ -27,6 +27,8 @@ SHAPES: Final = {
     "Account": "TARGET/ACCOUNT", "Program": "TARGET/ACCOUNT/PROGRAM", "Command": "TARGET/ACCOUNT/PROGRAM/LINE",
     "File": "TARGET/ACCOUNT/PATH", "Subsystem": "TARGET/ACCOUNT/SUBSYSTEM", "Repository": "TARGET/ACCOUNT/PATH",
     "Endpoint": "TARGET/ACCOUNT/HOST PORT", "Socket": "TARGET/ACCOUNT/PATH", "Variable": "TARGET/ACCOUNT/VARIABLE",
+    "Namespace": "TARGET/NAMESPACE", "Url": "TARGET/PATH", "Resource": "TARGET/NAMESPACE/RESOURCE",
+    "Object": "TARGET/NAMESPACE/RESOURCE/NAME", "Identity": "TARGET/KIND NAME",
 }
 _OF_SSH: Final = frozenset(kind for kind, shape in SHAPES.items() if "/ACCOUNT" in shape)
 _NAMED: Final = re.compile(rf'\b({"|".join(SHAPES)}|Group|Workload|Label|User)::"([^"\n]*)"')

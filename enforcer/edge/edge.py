@@ -421,4 +421,4 @@ class Edge:
 def _judged(target: Target) -> tuple[object, ...]:
     """What of a target goes into decisions, masks and what is recorded; the rest is how it is reached."""
     return (target.protocol, target.databases, target.labels, target.content_labels, target.detectors, target.payload,
-            target.payload_limit, target.options)
+            target.payload_limit, target.options, target.field_labels, target.forwards)

@@ -291,10 +291,13 @@ class Tunnels:
         """Or why not, "" where it is not registered."""
         edge = self._outer.edge
         configuration = edge.configuration
-        found = find_target(configuration.targets.values(), command.host, command.port, self._outer.context.target) if (
-            configuration is not None) else None
+        if configuration is None:
+            return "the enforcer is not configured"
+        targets = configuration.targets
+        found = targets.get(command.target) if command.target else find_target(
+            targets.values(), command.host, command.port, self._outer.context.target)
         if found is None:
-            return "" if configuration is not None else "the enforcer is not configured"
+            return f"there is no target {command.target}" if command.target else ""
         return found if self.depth <= DEEPEST else "there are too many tunnels inside of each other"
 
     def order(self, command: Command) -> None:

@@ -32,6 +32,16 @@ CHAIN: Final = {
     "Endpoint": ("Target", "Account", "Endpoint"),
     "Socket": ("Target", "Account", "Socket"),
     "Variable": ("Target", "Account", "Variable"),
+    "Url": ("Target", "Url"),
+    "Resource": ("Target", "Namespace", "Resource"),
+    "Object": ("Target", "Namespace", "Resource", "Object"),
+    "Identity": ("Target", "Identity"),
+}
+CLUSTER: Final = "*"                  # in place of a namespace: what is asked lies in none, or in all of them
+_KUBERNETES: Final[dict[str, Attribute]] = {           # of a request to a cluster, whatever it asks of
+    "path": "", "version": "", "labels": "", "fields": "", "dry_run": False, "kinds": (), "owners": (),
+    "service_account": "", "images": (), "privileged": False, "host_namespaces": False, "host_path": False,
+    "ephemeral": False, "capabilities": (), "command": (), "container": "", "ports": (), "opaque": (),
 }
 # What Request.attributes may say besides what the path says, and what holds where it does not.
 _MORE: Final[dict[str, dict[str, Attribute]]] = {
@@ -39,6 +49,9 @@ _MORE: Final[dict[str, dict[str, Attribute]]] = {
     "Command": {"arguments": (), "literal": False},
     "File": {"recursive": False, "options": ()},
     "Variable": {"value": ""},
+    "Url": {**_KUBERNETES, "namespace": "", "group": "", "resource": "", "subresource": "", "name": ""},
+    "Resource": _KUBERNETES,
+    "Object": _KUBERNETES,
 }
 # Groups of actions, as weir.cedarschema has them (a test compares).
 _GROUPS: Final[dict[str, tuple[str, ...]]] = {
@@ -57,6 +70,10 @@ _GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "scp": ("scp:read", "scp:write"),
     "rsync": ("rsync:read", "rsync:write"),
     "git": ("git:fetch", "git:push"),
+    "k8s": ("k8s:read", "k8s:write", "k8s:connect", "k8s:impersonate", "k8s:call"),
+    "k8s:read": ("k8s:get", "k8s:list", "k8s:watch"),
+    "k8s:write": ("k8s:create", "k8s:update", "k8s:patch", "k8s:delete", "k8s:deletecollection"),
+    "k8s:connect": ("k8s:exec", "k8s:attach", "k8s:portforward", "k8s:proxy"),
     "file:read": ("sftp:read", "sftp:list", "scp:read", "rsync:read", "ssh:exec-read"),
     "file:write": ("sftp:change", "scp:write", "rsync:write", "ssh:exec-write"),
 }
@@ -161,6 +178,22 @@ def _of_endpoint(path: tuple[str, ...]) -> dict[str, str]:
     return {"host": host, "port": port}
 
 
+def _of_identity(path: tuple[str, ...]) -> dict[str, str]:
+    kind, _, name = path[-1].partition(" ")
+    return {"kind": kind, "name": name}
+
+
+def _of_resource(path: tuple[str, ...]) -> dict[str, str]:
+    """`resource` as RBAC's rules name it: "pods", "pods/log"; its id has the group too: "deployments.apps"."""
+    if len(path) < 3:
+        return {"name": path[-1]}
+    place, _, subresource = path[2].partition("/")
+    resource, _, group = place.partition(".")
+    return {"namespace": "" if path[1] == CLUSTER else path[1], "group": group,
+            "resource": f"{resource}/{subresource}" if subresource else resource, "subresource": subresource,
+            "name": path[3] if len(path) > 3 else ""}
+
+
 def _last(path: str) -> str:
     return path.rpartition("/")[2]
 
@@ -174,6 +207,10 @@ _SAID: Final[dict[str, Callable[[tuple[str, ...]], dict[str, str]]]] = {      # 
     "Repository": lambda path: {"path": path[-1], "name": _last(path[-1])},
     "Endpoint": _of_endpoint,
     "Socket": lambda path: {"path": path[-1]},
+    "Url": lambda path: {},
+    "Resource": _of_resource,
+    "Object": _of_resource,
+    "Identity": _of_identity,
 }
 
 

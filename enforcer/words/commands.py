@@ -177,6 +177,7 @@ class OpenThrough(Command, frozen=True):
     number: int
     host: str                         # as the client says it
     port: int
+    target: str = ""                  # by name, where host and port do not say it
 
 
 class ThroughConnected(Command, frozen=True):

@@ -28,6 +28,8 @@ class Request(msgspec.Struct, frozen=True):
         """As the recording shows it."""
         if self.kind == "Command":
             return self.path[-1]      # the line, which begins with its program
+        if self.kind in ("Resource", "Object", "Url", "Identity"):
+            return "/".join(self.path[1:])
         if self.kind == "Account":
             return "@".join(reversed(self.path))
         return ".".join(self.path[2:]) or ".".join(self.path)

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from agent.contract.credential import Credential
+from enforcer.core.book import Book
 from enforcer.core.context import Context
 from enforcer.core.sessions import refused, session_opened
 from enforcer.protocols.ssh import wire
-from enforcer.protocols.ssh.book import Book
 from enforcer.protocols.ssh.hiding import hide
 from enforcer.protocols.ssh.joining import join
+from enforcer.protocols.ssh.manner import SshManner
 from enforcer.protocols.ssh.mux import Mux
 from enforcer.protocols.ssh.wire import BY_APPLICATION, PROTOCOL, CrewWire, ServerWire
 from enforcer.words import commands as words
@@ -40,7 +41,7 @@ class SshLayer:
         self._context = context
         self._out: list[Command] = []
         self._depth = 0                        # of calls that will take what is said
-        self.book = Book(context, self._say)
+        self.book = Book(context, self._say, SshManner())
         self._mux = Mux(self.book, self._send, self._say, self._behind)
         shared: dict[object, Any] = {} if context.shared is None else context.shared
         if "ssh" not in shared:

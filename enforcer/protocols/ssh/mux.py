@@ -4,8 +4,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from enforcer.core.book import Book
+from enforcer.core.desk import Ask, Verdict
 from enforcer.protocols.ssh import messages
-from enforcer.protocols.ssh.book import Book
 from enforcer.protocols.ssh.channels.channel import MANY, Channel
 from enforcer.protocols.ssh.channels.replies import Awaited, Owed, Then
 from enforcer.protocols.ssh.channels.session import SessionChannel
@@ -23,7 +24,6 @@ from enforcer.protocols.ssh.channels.tunnel import (
     unclear_host,
     unclear_path,
 )
-from enforcer.protocols.ssh.desk import Ask, Verdict
 from enforcer.protocols.ssh.messages import (
     CLOSE,
     DATA,

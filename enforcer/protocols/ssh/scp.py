@@ -27,7 +27,7 @@ from functools import partial
 from typing import Final
 
 from agent.contract.target import ContentLabel
-from enforcer.protocols.ssh.desk import Ask, Desk, Verdict
+from enforcer.core.desk import Ask, Desk, Verdict
 from enforcer.protocols.ssh.sftp.paths import Labels, absolute, join, normal, shown, split, text
 from enforcer.protocols.ssh.sftp.pieces import Pieces, Room
 from enforcer.words.errors import RemoteProtocolError

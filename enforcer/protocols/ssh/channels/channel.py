@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from enforcer.core.book import Book
 from enforcer.protocols.ssh import messages
-from enforcer.protocols.ssh.book import Book
 from enforcer.protocols.ssh.channels.flow import PACKET, SMALL, WINDOW, Half
 from enforcer.protocols.ssh.channels.replies import Awaited, Owed, Then
 from enforcer.protocols.ssh.messages import FAILURE, STDERR, SUCCESS, Open, Request

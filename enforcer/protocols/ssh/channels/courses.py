@@ -4,10 +4,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from enforcer.core.book import Book
+from enforcer.core.desk import Verdict
 from enforcer.policy.stream_masks import StreamMask
-from enforcer.protocols.ssh.book import Book
 from enforcer.protocols.ssh.channels.flow import Half
-from enforcer.protocols.ssh.desk import Verdict
 from enforcer.protocols.ssh.echo import Echo, Piece
 from enforcer.protocols.ssh.hiding import FirstLine, asks
 from enforcer.protocols.ssh.messages import STDERR

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Final
 
 from agent.contract.target import Target
+from enforcer.core.desk import Ask, Verdict
 from enforcer.protocols.ssh.channels.channel import Channel, Line
 from enforcer.protocols.ssh.channels.courses import Course, Streams, choose
-from enforcer.protocols.ssh.desk import Ask, Verdict
 from enforcer.protocols.ssh.messages import STDERR, Fields, Open, Request, show_printable
 from enforcer.protocols.ssh.wanted import (
     COPIES,

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from enforcer.core.desk import Ask, Desk, Verdict
 from enforcer.core.places import plain_host
 from enforcer.core.raw import Raw
 from enforcer.protocols import spoken
 from enforcer.protocols.ssh.channels.channel import Channel, Line
 from enforcer.protocols.ssh.channels.flow import PACKET
-from enforcer.protocols.ssh.desk import Ask, Desk, Verdict
 from enforcer.protocols.ssh.messages import PROHIBITED, Fields, Open
 from enforcer.protocols.ssh.paths import canonical
 from enforcer.words.commands import (

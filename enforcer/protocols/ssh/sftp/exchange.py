@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from enforcer.protocols.ssh.desk import Ask, Desk, Verdict
+from enforcer.core.desk import Ask, Desk, Verdict
 from enforcer.protocols.ssh.sftp.messages import (
     DATA,
     OK,

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from agent.contract.target import ContentLabel
-from enforcer.protocols.ssh.desk import Desk
+from enforcer.core.desk import Desk
 from enforcer.protocols.ssh.sftp.exchange import Exchange
 from enforcer.protocols.ssh.sftp.framing import Framing
 from enforcer.protocols.ssh.sftp.handles import EXTENSIONS as OF_HANDLES

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
-from enforcer.protocols.ssh.desk import Ask, Verdict
+from enforcer.core.desk import Ask, Verdict
 from enforcer.protocols.ssh.sftp.exchange import Exchange, Flight
 from enforcer.protocols.ssh.sftp.handles import ANSWERS, EXTENSIONS, Errand, Handle, asks, names_of
 from enforcer.protocols.ssh.sftp.messages import (

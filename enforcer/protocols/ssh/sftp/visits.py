@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from enforcer.protocols.ssh.desk import Ask, Verdict
+from enforcer.core.desk import Ask, Verdict
 from enforcer.protocols.ssh.sftp.exchange import Exchange
 from enforcer.protocols.ssh.sftp.handles import HANDLES
 from enforcer.protocols.ssh.sftp.messages import (

@@ -13,10 +13,9 @@ from typing import Final
 import msgspec
 
 from enforcer.core.context import Context
+from enforcer.core.desk import Ask, Verdict
 from enforcer.hot.chain import make_digest
 from enforcer.policy.detectors import labels_of
-from enforcer.protocols.ssh.desk import Ask, Verdict
-from enforcer.protocols.ssh.hiding import hide, hide_bytes
 from enforcer.words import commands as words
 from enforcer.words import events, inputs
 from enforcer.words.commands import Command, Record
@@ -31,7 +30,6 @@ NOTES: Final = 10_000                 # sizes and signals of an operation that a
 FIRST: Final = 15.0                   # seconds until a client's user is told again that it is held; doubled each time
 SELDOM: Final = 300.0                 # seconds between two at most
 REMINDERS: Final = 100                # of one hold
-LINES: Final = ("exec", "env")        # what passwords are hidden in
 AGAIN: Final = "held "                # name of its timer, before the operation's number
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -65,11 +63,33 @@ class _Held:
         self.line, self.pause, self.told = "", FIRST, 0
 
 
+class Manner:
+    """What of an operation is written down and shown, and what makes two alike.  A protocol says what is otherwise
+    with its own."""
+
+    def text(self, ask: Ask) -> bytes:
+        return ask.text
+
+    def parameters(self, ask: Ask) -> tuple[str, ...]:
+        return ask.parameters
+
+    def reason(self, ask: Ask, reason: str) -> str:
+        """Of a denial: it may quote what was asked."""
+        return reason
+
+    def named(self, request: Request) -> str:
+        return request.resource
+
+    def alike(self, ask: Ask) -> tuple[object, ...]:
+        """What another operation has in common with it that an approval for the whole session stands for."""
+        return ask.requests, ask.parameters, ask.exact
+
+
 class Book:
     """The session's `Desk`.  `say` carries out a command, in order with everything else that is said."""
 
-    def __init__(self, context: Context, say: Callable[[Command], None]) -> None:
-        self.context, self._say = context, say
+    def __init__(self, context: Context, say: Callable[[Command], None], manner: Manner | None = None) -> None:
+        self.context, self._say, self._manner = context, say, manner or Manner()
         self.account = ""
         self.operations = 0
         self.bytes_in = self.bytes_out = 0     # of streams
@@ -110,7 +130,7 @@ class Book:
 
     def _deny(self, ask: Ask, decision: Decision, then: Callable[[Verdict], None]) -> None:
         operation = self._intend(ask, decision)
-        self._result(operation, "denied", "", _told(ask, decision.reason).encode())
+        self._result(operation, "denied", "", self._manner.reason(ask, decision.reason).encode())
         then(Verdict(False, operation.number, f"permission denied: {decision.reason} (session "
                      f"{self.context.session}, operation {operation.number})"))
 
@@ -122,18 +142,20 @@ class Book:
             return
         operation = self._intend(ask, decision)
         self._held[operation.number] = _Held(operation, ask, decision, then, waits)
-        named = ", ".join(f"{one.action} {_named(one)}" for one in ask.requests)
-        shown = hide_bytes(ask.text) if ask.verb in LINES else ask.text
+        manner = self._manner
+        named = ", ".join(f"{one.action} {manner.named(one)}" for one in ask.requests)
         told = (self.account, ask.verb, ask.exact, ask.parameters)
         self._say(words.Hold(
-            operation.number, decision.holds, named[:SHOWN], shown.decode("utf-8", "backslashreplace")[:SHOWN],
-            tuple(map(hide, ask.parameters)), decision.rules, _digest(self.context.forwarded_key, "binding", told),
-            exact=_digest(NOTHING, "exact", told), asked=_digest(NOTHING, "asked", *_alike(ask)), account=self.account))
+            operation.number, decision.holds, named[:SHOWN],
+            manner.text(ask).decode("utf-8", "backslashreplace")[:SHOWN],
+            manner.parameters(ask), decision.rules, _digest(self.context.forwarded_key, "binding", told),
+            exact=_digest(NOTHING, "exact", told), asked=_digest(NOTHING, "asked", *manner.alike(ask)),
+            shape=ask.shape, account=self.account))
 
     def withdraw(self, then: Callable[[Verdict], None]) -> None:
         for number, held in list(self._held.items()):
             if held.then is then:
-                self._say(words.CancelHold(number, "the channel was closed"))
+                self._say(words.CancelHold(number, "nobody waits for it any more"))
 
     def opened(self, event: inputs.HoldOpened) -> None:
         held = self._held.get(event.operation)
@@ -190,11 +212,12 @@ class Book:
 
     def _intend(self, ask: Ask, decision: Decision, ticket: str = "") -> Operation:
         forwarded = make_digest(self.context.forwarded_key, ask.exact) if decision.outcome == PERMIT else NOTHING
+        manner, parameters = self._manner, self._manner.parameters(ask)
         return self._write(
-            ask.verb, decision.outcome, "crew", hide_bytes(ask.text) if ask.verb in LINES else ask.text,
-            forwarded=forwarded, parameters=_pack([hide(one) for one in ask.parameters]) if ask.parameters else NOTHING,
-            requests=tuple((one.action, _named(one)) for one in ask.requests), rules=decision.rules,
-            masks=decision.masked, reason=_told(ask, decision.reason) if decision.outcome == DENY else "",
+            ask.verb, decision.outcome, "crew", manner.text(ask),
+            forwarded=forwarded, parameters=_pack(parameters) if parameters else NOTHING,
+            requests=tuple((one.action, manner.named(one)) for one in ask.requests), rules=decision.rules,
+            masks=decision.masked, reason=self._manner.reason(ask, decision.reason) if decision.outcome == DENY else "",
             ticket=ticket, durable=ask.writes or bool(ticket))
 
     def own(self, verb: str, text: bytes) -> int:
@@ -349,23 +372,6 @@ class Book:
         self._say(Record(events.SessionClosed(
             events.SESSION_CLOSED, self.context.now(), self.context.monotonic(), self.context.session, reason,
             self.operations, self.bytes_in, self.bytes_out)))
-
-
-def _named(request: Request) -> str:
-    return hide(request.resource) if request.kind == "Command" else request.resource
-
-
-def _told(ask: Ask, reason: str) -> str:
-    """It may quote the line."""
-    return hide(reason) if ask.verb in LINES else reason
-
-
-def _alike(ask: Ask) -> tuple[object, ...]:
-    """What another operation has in common with it that an approval for the whole session stands for: what is asked of
-    what, and with which variables.  Lines that cannot be told may ask for the same and do anything."""
-    variables = tuple(one for one in ask.parameters if not one.startswith("terminal "))
-    opaque = any(one.action == "ssh:exec-opaque" for one in ask.requests)
-    return (ask.requests, variables, ask.exact) if opaque else (ask.requests, variables)
 
 
 def _refusal(event: inputs.HoldAnswered) -> str:

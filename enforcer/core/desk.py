@@ -1,4 +1,4 @@
-"""Where every channel of a session asks and reports: the gate, the hold and the book are behind it."""
+"""Where every part of a session asks and reports: the gate, the hold and the book are behind it."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ class Ask:
     labels: tuple[str, ...] = ()      # that what comes back carries
     writes: bool = False              # waits for the disk, where writes do
     parameters: tuple[str, ...] = ()  # what else it goes with: "LANG=C.UTF-8"
+    shape: bytes = b""                # digest of what alike operations have in common, where a rule may ask for it
 
 
 @dataclass(frozen=True, slots=True)
