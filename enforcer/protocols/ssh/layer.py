@@ -16,9 +16,9 @@ from typing import Any, Final
 from agent.contract.credential import Credential
 from enforcer.core.book import Book
 from enforcer.core.context import Context
+from enforcer.core.hiding import hide
 from enforcer.core.sessions import refused, session_opened
 from enforcer.protocols.ssh import wire
-from enforcer.protocols.ssh.hiding import hide
 from enforcer.protocols.ssh.joining import join
 from enforcer.protocols.ssh.manner import SshManner
 from enforcer.protocols.ssh.mux import Mux

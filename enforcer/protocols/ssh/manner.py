@@ -5,7 +5,7 @@ from typing import Final
 
 from enforcer.core.book import Manner
 from enforcer.core.desk import Ask
-from enforcer.protocols.ssh.hiding import hide, hide_bytes
+from enforcer.core.hiding import hide, hide_bytes
 from enforcer.words.operations import Request
 
 LINES: Final = ("exec", "env")        # what passwords are hidden in

@@ -6,10 +6,10 @@ from typing import Final, Protocol
 
 from enforcer.core.book import Book
 from enforcer.core.desk import Verdict
+from enforcer.core.hiding import FirstLine, asks
 from enforcer.policy.stream_masks import StreamMask
 from enforcer.protocols.ssh.channels.flow import Half
 from enforcer.protocols.ssh.echo import Echo, Piece
-from enforcer.protocols.ssh.hiding import FirstLine, asks
 from enforcer.protocols.ssh.messages import STDERR
 from enforcer.protocols.ssh.scp import Scp
 from enforcer.protocols.ssh.sftp.gate import Gate

@@ -7,7 +7,7 @@ import pytest
 from pump import TableGate
 from sshtalk import Talk, close, data, env, open_channel, opened, run
 
-from enforcer.protocols.ssh.hiding import FirstLine, asks, hide, hide_bytes
+from enforcer.core.hiding import FirstLine, asks, hide, hide_bytes
 from enforcer.words import commands as words
 from enforcer.words import events
 
