@@ -1,28 +1,29 @@
 """Kubernetes: what the edge runs."""
 from __future__ import annotations
 
+from enforcer.core.book import Book
 from enforcer.core.context import Context
-from enforcer.words.commands import Command
-from enforcer.words.inputs import Input
+from enforcer.http.layer import HttpLayer, connecting
+from enforcer.http.messages import Answer, Head
+from enforcer.protocols.kubernetes.errors import render_status
+from enforcer.protocols.kubernetes.exchange import KubernetesExchange
+from enforcer.words.operations import Request
 
 
-class KubernetesLayer:
-    """(being built on this branch by another hand)"""
-
+class KubernetesLayer(HttpLayer):
     def __init__(self, context: Context) -> None:
-        raise NotImplementedError
+        super().__init__(context, "kubernetes", KubernetesService)
 
-    state = "login"
-    operations = 0
 
-    def start(self) -> list[Command]:
-        return []
+class KubernetesService:
+    def __init__(self, context: Context, book: Book) -> None:
+        self._context, self._book = context, book
 
-    def receive(self, peer: int, data: bytes) -> list[Command]:
-        return []
+    def connect(self) -> tuple[Request, ...]:
+        return connecting(self._context.target.name)
 
-    def handle(self, event: Input) -> list[Command]:
-        return []
+    def begin(self, head: Head) -> KubernetesExchange:
+        return KubernetesExchange(self._context, self._book, head)
 
-    def refuse(self, error: Exception) -> list[Command]:
-        return []
+    def explain(self, status: int, reason: str) -> tuple[Answer, bytes]:
+        return render_status(status, f"weir: {reason}")

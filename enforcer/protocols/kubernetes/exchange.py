@@ -1,0 +1,213 @@
+"""One request to an API server: read, decided, sent on as it was read; its answer masked and recorded."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+
+from enforcer.core.book import Book
+from enforcer.core.context import Context
+from enforcer.core.desk import Ask, Verdict
+from enforcer.http.exchange import Unreadable, Way
+from enforcer.http.messages import Answer, Head, Headers, value, without
+from enforcer.http.passage import Outlet, Passage
+from enforcer.protocols.kubernetes import masking, streams
+from enforcer.protocols.kubernetes.bodies import Body, accept, read_body
+from enforcer.protocols.kubernetes.errors import read_message, render_status, warning
+from enforcer.protocols.kubernetes.info import Info, Query, Unclear
+from enforcer.protocols.kubernetes.request_info import read_info
+from enforcer.protocols.kubernetes.target_path import parse_target
+from enforcer.protocols.kubernetes.wants import Wants, read_wants
+from enforcer.words.errors import RemoteProtocolError
+
+MOST: Final = 3 << 20                 # bytes of a body that an API server takes (--max-request-body-bytes)
+MESSAGE: Final = 64 << 10             # bytes of an error's body that are read for its message
+SHOWN: Final = 4096                   # characters of a target that are shown of what is no request
+STREAMS: Final = ("exec", "attach", "portforward")
+# What a crew says of itself, or of whom it speaks for, is not passed on: who it is, Weir says.  The rest is Weir's to
+# say: what it can read, and by which name this request is in the server's audit log.
+DROPPED: Final = (b"authorization", b"proxy-authorization", b"cookie", b"audit-id", b"forwarded", b"range", b"accept",
+                  b"if-range", b"content-type", b"content-encoding", b"via", b"warning")
+_DROPPED_PREFIXES: Final = (b"x-remote-", b"x-forwarded-", b"proxy-", b"x-real-")
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class KubernetesExchange:
+    def __init__(self, context: Context, book: Book, head: Head) -> None:
+        self._context, self._book, self._head = context, book, head
+        self._target = context.target
+        self._info: Info | None = None
+        self._query: Query = ()
+        self._canonical = b""
+        self._wants: Wants | None = None
+        self._body: Body | None = None
+        self._way: Way | None = None
+        self._then: Callable[[Verdict], None] = self._decided
+        self._number, self._warning = 0, ""
+        self._masked: frozenset[str] = frozenset()
+        self._masker: masking.Masker | None = None
+        self._status, self._error = 0, b""
+
+    @property
+    def most(self) -> int:
+        return MOST
+
+    # The request
+
+    def ask(self, body: bytes, way: Way) -> None:
+        self._way = way
+        try:
+            ask = self._read(body)
+        except Unclear as error:
+            self.refuse(error.status, error.reason, way)
+            return
+        self._book.ask(ask, self._then, self._waits)
+
+    def _read(self, data: bytes) -> Ask:
+        head, target = self._head, self._target
+        path, self._query, self._canonical = parse_target(head.target)
+        info = self._info = read_info(head.method, path, self._query)
+        if value(head.headers, b"content-encoding") not in (b"", b"identity"):
+            raise Unclear("a body that is compressed: send it as it is", 415)
+        self._body = body = read_body(value(head.headers, b"content-type"), data, info)
+        wants = self._wants = read_wants(target.name, info, self._query, head.headers, body.value)
+        self._may_be(info, body)
+        return Ask(wants.verb, self._text(info, body), wants.requests, self._exact(body),
+                   masking.labels_of_answer(info, target), wants.writes, shape=_shape(wants))
+
+    def _may_be(self, info: Info, body: Body) -> None:
+        """What no policy could permit as it stands."""
+        if value(self._head.headers, b"upgrade") and not _streams(info):
+            raise Unclear("only exec, attach and port-forward are passed on another protocol", 501)
+        if wrong := masking.returned_masks(body.value, info, self._target):
+            raise Unclear(f"what Weir has masked would be written as its mask, or told: {', '.join(wrong)}; leave it "
+                          "out, or ask for the right to see it", 422)
+
+    def _text(self, info: Info, body: Body) -> bytes:
+        text = f"{self._head.method} {self._canonical.decode()}".encode()
+        if body.value is None:
+            return text
+        return text + b"\n\n" + msgspec.json.format(msgspec.json.encode(
+            masking.redact_body(body.value, info, self._target)), indent=1)
+
+    def _exact(self, body: Body) -> bytes:
+        head = self._head
+        spoken = [one for one in head.headers if one[0].startswith((b"impersonate-", b"accept", b"sec-websocket", b"x-"))]
+        return _pack((head.method, self._canonical, spoken, body.content_type, body.rendered))
+
+    def _waits(self, line: str) -> None:
+        self._warning = line
+
+    def refuse(self, status: int, reason: str, way: Way) -> None:
+        self._way, head = way, self._head
+        shown = f"{head.method} {head.target[:SHOWN].decode('latin-1')}".encode()
+
+        def then(verdict: Verdict) -> None:
+            way.answer(*render_status(status, f"weir: {reason}", self._info))
+
+        self._book.refuse(Ask("request", shown, (), shown), "protocol", reason, then)
+
+    def _decided(self, verdict: Verdict) -> None:
+        assert self._way is not None and self._body is not None and self._info is not None
+        if not verdict.permitted:
+            answer, body = render_status(403, f"weir: {verdict.reason}", self._info)
+            self._way.answer(self._warned(answer), body)
+            return
+        self._number, self._masked = verdict.number, frozenset(verdict.masked)
+        head = self._head
+        self._way.forward(
+            Head(head.method, self._canonical, self._headers(self._info, self._body)), self._body.rendered,
+            value(head.headers, b"upgrade") if _streams(self._info) else b"")
+
+    def _headers(self, info: Info, body: Body) -> Headers:
+        headers = tuple(one for one in without(self._head.headers, DROPPED) if not one[0].startswith(_DROPPED_PREFIXES))
+        if _streams(info):
+            headers = streams.negotiate_offer(headers)
+        if self._hides(info):
+            headers = without(headers, (b"accept-encoding",))
+        more = [(b"accept", accept(self._head.headers, info)),
+                (b"audit-id", f"{self._context.session}-{self._number}".encode())]
+        if body.rendered:
+            more.append((b"content-type", body.content_type))
+        return (*headers, *(one for one in more if one[1]))
+
+    def _hides(self, info: Info) -> bool:
+        return bool(self._masked) or masking.never_shown(info)
+
+    # The answer
+
+    def answered(self, answer: Answer) -> Answer:
+        assert self._info is not None
+        self._status = answer.status
+        if answer.status != 101 and self._hides(self._info):
+            try:
+                self._masker = masking.make_masker(
+                    self._info, self._query, self._target, self._masked, answer)
+            except Unclear as error:
+                raise Unreadable(error.reason) from None
+        return self._warned(Answer(answer.status, answer.reason, without(answer.headers, (b"alt-svc", b"www-authenticate"))))
+
+    def _warned(self, answer: Answer) -> Answer:
+        if not self._warning:
+            return answer
+        return Answer(answer.status, answer.reason, (*answer.headers, warning(self._warning)))
+
+    @property
+    def changes(self) -> bool:
+        return self._masker is not None
+
+    def piece(self, data: bytes) -> bytes:
+        if self._masker is not None:
+            try:
+                data = self._masker.feed(data)
+            except Unclear as error:
+                raise Unreadable(error.reason) from None
+        return self._delivered(data)
+
+    def _delivered(self, data: bytes) -> bytes:
+        if data:
+            self._book.piece(self._number, "out", data, self._target.payload == "content")
+            if self._status >= 400 and len(self._error) < MESSAGE:
+                self._error += data[:MESSAGE]
+        return data
+
+    def done(self) -> bytes:
+        rest = b""
+        if self._masker is not None:
+            try:
+                rest = self._delivered(self._masker.end())
+            except Unclear as error:
+                raise Unreadable(error.reason) from None
+        failed = self._status >= 400
+        self._book.done(self._number, "error" if failed else "ok", str(self._status), read_message(self._error).encode())
+        return rest
+
+    def unanswered(self, reason: str) -> bool:
+        if not self._number:
+            self._book.withdraw(self._then)
+        self._book.done(self._number, "error", "", reason.encode())
+        return False
+
+    def lost(self, reason: str) -> None:
+        if not self._number:
+            self._book.withdraw(self._then)
+        self._book.done(self._number, "cancelled", str(self._status or ""), reason.encode())
+
+    def upgrade(self, answer: Answer, outlet: Outlet) -> Passage:
+        if self._info is None or not _streams(self._info):
+            raise RemoteProtocolError("the server changes the protocol, and was not asked to")
+        return streams.make_passage(
+            self._info, self._query, self._head, answer, outlet, self._number, self._masked, self._target)
+
+
+def _streams(info: Info) -> bool:
+    return info.is_resource and info.resource == "pods" and not info.group and info.subresource in STREAMS
+
+
+def _shape(wants: Wants) -> bytes:
+    """The same asked of others of the same kind."""
+    told = [(one.action, one.kind, one.path[:-1] if one.kind == "Object" else one.path, one.attributes)
+            for one in wants.requests]
+    return blake2b(_pack((wants.verb, told)), digest_size=32).digest()
