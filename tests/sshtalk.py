@@ -19,6 +19,7 @@ from enforcer.core.book import Book
 from enforcer.core.context import Context
 from enforcer.protocols.ssh import messages
 from enforcer.protocols.ssh.messages import Fields, Request, render_bare, render_request, string
+from enforcer.protocols.ssh.manner import SshManner
 from enforcer.protocols.ssh.mux import Mux
 from enforcer.words import commands as words
 from enforcer.words import events, inputs
@@ -164,7 +165,7 @@ class Talk:
         self.registered: set[str] = set()      # hosts of tunnels that the edge takes
         self._later: list[Callable[[], None]] = []         # what the edge answers, once all that was said is done
         self._read = 0
-        self.book = Book(self.context, self._say)
+        self.book = Book(self.context, self._say, SshManner())
         self.book.account = "app"
         self.mux = Mux(self.book, self._send, self._say)
 
