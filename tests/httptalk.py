@@ -127,7 +127,7 @@ class Talk:
     """`say` and `hear` give what goes to whom: [(CLIENT | SERVER, bytes)], joined where it is one after the other."""
 
     gate: TableGate = field(default_factory=TableGate)
-    credential: Credential = Credential("crewbot", token="tok")        # noqa: S106
+    credential: Credential = Credential("crewbot", token="tok")
     serve: Callable[[Context, Book], object] = Plain
     target: Target = TARGET
     time: int = 1_000_000_000

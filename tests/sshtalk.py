@@ -18,8 +18,8 @@ from agent.contract.target import Target
 from enforcer.core.book import Book
 from enforcer.core.context import Context
 from enforcer.protocols.ssh import messages
-from enforcer.protocols.ssh.messages import Fields, Request, render_bare, render_request, string
 from enforcer.protocols.ssh.manner import SshManner
+from enforcer.protocols.ssh.messages import Fields, Request, render_bare, render_request, string
 from enforcer.protocols.ssh.mux import Mux
 from enforcer.words import commands as words
 from enforcer.words import events, inputs

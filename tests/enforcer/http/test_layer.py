@@ -107,17 +107,17 @@ def test_a_server_that_cannot_be_reached_is_503_with_why(event: inputs.Input) ->
 
 
 def test_an_expired_credential_is_fetched_anew() -> None:
-    talk = Talk(credential=Credential("bot", token="old", expires=100)).open()        # noqa: S106
+    talk = Talk(credential=Credential("bot", token="old", expires=100)).open()
     talk.time = 200 * 10**9
     assert talk.say(HELLO) == []
-    said = talk.tell(inputs.CredentialReady(Credential("bot", token="new", expires=900)))        # noqa: S106
+    said = talk.tell(inputs.CredentialReady(Credential("bot", token="new", expires=900)))
     assert b"authorization: Bearer new\r\n" in said[0][1]
     talk.hear(OK)
     assert b"Bearer new" in talk.say(HELLO)[0][1]
 
 
 def test_a_credential_that_comes_expired_is_503() -> None:
-    talk = Talk(credential=Credential("bot", token="old", expires=100)).open()        # noqa: S106
+    talk = Talk(credential=Credential("bot", token="old", expires=100)).open()
     talk.time = 200 * 10**9
     talk.say(HELLO)
     [(peer, said)] = talk.tell(inputs.CredentialReady(talk.credential))
