@@ -30,6 +30,7 @@ from enforcer.words.operations import Principal, Request
 
 OWNER = Owner("crew", 1000, "u", "local:u", ("data",), Process(7, "/bin/x"), "", 1, "127.0.0.1", 443, "mark")
 TARGET = Target("prod", "kubernetes", ("kube.example",), 6443, ("10.0.0.1",))
+CREDENTIAL = Credential("crewbot", token="tok")
 HELLO = b"GET /hello HTTP/1.1\r\nHost: kube.example\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 
@@ -75,7 +76,8 @@ class PlainExchange:
                 way.answer(Answer(403, b"Forbidden", ()), verdict.reason.encode())
 
         self._then = then
-        self._book.ask(Ask("request", path.encode(), (Request("k8s:call", "Url", ("prod", path)),), path.encode()), then)
+        asked = (Request("k8s:call", "Url", ("prod", path)),)
+        self._book.ask(Ask("request", path.encode(), asked, path.encode()), then)
 
     def refuse(self, status: int, reason: str, way: Way) -> None:
         self._book.refuse(Ask("request", b"?", (), b""), "protocol", reason,
@@ -127,7 +129,7 @@ class Talk:
     """`say` and `hear` give what goes to whom: [(CLIENT | SERVER, bytes)], joined where it is one after the other."""
 
     gate: TableGate = field(default_factory=TableGate)
-    credential: Credential = Credential("crewbot", token="tok")
+    credential: Credential = CREDENTIAL
     serve: Callable[[Context, Book], object] = Plain
     target: Target = TARGET
     time: int = 1_000_000_000

@@ -30,7 +30,9 @@ STREAMS: Final = ("exec", "attach", "portforward")
 # say: what it can read, and by which name this request is in the server's audit log.
 DROPPED: Final = (b"authorization", b"proxy-authorization", b"cookie", b"audit-id", b"forwarded", b"range", b"accept",
                   b"if-range", b"content-type", b"content-encoding", b"via", b"warning")
+NOT_SHOWN: Final = (b"alt-svc", b"www-authenticate")
 _DROPPED_PREFIXES: Final = (b"x-remote-", b"x-forwarded-", b"proxy-", b"x-real-")
+_SPOKEN: Final = (b"impersonate-", b"accept", b"sec-websocket", b"x-")
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -94,7 +96,7 @@ class KubernetesExchange:
 
     def _exact(self, body: Body) -> bytes:
         head = self._head
-        spoken = [one for one in head.headers if one[0].startswith((b"impersonate-", b"accept", b"sec-websocket", b"x-"))]
+        spoken = [one for one in head.headers if one[0].startswith(_SPOKEN)]
         return _pack((head.method, self._canonical, spoken, body.content_type, body.rendered))
 
     def _waits(self, line: str) -> None:
@@ -110,7 +112,9 @@ class KubernetesExchange:
         self._book.refuse(Ask("request", shown, (), shown), "protocol", reason, then)
 
     def _decided(self, verdict: Verdict) -> None:
-        assert self._way is not None and self._body is not None and self._info is not None
+        assert self._way is not None
+        assert self._body is not None
+        assert self._info is not None
         if not verdict.permitted:
             answer, body = render_status(403, f"weir: {verdict.reason}", self._info)
             self._way.answer(self._warned(answer), body)
@@ -147,7 +151,7 @@ class KubernetesExchange:
                     self._info, self._query, self._target, self._masked, answer)
             except Unclear as error:
                 raise Unreadable(error.reason) from None
-        return self._warned(Answer(answer.status, answer.reason, without(answer.headers, (b"alt-svc", b"www-authenticate"))))
+        return self._warned(Answer(answer.status, answer.reason, without(answer.headers, NOT_SHOWN)))
 
     def _warned(self, answer: Answer) -> Answer:
         if not self._warning:
@@ -181,7 +185,8 @@ class KubernetesExchange:
             except Unclear as error:
                 raise Unreadable(error.reason) from None
         failed = self._status >= 400
-        self._book.done(self._number, "error" if failed else "ok", str(self._status), read_message(self._error).encode())
+        said = read_message(self._error).encode()
+        self._book.done(self._number, "error" if failed else "ok", str(self._status), said)
         return rest
 
     def unanswered(self, reason: str) -> bool:

@@ -18,7 +18,8 @@ def test_a_request_goes_on_as_it_was_read_with_the_real_credential() -> None:
     talk = Talk().open()
     assert talk.say(HELLO) == [(SERVER, SENT)]
     assert talk.hear(OK) == [(CLIENT, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")]
-    assert talk.results == ["ok"] and not talk.closed
+    assert talk.results == ["ok"]
+    assert not talk.closed
 
 
 def test_what_is_sent_stands_behind_what_is_recorded() -> None:
@@ -27,7 +28,8 @@ def test_what_is_sent_stands_behind_what_is_recorded() -> None:
     intent = next(at for at, one in enumerate(talk.commands)
                   if isinstance(one, words.Record) and isinstance(one.event, events.Intent))
     sent = next(at for at, one in enumerate(talk.commands) if isinstance(one, words.SendData) and one.peer == SERVER)
-    assert intent < sent and talk.commands[intent].barrier
+    assert intent < sent
+    assert talk.commands[intent].barrier
 
 
 def test_one_session_many_requests_cut_anywhere() -> None:
@@ -62,19 +64,24 @@ def test_pipelined_requests_are_taken_one_by_one() -> None:
 def test_thousands_of_denied_requests_in_one_read_are_no_recursion() -> None:
     talk = Talk(TableGate(deny={("k8s:call", "*")})).open()
     [(peer, said)] = talk.say(HELLO * 3000)
-    assert peer == CLIENT and said.count(b"HTTP/1.1 403 ") == 3000 and talk.results == ["denied"] * 3000
+    assert peer == CLIENT
+    assert said.count(b"HTTP/1.1 403 ") == 3000
+    assert talk.results == ["denied"] * 3000
 
 
 def test_a_denial_is_an_answer_and_the_connection_stays() -> None:
     talk = Talk(TableGate(deny={("k8s:call", "/no")})).open()
     [(peer, said)] = talk.say(request(path="/no"))
-    assert peer == CLIENT and said.startswith(b"HTTP/1.1 403 Forbidden\r\n") and b"policy no forbids" in said
+    assert peer == CLIENT
+    assert said.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    assert b"policy no forbids" in said
     assert talk.say(HELLO) == [(SERVER, SENT)]
 
 
 def test_a_held_request_waits_and_goes_once_approved() -> None:
     talk = Talk(TableGate(hold={("k8s:call", "/hello")})).open()
-    assert talk.say(HELLO) == [] and talk.layer.state == "held"
+    assert talk.say(HELLO) == []
+    assert talk.layer.state == "held"
     talk.tell(inputs.HoldOpened(1, "T1"))
     assert talk.tell(inputs.HoldAnswered(1, "approved", "ada", "", "T1")) == [(SERVER, SENT)]
 
@@ -83,14 +90,18 @@ def test_who_goes_while_it_is_held_withdraws_it() -> None:
     talk = Talk(TableGate(hold={("k8s:call", "/hello")})).open()
     talk.say(HELLO)
     talk.tell(inputs.ConnectionLost(CLIENT))
-    assert [one.operation for one in talk.of(words.CancelHold)] == [1] and talk.closed
+    assert [one.operation for one in talk.of(words.CancelHold)] == [1]
+    assert talk.closed
 
 
 def test_what_policy_lets_nobody_connect_to_says_so_to_each_request() -> None:
     talk = Talk(TableGate(deny={("connect", "prod")}))
     talk.tell(inputs.TlsStarted(CLIENT, "TLSv1.3 X"))
     [(peer, said)] = talk.say(HELLO)
-    assert peer == CLIENT and b" 403 " in said and b"connection: close" in said and talk.closed
+    assert peer == CLIENT
+    assert b" 403 " in said
+    assert b"connection: close" in said
+    assert talk.closed
     assert [type(event) for event in talk.recorded] == [events.Refused]
 
 
@@ -102,7 +113,8 @@ def test_a_server_that_cannot_be_reached_is_503_with_why(event: inputs.Input) ->
     talk.tell(inputs.TlsStarted(CLIENT, "TLSv1.3 X"))
     talk.tell(event)
     [(_, said)] = talk.say(HELLO)
-    assert b" 503 " in said and event.reason.encode() in said
+    assert b" 503 " in said
+    assert event.reason.encode() in said
     assert [type(one) for one in talk.recorded] == [events.Refused]
 
 
@@ -121,21 +133,27 @@ def test_a_credential_that_comes_expired_is_503() -> None:
     talk.time = 200 * 10**9
     talk.say(HELLO)
     [(peer, said)] = talk.tell(inputs.CredentialReady(talk.credential))
-    assert peer == CLIENT and b" 503 " in said and talk.closed
+    assert peer == CLIENT
+    assert b" 503 " in said
+    assert talk.closed
 
 
 def test_a_body_is_whole_before_anything_is_asked() -> None:
     talk = Talk().open()
-    assert talk.say(request("POST", "/x", b"0123456789")[:-1]) == [] and not talk.layer.operations
+    assert talk.say(request("POST", "/x", b"0123456789")[:-1]) == []
+    assert not talk.layer.operations
     [(peer, said)] = talk.say(b"9")
-    assert peer == SERVER and said.endswith(b"content-length: 10\r\n\r\n0123456789")
+    assert peer == SERVER
+    assert said.endswith(b"content-length: 10\r\n\r\n0123456789")
 
 
 def test_chunks_become_a_length() -> None:
     talk = Talk().open()
-    [(_, said)] = talk.say(request("POST", "/x", b"", "Transfer-Encoding: chunked") + b"3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\n"
-                           b"Trailer: x\r\n\r\n")
-    assert said.endswith(b"content-length: 5\r\n\r\nabcde") and b"chunked" not in said and b"railer" not in said
+    chunks = b"3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nTrailer: x\r\n\r\n"
+    [(_, said)] = talk.say(request("POST", "/x", b"", "Transfer-Encoding: chunked") + chunks)
+    assert said.endswith(b"content-length: 5\r\n\r\nabcde")
+    assert b"chunked" not in said
+    assert b"railer" not in said
 
 
 def test_a_client_that_waits_is_told_to_go_on() -> None:
@@ -169,8 +187,10 @@ def test_what_is_no_request_is_answered_and_nothing_of_it_goes_on(raw: bytes, st
     said = talk.say(raw)
     if not said:                               # it may still become one
         said = talk.say(b"\r\n\r\n")
-    assert [peer for peer, _ in said] == [CLIENT] and said[0][1].startswith(b"HTTP/1.1 %d " % status)
-    assert talk.closed and talk.results == ["denied"]
+    assert [peer for peer, _ in said] == [CLIENT]
+    assert said[0][1].startswith(b"HTTP/1.1 %d " % status)
+    assert talk.closed
+    assert talk.results == ["denied"]
 
 
 def test_a_body_in_thousands_of_pieces_is_refused() -> None:
@@ -194,22 +214,28 @@ def test_an_answer_that_is_changed_has_no_length() -> None:
     talk = Talk().open()
     talk.say(request(path="/loud"))
     said = b"".join(data for _, data in talk.hear(OK))
-    assert b"content-length" not in said and said.endswith(b"\r\n2\r\nHI\r\n1\r\n!\r\n0\r\n\r\n")
+    assert b"content-length" not in said
+    assert said.endswith(b"\r\n2\r\nHI\r\n1\r\n!\r\n0\r\n\r\n")
 
 
 def test_an_answer_that_cannot_be_read_is_not_shown() -> None:
     talk = Talk().open()
     talk.say(HELLO)
     [(peer, said)] = talk.hear(b"HTTP/1.1 200 OK\r\nX-Bad: 1\r\nContent-Length: 2\r\n\r\nhi")
-    assert peer == CLIENT and b" 502 " in said and b"it cannot be read" in said and b"hi" not in said.split()
-    assert talk.closed and talk.results == ["cancelled"]
+    assert peer == CLIENT
+    assert b" 502 " in said
+    assert b"it cannot be read" in said
+    assert b"hi" not in said.split()
+    assert talk.closed
+    assert talk.results == ["cancelled"]
 
 
 def test_an_answer_that_turns_out_unreadable_is_cut() -> None:
     talk = Talk().open()
     talk.say(HELLO)
     talk.hear(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
-    assert talk.hear(b"1\r\n\0\r\n0\r\n\r\n") == [] and talk.closed
+    assert talk.hear(b"1\r\n\0\r\n0\r\n\r\n") == []
+    assert talk.closed
 
 
 @pytest.mark.parametrize("answer", [
@@ -219,7 +245,8 @@ def test_an_answer_that_turns_out_unreadable_is_cut() -> None:
 def test_a_server_that_closes_closes_both(answer: bytes) -> None:
     talk = Talk().open()
     talk.say(HELLO)
-    assert b"connection: close" in b"".join(data for _, data in talk.hear(answer)) and talk.closed
+    assert b"connection: close" in b"".join(data for _, data in talk.hear(answer))
+    assert talk.closed
 
 
 def test_an_answer_up_to_the_end_of_the_connection() -> None:
@@ -227,14 +254,17 @@ def test_an_answer_up_to_the_end_of_the_connection() -> None:
     talk.say(HELLO)
     talk.hear(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhi")
     assert talk.tell(inputs.ConnectionLost(SERVER)) == [(CLIENT, b"0\r\n\r\n")]
-    assert talk.results == ["ok"] and talk.closed
+    assert talk.results == ["ok"]
+    assert talk.closed
 
 
 def test_a_server_that_goes_without_an_answer_is_not_explained() -> None:
     """A client asks again on another connection, as without Weir."""
     talk = Talk().open()
     talk.say(HELLO)
-    assert talk.tell(inputs.ConnectionLost(SERVER)) == [] and talk.results == ["error"] and talk.closed
+    assert talk.tell(inputs.ConnectionLost(SERVER)) == []
+    assert talk.results == ["error"]
+    assert talk.closed
 
 
 def test_a_server_that_breaks_off_is_no_end() -> None:
@@ -254,19 +284,23 @@ def test_a_hostile_server_is_502(raw: bytes) -> None:
     talk = Talk().open()
     talk.say(HELLO)
     said = talk.hear(raw)
-    assert said[0][0] == CLIENT and said[0][1].startswith(b"HTTP/1.1 502 ") and talk.closed
+    assert said[0][0] == CLIENT
+    assert said[0][1].startswith(b"HTTP/1.1 502 ")
+    assert talk.closed
 
 
 def test_a_server_that_answers_nothing_that_was_asked() -> None:
     talk = Talk().open()
-    assert talk.hear(OK) == [] and talk.closed
+    assert talk.hear(OK) == []
+    assert talk.closed
 
 
 def test_head_has_no_body() -> None:
     talk = Talk().open()
     talk.say(request("HEAD"))
     [(_, said)] = talk.hear(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n")
-    assert said.endswith(b"content-length: 20\r\n\r\n") and talk.results == ["ok"]
+    assert said.endswith(b"content-length: 20\r\n\r\n")
+    assert talk.results == ["ok"]
 
 
 def test_head_that_is_denied_has_none_either() -> None:
@@ -280,7 +314,8 @@ def test_another_protocol_is_a_passage() -> None:
     [(_, said)] = talk.say(request("GET", "/x", b"", "Connection: Upgrade", "Upgrade: loud/1"))
     assert b"connection: Upgrade\r\nupgrade: loud/1\r\n" in said
     said = talk.hear(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: loud/1\r\n\r\nearly")
-    assert said[0][1].startswith(b"HTTP/1.1 101 ") and said[0][1].endswith(b"EARLY")
+    assert said[0][1].startswith(b"HTTP/1.1 101 ")
+    assert said[0][1].endswith(b"EARLY")
     assert talk.say(b"more") == [(SERVER, b"MORE")]
     assert talk.tell(inputs.TimerFired("t")) == [(CLIENT, b"TimerFired")]
     assert talk.tell(inputs.Ended("killed")) == [(CLIENT, b"killed")]
@@ -298,7 +333,10 @@ def test_killed_while_it_waits_for_the_answer() -> None:
     talk = Talk().open()
     talk.say(HELLO)
     [(peer, said)] = talk.tell(inputs.Ended("killed by ada"))
-    assert peer == CLIENT and b" 503 " in said and b"killed by ada" in said and talk.closed
+    assert peer == CLIENT
+    assert b" 503 " in said
+    assert b"killed by ada" in said
+    assert talk.closed
 
 
 def test_ended_once_what_runs_has_finished() -> None:
@@ -314,7 +352,8 @@ def test_nothing_is_forwarded_once_nothing_can_be_recorded() -> None:
     talk = Talk().open()
     talk.say(HELLO)
     [(_, said)] = talk.tell(inputs.RecordingFailed("disk full"))
-    assert b" 503 " in said and talk.closed
+    assert b" 503 " in said
+    assert talk.closed
 
 
 def test_an_ipv6_host_is_named_in_brackets() -> None:
