@@ -8,6 +8,7 @@ import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from pump import KEY, TableGate
 
@@ -130,18 +131,19 @@ class Talk:
 
     gate: TableGate = field(default_factory=TableGate)
     credential: Credential = CREDENTIAL
-    serve: Callable[[Context, Book], object] = Plain
+    make: Callable[[Context], HttpLayer] = lambda context: HttpLayer(context, "plain", Plain)
     target: Target = TARGET
     time: int = 1_000_000_000
     commands: list[words.Command] = field(default_factory=list)
-    recorded: list[object] = field(default_factory=list)
+    recorded: list[Any] = field(default_factory=list)
+    blobs: dict[bytes, bytes] = field(default_factory=dict)
     closed: bool = False
 
     def __post_init__(self) -> None:
         counter = itertools.count(1)
         context = Context("SESSION", Principal("local:u", ("data",), OWNER), self.target, self.gate,
                           lambda: self.time, lambda: next(counter), os.urandom, KEY, shared={})
-        self.layer = HttpLayer(context, "plain", self.serve)  # type: ignore[arg-type]
+        self.layer = self.make(context)
         self.take(self.layer.start())
 
     def take(self, commands: list[words.Command]) -> list[tuple[int, bytes]]:
@@ -155,6 +157,7 @@ class Talk:
                     said.append((command.peer, command.data))
             elif isinstance(command, words.Record):
                 self.recorded.append(command.event)
+                self.blobs |= {digest: content for digest, _, content in command.blobs}
             elif isinstance(command, words.CloseConnection):
                 self.closed = True
         return said
@@ -183,6 +186,15 @@ class Talk:
     @property
     def results(self) -> list[str]:
         return [event.status for event in self.recorded if isinstance(event, events.Result)]
+
+    @property
+    def intents(self) -> list[events.Intent]:
+        return [event for event in self.recorded if isinstance(event, events.Intent)]
+
+    @property
+    def texts(self) -> list[str]:
+        """Of what was asked, as it is recorded."""
+        return [self.blobs[one.text].decode() for one in self.intents]
 
     def of(self, kind: type[words.Command]) -> list[words.Command]:
         return [command for command in self.commands if isinstance(command, kind)]

@@ -1,6 +1,7 @@
 """One request to an API server: read, decided, sent on as it was read; its answer masked and recorded."""
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
@@ -10,6 +11,7 @@ import msgspec
 from enforcer.core.book import Book
 from enforcer.core.context import Context
 from enforcer.core.desk import Ask, Verdict
+from enforcer.core.hiding import hide
 from enforcer.http.exchange import Unreadable, Way
 from enforcer.http.messages import Answer, Head, Headers, value, without
 from enforcer.http.passage import Outlet, Passage
@@ -88,6 +90,8 @@ class KubernetesExchange:
                           "out, or ask for the right to see it", 422)
 
     def _text(self, info: Info, body: Body) -> bytes:
+        if _streams(info):
+            return _line(info, self._query).encode()
         text = f"{self._head.method} {self._canonical.decode()}".encode()
         if body.value is None:
             return text
@@ -209,6 +213,14 @@ class KubernetesExchange:
 
 def _streams(info: Info) -> bool:
     return info.is_resource and info.resource == "pods" and not info.group and info.subresource in STREAMS
+
+
+def _line(info: Info, query: Query) -> str:
+    """As kubectl has it."""
+    container = [f"-c {text}" for name, text in query if name == "container" and text]
+    command = shlex.join(text for name, text in query if name == "command")
+    verb = "port-forward" if info.subresource == "portforward" else info.subresource
+    return hide(" ".join((verb, f"-n {info.namespace}", info.name, *container, *(("--", command) if command else ()))))
 
 
 def _shape(wants: Wants) -> bytes:
