@@ -32,6 +32,7 @@ CHAIN: Final = {
     "Endpoint": ("Target", "Account", "Endpoint"),
     "Socket": ("Target", "Account", "Socket"),
     "Variable": ("Target", "Account", "Variable"),
+    "Namespace": ("Target", "Namespace"),
     "Url": ("Target", "Url"),
     "Resource": ("Target", "Namespace", "Resource"),
     "Object": ("Target", "Namespace", "Resource", "Object"),
@@ -161,7 +162,7 @@ def _attributes(kind: str, path: tuple[str, ...]) -> dict[str, str]:
     read = _SAID.get(kind)
     if read is not None:
         return read(path)
-    return {} if kind == "Target" else {"name": path[-1]}
+    return {"name": path[-1]}
 
 
 def _of_schema(path: tuple[str, ...]) -> dict[str, str]:
