@@ -46,7 +46,8 @@ async def record(home: Path) -> list[tuple[str, bytes]]:
         count = len(answers)
         gate.from_client(packet)
         while len(answers) == count:
-            data = await server.stdout.read(1 << 16)
+            size = await server.stdout.readexactly(4)      # one by one: Weir asks on in between, in this order
+            data = size + await server.stdout.readexactly(int.from_bytes(size, "big"))
             steps.append(("server", data))
             gate.from_server(data)
         if answers[-1][4] == m.HANDLE:
