@@ -56,10 +56,10 @@ class Done:
         return f"{self.verb} {self.text[:200]!r} ({self.session}, operation {self.number}, {ended})"
 
 
-def read(recording: Path) -> dict[str, list[Done]]:
+def read(recording: Path, protocol: str = "ssh") -> dict[str, list[Done]]:
     """What was permitted of each target, in order."""
     with open_recording(recording) as reader:
-        targets = {one.session: one.target for one in reader.sessions() if one.protocol == "ssh"}
+        targets = {one.session: one.target for one in reader.sessions() if one.protocol == protocol}
         found: dict[str, list[Done]] = {}
         for intent, results in reader.operations():
             target = targets.get(intent.event.session)
