@@ -55,10 +55,22 @@ class Desk(Protocol):
         when `out` and `err` are."""
         ...
 
+    def typed(self, number: int, size: int) -> None:
+        """At a terminal: so many bytes are on their way.  What of them may be recorded follows (`shown`)."""
+        ...
+
+    def shown(self, number: int, offset: int, content: bytes) -> None:
+        """Of what was typed: with stars for what the terminal did not show."""
+        ...
+
     def note(self, number: int, stream: str, content: bytes) -> None:
         """`size` or `signal`: events.Streamed."""
         ...
 
     def done(self, number: int, status: str, tag: str = "", error: bytes = b"") -> None:
         """Its result: status as in events.Result, tag "exit 0"; ends its streams.  Once for every permitted number."""
+        ...
+
+    def tell(self, name: str, value: str) -> None:
+        """Something of the session: events.SessionNoted."""
         ...

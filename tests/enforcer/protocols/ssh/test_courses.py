@@ -30,8 +30,8 @@ from sshtalk import (
 )
 
 from agent.contract.target import ContentLabel
+from enforcer.core.terminal.plain import HELD
 from enforcer.policy.detectors import LABELS
-from enforcer.protocols.ssh.channels.courses import HELD
 from enforcer.protocols.ssh.messages import DATA, EXTENDED_DATA, WINDOW_ADJUST, Fields
 from enforcer.protocols.ssh.sftp import messages as m
 from enforcer.words import commands as words

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enforcer.core.terminal.echo import LONGEST_WAIT, PENDING, Echo, Piece
 from enforcer.policy.visible import text_of
-from enforcer.protocols.ssh.echo import LONGEST_WAIT, PENDING, Echo, Piece
 
 PASSWORD = b"korrekt7Pferd"
 
