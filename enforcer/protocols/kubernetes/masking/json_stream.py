@@ -1,0 +1,278 @@
+"""JSON in pieces: lists item by item, events of a watch line by line; what leaves is written anew.
+
+A name that stands twice in an object has its last value, as for Go, and is written once.
+"""
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from enforcer.protocols.kubernetes.info import Unclear
+from enforcer.protocols.kubernetes.masking.objects import ObjectMask
+
+LARGEST: Final = 16 << 20             # characters of one object
+_BLANK: Final = re.compile(r"[ \t\n\r]*+")
+_HEADS: Final = ("kind", "apiVersion", "metadata", "columnDefinitions")
+_STREAMED: Final = ("items", "rows")
+_scan: Final = json.JSONDecoder(parse_constant=lambda text: _refuse()).raw_decode
+
+
+def _refuse() -> Any:
+    raise Unclear("an answer that is not JSON")
+
+
+def render(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (UnicodeError, OverflowError, ValueError, RecursionError, msgspec.MsgspecError):
+        raise Unclear("an answer that cannot be written anew") from None
+
+
+class Text:
+    """What is not read yet.  `value` waits with what is not whole until half as much again has come, so that reading
+    takes time in proportion to the text."""
+
+    def __init__(self) -> None:
+        self._decode = codecs.getincrementaldecoder("utf-8")("strict").decode
+        self._kept, self._at = "", 0
+        self._again = 0               # characters that must be there before a value is tried again
+
+    def push(self, data: bytes, last: bool = False) -> None:
+        try:
+            more = self._decode(data, last)
+        except UnicodeDecodeError:
+            raise Unclear("an answer that is not UTF-8") from None
+        self._kept, self._at = self._kept[self._at:] + more, 0
+        if len(self._kept) > LARGEST:
+            self._check()
+
+    def _check(self) -> None:
+        if self._again > LARGEST:
+            raise Unclear(f"an object of more than {LARGEST >> 20} MiB in an answer that is masked")
+
+    def peek(self) -> str:
+        """The next letter that is not blank, "" where none has come."""
+        match = _BLANK.match(self._kept, self._at)
+        self._at = match.end() if match is not None else self._at
+        return self._kept[self._at:self._at + 1]
+
+    def skip(self) -> None:
+        self._at += 1
+
+    def value(self, last: bool = False) -> tuple[bool, Any]:
+        """(whole, value).  `last`: nothing more comes."""
+        self.peek()
+        left = len(self._kept) - self._at
+        if left < self._again and not last:
+            return False, None
+        try:
+            value, end = _scan(self._kept, self._at)
+        except (ValueError, RecursionError):
+            if last:
+                raise Unclear("an answer that is not JSON, or not whole") from None
+            self._again = left + left // 2 + 1
+            self._check()
+            return False, None
+        if end == len(self._kept) and not last and self._kept[end - 1] not in '"}]':
+            return False, None        # a number that may go on
+        self._at, self._again = end, 0
+        return True, value
+
+    def line(self) -> str | None:
+        end = self._kept.find("\n", max(self._at, self._again))
+        if end < 0:
+            self._again = len(self._kept)
+            if len(self._kept) - self._at > LARGEST:
+                self._again = LARGEST + 1
+                self._check()
+            return None
+        line, self._at, self._again = self._kept[self._at:end], end + 1, 0
+        return line
+
+    def rest(self) -> str:
+        return self._kept[self._at:]
+
+
+class JsonLines:
+    """A watch: an event a line."""
+
+    def __init__(self, mask: ObjectMask) -> None:
+        self._mask, self._text = mask, Text()
+
+    def feed(self, data: bytes) -> bytes:
+        self._text.push(data)
+        out = []
+        while (line := self._text.line()) is not None:
+            if line.strip():
+                out.append(self._event(line))
+        return b"".join(out)
+
+    def end(self) -> bytes:
+        self._text.push(b"", True)
+        rest = self._text.rest()
+        return self._event(rest) if rest.strip() else b""
+
+    def _event(self, line: str) -> bytes:
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            raise Unclear("an event of a watch that is none") from None
+        return render(self._mask.mask_event(value)) + b"\n"
+
+
+class JsonWhole:
+    """One object."""
+
+    def __init__(self, mask: ObjectMask) -> None:
+        self._mask = mask
+        self._kept = bytearray()
+
+    def feed(self, data: bytes) -> bytes:
+        self._kept += data
+        if len(self._kept) > LARGEST:
+            raise Unclear(f"an object of more than {LARGEST >> 20} MiB in an answer that is masked")
+        return b""
+
+    def end(self) -> bytes:
+        if not self._kept:
+            return b""
+        try:
+            value = json.loads(self._kept.decode("utf-8"))
+        except (ValueError, RecursionError):
+            raise Unclear("an answer that is not JSON") from None
+        return render(self._mask.mask(value)) + b"\n"
+
+
+class JsonList:
+    """A list or a table, whose items leave as they come; or one object, which leaves at the end."""
+
+    def __init__(self, mask: ObjectMask) -> None:
+        self._mask, self._text = mask, Text()
+        self._state: Callable[[bool], bool] = self._begin
+        self._out: list[bytes] = []
+        self._held: dict[str, Any] = {}       # what stands before the items, until they come
+        self._name, self._more = "", False    # of the value that comes; something was written in this object or list
+        self._streamed = ""                   # the list that was
+
+    def feed(self, data: bytes) -> bytes:
+        self._text.push(data)
+        return self._run(False)
+
+    def end(self) -> bytes:
+        self._text.push(b"", True)
+        out = self._run(True)
+        if self._state not in (self._over, self._begin) or self._text.rest().strip():
+            raise Unclear("an answer that is not JSON, or not whole")
+        return out
+
+    def _run(self, last: bool) -> bytes:
+        while self._text.peek() and self._state(last):
+            pass
+        out, self._out = b"".join(self._out), []
+        return out
+
+    def _expect(self, letters: str) -> str:
+        found = self._text.peek()
+        if found not in letters:
+            raise Unclear("an answer that is not JSON")
+        self._text.skip()
+        return found
+
+    def _begin(self, last: bool) -> bool:
+        self._expect("{")
+        self._state = self._first_name
+        return True
+
+    def _first_name(self, last: bool) -> bool:
+        if self._text.peek() == "}":
+            return self._close()
+        return self._read_name(last)
+
+    def _read_name(self, last: bool) -> bool:
+        if self._text.peek() != '"':
+            raise Unclear("an answer that is not JSON")
+        whole, name = self._text.value(last)
+        if whole:
+            self._name, self._state = name, self._colon
+        return whole
+
+    def _colon(self, last: bool) -> bool:
+        self._expect(":")
+        self._state = self._read_value
+        return True
+
+    def _read_value(self, last: bool) -> bool:
+        if self._name in _STREAMED and self._text.peek() == "[":
+            return self._open_list()
+        whole, value = self._text.value(last)
+        if whole:
+            self._take(value)
+            self._state = self._after_value
+        return whole
+
+    def _take(self, value: Any) -> None:
+        if not self._streamed:
+            self._held[self._name] = value
+            return
+        if self._name not in _HEADS:
+            raise Unclear("a list that has more than items")
+        self._out.append(b"," + render(self._name) + b":" + render(value))
+
+    def _after_value(self, last: bool) -> bool:
+        if self._text.peek() == "}":
+            return self._close()
+        self._expect(",")
+        self._state = self._read_name
+        return True
+
+    def _close(self) -> bool:
+        self._text.skip()
+        self._out.append(b"}\n" if self._streamed else render(self._mask.mask(self._held)) + b"\n")
+        self._state = self._over
+        return True
+
+    def _over(self, last: bool) -> bool:
+        raise Unclear("an answer with something after it")
+
+    # the list
+
+    def _open_list(self) -> bool:
+        if self._streamed or not self._held.keys() <= set(_HEADS):
+            raise Unclear("a list that has more than items")
+        self._text.skip()
+        self._streamed = self._name
+        if "columnDefinitions" in self._held:
+            self._mask.set_columns(self._held["columnDefinitions"])
+        head = render(self._held)[1:-1]
+        self._out.append(b"{" + head + (b"," if head else b"") + render(self._name) + b":[")
+        self._held, self._more, self._state = {}, False, self._first_item
+        return True
+
+    def _first_item(self, last: bool) -> bool:
+        if self._text.peek() == "]":
+            self._text.skip()
+            self._out.append(b"]")
+            self._state = self._after_value
+            return True
+        return self._item(last)
+
+    def _item(self, last: bool) -> bool:
+        whole, value = self._text.value(last)
+        if whole:
+            masked = self._mask.mask_row(value) if self._streamed == "rows" else self._mask.mask(value)
+            self._out.append((b"," if self._more else b"") + render(masked))
+            self._more, self._state = True, self._after_item
+        return whole
+
+    def _after_item(self, last: bool) -> bool:
+        if self._expect(",]") == "]":
+            self._out.append(b"]")
+            self._state = self._after_value
+        else:
+            self._state = self._item
+        return True

@@ -1,0 +1,167 @@
+"""Whatever an API server answers with, as values: masked in place."""
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from agent.contract.target import Target
+from enforcer.policy.masks import REDACTED
+from enforcer.protocols.kubernetes.info import Info, Unclear
+from enforcer.protocols.kubernetes.masking.places import find_places, mask_place
+from enforcer.protocols.kubernetes.masking.rules import LAST_APPLIED, REPEATS, Rule, active_rules
+
+DEPTH: Final = 4                      # annotations in annotations that are read
+LEAST: Final = 4                      # letters of a masked value that is looked for where it may be repeated
+# field.Error, pkg/util/validation/field/errors.go: the value stands behind it, in Go's or JSON's notation.
+_QUOTED: Final = re.compile(r"((?:Invalid|Unsupported|Duplicate|Forbidden|Internal error|Too long|Too many)[^:]{0,40}:)"
+                            r".*", re.DOTALL)
+
+
+class ObjectMask:
+    """For all answers to one request; it remembers the columns of a watch's tables."""
+
+    def __init__(self, info: Info, target: Target, masked: frozenset[str]) -> None:
+        self._info, self._target, self._masked = info, target, masked
+        self._columns: list[Any] | None = None
+
+    def mask(self, value: Any) -> Any:
+        """An object, a list of them, a table or an error, masked."""
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise Unclear("an answer that is not an object")
+        kind = value.get("kind")
+        if kind == "Status":
+            return self._error(value)
+        if kind == "Table" or "rows" in value:
+            return self._table(value)
+        if isinstance(value.get("items"), list) and (kind is None or not isinstance(kind, str) or "List" in kind):
+            value["items"] = [self.mask(one) for one in value["items"]]
+            return value
+        return self.mask_one(value)
+
+    def mask_event(self, value: Any) -> Any:
+        """Of a watch: {"type": ..., "object": ...}."""
+        if not isinstance(value, dict) or not value.keys() <= {"type", "object"}:
+            raise Unclear("an event of a watch that is none")
+        if "object" in value:
+            value["object"] = self.mask(value["object"])
+        return value
+
+    def mask_row(self, row: Any) -> Any:
+        """Of a table whose columns are known."""
+        if not isinstance(row, dict):
+            raise Unclear("a row of a table that is none")
+        whole = row.get("object")
+        rules = self.rules(whole if isinstance(whole, dict) else {})
+        if any(rule.path[0] not in ("data", "stringData", "binaryData") for rule in rules):
+            row["cells"] = self._cells(row.get("cells"))
+        if whole is not None:
+            row["object"] = self.mask(whole)
+        return row
+
+    def set_columns(self, columns: Any) -> None:
+        self._columns = columns if isinstance(columns, list) else None
+
+    # an object
+
+    def mask_one(self, value: dict[str, Any], depth: int = DEPTH) -> dict[str, Any]:
+        rules = self.rules(value)
+        hidden = _texts(value, rules)
+        for rule in rules:
+            mask_place(value, rule)
+        if rules:
+            self._repeated(value, rules, hidden, depth)
+        return value
+
+    def rules(self, value: dict[str, Any]) -> tuple[Rule, ...]:
+        kind, metadata = value.get("type"), value.get("metadata")
+        return active_rules(
+            self._info, self._target, self._masked, kind if isinstance(kind, str) else "",
+            metadata.get("annotations") if isinstance(metadata, dict) else None)
+
+    def _repeated(self, value: dict[str, Any], rules: tuple[Rule, ...], hidden: set[str], depth: int) -> None:
+        """In annotations, where programs keep what they applied."""
+        metadata = value.get("metadata")
+        annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
+        if not isinstance(annotations, dict):
+            return
+        for name, text in annotations.items():
+            if isinstance(text, str):
+                annotations[name] = self.mask_annotation(name, text, value.get("type"), hidden, depth)
+
+    def mask_annotation(self, name: str, text: str, kind: Any, hidden: set[str], depth: int = DEPTH) -> str:
+        """Of an object that something is masked in; `kind`: of a Secret, its `type`."""
+        if name in REPEATS:
+            return REDACTED
+        if name == LAST_APPLIED:
+            text = self._applied(text, kind, depth)
+        return REDACTED if any(one in text for one in hidden) else text
+
+    def _applied(self, text: str, kind: Any, depth: int) -> str:
+        try:
+            value = msgspec.json.decode(text)
+            if not isinstance(value, dict) or depth <= 0:
+                return REDACTED
+            value.setdefault("type", kind if isinstance(kind, str) else "")
+            if value["type"] != kind:
+                return REDACTED
+            masked = self.mask_one(value, depth - 1)
+            if not masked["type"]:
+                del masked["type"]
+            return msgspec.json.encode(masked).decode("utf-8")
+        except (msgspec.MsgspecError, RecursionError, UnicodeError, ValueError):
+            return REDACTED
+
+    # what is no object
+
+    def _table(self, value: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(value.get("columnDefinitions"), list) and value["columnDefinitions"]:
+            self.set_columns(value["columnDefinitions"])
+        rows = value.get("rows")
+        if rows is not None:
+            if not isinstance(rows, list):
+                raise Unclear("a table without rows")
+            value["rows"] = [self.mask_row(one) for one in rows]
+        return value
+
+    def _cells(self, cells: Any) -> list[Any]:
+        """Which of an object's fields stands in a cell is not said: only names and times are shown."""
+        if not isinstance(cells, list):
+            return []
+        columns = self._columns or []
+        return [cell if at < len(columns) and _is_name(columns[at]) else _hide(cell) for at, cell in enumerate(cells)]
+
+    def _error(self, value: dict[str, Any]) -> dict[str, Any]:
+        """A Status: what it quotes of values is not shown."""
+        value["message"] = hide_quoted(value.get("message"))
+        details = value.get("details")
+        causes = details.get("causes") if isinstance(details, dict) else None
+        for one in causes if isinstance(causes, list) else ():
+            if isinstance(one, dict):
+                one["message"] = hide_quoted(one.get("message"))
+        return value
+
+
+def hide_quoted(message: Any) -> str:
+    if not isinstance(message, str):
+        return ""
+    found = _QUOTED.sub(rf"\1 {REDACTED}", message)
+    return found if "map[" not in found and "{" not in found else REDACTED
+
+
+def _texts(value: dict[str, Any], rules: tuple[Rule, ...]) -> set[str]:
+    """What is masked in an object, as it is written there."""
+    return {holder[key] for rule in rules if rule.kind != "detect" for holder, key in find_places(value, rule.path)
+            if isinstance(holder[key], str) and len(holder[key]) >= LEAST}
+
+
+def _is_name(column: Any) -> bool:
+    return isinstance(column, dict) and (column.get("format") == "name" or column.get("type") == "date"
+                                         or column.get("name") in ("Age", "Created At"))
+
+
+def _hide(cell: Any) -> Any:
+    return REDACTED if isinstance(cell, str) else None

@@ -1,0 +1,56 @@
+"""A path through an object: `*` is every item of a list, every key of a map."""
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from typing import Any
+
+from enforcer.policy.masks import REDACTED
+from enforcer.protocols.kubernetes.masking.rules import Path, Rule
+
+
+def mask_place(value: Any, rule: Rule) -> None:
+    """In place; everything below the path, keys stay."""
+    for holder, key in find_places(value, rule.path):
+        holder[key] = mask_all(holder[key], rule)
+
+
+def find_places(value: Any, path: Path) -> Iterator[tuple[Any, Any]]:
+    """(object or list, key or index) of each.  A list where the path names no item is gone through."""
+    if not path:
+        return
+    if isinstance(value, list):
+        inner = path[1:] if path[0] == "*" else path
+        for at, one in enumerate(value):
+            if not inner:
+                yield value, at
+            else:
+                yield from find_places(one, inner)
+    elif isinstance(value, dict):
+        for key in list(value) if path[0] == "*" else [path[0]] if path[0] in value else []:
+            if len(path) == 1:
+                yield value, key
+            else:
+                yield from find_places(value[key], path[1:])
+
+
+def mask_all(value: Any, rule: Rule) -> Any:
+    if isinstance(value, dict):
+        return {key: mask_all(one, rule) for key, one in value.items()}
+    if isinstance(value, list):
+        return [mask_all(one, rule) for one in value]
+    return mask_text(value, rule) if isinstance(value, str) else None
+
+
+def mask_text(value: str, rule: Rule) -> str | None:
+    try:
+        plain = b64decode(value, validate=True) if rule.encoded else value.encode("utf-8")
+    except (binascii.Error, ValueError):
+        plain = b""
+    masked = rule.mask(plain)
+    if masked is None and rule.encoded:
+        masked = REDACTED.encode()
+    if masked is None:
+        return None
+    return b64encode(masked).decode() if rule.encoded else masked.decode("utf-8", "replace")
