@@ -1,8 +1,8 @@
 """The completeness oracle of Kubernetes: what the API server's audit log says, and what the recording says.
 
 Each request that Weir sends has its name in the audit log, `Audit-ID: SESSION-OPERATION`.  So both are the same set:
-every event of the server's names an operation that was permitted and recorded with the same method and target, and every
-operation that was permitted is an event, unless its result says that the server never had it.
+every event of the server's names an operation that was permitted and recorded with the same method and target, and
+every operation that was permitted is an event, unless its result says that the server never had it.
 """
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ STREAMS = ("exec", "attach", "port-forward")
 
 def recorded(recording: Path, target: str) -> dict[str, Done]:
     """By the name that the server was given: what a crew asked and was permitted."""
-    return {f"{one.session}-{one.number}": one for one in read(recording, "kubernetes").get(target, ()) if one.actor == "crew"}
+    done = read(recording, "kubernetes").get(target, ())
+    return {f"{one.session}-{one.number}": one for one in done if one.actor == "crew"}
 
 
 def complaints(done: dict[str, Done], events: Iterable[Event]) -> list[str]:
