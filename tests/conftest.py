@@ -13,6 +13,7 @@ from escape.attempts import SINK
 from escape.sink import Sink
 from hypothesis import HealthCheck, settings
 from lab.hosts import DB
+from lab.kube import KubeLab, kube_lab
 from lab.lab import Lab, lab
 from lab.ssh import SshLab, ssh_lab
 from lab.weir import Installed, weir
@@ -74,6 +75,13 @@ def the_lab() -> Iterator[Lab]:
 def the_ssh(the_lab: Lab) -> Iterator[SshLab]:
     """Its SSH servers, for those who ask."""
     with ssh_lab(the_lab) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def the_kube(the_lab: Lab) -> Iterator[KubeLab]:
+    """Its cluster, for those who ask."""
+    with kube_lab(the_lab) as made:
         yield made
 
 
