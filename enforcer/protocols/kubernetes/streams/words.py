@@ -1,0 +1,91 @@
+"""What exec and attach say on their streams, whichever protocol carries them."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+# Channels of the WebSocket protocols, and by which names SPDY's streams have them (k8s.io/api/core/v1, StreamType).
+STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
+NAMES: Final = (b"stdin", b"stdout", b"stderr", b"error", b"resize")
+TO_SERVER: Final = frozenset((STDIN, RESIZE))
+TO_CREW: Final = frozenset((STDOUT, STDERR, ERROR))
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The crew wants this stream.  `last`: and says nothing on it."""
+
+    stream: int
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    stream: int
+    data: bytes                       # may be empty: a server says so that it has begun
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Neither side says more on it."""
+
+    stream: int
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Whether the other is there, of which only it can know."""
+
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Its peer says nothing more at all."""
+
+    code: int = 1000                  # of WebSocket
+    reason: str = ""
+
+
+Word = Opened | Accepted | Said | Ended | Dropped | Asked | Answered | Over
+
+
+class Wire(Protocol):
+    """One side's protocol.  What it renders is b"" where there is nothing to say."""
+
+    def receive(self, data: bytes) -> Iterator[Word]:
+        """Raises RemoteProtocolError."""
+        ...
+
+    def open(self, stream: int, last: bool) -> bytes: ...
+
+    def accept(self, stream: int) -> bytes: ...
+
+    def say(self, stream: int, data: bytes) -> bytes: ...
+
+    def end(self, stream: int) -> bytes: ...
+
+    def drop(self, stream: int, status: int) -> bytes: ...
+
+    def ask(self, token: bytes) -> bytes: ...
+
+    def answer(self, token: bytes) -> bytes: ...
+
+    def close(self, code: int, reason: str) -> bytes: ...
