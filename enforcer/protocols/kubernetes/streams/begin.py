@@ -9,10 +9,10 @@ from enforcer.policy.detectors import labels_of
 from enforcer.protocols.kubernetes.info import Info, Query
 from enforcer.protocols.kubernetes.streams.channels import Channels
 from enforcer.protocols.kubernetes.streams.command import CommandPassage
+from enforcer.protocols.kubernetes.streams.forward import ForwardPassage
 from enforcer.protocols.kubernetes.streams.offers import SPDY, Spoken, read_spoken
 from enforcer.protocols.kubernetes.streams.spdy.wire import SpdyWire
 from enforcer.protocols.kubernetes.streams.words import NAMES, Wire
-from enforcer.words.errors import RemoteProtocolError
 
 
 def make_passage(
@@ -24,7 +24,7 @@ def make_passage(
     takes up what it was not offered."""
     crew, server = read_spoken(info, head, answer)
     if info.subresource == "portforward":
-        raise RemoteProtocolError("port-forward: not yet")
+        return ForwardPassage(outlet, number, (crew, server), info, query, target.forwards)
     labels = masked & frozenset(labels_of(target.detectors))
     line = " ".join(value for name, value in query if name == "command").encode()
     first = FirstLine() if info.subresource == "exec" and asks(line) else None
