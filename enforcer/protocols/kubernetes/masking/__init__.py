@@ -8,6 +8,7 @@
     messages      the same in Kubernetes' protobuf
     logs          what containers print
     masker        which of them an answer needs
+    pointers      paths of a JSON patch
     returned      masks that come back in a write, and writes that would tell what is masked
     redacting     what of a body is recorded and shown to approvers
 """

@@ -1,11 +1,55 @@
-"""What of a body is recorded and shown to approvers."""
+"""What of a body is recorded and shown to approvers: nothing that has a label, whoever may see it."""
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from agent.contract.target import Target
+from enforcer.policy.detectors import labels_of
+from enforcer.policy.masks import REDACTED
+from enforcer.policy.stream_masks import StreamMask
 from enforcer.protocols.kubernetes.info import Info
+from enforcer.protocols.kubernetes.masking.labels import labels_of_answer
+from enforcer.protocols.kubernetes.masking.objects import ObjectMask
+from enforcer.protocols.kubernetes.masking.pointers import INDEX, MOST, parse_pointer, shapes_at
 
 
 def redact_body(value: Any, info: Info, target: Target) -> Any:
-    return value
+    """A body of a request, or an object of an answer; what was given stays as it is."""
+    every = frozenset(labels_of_answer(info, target))
+    mask = ObjectMask(info, target, every)
+    if isinstance(value, list):
+        redacted: Any = [_operation(one, mask) for one in deepcopy(value)]
+    elif isinstance(value, dict):
+        redacted = mask.mask(deepcopy(value)) if every else value
+    else:
+        redacted = value
+    detected = frozenset(labels_of(target.detectors))
+    return _detect(redacted, detected) if detected else redacted
+
+
+def _operation(one: Any, mask: ObjectMask) -> Any:
+    """Of a JSON patch."""
+    if not isinstance(one, dict) or "value" not in one:
+        return one
+    pointer = parse_pointer(one.get("path"))
+    if sum(INDEX.fullmatch(part) is not None for part in pointer) > MOST:
+        return {**one, "value": REDACTED}
+    if not pointer:
+        return {**one, "value": mask.mask(one["value"]) if isinstance(one["value"], dict) else one["value"]}
+    for root, holder, key in shapes_at(pointer, one["value"]):
+        if isinstance(root, dict):
+            mask.mask_one(root)
+        one["value"] = holder[key]
+    return one
+
+
+def _detect(value: Any, labels: frozenset[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _detect(one, labels) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_detect(one, labels) for one in value]
+    if not isinstance(value, str):
+        return value
+    mask = StreamMask(labels)
+    return (mask.feed(value.encode("utf-8", "replace")) + mask.flush()).decode("utf-8", "replace")

@@ -1,11 +1,120 @@
-"""Masks that come back in a write, and writes that would tell what is masked."""
+"""Masks that come back in a write, and requests that would tell what is masked.
+
+What is masked is known by its form: [redacted], a***@***.example, sixteen hexadecimal digits, the constant.  A value
+that looks so in a labelled place is refused: nobody can tell it from a mask.
+"""
 from __future__ import annotations
 
-from typing import Any
+import binascii
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from typing import Any, Final
 
 from agent.contract.target import Target
+from enforcer.policy.masks import HASH, REDACTED
 from enforcer.protocols.kubernetes.info import Info
+from enforcer.protocols.kubernetes.masking.places import find_places
+from enforcer.protocols.kubernetes.masking.pointers import INDEX, MOST, lies_on, parse_pointer, shapes_at
+from enforcer.protocols.kubernetes.masking.rules import LAST_APPLIED, REPEATS, Path, Rule, rules_of
+
+_ENCODED: Final = b64encode(REDACTED.encode()).decode().rstrip("=")
+SHOWN: Final = 8                      # places that are named
+_PARTIAL: Final = re.compile(r".?\*\*\*(?:@\*\*\*(?:\.[^.@]*+)?)?", re.DOTALL)
+_HASH: Final = re.compile(rf"[0-9a-f]{{{HASH}}}")
+_ANNOTATIONS: Final = ("metadata", "annotations")
+_SELECTED: Final = re.compile(r"(?:^|,)\s*([^=!,\s]++)\s*(?:==?|!=)")
 
 
-def returned_masks(value: Any, info: Info, target: Target) -> list[str]:
-    return []
+def returned_masks(value: Any, info: Info, target: Target, masked: frozenset[str] | None = None) -> list[str]:
+    """Places, for people; empty where the request may be sent on.  `masked`: the labels that are, None: all."""
+    rules = [one for one in rules_of(info, target) if one.kind != "detect" and (masked is None or one.label in masked)]
+    if not rules:
+        return []
+    found = list(_selected(info.field_selector, rules))
+    if isinstance(value, list):
+        found += [place for one in value for place in _operation(one, rules)]
+    elif isinstance(value, dict):
+        found += _object(value, rules, info.verb == "update")
+    return list(dict.fromkeys(found))[:SHOWN]
+
+
+def _object(value: dict[str, Any], rules: list[Rule], whole: bool = False) -> Iterator[str]:
+    """`whole`: it takes the place of what was there, so that null stands for a number that was masked."""
+    for rule in rules:
+        for holder, key in find_places(value, rule.path):
+            if _is_mask(holder[key], rule, whole):
+                yield ".".join((*rule.path[:-1], str(key)))
+    metadata = value.get("metadata")
+    annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
+    for name, text in annotations.items() if isinstance(annotations, dict) else ():
+        if (name == LAST_APPLIED or name in REPEATS) and isinstance(text, str) and _repeats(text, rules):
+            yield f"metadata.annotations.{name}"
+
+
+def _repeats(text: str, rules: list[Rule]) -> bool:
+    """A mask is in what an annotation keeps of an object."""
+    return REDACTED in text or any(
+        one.kind.startswith("constant:") and one.kind[9:] and one.kind[9:] in text for one in rules) or _ENCODED in text
+
+
+def _is_mask(value: Any, rule: Rule, whole: bool) -> bool:
+    if isinstance(value, dict):
+        return any(_is_mask(one, rule, whole) for one in value.values())
+    if isinstance(value, list):
+        return any(_is_mask(one, rule, whole) for one in value)
+    if not isinstance(value, str):
+        return value is None and whole
+    return _looks_masked(_plain(value) if rule.encoded else value, rule.kind)
+
+
+def _plain(value: str) -> str:
+    try:
+        return b64decode(value).decode("utf-8", "replace")
+    except (binascii.Error, ValueError):
+        return ""
+
+
+def _looks_masked(text: str, kind: str) -> bool:
+    """Whatever a field's mask is, what cannot be masked so is redacted."""
+    if text.strip() == REDACTED:
+        return True
+    if kind == "partial":
+        return _PARTIAL.fullmatch(text) is not None
+    if kind == "hash":
+        return _HASH.fullmatch(text) is not None
+    return kind.startswith("constant:") and text == kind[9:]
+
+
+def _operation(one: Any, rules: list[Rule]) -> Iterator[str]:
+    """Of a JSON patch: `test` tells whether a guess is right, `copy` and `move` bring a value where it has no label."""
+    if not isinstance(one, dict):
+        return
+    work, pointer = one.get("op"), parse_pointer(one.get("path"))
+    if work == "test" and _labelled(pointer, rules):
+        yield f"test of {one.get('path')}"
+    if work in ("copy", "move") and _labelled(parse_pointer(one.get("from")), rules):
+        yield f"{work} of {one.get('from')}"
+    if "value" in one and work != "test":
+        yield from _added(pointer, one["value"], rules)
+
+
+def _added(pointer: Path, value: Any, rules: list[Rule]) -> Iterator[str]:
+    if sum(INDEX.fullmatch(part) is not None for part in pointer) > MOST:
+        yield "a path with more than four numbers"
+        return
+    for root, _, _ in shapes_at(pointer, value):
+        if isinstance(root, dict):
+            yield from _object(root, rules)
+
+
+def _labelled(pointer: Path, rules: list[Rule]) -> bool:
+    kept = [(*_ANNOTATIONS, name) for name in (LAST_APPLIED, *REPEATS)]
+    return any(lies_on(pointer, path) for path in (*kept, *(one.path for one in rules)))
+
+
+def _selected(selector: str, rules: list[Rule]) -> Iterator[str]:
+    """A field selector tells as much as a test."""
+    for name in _SELECTED.findall(selector):
+        if any(lies_on(tuple(name.split(".")), one.path) for one in rules):
+            yield f"the field selector {name}"
