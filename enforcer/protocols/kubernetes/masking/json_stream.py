@@ -16,13 +16,14 @@ from enforcer.protocols.kubernetes.info import Unclear
 from enforcer.protocols.kubernetes.masking.objects import ObjectMask
 
 LARGEST: Final = 16 << 20             # characters of one object
+TOO_LARGE: Final = f"an object of more than {LARGEST >> 20} MiB in an answer that is masked"
 _BLANK: Final = re.compile(r"[ \t\n\r]*+")
 _HEADS: Final = ("kind", "apiVersion", "metadata", "columnDefinitions")
 _STREAMED: Final = ("items", "rows")
-_scan: Final = json.JSONDecoder(parse_constant=lambda text: _refuse()).raw_decode
+_scan: Final = json.JSONDecoder(parse_constant=lambda text: _refuse(text)).raw_decode
 
 
-def _refuse() -> Any:
+def _refuse(text: str) -> Any:
     raise Unclear("an answer that is not JSON")
 
 
@@ -33,6 +34,21 @@ def render(value: Any) -> bytes:
         raise Unclear("an answer that cannot be written anew") from None
 
 
+def load(data: bytes | bytearray) -> Any:
+    """One value and nothing after it."""
+    try:
+        return json.loads(data.decode("utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise Unclear("an answer that is not JSON") from None
+
+
+def _text(data: bytes, decode: Callable[[bytes, bool], str], last: bool) -> str:
+    try:
+        return decode(data, last)
+    except UnicodeDecodeError:
+        raise Unclear("an answer that is not UTF-8") from None
+
+
 class Text:
     """What is not read yet.  `value` waits with what is not whole until half as much again has come, so that reading
     takes time in proportion to the text."""
@@ -40,89 +56,75 @@ class Text:
     def __init__(self) -> None:
         self._decode = codecs.getincrementaldecoder("utf-8")("strict").decode
         self._kept, self._at = "", 0
-        self._again = 0               # characters that must be there before a value is tried again
+        self._coming: list[str] = []          # behind what is kept, until it is enough
+        self._left = self._again = 0          # characters that are there, and must be before a value is tried again
 
     def push(self, data: bytes, last: bool = False) -> None:
-        try:
-            more = self._decode(data, last)
-        except UnicodeDecodeError:
-            raise Unclear("an answer that is not UTF-8") from None
-        self._kept, self._at = self._kept[self._at:] + more, 0
-        if len(self._kept) > LARGEST:
-            self._check()
-
-    def _check(self) -> None:
-        if self._again > LARGEST:
-            raise Unclear(f"an object of more than {LARGEST >> 20} MiB in an answer that is masked")
+        more = _text(data, self._decode, last)
+        self._coming.append(more)
+        self._left += len(more)
+        if self._left >= self._again or last:
+            self._kept, self._at = self._kept[self._at:] + "".join(self._coming), 0
+            self._coming = []
 
     def peek(self) -> str:
         """The next letter that is not blank, "" where none has come."""
         match = _BLANK.match(self._kept, self._at)
-        self._at = match.end() if match is not None else self._at
+        if match is not None:
+            self._move(match.end())
         return self._kept[self._at:self._at + 1]
 
     def skip(self) -> None:
-        self._at += 1
+        self._move(self._at + 1)
 
     def value(self, last: bool = False) -> tuple[bool, Any]:
         """(whole, value).  `last`: nothing more comes."""
-        self.peek()
-        left = len(self._kept) - self._at
-        if left < self._again and not last:
+        if self._left < self._again and not last:
             return False, None
         try:
             value, end = _scan(self._kept, self._at)
         except (ValueError, RecursionError):
-            if last:
-                raise Unclear("an answer that is not JSON, or not whole") from None
-            self._again = left + left // 2 + 1
-            self._check()
+            if last or self._left > LARGEST:
+                raise Unclear("an answer that is not JSON, not whole, or too large to be masked") from None
+            self._again = min(self._left + self._left // 2, LARGEST) + 1
             return False, None
         if end == len(self._kept) and not last and self._kept[end - 1] not in '"}]':
             return False, None        # a number that may go on
-        self._at, self._again = end, 0
+        self._move(end)
+        self._again = 0
         return True, value
 
-    def line(self) -> str | None:
-        end = self._kept.find("\n", max(self._at, self._again))
-        if end < 0:
-            self._again = len(self._kept)
-            if len(self._kept) - self._at > LARGEST:
-                self._again = LARGEST + 1
-                self._check()
-            return None
-        line, self._at, self._again = self._kept[self._at:end], end + 1, 0
-        return line
-
-    def rest(self) -> str:
-        return self._kept[self._at:]
+    def _move(self, at: int) -> None:
+        self._left -= at - self._at
+        self._at = at
 
 
 class JsonLines:
     """A watch: an event a line."""
 
     def __init__(self, mask: ObjectMask) -> None:
-        self._mask, self._text = mask, Text()
+        self._mask = mask
+        self._kept: list[bytes] = []
+        self._size = 0                # bytes of the line that is not whole
 
     def feed(self, data: bytes) -> bytes:
-        self._text.push(data)
-        out = []
-        while (line := self._text.line()) is not None:
-            if line.strip():
-                out.append(self._event(line))
-        return b"".join(out)
+        whole, line, rest = data.rpartition(b"\n")
+        self._kept.append(whole if line else rest)
+        self._size += len(rest)
+        if line:
+            lines, self._kept, self._size = b"".join(self._kept), [rest], len(rest)
+            return b"".join(self._event(one) for one in lines.split(b"\n"))
+        if self._size > LARGEST:
+            raise Unclear(TOO_LARGE)
+        return b""
 
     def end(self) -> bytes:
-        self._text.push(b"", True)
-        rest = self._text.rest()
-        return self._event(rest) if rest.strip() else b""
+        return self._event(b"".join(self._kept))
 
-    def _event(self, line: str) -> bytes:
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            raise Unclear("an event of a watch that is none") from None
-        return render(self._mask.mask_event(value)) + b"\n"
+    def _event(self, line: bytes) -> bytes:
+        if not line.strip():
+            return b""
+        return render(self._mask.mask_event(load(line))) + b"\n"
 
 
 class JsonWhole:
@@ -135,17 +137,11 @@ class JsonWhole:
     def feed(self, data: bytes) -> bytes:
         self._kept += data
         if len(self._kept) > LARGEST:
-            raise Unclear(f"an object of more than {LARGEST >> 20} MiB in an answer that is masked")
+            raise Unclear(TOO_LARGE)
         return b""
 
     def end(self) -> bytes:
-        if not self._kept:
-            return b""
-        try:
-            value = json.loads(self._kept.decode("utf-8"))
-        except (ValueError, RecursionError):
-            raise Unclear("an answer that is not JSON") from None
-        return render(self._mask.mask(value)) + b"\n"
+        return render(self._mask.mask(load(self._kept))) + b"\n" if self._kept else b""
 
 
 class JsonList:
@@ -166,7 +162,7 @@ class JsonList:
     def end(self) -> bytes:
         self._text.push(b"", True)
         out = self._run(True)
-        if self._state not in (self._over, self._begin) or self._text.rest().strip():
+        if self._state not in (self._over, self._begin):
             raise Unclear("an answer that is not JSON, or not whole")
         return out
 

@@ -37,9 +37,9 @@ class ObjectMask:
             return self._error(value)
         if kind == "Table" or "rows" in value:
             return self._table(value)
-        if isinstance(value.get("items"), list) and (kind is None or not isinstance(kind, str) or "List" in kind):
-            value["items"] = [self.mask(one) for one in value["items"]]
-            return value
+        items = value.get("items")
+        if isinstance(items, list):
+            value["items"] = [self.mask(one) if isinstance(one, dict) or _is_list(value) else one for one in items]
         return self.mask_one(value)
 
     def mask_event(self, value: Any) -> Any:
@@ -150,6 +150,12 @@ def hide_quoted(message: Any) -> str:
         return ""
     found = _QUOTED.sub(rf"\1 {REDACTED}", message)
     return found if "map[" not in found and "{" not in found else REDACTED
+
+
+def _is_list(value: dict[str, Any]) -> bool:
+    """No object that has a name is one (meta/v1, ListMeta)."""
+    metadata = value.get("metadata")
+    return not (isinstance(metadata, dict) and metadata.get("name"))
 
 
 def _texts(value: dict[str, Any], rules: tuple[Rule, ...]) -> set[str]:

@@ -1,0 +1,290 @@
+"""Answers in JSON: what is masked where, item by item, whatever the cuts."""
+import json
+from base64 import b64encode
+
+import pytest
+
+from agent.contract.target import FieldLabel, Target
+from enforcer.http.messages import Answer
+from enforcer.protocols.kubernetes.info import Info, Unclear
+from enforcer.protocols.kubernetes.masking import labels_of_answer, make_masker, never_shown
+
+MARK = b64encode(b"[redacted]").decode()
+PASSWORD = b64encode(b"hunter22").decode()
+LAST = "kubectl.kubernetes.io/last-applied-configuration"
+SECRETS = Info(True, "/api/v1/namespaces/a/secrets", "list", "api", "", "v1", "a", "secrets")
+SECRET = Info(True, "/api/v1/namespaces/a/secrets/s", "get", "api", "", "v1", "a", "secrets", name="s")
+USERS = Info(True, "/apis/acme.example/v1/users", "list", "apis", "acme.example", "v1", "", "users")
+EVERY = frozenset(("secret", "secret.helm", "secret.token", "pii.email"))
+
+
+def target(*labels: FieldLabel, detectors=()) -> Target:
+    return Target("prod", "kubernetes", ("k",), 6443, ("10.0.0.1",), field_labels=labels, detectors=detectors)
+
+
+def answer(kind: bytes = b"application/json", status: int = 200) -> Answer:
+    return Answer(status, b"OK", ((b"content-type", kind),))
+
+
+def run(info, data, masked=EVERY, to=None, kind=b"application/json", status=200, size=0) -> bytes:
+    masker = make_masker(info, (), to or target(), frozenset(masked), answer(kind, status))
+    raw = data if isinstance(data, bytes) else json.dumps(data).encode()
+    size = size or len(raw) or 1
+    out = b"".join(masker.feed(raw[at:at + size]) for at in range(0, len(raw), size))
+    return out + masker.end()
+
+
+def secret(name="s", kind="Opaque", **data) -> dict:
+    return {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": name}, "data": data, "type": kind}
+
+
+def listed(*items, kind="SecretList") -> dict:
+    return {"kind": kind, "apiVersion": "v1", "metadata": {"resourceVersion": "7"}, "items": list(items)}
+
+
+def test_a_secret():
+    shown = json.loads(run(SECRET, secret(password=PASSWORD)))
+    assert shown["data"] == {"password": MARK}
+    assert shown["metadata"] == {"name": "s"}
+
+
+def test_what_policy_shows_stays():
+    assert json.loads(run(SECRET, secret(password=PASSWORD), ("secret.token",)))["data"] == {"password": PASSWORD}
+
+
+def test_a_list_however_it_is_cut_and_wherever_its_kind_stands():
+    whole = listed(secret("a", password=PASSWORD), secret("é😀", x=PASSWORD))
+    late = dict(reversed(whole.items()))
+    for value in (whole, late):
+        for text in (json.dumps(value), json.dumps(value, indent=2), json.dumps(value, ensure_ascii=False)):
+            once = run(SECRETS, text.encode())
+            found = json.loads(once)
+            assert [one["data"] for one in found["items"]] == [{"password": MARK}, {"x": MARK}]
+            assert (found["kind"], found["metadata"]) == ("SecretList", {"resourceVersion": "7"})
+            assert found["items"][1]["metadata"]["name"] == "é😀"
+            for size in (1, 2, 3, 7, 64):
+                assert run(SECRETS, text.encode(), size=size) == once
+
+
+def test_items_leave_before_the_list_ends():
+    masker = make_masker(SECRETS, (), target(), EVERY, answer())
+    raw = json.dumps(listed(*[secret(str(at), x=PASSWORD) for at in range(100)])).encode()
+    assert len(masker.feed(raw[:len(raw) // 2])) > len(raw) // 3
+
+
+def test_an_empty_list_and_one_that_is_null():
+    assert json.loads(run(SECRETS, listed()))["items"] == []
+    assert json.loads(run(SECRETS, {**listed(), "items": None}))["items"] is None
+
+
+@pytest.mark.parametrize("cut", range(0, 150, 1))
+def test_a_list_that_is_cut_is_not_read(cut):
+    raw = json.dumps(listed(secret(password=PASSWORD))).encode()
+    masker = make_masker(SECRETS, (), target(), EVERY, answer())
+    out = b""
+    try:
+        out = masker.feed(raw[:cut])
+        out += masker.end()
+        assert cut == 0
+    except Unclear:
+        pass
+    assert PASSWORD.encode() not in out
+
+
+@pytest.mark.parametrize("raw", [
+    b"[]", b"1", b'"x"', b"nonsense", b'{"items":[{"data":{"a":"b"}}],"items":[]}', b'{"items":[],"data":{"a":"b"}}',
+    b'{"data":{"a":"aHVudGVyMjI="},"items":[]}', b"{} {}", b"\xff", b'{"items":[1]}', b'{"items":["aHVudGVyMjI="]}',
+    b'{"kind":"SecretList","items":[{"x":NaN}]}', b'{"a" 1}', b"{1:2}", b'{"items":[{}{}]}', b"[" * 100_000,
+    b'{"items":[' + b'[' * 100_000, b'{"x":1' + b"0" * 5000 + b"}", b'{"x":"\\ud800"}',
+    b'{"kind":"Status","message":1e999999}x',
+])
+def test_what_cannot_be_read_is_not_delivered(raw):
+    for info in (SECRETS, SECRET):
+        out = []
+        with pytest.raises(Unclear):
+            masker = make_masker(info, (), target(), EVERY, answer())
+            out.append(masker.feed(raw))
+            out.append(masker.end())
+            raise Unclear(str(out)) if info is SECRET and b"hunter" not in b"".join(out) else AssertionError(out)
+        assert PASSWORD.encode() not in b"".join(out)
+
+
+def test_names_in_escapes_and_twice_are_masked():
+    raw = (b'{"kind":"Secret","apiVersion":"v1","metadata":{},"\\u0064ata":{"p":"aHVudGVyMjI="},'
+           b'"data":{"q":"aHVudGVyMjI="},"type":"Opaque"}')
+    out = run(SECRET, raw)
+    assert b"aHVudGVyMjI" not in out
+    assert json.loads(out)["data"] == {"q": MARK}
+
+
+def test_helm_has_a_label_of_its_own():
+    release = secret("sh.helm.release.v1.x.v1", "helm.sh/release.v1", release=PASSWORD)
+    assert json.loads(run(SECRET, release, ("secret", "secret.token")))["data"] == {"release": PASSWORD}
+    assert json.loads(run(SECRET, release, ("secret.helm",)))["data"] == {"release": MARK}
+
+
+def test_a_token_of_a_service_account_is_never_shown():
+    held = secret("t", "kubernetes.io/service-account-token", token=PASSWORD, namespace="YQ==")
+    assert json.loads(run(SECRET, held, ()))["data"] == {"token": MARK, "namespace": "YQ=="}
+    held = secret("t", "Opaque", token=PASSWORD)
+    held["metadata"]["annotations"] = {"kubernetes.io/service-account.name": "default"}
+    assert json.loads(run(SECRET, held, ()))["data"]["token"] == MARK
+    asked = Info(True, "/x", "create", "api", "", "v1", "a", "serviceaccounts", "token", "default")
+    said = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {"audiences": ["x"]},
+            "status": {"token": "eyJhbGciOi.x.y", "expirationTimestamp": "2030-01-01T00:00:00Z"}}
+    shown = json.loads(run(asked, said, (), status=201))
+    assert shown["status"] == {"token": "[redacted]", "expirationTimestamp": "2030-01-01T00:00:00Z"}
+    assert never_shown(asked)
+    assert never_shown(SECRETS)
+    assert not never_shown(USERS)
+
+
+def test_last_applied_repeats_values_and_is_masked_inside():
+    applied = {"apiVersion": "v1", "kind": "Secret", "data": {"p": PASSWORD}, "stringData": {"q": "hunter23"},
+               "metadata": {"name": "s", "annotations": {LAST: json.dumps(secret(r="aHVudGVyMjQ="))}}}
+    held = secret(p=PASSWORD)
+    held["metadata"]["annotations"] = {LAST: json.dumps(applied), "note": f"it is {PASSWORD}", "other": "stays",
+                                       "objectset.rio.cattle.io/applied": "H4sIAAAA"}
+    shown = json.loads(run(SECRET, held))
+    kept = shown["metadata"]["annotations"]
+    inner = json.loads(kept[LAST])
+    assert inner["data"] == {"p": MARK}
+    assert inner["stringData"] == {"q": "[redacted]"}
+    assert inner["metadata"]["name"] == "s"
+    assert "aHVudGVy" not in json.dumps(shown)
+    assert (kept["note"], kept["other"]) == ("[redacted]", "stays")
+    assert kept["objectset.rio.cattle.io/applied"] == "[redacted]"
+    held["metadata"]["annotations"][LAST] = "{no json " + PASSWORD
+    assert json.loads(run(SECRET, held))["metadata"]["annotations"][LAST] == "[redacted]"
+
+
+def test_a_last_applied_that_says_another_type_is_not_believed():
+    held = secret(p=PASSWORD)
+    held["metadata"]["annotations"] = {LAST: json.dumps(secret(kind="helm.sh/release.v1", p=PASSWORD))}
+    assert PASSWORD not in run(SECRET, held, ("secret",)).decode()
+
+
+def test_managed_fields_name_keys_only_and_stay():
+    held = secret(p=PASSWORD)
+    held["metadata"]["managedFields"] = [{"fieldsV1": {"f:data": {".": {}, "f:p": {}}}, "manager": "kubectl"}]
+    assert json.loads(run(SECRET, held))["metadata"] == held["metadata"]
+
+
+def table(whole, cells=("s", "Opaque", 1, "5d")) -> dict:
+    return {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "columnDefinitions": [
+        {"name": "Name", "type": "string", "format": "name"}, {"name": "Type", "type": "string"},
+        {"name": "Data", "type": "string"}, {"name": "Age", "type": "string"}],
+        "rows": [{"cells": list(cells), "object": whole}]}
+
+
+def test_tables_keep_their_cells_and_mask_their_objects():
+    for info in (SECRETS, SECRET):
+        shown = json.loads(run(info, table(secret(p=PASSWORD))))
+        assert shown["rows"][0]["cells"] == ["s", "Opaque", 1, "5d"]
+        assert shown["rows"][0]["object"]["data"] == {"p": MARK}
+        partly = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {
+            "name": "s", "annotations": {LAST: json.dumps(secret(p=PASSWORD))}}}
+        assert PASSWORD not in run(info, table(partly)).decode()
+        assert json.loads(run(info, table(None)))["rows"][0]["object"] is None
+
+
+EMAIL = FieldLabel("pii.email", "acme.example", "users", ("spec", "users", "*", "email"), "partial")
+NUMBER = FieldLabel("pii.email", "acme.example", "users", ("spec", "pin"))
+
+
+def user() -> dict:
+    return {"apiVersion": "acme.example/v1", "kind": "User", "metadata": {"name": "u"},
+            "spec": {"users": [{"email": "ada@corp.example", "name": "Ada"}], "pin": 1234}}
+
+
+def test_labelled_fields():
+    to = target(EMAIL, NUMBER)
+    shown = json.loads(run(USERS, listed(user(), kind="UserList"), to=to))["items"][0]
+    assert shown["spec"] == {"users": [{"email": "a***@***.example", "name": "Ada"}], "pin": None}
+    assert labels_of_answer(USERS, to) == ("pii.email",)
+    assert labels_of_answer(SECRETS, to) == ("secret", "secret.helm", "secret.token")
+
+
+def test_cells_of_labelled_objects_are_masked_but_for_names():
+    shown = json.loads(run(USERS, table(user(), ("u", "ada@corp.example", 1234, "5d")), to=target(EMAIL)))
+    assert shown["rows"][0]["cells"] == ["u", "[redacted]", None, "5d"]
+    assert shown["rows"][0]["object"]["spec"]["users"][0]["email"] == "a***@***.example"
+
+
+def test_cells_come_later_than_columns_in_a_watch():
+    watch = Info(True, "/x", "watch", "apis", "acme.example", "v1", "", "users")
+    first, second = table(user(), ("u", "ada@corp.example", 1, "5d")), table(user(), ("u", "ada@corp.example", 1, "5d"))
+    del second["columnDefinitions"]
+    raw = "".join(json.dumps({"type": "ADDED", "object": one}) + "\n" for one in (first, second)).encode()
+    once = run(watch, raw, to=target(EMAIL))
+    for line in once.splitlines():
+        assert json.loads(line)["object"]["rows"][0]["cells"] == ["u", "[redacted]", None, "5d"]
+    assert run(watch, raw, to=target(EMAIL), size=1) == once
+
+
+def test_a_watch():
+    watch = Info(True, "/x", "watch", "api", "", "v1", "a", "secrets")
+    error = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "too old resource version", "code": 410}
+    events = [("ADDED", secret(p=PASSWORD)), ("BOOKMARK", {"kind": "Secret", "apiVersion": "v1", "metadata": {
+        "resourceVersion": "9"}}), ("ERROR", error), ("DELETED", secret(p=PASSWORD))]
+    raw = b"".join(json.dumps({"type": kind, "object": one}).encode() + b"\n" for kind, one in events)
+    masker = make_masker(watch, (), target(), EVERY, answer(b"application/json;stream=watch"))
+    lines = raw.splitlines(keepends=True)
+    for line in lines:
+        out = masker.feed(line)
+        assert out.endswith(b"\n")
+        assert b"aHVudGVy" not in out
+    assert masker.end() == b""
+    for bad in (b"{}\nx\n", b'{"type":"ADDED","object":[1]}\n', b'{"type":"ADDED","data":"x"}\n', b"[]\n"):
+        with pytest.raises(Unclear):
+            run(watch, bad)
+
+
+def test_errors_do_not_quote():
+    said = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Invalid", "code": 422,
+            "message": 'User "u" is invalid: spec.pin: Invalid value: "hunter22": must be a number',
+            "details": {"causes": [{"message": 'Invalid value: "hunter22": must be', "field": "spec.pin"}]}}
+    for status, info in ((422, USERS), (200, USERS), (422, SECRETS)):
+        out = run(info, said, to=target(NUMBER), status=status)
+        assert b"hunter22" not in out
+        assert b"spec.pin: Invalid value:" in out
+    assert b"hunter" not in run(SECRET, {"kind": "Status", "message": 'cannot read map[string]{"p":"hunter22"}'})
+    plain = 'secrets "s" not found'
+    assert json.loads(run(SECRET, {"kind": "Status", "message": plain}, status=404))["message"] == plain
+
+
+def test_forms_that_nobody_here_reads():
+    for kind in (b"application/yaml", b"application/cbor", b"text/html", b"text/plain", b""):
+        with pytest.raises(Unclear):
+            make_masker(SECRET, (), target(), EVERY, answer(kind))
+    with pytest.raises(Unclear):
+        make_masker(SECRET, (), target(), EVERY, Answer(200, b"", (
+            (b"content-type", b"application/json"), (b"content-encoding", b"gzip"))))
+
+
+def test_one_object_is_bounded():
+    masker = make_masker(SECRETS, (), target(), EVERY, answer())
+    masker.feed(b'{"items":[{"data":{"x":"')
+    piece = b"A" * (1 << 20)
+    with pytest.raises(Unclear):
+        for _ in range(40):
+            masker.feed(piece)
+
+
+def test_logs_and_config_maps_by_detectors():
+    to = target(detectors=("github-token",))
+    token = "ghp_" + "a1B2" * 9
+    log = Info(True, "/x", "get", "api", "", "v1", "a", "pods", "log", "p")
+    labels = frozenset(labels_of_answer(log, to))
+    assert labels == {"secret.token.github"}
+    for size in (0, 1, 5):
+        out = run(log, f"x {token} y\n".encode(), labels, to, b"text/plain", size=size)
+        assert out == b"x ghp_" + b"*" * 36 + b" y\n"
+    config = Info(True, "/x", "get", "api", "", "v1", "a", "configmaps", "", "c")
+    held = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"annotations": {
+        LAST: json.dumps({"kind": "ConfigMap", "data": {"k": token}})}}, "data": {"k": f"t={token}", "o": "stays"}}
+    assert frozenset(labels_of_answer(config, to)) == labels
+    shown = run(config, held, labels, to)
+    assert token.encode() not in shown
+    assert json.loads(shown)["data"] == {"k": "t=ghp_" + "*" * 36, "o": "stays"}
+    assert json.loads(run(config, held, (), to))["data"]["k"] == f"t={token}"
