@@ -28,9 +28,9 @@ def read_message(message: Message) -> dict[str, Any]:
     return found
 
 
-def raw_field(message: Message) -> str:
+def raw_name(message: str) -> str:
     """Name of the field that holds the JSON text which all of this message is in JSON, "" where it is none."""
-    return _RAW.get(message.DESCRIPTOR.full_name, "")
+    return _RAW.get(message, "")
 
 
 def _read_field(field: FieldDescriptor, value: Any) -> Any:

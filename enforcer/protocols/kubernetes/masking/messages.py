@@ -2,15 +2,16 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from enforcer.policy.masks import REDACTED
 from enforcer.protocols.kubernetes.bodies.envelope import MAGIC, parse_envelope, render_envelope
-from enforcer.protocols.kubernetes.bodies.messages import raw_field
+from enforcer.protocols.kubernetes.bodies.messages import raw_name
 from enforcer.protocols.kubernetes.bodies.schema import INLINE, META, is_map, message_class
 from enforcer.protocols.kubernetes.info import Unclear
 from enforcer.protocols.kubernetes.masking.objects import LEAST, ObjectMask, hide_quoted
@@ -18,6 +19,8 @@ from enforcer.protocols.kubernetes.masking.places import mask_all, mask_place
 from enforcer.protocols.kubernetes.masking.rules import Path, Rule
 
 LARGEST: Final = 32 << 20             # bytes of an answer, or of one event
+# What an answer about an object may be besides it: none has the object's own fields.
+OTHERS: Final = ("PartialObjectMetadata", "Scale", "DeleteOptions", "Binding", "Eviction", "TokenRequest")
 _LENGTH: Final = struct.Struct(">I")  # apimachinery, pkg/util/framer: before each event
 
 
@@ -101,6 +104,8 @@ def mask_message(message: Any, mask: ObjectMask) -> None:
     rules = mask.rules({"type": kind, "metadata": {"annotations": annotations}})
     hidden: set[str] = set()
     for rule in rules:
+        if rule.named and message.DESCRIPTOR.name not in OTHERS and not _knows(message.DESCRIPTOR, rule.path):
+            raise Unclear("an answer in protobuf with a labelled field that Weir does not know: ask for JSON")
         _walk(message, rule.path, rule, hidden)
     if rules:
         for name, text in annotations.items():
@@ -120,9 +125,30 @@ def _mask_status(message: Any) -> None:
         cause.message = hide_quoted(cause.message)
 
 
+def _knows(kind: Descriptor, path: Path) -> bool:
+    """The path leads somewhere in messages of this kind, or into what is JSON."""
+    if not path or raw_name(kind.full_name):
+        return True
+    return any(_leads(field, path) for field in kind.fields)
+
+
+def _leads(field: FieldDescriptor, path: Path) -> bool:
+    inner: Any = field.message_type
+    if field.json_name == INLINE:
+        return _knows(inner, path)
+    if path[0] not in ("*", field.json_name):
+        return False
+    rest = path[1:]
+    if is_map(field):
+        inner, rest = inner.fields_by_name["value"].message_type, rest[1:]
+    elif field.is_repeated and rest[:1] == ("*",):
+        rest = rest[1:]
+    return _knows(inner, rest) if inner is not None else not rest
+
+
 def _walk(message: Any, path: Path, rule: Rule, hidden: set[str]) -> None:
     """Masks what the path leads to; everything below where it has ended."""
-    if name := raw_field(message):
+    if name := raw_name(message.DESCRIPTOR.full_name):
         setattr(message, name, _mask_json(getattr(message, name), path, rule))
         return
     for field, value in message.ListFields():
@@ -175,7 +201,7 @@ def _mask_json(data: bytes, path: Path, rule: Rule) -> bytes:
     try:
         value = msgspec.json.decode(data)
         if path:
-            mask_place(value, Rule(rule.label, path, rule.mask, rule.encoded, rule.kind))
+            mask_place(value, replace(rule, path=path))
         else:
             value = mask_all(value, rule)
         return msgspec.json.encode(value)

@@ -45,4 +45,4 @@ def lies_on(pointer: Path, path: Path) -> bool:
         return True
     if path[0] in ("*", pointer[0]) and lies_on(pointer[1:], path[1:]):
         return True
-    return INDEX.fullmatch(pointer[0]) is not None and lies_on(pointer[1:], path)
+    return path[0] != "*" and INDEX.fullmatch(pointer[0]) is not None and lies_on(pointer[1:], path)

@@ -39,6 +39,7 @@ class Rule:
     mask: Mask
     encoded: bool = False
     kind: str = "redact"              # as in FieldLabel
+    named: bool = False               # by the target's settings
 
 
 def redact(value: bytes) -> bytes:
@@ -78,7 +79,7 @@ def active_rules(
 
 def _field_rule(label: FieldLabel, info: Info) -> Rule:
     encoded = label.path[:1] == ("binaryData",) or (is_secret(info) and label.path[:1] == ("data",))
-    return Rule(label.label, label.path, partial(_mask, label.mask), encoded and len(label.path) > 1, label.mask)
+    return Rule(label.label, label.path, partial(_mask, label.mask), encoded and len(label.path) > 1, label.mask, True)
 
 
 def _mask(mask: str, value: bytes) -> bytes | None:
