@@ -25,7 +25,7 @@ from agent.contract.people import People
 from agent.contract.target import ENFORCE, MODES
 from agent.people.identity import LOCAL
 from agent.settings import fields as kinds
-from agent.settings.credential_table import SSH, check_row
+from agent.settings.credential_table import POSTGRESQL, check_row
 from agent.settings.fields import (
     Field,
     Problem,
@@ -500,8 +500,8 @@ def _build(raw: Mapping[str, Any], report: Report) -> tuple[Config | None, Repor
     _check_egress(report, check_targets(report, _listeners(report)))
     for path, row in report.entries("target", "credential"):
         target = report.made.get(path[:2])
-        check_row(row, report.protocols.get(path[:2]) == SSH, target is not None and target.upstream is not None, path,
-                  report)
+        check_row(row, report.protocols.get(path[:2], POSTGRESQL), target is not None and target.upstream is not None,
+                  path, report)
     check_vaults(report)
     return None if report.problems else Config(file=report.file, **values), report
 

@@ -764,6 +764,7 @@ def _targets(config: Config, places: Places, trust: Trust) -> Iterable[Target]:
             labels=tuple(filter(None, (row.column_label() for row in one.labels))), payload=one.payload,
             payload_limit=one.payload_limit,
             content_labels=tuple(filter(None, (row.content_label() for row in one.labels))), detectors=one.detectors,
+            field_labels=tuple(filter(None, (row.field_label() for row in one.labels))), forwards=one.forwards,
             host_keys=trust.hosts.keys.get(one.name, ()), known_hosts=config.known_hosts.get(one.name, ""),
             options={"authentication": ",".join(one.authentication)} if one.protocol == SSH else {})
 

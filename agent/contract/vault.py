@@ -22,7 +22,7 @@ from agent.contract.identity import (
     render_frame,
 )
 
-SECRET = 64 << 10                     # bytes of a token, a JWT, a secret ID
+SECRET = 64 << 10                     # bytes of a token, a JWT, a secret ID; characters of a bearer token
 ROOTS = 128 << 10                     # bytes of a server's roots
 VAULTS = 4                            # their sum is that of so many full ones
 USER = 256                            # characters of a user's name at the target
@@ -69,6 +69,7 @@ class Stored(msgspec.Struct, frozen=True, tag=True):
     password_field: str
     certificate_field: str
     key_field: str
+    token_field: str = ""             # bearer token
 
 
 class Made(msgspec.Struct, frozen=True, tag=True):
@@ -129,6 +130,7 @@ class Fetched(Message, frozen=True):
     password: Annotated[str, msgspec.Meta(max_length=PASSWORD)] = ""
     certificate: Annotated[str, msgspec.Meta(max_length=PEM)] = ""
     key: Annotated[str, msgspec.Meta(max_length=PEM)] = ""
+    token: Annotated[str, msgspec.Meta(max_length=SECRET)] = ""
     expires: Seconds = 0              # seconds UTC, as far as it is known now; 0: it does not
     lease: Number = 0                 # 0: none
 

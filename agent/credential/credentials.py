@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -14,11 +14,14 @@ from agent.config import Config
 from agent.contract import vault as told
 from agent.contract.credential import Credential
 from agent.credential.client_authority import LIFE, STEM, AuthorityError, client_authority, issue
-from agent.credential.helper import Helper
+from agent.credential.helper import NONE, Helper, Parse, parse_output, parse_ssh
 from agent.credential.kept import Fetched, Kept
 from agent.credential.secrets import SecretError, choose_row, read_row
-from agent.credential.vaults import VaultDesk
-from agent.settings.credential_table import SSH, CredentialRow
+from agent.credential.vaults import VaultDesk, render_source
+from agent.kubernetes.exec_credential import VARIABLES, parse_exec
+from agent.kubernetes.login import TokenWrong
+from agent.kubernetes.login import checked as checked_bearer
+from agent.settings.credential_table import KUBERNETES, SSH, CredentialRow
 from agent.settings.target_table import TargetEntry
 from agent.ssh.keys import KeyWrong, render_private, render_public
 from agent.ssh.login import checked
@@ -41,6 +44,8 @@ class Credentials:
         try:
             if target.protocol == SSH:
                 return await self._by_ssh(config, target, row, role, who)
+            if target.protocol == KUBERNETES:
+                return await self._by_kubernetes(config, target, row)
             if row.exec:
                 return await self._by_helper(target, row)
             if row.vault:
@@ -56,13 +61,12 @@ class Credentials:
     ) -> Credential:
         """`account` is what the crew asks for, and counts where nothing else says one."""
         if row.exec:
-            found = await self._by_helper(target, row, ssh=True)
+            found = await self._by_helper(target, row, parse_ssh)
         elif row.ssh_role:
             found = await self._signed(target, row, row.user or account)
         elif row.vault:
             # Whatever account is asked for, it is the same secret.
-            named = row if row.user or row.user_field else msgspec.structs.replace(row, user_field="")
-            found = await self._by_vault(target, named)
+            found = await self._by_vault(target, _unnamed(row))
         else:
             found = await asyncio.to_thread(read_row, row)
         found = msgspec.structs.replace(found, user=found.user or account)
@@ -87,14 +91,31 @@ class Credentials:
         made = await self._kept.get((target.name, row, source.public), fetch)
         return msgspec.structs.replace(made, key=render_private(key))
 
-    async def _by_helper(self, target: TargetEntry, row: CredentialRow, ssh: bool = False) -> Credential:
+    async def _by_kubernetes(self, config: Config, target: TargetEntry, row: CredentialRow) -> Credential:
+        if row.exec:
+            found = await self._by_helper(target, row, parse_exec, VARIABLES)
+        elif row.vault:
+            found = await self._by_vault(target, _unnamed(row))
+        else:
+            found = await asyncio.to_thread(read_row, row)
+        if row.certificate:
+            return await self._issued(config, target, row, found)
+        try:
+            return await asyncio.to_thread(checked_bearer, found, time.time())
+        except TokenWrong as reason:
+            raise SecretError(str(reason)) from None
+
+    async def _by_helper(
+        self, target: TargetEntry, row: CredentialRow, parse: Parse = parse_output, variables: Mapping[str, str] = NONE,
+    ) -> Credential:
         assert row.exec
         try:
             program, mark = await asyncio.to_thread(rooted.program, row.exec[0])
         except (rooted.NotRooted, OSError) as reason:
             raise SecretError(f"its helper {row.exec[0]}: {getattr(reason, 'strerror', None) or reason}") from None
         return await self._kept.get(
-            (target.name, row), lambda: self._helper.fetch(target.name, program, row, ssh=ssh), mark)
+            (target.name, row),
+            lambda: self._helper.fetch(target.name, program, row, parse=parse, variables=variables), mark)
 
     async def _by_vault(self, target: TargetEntry, row: CredentialRow) -> Credential:
         """The agent keeps none of it: those that wait at the same moment share it."""
@@ -103,7 +124,7 @@ class Credentials:
             raise SecretError("Vault is not spoken with here")
 
         async def fetch() -> Fetched:
-            return Fetched(await vaults.fetch(target.name, row))
+            return Fetched(await vaults.fetch(target.name, row, render_source(row, target.protocol == KUBERNETES)))
 
         found = await self._kept.get((target.name, row), fetch)
         vaults.used(found)
@@ -130,6 +151,11 @@ class Credentials:
         await self._kept.close()
         if self._vaults is not None:
             await self._vaults.close()
+
+
+def _unnamed(row: CredentialRow) -> CredentialRow:
+    """The user may be said elsewhere: Vault is asked for one only where the row names its field."""
+    return row if row.user or row.user_field else msgspec.structs.replace(row, user_field="")
 
 
 def _mark(file: Path) -> tuple[int, int] | None:

@@ -10,9 +10,12 @@ import asyncio
 import itertools
 import os
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Final
 
 import msgspec
@@ -28,6 +31,8 @@ OUTPUT: Final = 2 * PEM_LIMIT + (1 << 16)     # bytes: a chain, a key, a passwor
 USER_LIMIT: Final = 256               # characters
 GONE: Final = 5.0                     # seconds that killed processes may take to go
 _CHUNK: Final = 1 << 16
+Parse = Callable[[bytes, str, float], tuple[Credential, float]]       # as parse_output
+NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,25 +75,31 @@ def parse_output(output: bytes, user: str, now: float, *, ssh: bool = False) -> 
     return Credential(said.user or user, said.password, said.certificate, said.key, int(expires)), expires
 
 
+parse_ssh: Final = partial(parse_output, ssh=True)
+
+
 class Helper:
     """Runs helpers, each start in a cgroup of its own below `cgroup`."""
 
     def __init__(self, cgroup: Path) -> None:
         self._cgroup, self._numbers = cgroup, itertools.count(1)
 
-    async def fetch(self, target: str, program: str, row: CredentialRow, *, ssh: bool = False) -> Fetched:
-        """`program`: as rooted.program found it.  Raises SecretError."""
+    async def fetch(
+        self, target: str, program: str, row: CredentialRow, *, parse: Parse = parse_output,
+        variables: Mapping[str, str] = NONE,
+    ) -> Fetched:
+        """`program`: as rooted.program found it; `variables`: of its environment besides.  Raises SecretError."""
         assert row.exec
         try:
-            output = await self._run(target, program, row)
-            credential, expires = parse_output(output, row.user or "", time.time(), ssh=ssh)
+            output = await self._run(target, program, row, variables)
+            credential, expires = parse(output, row.user or "", time.time())
         except SecretError as reason:
             raise SecretError(f"its helper {row.exec[0]} {reason}") from None
         except OSError as reason:
             raise SecretError(f"its helper {row.exec[0]} cannot be started: {reason.strerror}") from None
         return Fetched(credential, keep_until(expires) if expires else 0.0)
 
-    async def _run(self, target: str, program: str, row: CredentialRow) -> bytes:
+    async def _run(self, target: str, program: str, row: CredentialRow, variables: Mapping[str, str]) -> bytes:
         assert row.exec
         assert row.exec_user
         cgroup = self._cgroup / str(next(self._numbers))
@@ -97,7 +108,7 @@ class Helper:
         try:
             command = unprivileged(
                 [program, *row.exec[1:]], row.exec_user, cgroup=cgroup, dies_with_parent=True,
-                variables={"WEIR_TARGET": target, "WEIR_DATABASE": row.database, "WEIR_ROLE": row.role})
+                variables={"WEIR_TARGET": target, "WEIR_DATABASE": row.database, "WEIR_ROLE": row.role, **variables})
             process = await asyncio.create_subprocess_exec(
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE, env=ENVIRONMENT, cwd="/", start_new_session=True)

@@ -13,6 +13,7 @@ from agent.settings.target_table import TargetEntry
 
 PASSWORD_LIMIT: Final = 4096          # bytes; libpq takes no longer ones (fe-auth.c, SCRAM and md5 take any)
 PEM_LIMIT: Final = 1 << 18            # bytes
+TOKEN_LIMIT: Final = 64 << 10         # bytes
 ANY: Final = "*"
 
 
@@ -49,7 +50,7 @@ def read_row(row: CredentialRow) -> Credential:
         raise SecretError(f"{field} holds no password")
     return Credential(
         user=row.user or "", password=password, certificate=_part(row, "certificate", PEM_LIMIT),
-        key=_part(row, "key", PEM_LIMIT), agent=row.agent or "")
+        key=_part(row, "key", PEM_LIMIT), token=_part(row, "token", TOKEN_LIMIT), agent=row.agent or "")
 
 
 def _part(row: CredentialRow, part: str, limit: int) -> str:

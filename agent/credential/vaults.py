@@ -20,7 +20,7 @@ from agent.contract.credential import Credential
 from agent.credential.secrets import PEM_LIMIT, SecretError, read_secret
 from agent.credential.vault_process import VaultProcess
 from agent.services import Tell
-from agent.settings.credential_table import PASSWORD, USERNAME, CredentialRow
+from agent.settings.credential_table import PASSWORD, TOKEN, USERNAME, CredentialRow
 from agent.settings.vault_table import VaultEntry
 
 LOG = logging.getLogger("weir.credentials")
@@ -155,7 +155,8 @@ class VaultDesk:
     def _taken(self, target: str, row: CredentialRow, found: told.Fetched) -> Credential:
         if found.error:
             raise SecretError(_shown(found.error))
-        if not (found.user or row.user_field == "") or not (found.password or found.certificate or found.key):
+        if not (found.user or row.user_field == "") or not (
+                found.password or found.certificate or found.key or found.token):
             raise SecretError("the credentials process gave none")
         handle = self.leases.handle(found.lease) if found.lease else 0
         if handle and handle not in self._said:
@@ -163,7 +164,7 @@ class VaultDesk:
                                   "user": found.user}
             self._tell("lease.opened", self._said[handle])
             self._later(handle)       # whoever waited for it may be gone
-        return Credential(found.user, found.password, found.certificate, found.key, found.expires, handle)
+        return Credential(found.user, found.password, found.certificate, found.key, found.expires, handle, found.token)
 
     # who uses it
 
@@ -243,14 +244,15 @@ def render_server(entry: VaultEntry, roots: str) -> told.Server:
         entry.role or "", entry.role_id or "")
 
 
-def render_source(row: CredentialRow) -> told.Source:
+def render_source(row: CredentialRow, bearer: bool = False) -> told.Source:
+    """`bearer`: of a cluster, which knows no passwords."""
     if row.path is None:
         return told.Made(row.mount or "database", row.database_role or row.static_role or "",
                          row.database_role is None)
     return told.Stored(
         row.mount or "secret", row.path, row.user or "", USERNAME if row.user_field is None else row.user_field,
-        row.password_field or PASSWORD,
-        row.certificate_field or "", row.key_field or "")
+        row.password_field or ("" if bearer else PASSWORD), row.certificate_field or "", row.key_field or "",
+        row.token_field or (TOKEN if bearer and not row.key_field else ""))
 
 
 def _shown(text: str) -> str:

@@ -116,6 +116,11 @@ class Section:
     children: tuple[Section, ...] = ()
     attribute: str = ""               # of the enclosing struct, for the tuple of a section that may stand often
     chooser: str = ""                 # the field that says which of the fields with `of` count, here and in `children`
+    only: tuple[str, ...] = ()        # the protocols whose targets have it; empty: all
+
+    def inner(self, protocol: str) -> tuple[Section, ...]:
+        """Its children in a target of this protocol; all of them where it is not known."""
+        return tuple(one for one in self.children if not protocol or not one.only or protocol in one.only)
 
     def of(self, protocol: str) -> tuple[Field, ...]:
         """Its fields in a target of this protocol; of none where it is not known: the first of each name."""
@@ -172,12 +177,14 @@ def parse_section(section: Section, raw: Any, path: Path, report: Report, protoc
         _field(next(one for one in section.fields if one.name == section.chooser), raw, path, report, False)
         return None
     fields = section.of(protocol)
-    names = {one.name: one.name for one in fields} | {one.name: one.written(path) for one in section.children}
+    inner = section.inner(protocol)
+    names = {one.name: one.name for one in fields} | {one.name: one.written(path) for one in inner}
     others = _others(section, raw, names, protocol, path, report)
     meant = check_names({name: raw[name] for name in raw if name not in others}, names, path, report)
     values = {one.attribute or one.name: _field(one, raw, path, report, one.name in meant) for one in fields}
     for child in section.children:
-        values[child.attribute or child.name] = parse_tables(child, raw, path, report, protocol)
+        there = raw if child in inner else {}
+        values[child.attribute or child.name] = parse_tables(child, there, path, report, protocol)
     if len(report.problems) != before:
         return None
     made = report.made[path] = section.struct(**values)
@@ -200,6 +207,7 @@ def _others(
     for one in section.fields:
         if one.name in raw and one.name not in names:
             of[one.name] = (*of.get(one.name, ()), *one.of)
+    of |= {one.name: one.only for one in section.children if one.name in raw and one.name not in names}
     for name, protocols in of.items():
         report.add((*path, name), f"is not a field of {protocol} targets, but of {', '.join(protocols)} ones: leave it "
                    "out")

@@ -20,6 +20,10 @@ _WIDTH: Final = 116
 _EXAMPLES: Final = {
     ("ssh", "name"): "web", ("ssh", "protocol"): "ssh", ("ssh", "label"): "secret.deploy",
     ("ssh", "password_file"): "/etc/weir/credentials/web.password",
+    ("kubernetes", "name"): "cluster", ("kubernetes", "protocol"): "kubernetes",
+    ("kubernetes", "tls_ca"): "/etc/weir/cluster-ca.pem", ("kubernetes", "exec_user"): "cluster-helper",
+    ("kubernetes", "exec"): ["/usr/local/libexec/cluster-token"], ("kubernetes", "path"): "crews/cluster",
+    ("kubernetes", "certificate_credential"): "cluster.pem", ("kubernetes", "key_credential"): "cluster.key",
 }
 
 _EXAMPLE_HEAD: Final = """\
@@ -122,7 +126,8 @@ def _protocols(section: Section) -> tuple[str, ...]:
 def _table(section: Section, name: str, protocol: str) -> str:
     text = f"#[[{name}]]\n" + _fields(section, protocol)
     return text + "".join(
-        f"\n{_comment(child.meaning)}{_table(child, f'{name}.{child.name}', protocol)}" for child in section.children)
+        f"\n{_comment(child.meaning)}{_table(child, f'{name}.{child.name}', protocol)}"
+        for child in section.inner(protocol))
 
 
 def _fields(section: Section, protocol: str = "") -> str:

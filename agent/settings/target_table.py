@@ -9,10 +9,10 @@ from typing import Final
 
 import msgspec
 
-from agent.contract.target import ColumnLabel, ContentLabel
+from agent.contract.target import ColumnLabel, ContentLabel, FieldLabel, Forward
 from agent.settings import fields as kinds
-from agent.settings import ssh_kinds
-from agent.settings.credential_table import CREDENTIAL, POSTGRESQL, SSH, CredentialRow
+from agent.settings import kubernetes_kinds, ssh_kinds
+from agent.settings.credential_table import CREDENTIAL, KUBERNETES, POSTGRESQL, SSH, CredentialRow
 from agent.settings.fields import Field, Report, Section
 from agent.settings.positions import Path as Place
 
@@ -20,13 +20,17 @@ Taken = dict[tuple[str, int], str]    # host and port, or path and 0 -> target
 
 
 class LabelRow(msgspec.Struct, frozen=True):
-    """On a column, or on what files hold and commands print."""
+    """On a column, on a field of objects, or on what files hold and commands print."""
 
     label: str
     column: tuple[str, str, str] | None = None       # schema, table, column
     mask: str = "redact"
     path: str | None = None
     command: str | None = None
+    field: kubernetes_kinds.Labelled | None = None
+
+    def field_label(self) -> FieldLabel | None:
+        return FieldLabel(self.label, *self.field, self.mask) if self.field else None
 
     def column_label(self) -> ColumnLabel | None:
         return ColumnLabel(self.label, *self.column, self.mask) if self.column else None
@@ -57,6 +61,7 @@ class TargetEntry(msgspec.Struct, frozen=True, kw_only=True):
     known_hosts: str | None = None
     authentication: tuple[str, ...] = ()
     detectors: tuple[str, ...] = ()
+    forwards: tuple[Forward, ...] = ()
 
     @property
     def certified(self) -> bool:
@@ -64,19 +69,34 @@ class TargetEntry(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.hosts) and self.protocol != SSH
 
 
-_LABEL: Final = Section("label", LabelRow, True, "A data class on a column, or on what files hold and commands "
-    "print.", (
+_LABEL: Final = Section("label", LabelRow, True, "A data class on a column, on a field of a cluster's objects, or on "
+    "what files hold and commands print.", (
     Field("label", kinds.LABEL, "What it is, for policies: `Label::\"pii.email\"` is in `Label::\"pii\"`.",
           example="pii.email"),
     Field("column", kinds.COLUMN, "Which column.", example="public.customers.email", of=(POSTGRESQL,)),
+    Field("field", kubernetes_kinds.FIELD, "Which resource, as `kubectl api-resources` names it, with `.GROUP` where "
+          "it has one, and which field of it: names with dots between them; `*` is every item of a list or every key, "
+          'a name that has dots stands in quotes: `data."ca.crt"`.  Values of Secrets are `secret`, of Helm\'s '
+          "releases `secret.helm`, tokens `secret.token` without a row.", example="configmaps:data.password",
+          of=(KUBERNETES,)),
     Field("mask", kinds.MASK, "What those see who may not unmask it.", "redact", "partial", of=(POSTGRESQL,)),
+    Field("mask", kubernetes_kinds.FIELD_MASK, "What those see who may not unmask it.", "redact", "partial",
+          of=(KUBERNETES,)),
     Field("path", ssh_kinds.FILE_PATTERN, "Which files; `*` stands for anything.  What is read of them has the label.",
           None, "/etc/app/*.key", of=(SSH,)),
     Field("command", kinds.TEXT, "In place of `path`: which commands, as policies see their line; `*` stands for "
           "anything.  What they print has the label.", None, "vault read *", of=(SSH,), instead=True),
 ), attribute="labels")
 
-TARGET: Final = Section("target", TargetEntry, True, "A registered database or SSH host.", (
+_FORWARD: Final = Section("forward", Forward, True, "Pods in which a registered target listens: a port-forward to them "
+    "is inspected as that target, with its policies and its credential.", (
+    Field("target", kinds.NAME, "Which target.", example="orders", of=(KUBERNETES,)),
+    Field("namespace", kubernetes_kinds.NAMESPACE, "Namespace of the pods.", example="data", of=(KUBERNETES,)),
+    Field("pods", kubernetes_kinds.PODS, "Their names; `*` stands for anything.", "*", "orders-*", of=(KUBERNETES,)),
+    Field("port", kinds.PORT, "The pod's port.", example=5432, of=(KUBERNETES,)),
+), attribute="forwards", only=(KUBERNETES,))
+
+TARGET: Final = Section("target", TargetEntry, True, "A registered database, SSH host or cluster.", (
     Field("name", kinds.NAME, "For policies: `Target::\"orders\"`.", example="orders"),
     Field("protocol", kinds.choice(*kinds.protocols()), "What is spoken there.", example=POSTGRESQL),
     Field("hosts", kinds.several(kinds.HOST), "Names and addresses that crews dial; the first is what its certificate "
@@ -84,12 +104,19 @@ TARGET: Final = Section("target", TargetEntry, True, "A registered database or S
           of=(POSTGRESQL,)),
     Field("hosts", kinds.several(kinds.HOST, least=1), "Names and addresses that crews dial; the first is what Weir "
           "dials.", example=["web.lab.example"], of=(SSH,)),
+    Field("hosts", kinds.several(kinds.HOST, least=1), "Names and addresses of its API server that crews dial, as "
+          "their kubeconfig has it (in a pod $KUBERNETES_SERVICE_HOST); the first is what Weir dials, and what its "
+          "certificate is verified against.", example=["cluster.lab.example"], of=(KUBERNETES,)),
     Field("port", kinds.PORT, "Its port.", example=5432, of=(POSTGRESQL,)),
+    Field("port", kinds.PORT, "Its port.", 6443, of=(KUBERNETES,)),
     Field("port", kinds.PORT, "Its port.", 22, of=(SSH,)),
     Field("tls", kinds.choice("verify-full", "verify-ca", "disable"), "How Weir speaks to it.", "verify-full",
           of=(POSTGRESQL,)),
+    Field("tls", kinds.choice("verify-full", "verify-ca"), "How Weir speaks to it.", "verify-full", of=(KUBERNETES,)),
     Field("tls_ca", kinds.PATH, "Roots for its certificate, PEM.  Default: the system's.", None, "/etc/weir/db-ca.pem",
           of=(POSTGRESQL,)),
+    Field("tls_ca", kinds.PATH, "Roots for its certificate, PEM: what `certificate-authority-data` of its kubeconfig "
+          "holds in base64.  Default: the system's.", None, "/etc/weir/cluster-ca.pem", of=(KUBERNETES,)),
     Field("host_keys", kinds.several(ssh_kinds.PUBLIC_KEY), "Its host keys, each as in its "
           "/etc/ssh/ssh_host_*_key.pub.  One of `host_keys`, `known_hosts` and `host_ca` is needed: without, "
           "Weir could not tell it from another host.", [],
@@ -105,6 +132,9 @@ TARGET: Final = Section("target", TargetEntry, True, "A registered database or S
           list(ssh_kinds.METHODS), of=(SSH,)),
     Field("trust", kinds.several(kinds.HOME_PATH), "Root files that its clients name (`sslrootcert`): Weir's authority "
           "is added to them in the workload's view.", [], ["~/db-ca.pem"], of=(POSTGRESQL,)),
+    Field("trust", kinds.several(kinds.HOME_PATH), "Kubeconfigs and root files (`ca.crt`) that its clients name, "
+          "besides ~/.kube/config and what $KUBECONFIG names: in the workload's view they have Weir's authority, and "
+          "of kubeconfigs' users for it a token that opens nothing is left.", [], ["~/cluster.yaml"], of=(KUBERNETES,)),
     Field("trust", kinds.several(kinds.HOME_PATH), "Files that its clients name in place of ~/.ssh/known_hosts "
           "(`UserKnownHostsFile`): in the workload's view they have Weir's host keys.", [], ["~/hosts"], of=(SSH,)),
     Field("sockets", kinds.several(kinds.DIALLED), "Unix sockets that crews dial: in their view Weir's own is there.  "
@@ -117,14 +147,21 @@ TARGET: Final = Section("target", TargetEntry, True, "A registered database or S
           of=(POSTGRESQL,)),
     Field("detectors", kinds.several(kinds.choice(*ssh_kinds.DETECTORS)), "What is looked for in all that commands "
           "and terminals print, and masked for who may not unmask it.", list(ssh_kinds.DETECTORS), of=(SSH,)),
+    Field("detectors", kinds.several(kinds.choice(*ssh_kinds.DETECTORS)), "What is looked for in logs, in values of "
+          "ConfigMaps and in what is printed in pods, and masked for who may not unmask it.",
+          list(ssh_kinds.DETECTORS), of=(KUBERNETES,)),
     Field("payload", kinds.choice("none", "rows"), "What is recorded of answers, besides counts and digests.", "none",
           of=(POSTGRESQL,)),
     Field("payload", kinds.choice("none", "content"), "What is recorded of files that are read and written, besides "
           "size and digest.", "none", of=(SSH,)),
+    Field("payload", kinds.choice("none", "content"), "What is recorded of answers, besides size and digest: as they "
+          "were delivered, after masking.", "none", of=(KUBERNETES,)),
     Field("payload_limit", kinds.size("1KiB", "1GiB"), "Bytes of an answer that are kept.", "1MiB", of=(POSTGRESQL,)),
     Field("payload_limit", kinds.size("1KiB", "1GiB"), "Bytes of each stream and file that are kept.", "1MiB",
           of=(SSH,)),
-), (CREDENTIAL, _LABEL), attribute="targets", chooser="protocol")
+    Field("payload_limit", kinds.size("1KiB", "1GiB"), "Bytes of each answer, body and stream that are kept.", "1MiB",
+          of=(KUBERNETES,)),
+), (CREDENTIAL, _LABEL, _FORWARD), attribute="targets", chooser="protocol")
 
 
 def check_targets(report: Report, own: set[tuple[str, int]]) -> Taken:
@@ -142,9 +179,27 @@ def check_targets(report: Report, own: set[tuple[str, int]]) -> Taken:
         _check_selectors(target, path, report)
         if target.protocol == SSH:
             _check_ssh(target, path, report)
+        elif target.protocol == KUBERNETES:
+            _check_forwards(target, path, report)
         else:
             _check_database(target, path, taken, report)
     return taken
+
+
+def _check_forwards(target: TargetEntry, path: Place, report: Report) -> None:
+    """Names of targets that have a mistake nobody knows."""
+    known = {one.name: one.protocol for _, one in report.entries("target")}
+    seen: dict[tuple[str, str, int], int] = {}
+    for number, row in enumerate(target.forwards):
+        place = (*path, "forward", number)
+        if row.target not in known and not report.wrong("target"):
+            report.add((*place, "target"), f"there is no [[target]] {row.target!r}; there is: "
+                       f"{', '.join(sorted(known))}")
+        elif known.get(row.target) == KUBERNETES:
+            report.add((*place, "target"), f"{row.target} is a cluster, which is reached by its own name; a database "
+                       "or an SSH host would be right")
+        if (first := seen.setdefault((row.namespace, row.pods, row.port), number)) != number:
+            report.add(place, f"is for the same pods and port as forward[{first + 1}]")
 
 
 def _check_database(target: TargetEntry, path: Place, taken: Taken, report: Report) -> None:
@@ -169,23 +224,23 @@ def _check_selectors(target: TargetEntry, path: Place, report: Report) -> None:
     if not target.credentials:
         report.add(path, "has no [[target.credential]]: nobody could log in")
     seen: dict[tuple[str, str, str], int] = {}
-    what = "role and group" if target.protocol == SSH else "database, role and group"
+    what = {SSH: "role and group", KUBERNETES: "group"}.get(target.protocol, "database, role and group")
     for number, row in enumerate(target.credentials):
         if (first := seen.setdefault((row.database, row.role, row.group), number)) != number:
             report.add((*path, "credential", number), f"is for the same {what} as credential[{first + 1}]")
         without = 'tls = "disable"' if target.tls == "disable" else "`upstream`" if target.upstream else ""
-        if target.protocol != SSH and row.needs_tls and without and (row.certificate or target.tls == "disable"):
+        if target.protocol == POSTGRESQL and row.needs_tls and without and (row.certificate or target.tls == "disable"):
             report.add((*path, "credential", number, row.needs_tls), f"needs TLS, and this target has {without}")
 
 
 def _check_labels(target: TargetEntry, path: Place, report: Report) -> None:
     seen: dict[object, int] = {}
     for number, row in enumerate(target.labels):
-        if row.column is None and bool(row.path) == bool(row.command):
+        if row.column is None and row.field is None and bool(row.path) == bool(row.command):
             report.add((*path, "label", number), "names " + ("both `path` and `command`" if row.path else "nothing")
                        + "; one of `path` and `command` would be right")
             continue
-        name = "column" if row.column else "path" if row.path else "command"
-        what = getattr(row, name) if row.column else (name, getattr(row, name), row.label)
+        name = next(one for one in ("column", "field", "path", "command") if getattr(row, one))
+        what = getattr(row, name) if row.column or row.field else (name, getattr(row, name), row.label)
         if (first := seen.setdefault(what, number)) != number:
             report.add((*path, "label", number, name), f"is labelled by label[{first + 1}] already")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
-from agent.contract.vault import PASSWORD, PEM, USER, Stored
+from agent.contract.vault import PASSWORD, PEM, SECRET, USER, Stored
 from enforcer.words.errors import AuthenticationError
 
 _SECONDS = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
@@ -45,6 +45,7 @@ class Parts(msgspec.Struct, frozen=True):
     password: str
     certificate: str
     key: str
+    token: str = ""
 
     def __repr__(self) -> str:
         return "Parts(...)"
@@ -166,11 +167,14 @@ def parse_stored(content: bytes, source: Stored) -> Parts:
     certificate, key = (_field(data, name, PEM) for name in (source.certificate_field, source.key_field))
     if not (certificate + key).isascii():
         raise AuthenticationError("its certificate or key is not PEM")
-    password = _field(data, source.password_field, PASSWORD, needed=not key).rstrip("\r\n")
-    if not password and not key:
+    token = _field(data, source.token_field, SECRET, needed=not key).strip("\r\n")
+    password = _field(data, source.password_field, PASSWORD, needed=not key and not source.token_field).rstrip("\r\n")
+    if source.token_field and not token and not key:
+        raise AuthenticationError(f"its field {source.token_field!r} is empty")
+    if not password and not key and not token:
         raise AuthenticationError(f"its field {source.password_field!r} is empty")
     user = source.user or _field(data, source.user_field, USER)
-    return Parts(user, password, certificate, key)
+    return Parts(user, password, certificate, key, token)
 
 
 def _field(data: dict[str, Any], name: str, limit: int, needed: bool = True) -> str:

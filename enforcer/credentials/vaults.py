@@ -165,7 +165,7 @@ class Vault:
         answer, life, _ = await self._read(remote, tokens, _path(source))
         if isinstance(source, Stored):
             parts = self._said(source, answer)
-            return Fetched(asked.number, "", parts.user, parts.password, parts.certificate, parts.key)
+            return Fetched(asked.number, "", parts.user, parts.password, parts.certificate, parts.key, parts.token)
         made = parse_leased(answer, static=True)
         life.set(made.seconds)
         return Fetched(asked.number, "", made.user, made.password, expires=life.expires())

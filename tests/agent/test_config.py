@@ -248,7 +248,7 @@ EGRESS = "[[egress]]\nname = 'a'\n"
     (TARGET.replace("port", "tls = 'disable'\nport") + CREDENTIAL + 'key_file = "/k"\ncertificate_credential = "c"',
      "credential[1].certificate_credential: needs TLS"),
     (TARGET.replace('"postgresql"', '"postgres"') + CREDENTIAL,
-     "'postgres' is none of postgresql, ssh; did you mean postgresql?"),
+     "'postgres' is none of kubernetes, postgresql, ssh; did you mean postgresql?"),
     ("[egress_policy]\nmode = 'enforc'", "'enforc' is none of enforce, shadow, record; did you mean enforce?"),
     (EGRESS + "addresses = ['api.lab.example']\nports = 443", "443 is not a list of at least 1: write [443]; a list"),
     (EGRESS + "addresses = 'api.lab.example'\nports = [443]", '1: write ["api.lab.example"]; a list, each'),

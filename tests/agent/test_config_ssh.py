@@ -80,7 +80,7 @@ def test_of_an_unknown_protocol_nothing_else_is_said() -> None:
 
 @pytest.mark.parametrize(("text", "wanted"), [
     (WEB + "tls = 'disable'\n" + KEY,
-     "weir.toml:7: target[1].tls: is not a field of ssh targets, but of postgresql ones"),
+     "weir.toml:7: target[1].tls: is not a field of ssh targets, but of postgresql, kubernetes ones"),
     (WEB + "databases = ['x']\nsockets = ['/tmp/x']\n" + KEY, "target[1].sockets: is not a field of ssh targets"),
     (DATABASE + f"host_keys = ['{A}']\n" + PASSWORD,
      "target[1].host_keys: is not a field of postgresql targets, but of ssh ones: leave it out"),
@@ -90,7 +90,7 @@ def test_of_an_unknown_protocol_nothing_else_is_said() -> None:
     (WEB + KEY + "database = 'x'\n", "credential[1].database: is not a field of ssh targets, but of postgresql ones"),
     (WEB + KEY + LABEL + "column = 'a.b.c'\n", "label[1].column: is not a field of ssh targets"),
     (WEB + "host_key = 'x'\n" + KEY, "host_key: is not known; did you mean host_keys?"),
-    (WEB.replace('"ssh"', '"shh"') + KEY, "'shh' is none of postgresql, ssh; did you mean ssh?"),
+    (WEB.replace('"ssh"', '"shh"') + KEY, "'shh' is none of kubernetes, postgresql, ssh; did you mean ssh?"),
     (WEB + "payload = 'rows'\n" + KEY, "payload: 'rows' is none of them; one of none, content"),
     (WEB + "port = 0\n" + KEY, "port: 0 is out of bounds"),
     (WEB + "authentication = []\n" + KEY, "authentication: [] is not a list of at least 1"),
@@ -150,7 +150,7 @@ def test_every_field_is_somebodys() -> None:
         for protocol in ("postgresql", "ssh", "kubernetes"):
             names = [one.name for one in section.of(protocol)]
             assert len(names) == len(set(names))
-    assert {"name", "protocol"} == {one.name for one in TARGET.of("kubernetes")}
+    assert {"name", "protocol"} == {one.name for one in TARGET.of("nobody")}
 
 
 # on a host

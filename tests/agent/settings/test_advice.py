@@ -100,7 +100,7 @@ def test_a_fresh_copy_says_what_to_fill_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("policy", "line", "wanted"), [
     ('permit (principal, action, resource in Target::"odrers");', 1, 'Target::"odrers" names no [[target]]'),
     ('\n// Target::"not-looked-at"\npermit (principal, action, resource == Table::"shop/shop/public/x");', 3,
-     'Table::"shop/shop/public/x" names no [[target]]: there is orders'),
+     'Table::"shop/shop/public/x" names no [[target]]: there is cluster, orders'),
     ('permit (principal, action, resource == Table::"orders/public/orders");', 1,
      'Table::"orders/public/orders" is nothing: a Table has 4 parts, Table::"TARGET/DATABASE/SCHEMA/TABLE"'),
     ('permit (principal, action, resource in Database::"orders");', 1,
