@@ -40,6 +40,7 @@ from enforcer.edge.keeping import Keeper
 from enforcer.edge.listener import listen, listen_local
 from enforcer.edge.plans import Plans
 from enforcer.edge.reporters import Reporters
+from enforcer.edge.running import is_there
 from enforcer.networks import Networks
 from enforcer.policy import masks
 from enforcer.policy.cedar import PolicySet, load_policies
@@ -212,7 +213,7 @@ class Enforcer:
         edge.keeper = Keeper(self._loop, self.channel.keep, edge.commit.write_now)
         edge.holds = Holds(
             clock.now, clock.monotonic, os.urandom, edge.answer_hold, edge.hold_changed, edge.keeper.keep,
-            message.approval_key, gate.elevate, clock.boot())
+            message.approval_key, gate.elevate, clock.boot(), is_there)
         edge.holds.restore(message.kept)
         edge.catalogues, edge.plans = Catalogues(edge), Plans(edge)
         self._journal, self._gate = Path(message.journal), gate

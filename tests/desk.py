@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from agent.contract.owner import Owner, Process
 from agent.contract.target import Target
@@ -65,6 +66,7 @@ class Desk:
     changes: list[HoldChanged] = field(default_factory=list)
     elevated: frozenset[tuple[str, str]] = frozenset()
     drawn: int = 0
+    running: set[tuple[int, int]] = field(default_factory=set)       # (pid, started)
 
     def __post_init__(self) -> None:
         self.holds = self.start()
@@ -74,7 +76,7 @@ class Desk:
         self.holds = Holds(
             lambda: self.utc, lambda: self.clock, self.random,
             lambda session, answer: self.answers.append((session, answer)), self.changes.append, self.agent.keep, KEY,
-            self._elevate, self.boot)
+            self._elevate, self.boot, lambda pid, started: (pid, started) in self.running)
         for ticket in self.agent.over if not self.agent.broken else ():
             self.agent.kept.pop(ticket, None)
         over = self.agent.over
@@ -89,9 +91,11 @@ class Desk:
         return self.drawn.to_bytes(size, "big")
 
     def context(self, session: str = "s1", subject: str = "local:crew", target: str = "orders",
-                workload: str = "crew", exe: str = "") -> Context:
-        process = Process(7, exe) if exe else None
-        owner = Owner(workload, 1000, "crew", subject, ("data",), process, "", 0, "10.0.0.1", 5432, "mark", target)
+                workload: str = "crew", exe: str = "", process: Process | None = None, attribution: str = "mark",
+                login: str = "") -> Context:
+        process = process or (Process(7, exe) if exe else None)
+        owner = Owner(workload, 1000, "crew", subject, ("data",), process, "", 0, "10.0.0.1", 5432, attribution, target,
+                      login=login)
         place = Target(target, "postgresql", ("db",), 5432, ("10.0.0.1",))
         return Context(
             session, Principal(subject, ("data",), owner), place, NoGate(), lambda: self.utc, lambda: self.clock,
@@ -100,12 +104,12 @@ class Desk:
     def ask(
         self, terms: HoldTerms | tuple[HoldTerms, ...], session: str = "s1", operation: int = 7, exact: bytes = b"e",
         shape: bytes = b"s", database: str = "shop", action: str = "sql:delete public.orders",
-        asked: bytes = b"a", inexact: str = "", **who: str,
+        asked: bytes = b"a", inexact: str = "", covers: str = "", account: str = "", **who: Any,
     ) -> HoldOpened | HoldAnswered | None:
         chosen = terms if isinstance(terms, tuple) else (terms,)
         return self.holds.open(self.context(session, **who), Hold(
             operation, chosen, action, "delete from orders", (), tuple(one.rule for one in chosen), b"digest", database,
-            exact, shape, asked=asked, inexact=inexact))
+            exact, shape, asked=asked, inexact=inexact, covers=covers, account=account))
 
     def open(self, terms: HoldTerms | tuple[HoldTerms, ...], **more: object) -> str:
         opened = self.ask(terms, **more)  # type: ignore[arg-type]

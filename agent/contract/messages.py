@@ -337,12 +337,14 @@ class HoldView(msgspec.Struct, frozen=True):
     wanted: int = 1                   # distinct approvers
     break_glass: tuple[str, ...] = () # groups
     escalates: int = 0                # nanoseconds UTC from when on others may answer, too; 0: never, or it has
-    reuse: str = "once"               # "once" | "session" | "shape"
+    reuse: str = "once"               # "once" | "session" | "shape" | "command"
     reason: str = ""                  # the asker's, of an elevation
     plan: str = ""                    # how the target would do it, or why that is not shown
     rows: int = -1                    # that it expects to touch; -1: not known
     reported: str = ""                # the tool call that its process says it is, or may be; "": it says nothing
     account: str = ""                 # user name at the target that the crew asked for
+    covers: str = ""                  # what else an approval for the command lets through; "": operations of its shape
+    reuse_for: int = 0                # seconds that what is reused stands, 0: without an end of its own
 
 
 class HoldsAnswer(Message, frozen=True):

@@ -54,4 +54,12 @@ def lets_through(hold: HoldView) -> str:
         return "context.elevated"
     if hold.form == "ticket":
         return "once, when it is asked again (its connection does not wait)"
+    if hold.reuse == "command":
+        return _of_command(hold)
     return {"session": "the same things in this session", "shape": "operations of this shape"}.get(hold.reuse, "once")
+
+
+def _of_command(hold: HoldView) -> str:
+    what = f": {safe(hold.covers)}" if hold.covers else " of the same shape"
+    ends = f", for {span(hold.reuse_for * 1_000_000_000)} at most" if hold.reuse_for and hold.state == "pending" else ""
+    return f"this and further requests of this command (pid {hold.pid}, {safe(hold.exe)}){what}, until it ends{ends}"

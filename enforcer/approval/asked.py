@@ -9,7 +9,7 @@ from msgspec import structs
 from agent.contract.messages import KEPT as KEPT_LIMIT
 from agent.contract.messages import HoldView
 from enforcer.approval.machine import APPROVED, PENDING
-from enforcer.words.decisions import ONCE, HoldTerms
+from enforcer.words.decisions import LASTING, ONCE, HoldTerms
 
 HOLD: Final = "hold"                  # forms: its connection waits,
 TICKET: Final = "ticket"              # it was refused with a ticket,
@@ -42,10 +42,16 @@ class Asked(msgspec.Struct, frozen=True):
     boot: str = ""                    # of the host, that `deadline` and `since` count from; "": not known
     at: int = 0                       # nanoseconds UTC of the last change
     behind: str = ""                  # the local user that the asker speaks through
+    started: int = 0                  # CLOCK_BOOTTIME nanoseconds, of the process `view.pid`; 0: not known
 
     @property
     def stands(self) -> bool:
         return self.view.form == ELEVATION or self.reuse != ONCE
+
+    @property
+    def outlives(self) -> bool:
+        """Whether it may stand for other sessions than the one that asked."""
+        return self.view.form == ELEVATION or self.reuse in LASTING
 
     @property
     def approver(self) -> str:

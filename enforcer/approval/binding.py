@@ -6,9 +6,10 @@ from hashlib import blake2b
 
 import msgspec
 
+from enforcer.approval.running import tell_running
 from enforcer.core.context import Context
 from enforcer.words.commands import Hold
-from enforcer.words.decisions import SESSION, SHAPE
+from enforcer.words.decisions import COMMAND, SESSION, SHAPE
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -29,7 +30,20 @@ def bind_reuse(key: bytes, context: Context, command: Hold, reuse: str) -> bytes
     if reuse == SESSION:
         return _bind(key, "session", b"", context.session, *_asker(context, command))
     shape = command.shape or command.exact
+    if reuse == COMMAND:
+        return _bind_command(key, context, command, shape)
     return _bind(key, "shape", shape, *_asker(context, command)) if reuse == SHAPE and shape else b""
+
+
+def _bind_command(key: bytes, context: Context, command: Hold, shape: bytes) -> bytes:
+    """Where the protocol says in words what its shape covers, names of single things may differ; else they may not."""
+    running = tell_running(context.principal.owner)
+    if not running or not shape:
+        return b""
+    covers = ("all of", command.covers) if command.shape and command.covers else (command.action, command.asked.hex())
+    return _bind(
+        key, "command", shape, *running, context.target.name, command.database, command.account,
+        context.principal.subject, context.principal.workload, *covers, _terms(command), *command.rules)
 
 
 def bind_elevation(key: bytes, subject: str, target: str, seconds: int) -> bytes:
@@ -38,9 +52,12 @@ def bind_elevation(key: bytes, subject: str, target: str, seconds: int) -> bytes
 
 def _asker(context: Context, command: Hold) -> tuple[str, ...]:
     """Principal, target, database, what is asked of what, and the rules with all of their terms."""
-    terms = blake2b(_encode(command.terms), digest_size=16).hexdigest()
     return (context.target.name, command.database, context.principal.subject, context.principal.workload,
-            command.action, command.asked.hex(), terms, *command.rules)
+            command.action, command.asked.hex(), _terms(command), *command.rules)
+
+
+def _terms(command: Hold) -> str:
+    return blake2b(_encode(command.terms), digest_size=16).hexdigest()
 
 
 def _bind(key: bytes, what: str, content: bytes, *parts: str) -> bytes:

@@ -37,7 +37,7 @@ from enforcer.approval.views import render_reason, view_elevation, view_operatio
 from enforcer.core.context import Context
 from enforcer.words import decisions
 from enforcer.words.commands import Hold
-from enforcer.words.decisions import ONCE, SHAPE, HoldTerms
+from enforcer.words.decisions import COMMAND, ONCE, HoldTerms
 from enforcer.words.events import HOLD as CHANGED
 from enforcer.words.events import HoldChanged
 from enforcer.words.inputs import HoldAnswered, HoldOpened
@@ -57,16 +57,16 @@ Elevated = Callable[[frozenset[tuple[str, str]]], None]        # (subject, targe
 class Holds:
     """`now` gives nanoseconds UTC, `monotonic` CLOCK_BOOTTIME nanoseconds, `random` that many bytes; `key` is the
     HMAC's, the same after a restart; `boot` names the host's boot, "" where it is not known.  Without `keep` there are
-    neither tickets nor elevations."""
+    neither tickets nor elevations.  `is_there(pid, started)`: whether that process runs."""
 
     def __init__(
         self, now: Callable[[], int], monotonic: Callable[[], int], random: Callable[[int], bytes], answer: Answer,
         changed: Changed, keep: Keep | None = None, key: bytes = b"", elevated: Elevated = lambda pairs: None,
-        boot: str = "",
+        boot: str = "", is_there: Callable[[int, int], bool] = lambda pid, started: False,
     ) -> None:
         self._now, self._monotonic, self._random = now, monotonic, random
         self._answer, self._changed, self._keep, self._elevated = answer, changed, keep, elevated
-        self._key, self._boot = key or random(32), boot
+        self._key, self._boot, self._is_there = key or random(32), boot, is_there
         self.people = answers.NOBODY           # who is one person under several names
         self._shelf = Shelf()
         self._granted = Granted()
@@ -106,14 +106,21 @@ class Holds:
         ticket = self._draw()
         within = min(terms.within for terms in command.terms)
         now, since = self._now(), self._monotonic()
-        kind, _ = _reuse(command.terms)
-        view = view_operation(context, command, ticket, form, kind, now, now + within * NANO)
-        bound = (binding.bind_ticket(self._key, context, command) if form == TICKET
-                 else binding.bind_hold(self._key, context, command, ticket))
+        kind, seconds, bound = self._reusable(context, command)
+        process = context.principal.owner.process
+        view = view_operation(context, command, ticket, form, (kind, seconds), now, now + within * NANO)
+        bind = (binding.bind_ticket(self._key, context, command) if form == TICKET
+                else binding.bind_hold(self._key, context, command, ticket))
         return Asked(
-            view, command.terms, bound, since + within * NANO, since, command.operation, reuse=kind,
-            bound=binding.bind_reuse(self._key, context, command, kind), boot=self._boot,
-            behind=_behind(context.principal.owner.user))
+            view, command.terms, bind, since + within * NANO, since, command.operation, reuse=kind, bound=bound,
+            boot=self._boot, behind=_behind(context.principal.owner.user), started=process.started if process else 0)
+
+    def _reusable(self, context: Context, command: Hold) -> tuple[str, int, bytes]:
+        """What an approval may be reused for, for how many seconds (0: without an end), and what that is bound to.
+        What cannot be known again is let through once."""
+        kind, seconds = _reuse(command.terms)
+        bound = binding.bind_reuse(self._key, context, command, kind)
+        return (kind, seconds, bound) if bound else (ONCE, 0, b"")
 
     def _shut(self, terms: Iterable[HoldTerms]) -> tuple[str, str] | None:
         """The first rule that lets nobody be asked now, and when it does."""
@@ -128,10 +135,8 @@ class Holds:
 
     def _reused(self, context: Context, command: Hold) -> HoldAnswered | None:
         """An approval that stands for this as well."""
-        kind, _ = _reuse(command.terms)
-        bound = binding.bind_reuse(self._key, context, command, kind)
-        asked = self._shelf.reusable(bound)
-        if asked is None or not asked.in_force or self._is_late(asked):
+        asked = self._shelf.reusable(self._reusable(context, command)[2])
+        if asked is None or not asked.in_force or self._is_late(asked) or self._has_ended(asked):
             return None
         self._granted.give(context.session, command.operation, asked.view.ticket)
         return HoldAnswered(command.operation, APPROVED, asked.approver, "", asked.view.ticket)
@@ -222,12 +227,12 @@ class Holds:
                 self._end(one, GIVE_UP, "", reason)
 
     def end_session(self, session: str, reason: str) -> None:
-        """All that goes with it; approvals for a shape stand on."""
+        """All that goes with it; approvals for a shape or a command stand on."""
         self._used.pop(session, None)
         for held in self._granted.of(session):
             self._forget_granted(session, held)
         for one in self._shelf.of(session):
-            if one.waits or one.reuse != SHAPE:
+            if one.waits or not one.outlives:
                 self._end(one, GIVE_UP, "", reason)
         self._asking.pop(session, None)
 
@@ -357,6 +362,8 @@ class Holds:
             if self._is_late(asked):
                 late = "nobody answered in time" if asked.waits else "its time is over"
                 self._end(asked, LAPSE, "", late)
+            elif asked.in_force and self._has_ended(asked):
+                self._end(asked, GIVE_UP, "", "its command has ended")
             elif asked.waits:
                 self._escalate(asked)
 
@@ -431,8 +438,21 @@ class Holds:
         if asked.view.form == HOLD:
             self._granted.give(asked.view.session, asked.operation, ticket)
             self._say(asked.view.session, HoldAnswered(asked.operation, APPROVED, by, reason, ticket))
+            self._cover(moved)
         elif asked.view.form == ELEVATION:
             self._tell_elevated()
+
+    def _cover(self, asked: Asked) -> None:
+        """Of the same command and shape several may wait: one yes is for all of them."""
+        if asked.reuse != COMMAND or self._has_ended(asked):
+            return
+        ticket = asked.view.ticket
+        for one in self._shelf:
+            if one.waits and one.view.form == HOLD and one.bound == asked.bound and not self._is_late(one):
+                self._shelf.drop(one.view.ticket)
+                self._tell(_moved(one, CANCELLED), "", f"ticket {ticket} covers it", "covered")
+                self._granted.give(one.view.session, one.operation, ticket)
+                self._say(one.view.session, HoldAnswered(one.operation, APPROVED, asked.approver, "", ticket))
 
     def _escalate(self, asked: Asked) -> None:
         late = self._monotonic()
@@ -489,6 +509,10 @@ class Holds:
         return (bool(asked.deadline) and asked.deadline <= self._monotonic()
                 and not self._shelf.is_claimed(asked))
 
+    def _has_ended(self, asked: Asked) -> bool:
+        """The process that it stands for."""
+        return asked.reuse == COMMAND and not self._is_there(asked.view.pid, asked.started)
+
     def _full(self, subject: str) -> str:
         if self._keep is None:
             return "there is nothing that could keep a ticket"
@@ -543,4 +567,4 @@ def _seconds(asked: Asked) -> int:
         return asked.seconds
     if asked.view.form == TICKET:
         return min(one.valid for one in asked.terms if one.mode == decisions.TICKET)
-    return _reuse(asked.terms)[1]
+    return asked.view.reuse_for

@@ -24,7 +24,7 @@ NANO: Final = 1_000_000_000
 
 
 def view_operation(
-    context: Context, command: Hold, ticket: str, form: str, reuse: str, now: int, until: int,
+    context: Context, command: Hold, ticket: str, form: str, reuse: tuple[str, int], now: int, until: int,
 ) -> HoldView:
     owner = context.principal.owner
     process = owner.process
@@ -33,8 +33,9 @@ def view_operation(
         pid=process.pid if process else 0, exe=process.exe if process else "", target=context.target.name,
         database=command.database, action=cut(command.action, TEXT), text=cut(command.text, TEXT),
         parameters=_values(command.parameters), rules=command.rules,
-        session=context.session, form=form, reuse=reuse, plan=_plan(command, form),
+        session=context.session, form=form, reuse=reuse[0], reuse_for=reuse[1], plan=_plan(command, form),
         reported=say(context.reported(), REPORTED), account=cut(command.account, VALUE),
+        covers=cut(command.covers, REPORTED),
         **_asked_of(command.terms, now))  # type: ignore[arg-type]
 
 
@@ -98,7 +99,7 @@ def fit(views: tuple[HoldView, ...], room: int) -> tuple[HoldView, ...]:
 
 def _sizes(view: HoldView) -> tuple[int, ...]:
     return (len(view.text), len(view.action), len(view.plan), len(view.exe), len(view.reason),
-            len(view.reported), sum(map(len, view.parameters)))
+            len(view.reported), len(view.covers), sum(map(len, view.parameters)))
 
 
 def _shorten(view: HoldView, most: int) -> HoldView:
@@ -107,7 +108,8 @@ def _shorten(view: HoldView, most: int) -> HoldView:
 
     return structs.replace(
         view, text=short(view.text), action=short(view.action), plan=short(view.plan), exe=short(view.exe),
-        reason=short(view.reason), reported=short(view.reported), parameters=_values(view.parameters, most))
+        reason=short(view.reason), reported=short(view.reported), covers=short(view.covers),
+        parameters=_values(view.parameters, most))
 
 
 def _values(parameters: tuple[str, ...], room: int = VALUES) -> tuple[str, ...]:

@@ -150,7 +150,7 @@ class Book:
             manner.text(ask).decode("utf-8", "backslashreplace")[:SHOWN],
             manner.parameters(ask), decision.rules, _digest(self.context.forwarded_key, "binding", told),
             exact=_digest(NOTHING, "exact", told), asked=_digest(NOTHING, "asked", *manner.alike(ask)),
-            shape=ask.shape, account=self.account))
+            shape=ask.shape, account=self.account, covers=ask.covers))
 
     def withdraw(self, then: Callable[[Verdict], None]) -> None:
         for number, held in list(self._held.items()):

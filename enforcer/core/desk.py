@@ -18,6 +18,7 @@ class Ask:
     writes: bool = False              # waits for the disk, where writes do
     parameters: tuple[str, ...] = ()  # what else it goes with: "LANG=C.UTF-8"
     shape: bytes = b""                # digest of what alike operations have in common, where a rule may ask for it
+    covers: str = ""                 # the same in words for approvers: words.commands.Hold
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from agent.contract.notify import CHANGED, OVER, PENDING, STATEMENT, Notice, Webhook
+from agent.contract.said import lets_through
 from enforcer.notify import words
 
 TEXT: Final = 4100                    # characters of a statement or plan, which are bounded before
@@ -61,6 +62,7 @@ def _data(notice: Notice, webhook: Webhook, host: str) -> Json:
         "reported": view.reported or None, "target": view.target, "database": view.database or None,
         "account": view.account or None,
         "action": view.action, "rows": view.rows if view.rows >= 0 else None, "rules": list(view.rules),
+        "lets_through": lets_through(view),
         "approvers": list(view.approvers), "wanted": view.wanted, "assents": list(view.assents),
         "reason_required": view.reason_required, "reason": view.reason or None}
     if webhook.show == STATEMENT:

@@ -6,6 +6,7 @@ from typing import Final
 from agent.contract.messages import HoldView
 from agent.contract.notify import STATEMENT, Notice
 from agent.contract.said import called as called
+from agent.contract.said import lets_through
 
 NANO: Final = 1_000_000_000
 LINE: Final = 300                     # characters of a value in one line
@@ -47,6 +48,7 @@ def facts(view: HoldView) -> tuple[tuple[str, str], ...]:
         ("Who", line(view.subject)), ("From", line(view.workload) + process if view.workload else ""),
         ("Reported", line(view.reported)), ("Against", line(place)), ("Wants", line(view.action)),
         ("Rows", f"about {view.rows}" if view.rows >= 0 else ""), ("Rule", listed(view.rules)),
+        ("Lets through", line(lets_through(view), 600) if view.reuse != "once" else ""),
         ("May answer", number + listed(view.approvers)), ("So far", asked), ("Reason", line(view.reason)))
     return tuple((label, value) for label, value in found if value)
 

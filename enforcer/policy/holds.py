@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from enforcer.words.decisions import ONCE, SESSION, SHAPE, TICKET, WAIT, HoldTerms, Hours
+from enforcer.words.decisions import COMMAND, ONCE, SESSION, SHAPE, TICKET, WAIT, HoldTerms, Hours
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 APPROVERS: Final = 10                 # distinct ones at most
+COMMAND_FOR: Final = 3600             # seconds that an approval stands for a command, where nothing else is said
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TIME: Final = re.compile(r"[1-9]\d{0,6}[smhd]")
 _LONGEST: Final = 30 * 86400          # seconds: what waits longer is forgotten by everybody
@@ -92,8 +93,10 @@ def _break_glass(value: str) -> dict[str, Any] | None:
 
 def _reuse(value: str) -> dict[str, Any] | None:
     kind, colon, time = value.partition(":")
-    if kind == SHAPE and (seconds := _seconds(time)):
-        return {"reuse": SHAPE, "reuse_for": seconds}
+    if kind in (SHAPE, COMMAND) and (seconds := _seconds(time)):
+        return {"reuse": kind, "reuse_for": seconds}
+    if value == COMMAND:
+        return {"reuse": COMMAND, "reuse_for": COMMAND_FOR}
     return {"reuse": kind} if kind in (ONCE, SESSION) and not colon else None
 
 
@@ -142,7 +145,7 @@ _WORDS: Final[dict[str, tuple[Callable[[str], dict[str, Any] | None], str]]] = {
                "reason=required"),
     "mode": (lambda value: {"mode": value} if value in (WAIT, TICKET) else None, "mode=wait or mode=ticket"),
     "valid": (_time("valid"), "valid=1h (s, m, h or d, up to 30d)"),
-    "reuse": (_reuse, "reuse=once, reuse=session or reuse=shape:30m"),
+    "reuse": (_reuse, "reuse=once, reuse=session, reuse=command, reuse=command:10m or reuse=shape:30m"),
     "when": (_when, "when=mon-fri 08:00-18:00 Europe/Berlin"),
     "break-glass": (_break_glass, "break-glass=GROUP"),
     "escalate": (_escalate, "escalate=10m:GROUP [GROUP ...]"),

@@ -97,5 +97,5 @@ def seen_of(view: HoldView) -> str:
     """Changes with all that an approver has to have seen; not with time, nor with who else has answered."""
     told = (view.ticket, view.state, view.subject, view.workload, view.pid, view.exe, view.target, view.database,
             view.action, view.text, view.parameters, view.rules, view.form, view.reuse, view.reason, view.plan,
-            view.rows, view.reported, view.account)
+            view.rows, view.reported, view.account, view.covers, view.reuse_for)
     return blake2b(msgspec.msgpack.encode(told), digest_size=12).hexdigest()

@@ -98,6 +98,8 @@ class Hold(Command, frozen=True):
     asked: bytes = b""                # digest of what is asked of what: in `action` names may hold anything
     account: str = ""                 # user name that the crew asked for, where approvers need it
     inexact: str = ""                 # how it could be asked so that `exact` can be told, for its user
+    covers: str = ""                  # what else an approval for the command lets through, in words ("k8s:delete of
+                                      # pods in shop"): `shape` alone says which things those are, and not `asked`
 
 
 class UseHold(Command, frozen=True):

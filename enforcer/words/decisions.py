@@ -14,7 +14,9 @@ WAIT: Final = "wait"                  # modes: the connection waits,
 TICKET: Final = "ticket"              # or is refused with a ticket
 ONCE: Final = "once"                  # reuse: for this operation,
 SESSION: Final = "session"            # the same things in this session,
-SHAPE: Final = "shape"                # or operations of the same shape
+COMMAND: Final = "command"            # operations of the same shape by the same running process,
+SHAPE: Final = "shape"                # or operations of the same shape by anybody of the workload
+LASTING: Final = (COMMAND, SHAPE)     # for other sessions, too
 
 
 class Hours(msgspec.Struct, frozen=True):
@@ -38,7 +40,7 @@ class HoldTerms(msgspec.Struct, frozen=True):
     mode: str = WAIT
     valid: int = 3600                 # seconds in which an approved ticket may be used
     reuse: str = ONCE
-    reuse_for: int = 0                # seconds, of SHAPE
+    reuse_for: int = 0                # seconds, of SHAPE and COMMAND
     hours: Hours | None = None        # outside of them: denied at once
     break_glass: str = ""             # group whose member may let it through alone
     escalate_after: int = 0           # seconds, 0: never

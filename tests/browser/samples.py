@@ -50,6 +50,9 @@ def holds() -> list[HoldView]:
         hold("z7j4rb6y", since=now - 900 * SECOND, until=now + 26 * MINUTE, state="approved", reuse="shape",
              assents=("keycloak:bob",), action="sql:insert public.audit_log",
              text="INSERT INTO audit_log (at, what) VALUES (now(), $1)", parameters=("import",), plan="", rows=1),
+        hold("k3u7be2a", since=now - 10 * SECOND, reuse="command", reuse_for=3600, covers="k8s:delete of pods in shop",
+             exe="/usr/bin/kubectl", target="cluster", database="", action="k8s:delete pods/shop/web-1",
+             text="DELETE /api/v1/namespaces/shop/pods/web-1", parameters=(), plan="", rows=-1, reported=""),
     ]
 
 

@@ -22,7 +22,7 @@ from enforcer.protocols.postgresql.names import Wait
 from enforcer.protocols.postgresql.state import State
 from enforcer.protocols.postgresql.studied import Studied, Verdict
 from enforcer.words import commands as words
-from enforcer.words.decisions import DENY, HOLD, PERMIT, SHAPE, WAIT, Decision
+from enforcer.words.decisions import DENY, HOLD, LASTING, PERMIT, WAIT, Decision
 
 SHOWN_LIMIT: Final = 64 << 10         # characters of a statement as approvers see it
 UNKNOWN: Final = Decision(DENY, ("unknown-name",))
@@ -218,9 +218,9 @@ class Passage:
         session has."""
         studied, mean = verdict.studied, self._state.judge.meaning
         terms = verdict.decision.holds
-        if not studied.lasting or mean.altered or not any(one.mode != WAIT or one.reuse == SHAPE for one in terms):
+        if not studied.lasting or mean.altered or not any(one.mode != WAIT or one.reuse in LASTING for one in terms):
             return b"", b""
-        shaped = any(one.reuse == SHAPE for one in terms) and is_free(studied)
+        shaped = any(one.reuse in LASTING for one in terms) and is_free(studied)
         return (shapes.exact(studied.text, types, bind, mean),
                 shapes.shape(studied.text, types, bind, mean) if shaped else b"")
 

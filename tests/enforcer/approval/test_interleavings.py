@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 from desk import Desk
 
+from agent.contract.owner import Process
 from enforcer.approval.asked import ELEVATION
 from enforcer.approval.machine import STEPS
 from enforcer.policy.holds import parse_hold
@@ -17,9 +18,11 @@ from enforcer.words.inputs import HoldAnswered, HoldOpened
 
 RULES = tuple(parse_hold(name, f"approvers=dba, within=1m, {text}") for name, text in (
     ("once", ""), ("two", "count=2"), ("ticket", "mode=ticket, valid=2m"), ("both", "mode=ticket, count=2"),
-    ("shape", "reuse=shape:2m"), ("session", "reuse=session"), ("glass", "break-glass=oncall, escalate=30s:managers")))
+    ("shape", "reuse=shape:2m"), ("session", "reuse=session"), ("command", "reuse=command:2m"),
+    ("glass", "break-glass=oncall, escalate=30s:managers")))
 ASKED = parse_hold("e", "approvers=dba, within=1m")
 SESSIONS = 4
+PROCESSES = tuple(Process(pid, "/usr/bin/kubectl", "ab" * 32, ("kubectl",), 5) for pid in (7, 8))
 PEOPLE = ("local:ann", "local:bob", "local:crew")
 
 
@@ -40,7 +43,7 @@ class Story:
         self.dice.choice((
             self.ask, self.ask, self.ask, self.answer, self.answer, self.answer, self.go, self.go, self.turn,
             self.cancel, self.end, self.agent, self.agent, self.restart, self.revoke, self.elevate, self.late,
-            self.give_back))()
+            self.give_back, self.run))()
         self.hear()
 
     def ask(self) -> None:
@@ -48,11 +51,16 @@ class Story:
         self.number += 1
         self.waits.setdefault(session, set()).add(self.number)
         found = self.desk.ask(
-            self.dice.choice(RULES), session, self.number, self.dice.choice((b"one", b"other")), b"shape")
+            self.dice.choice(RULES), session, self.number, self.dice.choice((b"one", b"other")), b"shape",
+            process=self.dice.choice(PROCESSES), covers="all of it")
         if isinstance(found, HoldAnswered):
             self.told(session, found)
         else:
             assert found is None or isinstance(found, HoldOpened)
+
+    def run(self) -> None:
+        """Commands begin and end."""
+        self.desk.running = {(7, 5), self.dice.choice(((8, 5), (9, 5)))}
 
     def told(self, session: str, answer: HoldAnswered) -> None:
         assert answer.operation in self.waits[session], "it was answered already"

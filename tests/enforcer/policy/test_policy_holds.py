@@ -18,6 +18,8 @@ HELD = 'forbid (principal, action, resource) unless { context.approved };'
     ("mode=ticket, valid=4h", {"mode": "ticket", "valid": 14400}),
     ("mode=wait, reuse=session", {"reuse": "session"}),
     ("reuse=shape:30m", {"reuse": "shape", "reuse_for": 1800}),
+    ("reuse=command", {"reuse": "command", "reuse_for": 3600}),
+    ("reuse=command:10m", {"reuse": "command", "reuse_for": 600}),
     ("reuse=once", {}),
     ("break-glass=oncall", {"break_glass": "oncall"}),
     ("within=1h, escalate=10m:managers cto", {
@@ -37,7 +39,7 @@ def test_terms(text: str, more: dict[str, object]) -> None:
     ("within=31d", "within=15m"), ("within=-1m", "within=15m"), ("within=1.5h", "within=15m"),
     ("reason=yes", "reason=required"), ("mode=later", "mode=ticket"), ("valid=1h", "mode=ticket"),
     ("reuse=shape", "reuse=shape:30m"), ("reuse=shape:0m", "reuse=shape:30m"), ("reuse=session:1h", "reuse=session"),
-    ("reuse=always", "reuse=once"),
+    ("reuse=always", "reuse=once"), ("reuse=command:", "reuse=command:10m"), ("reuse=command:0s", "reuse=command:10m"),
     ("when=mon-fri 08:00-18:00", "Europe/Berlin"), ("when=08:00-18:00 UTC", "mon-fri"),
     ("when=mon-fri 08:00-18:00 Nowhere/Land", "Europe/Berlin"),
     ("when=mon-fri 08:00-18:00 ../../etc/passwd", "Europe/Berlin"),

@@ -364,6 +364,14 @@ def test_what_is_asked_of_what_is_told_from_what_only_reads_the_same(weir: Open)
     assert first.asked != second.asked
 
 
+def test_a_command_is_asked_by_the_same_shapes(weir: Open) -> None:
+    """And what it is asked of belongs to them: there are no words for all that they cover."""
+    first, second = (asked(weir(f"reuse={reuse}"), query(DELETE)) for reuse in ("shape:30m", "command"))
+    assert (first.exact, first.shape, first.asked) == (second.exact, second.shape, second.asked)
+    assert first.shape != b""
+    assert second.covers == ""
+
+
 def test_what_chooses_a_row_is_not(weir: Open) -> None:
     session = weir("reuse=shape:30m")
     first, second = (asked(session, query(f"DELETE FROM t WHERE {one} AND note = {two} AND id > -9")) for one, two in (
