@@ -70,6 +70,10 @@ class Manner:
     def text(self, ask: Ask) -> bytes:
         return ask.text
 
+    def shown(self, ask: Ask) -> str:
+        """The text for approvers, who are told where more of it is cut."""
+        return self.text(ask).decode("utf-8", "backslashreplace")
+
     def parameters(self, ask: Ask) -> tuple[str, ...]:
         return ask.parameters
 
@@ -146,9 +150,8 @@ class Book:
         named = ", ".join(f"{one.action} {manner.named(one)}" for one in ask.requests)
         told = (self.account, ask.verb, ask.exact, ask.parameters)
         self._say(words.Hold(
-            operation.number, decision.holds, named[:SHOWN],
-            manner.text(ask).decode("utf-8", "backslashreplace")[:SHOWN],
-            manner.parameters(ask), decision.rules, _digest(self.context.forwarded_key, "binding", told),
+            operation.number, decision.holds, named[:SHOWN], manner.shown(ask)[:SHOWN], manner.parameters(ask),
+            decision.rules, _digest(self.context.forwarded_key, "binding", told),
             exact=_digest(NOTHING, "exact", told), asked=_digest(NOTHING, "asked", *manner.alike(ask)),
             shape=ask.shape, account=self.account, covers=ask.covers))
 

@@ -58,8 +58,10 @@ def texts(view: HoldView, show: str) -> tuple[tuple[str, str], ...]:
     if show != STATEMENT:
         return ()
     # A line each: what breaks lines within one would be another's.
-    values = "\n".join(f"${number} = {line(value, 600)}" for number, value in enumerate(view.parameters, 1))
-    found = ((called(view), lines(view.text)), ("Parameters", lines(values, 1500)), ("Plan", lines(view.plan, 1500)))
+    values = "\n".join(f"${number} = {line(value, 600)}" if view.database else line(value, 600)
+                       for number, value in enumerate(view.parameters, 1))
+    found = ((called(view), lines(view.text)), ("Parameters" if view.database else "With", lines(values, 1500)),
+             ("Plan", lines(view.plan, 1500)))
     return tuple((label, text) for label, text in found if text)
 
 

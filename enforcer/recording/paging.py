@@ -221,7 +221,7 @@ def _line(db: sqlite3.Connection, seq: int, kind: int, body: bytes) -> Line | No
 def _opened(db: sqlite3.Connection, seq: int, e: Any) -> Line:
     facts = (("dialled", e.destination), ("known by", e.attribution), ("crew", e.client_tls or "plaintext"),
              ("upstream", e.upstream), ("started as", " ".join(e.argv)))
-    return Line(seq, e.at, "opened", text=_cut(f"as {e.role} ({e.protocol})", _SHORT), facts=_facts(*facts))
+    return Line(seq, e.at, "opened", text=_cut(replay.spoken(e.role, e.protocol), _SHORT), facts=_facts(*facts))
 
 
 def _closed(db: sqlite3.Connection, seq: int, e: Any) -> Line:

@@ -71,10 +71,15 @@ def _cells(one: Session) -> tuple[str, ...]:
 
 
 def _where(one: Session) -> str:
-    """TARGET/DATABASE, or ACCOUNT@TARGET where there are none."""
-    if one.database or not one.role:
+    """TARGET/DATABASE, ACCOUNT@TARGET, or the target alone where there is neither."""
+    if one.database:
         return f"{plain(one.target, 60)}/{plain(one.database, 60)}"
-    return f"{plain(one.role, 60)}@{plain(one.target, 60)}"
+    return f"{plain(one.role, 60)}@{plain(one.target, 60)}" if one.role else plain(one.target, 60)
+
+
+def spoken(role: str, protocol: str) -> str:
+    """ "as ROLE (PROTOCOL)", or the protocol alone where it knows of none."""
+    return f"as {role} ({protocol})" if role else f"({protocol})"
 
 
 def join_pieces(entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -144,7 +149,7 @@ def _opened(entry: Entry) -> Text:
     e = entry.event
     text = Text.assemble(
         ("opened ", "bold"), (plain(e.subject), "cyan"), f" in {plain(e.workload)} -> ", (plain(e.target), "cyan"),
-        f" {plain(e.database)}" if e.database else "", f" as {plain(e.role)} ({plain(e.protocol)})")
+        f" {plain(e.database)}" if e.database else "", f" {spoken(plain(e.role), plain(e.protocol))}")
     for line in (f"{plain(e.exe)} pid {e.pid} uid {e.uid} {plain(' '.join(e.argv), 200)}",
                  f"dialled {plain(e.destination)}, known by {plain(e.attribution)}, "
                  f"{plain(e.client_tls) or 'plaintext'}; upstream {plain(e.upstream)}"):

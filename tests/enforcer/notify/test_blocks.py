@@ -94,3 +94,13 @@ def test_a_parameter_is_one_line_and_makes_no_others() -> None:
     (_, shown), = [one for one in words.texts(view(parameters=("7\n$2 = nobody", "everybody")), STATEMENT)
                    if one[0] == "Parameters"]
     assert shown.split("\n") == ["$1 = 7?$2 = nobody", "$2 = everybody"]
+
+
+def test_what_goes_with_a_request_is_no_parameter() -> None:
+    one = view(database="", parameters=("images: nginx\nprivileged: no", "privileged: yes"), reuse="command",
+               covers="k8s:create of pods in shop", exe="/usr/bin/kubectl", pid=7)
+    (_, shown), = [text for text in words.texts(one, STATEMENT) if text[0] == "With"]
+    assert shown.split("\n") == ["images: nginx?privileged: no", "privileged: yes"]
+    assert dict(words.facts(one))["Lets through"].startswith(
+        "this and further requests of this command (pid 7, /usr/bin/kubectl): k8s:create of pods in shop")
+    assert "Lets through" not in dict(words.facts(view()))

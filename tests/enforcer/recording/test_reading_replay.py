@@ -5,14 +5,17 @@ import csv
 import io
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 import tapes
 from click.testing import CliRunner
 
+from agent.contract.ledger import LINES, AskRecording
 from enforcer.recording import export
 from enforcer.recording.cli import group
+from enforcer.recording.paging import make_page
 from enforcer.words import events
 from enforcer.words.reported import Call
 
@@ -171,3 +174,40 @@ def test_an_ssh_session_is_told_in_its_own_words(scene) -> None:
     assert " deploy@web " in run("sessions", "--recording", scene.recording)
     assert "realpath" not in shown
     assert "weir resolve realpath /etc/hostname" in run("replay", "S1", "--all", "--recording", scene.recording)
+
+
+def test_a_protocol_without_databases_and_accounts(scene) -> None:
+    """Requests by line and status, an exec with a terminal, and where they went."""
+    writer = scene.writer()
+    writer.append(scene.opened("K1", protocol="kubernetes", target="cluster", database="", role=""))
+    for number, (text, status, tag) in enumerate((
+            (b"GET /api/v1/namespaces/shop/pods", "ok", "200"), (b"GET /api/v1/nodes", "error", "403 Forbidden"),
+            (b'POST /api/v1/namespaces/shop/pods\n\n{"kind": "Pod"}', "ok", "201 Created")), 1):
+        verb = "create" if text.startswith(b"POST") else "list"
+        writer.append(*scene.intent(number, "K1", text, verb=verb, masks=(), requests=((f"k8s:{verb}", "shop/pods"),)))
+        writer.append(*scene.result(number, "K1", status=status, tag=tag, rows=0))
+    writer.append(*scene.intent(4, "K1", b"exec web-1 -- sh", verb="exec", requests=(("k8s:exec", "shop/pods/web-1"),)))
+    for one in tapes.flow(*tapes.TERMINAL, at=scene.at, session="K1", operation=4):
+        writer.append(*one)
+    writer.append(*scene.result(4, "K1", tag="exit 0", rows=0))
+    writer.append(scene.closed("K1", operations=4))
+    writer.flush()
+    scene.start()
+    scene.turn(2)
+    sessions = run("sessions", "--recording", scene.recording)
+    assert " cluster " in sessions
+    assert "cluster/" not in sessions
+    shown = run("replay", "K1", "--recording", scene.recording)
+    assert " in crew -> cluster (kubernetes)\n" in shown
+    for line in ("list GET /api/v1/namespaces/shop/pods", "ok 200", "error 403 Forbidden", "ok 201 Created",
+                 "create POST /api/v1/namespaces/shop/pods", '{"kind": "Pod"}', "exit 0"):
+        assert line in shown
+    assert "exec web-1 -- sh" in run("search", "web-1", "--recording", scene.recording)
+    assert "K1    4 screen" in run("search", "notes", "--recording", scene.recording)
+    cast = run("export", "--format", "asciicast", "--session", "K1", "-o", "-", "--recording", scene.recording)
+    assert '"height":24' in cast.splitlines()[0]
+    page = make_page(scene.recording, AskRecording(1, LINES, "local:eve", "K1", 0), time.monotonic() + 30)
+    assert page.lines[0].text == "(kubernetes)"
+    assert [one.tape for one in page.lines if one.tape] == ["terminal"]
+    assert [one.text.partition("  ")[0] for one in page.lines if one.kind == "answered"] == [
+        "200", "403 Forbidden", "201 Created", "exit 0"]
