@@ -81,12 +81,13 @@ MODEL = Host("model", 3)              # the crew's language model
 DB = Host("db", 4)                    # PostgreSQL
 SSH = Host("ssh", 5)                  # sshd
 BASTION = Host("bastion", 6)          # another one, by which crews go on
+KUBE = Host("kube", 7)                # Kubernetes' API server
 OTHER = Host("other", 9)              # an ordinary client without Weir: the control
 DNS = Host("dns", 53)
-HOSTS = (CREW, MODEL, DB, SSH, BASTION, OTHER, DNS)
+HOSTS = (CREW, MODEL, DB, SSH, BASTION, KUBE, OTHER, DNS)
 NAMES = {"db.lab.example": DB, "model.lab.example": MODEL, "other.lab.example": OTHER, "crew.lab.example": CREW,
          "api.lab.example": OTHER, "alias.lab.example": DB,
-         "ssh.lab.example": SSH, "bastion.lab.example": BASTION}
+         "ssh.lab.example": SSH, "bastion.lab.example": BASTION, "kube.lab.example": KUBE}
 
 
 def _setns(fd: int) -> None:
