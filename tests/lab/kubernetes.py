@@ -39,7 +39,7 @@ from lab.hosts import KUBE, Host, ip, wait_until
 from lab.servers import listening, server
 
 HOME = Path(os.environ.get("WEIR_PREFIX", "/opt/weir")) / "kube"
-BIN = HOME / "bin"                    # kube-apiserver etcd kubectl helm streams requestinfo clientgo
+BIN = HOME / "bin"                    # kube-apiserver etcd kubectl helm kubelet-streams requestinfo clientgo
 KUBECTL = BIN / "kubectl"
 DEBIAN_KUBECTL = HOME / "debian/usr/bin/kubectl"           # 1.20: SPDY
 HELM = BIN / "helm"
@@ -296,9 +296,9 @@ class Cluster:
         leaf, key = self.certificate(NODE_USER)
         config = write(self.place / "kubeconfig-node", kubeconfig(
             self.base, self.ca, {"client-certificate": str(leaf), "client-key": str(key)}), 0o600)
-        self._start(stack, "streams", [
+        self._start(stack, "kubelet-streams", [
             "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--propagation", "private",
-            str(BIN / "streams"), f"-address={NODE_ADDRESS}", f"-port={KUBELET_PORT}", f"-cert={self.place}/node.pem",
+            str(BIN / "kubelet-streams"), f"-address={NODE_ADDRESS}", f"-port={KUBELET_PORT}", f"-cert={self.place}/node.pem",
             f"-key={self.place}/node.key", f"-client-ca={self.place}/clients.pem", f"-dir={self.place}/pods",
             f"-kubeconfig={config}", f"-node={NODE}",
         ], KUBELET_PORT, NODE_ADDRESS)
