@@ -20,14 +20,15 @@ from agent.contract import ledger as words
 from agent.contract.clock import uptime
 from agent.contract.control import LedgerView
 from agent.contract.ledger import Alarm, AskLedger, LedgerAnswer
-from agent.ledger import SETTLED, Evidence, Rounds, Settled
+from agent.ledger import SECOND, SETTLED, Evidence, Rounds, Settled
 from agent.workload.owners import Owners, Start
 
 LOG = logging.getLogger("weir.ledger")
 
 RECENT: Final = 100_000               # connections that whois has answered for, remembered
 COOKIES: Final = 200                  # in one event; a value of it has 4096 characters
-SHARE: Final = 20                     # of the time, one part is spent at most on looking at sockets
+SHARE: Final = 20                     # of the time, one part is spent at most on looking at sockets; but none waits
+LONGEST: Final = 20 * SECOND          # longer than that: who was stopped or suspended during a look has not been busy
 
 Tell = Callable[[str, Mapping[str, object], str], None]
 
@@ -79,7 +80,7 @@ class Ledger:
             self._failing = began
         written = _written(self._journal)
         sockets = await asyncio.to_thread(self._kernel.tcp_sockets)
-        self._not_before = uptime() + SHARE * (uptime() - began)
+        self._not_before = _rested(began)
         evidence = Evidence(
             began, time.time_ns() - began, self._port, {one.cookie: one for one in sockets},
             {(one.netns, one.remote, one.remote_port) for one in sockets if one.local_port == self._port}, self._handed,
@@ -109,7 +110,7 @@ class Ledger:
         except Exception as reason:   # what is wrong with the block is said by the watch
             LOG.warning("the crews' sockets could not be looked at: %s", reason)
             found = []
-        self._not_looked_before = uptime() + SHARE * (uptime() - began)
+        self._not_looked_before = _rested(began)
         for one in found:
             start = self._start(one.place.pid)
             LOG.error("pid %d holds a socket that was made outside: %s, peer %s: %s", one.place.pid, one.family,
@@ -150,6 +151,12 @@ class Ledger:
 
     def acknowledge(self, by: str) -> None:
         self._tell(words.ACKNOWLEDGED, {"by": by}, "")
+
+
+def _rested(began: int) -> int:
+    """When there may be another look after one that began then, and ends now."""
+    now = uptime()
+    return now + min(SHARE * (now - began), LONGEST)
 
 
 def _said(one: Alarm) -> str:

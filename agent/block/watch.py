@@ -28,7 +28,8 @@ LOG = logging.getLogger("weir.watch")
 
 EVERY: Final = 1.0                    # seconds between looks where nobody tells of a change
 SOON: Final = 0.05                    # seconds between a change and the look: what belongs together comes together
-SHARE: Final = 5                      # looks take at most one part of so many, however often something changes
+SHARE: Final = 5                      # looks take at most one part of so many, however often something changes; but
+                                      # none waits longer than EVERY: who was stopped during one has not been busy
 BESIDE: Final = 10.0                  # seconds between looks at what others have at the same places
 SUSPENDED: Final = 3                  # seconds in a row after which a process that is stopped again is ended
 PAUSED: Final = 5.0                   # seconds without a look that are said: the agent itself stood still
@@ -67,7 +68,7 @@ class Watch:
             async with asyncio.timeout(EVERY):
                 await self._changed.wait()
         if self._changed.is_set():
-            await asyncio.sleep(max(SOON, self._cost * SHARE))
+            await asyncio.sleep(min(max(SOON, self._cost * SHARE), EVERY))
         self._changed.clear()
 
     # the block

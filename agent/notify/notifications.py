@@ -38,7 +38,8 @@ LOG = logging.getLogger("weir.notify")
 
 BESIDE: Final = "notify"              # its cgroup, and its name among who watches the enforcer
 EVERY: Final = 0.3                    # seconds between two looks at what waits
-REST: Final = 4                       # times as long as the look took: where much waits it is looked at less often
+REST: Final = 4                       # times as long as the look took: where much waits it is looked at less often,
+RESTED: Final = 5.0                   # seconds at most: who was stopped during a look has not been busy
 SAVE: Final = 1.0                     # seconds between two times that the table is written
 DECIDED: Final = 15.0                 # seconds that an answer may take
 TRYING: Final = 60.0                  # seconds that a test of all places may take
@@ -163,7 +164,7 @@ class Notifications:
             began = time.monotonic()
             with self._agent.parts.part("what is told elsewhere"):
                 await self.look()
-            await asyncio.sleep(max(EVERY, REST * (time.monotonic() - began)))
+            await asyncio.sleep(min(max(EVERY, REST * (time.monotonic() - began)), RESTED))
 
     async def look(self) -> None:
         before = dict(self._answers)

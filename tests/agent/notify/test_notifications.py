@@ -135,6 +135,22 @@ async def here(tmp_path: Path) -> AsyncIterator[Here]:
 PLACE = Place("slack C0LAB0000", "1.2")
 
 
+async def test_who_was_stopped_during_a_look_looks_again_soon(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+
+    async def look() -> None:
+        looks.append(time.monotonic())
+        await asyncio.sleep(0.5)
+
+    monkeypatch.setattr(notifications, "RESTED", 0.1)
+    monkeypatch.setattr(here.notes, "look", look)
+    here.notes._tasks.add(asyncio.get_running_loop().create_task(here.notes._look_again()))
+    for number in (1, 2):
+        here.notes._news.set()
+        await until(lambda number=number: len(looks) == number)  # type: ignore[misc]
+    assert looks[1] - looks[0] < 1.5
+
+
 async def test_what_is_new_other_and_over_is_told_once(here: Here) -> None:
     one = view()
     here.enforcer.holds = [one]
