@@ -204,9 +204,17 @@ def in_every_state(installed: Installed, to: Where, seen: Server, control: dict[
             tried_in("nftables", EVERY_ROOT)
             with without_rules(), without_rules(own):
                 tried_in(NEITHER, root=False)
-        # The agent puts back what was taken away.  Its state is not "enforcing": what got through is an alarm.
-        wait_until("both layers", lambda: layers() == layers(own) == expected("both"), 240)
+        put_back(installed, own)
     return Tried(crew, control, permitted, told, lsm)
+
+
+def put_back(installed: Installed, own: OwnNetwork) -> None:
+    """The agent puts back what was taken away.  Its state is not "enforcing": what got through is an alarm."""
+    try:
+        wait_until("both layers", lambda: layers() == layers(own) == expected("both"), 240)
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}: the host has {layers()}, the workload's network {layers(own)}; "
+                           f"{installed.status()}\n{installed.tail()}") from None
 
 
 def own_network(installed: Installed) -> OwnNetwork:

@@ -336,17 +336,19 @@ def weir(lab: Lab, config: Path | None = None, wait: str = "enforcing", **option
     make_people()
     file = config or configure(lab, **options)  # type: ignore[arg-type]
     log, since = lab.scratch / f"weir{lab.number}.log", len(lab.database.statements())
-    with server(CREW, [str(prefix() / "bin" / "weir"), "--config", str(file), "agent"], log) as process:
-        made = Installed(lab, file, prefix(), log, process, since)
-        try:
-            if wait:
-                made.wait(wait)
-            yield made
-        finally:
-            made.weir("release", "--kill")
-            for other in made.others:
-                stop(other)
-    hosts.remove_runtime()            # what is left of Weir when its agent could not release
+    try:
+        with server(CREW, [str(prefix() / "bin" / "weir"), "--config", str(file), "agent"], log) as process:
+            made = Installed(lab, file, prefix(), log, process, since)
+            try:
+                if wait:
+                    made.wait(wait)
+                yield made
+            finally:
+                made.weir("release", "--kill")
+                for other in made.others:
+                    stop(other)
+    finally:                          # where a test failed too, or the next Weir would read its recording
+        hosts.remove_runtime()        # what is left of Weir when its agent could not release
 
 
 __all__ = ["APPROVER", "AUDITOR", "MODEL", "POLICY", "WORKLOAD", "Installed", "configure", "weir"]
