@@ -214,6 +214,8 @@ class Channel(asyncio.Protocol):
         """Nobody waits for it any more."""
         if isinstance(answer, messages.CredentialAnswer) and answer.credential is not None:
             self.unused(answer.credential)
+        elif isinstance(answer, messages.WhoisAnswer) and answer.owner is not None and self.edge is not None:
+            self.edge.known_too_late(answer.owner)
 
     async def _put_in_force(self, message: messages.Configure) -> None:
         async with self._configuring:

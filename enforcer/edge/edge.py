@@ -341,6 +341,13 @@ class Edge:
         if self.untold == 1:
             self.loop.call_later(1.0, self.tell)
 
+    def known_too_late(self, owner: Owner) -> None:
+        """Its connection was refused as nobody's meanwhile.  The agent has said whose it is, and so its ledger waits
+        for an account of it."""
+        if owner.cookie:
+            self._record_refusal(
+                owner, f"{owner.destination} {owner.port}", "not attributed: the agent answered too late")
+
     def tell(self) -> None:
         """Record how many refusals were not recorded one by one."""
         number, self.untold = self.untold, 0

@@ -5,8 +5,10 @@ import asyncio
 import os
 import socket
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from agent.contract import control, messages
 from agent.contract.credential import Credential
@@ -20,6 +22,7 @@ from enforcer.edge.keeping import Keeper
 from enforcer.policy.holds import parse_hold
 from enforcer.words.commands import Hold
 from enforcer.words.decisions import HOLD, Decision
+from enforcer.words.events import REFUSED
 
 
 class Agent:
@@ -118,6 +121,28 @@ async def test_no_owner_and_an_answer_of_the_wrong_kind(agent: Agent) -> None:
 async def test_no_answer_in_time(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel_module, "WHOIS", 0.05)
     assert await agent.channel.whois(5, 7, bytes(16), 99, "") == "the agent does not answer"
+
+
+async def test_an_answer_that_comes_too_late_is_accounted_for(
+    agent: Agent, house, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The agent stood still: the connection was refused as nobody's, and its ledger would miss it."""
+    monkeypatch.setattr(channel_module, "WHOIS", 0.05)
+    recorded = []
+    agent.channel.edge.commit = SimpleNamespace(failure="", append=recorded.append)
+    owner = replace_struct(house.owner(5432), cookie=77)
+    assert await agent.channel.whois(5, 7, bytes(16), 99, "") == "the agent does not answer"
+    assert await agent.channel.whois_local("orders", 9, 1000) == "the agent does not answer"
+    await agent.say(messages.WhoisAnswer(1, owner))
+    await agent.say(messages.WhoisAnswer(2, replace_struct(owner, cookie=0, local=True)))
+    await agent.say(messages.WhoisAnswer(3, None, "no connect of a crew has led to it"))
+    await agent.say(messages.Ping(4))
+    while await agent.hear() != messages.Pong(4):
+        pass
+    [one] = recorded
+    assert (one.kind, one.cookie, one.workload, one.destination) == (
+        REFUSED, 77, owner.workload, f"{owner.destination} {owner.port}")
+    assert "too late" in one.reason
 
 
 async def test_configure_and_drain(agent: Agent) -> None:
