@@ -74,8 +74,10 @@ class CrewSide:
         return self._send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
 
     def switch(self, headers: Headers) -> bytes:
+        """101, with `upgrade` among them."""
+        upgrade = [(b"connection", b"Upgrade"), *((b"upgrade", one) for one in values(headers, b"upgrade"))]
         return self._send(h11.InformationalResponse(
-            status_code=101, headers=list(headers), reason=b"Switching Protocols"))
+            status_code=101, headers=[*without(headers, HOP), *upgrade], reason=b"Switching Protocols"))
 
     def left(self) -> bytes:
         """What came behind a request that was answered with 101."""

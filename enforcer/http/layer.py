@@ -21,7 +21,7 @@ from enforcer.core.context import Context
 from enforcer.core.sessions import refused, session_opened
 from enforcer.http.codec import BadRequest, CrewSide, Ended, Piece, ServerSide, length_of
 from enforcer.http.exchange import Exchange, Service, Unreadable
-from enforcer.http.messages import Answer, Head, value, values
+from enforcer.http.messages import Answer, Head, value
 from enforcer.http.passage import Passage
 from enforcer.words import commands as words
 from enforcer.words import inputs
@@ -354,9 +354,7 @@ class HttpLayer:
     def _upgrade(self, exchange: Exchange, answer: Answer) -> None:
         passage = exchange.upgrade(answer, self)
         shown = exchange.answered(answer)
-        self._say(SendData(CLIENT, self._crew.switch(
-            (*shown.headers, (b"connection", b"Upgrade"), *((b"upgrade", one) for one in values(
-                answer.headers, b"upgrade"))))))
+        self._say(SendData(CLIENT, self._crew.switch(shown.headers)))
         self._passage = passage
         if self._stopped:
             self._stopped = False

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -21,7 +20,7 @@ from enforcer.protocols.kubernetes.errors import read_message, render_status, wa
 from enforcer.protocols.kubernetes.info import Info, Query, Unclear
 from enforcer.protocols.kubernetes.request_info import read_info
 from enforcer.protocols.kubernetes.target_path import parse_target
-from enforcer.protocols.kubernetes.wants import Wants, read_wants
+from enforcer.protocols.kubernetes.wants import read_wants
 from enforcer.words.errors import RemoteProtocolError
 
 MOST: Final = 3 << 20                 # bytes of a body that an API server takes (--max-request-body-bytes)
@@ -45,7 +44,7 @@ class KubernetesExchange:
         self._info: Info | None = None
         self._query: Query = ()
         self._canonical = b""
-        self._wants: Wants | None = None
+        self._offer: Headers = ()              # towards the server, of what changes the protocol
         self._body: Body | None = None
         self._way: Way | None = None
         self._then: Callable[[Verdict], None] = self._decided
@@ -76,10 +75,12 @@ class KubernetesExchange:
         if value(head.headers, b"content-encoding") not in (b"", b"identity"):
             raise Unclear("a body that is compressed: send it as it is", 415)
         self._body = body = read_body(value(head.headers, b"content-type"), data, info)
-        wants = self._wants = read_wants(target.name, info, self._query, head.headers, body.value)
+        wants = read_wants(target.name, info, self._query, head.headers, body.value, method=head.method)
         self._may_be(info, body)
+        if _streams(info):
+            self._offer = streams.negotiate_offer(head.headers, info)
         return Ask(wants.verb, self._text(info, body), wants.requests, self._exact(body),
-                   masking.labels_of_answer(info, target), wants.writes, shape=_shape(wants))
+                   masking.labels_of_answer(info, target), wants.writes, shape=wants.shape)
 
     def _may_be(self, info: Info, body: Body) -> None:
         """What no policy could permit as it stands."""
@@ -127,15 +128,14 @@ class KubernetesExchange:
         head = self._head
         self._way.forward(
             Head(head.method, self._canonical, self._headers(self._info, self._body)), self._body.rendered,
-            value(head.headers, b"upgrade") if _streams(self._info) else b"")
+            value(self._offer, b"upgrade"))
 
     def _headers(self, info: Info, body: Body) -> Headers:
-        headers = tuple(one for one in without(self._head.headers, DROPPED) if not one[0].startswith(_DROPPED_PREFIXES))
-        if _streams(info):
-            headers = streams.negotiate_offer(headers)
+        headers = tuple(one for one in without(self._offer or self._head.headers, DROPPED)
+                        if not one[0].startswith(_DROPPED_PREFIXES))
         if self._hides(info):
             headers = without(headers, (b"accept-encoding",))
-        more = [(b"accept", accept(self._head.headers, info)),
+        more = [(b"accept", accept(self._head.headers, info, self._hides(info))),
                 (b"audit-id", f"{self._context.session}-{self._number}".encode())]
         if body.rendered:
             more.append((b"content-type", body.content_type))
@@ -155,7 +155,8 @@ class KubernetesExchange:
                     self._info, self._query, self._target, self._masked, answer)
             except Unclear as error:
                 raise Unreadable(error.reason) from None
-        return self._warned(Answer(answer.status, answer.reason, without(answer.headers, NOT_SHOWN)))
+        headers = answer.headers if answer.status != 101 else streams.answer_offer(self._info, self._head, answer)
+        return self._warned(Answer(answer.status, answer.reason, without(headers, NOT_SHOWN)))
 
     def _warned(self, answer: Answer) -> Answer:
         if not self._warning:
@@ -221,10 +222,3 @@ def _line(info: Info, query: Query) -> str:
     command = shlex.join(text for name, text in query if name == "command")
     verb = "port-forward" if info.subresource == "portforward" else info.subresource
     return hide(" ".join((verb, f"-n {info.namespace}", info.name, *container, *(("--", command) if command else ()))))
-
-
-def _shape(wants: Wants) -> bytes:
-    """The same asked of others of the same kind."""
-    told = [(one.action, one.kind, one.path[:-1] if one.kind == "Object" else one.path, one.attributes)
-            for one in wants.requests]
-    return blake2b(_pack((wants.verb, told)), digest_size=32).digest()

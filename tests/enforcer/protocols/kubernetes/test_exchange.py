@@ -130,13 +130,12 @@ def test_secrets_are_masked_and_their_answer_is_not_compressed() -> None:
     shown = json.loads(body_of(made.hear(answer(SECRET))))
     assert base64.b64decode(shown["data"]["password"]) != b"hunter2"
     assert "hunter2" not in str(made.blobs)
-    assert made.intents[-1].masks == ("secret",)
+    assert "secret" in made.intents[-1].masks
 
 
 def test_secrets_of_who_may_see_them_are_not() -> None:
     made = talk(TableGate(unmasked={"secret", "secret.helm", "secret.token"}))
-    [(_, said)] = made.say(request("GET", "/api/v1/namespaces/shop/secrets/db", b"", "Accept-Encoding: gzip"))
-    assert b"accept-encoding: gzip" in said
+    made.say(request("GET", "/api/v1/namespaces/shop/secrets/db"))
     assert json.loads(body_of(made.hear(answer(SECRET)))) == SECRET
 
 
@@ -146,6 +145,12 @@ def test_an_answer_that_cannot_be_masked_is_not_shown() -> None:
     said = b"".join(data for _, data in made.hear(answer(b"hunter2", kind="text/html")))
     assert b"hunter2" not in said
     assert b" 502 " in said or not said
+
+
+def test_what_nobody_must_read_may_be_compressed() -> None:
+    made = talk(TableGate(unmasked={"secret", "secret.helm", "secret.token"}))
+    [(_, said)] = made.say(request("GET", PODS, b"", "Accept-Encoding: gzip"))
+    assert b"accept-encoding: gzip" in said
 
 
 def test_tokens_are_never_shown() -> None:
