@@ -19,6 +19,7 @@ bench:
 	PYTHONPATH=tests:. $(PYTHON) -m bench.connects
 	PYTHONPATH=tests:. $(PYTHON) -m bench.held
 	PYTHONPATH=tests:. $(PYTHON) -P -m bench.ssh
+	PYTHONPATH=tests:. $(PYTHON) -P -m bench.kubernetes
 
 # Lock files anew: needs uv (pip install uv) on PATH.
 lock:

@@ -310,7 +310,7 @@ def configure(lab: Lab, *, labels: bool = False, payload: str = "none", enforcer
     secret.write_text(lab.database.passwords["crew_svc"])
     secret.chmod(0o600)
     base = prefix().parent
-    programs = (base / "crew", base / "clients", Path("/usr/local/go"))
+    programs = (base / "crew", base / "clients", base / "kube", Path("/usr/local/go"))
     read_only = ", ".join(f'"{path}"' for path in programs if path.exists())
     (etc / "weir.toml").write_text(CONFIG.format(
         runtime=RUNTIME, port=PORT, dns=DNS.ipv4, model_port=MODEL_PORT, user=USER, db=NAME, tls_ca=lab.database.ca,
