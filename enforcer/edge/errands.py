@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agent.contract.credential import Credential
 from enforcer.core.context import Context
@@ -44,10 +44,11 @@ async def start_tls(session: Session, peer: Peer, alpn: str) -> None:
         else:
             context = session.edge.contexts.towards_server(target, session.credential, alpn)
             name = target.hosts[0]
-        secure = await session.edge.loop.start_tls(
+        handshake = session.edge.loop.create_task(session.edge.loop.start_tls(
             transport, peer, context, server_side=peer.number == CLIENT, server_hostname=name,
             ssl_handshake_timeout=tls.HANDSHAKE, ssl_shutdown_timeout=tls.SHUTDOWN,
-        )
+        ))
+        secure = await _begun(transport, handshake, peer)
     except (OSError, UpstreamError) as error:
         _tls_failed(session, peer, transport, error)
         return
@@ -60,6 +61,31 @@ async def start_tls(session: Session, peer: Peer, alpn: str) -> None:
     hashed = tls.signature_hash(certificate) if certificate else ""
     session.tell(TlsStarted(peer.number, tls.describe(channel), certificate, hashed))
     peer.open()
+
+
+async def _begun(
+    transport: asyncio.Transport, handshake: asyncio.Task[asyncio.Transport | None], peer: Peer,
+) -> asyncio.Transport | None:
+    """TLS gets what was read before it began: it has the transport after a pass of the loop, and reads after two."""
+    hello, peer.hello = peer.hello, b""
+    try:
+        for _ in range(2 if hello else 0):
+            await asyncio.sleep(0)
+        _give(transport, hello)
+        return await handshake
+    except BaseException:
+        handshake.cancel()
+        raise
+
+
+def _give(transport: asyncio.Transport, data: bytes) -> None:
+    reader: Any = transport.get_protocol()       # asyncio.BufferedProtocol
+    while data and not transport.is_closing():
+        room = reader.get_buffer(len(data))
+        size = min(len(room), len(data))
+        room[:size] = data[:size]
+        reader.buffer_updated(size)
+        data = data[size:]
 
 
 def _tls_failed(session: Session, peer: Peer, transport: asyncio.Transport, error: Exception) -> None:

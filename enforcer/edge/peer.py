@@ -33,14 +33,16 @@ class Events(Protocol):
 
 class Peer(asyncio.Protocol):
     """`early` collects what comes before the layer may see it: before `open`, and while TLS starts (a peer's first
-    bytes may come in one segment with the end of its handshake).  A pass or two of the loop, so bounded by reads."""
+    bytes may come in one segment with the end of its handshake).  A pass or two of the loop, so bounded by reads.
+    `hello`: what a client that begins with TLS has sent before that: its handshake begins so."""
 
-    __slots__ = ("_events", "_paused", "closing", "early", "number", "secure", "told", "transport")
+    __slots__ = ("_events", "_paused", "closing", "early", "hello", "number", "secure", "told", "transport")
 
     def __init__(self, events: Events, number: int) -> None:
         self._events, self.number = events, number
         self.transport: asyncio.Transport | None = None       # None before it is there and after it is lost
         self.early: list[bytes] | None = []
+        self.hello = b""
         self.closing = False          # nothing more is written
         self.told = False             # the layer knows that it is gone, or wanted it
         self.secure = False

@@ -99,6 +99,9 @@ class Session:
         self.edge.add(self)
         self.edge.count("sessions_total")
         self._step(self._layer.start)
+        if client.stopped(STARTING):
+            client.hello = early
+            return
         if early and client.early is not None:
             client.early.append(early)
         client.open()

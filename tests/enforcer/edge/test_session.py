@@ -359,6 +359,84 @@ def test_startup_in_the_same_segment_as_the_end_of_the_handshake(house, cluster,
     run(house, work)
 
 
+@pytest.mark.parametrize("cut", [1, 5, 100, 1 << 20])
+def test_a_client_that_begins_with_tls(house, cut: int) -> None:
+    """What it sends is read before it is known whose it is: its handshake begins with that, however it is cut."""
+    async def work() -> None:
+        authority, shown = leaf(house)
+        port = await house.open(house.target(5432, tls="disable", **shown))
+
+        class First(house.relay):
+            def start(self) -> list:
+                return [words.StartTls(words.CLIENT, alpn="http/1.1")]
+
+            def handle(self, event) -> list:
+                return []
+
+            def receive(self, peer: int, data: bytes) -> list:
+                return [words.SendData(words.CLIENT, data.upper()), words.CloseConnection(words.CLIENT)]
+
+        house.layer(First)
+        house.asked.owner = house.owner(5432, "orders")
+
+        def client() -> tuple[bytes, str | None]:
+            context = ssl.create_default_context(cadata=authority.pem)
+            context.set_alpn_protocols(["http/1.1"])
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            channel = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as link:
+                link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                while True:
+                    try:
+                        channel.do_handshake()
+                        break
+                    except ssl.SSLWantReadError:
+                        sent = outgoing.read()
+                        for at in range(0, len(sent), cut):
+                            link.sendall(sent[at:at + cut])
+                        incoming.write(link.recv(65536))
+                channel.write(b"hello")
+                link.sendall(outgoing.read())
+                while True:
+                    incoming.write(link.recv(65536))
+                    try:
+                        return channel.read(5), channel.selected_alpn_protocol()
+                    except ssl.SSLWantReadError:
+                        continue
+
+        assert await asyncio.to_thread(client) == (b"HELLO", "http/1.1")
+        assert house.edge.counters.get("bugs", 0) == 0
+
+    run(house, work)
+
+
+def test_what_begins_as_no_tls_is_closed(house) -> None:
+    async def work() -> None:
+        _, shown = leaf(house)
+        port = await house.open(house.target(5432, tls="disable", **shown))
+
+        class First(house.relay):
+            def start(self) -> list:
+                return [words.StartTls(words.CLIENT, alpn="http/1.1")]
+
+            def receive(self, peer: int, data: bytes) -> list:
+                raise AssertionError("plaintext reached the layer")
+
+        house.layer(First)
+        house.asked.owner = house.owner(5432, "orders")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
+        try:
+            assert b"HTTP" not in await reader.read()
+        except ConnectionResetError:
+            pass
+        writer.transport.abort()
+        await settled(house.edge)
+        assert house.edge.counters.get("bugs", 0) == 0
+
+    run(house, work)
+
+
 def test_bytes_stuffed_behind_the_request_for_tls_are_fatal(house, cluster) -> None:
     async def work() -> None:
         _, shown = leaf(house)
