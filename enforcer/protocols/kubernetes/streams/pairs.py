@@ -58,6 +58,7 @@ class Pair:
         self.number, self.port = number, port
         self._ground, self._near = ground, near
         self._operation = 0
+        self._then = self._decided    # one and the same, by which it is withdrawn
         self._waiting = Waiting(ground.restraint, CLIENT)
         self._end = self._end_sent = False     # of what the crew says
         self._over = False
@@ -72,7 +73,7 @@ class Pair:
         info, ground = self._ground.info, self._ground
         place = f"{info.namespace}/{info.name} {self.port}"
         ground.desk.ask(Ask("port-forward", place.encode(), (self._request(),), f"{info.path}\0{self.port}".encode(),
-                            writes=True), self._decided)
+                            writes=True), self._then)
 
     def _request(self) -> Request:
         info = self._ground.info
@@ -117,7 +118,7 @@ class Pair:
         if self._over:
             return
         if not self._operation:
-            self._ground.desk.withdraw(self._decided)
+            self._ground.desk.withdraw(self._then)
         if self._through:
             self._ground.say(CloseThrough(self.number, CLIENT))
         self._done("ok")
@@ -228,7 +229,7 @@ class Pair:
         if told:
             self._near.error(f"weir: {told}".encode())
         if not self._operation:
-            self._ground.desk.withdraw(self._decided)
+            self._ground.desk.withdraw(self._then)
         if self._through:
             self._ground.say(CloseThrough(self.number, CLIENT, reason))
         self._done(status, told.encode())
