@@ -13,7 +13,7 @@ from enforcer.http.passage import Outlet
 from enforcer.http.websocket import NORMAL
 from enforcer.policy.stream_masks import StreamMask
 from enforcer.protocols.kubernetes.info import Query
-from enforcer.protocols.kubernetes.streams.sizes import Sizes
+from enforcer.protocols.kubernetes.streams.sizes import UNSAID, Sizes
 from enforcer.protocols.kubernetes.streams.statuses import read_ending, render_failure
 from enforcer.protocols.kubernetes.streams.words import (
     ERROR,
@@ -59,7 +59,7 @@ class CommandPassage(Alarm):
         columns = COLUMNS if self.terminal else 0
         masks = (StreamMask(labels, "", columns), StreamMask(labels, "", columns)) if labels else None
         self._plain = Plain(self, masks, None if self.terminal else first)
-        self._sizes = Sizes()
+        self._sizes, self._sized = Sizes(), False
         self._status = b""
         self._over = False
 
@@ -143,10 +143,18 @@ class CommandPassage(Alarm):
         if stream == RESIZE:
             self._resize(data)
         elif self._typing and data:   # who did not ask for an input has none: servers pass over it
+            self._tell_size()
             self._plain.from_client(data)
+
+    def _tell_size(self) -> None:
+        """A recording knows a terminal by its size, which comes first; a client may say it later, or never."""
+        if self.terminal and not self._sized:
+            self._sized = True
+            self.desk.note(self.number, "size", UNSAID.text)
 
     def _resize(self, data: bytes) -> None:
         for size in self._sizes.feed(data):
+            self._sized = True
             self.desk.note(self.number, "size", size.text)
             self._plain.resize(size.columns or COLUMNS)
             self._send(SERVER, self._wires[SERVER].say(RESIZE, size.render()))
@@ -157,6 +165,7 @@ class CommandPassage(Alarm):
         if stream == ERROR:
             self._stated(data)
         elif data:
+            self._tell_size()
             self._plain.from_server(data, stream == STDERR)
         else:
             self._send(CLIENT, self._wires[CLIENT].say(stream, b""))

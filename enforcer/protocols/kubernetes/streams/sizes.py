@@ -28,6 +28,9 @@ class Size(NamedTuple):
         return b'{"Width":%d,"Height":%d}\n' % self
 
 
+UNSAID: Final = Size(0, 0)
+
+
 class Sizes:
     def __init__(self) -> None:
         self._kept = b""

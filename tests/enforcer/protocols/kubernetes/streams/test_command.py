@@ -190,6 +190,19 @@ def test_sizes() -> None:
     assert talk.recorded("size") == b"80x24200x50"
 
 
+def test_a_recording_knows_a_terminal_whose_client_says_no_size() -> None:
+    for say in (lambda crew, server: crew.say(0, b"l"), lambda crew, server: server.say(1, b"$ ")):
+        talk, crew, server = ws_exec(query=TTY)
+        say(crew, server)
+        first = talk.events(events.Streamed)[0]
+        assert (first.stream, talk.recorded("size")) == ("size", b"0x0")  # type: ignore[attr-defined]
+        crew.say(4, b'{"Width":80,"Height":24}')
+        assert talk.recorded("size") == b"0x080x24"
+    talk, crew, server = ws_exec()
+    server.say(1, b"x")
+    assert talk.recorded("size") == b""
+
+
 def test_what_is_typed_and_not_seen_is_stars() -> None:
     talk, crew, server = ws_exec(query=TTY)
     server.say(1, b"$ ")
