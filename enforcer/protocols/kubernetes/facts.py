@@ -93,15 +93,15 @@ def _look(body: object, found: _Found, patch: str) -> None:
             raise Unclear(f"the body holds more than {LIMIT} values", 413)
         value = waiting.pop()
         if isinstance(value, dict):
-            waiting += _in_object(value, found, patch)
+            waiting += _in_object(value, found, patch, seen == 1)
         elif isinstance(value, list):
             waiting += value
 
 
-def _in_object(value: dict[object, object], found: _Found, patch: str) -> Iterator[object]:
+def _in_object(value: dict[object, object], found: _Found, patch: str, outermost: bool) -> Iterator[object]:
     """What is in it that is to be looked through."""
-    if isinstance(kind := value.get("kind"), str) and ("apiVersion" in value or "metadata" in value):
-        found.kinds.update(() if "uid" in value and "metadata" not in value else (kind,))
+    if isinstance(kind := value.get("kind"), str) and (outermost or "metadata" in value):      # else it refers to one
+        found.kinds.add(kind)
     for key, one in value.items():
         name = str(key).casefold()
         if patch in (MERGE, STRATEGIC) and one is None and name in _TELLING:

@@ -39,10 +39,10 @@ def _identity(name: bytes, said: bytes) -> str:
 
 
 def _key(name: bytes) -> str:
-    """Percent-encoded; the server reads it in lower case."""
+    """Percent-encoded, after it was put in lower case."""
     if not _ENCODED.fullmatch(name):
         raise Unclear("a header Impersonate-Extra-... that cannot be read")
-    key = _text(unquote_to_bytes(name))
+    key = _text(unquote_to_bytes(name.lower()))
     if "=" in key or "%" in key:
         raise Unclear("a header Impersonate-Extra-... that cannot be read")
     return key

@@ -76,7 +76,8 @@ def read_wants(
 
 def ask_port(target: str, info: Info, port: int) -> Request:
     """One connection of a port-forward."""
-    return Request("k8s:portforward", *_place(target, info), (*_said(info, ()), ("ports", (str(port),))))
+    said = _said(info, (("ports", str(port)),))
+    return Request("k8s:portforward", *_place(target, info), said)
 
 
 def _verb(info: Info, method: str) -> tuple[str, str]:
