@@ -91,23 +91,32 @@ def check(directory: Path, files: tuple[str, ...]) -> None:
 @click.option("--target", required=True)
 @click.option("--database", help="Of a PostgreSQL target: what is asked is SQL.")
 @click.option("--account", help="Of an SSH target, the user there: what is asked is a command line.")
+@click.option("--method", help="Of a Kubernetes target, GET or another: what is asked is a path with its query.")
+@click.option("--body", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="With --method: a file with the object that is written, JSON or YAML; of PATCH a merge patch.")
 @click.option("--schema", default="public", show_default=True, help="Where names without a schema lie.")
 @click.option("--reported", multiple=True, metavar="TOOL[/AGENT[/TASK[/CREW]]]",
               help="A tool call that its process reports; again for several at once.")
 @click.option("--json", "as_json", is_flag=True, callback=_note_json, help="One JSON document instead of text.")
-@click.argument("text", metavar="SQL|COMMAND")
+@click.argument("text", metavar="SQL|COMMAND|PATH")
 @click.pass_context
 def explain_(
     context: click.Context, directory: Path, subject: str | None, workload: str, groups: tuple[str, ...], target: str,
-    database: str | None, account: str | None, schema: str, reported: tuple[str, ...], as_json: bool, text: str,
+    database: str | None, account: str | None, method: str | None, body: Path | None, schema: str,
+    reported: tuple[str, ...], as_json: bool, text: str,
 ) -> None:
-    """What SQL or a command line asks for, and what policy answers.
+    """What SQL, a command line or a request to a cluster asks for, and what policy answers.
 
     Names are read without a catalogue.  Labels of columns are not looked at, and "connect", which a session needs
     before it says anything, is not asked.  Groups are those of groups.toml beside the policies."""
-    if bool(database) == bool(account):
-        raise click.UsageError("Give '--database' for SQL, or '--account' for a command line." if database else
-                               "Missing option '--database' (SQL) or '--account' (a command line over SSH).")
+    given = [one for one in (database, account, method) if one]
+    if len(given) != 1:
+        raise click.UsageError(
+            "Give one of '--database' (SQL), '--account' (a command line) and '--method' (a request)." if given else
+            "Missing option '--database' (SQL), '--account' (a command line over SSH) or '--method' (a request to a "
+            "cluster).")
+    if body and not method:
+        raise click.UsageError("'--body' is of a request: give '--method' too.")
     if not subject and not workload:
         raise click.UsageError("Missing option '--subject' or '--workload'.")
     policies = _load(directory)
@@ -116,8 +125,9 @@ def explain_(
     for note in () if as_json else noted:
         click.echo(f"weir: note: {note}", err=True)
     principal = _principal(beside, subject, workload, groups)
-    requests, error = (_commands(text, target, account) if account else
-                       _analyse(text, target, database or "", schema))
+    requests, error = (
+        _commands(text, target, account) if account else _asked_of_cluster(text, target, method, body) if method else
+        _analyse(text, target, database or "", schema))
     if error:
         _fail(f"refused before policy: {error}")
     calls = tuple(map(_call, reported))
@@ -196,6 +206,19 @@ def _commands(text: str, target: str, account: str) -> tuple[tuple[Request, ...]
 
     requests = importlib.import_module("enforcer.protocols.ssh.requests")
     return tuple(requests.make_requests(os.fsencode(text), target, account)), ""
+
+
+def _asked_of_cluster(text: str, target: str, method: str, body: Path | None) -> tuple[tuple[Request, ...], str]:
+    """As _analyse: policy itself knows no Kubernetes."""
+    import importlib
+
+    explained = importlib.import_module("enforcer.protocols.kubernetes.explained")
+    try:
+        content = body.read_text("utf-8") if body else None
+    except (OSError, UnicodeDecodeError) as error:
+        _fail(f"{body}: {error}")
+    found: tuple[tuple[Request, ...], str] = explained.requests_of(target, method, text, content)
+    return found
 
 
 @policy.command("test", epilog="Exit codes: 0 as the tables say, 1 not, 2 usage.")

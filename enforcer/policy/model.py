@@ -6,7 +6,7 @@ some are said by the path, some by the request.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from enforcer.words.operations import Attribute, Principal, Request
@@ -130,6 +130,11 @@ def _alike(default: Attribute, value: Attribute) -> bool:
     if isinstance(value, tuple):
         return isinstance(default, tuple) and all(isinstance(one, str) for one in value)
     return type(value) is type(default)
+
+
+def known(kind: str) -> Mapping[str, Attribute]:
+    """Attributes that a request may say of a resource of this kind, with what holds where it does not."""
+    return _MORE.get(kind, {})
 
 
 def resource_uid(request: Request) -> Entity:

@@ -8,6 +8,13 @@
 Words are separated by blanks, but in double quotes; # begins a comment; groups are joined by commas, - is none.  Of
 what is reached over SSH the last part of a path may hold slashes (File::web/deploy//etc/passwd); a Command's is the
 whole line, all of it literal, a Variable's NAME=VALUE.
+
+    local:ada  ops       k8s:get     Object::prod/shop/pods/log/web                               permit
+    local:ada  ops       k8s:create  Resource::"prod/shop/pods privileged images=nginx images=x"  deny
+    local:ada  ops       k8s:get     Url::prod//healthz                                           permit
+
+Of a cluster a subresource stands behind its resource, and words after the path are attributes: NAME is true,
+NAME=VALUE a text, or one of a set.
 """
 from __future__ import annotations
 
@@ -16,16 +23,20 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote
 
 from agent.contract.owner import Owner
 from enforcer.policy.cedar import PolicySet
 from enforcer.policy.evaluation import rule
-from enforcer.policy.model import CHAIN, KINDS, PARENTS
+from enforcer.policy.model import CHAIN, KINDS, PARENTS, known
 from enforcer.words.decisions import NAMES
 from enforcer.words.errors import ConfigError
-from enforcer.words.operations import Principal, Request
+from enforcer.words.operations import Attribute, Principal, Request
 
 _CODE: Final = re.compile(r'(?:[^"#]|"[^"]*"|")*')          # up to a comment
+_OF_CLUSTERS: Final = ("Url", "Resource", "Object", "Identity")
+_SHAPES: Final = {"Resource": "TARGET/NAMESPACE/RESOURCE[/SUBRESOURCE]",
+                  "Object": "TARGET/NAMESPACE/RESOURCE[/SUBRESOURCE]/NAME"}
 _WORD: Final = re.compile(r'(?:[^\s"]|"[^"]*"|")+')
 
 
@@ -67,6 +78,8 @@ def _split(line: str) -> list[str]:
 
 def _request(file: str, number: int, action: str, kind: str, path: str) -> Request:
     parts = tuple(path.split("/"))
+    if kind in _OF_CLUSTERS:
+        return _of_cluster(file, number, action, kind, path)
     if "Account" not in (kind, *CHAIN[kind]) or kind == "Account":
         return Request(action, kind, parts)
     if kind == "Variable":
@@ -82,6 +95,40 @@ def _request(file: str, number: int, action: str, kind: str, path: str) -> Reque
         raise ConfigError(file, number, 1, f'"{line}" is no command line: {error}') from None
     return Request(action, kind, (*place, *words[:1], shlex.join(words)),
                    (("arguments", tuple(words[1:])), ("literal", True)))
+
+
+def _of_cluster(file: str, number: int, action: str, kind: str, text: str) -> Request:
+    if kind == "Identity":
+        return Request(action, kind, tuple(text.split("/", 1)))
+    path, _, words = text.partition(" ")
+    if kind == "Url":
+        place, _, path = path.partition("/")
+        return Request(action, kind, (place, path), _attributes(file, number, kind, [f"path={path}", *words.split()]))
+    parts = [unquote(part) for part in path.split("/")]
+    wanted = len(CHAIN[kind])
+    if len(parts) == wanted + 1:      # "pods/log"
+        parts[2:4] = ["/".join(parts[2:4])]
+    if len(parts) != wanted or not all(parts):
+        raise ConfigError(file, number, 1, f'"{path}" is not the path of {kind}: {_SHAPES[kind]}')
+    return Request(action, kind, tuple(parts), _attributes(file, number, kind, words.split()))
+
+
+def _attributes(file: str, number: int, kind: str, words: list[str]) -> tuple[tuple[str, Attribute], ...]:
+    """ "privileged", "service_account=ci", "images=a" "images=b"."""
+    found: dict[str, Attribute] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        default = known(kind).get(name)
+        if isinstance(default, bool) and value in ("", "true", "false"):
+            found[name] = value != "false"
+        elif isinstance(default, str) and equals:
+            found[name] = value
+        elif isinstance(default, tuple) and equals:
+            before = found.get(name, ())
+            found[name] = (*before, value) if isinstance(before, tuple) else (value,)
+        else:
+            raise ConfigError(file, number, 1, f'"{word}" is no attribute of {kind}: {", ".join(sorted(known(kind)))}')
+    return tuple(found.items())
 
 
 def principal_of(subject: str, groups: tuple[str, ...], workload: str = "") -> Principal:

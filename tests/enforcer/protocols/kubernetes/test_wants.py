@@ -167,8 +167,8 @@ def test_a_delete_that_only_seems_to_be_tried_is_refused(body: object) -> None:
 @pytest.mark.parametrize(("headers", "told"), [
     ((), ()),
     (((b"impersonate-user", b"ada"),), ("user ada",)),
-    (((b"impersonate-user", b"system:serviceaccount:shop:ci"), *((b"impersonate-group", one) for one in (b"b", b"a", b"b"))),
-     ("user system:serviceaccount:shop:ci", "group b", "group a")),
+    (((b"impersonate-user", b"system:node:n"), *((b"impersonate-group", one) for one in (b"b", b"a", b"b"))),
+     ("user system:node:n", "group b", "group a")),
     (((b"impersonate-uid", b"7"), (b"impersonate-user", b"a"), (b"impersonate-extra-example.com%2fScopes", b"x y")),
      ("uid 7", "user a", "extra example.com/scopes=x y")),
 ])
