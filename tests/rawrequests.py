@@ -1,4 +1,4 @@
-"""Requests as bytes (tests/kube/cases/requests.toml): lengths that smuggle, duplicate headers, odd chunks and the like."""
+"""Requests as bytes (tests/kube/cases/requests.toml): lengths that smuggle, odd chunks, headers that stand twice."""
 from __future__ import annotations
 
 import base64

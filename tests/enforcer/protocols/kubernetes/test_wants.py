@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from kubepaths import accepted
 
 from enforcer.http.messages import Headers
 from enforcer.policy.model import fits
@@ -151,6 +152,7 @@ def test_each_service_account_is_asked_for() -> None:
     ("POST", f"{PODS}/web/eviction?dryRun=All", {"deleteOptions": None}, True),
     ("GET", f"{PODS}?dryRun=All", None, False), ("POST", f"{PODS}/web/exec?dryRun=All", None, False),
     ("POST", f"{PODS}/web/proxy/?dryRun=x", None, False),
+    ("POST", "/api/v1/namespaces/shop/serviceaccounts/ci/token?dryRun=All", {}, False),      # it is made all the same
 ])
 def test_dry_run(method: str, target: str, body: object, tried: bool) -> None:
     found = wants(method, target, body)
@@ -211,3 +213,19 @@ def test_shapes() -> None:
     assert shape not in [one.shape for one in others]
     one, two = (wants("GET", f"{PODS}/a/exec?command={c}") for c in ("a&command=b", "b&command=a"))
     assert one.shape != two.shape
+
+
+def test_whatever_is_asked_fits_policy_or_is_refused() -> None:
+    asked = refused = 0
+    for method, target, _, info in accepted(7, 4_000):
+        _, query, _ = parse_target(target.encode())
+        try:
+            found = read_wants("prod", info, query, (), {}, method=method)
+        except Unclear:
+            refused += 1
+            continue
+        asked += 1
+        assert all(map(fits, found.requests)), target
+        assert found.requests[0].kind == "Url" or "." not in info.resource
+    assert asked > 500
+    assert refused > 500
