@@ -150,6 +150,11 @@ def _host_path(value: object, found: _Found) -> None:
         found.marks.add("path")
 
 
+def _local(value: object, found: _Found) -> None:
+    if isinstance(value, dict) and isinstance(value.get("path"), str):
+        found.marks.add("path")
+
+
 def _when_true(mark: str) -> Callable[[object, _Found], None]:
     def read(value: object, found: _Found) -> None:
         if value is True:
@@ -166,6 +171,7 @@ _READERS: Final[dict[str, Callable[[object, _Found], None]]] = {
     "capabilities": _capabilities,
     "ephemeralcontainers": _ephemeral,
     "hostpath": _host_path,
+    "local": _local,                  # of a PersistentVolume
     "privileged": _when_true("privileged"),
     "hostprocess": _when_true("privileged"),
     **{name: _when_true("host") for name in _HOST},

@@ -1,10 +1,12 @@
 """Bodies of writes: what policies are told of them."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from enforcer.protocols.kubernetes.facts import (
     APPLY,
@@ -77,6 +79,8 @@ def test_owners() -> None:
     ({"serviceAccountName": ""}, {}),
     ({"volumes": [{"image": {"reference": "data:1", "pullPolicy": "Always"}}]}, {"images": ("data:1",)}),
     ({"volumes": [{"hostPath": None}]}, {}),
+    ({"local": {"path": "/mnt/disk"}}, {"host_path": True}),                       # of a PersistentVolume
+    ({"local": {"name": "x"}}, {}),
     ({"hostPath": {"path": "/var", "properties": 1}}, {"host_path": True}),
     ({"hostPath": {"type": "object", "properties": {"path": {"type": "string"}}}}, {}),      # a schema of one
     ({"properties": {"privileged": {"type": "boolean"}, "image": {"type": "string"}}}, {}),
@@ -133,6 +137,41 @@ def test_patches_that_do_not_say_all(patch: str, body: object, reason: str) -> N
 def test_json_patches_are_laid_out(path: str, value: object, told: dict[str, Any]) -> None:
     for operation in ("add", "replace"):
         assert read_facts([{"op": operation, "path": path, "value": value}], JSON) == Facts(**told)
+
+
+def leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """(JSON pointer, value) of everything in it that holds nothing more."""
+    steps: Iterable[tuple[object, object]] = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
+    empty = True
+    for step, one in steps:
+        empty = False
+        yield from leaves(one, f"{path}/{str(step).replace('~', '~0').replace('/', '~1')}")
+    if empty:
+        yield path, value
+
+
+FIELDS = st.sampled_from([
+    ("image", "a"), ("image", 1), ("serviceAccountName", "ci"), ("serviceAccount", "x"), ("privileged", True),
+    ("privileged", "true"), ("hostNetwork", True), ("hostPID", False), ("hostProcess", True), ("a/b~c", True),
+    ("hostPath", {"path": "/"}), ("capabilities", {"add": ["NET_ADMIN", "SYS_TIME"], "drop": ["ALL"]}), ("0", True),
+    ("ephemeralContainers", [{"image": "d"}]), ("containerStatuses", [{"image": "no"}]), ("add", ["X"])])
+OBJECTS = st.recursive(
+    st.lists(FIELDS, max_size=4).map(dict),
+    lambda inner: st.dictionaries(
+        st.sampled_from(["spec", "template", "containers", "securityContext", "x", "1"]),
+        st.one_of(inner, st.lists(inner, max_size=3)), max_size=3), max_leaves=8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(OBJECTS)
+def test_what_is_patched_in_bit_by_bit_is_told_as_if_it_were_written_at_once(body: dict[str, Any]) -> None:
+    whole = read_facts(body)
+    parts = [read_facts([{"op": "add", "path": path, "value": value}], JSON) for path, value in leaves(body)]
+    for name in ("images", "service_accounts", "capabilities"):
+        assert set(getattr(whole, name)) == {one for part in parts for one in getattr(part, name)}
+    for name in ("privileged", "host_namespaces", "host_path", "ephemeral"):
+        assert getattr(whole, name) == any(getattr(part, name) for part in parts)
 
 
 @pytest.mark.parametrize("body", [
