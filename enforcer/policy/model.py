@@ -42,7 +42,8 @@ CLUSTER: Final = "*"                  # in place of a namespace: what is asked l
 _KUBERNETES: Final[dict[str, Attribute]] = {           # of a request to a cluster, whatever it asks of
     "path": "", "version": "", "labels": "", "fields": "", "dry_run": False, "kinds": (), "owners": (),
     "service_account": "", "images": (), "privileged": False, "host_namespaces": False, "host_path": False,
-    "ephemeral": False, "capabilities": (), "command": (), "container": "", "ports": (), "opaque": (),
+    "ephemeral": False, "capabilities": (), "command": (), "line": "", "container": "", "ports": (), "method": "",
+    "opaque": (),
 }
 # What Request.attributes may say besides what the path says, and what holds where it does not.
 _MORE: Final[dict[str, dict[str, Attribute]]] = {

@@ -14,7 +14,7 @@ whole line, all of it literal, a Variable's NAME=VALUE.
     local:ada  ops       k8s:get     Url::prod//healthz                                           permit
 
 Of a cluster a subresource stands behind its resource, and words after the path are attributes: NAME is true,
-NAME=VALUE a text, or one of a set.
+NAME=VALUE a text, or one of a set, NAME='A VALUE' one with blanks.
 """
 from __future__ import annotations
 
@@ -89,12 +89,16 @@ def _request(file: str, number: int, action: str, kind: str, path: str) -> Reque
     if kind != "Command":
         return Request(action, kind, tuple(path.split("/", 2)))
     *place, line = path.split("/", 2)
-    try:
-        words = shlex.split(line)
-    except ValueError as error:
-        raise ConfigError(file, number, 1, f'"{line}" is no command line: {error}') from None
+    words = _words(file, number, line)
     return Request(action, kind, (*place, *words[:1], shlex.join(words)),
                    (("arguments", tuple(words[1:])), ("literal", True)))
+
+
+def _words(file: str, number: int, line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise ConfigError(file, number, 1, f'"{line}" is no command line: {error}') from None
 
 
 def _of_cluster(file: str, number: int, action: str, kind: str, text: str) -> Request:
@@ -103,20 +107,21 @@ def _of_cluster(file: str, number: int, action: str, kind: str, text: str) -> Re
     path, _, words = text.partition(" ")
     if kind == "Url":
         place, _, path = path.partition("/")
-        return Request(action, kind, (place, path), _attributes(file, number, kind, [f"path={path}", *words.split()]))
+        words = f"path={shlex.quote(path)} {words}"
+        return Request(action, kind, (place, path), _attributes(file, number, kind, words))
     parts = [unquote(part) for part in path.split("/")]
     wanted = len(CHAIN[kind])
     if len(parts) == wanted + 1:      # "pods/log"
         parts[2:4] = ["/".join(parts[2:4])]
     if len(parts) != wanted or not all(parts):
         raise ConfigError(file, number, 1, f'"{path}" is not the path of {kind}: {_SHAPES[kind]}')
-    return Request(action, kind, tuple(parts), _attributes(file, number, kind, words.split()))
+    return Request(action, kind, tuple(parts), _attributes(file, number, kind, words))
 
 
-def _attributes(file: str, number: int, kind: str, words: list[str]) -> tuple[tuple[str, Attribute], ...]:
-    """ "privileged", "service_account=ci", "images=a" "images=b"."""
+def _attributes(file: str, number: int, kind: str, text: str) -> tuple[tuple[str, Attribute], ...]:
+    """ "privileged", "service_account=ci", "images=a images=b", "line='ls -l'"."""
     found: dict[str, Attribute] = {}
-    for word in words:
+    for word in _words(file, number, text):
         name, equals, value = word.partition("=")
         default = known(kind).get(name)
         if isinstance(default, bool) and value in ("", "true", "false"):

@@ -7,6 +7,7 @@ act as, and each service account that its pods would run as, is a request of its
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -64,7 +65,7 @@ def read_wants(
     verb, action = _verb(info, method)
     dry_run = rehearsed(info, query, body)
     facts = _facts(info, headers, body)
-    said = (*_said(info, query), ("dry_run", dry_run), *facts.attributes())
+    said = (*_said(info, query), ("method", method), ("dry_run", dry_run), *facts.attributes())
     asked = tuple(_requests(target, info, f"k8s:{action}", said, facts.service_accounts))
     acts_as = identities(headers)
     return Wants(
@@ -130,7 +131,8 @@ def _said(info: Info, query: Query) -> tuple[tuple[str, Attribute], ...]:
         found = _proxied(info.name)[1]
         said.append(("ports", (found,) if found else ()))
     elif info.is_resource:
-        said += [("command", tuple(text for name, text in query if name == "command")),
+        command = tuple(text for name, text in query if name == "command")
+        said += [("command", command), ("line", shlex.join(command)),
                  ("container", next((text for name, text in query if name == "container"), "")),
                  ("ports", tuple(_ports(query)) if info.subresource == "portforward" else ())]
     return tuple(said)

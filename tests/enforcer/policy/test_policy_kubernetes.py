@@ -90,6 +90,14 @@ WRITE = 'action in Action::"k8s:write", resource'
      f"{PODS}/web/portforward?ports=5432", None, True),
     (permit('action == Action::"k8s:portforward", resource', '["5432"].containsAll(resource.ports)'), "GET",
      f"{PODS}/web/portforward?ports=22", None, False),
+    (permit('action == Action::"k8s:exec", resource', 'resource.line == "ls -l"'), "POST",
+     f"{PODS}/web/exec?command=ls&command=-l", None, True),
+    (permit('action == Action::"k8s:exec", resource', 'resource.line == "ls -l"'), "POST",
+     f"{PODS}/web/exec?command=-l&command=ls", None, False),
+    (permit('action == Action::"k8s:proxy", resource', 'resource.method == "GET"'), "GET",
+     "/api/v1/namespaces/shop/services/web/proxy/", None, True),
+    (permit('action == Action::"k8s:proxy", resource', 'resource.method == "GET"'), "POST",
+     "/api/v1/namespaces/shop/services/web/proxy/", None, False),
     (permit('action == Action::"k8s:call", resource', 'resource.path == "/x"'), "POST", "/x", None, True),
 ])
 def test_policies(policy: str, method: str, path: str, body: str | None, outcome: bool) -> None:
@@ -181,6 +189,7 @@ def test_tables() -> None:
     ('Resource::""', "is not the path of Resource"),
     ('Resource::"prod/shop/pods nope"', '"nope" is no attribute of Resource: capabilities, command'),
     ('Resource::"prod/shop/pods privileged=yes"', "is no attribute of Resource"),
+    ("Resource::\"prod/shop/pods line='x\"", "is no command line"),
     ('Resource::"prod/shop/pods images"', "is no attribute of Resource"),
 ])
 def test_tables_that_are_wrong(resource: str, wrong: str) -> None:

@@ -101,6 +101,8 @@ def test_attributes_of_path_and_query() -> None:
     found = said("GET", f"{PODS}/web/exec?command=ls&command=-l&container=app")
     assert (found["path"], found["version"], found["command"], found["container"], found["ports"]) == (
         f"{PODS}/web/exec", "v1", ("ls", "-l"), "app", ())
+    assert (found["line"], found["method"]) == ("ls -l", "GET")
+    assert said("POST", f"{PODS}/web/exec?command=sh&command=-c&command=a%20b")["line"] == "sh -c 'a b'"
     found = said("GET", f"{PODS}?labelSelector=app%3Dweb&fieldSelector=spec.nodeName%3Dn1")
     assert (found["labels"], found["fields"]) == ("app=web", "spec.nodeName=n1")
     assert said("GET", f"{PODS}/web/portforward?ports=80,81&ports=82")["ports"] == ("80", "81", "82")
