@@ -10,7 +10,7 @@ from agent.contract.target import Target
 from enforcer.policy.masks import REDACTED
 from enforcer.protocols.kubernetes.info import Info, Unclear
 from enforcer.protocols.kubernetes.masking.places import find_places, mask_place
-from enforcer.protocols.kubernetes.masking.rules import LAST_APPLIED, REPEATS, Rule, active_rules
+from enforcer.protocols.kubernetes.masking.rules import ACCOUNT, LAST_APPLIED, REPEATS, TYPES, Rule, active_rules
 
 DEPTH: Final = 4                      # annotations in annotations that are read
 LEAST: Final = 4                      # letters of a masked value that is looked for where it may be repeated
@@ -25,6 +25,7 @@ class ObjectMask:
     def __init__(self, info: Info, target: Target, masked: frozenset[str]) -> None:
         self._info, self._target, self._masked = info, target, masked
         self._columns: list[Any] | None = None
+        self._rules: dict[tuple[str, bool], tuple[Rule, ...]] = {}
 
     def mask(self, value: Any) -> Any:
         """An object, a list of them, a table or an error, masked."""
@@ -68,29 +69,23 @@ class ObjectMask:
     # an object
 
     def mask_one(self, value: dict[str, Any], depth: int = DEPTH) -> dict[str, Any]:
-        rules = self.rules(value)
-        hidden = _texts(value, rules)
+        rules, annotations = self.rules(value), _annotations(value)
+        hidden = _texts(value, rules) if annotations else set()
         for rule in rules:
             mask_place(value, rule)
-        if rules:
-            self._repeated(value, rules, hidden, depth)
+        for name, text in annotations.items() if rules else ():
+            if isinstance(text, str):
+                annotations[name] = self.mask_annotation(name, text, value.get("type"), hidden, depth)
         return value
 
     def rules(self, value: dict[str, Any]) -> tuple[Rule, ...]:
-        kind, metadata = value.get("type"), value.get("metadata")
-        return active_rules(
-            self._info, self._target, self._masked, kind if isinstance(kind, str) else "",
-            metadata.get("annotations") if isinstance(metadata, dict) else None)
-
-    def _repeated(self, value: dict[str, Any], rules: tuple[Rule, ...], hidden: set[str], depth: int) -> None:
-        """In annotations, where programs keep what they applied."""
-        metadata = value.get("metadata")
-        annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
-        if not isinstance(annotations, dict):
-            return
-        for name, text in annotations.items():
-            if isinstance(text, str):
-                annotations[name] = self.mask_annotation(name, text, value.get("type"), hidden, depth)
+        kind, account = value.get("type"), ACCOUNT in _annotations(value)
+        if not isinstance(kind, str) or kind not in TYPES:
+            kind = ""
+        rules = self._rules.get((kind, account))
+        if rules is None:
+            rules = self._rules[kind, account] = active_rules(self._info, self._target, self._masked, kind, account)
+        return rules
 
     def mask_annotation(self, name: str, text: str, kind: Any, hidden: set[str], depth: int = DEPTH) -> str:
         """Of an object that something is masked in; `kind`: of a Secret, its `type`."""
@@ -150,6 +145,12 @@ def hide_quoted(message: Any) -> str:
         return ""
     found = _QUOTED.sub(rf"\1 {REDACTED}", message)
     return found if "map[" not in found and "{" not in found else REDACTED
+
+
+def _annotations(value: dict[str, Any]) -> dict[str, Any]:
+    metadata = value.get("metadata")
+    found = metadata.get("annotations") if isinstance(metadata, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _is_list(value: dict[str, Any]) -> bool:

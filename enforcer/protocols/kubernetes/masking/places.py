@@ -12,8 +12,10 @@ from enforcer.protocols.kubernetes.masking.rules import Path, Rule
 
 def mask_place(value: Any, rule: Rule) -> None:
     """In place; everything below the path, keys stay."""
+    same = rule.same()
     for holder, key in find_places(value, rule.path):
-        holder[key] = mask_all(holder[key], rule)
+        one = holder[key]
+        holder[key] = same if same is not None and isinstance(one, str) else mask_all(one, rule)
 
 
 def find_places(value: Any, path: Path) -> Iterator[tuple[Any, Any]]:

@@ -1,6 +1,7 @@
 """What is masked at which places of an object."""
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,8 @@ REPEATS: Final = frozenset((
     "operator.tigera.io/last-applied", "control-plane.alpha.kubernetes.io/last-applied"))
 _HELM_TYPE: Final = "helm.sh/release.v1"
 _TOKEN_TYPE: Final = "kubernetes.io/service-account-token"     # noqa: S105
-_ENCODED: Final = ("data", "binaryData")
+TYPES: Final = (_HELM_TYPE, _TOKEN_TYPE)       # of Secrets that have other labels
+ACCOUNT: Final = "kubernetes.io/service-account.name"          # annotation of a Secret that has a token
 _TEXT: Final = 25                     # pg_type.dat: text
 
 
@@ -40,6 +42,15 @@ class Rule:
     encoded: bool = False
     kind: str = "redact"              # as in FieldLabel
     named: bool = False               # by the target's settings
+
+
+    def same(self) -> str | None:
+        """What every text becomes in JSON, None where they differ."""
+        kind, _, text = self.kind.partition(":")
+        if kind not in ("redact", "constant"):
+            return None
+        shown = REDACTED if kind == "redact" else text
+        return b64encode(shown.encode()).decode() if self.encoded else shown
 
 
 def redact(value: bytes) -> bytes:
@@ -59,11 +70,9 @@ def rules_of(info: Info, target: Target) -> tuple[Rule, ...]:
 
 
 def active_rules(
-    info: Info, target: Target, masked: frozenset[str], kind: str = "", annotations: object = None,
+    info: Info, target: Target, masked: frozenset[str], kind: str = "", account: bool = False,
 ) -> tuple[Rule, ...]:
-    """Those that are masked in an object; `kind`: of Secret, its `type`."""
-    service_account = kind == _TOKEN_TYPE or (
-        isinstance(annotations, dict) and "kubernetes.io/service-account.name" in annotations)
+    """Those that are masked in an object; of a Secret `kind` is its `type`, `account`: it is a service account's."""
     found = []
     for rule in rules_of(info, target):
         label = HELM if rule.label == SECRET and kind == _HELM_TYPE else rule.label
@@ -72,7 +81,7 @@ def active_rules(
         elif label.startswith("detect:"):
             if shown := masked & frozenset(labels_of(target.detectors)):
                 found.append(Rule(label, rule.path, partial(_detect, shown), rule.encoded, "detect"))
-    if is_secret(info) and service_account:
+    if is_secret(info) and (account or kind == _TOKEN_TYPE):
         found += [Rule(TOKEN, (name, "token"), redact, name == "data") for name in ("data", "stringData")]
     return tuple(found)
 
