@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import struct
+from base64 import b64encode
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from enforcer.protocols.kubernetes.masking.objects import LEAST, ObjectMask, hid
 from enforcer.protocols.kubernetes.masking.places import mask_all, mask_place
 from enforcer.protocols.kubernetes.masking.rules import Path, Rule
 
-LARGEST: Final = 32 << 20             # bytes of an answer, or of one event
+LARGEST: Final = 16 << 20             # bytes of an answer, or of one event
 # What an answer about an object may be besides it: none has the object's own fields.
 OTHERS: Final = ("PartialObjectMetadata", "Scale", "DeleteOptions", "Binding", "Eviction", "TokenRequest")
 _LENGTH: Final = struct.Struct(">I")  # apimachinery, pkg/util/framer: before each event
@@ -100,16 +101,16 @@ def mask_message(message: Any, mask: ObjectMask) -> None:
         return
     metadata: Any = getattr(message, "metadata", None)
     annotations = dict(getattr(metadata, "annotations", {}))
+    hidden: set[str] | None = set() if annotations else None
     kind = message.type if "type" in fields and isinstance(message.type, str) else ""
     rules = mask.rules({"type": kind, "metadata": {"annotations": annotations}})
-    hidden: set[str] = set()
     for rule in rules:
         if rule.named and message.DESCRIPTOR.name not in OTHERS and not _knows(message.DESCRIPTOR, rule.path):
             raise Unclear("an answer in protobuf with a labelled field that Weir does not know: ask for JSON")
         _walk(message, rule.path, rule, hidden)
     if rules:
         for name, text in annotations.items():
-            metadata.annotations[name] = mask.mask_annotation(name, text, kind, hidden)
+            metadata.annotations[name] = mask.mask_annotation(name, text, kind, hidden or set())
 
 
 def _mask_item(one: Any, mask: ObjectMask) -> None:
@@ -146,7 +147,7 @@ def _leads(field: FieldDescriptor, path: Path) -> bool:
     return _knows(inner, rest) if inner is not None else not rest
 
 
-def _walk(message: Any, path: Path, rule: Rule, hidden: set[str]) -> None:
+def _walk(message: Any, path: Path, rule: Rule, hidden: set[str] | None) -> None:
     """Masks what the path leads to; everything below where it has ended."""
     if name := raw_name(message.DESCRIPTOR.full_name):
         setattr(message, name, _mask_json(getattr(message, name), path, rule))
@@ -159,7 +160,7 @@ def _walk(message: Any, path: Path, rule: Rule, hidden: set[str]) -> None:
 
 
 def _mask_field(
-    message: Any, field: FieldDescriptor, value: Any, path: Path, rule: Rule, hidden: set[str],
+    message: Any, field: FieldDescriptor, value: Any, path: Path, rule: Rule, hidden: set[str] | None,
 ) -> None:
     if is_map(field):
         for key in list(value):
@@ -182,14 +183,14 @@ def _mask_field(
         setattr(message, field.name, _scalar(value, rule, hidden))
 
 
-def _scalar(value: Any, rule: Rule, hidden: set[str]) -> Any:
+def _scalar(value: Any, rule: Rule, hidden: set[str] | None) -> Any:
     """Numbers have no mask but the one of nothing."""
     if not isinstance(value, (str, bytes)):
         return type(value)()
     plain = value.encode("utf-8") if isinstance(value, str) else value
     masked = rule.mask(plain)
-    if rule.kind != "detect" and len(plain) >= LEAST:
-        hidden.add(plain.decode("utf-8", "ignore"))
+    if hidden is not None and rule.kind != "detect" and len(plain) >= LEAST:
+        hidden |= {plain.decode("utf-8", "ignore"), b64encode(plain).decode()} - {""}
     if isinstance(value, bytes):
         return REDACTED.encode() if masked is None else masked
     return "" if masked is None else masked.decode("utf-8", "replace")

@@ -9,9 +9,14 @@ import msgspec
 from agent.contract.target import Target
 from enforcer.policy.masks import REDACTED
 from enforcer.protocols.kubernetes.info import Info, Unclear
-from enforcer.protocols.kubernetes.masking.places import find_places, mask_place
+from enforcer.protocols.kubernetes.masking.labels import is_config, is_secret
+from enforcer.protocols.kubernetes.masking.places import find_places, mask_place, plain_text
 from enforcer.protocols.kubernetes.masking.rules import ACCOUNT, LAST_APPLIED, REPEATS, TYPES, Rule, active_rules
 
+STATUS: Final = ("v1", "Status")
+TABLES: Final = (("meta.k8s.io/v1", "Table"), ("meta.k8s.io/v1beta1", "Table"))
+AGES: Final = ("Age", "Created At")   # columns
+_AGE: Final = re.compile("(?:[0-9]{1,6}[smhdy]){1,2}|<unknown>|<invalid>")     # duration.HumanDuration
 DEPTH: Final = 4                      # annotations in annotations that are read
 LEAST: Final = 4                      # letters of a masked value that is looked for where it may be repeated
 # field.Error, pkg/util/validation/field/errors.go: the value stands behind it, in Go's or JSON's notation.
@@ -25,6 +30,8 @@ class ObjectMask:
     def __init__(self, info: Info, target: Target, masked: frozenset[str]) -> None:
         self._info, self._target, self._masked = info, target, masked
         self._columns: list[Any] | None = None
+        # What cells only count: printers/internalversion, printSecret, printConfigMap.
+        self._counted = ("data", "stringData", "binaryData") if is_secret(info) or is_config(info) else ()
         self._rules: dict[tuple[str, bool], tuple[Rule, ...]] = {}
 
     def mask(self, value: Any) -> Any:
@@ -33,11 +40,11 @@ class ObjectMask:
             return None
         if not isinstance(value, dict):
             raise Unclear("an answer that is not an object")
-        kind = value.get("kind")
-        if kind == "Status":
-            return self._error(value)
-        if kind == "Table" or "rows" in value:
-            return self._table(value)
+        kind = (value.get("apiVersion"), value.get("kind"))
+        if kind == STATUS:
+            self._error(value)
+        elif kind in TABLES:
+            self._table(value)
         items = value.get("items")
         if isinstance(items, list):
             value["items"] = [self.mask(one) if isinstance(one, dict) or _is_list(value) else one for one in items]
@@ -53,11 +60,11 @@ class ObjectMask:
 
     def mask_row(self, row: Any) -> Any:
         """Of a table whose columns are known."""
-        if not isinstance(row, dict):
+        if not isinstance(row, dict) or not row.keys() <= {"cells", "conditions", "object"}:
             raise Unclear("a row of a table that is none")
         whole = row.get("object")
         rules = self.rules(whole if isinstance(whole, dict) else {})
-        if any(rule.path[0] not in ("data", "stringData", "binaryData") for rule in rules):
+        if any(rule.path[0] not in self._counted for rule in rules):
             row["cells"] = self._cells(row.get("cells"))
         if whole is not None:
             row["object"] = self.mask(whole)
@@ -68,26 +75,26 @@ class ObjectMask:
 
     # an object
 
-    def mask_one(self, value: dict[str, Any], depth: int = DEPTH) -> dict[str, Any]:
-        rules, annotations = self.rules(value), _annotations(value)
+    def mask_one(self, value: dict[str, Any], depth: int = DEPTH, otherwise: str = "") -> dict[str, Any]:
+        """`otherwise`: a Secret's `type` where the object does not say it."""
+        rules, annotations = self.rules(value, otherwise), _annotations(value)
         hidden = _texts(value, rules) if annotations else set()
         for rule in rules:
             mask_place(value, rule)
         for name, text in annotations.items() if rules else ():
             if isinstance(text, str):
-                annotations[name] = self.mask_annotation(name, text, value.get("type"), hidden, depth)
+                annotations[name] = self.mask_annotation(name, text, _type(value) or otherwise, hidden, depth)
         return value
 
-    def rules(self, value: dict[str, Any]) -> tuple[Rule, ...]:
-        kind, account = value.get("type"), ACCOUNT in _annotations(value)
-        if not isinstance(kind, str) or kind not in TYPES:
-            kind = ""
-        rules = self._rules.get((kind, account))
+    def rules(self, value: dict[str, Any], otherwise: str = "") -> tuple[Rule, ...]:
+        kind, account = _type(value) or otherwise, ACCOUNT in _annotations(value)
+        key = kind if kind in TYPES else "", account
+        rules = self._rules.get(key)
         if rules is None:
-            rules = self._rules[kind, account] = active_rules(self._info, self._target, self._masked, kind, account)
+            rules = self._rules[key] = active_rules(self._info, self._target, self._masked, *key)
         return rules
 
-    def mask_annotation(self, name: str, text: str, kind: Any, hidden: set[str], depth: int = DEPTH) -> str:
+    def mask_annotation(self, name: str, text: str, kind: str, hidden: set[str], depth: int = DEPTH) -> str:
         """Of an object that something is masked in; `kind`: of a Secret, its `type`."""
         if name in REPEATS:
             return REDACTED
@@ -95,24 +102,21 @@ class ObjectMask:
             text = self._applied(text, kind, depth)
         return REDACTED if any(one in text for one in hidden) else text
 
-    def _applied(self, text: str, kind: Any, depth: int) -> str:
+    def _applied(self, text: str, kind: str, depth: int) -> str:
+        """What says of itself that it is something else is not believed, and not there for who reads it."""
         try:
             value = msgspec.json.decode(text)
             if not isinstance(value, dict) or depth <= 0:
                 return REDACTED
-            value.setdefault("type", kind if isinstance(kind, str) else "")
-            if value["type"] != kind:
-                return REDACTED
-            masked = self.mask_one(value, depth - 1)
-            if not masked["type"]:
-                del masked["type"]
-            return msgspec.json.encode(masked).decode("utf-8")
+            if kind and _type(value) not in ("", kind):
+                return "{}"
+            return msgspec.json.encode(self.mask_one(value, depth - 1, kind)).decode("utf-8")
         except (msgspec.MsgspecError, RecursionError, UnicodeError, ValueError):
             return REDACTED
 
     # what is no object
 
-    def _table(self, value: dict[str, Any]) -> dict[str, Any]:
+    def _table(self, value: dict[str, Any]) -> None:
         if isinstance(value.get("columnDefinitions"), list) and value["columnDefinitions"]:
             self.set_columns(value["columnDefinitions"])
         rows = value.get("rows")
@@ -120,16 +124,16 @@ class ObjectMask:
             if not isinstance(rows, list):
                 raise Unclear("a table without rows")
             value["rows"] = [self.mask_row(one) for one in rows]
-        return value
 
     def _cells(self, cells: Any) -> list[Any]:
         """Which of an object's fields stands in a cell is not said: only names and times are shown."""
         if not isinstance(cells, list):
             return []
         columns = self._columns or []
-        return [cell if at < len(columns) and _is_name(columns[at]) else _hide(cell) for at, cell in enumerate(cells)]
+        return [cell if at < len(columns) and _tells_nothing(columns[at], at, cell) else _hide(cell)
+                for at, cell in enumerate(cells)]
 
-    def _error(self, value: dict[str, Any]) -> dict[str, Any]:
+    def _error(self, value: dict[str, Any]) -> None:
         """A Status: what it quotes of values is not shown."""
         value["message"] = hide_quoted(value.get("message"))
         details = value.get("details")
@@ -137,7 +141,6 @@ class ObjectMask:
         for one in causes if isinstance(causes, list) else ():
             if isinstance(one, dict):
                 one["message"] = hide_quoted(one.get("message"))
-        return value
 
 
 def hide_quoted(message: Any) -> str:
@@ -160,14 +163,25 @@ def _is_list(value: dict[str, Any]) -> bool:
 
 
 def _texts(value: dict[str, Any], rules: tuple[Rule, ...]) -> set[str]:
-    """What is masked in an object, as it is written there."""
-    return {holder[key] for rule in rules if rule.kind != "detect" for holder, key in find_places(value, rule.path)
-            if isinstance(holder[key], str) and len(holder[key]) >= LEAST}
+    """What is masked in an object, as it is written there and as it is meant."""
+    found = [(holder[key], rule.encoded) for rule in rules if rule.kind != "detect"
+             for holder, key in find_places(value, rule.path) if isinstance(holder[key], str)]
+    plain = [plain_text(text) for text, encoded in found if encoded]
+    return {text for text in (*(text for text, _ in found), *plain) if len(text) >= LEAST}
 
 
-def _is_name(column: Any) -> bool:
-    return isinstance(column, dict) and (column.get("format") == "name" or column.get("type") == "date"
-                                         or column.get("name") in ("Age", "Created At"))
+def _type(value: dict[str, Any]) -> str:
+    kind = value.get("type")
+    return kind if isinstance(kind, str) else ""
+
+
+def _tells_nothing(column: Any, at: int, cell: Any) -> bool:
+    """The name is the first; a custom resource says itself what its other columns are."""
+    if not isinstance(column, dict):
+        return False
+    if at == 0:
+        return column.get("format") == "name"
+    return column.get("name") in AGES and isinstance(cell, str) and _AGE.fullmatch(cell) is not None
 
 
 def _hide(cell: Any) -> Any:

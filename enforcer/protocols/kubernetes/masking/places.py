@@ -46,13 +46,21 @@ def mask_all(value: Any, rule: Rule) -> Any:
 
 
 def mask_text(value: str, rule: Rule) -> str | None:
-    try:
-        plain = b64decode(value, validate=True) if rule.encoded else value.encode("utf-8")
-    except (binascii.Error, ValueError):
-        plain = b""
-    masked = rule.mask(plain)
+    masked = rule.mask(_plain(value) if rule.encoded else value.encode("utf-8", "replace"))
     if masked is None and rule.encoded:
         masked = REDACTED.encode()
     if masked is None:
         return None
     return b64encode(masked).decode() if rule.encoded else masked.decode("utf-8", "replace")
+
+
+def plain_text(value: str) -> str:
+    """What base64 stands for, "" where it is none or no text."""
+    return _plain(value).decode("utf-8", "ignore")
+
+
+def _plain(value: str) -> bytes:
+    try:
+        return b64decode(value)
+    except (binascii.Error, ValueError):
+        return b""

@@ -5,16 +5,15 @@ that looks so in a labelled place is refused: nobody can tell it from a mask.
 """
 from __future__ import annotations
 
-import binascii
 import re
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any, Final
 
 from agent.contract.target import Target
 from enforcer.policy.masks import HASH, REDACTED
 from enforcer.protocols.kubernetes.info import Info
-from enforcer.protocols.kubernetes.masking.places import find_places
+from enforcer.protocols.kubernetes.masking.places import find_places, plain_text
 from enforcer.protocols.kubernetes.masking.pointers import INDEX, MOST, lies_on, parse_pointer, shapes_at
 from enforcer.protocols.kubernetes.masking.rules import LAST_APPLIED, REPEATS, Path, Rule, rules_of
 
@@ -65,14 +64,7 @@ def _is_mask(value: Any, rule: Rule, whole: bool) -> bool:
         return any(_is_mask(one, rule, whole) for one in value)
     if not isinstance(value, str):
         return value is None and whole
-    return _looks_masked(_plain(value) if rule.encoded else value, rule.kind)
-
-
-def _plain(value: str) -> str:
-    try:
-        return b64decode(value).decode("utf-8", "replace")
-    except (binascii.Error, ValueError):
-        return ""
+    return _looks_masked(plain_text(value) if rule.encoded else value, rule.kind)
 
 
 def _looks_masked(text: str, kind: str) -> bool:

@@ -16,7 +16,8 @@ APPLY = b"application/apply-patch+yaml"
 
 
 def test_json_is_rendered_anew():
-    body = read_body(b"application/json; charset=UTF-8", b' {"a" : [1, 1.0, -0.5, true, null, "\\u00e9\\ud83d\\ude00"]} ', CREATE)
+    written = b' {"a" : [1, 1.0, -0.5, true, null, "\\u00e9\\ud83d\\ude00"]} '
+    body = read_body(b"application/json; charset=UTF-8", written, CREATE)
     assert body.value == {"a": [1, 1.0, -0.5, True, None, "é😀"]}
     assert body.rendered == '{"a":[1,1.0,-0.5,true,null,"é😀"]}'.encode()
     assert body.content_type == b"application/json"
@@ -50,10 +51,11 @@ def test_forms_that_nobody_here_reads(kind, info):
 
 
 def test_yaml_is_sent_as_json():
-    text = b"a: yes\nb: 0644\nc: 1:30\nd: 2001-01-01\ne: ~\nf: &x [1, 'no']\ng: *x\nh: 1_000\ni: .5\nj: 0x1F\nk: |\n  z\n"
+    text = (b"a: yes\nb: 0644\nc: 1:30\nd: 2001-01-01\ne: ~\nf: &x [1, 'no']\ng: *x\nh: 1_000\ni: .5\nj: 0x1F\n"
+            b"k: |\n  z\n")
     body = read_body(b"application/yaml", text, CREATE)
-    assert body.value == {"a": True, "b": 420, "c": "1:30", "d": "2001-01-01", "e": None, "f": [1, "no"], "g": [1, "no"],
-                          "h": 1000, "i": 0.5, "j": 31, "k": "z\n"}
+    assert body.value == {"a": True, "b": 420, "c": "1:30", "d": "2001-01-01", "e": None, "f": [1, "no"],
+                          "g": [1, "no"], "h": 1000, "i": 0.5, "j": 31, "k": "z\n"}
     assert body.content_type == b"application/json"
     assert json.loads(body.rendered) == body.value
     applied = read_body(APPLY, "kind: ConfigMap\ndata: {x: \"\\x7f\\u2028é😀\"}".encode(), PATCH)
@@ -103,7 +105,8 @@ def test_what_a_proxy_is_sent_is_nobodys():
     ([b"application/CBOR-seq;q=1", b"*/*"], b"*/*"), ([b"application/yaml;q=0.5"], b"application/json;q=0.5"),
     ([b"application/json;as=Table;v=v1;g=meta.k8s.io,application/json"],
      b"application/json;as=Table;v=v1;g=meta.k8s.io, application/json"),
-    ([b"application/vnd.kubernetes.protobuf,application/json"], b"application/vnd.kubernetes.protobuf, application/json"),
+    ([b"application/vnd.kubernetes.protobuf,application/json"],
+     b"application/vnd.kubernetes.protobuf, application/json"),
 ])
 def test_accept(asked, sent):
     assert accept(tuple((b"accept", one) for one in asked), LIST) == sent
@@ -119,9 +122,10 @@ def test_accept_of_lists_in_which_something_is_masked():
 
 def test_garbage_is_unclear_and_nothing_else():
     rng = random.Random(7)
-    seeds = [b'{"a":[1,{"b":"\\u00e9"}],"c":null}', b"a: &x [1, 'no']\ng: *x\nk: |\n  z\n", b"k8s\x00\n\x0b\n\x02v1\x12\x03Pod\x12\x00"]
-    kinds = [(b"application/json", CREATE), (b"application/yaml", CREATE), (b"application/vnd.kubernetes.protobuf", CREATE),
-             (b"application/json-patch+json", PATCH), (APPLY, PATCH)]
+    seeds = [b'{"a":[1,{"b":"\\u00e9"}],"c":null}', b"a: &x [1, 'no']\ng: *x\nk: |\n  z\n",
+             b"k8s\x00\n\x0b\n\x02v1\x12\x03Pod\x12\x00"]
+    kinds = [(b"application/json", CREATE), (b"application/yaml", CREATE),
+             (b"application/vnd.kubernetes.protobuf", CREATE), (b"application/json-patch+json", PATCH), (APPLY, PATCH)]
     for _ in range(3000):
         data = bytearray(rng.choice(seeds))
         for _ in range(rng.randrange(1, 5)):

@@ -173,7 +173,7 @@ def test_managed_fields_name_keys_only_and_stay():
 def table(whole, cells=("s", "Opaque", 1, "5d")) -> dict:
     return {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "columnDefinitions": [
         {"name": "Name", "type": "string", "format": "name"}, {"name": "Type", "type": "string"},
-        {"name": "Data", "type": "string"}, {"name": "Age", "type": "string"}],
+        {"name": "Data", "type": "string"}, {"name": "Age", "type": "date"}],
         "rows": [{"cells": list(cells), "object": whole}]}
 
 
@@ -224,7 +224,7 @@ def test_cells_come_later_than_columns_in_a_watch():
 
 def test_a_watch():
     watch = Info(True, "/x", "watch", "api", "", "v1", "a", "secrets")
-    error = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "too old resource version", "code": 410}
+    error = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "too old", "code": 410}
     events = [("ADDED", secret(p=PASSWORD)), ("BOOKMARK", {"kind": "Secret", "apiVersion": "v1", "metadata": {
         "resourceVersion": "9"}}), ("ERROR", error), ("DELETED", secret(p=PASSWORD))]
     raw = b"".join(json.dumps({"type": kind, "object": one}).encode() + b"\n" for kind, one in events)
@@ -248,7 +248,8 @@ def test_errors_do_not_quote():
         out = run(info, said, to=target(NUMBER), status=status)
         assert b"hunter22" not in out
         assert b"spec.pin: Invalid value:" in out
-    assert b"hunter" not in run(SECRET, {"kind": "Status", "message": 'cannot read map[string]{"p":"hunter22"}'})
+    quoted = {"kind": "Status", "apiVersion": "v1", "message": 'cannot read map[string]{"p":"hunter22"}'}
+    assert b"hunter" not in run(SECRET, quoted)
     plain = 'secrets "s" not found'
     assert json.loads(run(SECRET, {"kind": "Status", "message": plain}, status=404))["message"] == plain
 
@@ -288,3 +289,30 @@ def test_logs_and_config_maps_by_detectors():
     assert token.encode() not in shown
     assert json.loads(shown)["data"] == {"k": "t=ghp_" + "*" * 36, "o": "stays"}
     assert json.loads(run(config, held, (), to))["data"]["k"] == f"t={token}"
+
+
+def test_last_applied_of_what_is_no_secret_stays_for_kubectl():
+    held = user()
+    held["metadata"]["annotations"] = {LAST: json.dumps(user())}
+    shown = json.loads(run(USERS, listed(held, kind="UserList"), to=target(EMAIL)))["items"][0]
+    inner = json.loads(shown["metadata"]["annotations"][LAST])
+    assert inner["spec"]["users"] == [{"email": "a***@***.example", "name": "Ada"}]
+    assert inner["spec"]["pin"] == 1234
+
+
+def test_objects_that_look_like_lists_tables_and_errors_are_masked_all_the_same():
+    for more in ({"kind": "Table", "rows": []}, {"kind": "Status"}, {"rows": 1}, {"items": ["a"]}, {"items": [user()]},
+                 {"apiVersion": "meta.k8s.io/v1", "kind": "Table", "rows": []}, {"apiVersion": "v1", "kind": "Status"},
+                 {"kind": "UserList", "items": [user()]}):
+        out = run(Info(True, "/x", "get", "apis", "acme.example", "v1", "", "users"), user() | more, to=target(EMAIL))
+        assert b"ada@" not in out
+    for row in ({"cells": [], "spec": user()["spec"]}, user(), 1):
+        with pytest.raises(Unclear):
+            run(USERS, {**table(None), "rows": [row]}, to=target(EMAIL))
+
+
+def test_columns_of_custom_resources_that_are_called_as_others():
+    label = FieldLabel("pii.email", "acme.example", "users", ("data", "email"))
+    said = table(None, ("u", "ada@corp.example", "x", "ada@corp.example"))
+    said["columnDefinitions"][1]["format"] = "name"
+    assert b"ada@" not in run(USERS, said, to=target(label))

@@ -56,14 +56,16 @@ def test_secrets_alone_and_in_lists():
     assert dict(shown.data) == {"p": b"[redacted]"}
     assert shown.metadata.name == "s"
     many = wrapped(make("v1", "SecretList", items=[secret(), secret("h", "helm.sh/release.v1")]))
-    assert [dict(one.data) for one in parse_envelope(run(SECRETS, many, size=3)).message.items] == [{"p": b"[redacted]"}] * 2
+    shown = parse_envelope(run(SECRETS, many, size=3)).message
+    assert [dict(one.data) for one in shown.items] == [{"p": b"[redacted]"}] * 2
     helm = parse_envelope(run(SECRETS, many, ("secret",))).message.items
     assert [dict(one.data)["p"] for one in helm] == [b"[redacted]", b"hunter22"]
 
 
 def test_tokens_are_never_shown():
     held = wrapped(secret("t", "kubernetes.io/service-account-token", {"token": b"eyJ", "namespace": b"a"}))
-    assert dict(parse_envelope(run(info("", "secrets"), held, ())).message.data) == {"token": b"[redacted]", "namespace": b"a"}
+    shown = parse_envelope(run(info("", "secrets"), held, ())).message
+    assert dict(shown.data) == {"token": b"[redacted]", "namespace": b"a"}
     asked = Info(True, "/x", "create", "api", "", "v1", "a", "serviceaccounts", "token", "d")
     said = make("authentication.k8s.io/v1", "TokenRequest", status={"token": "eyJ.x.y"})
     assert b"eyJ" not in run(asked, wrapped(said, "authentication.k8s.io/v1"), ())
@@ -148,7 +150,8 @@ def test_what_is_not_known_of_a_message_stays_but_in_a_body_is_refused():
 
 
 @pytest.mark.parametrize("data", [
-    b"{}", b"k8s", b"k8s\0\xff", MAGIC, wrapped(secret(), "acme.example/v1", "Thing"), wrapped(secret(), "v2", "Nothing"),
+    b"{}", b"k8s", b"k8s\0\xff", MAGIC, wrapped(secret(), "acme.example/v1", "Thing"),
+    wrapped(secret(), "v2", "Nothing"),
 ])
 def test_what_nobody_here_knows_is_not_delivered(data):
     with pytest.raises(Unclear):
@@ -165,13 +168,15 @@ def test_a_body_reads_as_its_json_does():
                      "volumes": [{"name": "v", "volumeSource": {"hostPath": {"path": "/"}}}],
                      "containers": [{"name": "c", "image": "i", "securityContext": {"privileged": True},
                                      "resources": {"limits": {"cpu": {"string": "1"}}},
-                                     "livenessProbe": {"handler": {"httpGet": {"port": {"type": 1, "strVal": "http"}}}}}],
+                                     "livenessProbe": {
+                                         "handler": {"httpGet": {"port": {"type": 1, "strVal": "http"}}}}}],
                      "ephemeralContainers": [{"ephemeralContainerCommon": {"name": "e", "image": "d"}}]})
     body = read_body(PROTOBUF, wrapped(pod), CREATE)
     assert body.value == {
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "p", "labels": {"a": "b"}, "creationTimestamp": "1970-01-02T00:00:00Z",
-                     "ownerReferences": [{"kind": "Job", "name": "j"}], "managedFields": [{"fieldsV1": {"f:spec": {}}}]},
+                     "ownerReferences": [{"kind": "Job", "name": "j"}],
+                     "managedFields": [{"fieldsV1": {"f:spec": {}}}]},
         "spec": {"hostNetwork": True, "serviceAccountName": "sa", "volumes": [{"name": "v", "hostPath": {"path": "/"}}],
                  "containers": [{"name": "c", "image": "i", "securityContext": {"privileged": True},
                                  "resources": {"limits": {"cpu": "1"}},

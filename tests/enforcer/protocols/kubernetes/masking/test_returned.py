@@ -50,7 +50,8 @@ def test_null_takes_a_key_away_in_a_patch():
 
 
 @pytest.mark.parametrize(("mask", "text", "is_mask"), [
-    ("partial", "a***@***.example", True), ("partial", "a***", True), ("partial", "***", True), ("partial", "ada", False),
+    ("partial", "a***@***.example", True), ("partial", "a***", True), ("partial", "***", True),
+    ("partial", "ada", False),
     ("hash", "0123456789abcdef", True), ("hash", "0123456789abcdeg", False), ("constant:none", "none", True),
     ("constant:none", "some", False), ("partial", "[redacted]", True), ("redact", "[redacted] x", False),
 ])
@@ -63,11 +64,14 @@ def test_each_mask_is_known_by_its_form(mask, text, is_mask):
     {"op": "test", "path": "/data/p", "value": PASSWORD}, {"op": "test", "path": "/data", "value": {}},
     {"op": "test", "path": "", "value": {}}, {"op": "test", "path": "x/data/p", "value": ""},
     {"op": "test", "path": POINTER, "value": ""}, {"op": "test", "path": "/metadata", "value": ""},
-    {"op": "copy", "from": "/data/p", "path": "/metadata/annotations/x"}, {"op": "move", "from": "/data", "path": "/x"},
+    {"op": "copy", "from": "/data/p", "path": "/metadata/annotations/x"},
+    {"op": "move", "from": "/data", "path": "/x"},
     {"op": "copy", "from": POINTER, "path": "/metadata/annotations/x"}, {"op": "copy", "from": "", "path": "/x"},
-    {"op": "copy", "path": "/x"}, {"op": "move", "from": 1, "path": "/x"}, {"op": "add", "path": "/data/p", "value": MARK},
+    {"op": "copy", "path": "/x"}, {"op": "move", "from": 1, "path": "/x"},
+    {"op": "add", "path": "/data/p", "value": MARK},
     {"op": "replace", "path": "/data", "value": {"p": MARK}}, {"op": "add", "path": "", "value": {"data": {"p": MARK}}},
-    {"op": "add", "path": POINTER, "value": "[redacted]"}, {"op": "add", "path": "/stringData/0", "value": "[redacted]"},
+    {"op": "add", "path": POINTER, "value": "[redacted]"},
+    {"op": "add", "path": "/stringData/0", "value": "[redacted]"},
     {"op": "test", "path": "/da~1ta", "value": 1, "value2": 1} | {"path": "/data/~0"},
     {"op": "add", "path": "/data/0/1/2/3/4", "value": 1},
 ])
@@ -76,9 +80,12 @@ def test_json_patches_that_tell_or_give_back(operation):
 
 
 @pytest.mark.parametrize("operation", [
-    {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}, {"op": "add", "path": "/data/p", "value": PASSWORD},
-    {"op": "remove", "path": "/data/p"}, {"op": "copy", "from": "/metadata/labels/a", "path": "/metadata/labels/b"},
-    {"op": "test", "path": "/metadata/annotations/note", "value": "x"}, {"op": "add", "path": "/immutable", "value": True},
+    {"op": "test", "path": "/metadata/resourceVersion", "value": "7"},
+    {"op": "add", "path": "/data/p", "value": PASSWORD},
+    {"op": "remove", "path": "/data/p"},
+    {"op": "copy", "from": "/metadata/labels/a", "path": "/metadata/labels/b"},
+    {"op": "test", "path": "/metadata/annotations/note", "value": "x"},
+    {"op": "add", "path": "/immutable", "value": True},
     "nonsense", None, {"op": None},
 ])
 def test_json_patches_that_do_not(operation):
@@ -97,7 +104,8 @@ def test_places_within_lists():
 
 
 def test_a_field_selector_tells_too():
-    info = Info(True, "/x", "list", "apis", "acme.example", "v1", "", "users", field_selector="metadata.name!=a,spec.pin==7")
+    info = Info(True, "/x", "list", "apis", "acme.example", "v1", "", "users",
+                field_selector="metadata.name!=a,spec.pin==7")
     assert returned_masks(None, info, users("redact", "spec", "pin")) == ["the field selector spec.pin"]
     assert not returned_masks(None, info, users("redact", "spec", "other"))
 
@@ -111,8 +119,10 @@ def test_without_labels_nothing_is_refused():
         LAST: json.dumps({"data": {"p": PASSWORD}, "stringData": {"q": "hunter22"}})}}},
     {"kind": "Secret", "type": "helm.sh/release.v1", "data": {"p": PASSWORD}},
     [{"op": "add", "path": "/data/p", "value": PASSWORD}], [{"op": "add", "path": "/data", "value": {"p": PASSWORD}}],
-    [{"op": "add", "path": "", "value": {"data": {"p": PASSWORD}}}], [{"op": "add", "path": "/data/0", "value": PASSWORD}],
-    [{"op": "add", "path": "x/data/p", "value": PASSWORD}], [{"op": "add", "path": "/stringData/-", "value": "hunter22"}],
+    [{"op": "add", "path": "", "value": {"data": {"p": PASSWORD}}}],
+    [{"op": "add", "path": "/data/0", "value": PASSWORD}],
+    [{"op": "add", "path": "x/data/p", "value": PASSWORD}],
+    [{"op": "add", "path": "/stringData/-", "value": "hunter22"}],
     [{"op": "replace", "path": POINTER, "value": json.dumps({"data": {"p": PASSWORD}})}],
     [{"op": "replace", "path": "/metadata/annotations", "value": {LAST: json.dumps({"data": {"p": PASSWORD}})}}],
     [{"op": "add", "path": "/data/1/2/3/4/5", "value": PASSWORD}],
@@ -129,7 +139,8 @@ def test_detectors_and_labels_in_what_is_recorded():
     token = "ghp_" + "a1B2" * 9
     pod = {"kind": "Pod", "spec": {"containers": [{"env": [{"name": "T", "value": token}], "args": ["a", token]}]}}
     shown = redact_body(pod, PODS, target(detectors=("github-token",)))
-    assert shown["spec"]["containers"][0] == {"env": [{"name": "T", "value": "ghp_" + "*" * 36}], "args": ["a", "ghp_" + "*" * 36]}
+    stars = "ghp_" + "*" * 36
+    assert shown["spec"]["containers"][0] == {"env": [{"name": "T", "value": stars}], "args": ["a", stars]}
     assert redact_body(pod, PODS, target()) == pod
     operation = [{"op": "add", "path": "/spec/users/-", "value": {"email": "ada@x.example", "name": "Ada"}}]
     assert redact_body(operation, USERS, users("redact"))[0]["value"] == {"email": "[redacted]", "name": "Ada"}
