@@ -62,11 +62,18 @@ def _raw(data: bytes) -> Any:
     return parse_json(data)
 
 
-def _time(value: Any) -> str | None:
+def _time(value: Any, form: str = "%Y-%m-%dT%H:%M:%SZ") -> str | None:
+    """None where nothing is set: Go's zero time."""
+    if not value.ListFields():
+        return None
     try:
-        return (_EPOCH + timedelta(seconds=value.seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return (_EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)).strftime(form)
     except OverflowError:
         raise Unclear("the body has a time that is none") from None
+
+
+def _micro_time(value: Any) -> str | None:
+    return _time(value, "%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _int_or_string(value: Any) -> Any:
@@ -82,7 +89,7 @@ def _nanoseconds(value: Any) -> str:
 
 
 _SPECIAL: Final[dict[str, Callable[[Any], Any]]] = {
-    f"{META}.Time": _time, f"{META}.MicroTime": _time, f"{META}.Duration": _nanoseconds,
+    f"{META}.Time": _time, f"{META}.MicroTime": _micro_time, f"{META}.Duration": _nanoseconds,
     "k8s.io.apimachinery.pkg.util.intstr.IntOrString": _int_or_string,
     "k8s.io.apimachinery.pkg.api.resource.Quantity": _text,
 }

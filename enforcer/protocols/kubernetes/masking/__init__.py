@@ -3,6 +3,7 @@
     labels        which labels an answer may carry
     rules         what is masked at which places of an object
     places        a path through an object
+    managed       managedFields, which tell items of lists apart by their values
     objects       whatever an API server answers: objects, lists, tables, events of a watch, errors
     json_stream   JSON, item by item, in bounded memory
     messages      the same in Kubernetes' protobuf

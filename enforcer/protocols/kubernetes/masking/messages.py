@@ -15,6 +15,7 @@ from enforcer.protocols.kubernetes.bodies.envelope import MAGIC, parse_envelope,
 from enforcer.protocols.kubernetes.bodies.messages import raw_name
 from enforcer.protocols.kubernetes.bodies.schema import INLINE, META, is_map, message_class
 from enforcer.protocols.kubernetes.info import Unclear
+from enforcer.protocols.kubernetes.masking.managed import mask_raw
 from enforcer.protocols.kubernetes.masking.objects import LEAST, ObjectMask, hide_quoted
 from enforcer.protocols.kubernetes.masking.places import mask_all, mask_place
 from enforcer.protocols.kubernetes.masking.rules import Path, Rule
@@ -109,6 +110,8 @@ def mask_message(message: Any, mask: ObjectMask) -> None:
             raise Unclear("an answer in protobuf with a labelled field that Weir does not know: ask for JSON")
         _walk(message, rule.path, rule, hidden)
     if rules:
+        for entry in getattr(metadata, "managedFields", ()):
+            entry.fieldsV1.Raw = mask_raw(entry.fieldsV1.Raw, rules)
         for name, text in annotations.items():
             metadata.annotations[name] = mask.mask_annotation(name, text, kind, hidden or set())
 

@@ -10,6 +10,7 @@ from agent.contract.target import Target
 from enforcer.policy.masks import REDACTED
 from enforcer.protocols.kubernetes.info import Info, Unclear
 from enforcer.protocols.kubernetes.masking.labels import is_config, is_secret
+from enforcer.protocols.kubernetes.masking.managed import mask_managed
 from enforcer.protocols.kubernetes.masking.places import find_places, mask_place, plain_text
 from enforcer.protocols.kubernetes.masking.rules import ACCOUNT, LAST_APPLIED, REPEATS, TYPES, Rule, active_rules
 
@@ -18,10 +19,10 @@ TABLES: Final = (("meta.k8s.io/v1", "Table"), ("meta.k8s.io/v1beta1", "Table"))
 AGES: Final = ("Age", "Created At")   # columns
 _AGE: Final = re.compile("(?:[0-9]{1,6}[smhdy]){1,2}|<unknown>|<invalid>")     # duration.HumanDuration
 DEPTH: Final = 4                      # annotations in annotations that are read
-LEAST: Final = 4                      # letters of a masked value that is looked for where it may be repeated
-# field.Error, pkg/util/validation/field/errors.go: the value stands behind it, in Go's or JSON's notation.
-_QUOTED: Final = re.compile(r"((?:Invalid|Unsupported|Duplicate|Forbidden|Internal error|Too long|Too many)[^:]{0,40}:)"
-                            r".*", re.DOTALL)
+LEAST: Final = 6                      # letters of a masked value that is looked for where it may be repeated
+# field.Error, pkg/util/validation/field/errors.go: the value stands behind it, in Go's or JSON's notation, and behind
+# that what a resource's own rules say of it.
+_QUOTED: Final = re.compile("((?:Invalid|Unsupported|Duplicate) value:|Not found:|Too many:).*", re.DOTALL)
 
 
 class ObjectMask:
@@ -81,6 +82,7 @@ class ObjectMask:
         hidden = _texts(value, rules) if annotations else set()
         for rule in rules:
             mask_place(value, rule)
+        mask_managed(value.get("metadata"), rules)
         for name, text in annotations.items() if rules else ():
             if isinstance(text, str):
                 annotations[name] = self.mask_annotation(name, text, _type(value) or otherwise, hidden, depth)
@@ -99,7 +101,7 @@ class ObjectMask:
         if name in REPEATS:
             return REDACTED
         if name == LAST_APPLIED:
-            text = self._applied(text, kind, depth)
+            return self._applied(text, kind, depth)
         return REDACTED if any(one in text for one in hidden) else text
 
     def _applied(self, text: str, kind: str, depth: int) -> str:
@@ -135,7 +137,8 @@ class ObjectMask:
 
     def _error(self, value: dict[str, Any]) -> None:
         """A Status: what it quotes of values is not shown."""
-        value["message"] = hide_quoted(value.get("message"))
+        if "message" in value:
+            value["message"] = hide_quoted(value["message"])
         details = value.get("details")
         causes = details.get("causes") if isinstance(details, dict) else None
         for one in causes if isinstance(causes, list) else ():

@@ -45,6 +45,8 @@ def _object(value: dict[str, Any], rules: list[Rule], whole: bool = False) -> It
             if _is_mask(holder[key], rule, whole):
                 yield ".".join((*rule.path[:-1], str(key)))
     metadata = value.get("metadata")
+    if isinstance(metadata, dict) and _mask_in(metadata.get("managedFields")):
+        yield "metadata.managedFields"
     annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
     for name, text in annotations.items() if isinstance(annotations, dict) else ():
         if (name == LAST_APPLIED or name in REPEATS) and isinstance(text, str) and _repeats(text, rules):
@@ -55,6 +57,13 @@ def _repeats(text: str, rules: list[Rule]) -> bool:
     """A mask is in what an annotation keeps of an object."""
     return REDACTED in text or any(
         one.kind.startswith("constant:") and one.kind[9:] and one.kind[9:] in text for one in rules) or _ENCODED in text
+
+
+def _mask_in(fields: Any) -> bool:
+    """A name in it has a mask."""
+    if isinstance(fields, list):
+        return any(_mask_in(one) for one in fields)
+    return isinstance(fields, dict) and any(REDACTED in name or _mask_in(one) for name, one in fields.items())
 
 
 def _is_mask(value: Any, rule: Rule, whole: bool) -> bool:

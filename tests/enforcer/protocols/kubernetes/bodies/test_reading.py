@@ -1,6 +1,8 @@
 """Bodies: read whole or refused, and rendered anew from what was read."""
 import json
 import random
+from base64 import b64decode
+from pathlib import Path
 
 import pytest
 import yaml
@@ -118,6 +120,27 @@ def test_accept_of_lists_in_which_something_is_masked():
     assert accept(asked[:1], CREATE, True) == b"application/vnd.kubernetes.protobuf, */*"
     alone = ((b"accept", b"application/vnd.kubernetes.protobuf"),)
     assert accept(alone, LIST, True) == alone[0][1]
+
+
+def without_zeros(value):
+    """Protobuf has what JSON leaves out, and the other way round."""
+    if isinstance(value, list):
+        return [without_zeros(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: without_zeros(one) for key, one in value.items()}
+    return {key: one for key, one in found.items() if one not in (None, "", 0, False, [], {})}
+
+
+ANSWERS = json.loads(Path(__file__).with_name("answers.json").read_bytes())      # of kube-apiserver v1.34.4, both forms
+
+
+@pytest.mark.parametrize("path", ANSWERS)
+def test_protobuf_reads_as_the_servers_own_json(path):
+    said = ANSWERS[path]
+    body = read_body(b"application/vnd.kubernetes.protobuf", b64decode(said["protobuf"]), CREATE)
+    assert without_zeros(body.value) == without_zeros(said["json"])
+    assert read_body(body.content_type, body.rendered, CREATE).value == body.value
 
 
 def test_garbage_is_unclear_and_nothing_else():

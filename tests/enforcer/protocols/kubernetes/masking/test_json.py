@@ -316,3 +316,20 @@ def test_columns_of_custom_resources_that_are_called_as_others():
     said = table(None, ("u", "ada@corp.example", "x", "ada@corp.example"))
     said["columnDefinitions"][1]["format"] = "name"
     assert b"ada@" not in run(USERS, said, to=target(label))
+
+
+def test_managed_fields_tell_items_of_lists_by_their_values():
+    fields = {"f:spec": {"f:users": {'k:{"email":"ada@corp.example","name":"Ada"}': {".": {}, "f:email": {}}},
+                         "f:set": {'v:"ada@corp.example"': {}, "i:0": {}}, "f:other": {'v:"x"': {}}}}
+    held = user()
+    held["metadata"]["managedFields"] = [{"manager": "m", "fieldsV1": fields}]
+    labels = (EMAIL, FieldLabel("pii.email", "acme.example", "users", ("spec", "set", "*")))
+    for whole in (held, {"kind": "PartialObjectMetadata", "metadata": held["metadata"]}):
+        out = run(USERS, listed(whole), to=target(*labels))
+        assert b"ada@" not in out
+        shown = json.loads(out)["items"][0]["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]
+        assert shown == {"f:users": {'k:{"email":"[redacted]","name":"Ada"}': {".": {}, "f:email": {}}},
+                         "f:set": {'v:"[redacted]"': {}, "i:0": {}}, "f:other": {'v:"x"': {}}}
+    out = run(USERS, listed(held), to=target(FieldLabel("pii.email", "acme.example", "users", ("spec",))))
+    assert b"ada@" not in out
+    assert b"Ada" not in out

@@ -81,6 +81,13 @@ def test_annotations_repeat_values():
     assert b"hunter22" not in run(SECRETS, wrapped(partly, "meta.k8s.io/v1"))
 
 
+def test_managed_fields_tell_items_of_lists_by_their_values():
+    label = FieldLabel("pii", "", "pods", ("spec", "imagePullSecrets", "*", "name"))
+    raw = b'{"f:spec":{"f:imagePullSecrets":{"k:{\\"name\\":\\"hunter22\\"}":{}}}}'
+    pod = make("v1", "Pod", metadata={"managedFields": [{"fieldsV1": {"Raw": raw}}]})
+    assert b"hunter22" not in run(info("", "pods"), wrapped(pod), to=target(label))
+
+
 def test_labelled_fields_of_built_in_kinds():
     label = FieldLabel("pii", "", "pods", ("spec", "containers", "*", "env", "*", "value"), "partial")
     pod = make("v1", "Pod", spec={"containers": [{"name": "c", "env": [{"name": "E", "value": "ada@corp.example"}]}],

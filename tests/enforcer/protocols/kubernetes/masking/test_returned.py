@@ -30,6 +30,7 @@ def users(mask: str, *path: str) -> Target:
     {"data": {"p": MARK}}, {"data": {"a": PASSWORD, "p": MARK.rstrip("=") + "=="}}, {"stringData": {"p": "[redacted]"}},
     {"data": {"p": None}}, {"metadata": {"annotations": {LAST: json.dumps({"data": {"p": MARK}})}}},
     {"metadata": {"annotations": {LAST: "[redacted]"}}},
+    {"metadata": {"managedFields": [{"fieldsV1": {"f:spec": {'k:{"email":"[redacted]"}': {}}}}]}},
 ])
 def test_masks_in_an_update(value):
     assert returned_masks(value, UPDATE, target())
