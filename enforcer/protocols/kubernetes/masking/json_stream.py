@@ -77,6 +77,14 @@ class Text:
     def skip(self) -> None:
         self._move(self._at + 1)
 
+    def take(self, letter: str) -> bool:
+        """It was the next one; blanks behind it are gone, too."""
+        if self._kept[self._at:self._at + 1] != letter:
+            return False
+        self._move(self._at + 1)
+        self.peek()
+        return True
+
     def value(self, last: bool = False) -> tuple[bool, Any]:
         """(whole, value).  `last`: nothing more comes."""
         if self._left < self._again and not last:
@@ -258,12 +266,20 @@ class JsonList:
         return self._item(last)
 
     def _item(self, last: bool) -> bool:
-        whole, value = self._text.value(last)
-        if whole:
-            masked = self._mask.mask_row(value) if self._streamed == "rows" else self._mask.mask(value)
-            self._out.append((b"," if self._more else b"") + render(masked))
-            self._more, self._state = True, self._after_item
-        return whole
+        text, out = self._text, self._out
+        mask = self._mask.mask_row if self._streamed == "rows" else self._mask.mask
+        while True:
+            whole, value = text.value(last)
+            if not whole:
+                self._state = self._item
+                return False
+            if self._more:
+                out.append(b",")
+            out.append(render(mask(value)))
+            self._more = True
+            if not text.take(","):
+                self._state = self._after_item
+                return True
 
     def _after_item(self, last: bool) -> bool:
         if self._expect(",]") == "]":

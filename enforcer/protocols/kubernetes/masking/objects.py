@@ -9,7 +9,7 @@ import msgspec
 from agent.contract.target import Target
 from enforcer.policy.masks import REDACTED
 from enforcer.protocols.kubernetes.info import Info, Unclear
-from enforcer.protocols.kubernetes.masking.labels import is_config, is_secret
+from enforcer.protocols.kubernetes.masking.labels import fields_of, is_config, is_secret
 from enforcer.protocols.kubernetes.masking.managed import mask_managed
 from enforcer.protocols.kubernetes.masking.places import find_places, mask_place, plain_text
 from enforcer.protocols.kubernetes.masking.rules import ACCOUNT, LAST_APPLIED, REPEATS, TYPES, Rule, active_rules
@@ -33,6 +33,7 @@ class ObjectMask:
         self._columns: list[Any] | None = None
         # What cells only count: printers/internalversion, printSecret, printConfigMap.
         self._counted = ("data", "stringData", "binaryData") if is_secret(info) or is_config(info) else ()
+        self._named = bool(fields_of(info, target))
         self._rules: dict[tuple[str, bool], tuple[Rule, ...]] = {}
 
     def mask(self, value: Any) -> Any:
@@ -82,7 +83,8 @@ class ObjectMask:
         hidden = _texts(value, rules) if annotations else set()
         for rule in rules:
             mask_place(value, rule)
-        mask_managed(value.get("metadata"), rules)
+        if self._named:
+            mask_managed(value.get("metadata"), rules)
         for name, text in annotations.items() if rules else ():
             if isinstance(text, str):
                 annotations[name] = self.mask_annotation(name, text, _type(value) or otherwise, hidden, depth)

@@ -12,8 +12,14 @@ from enforcer.protocols.kubernetes.masking.rules import Path, Rule
 
 def mask_place(value: Any, rule: Rule) -> None:
     """In place; everything below the path, keys stay."""
-    same = rule.same()
-    for holder, key in find_places(value, rule.path):
+    path, same = rule.path, rule.same
+    if len(path) == 2 and path[1] == "*" and same is not None and isinstance(value, dict):
+        held = value.get(path[0])
+        if isinstance(held, dict):    # of a Secret
+            for key, one in held.items():
+                held[key] = same if isinstance(one, str) else mask_all(one, rule)
+            return
+    for holder, key in find_places(value, path):
         one = holder[key]
         holder[key] = same if same is not None and isinstance(one, str) else mask_all(one, rule)
 

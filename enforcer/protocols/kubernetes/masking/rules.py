@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -42,15 +42,14 @@ class Rule:
     encoded: bool = False
     kind: str = "redact"              # as in FieldLabel
     named: bool = False               # by the target's settings
+    same: str | None = field(init=False)       # what every text becomes in JSON, None where they differ
 
-
-    def same(self) -> str | None:
-        """What every text becomes in JSON, None where they differ."""
+    def __post_init__(self) -> None:
         kind, _, text = self.kind.partition(":")
-        if kind not in ("redact", "constant"):
-            return None
-        shown = REDACTED if kind == "redact" else text
-        return b64encode(shown.encode()).decode() if self.encoded else shown
+        shown = REDACTED if kind == "redact" else text if kind == "constant" else None
+        if shown is not None and self.encoded:
+            shown = b64encode(shown.encode()).decode()
+        object.__setattr__(self, "same", shown)
 
 
 def redact(value: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """Answers in JSON: what is masked where, item by item, whatever the cuts."""
 import json
+import random
 from base64 import b64encode
 
 import pytest
@@ -333,3 +334,25 @@ def test_managed_fields_tell_items_of_lists_by_their_values():
     out = run(USERS, listed(held), to=target(FieldLabel("pii.email", "acme.example", "users", ("spec",))))
     assert b"ada@" not in out
     assert b"Ada" not in out
+
+
+def test_garbage_is_unclear_and_the_cuts_do_not_matter():
+    rng = random.Random(3)
+    watch = Info(True, "/x", "watch", "api", "", "v1", "a", "secrets")
+    seeds = [(SECRETS, json.dumps(listed(secret("a", password=PASSWORD), secret("b")), indent=1)),
+             (SECRETS, json.dumps(table(secret("a", password=PASSWORD)))), (SECRET, json.dumps(secret(p=PASSWORD))),
+             (watch, json.dumps({"type": "ADDED", "object": secret(p=PASSWORD)}) + "\n")]
+    for _ in range(2000):
+        info, text = rng.choice(seeds)
+        data = bytearray(text.encode())
+        for _ in range(rng.randrange(0, 4)):
+            data[rng.randrange(len(data))] = rng.choice(b'{}[]":,\\ \n\x00\xff0e-')
+        outs = set()
+        for size in (1, rng.randrange(2, 40), 1 << 20):
+            try:
+                outs.add(run(info, bytes(data), size=size))
+            except Unclear:
+                outs.add(b"")
+        assert len(outs) == 1
+        found = outs.pop()
+        assert not any(b'"data":{"%s":"aHVudGVyMjI="' % name in found for name in (b"p", b"password"))
