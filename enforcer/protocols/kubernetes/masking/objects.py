@@ -16,6 +16,7 @@ from enforcer.protocols.kubernetes.masking.rules import ACCOUNT, LAST_APPLIED, R
 
 STATUS: Final = ("v1", "Status")
 TABLES: Final = (("meta.k8s.io/v1", "Table"), ("meta.k8s.io/v1beta1", "Table"))
+TABLE: Final = frozenset(("kind", "apiVersion", "metadata", "columnDefinitions", "rows"))
 AGES: Final = ("Age", "Created At")   # columns
 _AGE: Final = re.compile("(?:[0-9]{1,6}[smhdy]){1,2}|<unknown>|<invalid>")     # duration.HumanDuration
 DEPTH: Final = 4                      # annotations in annotations that are read
@@ -121,6 +122,8 @@ class ObjectMask:
     # what is no object
 
     def _table(self, value: dict[str, Any]) -> None:
+        if not value.keys() <= TABLE:
+            raise Unclear("a table that has more than rows")
         if isinstance(value.get("columnDefinitions"), list) and value["columnDefinitions"]:
             self.set_columns(value["columnDefinitions"])
         rows = value.get("rows")

@@ -303,10 +303,12 @@ def test_last_applied_of_what_is_no_secret_stays_for_kubectl():
 
 def test_objects_that_look_like_lists_tables_and_errors_are_masked_all_the_same():
     for more in ({"kind": "Table", "rows": []}, {"kind": "Status"}, {"rows": 1}, {"items": ["a"]}, {"items": [user()]},
-                 {"apiVersion": "meta.k8s.io/v1", "kind": "Table", "rows": []}, {"apiVersion": "v1", "kind": "Status"},
+                 {"apiVersion": "v1", "kind": "Status"},
                  {"kind": "UserList", "items": [user()]}):
         out = run(Info(True, "/x", "get", "apis", "acme.example", "v1", "", "users"), user() | more, to=target(EMAIL))
         assert b"ada@" not in out
+    with pytest.raises(Unclear):
+        run(USERS, user() | {"apiVersion": "meta.k8s.io/v1", "kind": "Table"}, to=target(EMAIL))
     for row in ({"cells": [], "spec": user()["spec"]}, user(), 1):
         with pytest.raises(Unclear):
             run(USERS, {**table(None), "rows": [row]}, to=target(EMAIL))
@@ -342,7 +344,7 @@ def test_garbage_is_unclear_and_the_cuts_do_not_matter():
     seeds = [(SECRETS, json.dumps(listed(secret("a", password=PASSWORD), secret("b")), indent=1)),
              (SECRETS, json.dumps(table(secret("a", password=PASSWORD)))), (SECRET, json.dumps(secret(p=PASSWORD))),
              (watch, json.dumps({"type": "ADDED", "object": secret(p=PASSWORD)}) + "\n")]
-    for _ in range(2000):
+    for _ in range(400):
         info, text = rng.choice(seeds)
         data = bytearray(text.encode())
         for _ in range(rng.randrange(0, 4)):
