@@ -42,6 +42,7 @@ _ELSEWHERE: Final = {
     "ledger": "agent.commands.ledger_cli:ledger",
     "ca": "agent.commands.ca_cli:ca",
     "key": "agent.commands.key_cli:key",
+    "kubeconfig": "agent.commands.kubeconfig_cli:kubeconfig",
     "container-args": "agent.commands.container_cli:container_args",
     "adopt": "agent.commands.adopt_cli:adopt",
     "notify": "agent.commands.notify_cli:notify",

@@ -55,7 +55,7 @@ from agent.reconciling import Ledger
 from agent.reloading import Reloading, said_of
 from agent.rotation import Rotation
 from agent.services import Enforcer, Recorder, end_all, wait_empty
-from agent.settings.credential_table import SSH
+from agent.settings.credential_table import KUBERNETES, SSH
 from agent.ssh.host_keys import prepare_hosts
 from agent.stamps import Stamps
 from agent.status import BLOCK, ENFORCING, Health, said_of_mode
@@ -608,7 +608,8 @@ class Agent:
 
     def make_trust(self, config: Config, places: Places, also: Trust = NO_TRUST) -> Trust:
         """And its files, which have the authorities of `also` as well.  Blocks."""
-        wanted = {one: TrustTarget(one.name, one.hosts, places.addresses[one.name], one.trust)
+        wanted = {one: TrustTarget(one.name, one.hosts, places.addresses[one.name], one.trust,
+                                   one.port if one.protocol == KUBERNETES else 0)
                   for one in config.targets if one.hosts}
         hosts = prepare_hosts([(trusted, one.port) for one, trusted in wanted.items() if one.protocol == SSH],
                               config.state, config.run)

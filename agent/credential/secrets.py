@@ -7,13 +7,13 @@ from typing import Final
 
 from agent.contract.credential import Credential
 from agent.credential.unit_credentials import open_credential
+from agent.kubernetes.login import TOKEN_LIMIT
 from agent.settings.credential_check import wrong_secret
 from agent.settings.credential_table import CredentialRow
 from agent.settings.target_table import TargetEntry
 
 PASSWORD_LIMIT: Final = 4096          # bytes; libpq takes no longer ones (fe-auth.c, SCRAM and md5 take any)
 PEM_LIMIT: Final = 1 << 18            # bytes
-TOKEN_LIMIT: Final = 64 << 10         # bytes
 ANY: Final = "*"
 
 

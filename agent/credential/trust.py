@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from agent.kubernetes.clusters import NO_CLUSTERS, USER_FILE, ClusterTrust, kubeconfig_binds
+from agent.kubernetes.kubeconfig import Cluster
 from agent.ssh.known_hosts import merge
 from agent.workload.view import CONTENT_LIMIT, Bind
 
@@ -49,6 +51,7 @@ class TrustTarget:
     hosts: tuple[str, ...]            # names and addresses as configured
     addresses: tuple[str, ...] = ()   # what the names resolve to now
     files: tuple[str, ...] = ()       # `trust = [...]`: files that its clients read, absolute or with ~
+    cluster: int = 0                  # port of a cluster; 0: it is none
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class Trust:
     authorities_pem: tuple[bytes, ...] = ()    # of Weir's that clients are to trust
     waiting: tuple[Waiting, ...] = ()
     hosts: HostTrust = NO_HOSTS
+    clusters: ClusterTrust = NO_CLUSTERS
 
 
 NO_TRUST: Final = Trust("", "", INSIDE, (), {})
@@ -125,7 +129,7 @@ def prepare_trust(
         trust = replace(NO_TRUST, hosts=hosts)
         publish_trust(run, trust, running=running, also=also)
         return trust
-    leafs, authorities, waiting = {}, [], []
+    leafs, authorities, waiting, clusters = {}, list[bytes](), [], list[Cluster]()
     for target in wanted:
         directory = authority_directory(state, target.name)
         finish_promotion(directory, STEM)
@@ -134,15 +138,21 @@ def prepare_trust(
             promote(directory, STEM)
         authority = _authority(directory, target, running)
         leafs[target.name] = _leaf(authority, target)
+        before = len(authorities)
         authorities += [render_certificate(authority.certificate), *_former(directory)]
         if following := load_pair(directory, NEXT + STEM):
             authorities.append(render_certificate(following.certificate))
             waiting.append(Waiting(target.name, made_at(following.certificate)))
-    files = tuple(dict.fromkeys(file for target in wanted for file in target.files))
+        if target.cluster:
+            clusters.append(Cluster(target.name, (*target.hosts, *target.addresses), target.cluster,
+                                    b"".join(authorities[before:]).decode()))
+    files, cluster_files = (tuple(dict.fromkeys(
+        file for target in wanted if bool(target.cluster) is of for file in target.files)) for of in (False, True))
     directory = run / "trust"
     inside = SYSTEM_BUNDLE if Path(SYSTEM_BUNDLE).is_file() else INSIDE
     trust = Trust(str(directory / "roots.pem"), str(directory / "weir.pem"), inside, files, leafs, tuple(authorities),
-                  tuple(waiting), hosts)
+                  tuple(waiting), hosts,
+                  ClusterTrust(str(directory), tuple(clusters), cluster_files) if clusters else NO_CLUSTERS)
     publish_trust(run, trust, running=running, also=also)
     return trust
 
@@ -150,7 +160,8 @@ def prepare_trust(
 def binds_for(workload: str, home: str, trust: Trust) -> tuple[Bind, ...]:
     """Pure: what is bound over the trust files that clients read.  Every workload is given every authority: each is
     held to its own target's names."""
-    return (*_certificate_binds(home, trust), *_host_binds(home, trust.hosts))
+    own = (expand_home(one, home) for one in (USER_FILE, *trust.clusters.files))
+    return (*_certificate_binds(home, trust), *_host_binds(home, trust.hosts), *kubeconfig_binds(own, trust.clusters))
 
 
 def _host_binds(home: str, hosts: HostTrust) -> Iterator[Bind]:
@@ -170,7 +181,7 @@ def expand_home(path: str, home: str) -> str:
 def _certificate_binds(home: str, trust: Trust) -> tuple[Bind, ...]:
     if not trust.bundle:
         return ()
-    named = (home.rstrip("/") + path[1:] if path.startswith("~/") else path for path in trust.files)
+    named = (expand_home(path, home) for path in trust.files)
     own = [Bind(trust.authorities, path, append=True) for path in named if path.startswith("/")]
     # libpq's default root file; made where ~/.postgresql exists without it, so that verify-full works (and `require`,
     # which then verifies, still does).
@@ -402,6 +413,8 @@ def publish_trust(run: Path, trust: Trust, *, running: bool = False, also: Trust
         directory.mkdir(mode=0o755, exist_ok=True)
         directory.chmod(0o755)
     _publish_hosts(trust.hosts, also.hosts)
+    for name, content in (trust.clusters.contents() if trust.clusters.clusters else {}).items():
+        write_public(directory / name, content)
     if not trust.bundle:
         return
     system = Path(SYSTEM_BUNDLE)

@@ -10,7 +10,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from agent.contract.credential import Credential
-from agent.credential.secrets import PEM_LIMIT, TOKEN_LIMIT, SecretError
+from agent.credential.secrets import PEM_LIMIT, SecretError
+from agent.kubernetes.login import TOKEN_LIMIT
 
 _GROUP: Final = "client.authentication.k8s.io"
 # What a plugin is told; $KUBERNETES_EXEC_INFO, which those that want to know the version need.

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
 from agent.contract.credential import Credential
-from agent.credential.secrets import TOKEN_LIMIT
 
+TOKEN_LIMIT: Final = 64 << 10         # bytes
 _TOKEN: Final = re.compile(r"[!-~]+")                           # it goes into a header: RFC 9110 5.5, without blanks
 _CLAIMS_LIMIT: Final = 1 << 62
 

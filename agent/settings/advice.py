@@ -12,8 +12,9 @@ from typing import Final
 from agent.config import Config
 from agent.contract.people import People
 from agent.people.identity import LOCAL
-from agent.settings.credential_table import SSH
+from agent.settings.credential_table import KUBERNETES, POSTGRESQL, SSH
 from agent.settings.fields import Problem, render_path
+from agent.settings.kubernetes_kinds import IMPLIED
 from agent.settings.positions import Path as Place
 from agent.settings.positions import line_of
 from agent.settings.ssh_kinds import DETECTORS
@@ -31,10 +32,13 @@ SHAPES: Final = {
     "Object": "TARGET/NAMESPACE/RESOURCE/NAME", "Identity": "TARGET/KIND NAME",
 }
 _OF_SSH: Final = frozenset(kind for kind, shape in SHAPES.items() if "/ACCOUNT" in shape)
+_OF_KUBERNETES: Final = frozenset(("Namespace", "Url", "Resource", "Object", "Identity"))
 _NAMED: Final = re.compile(rf'\b({"|".join(SHAPES)}|Group|Workload|Label|User)::"([^"\n]*)"')
 _APPROVERS: Final = re.compile(r'(?:@hold\("[^"\n]*?approvers=|[",] *break-glass=|[",] *escalate=\w+:)([^",\n]*)')
 _PERMIT: Final = re.compile(r"\bpermit\b[^;]*;")
 _STAR: Final = re.compile(r'\b(resource\.(?:path|line|name|program|host))\s*==\s*("[^"\n]*\*[^"\n]*")')
+_LACKS: Final = {SSH: "clients that name it do not know Weir's host key",
+                 KUBERNETES: "clients that name it fail; `weir kubeconfig` prints one for them"}
 _REPORTED: Final = re.compile(r"""\bcontext\s*(?:\.\s*|\[\s*"|\bhas\s+"?)reported\b""")
 _COMMENT: Final = re.compile(r'(?P<text>"(?:[^"\\]|\\.)*")|//[^\n]*', re.DOTALL)
 _OWN: Final = (LOCAL, "weir")         # of no provider
@@ -43,8 +47,8 @@ _OWN: Final = (LOCAL, "weir")         # of no provider
 def missing(config: Config) -> Iterator[str]:
     """What a configuration needs before a crew can work, and does not have."""
     if not config.targets:
-        yield ("no [[target]]: name your database or SSH host, and below it under [[target.credential]] what Weir logs "
-               "in with: a user and the file with the password, or a key")
+        yield ("no [[target]]: name your database, SSH host or cluster, and below it under [[target.credential]] what "
+               "Weir logs in with: a user and the file with the password, a key, or a token")
     if not config.workloads:
         yield "no [[workload]]: name what `weir run --workload` may start, and the users it may run as"
     if not config.egress:
@@ -116,7 +120,8 @@ def _resource(config: Config, kind: str, name: str) -> str:
     if parts[0] not in targets:
         return f"names no [[target]]{_known(targets)}"
     speaks = next(one.protocol for one in config.targets if one.name == parts[0])
-    if kind != "Target" and (kind in _OF_SSH) != (speaks == SSH):
+    of = SSH if kind in _OF_SSH else KUBERNETES if kind in _OF_KUBERNETES else POSTGRESQL
+    if kind != "Target" and of != speaks:
         return f"is nothing: {parts[0]} is a target of protocol {speaks}, which has no {kind}"
     rows = next(one.credentials for one in config.targets if one.name == parts[0])
     if kind in _OF_SSH and not any(row.role in ("*", parts[1]) for row in rows):
@@ -217,8 +222,7 @@ def absent(config: Config, lines: Mapping[Place, int], homes: Mapping[str, str],
         for one in target.trust:
             if users and not any(there(_at_home(one, homes[user])) for user in users):
                 yield note(("target", number, "trust"), f"{one} is not there{_for(one, users)}: "
-                           + ("clients that name it do not know Weir's host key" if target.protocol == SSH else
-                              "clients that name it as their root file fail"))
+                           + _LACKS.get(target.protocol, "clients that name it as their root file fail"))
 
 
 def answering(config: Config, lines: Mapping[Place, int], there: Callable[[str, str], bool]) -> Iterator[Problem]:
@@ -255,7 +259,9 @@ def _for(path: str, users: Iterable[str]) -> str:
 def secret_files(config: Config) -> Iterator[str]:
     """Files of root's that hold a secret."""
     rows = (row for target in config.targets for row in target.credentials)
-    named = [file for row in rows for file in (row.password_file, row.certificate_file, row.key_file)]
+    named = [file for row in rows for file in (
+        row.password_file, row.certificate_file, row.key_file, row.token_file, row.client_secret_file,
+        row.refresh_token_file)]
     named += [provider.client_secret_file for provider in config.providers]
     named += [provider.key_file for provider in config.saml]
     named += [file for one in config.vaults for file in (
@@ -267,7 +273,9 @@ def secret_files(config: Config) -> Iterator[str]:
 def _labels(config: Config) -> Iterator[str]:
     """Labels, and what they are in: pii.email is in pii."""
     for target in config.targets:
-        for label in (*(row.label for row in target.labels), *(DETECTORS[name] for name in target.detectors)):
+        implied = IMPLIED if target.protocol == KUBERNETES else ()
+        found = (*(row.label for row in target.labels), *(DETECTORS[name] for name in target.detectors), *implied)
+        for label in found:
             parts = label.split(".")
             yield from (".".join(parts[:count + 1]) for count in range(len(parts)))
 

@@ -211,6 +211,9 @@ def _check_files(report: Report, digests: Digests) -> dict[str, str]:
     for path, target in report.entries("target"):
         if target.tls_ca and (pem := _check_roots(target.tls_ca, (*path, "tls_ca"), report, digests)):
             roots[target.name] = pem
+    for path, row in report.entries("target", "credential"):
+        if row.issuer_ca:             # read again at each use
+            _check_roots(row.issuer_ca, (*path, "issuer_ca"), report, digests)
     return roots
 
 

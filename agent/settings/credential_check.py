@@ -8,9 +8,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from agent import rooted
+from agent.contract.credential import Credential
 from agent.credential.unit_credentials import VARIABLE, open_credential
+from agent.kubernetes.login import TokenWrong, checked
 from agent.layout import find_account
-from agent.settings.credential_table import PARTS, SSH, CredentialRow
+from agent.settings.credential_table import KUBERNETES, PARTS, SSH, CredentialRow
 from agent.settings.fields import Report
 from agent.settings.positions import Path as Place
 from agent.ssh.keys import KEY_LIMIT, KeyWrong, belongs, parse_certificate, parse_private
@@ -21,13 +23,17 @@ def check_rows(report: Report) -> None:
     own = runtime.own_users if runtime else ()
     crews = {user for _, workload in report.entries("workload") for user in workload.users}
     for path, row in report.entries("target", "credential"):
-        if not _check_files(row, path, report) and report.protocols.get(path[:2]) == SSH:
+        protocol = report.protocols.get(path[:2])
+        wrong = _check_files(row, path, report)
+        if not wrong and protocol == SSH:
             _check_login(row, path, report)
-        if row.exec and (wrong := _wrong_program(row.exec[0])):
-            report.add((*path, "exec"), f"{row.exec[0]}: {wrong}; a program in a directory of root's, as "
+        elif not wrong and protocol == KUBERNETES:
+            _check_bearer(row, path, report)
+        if row.exec and (why := _wrong_program(row.exec[0])):
+            report.add((*path, "exec"), f"{row.exec[0]}: {why}; a program in a directory of root's, as "
                        "/usr/local/libexec, would be right")
-        if row.exec_user and (wrong := _wrong_helper(row.exec_user, own, crews)):
-            report.add((*path, "exec_user"), wrong)
+        if row.exec_user and (why := _wrong_helper(row.exec_user, own, crews)):
+            report.add((*path, "exec_user"), why)
 
 
 def _check_files(row: CredentialRow, path: Place, report: Report) -> bool:
@@ -61,6 +67,28 @@ def _check_login(row: CredentialRow, path: Place, report: Report) -> None:
         report.add((*path, "certificate_file"), f"{row.certificate_file} is of another key than {row.key_file}")
     if row.agent and Path(row.agent).exists() and not Path(row.agent).is_socket():
         report.add((*path, "agent"), f"{row.agent} is no socket; SSH_AUTH_SOCK of an ssh-agent would be right")
+
+
+def _check_bearer(row: CredentialRow, path: Place, report: Report) -> None:
+    """What an API server would be shown, as `_check_login`; one that has expired may be renewed at any time."""
+    for name in ("client_secret_file", "refresh_token_file"):
+        if (file := getattr(row, name)) and (wrong := check_secret(Path(file))):
+            report.add((*path, name), f"{file}: {wrong}")
+    try:
+        if row.token_file or (row.certificate_file and row.key_file):
+            checked(shown(row), 0)
+    except TokenWrong as wrong:
+        report.add((*path, "token_file" if row.token_file else "certificate_file"), str(wrong))
+    except (OSError, UnicodeDecodeError):
+        pass                          # what is wrong with the files themselves was said
+
+
+def shown(row: CredentialRow) -> Credential:
+    """What its files hold.  Raises OSError, UnicodeDecodeError."""
+    token, certificate, key = (
+        Path(file).read_bytes()[:1 << 18].decode() if file else ""
+        for file in (row.token_file, row.certificate_file, row.key_file))
+    return Credential("", certificate=certificate, key=key, token=token)
 
 
 def _wrong_program(program: str) -> str:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from agent.config import Config
 from agent.credential.secrets import PASSWORD_LIMIT, SecretError, read_secret
+from agent.kubernetes.login import TokenWrong, checked
 from agent.layout import find_account
 from agent.settings import advice
-from agent.settings.credential_table import SSH
+from agent.settings.credential_check import shown
+from agent.settings.credential_table import KUBERNETES, SSH, CredentialRow
 from agent.settings.fields import Problem, render_path
 from agent.settings.positions import Path as Place
 from agent.settings.positions import line_of, locate
@@ -78,6 +80,10 @@ def _credentials(config: Config, lines: dict[Place, int]) -> Iterator[Problem]:
             if target.protocol == SSH and row.certificate_file and _expired(row.certificate_file):
                 yield Problem(config.file, line_of(lines, path), render_path(path), f"{row.certificate_file} has "
                               "expired: logins fail until there is another")
+            if target.protocol == KUBERNETES and (wrong := _not_valid(row)):
+                path = ("target", number, "credential", count, "token_file" if row.token_file else "certificate_file")
+                yield Problem(config.file, line_of(lines, path), render_path(path), f"{wrong}: logins fail until there "
+                              "is another")
 
 
 def _expired(file: str) -> bool:
@@ -85,6 +91,18 @@ def _expired(file: str) -> bool:
         return parse_certificate(Path(file).read_text()[:KEY_LIMIT]).valid_before <= time.time()
     except (OSError, ValueError):
         return False                  # a mistake, which the check itself names
+
+
+def _not_valid(row: CredentialRow) -> str:
+    """Of a cluster's credential in files: what is wrong with it by the clock, or empty."""
+    try:
+        if row.token_file or row.certificate_file:
+            checked(shown(row), time.time())
+    except TokenWrong as wrong:
+        return str(wrong)
+    except (OSError, UnicodeDecodeError):
+        pass
+    return ""
 
 
 def _several_lines(file: str) -> bool:

@@ -25,7 +25,7 @@ from agent.credential.trust import INSIDE, SYSTEM_BUNDLE, SYSTEM_HOSTS, USER_HOS
 from agent.layout import find_account
 from agent.network import local
 from agent.rooted import NotRooted
-from agent.settings.credential_table import SSH
+from agent.settings.credential_table import KUBERNETES, SSH
 from agent.ssh.host_keys import SYSTEM
 from agent.unit.adoptable import Unit
 from agent.unit.dropin import Plan, families, shows
@@ -161,6 +161,8 @@ def _trust(
     files += _hosts(config, directory, account, added, notes)
     if not any(one.certified for one in config.targets):
         return tuple(files), added, ()
+    notes += [f"kubeconfigs for {one.name} stay the unit's own, and do not know Weir's authority: give the unit what "
+              f"`weir kubeconfig {one.name}` prints" for one in config.targets if one.protocol == KUBERNETES]
     bundle = os.path.isfile(SYSTEM_BUNDLE)
     inside = SYSTEM_BUNDLE if bundle else INSIDE
     files += [(str(directory / BUNDLE), one) for one in ((SYSTEM_BUNDLE, INSIDE) if bundle else (INSIDE,))]

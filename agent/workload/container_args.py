@@ -7,7 +7,8 @@ from typing import Final
 
 from agent.config import Config, Workload
 from agent.credential.trust import SYSTEM_BUNDLE, SYSTEM_HOSTS, USER_HOSTS
-from agent.settings.credential_table import SSH
+from agent.settings.credential_table import KUBERNETES, SSH
+from agent.settings.target_table import TargetEntry
 from agent.ssh.host_keys import KNOWN
 from agent.workload.container import PLAIN, slice_of
 from agent.workload.workloads import TRUST_VARIABLES
@@ -56,14 +57,21 @@ def notes(config: Config) -> tuple[str, ...]:
     own = config.run / "trust" / "weir.pem"
     hosts = (USER_HOSTS, *_named(config, SSH)) if any(one.protocol == SSH for one in config.targets) else ()
     wanted = dict.fromkeys(_named(config), own) | dict.fromkeys(hosts, config.run / "trust" / KNOWN)
-    return tuple(f"{file}: where the container's home is, is not known here; bind {source} over it"
-                 for file, source in wanted.items() if file.startswith("~"))
+    return (*(f"{file}: where the container's home is, is not known here; bind {source} over it"
+              for file, source in wanted.items() if file.startswith("~")),
+            *(f"kubeconfigs for {one.name} are the image's own, and do not know Weir: bind what `weir kubeconfig "
+              f"{one.name}` prints over them" for one in config.targets if one.protocol == KUBERNETES))
 
 
 def _named(config: Config, protocol: str = "") -> Iterable[str]:
     """Of targets that are known by a certificate, or of those of a protocol."""
     return (file for target in config.targets for file in target.trust
-            if (target.protocol == protocol if protocol else target.certified))
+            if (target.protocol == protocol if protocol else target.certified and not _is_kubeconfig(target, file)))
+
+
+def _is_kubeconfig(target: TargetEntry, file: str) -> bool:
+    """As far as its name says: what is in the image is not known here."""
+    return target.protocol == KUBERNETES and not file.endswith((".crt", ".pem"))
 
 
 def _volume(source: Path, target: str) -> str:

@@ -26,6 +26,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from agent.kubernetes.kubeconfig import cover, parse_clusters
 from agent.ssh.known_hosts import merge
 
 CONTENT_LIMIT: Final = 1 << 20        # bytes of a trust file that is read to be added to
@@ -54,6 +55,8 @@ class Bind(msgspec.Struct, frozen=True):
     append: bool = False              # show the target's own content, then the source's
     absent: str = "skip"              # where nothing is at the target: "skip", or "make": without a trace on the host
     known_hosts: bool = False         # lines of SSH hosts: of the target's own those for the same hosts are left out
+    kubeconfig: bool = False          # `source` says which clusters: the target's own is shown as their clients need it
+    own: bool = False                 # show the target's own content where there is one, else the source's
 
 
 class View(msgspec.Struct, frozen=True):
@@ -340,11 +343,28 @@ def _bind(tree: _Tree, bind: Bind) -> None:
         return
     if not kind and shown is not None:
         return                        # no room could be made
-    if not bind.append:
+    if bind.kubeconfig:
+        _bind_kubeconfig(tree, bind, real, target)
+    elif bind.own and kind and (content := tree.files.content(real)) is not None:
+        _bind_data(tree, "--ro-bind-data", content, target)
+    elif not bind.append:
         tree.mount("--ro-bind", bind.source, target)
     elif (content := _appended(tree.files, real if kind else "", bind)) is not None:
-        tree.arguments += ["--ro-bind-data", Data(content), target]
-        tree.mounts.append(_Mount(target, None))
+        _bind_data(tree, "--ro-bind-data", content, target)
+
+
+def _bind_data(tree: _Tree, option: str, content: bytes, target: str) -> None:
+    tree.arguments += [option, Data(content), target]
+    tree.mounts.append(_Mount(target, None))
+
+
+def _bind_kubeconfig(tree: _Tree, bind: Bind, real: str, target: str) -> None:
+    """Clients write into theirs, such as the context that counts: that stays in the view."""
+    known = tree.files.content(tree.files.real(bind.source))
+    shown = cover(tree.files.content(real), parse_clusters(known)) if known is not None else b""
+    if shown is not None:
+        tree.arguments += ["--perms", "0600"]
+        _bind_data(tree, "--bind-data", shown, target)
 
 
 def _included(tree: _Tree) -> None:
@@ -355,8 +375,7 @@ def _included(tree: _Tree) -> None:
         target = tree.resolve(posixpath.join(_INCLUDED, name))
         place = tree.host(target)
         if place and tree.files.kind(place) == "file" and (content := tree.files.content(place)) is not None:
-            tree.arguments += ["--ro-bind-data", Data(content), target]
-            tree.mounts.append(_Mount(target, None))
+            _bind_data(tree, "--ro-bind-data", content, target)
 
 
 def _sockets(tree: _Tree, view: View) -> None:

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from agent.contract.control import Run
 from agent.credential.trust import Trust, binds_for
+from agent.kubernetes.clusters import kubeconfig_binds, named, service_binds
 from agent.workload.launch import HOST, PRIVATE, Launch
 from agent.workload.view import Bind, View, shows
 
@@ -178,6 +179,8 @@ def _unpermitted(request: Run, workload: Workload | None, caller: Account, named
 def _view(workload: Workload, account: Account, around: Surroundings, env: dict[bytes, bytes]) -> View:
     binds = list(binds_for(workload.name, account.home, around.trust))
     binds += [Bind(around.trust.authorities, path, append=True) for path in _own_roots(env, account.home, around.trust)]
+    binds += kubeconfig_binds(named(env), around.trust.clusters)
+    binds += service_binds(env, around.trust.authorities, around.trust.clusters)
     if around.resolv:
         binds.append(Bind(around.resolv, "/etc/resolv.conf", absent="make"))
     if around.hosts:

@@ -1,11 +1,22 @@
 """[[target]] with protocol = "kubernetes": its own fields, labels on fields, forwards to targets."""
 from __future__ import annotations
 
+import base64
+from pathlib import Path
+
+import msgspec
 import pytest
 
 from agent.config import parse_config
 from agent.contract.target import FieldLabel, Forward
+from agent.credential.client_authority import client_authority, issue
+from agent.settings import advice
+from agent.settings.check import load_config
+from agent.settings.fields import ConfigError
+from agent.settings.notices import notes
 from agent.settings.target_table import TargetEntry
+from agent.workload.container_args import DOCKER, SYSTEMD, render_args
+from agent.workload.container_args import notes as container_notes
 
 CLUSTER = """
 [[target]]
@@ -73,7 +84,7 @@ payload_limit = "1GiB"
     ('secrets:data."ca.crt"', "", "secrets", ("data", "ca.crt")), ('a:x."y z".w', "", "a", ("x", "y z", "w")),
     ("configmaps:.data.password", "", "configmaps", ("data", "password")),
 ])
-def test_fields(field: str, group: str, resource: str, path: tuple[str, ...]) -> None:
+def test_paths(field: str, group: str, resource: str, path: tuple[str, ...]) -> None:
     made = right(CLUSTER + TOKEN + LABEL + f"field = '{field}'\n")
     assert made.labels[0].field_label() == FieldLabel("pii.email", group, resource, path)
 
@@ -137,3 +148,79 @@ def test_one_of_vault() -> None:
 ])
 def test_what_is_wrong_is_named(text: str, wanted: str) -> None:
     assert [one for one in errors(text) if wanted in one], errors(text)
+
+
+# on a host
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    tmp_path.chmod(0o755)
+    certificate, key, _ = issue(client_authority(tmp_path, "cluster"), "weir")
+    _, other, _ = issue(client_authority(tmp_path, "cluster"), "weir")
+    expired = "e30." + base64.urlsafe_b64encode(b'{"exp":1000}').decode() + ".x"
+    for name, content in (("token", "abc\n"), ("lines", "a\nb\n"), ("expired", expired), ("c", certificate),
+                          ("k", key), ("o", other), ("secret", "x")):
+        (tmp_path / name).touch(0o600)
+        (tmp_path / name).write_text(content)
+    (tmp_path / "open").write_text("abc")
+    return tmp_path
+
+
+def loaded(place: Path, row: str) -> list[str]:
+    file = place / "weir.toml"
+    file.write_text('[runtime]\nuser = "nobody"\naudit_user = "mail"\napprovers = "nogroup"\n' + CLUSTER + ROW
+                    + row.format(place=place) + "\n")
+    file.chmod(0o644)
+    try:
+        load_config(file)
+    except ConfigError as wrong:
+        return [str(one) for one in wrong.problems]
+    return []
+
+
+@pytest.mark.parametrize(("row", "wanted"), [
+    ('token_file = "{place}/token"', ""), ('token_file = "{place}/expired"', ""),
+    ('certificate_file = "{place}/c"\nkey_file = "{place}/k"', ""),
+    ('token_file = "{place}/open"', "others than root can read it"),
+    ('token_file = "{place}/nothing"', "token_file: {place}/nothing: there is no such file"),
+    ('token_file = "{place}/lines"', "token_file: its token is none"),
+    ('certificate_file = "{place}/c"\nkey_file = "{place}/o"', "certificate_file: its certificate is of another key"),
+    ('certificate_file = "{place}/token"\nkey_file = "{place}/k"', "its certificate or key is not PEM"),
+    ('issuer = "https://i"\nclient_id = "x"\nrefresh_token_file = "{place}/secret"', ""),
+    ('issuer = "https://i"\nclient_id = "x"\nrefresh_token_file = "{place}/nothing"',
+     "refresh_token_file: {place}/nothing"),
+    ('issuer = "https://i"\nclient_id = "x"\nrefresh_token_file = "{place}/secret"\nissuer_ca = "{place}/token"',
+     "issuer_ca: {place}/token holds no certificate"),
+])
+def test_files(place: Path, row: str, wanted: str) -> None:
+    found = loaded(place, row)
+    assert len(found) == bool(wanted), found
+    assert not wanted or wanted.format(place=place) in found[0]
+
+
+def test_a_token_that_has_expired_is_a_note(place: Path) -> None:
+    assert loaded(place, 'token_file = "{place}/expired"') == []
+    said = [str(one) for one in notes(load_config(place / "weir.toml"))]
+    assert [one for one in said if "token_file: its token has expired: logins fail until there is another" in one]
+
+
+def test_labels_that_every_cluster_has_are_known_to_policies() -> None:
+    config, _ = parse_config(CLUSTER + TOKEN, "weir.toml")
+    assert config is not None
+    policies = {"p.cedar": 'permit (principal, action, resource in Label::"secret.helm");\n'
+                           'permit (principal, action, resource == Namespace::"cluster/crews");\n'
+                           'permit (principal, action, resource == Account::"cluster/root");'}
+    [note] = advice.notes(msgspec.structs.replace(config, policies=policies))
+    assert "cluster is a target of protocol kubernetes, which has no Account" in note.message
+
+
+def test_containers_and_units_bring_their_own_kubeconfigs() -> None:
+    config, _ = parse_config(
+        '[[workload]]\nname = "crew"\nusers = ["u"]\n' + CLUSTER + 'trust = ["/opt/k.yaml", "/opt/ca.crt"]\n' + TOKEN,
+        "w")
+    assert config is not None
+    args = render_args(config, config.workloads[0], 1, 1, SYSTEMD, DOCKER)
+    assert "--volume=/run/weir/trust/weir.pem:/opt/ca.crt:ro" in args
+    assert not [one for one in args if "k.yaml" in one]
+    assert any("bind what `weir kubeconfig cluster` prints over them" in one for one in container_notes(config))

@@ -26,6 +26,7 @@ from agent.credential.trust import (
     prepare_trust,
     resolv_conf,
 )
+from agent.kubernetes.kubeconfig import parse_clusters
 from agent.workload.view import Bind
 
 SHOP = TrustTarget("shop", hosts=("db.shop.example", "192.0.2.7"), addresses=("192.0.2.8", "2001:db8::8"))
@@ -369,6 +370,24 @@ def test_binds() -> None:
         Bind("/run/weir/trust/roots.pem", "/run/trust/roots.pem", absent="make"),
         Bind(own, "/home/ann/own.pem", append=True), Bind(own, "/etc/own.pem", append=True),
         Bind(own, "/home/ann/.postgresql/root.crt", append=True, absent="make"))
+
+
+def test_clusters_are_known_by_their_own_authorities(places: tuple[Path, Path]) -> None:
+    cluster = TrustTarget("cluster", ("k.example", "10.96.0.1"), ("10.0.0.7",), ("~/own.yaml",), 6443)
+    trust = prepared(places, cluster, TrustTarget("orders", ("db.shop.example",), (), ("~/db.pem",)))
+    [known] = trust.clusters.clusters
+    assert (known.name, known.hosts, known.port) == ("cluster", ("k.example", "10.96.0.1", "10.0.0.7"), 6443)
+    assert known.authorities.encode() == trust.authorities_pem[0]
+    assert (trust.files, trust.clusters.files) == (("~/db.pem",), ("~/own.yaml",))
+    published = places[1] / "trust" / "clusters.json"
+    assert parse_clusters(published.read_bytes()) == (known,)
+    assert published.stat().st_mode & 0o777 == 0o644
+    binds = binds_for("crew", "/home/ann", trust)
+    assert [one.target for one in binds if one.kubeconfig] == ["/home/ann/.kube/config", "/home/ann/own.yaml"]
+    leaf = x509.load_pem_x509_certificate(trust.leafs["cluster"].certificate.encode())
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["k.example"]
+    assert [str(one) for one in names.get_values_for_type(x509.IPAddress)] == ["10.96.0.1", "10.0.0.7"]
 
 
 def test_resolv_conf() -> None:

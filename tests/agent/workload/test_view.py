@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 import posixpath
+from base64 import b64encode
 
 import pytest
 
+from agent.kubernetes.clusters import ClusterTrust, service_binds
+from agent.kubernetes.kubeconfig import Cluster, render_clusters
 from agent.workload.view import Bind, Command, Data, NoCommand, Pinned, Rendered, View, render_view, shows
 
 HOME = "/home/ann"
@@ -570,3 +573,70 @@ def test_what_ssh_config_includes_belongs_to_the_user() -> None:
     assert at(made, "/usr/lib/b.conf") == [("--ro-bind-data", Data(b"Host b\n"), "/usr/lib/b.conf")]
     assert not at(made, "/run/c.conf")
     assert not at(rendered(view(), {"/etc/ssh/ssh_config.d/10-a.conf": b""}), "/etc/ssh/ssh_config.d/10-a.conf")
+
+
+# kubeconfigs
+
+
+KNOWN = "/run/weir/trust/clusters.json"
+CONFIG = HOME + "/.kube/config"
+TALKS = b'{"clusters": [{"name": "k", "cluster": {"server": "https://k.example:6443"}}], "users": [{"name": "u", ' \
+        b'"user": {"token": "SECRET"}}]}'
+
+
+def kubernetes(more: dict[str, bytes | str | None], path: str = CONFIG, closed: tuple[str, ...] = ()) -> (
+        list[tuple[str | Data, ...]]):
+    known = render_clusters((Cluster("k", ("k.example",), 6443, ADDED.decode()),))
+    made = view(binds=(Bind(KNOWN, path, kubeconfig=True),))
+    return at(rendered(made, {KNOWN: known, **more}, closed=closed), path)
+
+
+def test_a_kubeconfig_holds_nothing_worth_stealing() -> None:
+    [(option, data, _)] = kubernetes({CONFIG: TALKS})
+    assert isinstance(data, Data)
+    assert option == "--bind-data"    # kubectl writes into it
+    assert b"SECRET" not in data.content
+    assert b64encode(ADDED) in data.content
+
+
+def test_kubeconfigs_that_are_none_of_weirs_stay() -> None:
+    assert kubernetes({CONFIG: b"apiVersion: v1\n"}) == []
+    assert kubernetes({}) == []
+    assert kubernetes({CONFIG: None}) == []
+
+
+def test_a_kubeconfig_that_cannot_be_read_or_is_too_long_is_not_shown() -> None:
+    for found in (kubernetes({CONFIG: TALKS}, closed=(CONFIG,)), kubernetes({CONFIG: b"a: b: c"})):
+        [(_, data, _)] = found
+        assert isinstance(data, Data)
+        assert data.content.startswith(b"# Weir does not show this file")
+
+
+def test_a_link_to_a_kubeconfig_is_followed_and_not_out_of_what_a_crew_may_write() -> None:
+    real = HOME + "/real"
+    known = render_clusters((Cluster("k", ("k.example",), 6443, ADDED.decode()),))
+    made = view(binds=(Bind(KNOWN, CONFIG, kubeconfig=True),))
+    found = rendered(made, {KNOWN: known, CONFIG: "-> ../real", real: TALKS})
+    assert [option[0] for option in at(found, real)] == ["--bind-data"]
+    out = rendered(made, {KNOWN: known, CONFIG: "-> /home/bob/config", "/home/bob/config": TALKS})
+    assert [option for option in mounts(out) if "--bind-data" in option] == []
+
+
+def test_a_pods_service_account() -> None:
+    account, host = "/run/secrets/kubernetes.io/serviceaccount", "/run/weir/trust/"
+    trust = ClusterTrust("/run/weir/trust", (Cluster("k", ("10.96.0.1",), 443, ADDED.decode()),))
+    env = {b"KUBERNETES_SERVICE_HOST": b"10.96.0.1", b"KUBERNETES_SERVICE_PORT": b"443"}
+    binds = tuple(service_binds(env, AUTHORITIES, trust))
+    files: dict[str, bytes | str | None] = {host + name: content for name, content in trust.contents().items()}
+    alone = rendered(view(binds=binds), files)
+    assert at(alone, account + "/ca.crt") == [("--ro-bind", AUTHORITIES, account + "/ca.crt")]
+    assert at(alone, account + "/token") == [("--ro-bind", host + "token", account + "/token")]
+    assert at(alone, account + "/namespace") == [("--ro-bind", host + "namespace", account + "/namespace")]
+    in_pod = rendered(view(binds=binds), {**files, account + "/namespace": "-> ..data/namespace",
+                                          account + "/token": "-> ..data/token", account + "/..data/token": b"SECRET",
+                                          account + "/..data/namespace": b"crews"})
+    assert at(in_pod, account + "/namespace") == [("--ro-bind-data", Data(b"crews"), account + "/namespace")]
+    assert at(in_pod, account + "/token") == [("--ro-bind", host + "token", account + "/token")]
+    for other in ({}, {**env, b"KUBERNETES_SERVICE_PORT": b"444"}, {**env, b"KUBERNETES_SERVICE_PORT": b"x" * 9},
+                  {**env, b"KUBERNETES_SERVICE_HOST": b"10.96.0.2\xff"}):
+        assert not list(service_binds(other, AUTHORITIES, trust))
