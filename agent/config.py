@@ -296,7 +296,8 @@ RUNTIME: Final = Section("runtime", Runtime, False, "Names, places and users of 
           "configured.", "weir-notify", restart=True),
     Field("web_user", kinds.ACCOUNT, "User of the process that serves the page, where [web] has a `url`.", "weir-web",
           restart=True),
-    Field("vault_user", kinds.ACCOUNT, "User of the process that speaks with Vault, where there is a [[vault]].",
+    Field("vault_user", kinds.ACCOUNT, "User of the processes that speak with Vault, where there is a [[vault]], "
+          "and with the `issuer` of a [[target.credential]].",
           "weir-vault", restart=True),
 ))
 ENFORCER: Final = Section("enforcer", Enforcer, False, "The one process that crews reach.", (

@@ -21,6 +21,7 @@ from agent.credential.vaults import VaultDesk, render_source
 from agent.kubernetes.exec_credential import VARIABLES, parse_exec
 from agent.kubernetes.login import TokenWrong
 from agent.kubernetes.login import checked as checked_bearer
+from agent.kubernetes.refreshing import refreshed
 from agent.settings.credential_table import KUBERNETES, SSH, CredentialRow
 from agent.settings.target_table import TargetEntry
 from agent.ssh.keys import KeyWrong, render_private, render_public
@@ -96,6 +97,9 @@ class Credentials:
             found = await self._by_helper(target, row, parse_exec, VARIABLES)
         elif row.vault:
             found = await self._by_vault(target, _unnamed(row))
+        elif row.issuer:
+            user = config.runtime.vault_user
+            return await self._kept.get((target.name, row), lambda: refreshed(self._helper, user, row))
         else:
             found = await asyncio.to_thread(read_row, row)
         if row.certificate:

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -91,7 +91,9 @@ class Helper:
         """`program`: as rooted.program found it; `variables`: of its environment besides.  Raises SecretError."""
         assert row.exec
         try:
-            output = await self._run(target, program, row, variables)
+            output = await self.run(
+                [program, *row.exec[1:]], row.exec_user or "", row.exec_timeout,
+                {"WEIR_TARGET": target, "WEIR_DATABASE": row.database, "WEIR_ROLE": row.role, **variables})
             credential, expires = parse(output, row.user or "", time.time())
         except SecretError as reason:
             raise SecretError(f"its helper {row.exec[0]} {reason}") from None
@@ -99,21 +101,22 @@ class Helper:
             raise SecretError(f"its helper {row.exec[0]} cannot be started: {reason.strerror}") from None
         return Fetched(credential, keep_until(expires) if expires else 0.0)
 
-    async def _run(self, target: str, program: str, row: CredentialRow, variables: Mapping[str, str]) -> bytes:
-        assert row.exec
-        assert row.exec_user
+    async def run(
+        self, command: Sequence[str], user: str, seconds: float, variables: Mapping[str, str] = NONE,
+        given: bytes | None = None,
+    ) -> bytes:
+        """Its output.  `given`: its standard input, empty where it is None.  Raises SecretError, OSError."""
         cgroup = self._cgroup / str(next(self._numbers))
         cgroup.mkdir(parents=True, exist_ok=True)
         end_all(cgroup)               # of an agent that was killed
         try:
-            command = unprivileged(
-                [program, *row.exec[1:]], row.exec_user, cgroup=cgroup, dies_with_parent=True,
-                variables={"WEIR_TARGET": target, "WEIR_DATABASE": row.database, "WEIR_ROLE": row.role, **variables})
+            down = unprivileged(command, user, cgroup=cgroup, dies_with_parent=True, variables=variables)
             process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE, env=ENVIRONMENT, cwd="/", start_new_session=True)
+                *down, stdin=asyncio.subprocess.DEVNULL if given is None else asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=ENVIRONMENT, cwd="/",
+                start_new_session=True)
             try:
-                return await _listen(process, cgroup, row.exec_timeout)
+                return await _listen(process, cgroup, seconds, given)
             finally:
                 _end(process, cgroup)
                 await process.wait()
@@ -123,7 +126,9 @@ class Helper:
                 cgroup.rmdir()
 
 
-async def _listen(process: asyncio.subprocess.Process, cgroup: Path, seconds: float) -> bytes:
+async def _listen(
+    process: asyncio.subprocess.Process, cgroup: Path, seconds: float, given: bytes | None = None,
+) -> bytes:
     """Its output.  What it started ends with it.  Raises SecretError."""
     assert process.stdout is not None
     assert process.stderr is not None
@@ -131,6 +136,8 @@ async def _listen(process: asyncio.subprocess.Process, cgroup: Path, seconds: fl
         async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
             output = group.create_task(_read(process.stdout, process, cgroup))
             noise = group.create_task(_discard(process.stderr))
+            if given is not None:
+                await _give(process, given)
             await _exit(process.pid)
             end_all(cgroup)           # what it left running, which may hold its output open
     except TimeoutError:
@@ -140,6 +147,14 @@ async def _listen(process: asyncio.subprocess.Process, cgroup: Path, seconds: fl
     if await process.wait():
         raise SecretError(_ended(process.returncode or 0, noise.result()))
     return output.result()
+
+
+async def _give(process: asyncio.subprocess.Process, content: bytes) -> None:
+    assert process.stdin is not None
+    with suppress(ConnectionError):   # it has ended: its exit code says more
+        process.stdin.write(content)
+        await process.stdin.drain()
+        process.stdin.close()
 
 
 async def _exit(pid: int) -> None:

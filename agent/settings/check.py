@@ -170,7 +170,8 @@ def _check_accounts(report: Report) -> None:
         # They run only for these.
         if name == "identity_user" and not (report.entries("provider") or report.entries("saml_provider")):
             continue
-        if name == "vault_user" and not report.entries("vault"):
+        if name == "vault_user" and not report.entries("vault") and not any(
+                row.issuer for _, row in report.entries("target", "credential")):
             continue
         if name == "web_user" and (web is None or web.url is None):
             continue
