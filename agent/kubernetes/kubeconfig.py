@@ -82,6 +82,13 @@ _Loader.yaml_implicit_resolvers = {
     for first, known in yaml.CSafeLoader.yaml_implicit_resolvers.items()}
 
 
+class _Dumper(yaml.CSafeDumper):
+    """Texts stand in quotes: Go's YAML takes some for numbers that Python's does not (1e3)."""
+
+
+_Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
 def _parse(content: bytes) -> dict[str, Any]:
     """Its first document.  Raises Unread."""
     try:
@@ -170,7 +177,7 @@ def _base64(text: str) -> str:
 def _dump(config: dict[str, Any]) -> bytes:
     """Raises Unread: it holds what YAML has no safe word for."""
     try:
-        text = yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=1 << 20)
+        text = yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 20)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise Unread("it is no kubeconfig") from None
     return text.encode()

@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import random
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import yaml
 from click.testing import CliRunner
 
 from agent.cli import weir
+from agent.credential.client_authority import client_authority, issue
 from agent.kubernetes.kubeconfig import (
     PLACEHOLDER,
     Cluster,
@@ -22,6 +25,7 @@ from agent.kubernetes.kubeconfig import (
     render_kubeconfig,
 )
 
+KUBE = Path(os.environ.get("WEIR_PREFIX", "/opt/weir")) / "kube"
 PEM = "-----BEGIN CERTIFICATE-----\nweir\n-----END CERTIFICATE-----\n"
 CLUSTER = Cluster("cluster", ("cluster.lab.example", "10.96.0.1", "2001:db8::1"), 6443, PEM)
 AUTHORITY = base64.b64encode(PEM.encode()).decode()
@@ -220,7 +224,7 @@ def test_one_for_who_has_none() -> None:
         "cluster", {"cluster": "cluster", "user": "weir", "namespace": "crews"})
     assert made["users"] == [{"name": "weir", "user": {"token": PLACEHOLDER}}]
     six = Cluster("six", ("2001:db8::1",), 443, PEM)
-    assert "server: https://[2001:db8::1]:443\n" in render_kubeconfig(six, "ctx")
+    assert '"server": "https://[2001:db8::1]:443"\n' in render_kubeconfig(six, "ctx")
     assert covered(render_kubeconfig(CLUSTER))["users"] == made["users"]
 
 
@@ -251,3 +255,56 @@ def test_what_it_says_where_there_is_none(file: str, tmp_path: Path) -> None:
     assert (done.exit_code, "there is no cluster 'clutser'; there is: cluster" in done.stderr) == (1, True)
     (tmp_path / "run" / "trust" / "clusters.json").unlink()
     assert "has not run since" in run.invoke(weir, ["--config", file, "kubeconfig", "cluster"]).stderr
+
+
+# kubectl itself
+
+
+KUBECTLS = [path for path in (KUBE / "bin/kubectl", KUBE / "debian/usr/bin/kubectl") if path.exists()]
+
+
+def kubectl(program: Path, file: Path, *words: str) -> str:
+    return subprocess.run([program, f"--kubeconfig={file}", *words], check=True, capture_output=True, text=True,
+                          env={"HOME": str(file.parent)}, timeout=60).stdout
+
+
+@pytest.mark.skipif(not KUBECTLS, reason="no kubectl: ./bootstrap test installs it")
+@pytest.mark.parametrize("program", KUBECTLS, ids=lambda path: "old" if "debian" in str(path) else "new")
+def test_what_kubectl_writes_and_reads(program: Path, tmp_path: Path) -> None:
+    file, server = tmp_path / "config", "https://cluster.lab.example:6443"
+    certificate, key, _ = issue(client_authority(tmp_path, "cluster"), "ann")
+    (tmp_path / "c").write_text(certificate)
+    (tmp_path / "k").write_text(key)
+    version = "client.authentication.k8s.io/v1beta1"
+    for words in (
+            f"set-cluster lab --server={server} --insecure-skip-tls-verify=true",
+            "set-cluster other --server=https://other:6443",
+            f"set-credentials ann --embed-certs=true --client-key={tmp_path}/k --client-certificate={tmp_path}/c",
+            f"set-credentials 123 --exec-command=SECRET --exec-api-version={version}",
+            "set-credentials bob --token=kept", "set-credentials eve --username=e --password=SECRET",
+            "set-context 1e3 --cluster=lab --user=ann --namespace=0755", "set-context c --cluster=lab --user=123",
+            "set-context o --cluster=other --user=bob", "use-context 1e3"):
+        kubectl(KUBECTLS[0], file, "config", *words.split())       # 1.20 panics at users
+    assert base64.b64encode(key.encode()) in file.read_bytes()
+    shown = cover(file.read_bytes(), (CLUSTER,))
+    assert shown is not None
+    file.write_bytes(shown)
+    found = json.loads(kubectl(program, file, "config", "view", "--raw", "-o", "json"))
+    assert "SECRET" not in json.dumps(found) + shown.decode()
+    assert base64.b64encode(key.encode()) not in shown
+    assert {one["name"]: one["user"] for one in found["users"]} == {
+        "ann": {"token": PLACEHOLDER}, "123": {"token": PLACEHOLDER}, "eve": {"token": PLACEHOLDER},
+        "bob": {"token": "kept"}}
+    assert found["clusters"][0]["cluster"] == {"server": server, "certificate-authority-data": AUTHORITY}
+    assert (found["current-context"], found["contexts"][0]["context"]["namespace"]) in (("1e3", "0755"),)
+    kubectl(program, file, "config", "use-context", "o")
+    assert kubectl(program, file, "config", "current-context") == "o\n"
+
+
+@pytest.mark.skipif(not KUBECTLS, reason="no kubectl: ./bootstrap test installs it")
+@pytest.mark.parametrize("program", KUBECTLS, ids=lambda path: "old" if "debian" in str(path) else "new")
+def test_kubectl_reads_weirs(program: Path, tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    file.write_text(render_kubeconfig(CLUSTER, namespace="crews"))
+    assert kubectl(program, file, "config", "view", "--minify", "-o", "jsonpath={..namespace} {..server}") == (
+        "crews https://cluster.lab.example:6443")
