@@ -143,6 +143,7 @@ class Enforcer:
         assert self._gate is not None
         if self._gate.policies is not policies:
             self._gate.replace(policies)
+            self._renew_approvals()
         self.edge.know(People(message.people))
         self.edge.put_in_force(Configuration(
             {target.name: target for target in message.targets}, {entry.name: entry for entry in message.egress},
@@ -217,6 +218,11 @@ class Enforcer:
         edge.holds.restore(message.kept)
         edge.catalogues, edge.plans = Catalogues(edge), Plans(edge)
         self._journal, self._gate = Path(message.journal), gate
+
+    def _renew_approvals(self) -> None:
+        if self.edge.holds is not None:
+            with suppress(RecordingError):     # then every session ends for it
+                self.edge.holds.renew()
 
     async def drain(self) -> None:
         """Accept nothing more, end sessions with the protocol's own error, close the journal."""

@@ -184,7 +184,8 @@ def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:
             *([("what", safe(hold.text, lines=True))] if hold.text else []),
             *([("with", values or "no parameters")] if values or called(hold) == "Statement" else []),
         ]
-        rows += [("letters", letters)] if (letters := foreign(hold.action, hold.text, *hold.parameters)) else []
+        letters = foreign(hold.action, hold.text, hold.covers, *hold.parameters)
+        rows += [("letters", letters)] if letters else []
         rows += [("plan", safe(hold.plan, lines=True))] if hold.plan else []
         rows += [("rows", f"about {hold.rows}")] if hold.rows >= 0 else []
     rows.append(("rule", safe(", ".join(hold.rules)) or "none"))

@@ -318,6 +318,12 @@ class Holds:
             for ticket in [ticket for ticket, asked in mine.items() if why(*_of(asked))]:
                 del mine[ticket]
 
+    def renew(self) -> None:
+        """Policies are others: what was approved for a command was approved under those before."""
+        for asked in self._shelf:
+            if asked.in_force and asked.reuse == COMMAND:
+                self._end(asked, GIVE_UP, "", "policies were changed")
+
     def rekey(self, key: bytes) -> None:
         """Another HMAC key: what was bound by the one before is over, but for holds that wait, whose connection is
         their binding."""

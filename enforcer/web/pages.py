@@ -198,7 +198,7 @@ def _after(nanoseconds: int) -> str:
 
 
 def _foreign_of(view: HoldView) -> list[str]:
-    found = foreign(view.action, view.text, view.reason, *view.parameters)
+    found = foreign(view.action, view.text, view.reason, view.covers, *view.parameters)
     return found.split("\n") if found else []
 
 

@@ -135,7 +135,8 @@ class HoldChanged(msgspec.Struct, frozen=True, array_like=True):
     subject: str = ""                 # who asked; also "": an older event
     target: str = ""
     what: str = ""                    # actions and resources, or of an elevation how long
-    note: str = ""                    # "assented", "break-glass", "escalated", "reused", "revoked", "outside of hours"
+    note: str = ""                    # "assented", "break-glass", "escalated", "reused", "revoked", "covered",
+                                      # "outside of hours"
 
 
 class Gap(msgspec.Struct, frozen=True, array_like=True):

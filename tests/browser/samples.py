@@ -66,7 +66,8 @@ def hostile(ticket: str = "q6w6e6r6") -> HoldView:
         ticket, subject=f"local:{HOSTILE}", workload="crew\u202e", exe=f"/tmp/{tricks}" + "x" * 300, target="orders",
         database=tricks, action=tricks + "A" * 3900, text=(tricks + "\nSELECT '" + "y" * 4000)[:4000],
         parameters=(tricks, "z" * 500, *[""] * 20), rules=(tricks,), approvers=("dba",), reason=tricks,
-        plan=(tricks + "\n") * 30, reported=tricks * 4, session=tricks)
+        plan=(tricks + "\n") * 30, reported=tricks * 4, session=tricks,
+        reuse="command", covers=tricks)
 
 
 def sessions() -> list[SessionView]:

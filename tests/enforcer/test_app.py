@@ -21,6 +21,8 @@ from agent.contract.journal import END, EVENT, HEADER
 from agent.contract.owner import Owner, Process
 from agent.contract.target import Egress, Target
 from enforcer import app
+from enforcer.core.gate import CedarGate
+from enforcer.policy.cedar import load_policies
 from enforcer.words.errors import RecordingError
 from enforcer.words.events import CONFIGURED
 
@@ -292,6 +294,29 @@ async def test_holds_that_could_not_be_expired_once_are_tried_again(
     ticking.cancel()
     assert "RecordingError" in caplog.text
     assert SECRET not in caplog.text
+
+
+async def test_other_policies_are_told_to_what_was_approved(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Told:
+        times = 0
+
+        def renew(self) -> None:
+            self.times += 1
+            raise RecordingError(SECRET)
+
+        def lock_out(self, why: object) -> None:
+            pass
+
+    enforcer, told = app.Enforcer(asyncio.get_running_loop()), Told()
+    configure = messages.Configure(1, "weir", (), (), {}, str(journal), forwarded_key=b"k" * 32)
+    monkeypatch.setattr(app.masks, "set_key", lambda key: None)
+    first, other = load_policies({}), load_policies({"a.cedar": PERMITS})
+    enforcer._gate = CedarGate(first)
+    enforcer.edge.holds = told  # type: ignore[assignment]
+    for policies, times in ((first, 0), (other, 1), (other, 1), (first, 2)):
+        enforcer._take(configure, policies, (frozenset(), 0))
+        assert told.times == times
+        assert enforcer._gate.policies is policies
 
 
 def configured(journal: Path) -> list[tuple[str, dict[str, str]]]:

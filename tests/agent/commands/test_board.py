@@ -6,10 +6,18 @@ from rich.console import Console
 
 from agent.commands.board import BACK, DOWN, ENTER, ESCAPE, PAGE_UP, REASON_LIMIT, SETTLED, UP, Board
 from agent.commands.board_screen import parse_keys
+from agent.commands.screen import render_hold
 from agent.contract.control import Decide, Message, Revoke
 from agent.contract.messages import HoldView
 
 CONSOLE = Console(width=80)
+REQUEST = """POST /api/v1/namespaces/shop/pods
+(folded: 12000 characters in all)
+
+{
+ "kind": "Pod",
+ ... 3 entries more
+}"""
 
 
 def hold(ticket: str, since: int = 1, **more: object) -> HoldView:
@@ -214,3 +222,17 @@ def test_it_scrolls_back() -> None:
     assert "line 0" in screen.shown
     screen.press(" ", " ", PAGE_UP, PAGE_UP, "b")
     assert "line 0" in screen.shown
+
+
+def test_a_request_and_what_else_a_yes_is_for() -> None:
+    """With its lines, without numbers of parameters, and to the last line before it can be approved."""
+    one = hold("A1", database="", target="cluster", exe="/usr/bin/kubectl", action="k8s:create pods/shop/web",
+               text=REQUEST, parameters=("images: nginx:1.25", "privileged: yes"), reuse="command", reuse_for=600,
+               covers="k8s:create of pods in shop")
+    shown = render_hold(one, 100).plain
+    for line in ("  what          POST /api/v1/namespaces/shop/pods", '                 "kind": "Pod",',
+                 "  with          images: nginx:1.25", "                privileged: yes"):
+        assert line in shown.split("\n"), shown
+    assert ("this and further requests of this command (pid 7, /usr/bin/kubectl): k8s:create of pods in shop, "
+            "until it ends, for 10 min at most") in render_hold(one, 200).plain
+    assert Screen(one, height=12).press("a") is None

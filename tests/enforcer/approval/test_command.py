@@ -155,6 +155,18 @@ def test_another_key() -> None:
     assert isinstance(again(desk), HoldOpened)
 
 
+def test_other_policies() -> None:
+    """Rule and words may be the same, and what they are about is not."""
+    desk = weir()
+    ticket = granted(desk)
+    shape = parse_hold("s", "approvers=dba, reuse=shape:1h")
+    assert desk.approve(desk.open(shape, session="s9")) == ""
+    desk.holds.renew()
+    assert [view.reuse for view in desk.holds.views()] == ["shape"]
+    assert (desk.changes[-1].ticket, desk.changes[-1].reason) == (ticket, "policies were changed")
+    assert isinstance(again(desk), HoldOpened)
+
+
 def test_another_life_of_the_enforcer() -> None:
     desk = weir()
     granted(desk)

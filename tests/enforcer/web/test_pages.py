@@ -97,6 +97,27 @@ def test_all_that_an_approver_needs() -> None:
     assert '<span class="sql-keyword">DELETE</span>' in text
 
 
+def test_what_one_yes_is_for_where_it_is_for_a_command() -> None:
+    one = samples.hold(reuse="command", reuse_for=3600, exe="/usr/bin/kubectl",
+                       covers="k8s:delete of pods in <b>shop</b>")
+    said = ("this and further requests of this command (pid 4711, /usr/bin/kubectl): k8s:delete of pods in "
+            "&lt;b&gt;shop&lt;/b&gt;, until it ends")
+    text = pages.render_hold(PAGE, HoldShown(one), [one])
+    assert text.count(f"{said}, for 60 min at most") == 2, "among the facts, and at the button"
+    assert said in pages.render_hold(PAGE, HoldShown(structs.replace(one, state="approved")))
+    assert seen_of(structs.replace(one, covers="all")) != seen_of(one)
+    for change in ({"covers": "\u043e"}, {"parameters": ("\u043e",)}):
+        assert "CYRILLIC" in pages.render_hold(PAGE, HoldShown(structs.replace(one, **change)))
+
+
+def test_a_protocol_that_knows_neither_databases_nor_accounts() -> None:
+    one = structs.replace(samples.recorded(), protocol="kubernetes", database="", role="", target="cluster")
+    text = pages.render_replay(PAGE, LinesPage(one))
+    assert "<dt>Protocol</dt><dd>kubernetes</dd>" in text
+    assert "Account" not in text
+    assert "Database" not in text
+
+
 def verbs(view: object, viewer: Viewer) -> set[str]:
     text = pages.render_hold(structs.replace(PAGE, viewer=viewer), HoldShown(view))
     return {str(found["data-verb"]) for tag, found in Seen(text).tags if tag == "form" and "data-verb" in found}
