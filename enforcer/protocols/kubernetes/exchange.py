@@ -18,9 +18,10 @@ from enforcer.protocols.kubernetes import masking, streams
 from enforcer.protocols.kubernetes.bodies import Body, accept, read_body
 from enforcer.protocols.kubernetes.errors import read_message, render_status, warning
 from enforcer.protocols.kubernetes.info import Info, Query, Unclear
+from enforcer.protocols.kubernetes.manner import tell_covered
 from enforcer.protocols.kubernetes.request_info import read_info
 from enforcer.protocols.kubernetes.target_path import parse_target
-from enforcer.protocols.kubernetes.wants import Wants, read_wants
+from enforcer.protocols.kubernetes.wants import read_wants
 from enforcer.words.errors import RemoteProtocolError
 
 MOST: Final = 3 << 20                 # bytes of a body that an API server takes (--max-request-body-bytes)
@@ -81,7 +82,7 @@ class KubernetesExchange:
             self._offer = streams.negotiate_offer(head.headers, info)
         return Ask(wants.verb, self._text(info, body), wants.requests, self._exact(body),
                    masking.labels_of_answer(info, target), wants.writes,
-                   shape=wants.shape, covers=_covers(wants, info))
+                   shape=wants.shape, covers=tell_covered(wants.requests))
 
     def _may_be(self, info: Info, body: Body) -> None:
         """What no policy could permit as it stands."""
@@ -215,13 +216,6 @@ class KubernetesExchange:
 
 def _streams(info: Info) -> bool:
     return info.is_resource and info.resource == "pods" and not info.group and info.subresource in STREAMS
-
-
-def _covers(wants: Wants, info: Info) -> str:
-    """What requests of one shape are."""
-    resource = "/".join(filter(None, (info.resource, info.subresource))) or "the server itself"
-    place = f" in {info.namespace}" if info.namespace else ""
-    return f"{wants.requests[0].action} of {resource}{place}"
 
 
 def _line(info: Info, query: Query) -> str:

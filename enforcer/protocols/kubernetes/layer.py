@@ -7,12 +7,13 @@ from enforcer.http.layer import HttpLayer, connecting
 from enforcer.http.messages import Answer, Head
 from enforcer.protocols.kubernetes.errors import render_status
 from enforcer.protocols.kubernetes.exchange import KubernetesExchange
+from enforcer.protocols.kubernetes.manner import KubernetesManner
 from enforcer.words.operations import Request
 
 
 class KubernetesLayer(HttpLayer):
     def __init__(self, context: Context) -> None:
-        super().__init__(context, "kubernetes", KubernetesService)
+        super().__init__(context, "kubernetes", KubernetesService, KubernetesManner())
 
 
 class KubernetesService:
