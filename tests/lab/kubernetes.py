@@ -298,9 +298,9 @@ class Cluster:
             self.base, self.ca, {"client-certificate": str(leaf), "client-key": str(key)}), 0o600)
         self._start(stack, "kubelet-streams", [
             "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--propagation", "private",
-            str(BIN / "kubelet-streams"), f"-address={NODE_ADDRESS}", f"-port={KUBELET_PORT}", f"-cert={self.place}/node.pem",
-            f"-key={self.place}/node.key", f"-client-ca={self.place}/clients.pem", f"-dir={self.place}/pods",
-            f"-kubeconfig={config}", f"-node={NODE}",
+            str(BIN / "kubelet-streams"), f"-address={NODE_ADDRESS}", f"-port={KUBELET_PORT}", f"-node={NODE}",
+            f"-cert={self.place}/node.pem", f"-key={self.place}/node.key", f"-client-ca={self.place}/clients.pem",
+            f"-dir={self.place}/pods", f"-kubeconfig={config}",
         ], KUBELET_PORT, NODE_ADDRESS)
 
     def seed(self) -> None:
