@@ -237,8 +237,7 @@ class Cluster:
 
     def fill(self, count: int = 5000, prefix: str = "fill", namespace: str = NAMESPACE) -> None:
         """So many pods, PREFIX-00000 and on, that seem to run on another node."""
-        self.run([CLIENTGO, "-content-type", "application/vnd.kubernetes.protobuf", "-n", namespace, "fill", prefix,
-                  str(count), "16"], timeout=600)
+        self.run([CLIENTGO, "-n", namespace, "fill", prefix, str(count), f"127.0.0.1:{ETCD_PORT}"], timeout=600)
 
     # --- its parts ---
 

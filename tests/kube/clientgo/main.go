@@ -9,12 +9,13 @@
 //	exec POD WORD...                    standard input is handed on; ends with the command's status
 //	forward POD PORT                    standard input to that port, what it answers to standard output
 //	logs POD
-//	fill PREFIX COUNT PARALLEL          so many pods that look like some that run, on no node
+//	fill PREFIX COUNT ETCD              so many pods that look like some that run, on no node; ETCD: host:port
 //
 // Objects are printed as JSON, one a line.
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,13 +29,16 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
+	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	core "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -178,7 +182,7 @@ func (p program) watch(ctx context.Context, kind, count string) error {
 	defer events.Stop()
 	log.Print("watching")
 	for event := range events.ResultChan() {
-		if err := p.out.Encode(event); err != nil {
+		if err := p.out.Encode(map[string]any{"type": event.Type, "object": event.Object}); err != nil {
 			return err
 		}
 		if left--; left == 0 {
@@ -279,48 +283,53 @@ func (p program) logs(ctx context.Context, pod string) error {
 	return err
 }
 
-func (p program) fill(ctx context.Context, prefix, count, parallel string) error {
+// fill makes one pod by the API, and puts the others beside it where the server keeps them: five thousand in a second or two.
+func (p program) fill(ctx context.Context, prefix, count, etcd string) error {
 	wanted, err := strconv.Atoi(count)
 	if err != nil {
 		return err
 	}
-	workers, err := strconv.Atoi(parallel)
+	store, err := clientv3.New(clientv3.Config{Endpoints: []string{etcd}, DialTimeout: 10 * time.Second})
 	if err != nil {
 		return err
 	}
-	numbers, failed := make(chan int), make(chan error, workers)
-	var all sync.WaitGroup
-	for range workers {
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			for number := range numbers {
-				if err := p.one(ctx, fmt.Sprintf("%s-%05d", prefix, number)); err != nil {
-					failed <- err
-					return
-				}
-			}
-		}()
+	defer store.Close()
+	if err := p.first(ctx, prefix+"-00000"); err != nil {
+		return err
 	}
-	for number := range wanted {
-		select {
-		case numbers <- number:
-		case err := <-failed:
+	place := "/registry/pods/" + p.namespace + "/" + prefix + "-"
+	found, err := store.Get(ctx, place+"00000")
+	if err != nil {
+		return err
+	}
+	codec := protobuf.NewSerializer(scheme.Scheme, scheme.Scheme)
+	object, _, err := codec.Decode(found.Kvs[0].Value, nil, nil)
+	if err != nil {
+		return err
+	}
+	pod := object.(*core.Pod)
+	for number := 1; number < wanted; {
+		var puts []clientv3.Op
+		for ; number < wanted && len(puts) < 100; number++ {
+			ending := fmt.Sprintf("%05d", number)
+			pod.Name, pod.UID = prefix+"-"+ending, uuid.NewUUID()
+			pod.Status.PodIP = fmt.Sprintf("10.79.%d.%d", number>>8, number&255)
+			pod.Status.PodIPs = []core.PodIP{{IP: pod.Status.PodIP}}
+			var value bytes.Buffer
+			if err := codec.Encode(pod, &value); err != nil {
+				return err
+			}
+			puts = append(puts, clientv3.OpPut(place+ending, value.String()))
+		}
+		if _, err := store.Txn(ctx).Then(puts...).Commit(); err != nil {
 			return err
 		}
 	}
-	close(numbers)
-	all.Wait()
-	select {
-	case err := <-failed:
-		return err
-	default:
-		return nil
-	}
+	return nil
 }
 
-// one makes a pod of about the size that pods of a deployment have.
-func (p program) one(ctx context.Context, name string) error {
+// first makes a pod of about the size that pods of a deployment have.
+func (p program) first(ctx context.Context, name string) error {
 	limits := core.ResourceList{core.ResourceCPU: resource.MustParse("500m"), core.ResourceMemory: resource.MustParse("256Mi")}
 	pods := p.client.CoreV1().Pods(p.namespace)
 	made, err := pods.Create(ctx, &core.Pod{
