@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
 WAIT = 3.0                            # seconds for any one attempt
@@ -94,13 +95,15 @@ def in_child(work: Callable[[], None]) -> None:
 
 
 def first(attempts: Sequence[Callable[[], None]]) -> None:
-    """Through where one of them is; else what each said."""
-    for attempt in attempts:
-        try:
-            return attempt()
-        except OSError as error:
-            print(error, flush=True)
-    raise OSError("none of them")
+    """All at once, for each may wait; through where one of them is, else what each said."""
+    with ThreadPoolExecutor(max(1, len(attempts))) as pool:
+        said = [future.exception() for future in [pool.submit(one) for one in attempts]]
+    for error in said:
+        if error is not None and not isinstance(error, OSError):
+            raise error
+        print(error or "one of them", flush=True)
+    if None not in said:
+        raise OSError("none of them")
 
 
 def collected(*works: Work) -> dict[str, Work]:
