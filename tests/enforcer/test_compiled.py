@@ -35,7 +35,7 @@ def test_no_struct_of_msgspec_is_compiled(path: str) -> None:
 
 @pytest.mark.parametrize("tests", [
     ["test_layer.py", "test_layer_empty.py"], ["test_layer_attacks.py"],
-    ["test_judge_shapes.py", "../test_conformance.py"],
+    pytest.param(["test_judge_shapes.py", "../test_conformance.py"], marks=pytest.mark.slow),      # half a minute
     ["../../policy/test_policy_masks.py", "../../recording/test_journal.py"],
 ], ids=lambda tests: Path(tests[0]).stem)
 def test_compiled_behaves_as_it_reads(tests: list[str]) -> None:
