@@ -35,12 +35,13 @@ from enforcer.protocols.kubernetes.streams.words import (
     Word,
 )
 from enforcer.words.commands import CLIENT, SERVER, StartTimer
-from enforcer.words.errors import RemoteProtocolError
+from enforcer.words.errors import ProtocolError, RemoteProtocolError
 from enforcer.words.inputs import Input, TimerFired
 
 TIMER: Final = "streams"
 COLUMNS: Final = 80                   # of a terminal whose client has not said
 STATUS: Final = 64 << 10              # bytes of an error stream that are read for the result
+CLOSING: Final = 5.0                  # seconds that a crew has to read to the end, and to close as well
 GONE: Final = 1001                    # WebSocket: an end that goes away (RFC 6455 7.4.1)
 
 
@@ -61,12 +62,14 @@ class CommandPassage(Alarm):
         self._plain = Plain(self, masks, None if self.terminal else first)
         self._sizes, self._sized = Sizes(), False
         self._status = b""
-        self._over = False
+        self._over, self._closing = False, ""              # why, while the crew reads to the end
 
     # Passage
 
     def receive(self, peer: int, data: bytes) -> None:
         if self._over:
+            if peer == CLIENT and self._closing:
+                self._read_out(data)
             return
         for word in self._wires[peer].receive(data):
             self._read(peer, word)
@@ -74,13 +77,18 @@ class CommandPassage(Alarm):
                 return
 
     def ended(self, peer: int) -> None:
+        if peer == CLIENT:
+            self._close()
         self._finish("client closed" if peer == CLIENT else "server closed", peer, Over(GONE))
 
     def handle(self, event: Input) -> None:
-        if isinstance(event, TimerFired) and event.name == TIMER and not self._over:
-            self._plain.fired()
+        if isinstance(event, TimerFired) and event.name == TIMER:
+            self._close()
+            if not self._over:
+                self._plain.fired()
 
     def stop(self, reason: str) -> None:
+        self._closing = ""
         if self._over:
             return
         self._over = True
@@ -203,7 +211,26 @@ class CommandPassage(Alarm):
         for one in (CLIENT, SERVER):
             self._send(one, self._wires[one].close(word.code, word.reason))
         self._done(peer)
-        self._outlet.close(reason)
+        self._closing = reason
+        if peer == CLIENT:
+            self._close()
+        else:                         # RFC 6455 7.1.1: closed at once, what it still sends would cost it what it reads
+            self._outlet.say(StartTimer(TIMER, CLOSING))
+
+    def _read_out(self, data: bytes) -> None:
+        """Whatever it says is for nobody."""
+        try:
+            over = any(isinstance(word, Over) for word in self._wires[CLIENT].receive(data))
+        except ProtocolError:
+            over = True
+        if over:
+            self._close()
+
+    def _close(self) -> None:
+        if self._closing:
+            reason, self._closing = self._closing, ""
+            self._outlet.say(StartTimer(TIMER, 0))
+            self._outlet.close(reason)
 
     def _done(self, peer: int) -> None:
         if peer == CLIENT and not self._status:

@@ -53,7 +53,40 @@ def test_a_command_over_websocket(cut: int) -> None:
     assert said == {1: b"a b\n", 2: b"oops\n", 3: failure(2)}
     assert (talk.recorded("in"), talk.recorded("out"), talk.recorded("err")) == (b"ls\n", b"a b\n", b"oops\n")
     assert talk.results() == [(1, "ok", "exit 2")]
+    assert not talk.closed                     # until the crew has read that
+    crew.raw(crew.socket.close(1000, ""))
     assert talk.closed == "server closed"
+
+
+@pytest.mark.parametrize("how", ["close", "gone", "garbage", "time", "stop"])
+def test_a_crew_reads_to_the_end(how: str) -> None:
+    """What it still sends would make a connection that is closed at once lose what is on its way to it."""
+    talk, crew, server = ws_exec()
+    server.say(3, SUCCESS)
+    server.raw(server.socket.close(1000, ""))
+    talk.passage.ended(SERVER)
+    server.heard()
+    crew.say(0, b"still typing")
+    crew.say(1, b"nonsense")
+    crew.raw(crew.socket.ping(b"x"))
+    assert server.heard() == []
+    assert not talk.closed
+    if how == "close":
+        crew.raw(crew.socket.close(1000, ""))
+    elif how == "gone":
+        talk.passage.ended(CLIENT)
+    elif how == "garbage":
+        crew.raw(b"\xff\xff")
+    elif how == "time":
+        assert talk.timers == {"streams": 5.0}
+        talk.fire(5)
+    else:
+        talk.passage.stop("killed")            # by whoever closes both
+    assert talk.closed == ("" if how == "stop" else "server closed")
+    talk.fire()
+    talk.passage.ended(CLIENT)
+    assert talk.results() == [(1, "ok", "exit 0")]
+    assert talk.recorded("in") == b""
 
 
 def test_what_is_typed_is_recorded_before_it_goes() -> None:
