@@ -34,6 +34,13 @@ def render(value: Any) -> bytes:
         raise Unclear("an answer that cannot be written anew") from None
 
 
+def render_masked(mask: Callable[[Any], Any], value: Any) -> bytes:
+    try:
+        return render(mask(value))
+    except RecursionError:
+        raise Unclear("an answer that is too deep to be masked") from None
+
+
 def load(data: bytes | bytearray) -> Any:
     """One value and nothing after it."""
     try:
@@ -132,7 +139,7 @@ class JsonLines:
     def _event(self, line: bytes) -> bytes:
         if not line.strip():
             return b""
-        return render(self._mask.mask_event(load(line))) + b"\n"
+        return render_masked(self._mask.mask_event, load(line)) + b"\n"
 
 
 class JsonWhole:
@@ -149,7 +156,7 @@ class JsonWhole:
         return b""
 
     def end(self) -> bytes:
-        return render(self._mask.mask(load(self._kept))) + b"\n" if self._kept else b""
+        return render_masked(self._mask.mask, load(self._kept)) + b"\n" if self._kept else b""
 
 
 class JsonList:
@@ -236,7 +243,7 @@ class JsonList:
 
     def _close(self) -> bool:
         self._text.skip()
-        self._out.append(b"}\n" if self._streamed else render(self._mask.mask(self._held)) + b"\n")
+        self._out.append(b"}\n" if self._streamed else render_masked(self._mask.mask, self._held) + b"\n")
         self._state = self._over
         return True
 
@@ -275,7 +282,7 @@ class JsonList:
                 return False
             if self._more:
                 out.append(b",")
-            out.append(render(mask(value)))
+            out.append(render_masked(mask, value))
             self._more = True
             if not text.take(","):
                 self._state = self._after_item

@@ -90,6 +90,8 @@ def mask_body(data: bytes, mask: ObjectMask) -> bytes:
             mask_message(envelope.message, mask)
     except UnicodeError:
         raise Unclear("an answer that is not UTF-8") from None
+    except RecursionError:
+        raise Unclear("an answer that is too deep to be masked") from None
     return render_envelope(envelope)
 
 

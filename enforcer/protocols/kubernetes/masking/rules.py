@@ -74,7 +74,7 @@ def active_rules(
     """Those that are masked in an object; of a Secret `kind` is its `type`, `account`: it is a service account's."""
     found = []
     for rule in rules_of(info, target):
-        label = HELM if rule.label == SECRET and kind == _HELM_TYPE else rule.label
+        label = HELM if kind == _HELM_TYPE and is_secret(info) and not rule.named else rule.label
         if label in masked or label == TOKEN:
             found.append(rule)
         elif label.startswith("detect:"):

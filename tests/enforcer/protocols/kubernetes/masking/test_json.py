@@ -358,3 +358,28 @@ def test_garbage_is_unclear_and_the_cuts_do_not_matter():
         assert len(outs) == 1
         found = outs.pop()
         assert not any(b'"data":{"%s":"aHVudGVyMjI="' % name in found for name in (b"p", b"password"))
+
+
+def test_only_secrets_are_helms():
+    held = user() | {"type": "helm.sh/release.v1"}
+    held["metadata"]["annotations"] = {LAST: json.dumps(held)}
+    label = FieldLabel("secret", "acme.example", "users", ("spec", "users", "*", "email"))
+    assert b"ada@" not in run(USERS, listed(held), ("secret", "secret.token"), target(label))
+    named = FieldLabel("secret", "", "secrets", ("data", "p"))
+    release = secret(kind="helm.sh/release.v1", p=PASSWORD, q=PASSWORD)
+    assert json.loads(run(SECRET, release, ("secret",), target(named)))["data"] == {"p": MARK, "q": PASSWORD}
+
+
+@pytest.mark.parametrize("depth", [100, 300, 480, 700, 950, 2000])
+def test_what_is_deep_is_masked_or_not_delivered(depth):
+    label = FieldLabel("pii.email", "acme.example", "users", ("spec",))
+    watch = Info(True, "/x", "watch", "apis", "acme.example", "v1", "", "users")
+    whole = Info(True, "/x", "get", "apis", "acme.example", "v1", "", "users")
+    for begin, end in (('{"a":', "}"), ("[", "]"), ('{"items":[', "]}")):
+        deep = begin * depth + '"hunter22"' + end * depth
+        for info, text in ((whole, '{"spec":%s}'), (USERS, '{"items":[{"spec":%s}]}'),
+                           (watch, '{"object":{"spec":%s}}\n'), (USERS, '{"items":[%s]}'), (whole, "%s")):
+            try:
+                assert b"hunter22" not in run(info, (text % deep).encode(), to=target(label)) or text.find("spec") < 0
+            except Unclear:
+                pass
