@@ -2,6 +2,7 @@
 
     labels        which labels an answer may carry
     rules         what is masked at which places of an object
+    detecting     what detectors find in values
     places        a path through an object
     managed       managedFields, which tell items of lists apart by their values
     objects       whatever an API server answers: objects, lists, tables, events of a watch, errors

@@ -16,7 +16,7 @@ from enforcer.protocols.kubernetes.bodies.messages import raw_name
 from enforcer.protocols.kubernetes.bodies.schema import INLINE, META, is_map, message_class
 from enforcer.protocols.kubernetes.info import Unclear
 from enforcer.protocols.kubernetes.masking.managed import mask_raw
-from enforcer.protocols.kubernetes.masking.objects import LEAST, ObjectMask, hide_quoted
+from enforcer.protocols.kubernetes.masking.objects import LEAST, ObjectMask, hide_quoted, sought
 from enforcer.protocols.kubernetes.masking.places import mask_all, mask_place
 from enforcer.protocols.kubernetes.masking.rules import Path, Rule
 
@@ -112,10 +112,11 @@ def mask_message(message: Any, mask: ObjectMask) -> None:
             raise Unclear("an answer in protobuf with a labelled field that Weir does not know: ask for JSON")
         _walk(message, rule.path, rule, hidden)
     if rules:
+        found = sought(hidden or set(), annotations)
         for entry in getattr(metadata, "managedFields", ()):
             entry.fieldsV1.Raw = mask_raw(entry.fieldsV1.Raw, rules)
         for name, text in annotations.items():
-            metadata.annotations[name] = mask.mask_annotation(name, text, kind, hidden or set())
+            metadata.annotations[name] = mask.mask_annotation(name, text, kind, found)
 
 
 def _mask_item(one: Any, mask: ObjectMask) -> None:

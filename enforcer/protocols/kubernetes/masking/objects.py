@@ -21,6 +21,8 @@ AGES: Final = ("Age", "Created At")   # columns
 _AGE: Final = re.compile("(?:[0-9]{1,6}[smhdy]){1,2}|<unknown>|<invalid>")     # duration.HumanDuration
 DEPTH: Final = 4                      # annotations in annotations that are read
 LEAST: Final = 6                      # letters of a masked value that is looked for where it may be repeated
+PATIENCE: Final = 1 << 26             # letters of annotations that are gone through for them: some milliseconds
+CALL: Final = 64                      # letters that would have taken as long as to begin
 # field.Error, pkg/util/validation/field/errors.go: the value stands behind it, in Go's or JSON's notation, and behind
 # that what a resource's own rules say of it.
 _QUOTED: Final = re.compile("((?:Invalid|Unsupported|Duplicate) value:|Not found:|Too many:).*", re.DOTALL)
@@ -81,7 +83,7 @@ class ObjectMask:
     def mask_one(self, value: dict[str, Any], depth: int = DEPTH, otherwise: str = "") -> dict[str, Any]:
         """`otherwise`: a Secret's `type` where the object does not say it."""
         rules, annotations = self.rules(value, otherwise), _annotations(value)
-        hidden = _texts(value, rules) if annotations else set()
+        hidden = sought(_texts(value, rules), annotations) if annotations else set()
         for rule in rules:
             mask_place(value, rule)
         if self._named:
@@ -149,6 +151,12 @@ class ObjectMask:
         for one in causes if isinstance(causes, list) else ():
             if isinstance(one, dict):
                 one["message"] = hide_quoted(one.get("message"))
+
+
+def sought(hidden: set[str], annotations: dict[str, Any]) -> set[str]:
+    """What annotations are searched for: all that is in each of them, where it would take too long."""
+    letters = sum(CALL + len(text) for text in annotations.values() if isinstance(text, str))
+    return {""} if len(hidden) * letters > PATIENCE else hidden
 
 
 def hide_quoted(message: Any) -> str:

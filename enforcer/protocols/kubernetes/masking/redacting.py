@@ -7,8 +7,8 @@ from typing import Any
 from agent.contract.target import Target
 from enforcer.policy.detectors import labels_of
 from enforcer.policy.masks import REDACTED
-from enforcer.policy.stream_masks import StreamMask
 from enforcer.protocols.kubernetes.info import Info
+from enforcer.protocols.kubernetes.masking.detecting import detect_text
 from enforcer.protocols.kubernetes.masking.labels import labels_of_answer
 from enforcer.protocols.kubernetes.masking.objects import ObjectMask
 from enforcer.protocols.kubernetes.masking.pointers import INDEX, MOST, parse_pointer, shapes_at
@@ -49,7 +49,4 @@ def _detect(value: Any, labels: frozenset[str]) -> Any:
         return {key: _detect(one, labels) for key, one in value.items()}
     if isinstance(value, list):
         return [_detect(one, labels) for one in value]
-    if not isinstance(value, str):
-        return value
-    mask = StreamMask(labels)
-    return (mask.feed(value.encode("utf-8", "replace")) + mask.flush()).decode("utf-8", "replace")
+    return detect_text(labels, value) if isinstance(value, str) else value

@@ -10,8 +10,8 @@ from typing import Final
 from agent.contract.target import FieldLabel, Target
 from enforcer.policy.detectors import labels_of
 from enforcer.policy.masks import REDACTED, mask_value
-from enforcer.policy.stream_masks import StreamMask
 from enforcer.protocols.kubernetes.info import Info
+from enforcer.protocols.kubernetes.masking.detecting import detect
 from enforcer.protocols.kubernetes.masking.labels import HELM, SECRET, TOKEN, fields_of, is_config, is_secret, is_token
 
 Path = tuple[str, ...]
@@ -79,7 +79,7 @@ def active_rules(
             found.append(rule)
         elif label.startswith("detect:"):
             if shown := masked & frozenset(labels_of(target.detectors)):
-                found.append(Rule(label, rule.path, partial(_detect, shown), rule.encoded, "detect"))
+                found.append(Rule(label, rule.path, partial(detect, shown), rule.encoded, "detect"))
     if is_secret(info) and (account or kind == _TOKEN_TYPE):
         found += [Rule(TOKEN, (name, "token"), redact, name == "data") for name in ("data", "stringData")]
     return tuple(found)
@@ -97,11 +97,6 @@ def _mask(mask: str, value: bytes) -> bytes | None:
 def _detecting(labels: frozenset[str]) -> tuple[Rule, ...]:
     if not labels:
         return ()
-    work = partial(_detect, labels)
+    work = partial(detect, labels)
     return Rule("detect:", ("data", "*"), work, kind="detect"), Rule(
         "detect:", ("binaryData", "*"), work, True, "detect")
-
-
-def _detect(labels: frozenset[str], value: bytes) -> bytes:
-    mask = StreamMask(labels)
-    return mask.feed(value) + mask.flush()

@@ -1,6 +1,7 @@
 """Answers in JSON: what is masked where, item by item, whatever the cuts."""
 import json
 import random
+import time
 from base64 import b64encode
 
 import pytest
@@ -383,3 +384,21 @@ def test_what_is_deep_is_masked_or_not_delivered(depth):
                 assert b"hunter22" not in run(info, (text % deep).encode(), to=target(label)) or text.find("spec") < 0
             except Unclear:
                 pass
+
+
+def test_what_would_take_long_is_not_looked_for():
+    held = secret(**{f"k{at}": b64encode(b"%20d" % at).decode() for at in range(20_000)})
+    held["metadata"]["annotations"] = {f"a{at}": "x" * 100 for at in range(2000)}
+    since = time.process_time()
+    shown = json.loads(run(SECRET, held))
+    assert time.process_time() - since < 2
+    assert shown["metadata"]["annotations"]["a0"] == "[redacted]"
+
+
+def test_many_values_are_detected_fast():
+    to = target(detectors=("github-token", "jwt", "card-number", "password-in-url"))
+    config = Info(True, "/x", "get", "api", "", "v1", "a", "configmaps", "", "c")
+    held = {"kind": "ConfigMap", "apiVersion": "v1", "data": {f"k{at}": "valuevalue" for at in range(30_000)}}
+    since = time.process_time()
+    assert json.loads(run(config, held, labels_of_answer(config, to), to)) == held
+    assert time.process_time() - since < 2
