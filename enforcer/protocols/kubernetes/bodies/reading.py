@@ -15,6 +15,7 @@ _APPLY: Final = b"application/apply-patch+yaml"
 _JSON_PATCH: Final = b"application/json-patch+json"
 _PATCHES: Final = (_JSON_PATCH, b"application/merge-patch+json", b"application/strategic-merge-patch+json")
 _YAML: Final = b"application/yaml"
+OPERATIONS: Final = 10_000            # apiserver, endpoints/handlers/patch.go: maxJSONPatchOperations
 SHOWN: Final = 100                    # bytes of a content type that a reason names
 # go.yaml.in/yaml/v2, readerc.go: what YAML has only escaped.  Beyond U+FFFF it has no escapes that JSON has.
 _NO_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
@@ -59,6 +60,8 @@ def _patch(kind: bytes, data: bytes) -> Body:
     value = parse_json(data)
     if isinstance(value, list) != (kind == _JSON_PATCH):
         raise Unclear("the body is not a patch of the form that its content type says")
+    if kind == _JSON_PATCH and len(value) > OPERATIONS:
+        raise Unclear(f"a JSON patch of more than {OPERATIONS} operations", 413)
     return _json(value, kind)
 
 

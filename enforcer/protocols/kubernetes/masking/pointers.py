@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import product
 from typing import Any, Final
 
 from enforcer.protocols.kubernetes.masking.rules import Path
 
-MOST: Final = 4                       # segments that may be indexes; with more, all ways are not tried
-INDEX: Final = re.compile(r"-?[0-9]*+")
-_MARK: Final = "\0value"
+LONGEST: Final = 64                   # segments
+_INDEX: Final = re.compile(r"-?[0-9]*+")
 
 
 def parse_pointer(text: Any) -> Path:
@@ -24,25 +22,41 @@ def parse_pointer(text: Any) -> Path:
     return tuple(one.replace("~1", "/").replace("~0", "~") for one in text.split("/")[1:])
 
 
-def shapes_at(pointer: Path, value: Any) -> Iterator[tuple[Any, Any, Any]]:
-    """(object, holder, key): every object that has the value at this place and nothing else."""
-    unsure = [at for at, one in enumerate(pointer) if INDEX.fullmatch(one)]
-    for lists in product((False, True), repeat=min(len(unsure), MOST)):
-        chosen = dict(zip(unsure, lists, strict=False))
-        root: Any = {_MARK: value}
-        holder: Any = root
-        key: Any = _MARK
-        for at, one in enumerate(pointer):
-            inner: Any = [value] if chosen.get(at) else {one: value}
-            holder[key] = inner
-            holder, key = inner, 0 if chosen.get(at) else one
-        yield root[_MARK], holder, key
+def is_told(pointer: Path) -> bool:
+    """It is not that long that nobody writes it but to make others wait."""
+    return len(pointer) <= LONGEST
+
+
+def rests(pointer: Path, path: Path) -> Iterator[Path]:
+    """What of a labelled path is left below this place; () where all of it is labelled.  A path that names no item of
+    a list goes through it."""
+    if not pointer or not path:
+        yield path
+        return
+    if path[0] in ("*", pointer[0]):
+        yield from rests(pointer[1:], path[1:])
+    if path[0] != "*" and _INDEX.fullmatch(pointer[0]):
+        yield from rests(pointer[1:], path)
 
 
 def lies_on(pointer: Path, path: Path) -> bool:
     """One of them leads to, or through, the other."""
-    if not pointer or not path:
-        return True
-    if path[0] in ("*", pointer[0]) and lies_on(pointer[1:], path[1:]):
-        return True
-    return path[0] != "*" and INDEX.fullmatch(pointer[0]) is not None and lies_on(pointer[1:], path)
+    return next(rests(pointer, path), None) is not None
+
+
+def around(pointer: Path, value: Any) -> dict[str, Any] | None:
+    """The object that has this value in its metadata, or is it, and nothing else; None where it is elsewhere."""
+    if not pointer:
+        return value if isinstance(value, dict) else None
+    if pointer[0] != "metadata" or len(pointer) > 3:
+        return None
+    for name in reversed(pointer):
+        value = {name: value}
+    return dict(value)
+
+
+def within(pointer: Path, value: Any) -> Any:
+    """The value at this place again."""
+    for name in pointer:
+        value = value[name]
+    return value

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from agent.contract.target import Target
@@ -11,7 +12,8 @@ from enforcer.protocols.kubernetes.info import Info
 from enforcer.protocols.kubernetes.masking.detecting import detect_text
 from enforcer.protocols.kubernetes.masking.labels import labels_of_answer
 from enforcer.protocols.kubernetes.masking.objects import ObjectMask
-from enforcer.protocols.kubernetes.masking.pointers import INDEX, MOST, parse_pointer, shapes_at
+from enforcer.protocols.kubernetes.masking.places import mask_all, mask_place
+from enforcer.protocols.kubernetes.masking.pointers import around, is_told, parse_pointer, rests, within
 
 
 def redact_body(value: Any, info: Info, target: Target) -> Any:
@@ -32,16 +34,18 @@ def _operation(one: Any, mask: ObjectMask) -> Any:
     """Of a JSON patch."""
     if not isinstance(one, dict) or "value" not in one:
         return one
-    pointer = parse_pointer(one.get("path"))
-    if sum(INDEX.fullmatch(part) is not None for part in pointer) > MOST:
+    pointer, value = parse_pointer(one.get("path")), one["value"]
+    if not is_told(pointer):
         return {**one, "value": REDACTED}
-    if not pointer:
-        return {**one, "value": mask.mask(one["value"]) if isinstance(one["value"], dict) else one["value"]}
-    for root, holder, key in shapes_at(pointer, one["value"]):
-        if isinstance(root, dict):
-            mask.mask_one(root)
-        one["value"] = holder[key]
-    return one
+    if (whole := around(pointer, value)) is not None:
+        value = within(pointer, mask.mask_one(whole))
+    for rule in mask.rules({}) if pointer else ():
+        for rest in rests(pointer, rule.path):
+            if rest:
+                mask_place(value, replace(rule, path=rest))
+            else:
+                value = mask_all(value, rule)
+    return {**one, "value": value}
 
 
 def _detect(value: Any, labels: frozenset[str]) -> Any:

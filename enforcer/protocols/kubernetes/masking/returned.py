@@ -14,7 +14,7 @@ from agent.contract.target import Target
 from enforcer.policy.masks import HASH, REDACTED
 from enforcer.protocols.kubernetes.info import Info
 from enforcer.protocols.kubernetes.masking.places import find_places, plain_text
-from enforcer.protocols.kubernetes.masking.pointers import INDEX, MOST, lies_on, parse_pointer, shapes_at
+from enforcer.protocols.kubernetes.masking.pointers import around, is_told, lies_on, parse_pointer, rests
 from enforcer.protocols.kubernetes.masking.rules import LAST_APPLIED, REPEATS, Path, Rule, rules_of
 
 _ENCODED: Final = b64encode(REDACTED.encode()).decode().rstrip("=")
@@ -91,22 +91,26 @@ def _operation(one: Any, rules: list[Rule]) -> Iterator[str]:
     """Of a JSON patch: `test` tells whether a guess is right, `copy` and `move` bring a value where it has no label."""
     if not isinstance(one, dict):
         return
-    work, pointer = one.get("op"), parse_pointer(one.get("path"))
+    work, pointer, source = one.get("op"), parse_pointer(one.get("path")), parse_pointer(one.get("from"))
+    if not (is_told(pointer) and is_told(source)):
+        yield "a path that is very long"
+        return
     if work == "test" and _labelled(pointer, rules):
         yield f"test of {one.get('path')}"
-    if work in ("copy", "move") and _labelled(parse_pointer(one.get("from")), rules):
+    if work in ("copy", "move") and _labelled(source, rules):
         yield f"{work} of {one.get('from')}"
     if "value" in one and work != "test":
         yield from _added(pointer, one["value"], rules)
 
 
 def _added(pointer: Path, value: Any, rules: list[Rule]) -> Iterator[str]:
-    if sum(INDEX.fullmatch(part) is not None for part in pointer) > MOST:
-        yield "a path with more than four numbers"
-        return
-    for root, _, _ in shapes_at(pointer, value):
-        if isinstance(root, dict):
-            yield from _object(root, rules)
+    if (whole := around(pointer, value)) is not None:
+        yield from _object(whole, rules)
+    for rule in rules if pointer else ():
+        for rest in rests(pointer, rule.path):
+            held = [value] if not rest else [holder[key] for holder, key in find_places(value, rest)]
+            if any(_is_mask(one, rule, False) for one in held):
+                yield ".".join(rule.path)
 
 
 def _labelled(pointer: Path, rules: list[Rule]) -> bool:

@@ -92,8 +92,9 @@ def test_patches():
         assert (body.value, body.content_type, body.rendered) == ({"a": None}, kind, b'{"a":null}')
         with pytest.raises(Unclear):
             read_body(kind, ops, PATCH)
-    with pytest.raises(Unclear):
-        read_body(b"application/json-patch+json", b"{}", PATCH)
+    for data in (b"{}", json.dumps([{}] * 10_001).encode()):
+        with pytest.raises(Unclear):
+            read_body(b"application/json-patch+json", data, PATCH)
 
 
 def test_what_a_proxy_is_sent_is_nobodys():
