@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from agent.contract.target import Target
+from enforcer.policy.detectors import labels_of
 from enforcer.policy.masks import HASH, REDACTED
 from enforcer.protocols.kubernetes.info import Info
+from enforcer.protocols.kubernetes.masking.detecting import looks_detected
 from enforcer.protocols.kubernetes.masking.places import find_places, plain_text
 from enforcer.protocols.kubernetes.masking.pointers import around, is_told, lies_on, parse_pointer, rests
 from enforcer.protocols.kubernetes.masking.rules import LAST_APPLIED, REPEATS, Path, Rule, rules_of
@@ -27,10 +29,11 @@ _SELECTED: Final = re.compile(r"(?:^|,)\s*([^=!,\s]++)\s*(?:==?|!=)")
 
 def returned_masks(value: Any, info: Info, target: Target, masked: frozenset[str] | None = None) -> list[str]:
     """Places, for people; empty where the request may be sent on.  `masked`: the labels that are, None: all."""
-    rules = [one for one in rules_of(info, target) if one.kind != "detect" and (masked is None or one.label in masked)]
+    rules = [one for one in rules_of(info, target) if masked is None or one.label in masked or (
+        one.kind == "detect" and not masked.isdisjoint(labels_of(target.detectors)))]
     if not rules:
         return []
-    found = list(_selected(info.field_selector, rules))
+    found = list(_selected(info.field_selector, [one for one in rules if one.kind != "detect"]))
     if isinstance(value, list):
         found += [place for one in value for place in _operation(one, rules)]
     elif isinstance(value, dict):
@@ -55,6 +58,8 @@ def _object(value: dict[str, Any], rules: list[Rule], whole: bool = False) -> It
 
 def _repeats(text: str, rules: list[Rule]) -> bool:
     """A mask is in what an annotation keeps of an object."""
+    if any(one.kind == "detect" for one in rules) and looks_detected(text):
+        return True
     return REDACTED in text or any(
         one.kind.startswith("constant:") and one.kind[9:] and one.kind[9:] in text for one in rules) or _ENCODED in text
 
@@ -72,12 +77,14 @@ def _is_mask(value: Any, rule: Rule, whole: bool) -> bool:
     if isinstance(value, list):
         return any(_is_mask(one, rule, whole) for one in value)
     if not isinstance(value, str):
-        return value is None and whole
+        return value is None and whole and rule.kind != "detect"
     return _looks_masked(plain_text(value) if rule.encoded else value, rule.kind)
 
 
 def _looks_masked(text: str, kind: str) -> bool:
     """Whatever a field's mask is, what cannot be masked so is redacted."""
+    if kind == "detect":
+        return looks_detected(text)
     if text.strip() == REDACTED:
         return True
     if kind == "partial":
@@ -95,7 +102,7 @@ def _operation(one: Any, rules: list[Rule]) -> Iterator[str]:
     if not (is_told(pointer) and is_told(source)):
         yield "a path that is very long"
         return
-    if work == "test" and _labelled(pointer, rules):
+    if work == "test" and _labelled(pointer, [rule for rule in rules if rule.kind != "detect"]):
         yield f"test of {one.get('path')}"
     if work in ("copy", "move") and _labelled(source, rules):
         yield f"{work} of {one.get('from')}"
@@ -114,6 +121,8 @@ def _added(pointer: Path, value: Any, rules: list[Rule]) -> Iterator[str]:
 
 
 def _labelled(pointer: Path, rules: list[Rule]) -> bool:
+    if not rules:
+        return False
     kept = [(*_ANNOTATIONS, name) for name in (LAST_APPLIED, *REPEATS)]
     return any(lies_on(pointer, path) for path in (*kept, *(one.path for one in rules)))
 

@@ -7,7 +7,8 @@ import pytest
 
 from agent.contract.target import FieldLabel, Target
 from enforcer.protocols.kubernetes.info import Info
-from enforcer.protocols.kubernetes.masking import redact_body, returned_masks
+from enforcer.protocols.kubernetes.masking import labels_of_answer, redact_body, returned_masks
+from enforcer.protocols.kubernetes.masking.detecting import detect_text
 
 MARK = b64encode(b"[redacted]").decode()
 PASSWORD = b64encode(b"hunter22").decode()
@@ -159,3 +160,28 @@ def test_a_patch_made_to_take_long():
     assert returned_masks(value, USERS, to) == []
     redact_body(value, USERS, to)
     assert time.process_time() - since < 4
+
+
+FOUND = {
+    "private-key": "-----BEGIN RSA PRIVATE KEY-----\nMIIBOgIBAAJBAKj34GkxFhD90vcNLYLInFEX6Ppy1tPf9Cnzj4p4WGeKLs1Pt8Q\n"
+                   "-----END RSA PRIVATE KEY-----\n",
+    "aws-key": "AKIAIOSFODNN7EXAMPLE", "google-key": "AIza" + "a1B2c" * 7, "github-token": "ghp_" + "a1B2" * 9,
+    "slack-token": "xoxb-123456789012-abcdef", "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+    "password-in-url": "postgres://ada:hunter22@db/x", "card-number": "4111111111111111 ",
+    "iban": "DE89370400440532013000 ",
+}
+
+
+@pytest.mark.parametrize("detector", FOUND)
+def test_what_a_detector_masked_comes_back(detector):
+    to, text = target(detectors=(detector,)), f"x = {FOUND[detector]}\n"
+    info = Info(True, "/x", "update", "api", "", "v1", "a", "configmaps", name="c")
+    shown = detect_text(frozenset(labels_of_answer(info, to)), text)
+    assert shown != text
+    assert returned_masks({"data": {"k": shown}}, info, to) == ["data.k"]
+    assert returned_masks({"metadata": {"annotations": {LAST: json.dumps({"data": {"k": shown}})}}}, info, to)
+    assert returned_masks([{"op": "replace", "path": "/data/k", "value": shown}], info, to)
+    assert not returned_masks({"data": {"k": text, "banner": "/" + "*" * 70 + "/\n * a:b *\n"}}, info, to)
+    assert not returned_masks({"data": {"k": shown}}, info, target())
+    assert not returned_masks({"data": {"k": shown}}, info, to, frozenset())
+    assert returned_masks([{"op": "copy", "from": "/data/k", "path": "/metadata/annotations/k"}], info, to)
