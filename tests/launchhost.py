@@ -207,7 +207,7 @@ async def _serve(settings: dict[str, Any]) -> None:
 
     base = Path(settings["base"])
     targets = [trusts.TrustTarget(t["name"], tuple(t["hosts"]), tuple(t.get("addresses", ())),
-                                  tuple(t.get("files", ())))
+                                  tuple(t.get("files", ())), t.get("cluster", 0))
                for t in settings["targets"]]
     hosts = prepare_hosts([(trusts.TrustTarget(t["name"], tuple(t["hosts"])), t["port"]) for t in
                            settings.get("ssh", ())], base / "state", base / "run")
