@@ -8,6 +8,7 @@ from agent.config import Config
 from agent.contract.control import TargetView, WorkloadView
 from agent.contract.target import ENFORCE, SHADOW
 from agent.network.resolve import Places
+from agent.settings.credential_table import KUBERNETES
 from agent.workload.owners import Start
 
 BLOCK = "the watch of the block"       # of Health.failing: what stands is not known
@@ -124,7 +125,10 @@ def hints(
         if unknown := statistics.get(f"unknown_ca:{one.name}"):
             handshakes = f"{unknown} TLS handshakes" if unknown != 1 else "a TLS handshake"
             found.append(f"target {one.name}: {handshakes} ended because the client does not trust Weir's authority: "
-                         "add the root file that it reads to `trust` of this target, and start the workload again")
+                         + (f"add the kubeconfig or root file that it reads to `trust` of this target, or give it what "
+                            f"`weir kubeconfig {one.name}` prints" if one.protocol == KUBERNETES else
+                            "add the root file that it reads to `trust` of this target")
+                         + ", and start the workload again")
         if unknown := statistics.get(f"unknown_host_key:{one.name}"):
             logins = f"{unknown} connections" if unknown != 1 else "a connection"
             found.append(f"target {one.name}: {logins} ended because the client does not know Weir's host key: add the "

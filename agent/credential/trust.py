@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from agent.kubernetes.clusters import NO_CLUSTERS, USER_FILE, ClusterTrust, kubeconfig_binds
+from agent.kubernetes.clusters import KNOWN, NO_CLUSTERS, USER_FILE, ClusterTrust, kubeconfig_binds
 from agent.kubernetes.kubeconfig import Cluster
 from agent.ssh.known_hosts import merge
 from agent.workload.view import CONTENT_LIMIT, Bind
@@ -413,8 +413,7 @@ def publish_trust(run: Path, trust: Trust, *, running: bool = False, also: Trust
         directory.mkdir(mode=0o755, exist_ok=True)
         directory.chmod(0o755)
     _publish_hosts(trust.hosts, also.hosts)
-    for name, content in (trust.clusters.contents() if trust.clusters.clusters else {}).items():
-        write_public(directory / name, content)
+    _publish_clusters(directory, trust.clusters)
     if not trust.bundle:
         return
     system = Path(SYSTEM_BUNDLE)
@@ -422,6 +421,15 @@ def publish_trust(run: Path, trust: Trust, *, running: bool = False, also: Trust
     authorities = [*trust.authorities_pem, *also.authorities_pem]
     _bring(Path(trust.authorities), b"", authorities, running)
     _bring(Path(trust.bundle), roots + (b"" if roots.endswith(b"\n") or not roots else b"\n"), authorities, running)
+
+
+def _publish_clusters(directory: Path, trust: ClusterTrust) -> None:
+    """By rename: they are read when a workload starts.  A cluster that is gone is known no more."""
+    if not trust.clusters:
+        (directory / KNOWN).unlink(missing_ok=True)
+        return
+    for name, content in trust.contents().items():
+        write_public(directory / name, content)
 
 
 def _publish_hosts(hosts: HostTrust, also: HostTrust) -> None:

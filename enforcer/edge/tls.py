@@ -16,6 +16,7 @@ from enforcer.words.errors import UpstreamError
 
 MOST: Final = 256                     # contexts kept of each side
 HANDSHAKE: Final = 30.0               # seconds
+_UNKNOWN: Final = frozenset((2, 18, 19, 20, 21))       # X509_V_ERR_: there is no root that leads to the certificate
 SHUTDOWN: Final = 5.0                 # seconds that a peer has to answer close_notify
 
 
@@ -75,7 +76,8 @@ def signature_hash(certificate: bytes) -> str:
 def explain(error: Exception) -> str:
     """One line without anything secret."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate verification failed: {error.verify_message}"
+        hint = "; `tls_ca` of the target names the file with its roots" if error.verify_code in _UNKNOWN else ""
+        return f"certificate verification failed: {error.verify_message}{hint}"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {(error.reason or 'unknown reason').lower().replace('_', ' ')}"
     if isinstance(error, TimeoutError):

@@ -9,8 +9,8 @@ from rich.console import Console
 from agent.commands.screen import render_status
 from agent.config import parse_config
 from agent.contract.control import ServiceView, Status
-from agent.contract.target import ContentLabel
-from agent.credential.trust import NO_TRUST, HostTrust
+from agent.contract.target import ContentLabel, FieldLabel, Forward
+from agent.credential.trust import NO_TRUST, HostTrust, Leaf
 from agent.network.resolve import Known, Places
 from agent.status import DEGRADED, ENFORCING, OTHERWISE, Health, hints
 from agent.supervisor import render_configure
@@ -92,3 +92,52 @@ def test_what_the_enforcer_is_told_of_an_ssh_host() -> None:
     assert told.content_labels == (ContentLabel("secret", "/etc/app/*.key"),)
     assert (told.labels, told.payload, "jwt" in told.detectors) == ((), "content", True)
     assert told.options == {"authentication": "none,publickey"}
+
+
+def test_a_client_that_does_not_know_weir_in_a_clusters_place_is_a_hint() -> None:
+    config, report = parse_config('[[target]]\nname = "k"\nprotocol = "kubernetes"\nhosts = ["k"]\n'
+                                  '[[target.credential]]\ntoken_file = "/t"\n', "weir.toml")
+    assert config is not None, report.problems
+    places = Places(config.targets, (), Known())
+    [one] = [hint for hint in hints(config, places, {}, {"unknown_ca:k": 2}, (), 0) if "trust" in hint]
+    assert "2 TLS handshakes" in one
+    assert "the kubeconfig or root file that it reads to `trust`" in one
+    assert "`weir kubeconfig k` prints, and start the workload again" in one
+
+
+def test_what_the_enforcer_is_told_of_a_cluster() -> None:
+    config, report = parse_config("""
+[[target]]
+name = "k"
+protocol = "kubernetes"
+hosts = ["192.0.2.9"]
+payload = "content"
+detectors = ["jwt"]
+[[target.credential]]
+token_file = "/t"
+[[target.label]]
+label = "pii"
+field = "configmaps:data.x"
+[[target.forward]]
+target = "db"
+namespace = "data"
+port = 5432
+[[target]]
+name = "db"
+protocol = "postgresql"
+hosts = ["192.0.2.8"]
+port = 5432
+[[target.credential]]
+user = "u"
+password_file = "/p"
+""", "weir.toml")
+    assert config is not None, report.problems
+    config = msgspec.structs.replace(config, roots={"k": "ROOTS"})
+    trust = replace(NO_TRUST, leafs={"k": Leaf("LEAF", "KEY")})
+    told, other = render_configure(1, config, Places(config.targets, (), Known()), trust, b"").targets
+    assert (told.protocol, told.port, told.tls, told.tls_ca, told.leaf_certificate, told.leaf_key) == (
+        "kubernetes", 6443, "verify-full", "ROOTS", "LEAF", "KEY")
+    assert told.field_labels == (FieldLabel("pii", "", "configmaps", ("data", "x")),)
+    assert told.forwards == (Forward("db", "data", "*", 5432),)
+    assert (told.payload, told.detectors, told.labels, told.content_labels) == ("content", ("jwt",), (), ())
+    assert (other.field_labels, other.forwards) == ((), ())

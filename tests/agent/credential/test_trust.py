@@ -388,6 +388,8 @@ def test_clusters_are_known_by_their_own_authorities(places: tuple[Path, Path]) 
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["k.example"]
     assert [str(one) for one in names.get_values_for_type(x509.IPAddress)] == ["10.96.0.1", "10.0.0.7"]
+    prepared(places, TrustTarget("orders", ("db.shop.example",)))
+    assert not published.exists()
 
 
 def test_resolv_conf() -> None:

@@ -501,7 +501,7 @@ def test_a_client_that_does_not_know_the_ca_is_counted_and_recorded(house, clust
         ("verify-full", ("db.edge.example",), True, ""),
         ("verify-full", ("other.example",), True, "certificate verification failed: Hostname mismatch"),
         ("verify-ca", ("other.example",), True, ""),
-        ("verify-full", ("db.edge.example",), False, "certificate verification failed"),
+        ("verify-full", ("db.edge.example",), False, "`tls_ca` of the target names the file with its roots"),
         ("verify-ca", ("db.edge.example",), False, "certificate verification failed"),
     ],
 )
