@@ -45,8 +45,8 @@ def show(context: click.Context, target: str, as_json: bool) -> None:
     """The authority of Weir's client certificates for TARGET.
 
     As PEM, for ssl_ca_file of its server, or --client-ca-file of an API server; of an SSH host as a line for the file
-    that TrustedUserCAKeys of its sshd_config names.  While a successor is prepared, both.  Made where it is not there yet.  For targets with a
-    credential that says certificate = "issue".  Root only."""
+    that TrustedUserCAKeys of its sshd_config names.  While a successor is prepared, both.  Made where it is not there
+    yet.  For targets with a credential that says certificate = "issue".  Root only."""
     context.meta["weir.json"] = as_json
     try:
         config = load_config(context.obj)

@@ -1,6 +1,7 @@
 """Pure: how a workload's clients know Weir in the place of clusters: what lies in RUN/trust, and where it is bound."""
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +54,12 @@ def service_binds(env: Mapping[bytes, bytes], authorities: str, trust: ClusterTr
     yield Bind(trust.path(NAMESPACE), f"{SERVICE_ACCOUNT}/{NAMESPACE}", absent="make", own=True)
 
 
-def named(env: Mapping[bytes, bytes]) -> Iterator[str]:
-    """Files of $KUBECONFIG."""
-    for path in env.get(VARIABLE, b"").split(b":")[:FILES_LIMIT]:
-        text = path.decode("utf-8", "replace")
+def named(env: Mapping[bytes, bytes], cwd: bytes) -> Iterator[str]:
+    """Files that clients started there, with this environment, read: those of $KUBECONFIG, or the one below $HOME."""
+    paths = [path for path in env.get(VARIABLE, b"").split(b":") if path][:FILES_LIMIT]
+    if home := env.get(b"HOME", b""):
+        paths.append(home + USER_FILE.removeprefix("~").encode())
+    for path in paths:
+        text = posixpath.normpath(posixpath.join(cwd, path).decode("utf-8", "replace"))
         if text.startswith("/") and text.isprintable():
             yield text

@@ -93,19 +93,27 @@ def _parse(content: bytes) -> dict[str, Any]:
     """Its first document.  Raises Unread."""
     try:
         text = content.decode()       # UTF-16 would be YAML too, and nobody's kubeconfig
-        if text.lstrip().startswith("{"):
-            found = msgspec.json.decode(text)
-        elif "<<" in text:        # merged keys may be as many as are written, to the power of themselves
+        if (found := _json(text)) is not None:
+            return found
+        if "<<" in text:        # merged keys may be as many as are written, to the power of themselves
             raise Unread("it merges keys with <<")
-        else:
-            found = next(yaml.load_all(text, Loader=_Loader), None)
-    except (yaml.YAMLError, msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+        found = next(yaml.load_all(text, Loader=_Loader), None)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
         raise Unread("it is not YAML") from None
     if found is None:
         return {}
     if not isinstance(found, dict):
         raise Unread("it is no kubeconfig")
     return found
+
+
+def _json(text: str) -> dict[str, Any] | None:
+    """In which a tab may stand where YAML wants blanks.  None: it is none."""
+    try:
+        found = msgspec.json.decode(text) if text.lstrip().startswith("{") else None
+    except msgspec.MsgspecError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _rewrite(config: dict[str, Any], clusters: tuple[Cluster, ...]) -> bytes | None:

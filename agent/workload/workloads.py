@@ -105,7 +105,7 @@ def resolve_run(
         return Refusal(refusal)
     assert workload is not None
     account = named or caller
-    view = _view(workload, account, around, request.env)
+    view = _view(workload, account, around, request.env, request.cwd)
     if seen := shown_socket(workload.name, around.real_sockets, lambda path: shows(view, path)):
         return Refusal(seen)
     cwd = request.cwd
@@ -176,10 +176,12 @@ def _unpermitted(request: Run, workload: Workload | None, caller: Account, named
     return ""
 
 
-def _view(workload: Workload, account: Account, around: Surroundings, env: dict[bytes, bytes]) -> View:
+def _view(
+    workload: Workload, account: Account, around: Surroundings, env: dict[bytes, bytes], cwd: bytes,
+) -> View:
     binds = list(binds_for(workload.name, account.home, around.trust))
     binds += [Bind(around.trust.authorities, path, append=True) for path in _own_roots(env, account.home, around.trust)]
-    binds += kubeconfig_binds(named(env), around.trust.clusters)
+    binds += kubeconfig_binds(named(env, cwd), around.trust.clusters)
     binds += service_binds(env, around.trust.authorities, around.trust.clusters)
     if around.resolv:
         binds.append(Bind(around.resolv, "/etc/resolv.conf", absent="make"))

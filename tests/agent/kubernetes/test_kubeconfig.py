@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from agent.cli import weir
 from agent.credential.client_authority import client_authority, issue
+from agent.kubernetes.clusters import NO_CLUSTERS, ClusterTrust, kubeconfig_binds, named
 from agent.kubernetes.kubeconfig import (
     PLACEHOLDER,
     Cluster,
@@ -177,6 +178,12 @@ def test_one_that_is_too_long_is_not_shown() -> None:
     assert b"too long" in (cover(None, (CLUSTER,)) or b"")
 
 
+def test_json_and_what_only_looks_like_it() -> None:
+    tabbed = with_user({"token": "SECRET"}).replace(", ", ",\n\t")
+    for content in (tabbed, "{users: [{name: u, user: {token: SECRET}}]}"):
+        assert covered(content)["users"] == [{"name": "u", "user": {"token": PLACEHOLDER}}]
+
+
 def test_aliases_stay_as_short_as_they_were() -> None:
     lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
     shown = cover("\n".join([*lines, "users: [{name: u, user: {token: SECRET}}]"]).encode(), (CLUSTER,))
@@ -308,3 +315,12 @@ def test_kubectl_reads_weirs(program: Path, tmp_path: Path) -> None:
     file.write_text(render_kubeconfig(CLUSTER, namespace="crews"))
     assert kubectl(program, file, "config", "view", "--minify", "-o", "jsonpath={..namespace} {..server}") == (
         "crews https://cluster.lab.example:6443")
+
+
+def test_files_that_an_environment_names() -> None:
+    env = {b"KUBECONFIG": b"/a/b::c/../d:/x\n:~/e", b"HOME": b"/home/ann"}
+    assert list(named(env, b"/work")) == ["/a/b", "/work/d", "/work/~/e", "/home/ann/.kube/config"]
+    assert list(named({}, b"/work")) == []
+    trust = ClusterTrust("/run/weir/trust", (CLUSTER,))
+    assert [one.target for one in kubeconfig_binds(iter(("/a", "b", "/a")), trust)] == ["/a"]
+    assert kubeconfig_binds(iter(("/a",)), NO_CLUSTERS) == ()
