@@ -177,6 +177,23 @@ async def test_a_key_for_an_ssh_host(asking: Asking) -> None:
 
 
 @pytest.mark.kernel
+async def test_a_plugin_of_kubectls_for_a_cluster(asking: Asking) -> None:
+    """It is told that nobody sits there, and what it says counts until it ends."""
+    asking.write(HEAD + """
+told = json.loads(os.environ["KUBERNETES_EXEC_INFO"])
+print(json.dumps({"apiVersion": told["apiVersion"], "kind": told["kind"], "status": {
+    "token": f"t-{os.getpid()}", "expirationTimestamp": "2100-01-01T00:00:00Z"}}))
+""")
+    asking.row(user=None)
+    asking.config.targets[0].protocol = "kubernetes"
+    found = await asking.ask()
+    assert (found.user, found.password, found.token[:2], found.expires) == ("", "", "t-", 4102444800)
+    assert await asking.ask() == found
+    asking.write(HEAD + "print(json.dumps({'password': 'hunter2'}))\n")
+    assert "something else than an ExecCredential" in await asking.refused()
+
+
+@pytest.mark.kernel
 async def test_without_a_time_it_runs_for_each_login_and_a_new_program_counts_at_once(asking: Asking) -> None:
     assert await asking.ask() == Credential("svc", "hunter2")
     asking.write(SAYS.replace("hunter2", "hunter3"))
