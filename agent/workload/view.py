@@ -17,7 +17,7 @@ leads through there and out again is refused, and so is whatever leads to a plac
 What was looked at is what is bound: such a source is `Pinned`, opened by its name without links and bound by that
 descriptor (agent/workload/sandbox.py), for a crew of another start may change it meanwhile.
 
-A kubeconfig is shown as what was read of it here, rendered anew (agent/kubernetes/kubeconfig.py): what of it is not read is
+A kubeconfig is shown as what was read of it here, rendered anew (agent/kubernetes/kubeconfig.py): what is not read is
 not shown.
 """
 from __future__ import annotations
