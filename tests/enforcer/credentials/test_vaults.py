@@ -51,6 +51,17 @@ async def test_a_new_version_counts_at_the_next_login(asking: Asking, bao: OpenB
     bao.put("crews/orders", username="crew_svc", password="kv-hunter1")
 
 
+async def test_a_bearer_token(asking: Asking, bao: OpenBao) -> None:
+    """Of a cluster: neither a user nor a password."""
+    bao.put("crews/cluster", token="kv-t0ken\n", password="kv-s3cret")
+    source = msgspec.structs.replace(
+        STORED, path="crews/cluster", user_field="", password_field="", token_field="token")
+    found = await asking.fetch(source)
+    assert (found.error, found.token, found.password, found.user) == ("", "kv-t0ken", "", "")
+    assert "t0ken" not in repr(found)
+    assert "has no field 'other'" in (await asking.fetch(msgspec.structs.replace(source, token_field="other"))).error
+
+
 async def test_other_fields(asking: Asking, bao: OpenBao) -> None:
     bao.put("crews/other", login="who", secret="kv-s3cret", pem="CERT", key="KEY")
     source = msgspec.structs.replace(
