@@ -30,23 +30,23 @@ class _Full(Exception):
 
 
 class RequestManner(Manner):
-    """Its text is the request's line, and where it has a body an empty line and that as JSON.  `said`: attributes that
-    the line tells already."""
+    """Its text is the request's line, and where it has a body an empty line and that as JSON.  `seen`: attributes that
+    are told beside it; others may hold what is no one's to read."""
 
-    def __init__(self, said: tuple[str, ...] = ()) -> None:
-        self._said = said
+    def __init__(self, seen: tuple[str, ...] = ()) -> None:
+        self._seen = seen
 
     def shown(self, ask: Ask) -> str:
         return fold(self.text(ask).decode("utf-8", "backslashreplace"))
 
     def parameters(self, ask: Ask) -> tuple[str, ...]:
-        return (*ask.parameters, *told(ask.requests, self._said))
+        return (*ask.parameters, *told(ask.requests, self._seen))
 
 
-def told(requests: Iterable[Request], without: tuple[str, ...] = ()) -> tuple[str, ...]:
+def told(requests: Iterable[Request], seen: tuple[str, ...]) -> tuple[str, ...]:
     """What policy sees of the resources besides what their paths say, a line each: "images: nginx:1.25, redis:7"."""
     lines = (f"{name}: {said}" for one in requests for name, value in one.attributes
-             if name not in without and (said := _said(value)))
+             if name in seen and (said := _said(value)))
     return tuple(dict.fromkeys(lines))
 
 

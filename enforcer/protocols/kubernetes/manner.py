@@ -8,13 +8,14 @@ from enforcer.http.shown import RequestManner
 from enforcer.policy.model import CLUSTER
 from enforcer.words.operations import Request
 
-# Told by the request's line; a command with its passwords as stars.
-SAID: Final = ("path", "version", "labels", "fields", "command", "container", "ports")
+# What the request's line does not say.  Of those that it does, commands may hold passwords, which are stars in it.
+SEEN: Final = ("dry_run", "kinds", "owners", "service_account", "images", "privileged", "host_namespaces", "host_path",
+               "ephemeral", "capabilities", "opaque")
 
 
 class KubernetesManner(RequestManner):
     def __init__(self) -> None:
-        super().__init__(SAID)
+        super().__init__(SEEN)
 
 
 def tell_covered(requests: Iterable[Request]) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from enforcer.protocols.kubernetes.streams.command import CommandPassage
 from enforcer.protocols.kubernetes.streams.words import RESIZE, STDIN, STDOUT, Said
+from enforcer.recording.tapes import parse_size
 from enforcer.words.commands import CLIENT, SERVER
 
 SIZE = Said(RESIZE, b'{"Width":120,"Height":40}')
@@ -57,8 +58,8 @@ TTY = (("tty", "true"), ("stdin", "true"), ("stdout", "true"))
 @pytest.mark.parametrize("first", [(SERVER, PROMPT), (CLIENT, TYPED)], ids=["printed", "typed"])
 def test_what_comes_before_the_size(first: tuple[int, Any]) -> None:
     found = recorded(TTY, first, (CLIENT, SIZE), (SERVER, PROMPT))
-    assert found[0] == ("size", b"80x24")
-    assert [content for stream, content in found if stream == "size"] == [b"80x24", b"120x40"]
+    assert found[0][0] == "size"
+    assert [parse_size(content) for stream, content in found if stream == "size"] == [(80, 24), (120, 40)]
 
 
 def test_a_size_that_comes_first_is_the_only_one() -> None:

@@ -8,7 +8,9 @@ from httptalk import CREDENTIAL, TARGET, Talk, request
 from pump import TableGate
 
 from enforcer.policy.holds import parse_hold
+from enforcer.policy.model import _MORE
 from enforcer.protocols.kubernetes.layer import KubernetesLayer
+from enforcer.protocols.kubernetes.manner import SEEN
 from enforcer.words import commands
 from enforcer.words.decisions import HOLD, Decision
 
@@ -44,12 +46,20 @@ def test_a_request_with_what_policy_saw_in_it() -> None:
     assert not [one for one in hold.parameters if one.startswith(("path:", "version:"))]
 
 
+def test_of_every_attribute_it_is_known_who_says_it() -> None:
+    """A new one is told to nobody before somebody has thought of passwords."""
+    line = {"path", "version", "labels", "fields", "command", "line", "container", "ports", "method"}
+    assert set(SEEN) | line == set(_MORE["Object"])
+    assert not set(SEEN) & line
+
+
 def test_a_password_in_a_command_is_in_neither() -> None:
     hold = held("GET", f"{PODS}/web/exec?command=mysql&command=-psecret1&command=--password%3Dsecret2&stdout=true", b"",
                 "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
                 "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol: v4.channel.k8s.io")
     assert "mysql" in hold.text
-    for shown in (hold.text, hold.action, hold.covers, *hold.parameters):
+    assert hold.parameters == ()
+    for shown in (hold.text, hold.action, hold.covers):
         assert "secret" not in shown
 
 
