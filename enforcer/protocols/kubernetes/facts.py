@@ -22,6 +22,8 @@ from enforcer.words.operations import Attribute
 
 JSON, MERGE, STRATEGIC, APPLY = "json", "merge", "strategic", "apply"
 LIMIT: Final = 250_000                # values in a body: looked through in a quarter of a second
+NAMES: Final = 1_000                  # of kinds, owners, images, capabilities
+ACCOUNTS: Final = 16                  # each is asked for
 COPIED: Final = "a JSON patch copies or moves"
 TAKEN: Final = "a patch takes away"
 DIRECTED: Final = "a strategic patch has a directive"
@@ -71,10 +73,11 @@ class _Found:
 
 def read_facts(body: object, patch: str = "") -> Facts:
     """Of a decoded body: dictionaries, lists, strings, numbers, booleans, None.  `patch`: JSON | MERGE | STRATEGIC |
-    APPLY, or "" for a whole object.  Unclear where a JSON patch is none, or a body is too much to look through."""
+    APPLY, or "" for a whole object.  Unclear where a JSON patch is none, or a body holds too much to be decided on."""
     found = _Found()
     for value in _laid_out(body, found) if patch == JSON else (body,):
         _look(value, found, patch)
+    _check(found)
     return Facts(
         _sorted(found.kinds), _sorted(found.owners), _sorted(found.accounts), _sorted(found.images),
         "privileged" in found.marks, "host" in found.marks, "path" in found.marks, "ephemeral" in found.marks,
@@ -83,6 +86,13 @@ def read_facts(body: object, patch: str = "") -> Facts:
 
 def _sorted(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
+
+
+def _check(found: _Found) -> None:
+    if len(found.accounts) > ACCOUNTS:
+        raise Unclear(f"the body names more than {ACCOUNTS} service accounts", 413)
+    if max(map(len, (found.kinds, found.owners, found.images, found.capabilities))) > NAMES:
+        raise Unclear(f"the body names more than {NAMES} kinds, owners, images or capabilities", 413)
 
 
 def _look(body: object, found: _Found, patch: str) -> None:

@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enforcer.protocols.kubernetes.facts import (
+    ACCOUNTS,
     APPLY,
     COPIED,
     DIRECTED,
     JSON,
     LIMIT,
     MERGE,
+    NAMES,
     STRATEGIC,
     TAKEN,
     Facts,
@@ -184,7 +186,10 @@ def test_what_is_no_json_patch_is_refused(body: object) -> None:
 
 
 @pytest.mark.parametrize("make", [
-    lambda: [0] * (LIMIT + 1), lambda: {"a": [{}] * (LIMIT + 1)}])
+    lambda: [0] * (LIMIT + 1), lambda: {"a": [{}] * (LIMIT + 1)},
+    lambda: [{"serviceAccountName": str(number)} for number in range(ACCOUNTS + 1)],
+    lambda: [{"image": str(number)} for number in range(NAMES + 1)],
+    lambda: [{"capabilities": {"add": list(map(str, range(NAMES + 1)))}}]])
 def test_is_bounded(make: Callable[[], object]) -> None:
     with pytest.raises(Unclear) as refused:
         read_facts(make())
