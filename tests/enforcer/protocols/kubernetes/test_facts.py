@@ -165,7 +165,7 @@ OBJECTS = st.recursive(
         st.one_of(inner, st.lists(inner, max_size=3)), max_size=3), max_leaves=8)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(OBJECTS)
 def test_what_is_patched_in_bit_by_bit_is_told_as_if_it_were_written_at_once(body: dict[str, Any]) -> None:
     whole = read_facts(body)

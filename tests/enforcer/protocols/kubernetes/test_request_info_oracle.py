@@ -13,7 +13,7 @@ from kubepaths import accepted
 from enforcer.protocols.kubernetes.info import Info
 
 PROGRAM = Path(os.environ.get("WEIR_PREFIX", "/opt/weir")) / "kube/bin/requestinfo"
-ASKED = 7_000
+ASKED = 5_000
 def server(asked: list[tuple[str, str]]) -> list[dict[str, Any]]:
     lines = "".join(json.dumps({"method": method, "url": target}) + "\n" for method, target in asked)
     run = subprocess.run([str(PROGRAM)], input=lines, capture_output=True, text=True, check=True)
