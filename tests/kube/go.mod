@@ -1,5 +1,5 @@
-// The lab's Kubernetes: the real API server, kubectl, Helm and etcd (tools, built as they are), and three programs of the
-// lab's own.  k8s.io/kubernetes names its parts by their place in its repository: each is replaced by its release.
+// The lab's Kubernetes: the real API server, kubectl, Helm and etcd (tools, built as they are), and programs of the lab's
+// own.  k8s.io/kubernetes names its parts by their place in its repository: each is replaced by its release.
 module lab/kube
 
 go 1.24.0
@@ -18,6 +18,7 @@ require (
 	k8s.io/apimachinery v0.34.4
 	k8s.io/apiserver v0.34.4
 	k8s.io/client-go v0.34.4
+	k8s.io/controller-manager v0.34.4
 	k8s.io/cri-api v0.34.4
 	k8s.io/cri-client v0.0.0
 	k8s.io/kubelet v0.34.4
@@ -190,11 +191,10 @@ require (
 	helm.sh/helm/v3 v3.19.5 // indirect
 	k8s.io/apiextensions-apiserver v0.34.2 // indirect
 	k8s.io/cli-runtime v0.34.4 // indirect
-	k8s.io/cloud-provider v0.0.0 // indirect
+	k8s.io/cloud-provider v0.34.4 // indirect
 	k8s.io/cluster-bootstrap v0.0.0 // indirect
 	k8s.io/component-base v0.34.4 // indirect
 	k8s.io/component-helpers v0.34.4 // indirect
-	k8s.io/controller-manager v0.34.4 // indirect
 	k8s.io/csi-translation-lib v0.0.0 // indirect
 	k8s.io/dynamic-resource-allocation v0.0.0 // indirect
 	k8s.io/endpointslice v0.0.0 // indirect
@@ -202,6 +202,7 @@ require (
 	k8s.io/klog/v2 v2.130.1 // indirect
 	k8s.io/kms v0.34.4 // indirect
 	k8s.io/kube-aggregator v0.0.0 // indirect
+	k8s.io/kube-controller-manager v0.0.0 // indirect
 	k8s.io/kube-openapi v0.0.0-20250710124328-f3f2b991d03b // indirect
 	k8s.io/kubectl v0.34.2 // indirect
 	k8s.io/metrics v0.34.4 // indirect

@@ -15,7 +15,8 @@ Namespace `shop` has: pod `web` (container `app`: mirrors its input, see `say`),
 
 The node (tests/kube/streams) takes pods that have none, runs their commands with /tmp and /root of their own, writes
 their status, ends them, and serves exec, attach, port-forward and logs.  A pod's port is the same port of this host's
-loopback, or what `port` says.  There is no controller: a Deployment makes no pods.
+loopback, or what `port` says.  Kubernetes' own controllers (tests/kube/controllers) make what a Deployment or a Job
+says, end namespaces, and take away what lost its owner.
 """
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ from lab.hosts import KUBE, Host, ip, wait_until
 from lab.servers import listening, server
 
 HOME = Path(os.environ.get("WEIR_PREFIX", "/opt/weir")) / "kube"
-BIN = HOME / "bin"                    # kube-apiserver etcd kubectl helm kubelet-streams requestinfo clientgo
+BIN = HOME / "bin"                    # kube-apiserver etcd kubectl helm kubelet-streams kube-controllers ...
 KUBECTL = BIN / "kubectl"
 DEBIAN_KUBECTL = HOME / "debian/usr/bin/kubectl"           # 1.20: SPDY
 HELM = BIN / "helm"
@@ -58,7 +59,8 @@ ETCD_PORT = 2379
 NAMESPACE = "shop"
 USERS = {"admin": ("system:masters",), "crewbot": (), "viewer": ()}        # by token; and their groups
 NODE_USER = "system:node:" + NODE
-GROUPS = USERS | {NODE_USER: ("system:masters",)}
+CONTROLLERS_USER = "system:kube-controller-manager"
+GROUPS = USERS | {NODE_USER: ("system:masters",), CONTROLLERS_USER: ("system:masters",)}
 POLICY = """
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -241,12 +243,13 @@ class Cluster:
 
     # --- its parts ---
 
-    def _start(self, stack: ExitStack, name: str, command: Sequence[str], port: int, address: str) -> None:
+    def _start(self, stack: ExitStack, name: str, command: Sequence[str], port: int = 0, address: str = "") -> None:
         log = self.place / f"{name}.log"
         process = stack.enter_context(server(self.host, command, log, ending="KILL", environment={
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.place), "GOMAXPROCS": str(os.cpu_count() or 2)}))
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.place)}))
         self.processes[name] = process
-        listening(self.host, address, port, process, log)
+        if port:
+            listening(self.host, address, port, process, log)
 
     def start_etcd(self, stack: ExitStack) -> None:
         here, peers = f"http://127.0.0.1:{ETCD_PORT}", f"http://127.0.0.1:{ETCD_PORT + 1}"
@@ -292,9 +295,7 @@ class Cluster:
     def start_node(self, stack: ExitStack) -> None:
         """In mount and process namespaces of its own: its mounts and what it runs end with it."""
         ip(f"address replace {NODE_ADDRESS}/32 dev lo", netns=self.host.netns)
-        leaf, key = self.certificate(NODE_USER)
-        config = write(self.place / "kubeconfig-node", kubeconfig(
-            self.base, self.ca, {"client-certificate": str(leaf), "client-key": str(key)}), 0o600)
+        config = self.kubeconfig(NODE_USER, by="certificate")
         self._start(stack, "kubelet-streams", [
             "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--propagation", "private",
             str(BIN / "kubelet-streams"), f"-address={NODE_ADDRESS}", f"-port={KUBELET_PORT}", f"-node={NODE}",
@@ -302,13 +303,17 @@ class Cluster:
             f"-dir={self.place}/pods", f"-kubeconfig={config}",
         ], KUBELET_PORT, NODE_ADDRESS)
 
+    def start_controllers(self, stack: ExitStack) -> None:
+        config = self.kubeconfig(CONTROLLERS_USER, by="certificate")
+        self._start(stack, "kube-controllers", [str(BIN / "kube-controllers"), f"-kubeconfig={config}"])
+
     def seed(self) -> None:
         """What the module's docstring says that there is."""
-        self.ask("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
         self.kubectl("create", "-f", "-", input=(SEEDS / "seed.yaml").read_text().replace("@PASSWORD@", self.password))
         self.kubectl("wait", "--for=condition=Established", "crd/orders.shop.example.com", "--timeout=60s")
         self.kubectl("create", "-f", str(SEEDS / "seed-order.yaml"))
         self.wait_for_pod()
+        self.kubectl("rollout", "status", "deployment/api", "--timeout=60s")
 
 
 def kubeconfig(url: str, ca: Path, user: Mapping[str, str], namespace: str = NAMESPACE) -> str:
@@ -368,6 +373,7 @@ def cluster(
         made.start_etcd(stack)
         made.start_server(stack, more)
         made.start_node(stack)
+        made.start_controllers(stack)
         if seed:
             made.seed()
         yield made
