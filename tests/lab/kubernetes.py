@@ -311,7 +311,8 @@ class Cluster:
         """What the module's docstring says that there is."""
         self.kubectl("create", "-f", "-", input=(SEEDS / "seed.yaml").read_text().replace("@PASSWORD@", self.password))
         self.kubectl("wait", "--for=condition=Established", "crd/orders.shop.example.com", "--timeout=60s")
-        self.kubectl("create", "-f", str(SEEDS / "seed-order.yaml"))
+        self.kubectl("wait", "--for=create", "serviceaccounts/default", "-n", NAMESPACE, "--timeout=60s")
+        self.kubectl("create", "-f", str(SEEDS / "seed-then.yaml"))
         self.wait_for_pod()
         self.kubectl("rollout", "status", "deployment/api", "--timeout=60s")
 
