@@ -14,7 +14,7 @@ from typing import Final
 from vm.machine import Machine, MachineError
 
 PREFIX: Final = Path(os.environ.get("WEIR_PREFIX", "/opt/weir"))
-LEFT_OUT: Final = {"build"}           # bootstrap's own scratch
+LEFT_OUT: Final = {"build", "golang"}          # bootstrap's own scratch, and what it builds with
 LABEL: Final = "weir-prefix"
 DISK: Final = "8G"                    # sparse
 COPY_SECONDS: Final = 600
