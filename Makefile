@@ -23,7 +23,7 @@ bench:
 
 # Lock files anew: needs uv (pip install uv) on PATH.
 lock:
-	for name in "" -dev -clients -crew; do \
+	for name in "" -dev -clients -crew -go; do \
 	  uv pip compile -q --python /usr/bin/python3 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	    requirements$$name.in -o requirements$$name.lock || exit 1; \
 	done

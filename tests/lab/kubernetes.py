@@ -202,7 +202,7 @@ class Cluster:
 
     def mark(self) -> int:
         """Where the audit log ends now, for `audited`."""
-        return self.audit.stat().st_size if self.audit.exists() else 0
+        return self.audit.stat().st_size
 
     def audited(self, user: str = "", *, since: int = 0, stage: str = "ResponseComplete") -> list[Event]:
         """Requests, in the order in which they were answered.  An empty `user` or `stage`: of all.
@@ -371,6 +371,7 @@ def cluster(
         made = Cluster(host, place, authority, clients, tokens, client, secrets.token_urlsafe(18))
         _write_identities(made)
         write(place / "policy.yaml", POLICY.format(level=audit))
+        write(made.audit, "", 0o600)
         made.start_etcd(stack)
         made.start_server(stack, more)
         made.start_node(stack)
