@@ -70,8 +70,9 @@ def test_who_did_it_is_recorded(strict: Installed) -> None:
 def test_a_denial_is_printed_with_its_reason(strict: Installed) -> None:
     done = kubectl(strict, "-n", "default", "create", "configmap", "x")
     assert done.returncode == 1
-    assert "Error from server (Forbidden)" in done.stderr
     assert "no policy permits it" in done.stderr
+    done = kubectl(strict, "-n", "default", "delete", "configmap", "kube-root-ca.crt")
+    assert "Error from server (Forbidden): weir: permission denied" in done.stderr
 
 
 def test_what_a_body_says_is_judged(strict: Installed, the_kube: KubeLab) -> None:

@@ -23,8 +23,10 @@ WARNING: Final = 1000                 # characters of a warning's text
 
 
 def render_status(status: int, message: str, info: Info | None = None) -> tuple[Answer, bytes]:
-    details = {} if info is None or not info.is_resource else {
+    details: dict[str, object] = {} if info is None or not info.is_resource else {
         name: text for name, text in (("name", info.name), ("group", info.group), ("kind", info.resource)) if text}
+    if status == 422:                 # kubectl prints these, and not the message
+        details["causes"] = [{"reason": "FieldValueForbidden", "message": message}]
     body = msgspec.json.encode({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
         "reason": REASONS.get(status, ""), "details": details, "code": status})

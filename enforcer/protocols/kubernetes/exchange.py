@@ -22,6 +22,7 @@ from enforcer.protocols.kubernetes.manner import tell_covered
 from enforcer.protocols.kubernetes.request_info import read_info
 from enforcer.protocols.kubernetes.target_path import parse_target
 from enforcer.protocols.kubernetes.wants import read_wants
+from enforcer.words.decisions import DENY
 from enforcer.words.errors import RemoteProtocolError
 
 MOST: Final = 3 << 20                 # bytes of a body that an API server takes (--max-request-body-bytes)
@@ -50,7 +51,8 @@ class KubernetesExchange:
         self._way: Way | None = None
         self._then: Callable[[Verdict], None] = self._decided
         self._number, self._warning = 0, ""
-        self._masked: frozenset[str] = frozenset()
+        self._labels: tuple[str, ...] = ()     # that its answer may carry,
+        self._masked: frozenset[str] = frozenset()       # and what of them is masked
         self._masker: masking.Masker | None = None
         self._status, self._error = 0, b""
 
@@ -77,25 +79,29 @@ class KubernetesExchange:
             raise Unclear("a body that is compressed: send it as it is", 415)
         self._body = body = read_body(value(head.headers, b"content-type"), data, info)
         wants = read_wants(target.name, info, self._query, head.headers, body.value, method=head.method)
-        self._may_be(info, body)
         if _streams(info):
             self._offer = streams.negotiate_offer(head.headers, info)
-        return Ask(wants.verb, self._text(info, body), wants.requests, self._exact(body),
-                   masking.labels_of_answer(info, target), wants.writes,
-                   shape=wants.shape, covers=tell_covered(wants.requests))
-
-    def _may_be(self, info: Info, body: Body) -> None:
-        """What no policy could permit as it stands."""
-        if value(self._head.headers, b"upgrade") and not _streams(info):
+        elif value(head.headers, b"upgrade"):
             raise Unclear("only exec, attach and port-forward are passed on another protocol", 501)
-        if wrong := masking.returned_masks(body.value, info, self._target):
+        self._labels = masking.labels_of_answer(info, target)
+        ask = Ask(wants.verb, self._text(info, body), wants.requests, self._exact(body), self._labels, wants.writes,
+                  shape=wants.shape, covers=tell_covered(wants.requests))
+        self._check_masks(ask, info, body)
+        return ask
+
+    def _check_masks(self, ask: Ask, info: Info, body: Body) -> None:
+        """What policy cannot permit as it stands: whoever may not see something neither writes its mask nor asks about
+        it by a write."""
+        decision = self._book.permits(ask)
+        wrong = masking.returned_masks(body.value, info, self._target, frozenset(decision.masked))
+        if wrong and decision.outcome != DENY:
             raise Unclear(f"what Weir has masked would be written as its mask, or told: {', '.join(wrong)}; leave it "
                           "out, or ask for the right to see it", 422)
 
     def _text(self, info: Info, body: Body) -> bytes:
         if _streams(info):
             return _line(info, self._query).encode()
-        text = f"{self._head.method} {self._canonical.decode()}".encode()
+        text = hide(f"{self._head.method} {self._canonical.decode()}").encode()
         if body.value is None:
             return text
         return text + b"\n\n" + msgspec.json.format(msgspec.json.encode(
@@ -179,7 +185,9 @@ class KubernetesExchange:
 
     def _delivered(self, data: bytes) -> bytes:
         if data:
-            self._book.piece(self._number, "out", data, self._target.payload == "content")
+            # What is labelled is not in the recording, whoever may see it.
+            keep = self._target.payload == "content" and self._masked.issuperset(self._labels)
+            self._book.piece(self._number, "out", data, keep)
             if self._status >= 400 and len(self._error) < MESSAGE:
                 self._error += data[:MESSAGE]
         return data

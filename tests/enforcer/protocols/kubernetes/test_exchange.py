@@ -6,6 +6,7 @@ import json
 
 import pytest
 from httptalk import CREDENTIAL, TARGET, Talk, request
+from msgspec.structs import replace
 from pump import TableGate
 
 from enforcer.protocols.kubernetes.layer import KubernetesLayer
@@ -169,7 +170,25 @@ def test_a_mask_is_not_written_back() -> None:
     [(peer, said)] = made.say(request("PUT", "/api/v1/namespaces/shop/secrets/db", shown, JSON))
     assert peer == CLIENT
     assert b" 422 " in said
-    assert b"password" in said
+    [cause] = json.loads(said.partition(b"\r\n\r\n")[2])["details"]["causes"]
+    assert "password" in cause["message"]
+
+
+def test_who_may_see_it_may_ask_about_it() -> None:
+    patch = [{"op": "test", "path": "/data/password", "value": "eA=="}, {"op": "remove", "path": "/data/x"}]
+    raw = request("PATCH", "/api/v1/namespaces/shop/secrets/db", json.dumps(patch).encode(),
+                  "Content-Type: application/json-patch+json")
+    assert talk().say(raw)[0][0] == CLIENT
+    assert talk(TableGate(unmasked={"secret", "secret.helm", "secret.token"})).say(raw)[0][0] == SERVER
+
+
+@pytest.mark.parametrize(("unmasked", "kept"), [(set(), True), ({"secret", "secret.helm", "secret.token"}, False)])
+def test_what_is_labelled_is_not_in_the_recording_whoever_may_see_it(unmasked: set[str], kept: bool) -> None:
+    made = Talk(TableGate(unmasked=unmasked), CREDENTIAL, KubernetesLayer, replace(TARGET, payload="content")).open()
+    made.say(request("GET", "/api/v1/namespaces/shop/secrets/db"))
+    made.hear(answer(SECRET))
+    assert SECRET["data"]["password"] not in str(made.blobs)
+    assert any(isinstance(one, events.Streamed) for one in made.recorded) == kept
 
 
 def test_what_is_written_into_a_secret_is_not_recorded() -> None:
