@@ -169,8 +169,8 @@ def _read_head(event: h11.Request) -> Head:
         raise BadRequest(505, "HTTP/1.1 is spoken here")
     if values(headers, b"content-length") and values(headers, b"transfer-encoding"):
         raise BadRequest(400, "a message with a length and in chunks")        # RFC 9112 6.3
-    if len(headers) > FIELDS:
-        raise BadRequest(431, f"more than {FIELDS} header fields")
+    if len(headers) > FIELDS or sum(len(name) + len(text) for name, text in headers) + len(event.target) > HEAD:
+        raise BadRequest(431, f"a head of more than {FIELDS} fields or {HEAD} bytes")
     return Head(event.method.decode("ascii"), bytes(event.target), headers)
 
 

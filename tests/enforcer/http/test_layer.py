@@ -179,6 +179,8 @@ def test_a_client_that_waits_is_told_to_go_on() -> None:
     (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1001, 413),
     (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 300 + b"\r\n", 431),
     (b"GET /" + b"x" * (70 << 10), 431),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * (70 << 10) + b"\r\n\r\n", 431),
+    (b"GET /" + b"x" * (70 << 10) + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
     (b"\x16\x03\x01\x02\x00\x01", 400),
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
 ])
