@@ -6,6 +6,7 @@ $KUBECONFIG says where; the whole API is plain HTTPS, so what is measured is not
 """
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -18,11 +19,12 @@ from pathlib import Path
 from threading import Barrier, Thread
 from urllib.parse import urlsplit
 
+import yaml
 from kubernetes import client, config
 from kubernetes.stream import stream
 
 KUBECTL = os.environ["KUBECTL"]
-CONFIG = json.loads(Path(os.environ["KUBECONFIG"]).read_text())
+CONFIG = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
 CLUSTER, USER = CONFIG["clusters"][0]["cluster"], CONFIG["users"][0]["user"]
 SHOP = "/api/v1/namespaces/shop"
 WATCHED = 200
@@ -31,7 +33,9 @@ PIECE = 1 << 20
 
 def connect() -> http.client.HTTPSConnection:
     place = urlsplit(CLUSTER["server"])
-    context = ssl.create_default_context(cafile=CLUSTER["certificate-authority"])
+    data = CLUSTER.get("certificate-authority-data")
+    context = ssl.create_default_context(cafile=CLUSTER.get("certificate-authority"),
+                                         cadata=base64.b64decode(data).decode() if data else None)
     return http.client.HTTPSConnection(place.hostname or "", place.port, context=context, timeout=60)
 
 
