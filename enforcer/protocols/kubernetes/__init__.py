@@ -14,9 +14,18 @@ def _layer(context: Context) -> Layer:
     return KubernetesLayer(context)
 
 
+def _warm() -> None:
+    from enforcer.policy.detectors import LABELS, make_detectors
+    from enforcer.protocols.kubernetes.bodies.schema import find_message
+    from enforcer.protocols.kubernetes.layer import KubernetesLayer as _KubernetesLayer  # noqa: F401 (all it imports)
+
+    find_message("v1", "Pod")
+    make_detectors(frozenset(LABELS.values()))
+
+
 def _speaks(first: bytes) -> bool:
     """Never in plaintext."""
     return False
 
 
-protocol: Final = Protocol("kubernetes", _layer, _speaks)
+protocol: Final = Protocol("kubernetes", _layer, _speaks, warm=_warm)
