@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import kubeplay
 import pytest
 import sshplay
 from pump import SYNC, TableGate, bind, describe, execute, parse, query, render
@@ -62,6 +63,10 @@ class Play:
 
 
 PLAYBOOKS: Final[dict[str, Play]] = {
+    "kubernetes": Play(
+        kubeplay.KubernetesSession, kubeplay.BOOK,
+        {(action, "*") for action in ("k8s:create", "k8s:get", "k8s:delete", "k8s:exec")},
+        [(steps, [b"POST", b"DELETE", b"exec"]) for steps in kubeplay.ASKED]),
     "postgresql": Play(
         Session, POSTGRESQL,
         {(action, "*") for action in ("sql:select", "sql:insert", "sql:delete", "sql:transaction")},
@@ -71,7 +76,7 @@ PLAYBOOKS: Final[dict[str, Play]] = {
         sshplay.SshSession, sshplay.BOOK, {("ssh:exec", "*"), ("ssh:forward-local", "*")},
         [(steps, [b"exec", b"direct-tcpip"]) for steps in sshplay.ASKED]),
 }
-DENY: Final = TableGate(deny={("sql:delete", "t"), ("ssh:forward-local", "db 5432")})
+DENY: Final = TableGate(deny={("sql:delete", "t"), ("ssh:forward-local", "db 5432"), ("k8s:exec", "web")})
 FOLDERS: Final = sorted(path.parent.name for path in Path(enforcer.protocols.__path__[0]).glob("*/__init__.py"))
 
 
