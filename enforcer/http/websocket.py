@@ -15,8 +15,6 @@ from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 from enforcer.words.errors import RemoteProtocolError
 
 NORMAL: Final = 1000                  # RFC 6455 7.4.1
-WRONG: Final = 1002
-BUG: Final = 1011
 NO_CODE: Final = 1005                 # stands for a close that says none
 REASON: Final = 123                   # bytes of a reason in a close frame (5.5)
 

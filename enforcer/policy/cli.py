@@ -125,9 +125,12 @@ def explain_(
     for note in () if as_json else noted:
         click.echo(f"weir: note: {note}", err=True)
     principal = _principal(beside, subject, workload, groups)
-    requests, error = (
-        _commands(text, target, account) if account else _asked_of_cluster(text, target, method, body) if method else
-        _analyse(text, target, database or "", schema))
+    seen: tuple[str, ...] = ()
+    if method:
+        requests, error, seen = _asked_of_cluster(text, target, method, body)
+    else:
+        requests, error = (_commands(text, target, account) if account else
+                           _analyse(text, target, database or "", schema))
     if error:
         _fail(f"refused before policy: {error}")
     calls = tuple(map(_call, reported))
@@ -136,11 +139,13 @@ def explain_(
     if as_json:
         click.echo(json.dumps({"outcome": NAMES[whole.outcome], "reason": whole.reason, "requests": [
             {"action": r.action, "resource": r.resource, "outcome": r.outcome, "rules": r.rules} for r in rows],
-            "notes": noted}))
+            "seen": seen, "notes": noted}))
     else:
         for row in rows:
             rules = ", ".join(f"{n} ({p})" for n, p in zip(row.rules, row.places, strict=True)) or "no policy"
             click.echo(f"{row.outcome:7} {row.action} {row.resource}: {rules}")
+        for one in seen:
+            click.echo(f"seen    {one}")
         click.echo(f"{NAMES[whole.outcome]}{': ' + whole.reason if whole.reason else ''}")
     sys.exit(0 if NAMES[whole.outcome] == "permit" else 1)
 
@@ -208,8 +213,10 @@ def _commands(text: str, target: str, account: str) -> tuple[tuple[Request, ...]
     return tuple(requests.make_requests(os.fsencode(text), target, account)), ""
 
 
-def _asked_of_cluster(text: str, target: str, method: str, body: Path | None) -> tuple[tuple[Request, ...], str]:
-    """As _analyse: policy itself knows no Kubernetes."""
+def _asked_of_cluster(
+    text: str, target: str, method: str, body: Path | None,
+) -> tuple[tuple[Request, ...], str, tuple[str, ...]]:
+    """As _analyse, and what policy sees of the body: policy itself knows no Kubernetes."""
     import importlib
 
     explained = importlib.import_module("enforcer.protocols.kubernetes.explained")
@@ -217,8 +224,8 @@ def _asked_of_cluster(text: str, target: str, method: str, body: Path | None) ->
         content = body.read_text("utf-8") if body else None
     except (OSError, UnicodeDecodeError) as error:
         _fail(f"{body}: {error}")
-    found: tuple[tuple[Request, ...], str] = explained.requests_of(target, method, text, content)
-    return found
+    requests, error = explained.requests_of(target, method, text, content)
+    return requests, error, explained.seen(requests)
 
 
 @policy.command("test", epilog="Exit codes: 0 as the tables say, 1 not, 2 usage.")

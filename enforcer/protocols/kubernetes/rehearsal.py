@@ -32,7 +32,7 @@ def _of_body(options: object, asked: bool) -> bool:
         raise Unclear("the options of a delete are no object")
     said = _all(options.get("dryRun"))
     if asked and not said:
-        raise Unclear("dryRun stands in the query, which a server does not read beside a body")
+        raise Unclear("dryRun stands in the query, which a server does not read beside a body: say it in the body")
     return said
 
 
@@ -45,5 +45,5 @@ def _all(values: object) -> bool:
     if values is None or values == []:
         return False
     if not isinstance(values, list) or any(one != _ALL for one in values):
-        raise Unclear("dryRun is something else than All")
+        raise Unclear("dryRun is something else than All, which is all there is")
     return True

@@ -29,7 +29,7 @@ def parse_target(target: bytes) -> tuple[str, Query, bytes]:
     if len(target) > LIMIT:
         raise Unclear(f"a target of more than {LIMIT} bytes", 414)
     if not target.startswith(b"/"):
-        raise Unclear("the target is not a path")
+        raise Unclear("what is asked for is no path that begins with a slash")
     path, mark, query = target.partition(b"?")
     decoded, pairs = _path(path), _pairs(query) if mark else ()
     rendered = quote(decoded, safe=_KEPT_IN_PATH).encode()

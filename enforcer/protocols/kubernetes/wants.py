@@ -36,6 +36,7 @@ _PATCHES: Final = {
     b"application/strategic-merge-patch+json": STRATEGIC, b"application/apply-patch+yaml": APPLY,
     b"application/apply-patch+cbor": APPLY,
 }
+_TYPES: Final = ", ".join(one.decode() for one in _PATCHES)
 _NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _GROUP: Final = re.compile(r"[a-z0-9][-.a-z0-9]{0,252}")
 _RESOURCE: Final = re.compile(r"[a-z0-9][-_a-z0-9]{0,252}")
@@ -49,12 +50,7 @@ class Wants:
     verb: str                         # of the recording: a verb of the API, exec, attach, port-forward, proxy, call
     requests: tuple[Request, ...]     # never empty; all must be permitted
     writes: bool                      # something is changed, or runs
-    connects: bool = False            # exec, attach, port-forward, proxy
-    watch: bool = False
-    table: bool = False               # the answer may be a Table
-    dry_run: bool = False
     shape: bytes = b""                # digest of what requests have in common that differ in names only
-    identities: tuple[str, ...] = ()  # whom it would act as: "user ada"
 
 
 def read_wants(
@@ -63,16 +59,13 @@ def read_wants(
     """`headers` of the request, names in lower case; `body` as decoded, None where there is none or it is not read;
     `method` as it was sent.  Unclear(405) where nothing does this, Unclear(400) where it says what cannot be told."""
     verb, action = _verb(info, method)
-    dry_run = rehearsed(info, query, body)
-    facts = _facts(info, headers, body)
-    said = (*_said(info, query), ("method", method), ("dry_run", dry_run), *facts.attributes())
+    tried, facts = rehearsed(info, query, body), _facts(info, headers, body)
+    said = (*_said(info, query), ("method", method), ("dry_run", tried), *facts.attributes())
     asked = tuple(_requests(target, info, f"k8s:{action}", said, facts.service_accounts))
     acts_as = identities(headers)
     return Wants(
         verb, (*asked, *(Request("k8s:impersonate", "Identity", (target, one)) for one in acts_as)),
-        _changes(info, method, verb), verb in CONNECTS.values(), action == "watch",
-        b"as=table" in value(headers, b"accept").replace(b" ", b"").lower(), dry_run,
-        _shape(verb, asked, acts_as), acts_as)
+        _changes(info, method, verb), _shape(verb, asked, acts_as))
 
 
 def ask_port(target: str, info: Info, port: int) -> Request:
@@ -93,7 +86,8 @@ def _verb(info: Info, method: str) -> tuple[str, str]:
             return CONNECTS[info.subresource], info.subresource
     elif info.verb in _VERBS and (method in _READS or info.verb in _WRITES):
         return info.verb, info.verb
-    raise Unclear(f"nothing there is done by {method}", 405)
+    right = _OPENS if info.subresource in CONNECTS and info.subresource != "proxy" else (*_READS, *_CHANGES)
+    raise Unclear(f"nothing there is done by {method}; {', '.join(right)} would be right", 405)
 
 
 def _changes(info: Info, method: str, verb: str) -> bool:
@@ -119,7 +113,7 @@ def _patch(headers: Headers) -> str:
     try:
         return _PATCHES[media]
     except KeyError:
-        raise Unclear("a patch of a kind that is not known", 415) from None
+        raise Unclear(f"a patch of a type that is not known; {_TYPES} would be right", 415) from None
 
 
 def _said(info: Info, query: Query) -> tuple[tuple[str, Attribute], ...]:
@@ -143,7 +137,7 @@ def _ports(query: Query) -> Iterator[str]:
     for name, text in query:
         for port in text.split(",") if name == "ports" else ():
             if not _PORT.fullmatch(port) or int(port) >= 1 << 16:
-                raise Unclear("ports holds what is none")
+                raise Unclear("ports holds what is none; a number from 1 to 65535 would be right")
             yield port
 
 
@@ -162,7 +156,7 @@ def _place(target: str, info: Info) -> tuple[str, tuple[str, ...]]:
         return "Url", (target, info.path)
     namespace = info.namespace or CLUSTER
     if info.namespace and not _NAMESPACE.fullmatch(info.namespace):
-        raise Unclear("a namespace that cannot be one")
+        raise Unclear(f"{info.namespace[:80]!r} can be no namespace")
     name = _proxied(info.name)[0] if info.subresource == "proxy" else info.name
     return ("Object", (target, namespace, _resource(info), name)) if name else (
         "Resource", (target, namespace, _resource(info)))
@@ -181,7 +175,7 @@ def _proxied(name: str) -> tuple[str, str]:
     """Of "https:web:8443" the object's name and the port (k8s.io/apimachinery, net.SplitSchemeNamePort)."""
     found = _PROXY_NAME.fullmatch(name)
     if found is None:
-        raise Unclear("a name that proxy cannot read")
+        raise Unclear(f"{name[:80]!r} is no name for proxy; NAME, NAME:PORT or https:NAME:PORT would be right")
     return found["name"], found["port"] or ""
 
 

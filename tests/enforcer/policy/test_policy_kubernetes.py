@@ -219,11 +219,15 @@ def test_explain(policies: Path, tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert json.loads(done.stdout)["requests"] == [
         {"action": "k8s:create", "resource": "shop/pods", "outcome": "deny", "rules": []}]
+    done = explain(policies, "--method", "POST", "--body", str(tmp_path / "pod.yaml"), PODS)
+    assert "seen    privileged: yes" in done.output.splitlines()
 
 
 @pytest.mark.parametrize(("arguments", "code", "said"), [
     (("--method", "GET", "/api//v1"), 1, "refused before policy: the path holds an empty or a dot segment"),
-    (("--method", "FOO", PODS), 1, "refused before policy: nothing there is done by FOO"),
+    (("--method", "FOO", PODS), 1, "refused before policy: nothing there is done by FOO; GET, HEAD, POST, "),
+    (("--method", "GET", "api/v1"), 1, "refused before policy: what is asked for is no path that begins with a slash"),
+    (("--method", "PUT", f"{PODS}/web/exec"), 1, "nothing there is done by PUT; GET, POST would be right"),
     (("--method", "GET", "--account", "x", PODS), 2, "Give one of"),
     (("--account", "x", "--body", "/dev/null", "ls"), 2, "No such|is a directory|not a file|give '--method'|Invalid"),
     ((PODS,), 2, "Missing option '--database'"),
@@ -238,4 +242,4 @@ def test_a_body_that_is_none(policies: Path, tmp_path: Path) -> None:
     (tmp_path / "bad").write_text("a: [")
     done = explain(policies, "--method", "POST", "--body", str(tmp_path / "bad"), PODS)
     assert done.exit_code == 1
-    assert "the body is neither JSON nor YAML" in done.output
+    assert "the body is not one YAML document" in done.output

@@ -42,7 +42,7 @@ def make_masker(info: Info, query: Query, target: Target, masked: frozenset[str]
         return _json(info, mask, watch, answer.status)
     if kind == PROTOBUF:
         return ProtobufFrames(mask) if watch or _watches(info, answer.status) else ProtobufWhole(mask)
-    raise Unclear("an answer in a form that Weir does not read, and something in it is masked")
+    raise Unclear("an answer in a form that Weir does not read, and something in it is masked: ask for JSON")
 
 
 def _json(info: Info, mask: ObjectMask, watch: bool, status: int) -> Masker:

@@ -55,7 +55,8 @@ class ProtobufFrames:
         while len(self._kept) >= _LENGTH.size:
             size = int(_LENGTH.unpack_from(self._kept)[0])
             if size > LARGEST:
-                raise Unclear(f"an event of more than {LARGEST >> 20} MiB in a watch in which something is masked")
+                raise Unclear(f"an event of more than {LARGEST >> 20} MiB in a watch in which something is masked: ask "
+                              "for JSON")
             if len(self._kept) < _LENGTH.size + size:
                 break
             event = self._event(bytes(self._kept[_LENGTH.size:_LENGTH.size + size]))

@@ -14,6 +14,7 @@ from enforcer.protocols.kubernetes.info import Info
 from enforcer.protocols.kubernetes.streams.crews import Near
 from enforcer.protocols.kubernetes.streams.restraint import Restraint, Waiting
 from enforcer.protocols.kubernetes.streams.uplinks import Owner, Uplink
+from enforcer.protocols.kubernetes.wants import ask_port
 from enforcer.words.commands import (
     CLIENT,
     SERVER,
@@ -26,11 +27,9 @@ from enforcer.words.commands import (
     ThroughConnected,
     ThroughFailed,
 )
-from enforcer.words.operations import Request
 
 TIMER: Final = "forward "             # before a pair's number
 REASON: Final = 4096                  # bytes of an error stream that are recorded
-EVERY: Final = "*"                    # enforcer.policy.model.CLUSTER
 
 
 class Ground(Protocol):
@@ -72,14 +71,9 @@ class Pair:
     def begin(self) -> None:
         info, ground = self._ground.info, self._ground
         place = f"{info.namespace}/{info.name} {self.port}"
-        ground.desk.ask(Ask("port-forward", place.encode(), (self._request(),), f"{info.path}\0{self.port}".encode(),
+        asked = ask_port(ground.desk.target, info, self.port)
+        ground.desk.ask(Ask("port-forward", place.encode(), (asked,), f"{info.path}\0{self.port}".encode(),
                             writes=True), self._then)
-
-    def _request(self) -> Request:
-        info = self._ground.info
-        return Request("k8s:portforward", "Object",
-                       (self._ground.desk.target, info.namespace or EVERY, "pods/portforward", info.name),
-                       (("path", info.path), ("version", info.version), ("ports", (str(self.port),))))
 
     def _decided(self, verdict: Verdict) -> None:
         if self._over:                # the crew has gone meanwhile
