@@ -15,9 +15,9 @@ REASONS: Final = {
 }
 _PHRASES: Final = {
     400: b"Bad Request", 403: b"Forbidden", 405: b"Method Not Allowed", 406: b"Not Acceptable",
-    413: b"Request Entity Too Large", 415: b"Unsupported Media Type", 422: b"Unprocessable Entity",
-    431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 501: b"Not Implemented",
-    502: b"Bad Gateway", 503: b"Service Unavailable", 505: b"HTTP Version Not Supported",
+    413: b"Request Entity Too Large", 414: b"URI Too Long", 415: b"Unsupported Media Type",
+    422: b"Unprocessable Entity", 431: b"Request Header Fields Too Large", 500: b"Internal Server Error",
+    501: b"Not Implemented", 502: b"Bad Gateway", 503: b"Service Unavailable", 505: b"HTTP Version Not Supported",
 }
 WARNING: Final = 1000                 # characters of a warning's text
 
