@@ -57,7 +57,7 @@ def once(way: str, made: KubeLab, installed: Installed, measure: Measure, count:
     done = (installed.crew(*argv, environment=chosen, timeout=300) if pids
             else made.control(*argv, environment={"KUBECTL": KUBECTL}, timeout=300))
     if done.returncode != 0:
-        raise RuntimeError(f"{way}, {measure.name}: {done.stderr[-800:]}")
+        raise RuntimeError(f"{way}, {measure.name}: {done.stderr[:300]} ... {done.stderr[-500:]}")
     told = json.loads(done.stdout)
     return Run(told["rate"], told["p50"], (processor(pids) - before) * 1e6 / told["count"])
 
@@ -95,6 +95,9 @@ def main(arguments: Sequence[str]) -> int:
         made = stack.enter_context(kube_lab(stack.enter_context(lab())))
         installed = stack.enter_context(kube_weir(made, ALL))
         made.lab.give(HERE / "kube_client.py")
+        made.cluster.kubectl("create", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": [
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"bench-{number}", "namespace": "shop"},
+             "stringData": {"password": f"{number:064}", "user": "bench"}} for number in range(SECRETS)]}))
         said = [measured(made, installed, one, given.quick) for one in chosen if one.name != "list"]
         if any(one.name == "list" for one in chosen):
             made.cluster.fill(PODS)            # afterwards: it slows down everything else
