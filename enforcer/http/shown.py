@@ -1,14 +1,16 @@
 """What people see of a request: its line, its body folded to what a person reads, and what policy saw in it.  Pure.
 
-A body may be megabytes, and its sender chooses what stands where.  So it is folded from the inside: every object and
-list keeps its first entries and says how many more there are, every long string its beginning and its length.  What
-decides does not hang on it: policy's own view of the whole body stands beside it (`told`).
+A body may be megabytes, and its sender chooses what stands where.  So it is folded from the inside: every list and
+object keeps its first entries and says how many more there are, every long string its beginning and its length.  Lists
+are folded first: their items are alike, and names are what a person looks for.  What decides does not hang on it:
+policy's own view of the whole body stands beside it (`told`).
 """
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -18,11 +20,25 @@ from enforcer.core.desk import Ask
 from enforcer.words.operations import Attribute, Request
 
 ROOM: Final = 2800                    # characters: what a message in Slack may have, too
-DEEP: Final = 24                      # levels that are shown
 NAMES: Final = 20                     # of one attribute
 _ONE: Final = re.compile(r"[^\s,\"]+")
-# Characters of a string and entries of an object or list, from what nobody misses to the least that is of use.
-_STEPS: Final = ((2000, 1000), (400, 100), (200, 50), (120, 25), (80, 12), (60, 8), (40, 5), (30, 3), (20, 2), (20, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """How much is shown."""
+
+    letters: int                      # of a string
+    items: int                        # of a list
+    names: int                        # of an object
+    deep: int = 24                    # levels
+
+
+# From what nobody misses to the least that is of use.
+_STEPS: Final = (
+    _Step(2000, 1000, 1000), _Step(400, 100, 200), _Step(200, 30, 100), _Step(120, 12, 50), _Step(80, 6, 40),
+    _Step(60, 3, 30), _Step(60, 2, 20), _Step(40, 1, 20), _Step(30, 1, 12), _Step(20, 1, 6), _Step(20, 1, 12, 4),
+    _Step(20, 1, 6, 3), _Step(20, 1, 3, 2), _Step(20, 1, 1, 1))
 
 
 class _Full(Exception):
@@ -86,9 +102,9 @@ def _parse(body: str) -> object:
 
 
 def _folded(value: object, room: int) -> str:
-    for letters, entries in _STEPS:
+    for step in _STEPS:
         try:
-            return "\n".join(_bounded(_lines(value, letters, entries), room))
+            return "\n".join(_bounded(_lines(value, step), room))
         except _Full:
             continue
     return "(too much of it: nothing is shown)"
@@ -102,37 +118,38 @@ def _bounded(lines: Iterator[str], room: int) -> Iterator[str]:
         yield line
 
 
-def _lines(value: object, letters: int, entries: int, indent: str = "", name: str = "", end: str = "") -> Iterator[str]:
+def _lines(value: object, step: _Step, indent: str = "", name: str = "", end: str = "") -> Iterator[str]:
     """`name`: what stands before it; `end`: after it."""
     if not value or not isinstance(value, dict | list):
-        yield f"{indent}{name}{_plain(value, letters)}{end}"
+        yield f"{indent}{name}{_plain(value, step)}{end}"
         return
     opens, closes = "{}" if isinstance(value, dict) else "[]"
-    if len(indent) >= DEEP:
+    if len(indent) >= step.deep:
         yield f"{indent}{name}{opens}... {_count(len(value))}, too deep{closes}{end}"
         return
     yield f"{indent}{name}{opens}"
-    yield from _inner(value, letters, entries, indent + " ")
+    yield from _inner(value, step, indent + " ")
     yield f"{indent}{closes}{end}"
 
 
-def _inner(value: dict[str, object] | list[object], letters: int, entries: int, indent: str) -> Iterator[str]:
+def _inner(value: dict[str, object] | list[object], step: _Step, indent: str) -> Iterator[str]:
+    most = step.names if isinstance(value, dict) else step.items
     for number, one in enumerate(value):
-        if number == entries:
+        if number == most:
             yield f"{indent}... {_count(len(value) - number)} more"
             return
         end = "," if number < len(value) - 1 else ""
         if isinstance(value, dict):
-            yield from _lines(value[str(one)], letters, entries, indent, f"{_plain(one, letters)}: ", end)
+            yield from _lines(value[str(one)], step, indent, f"{_plain(one, step)}: ", end)
         else:
-            yield from _lines(one, letters, entries, indent, "", end)
+            yield from _lines(one, step, indent, "", end)
 
 
 def _count(number: int) -> str:
     return f"{number} {'entry' if number == 1 else 'entries'}"
 
 
-def _plain(value: object, letters: int) -> str:
-    if isinstance(value, str) and len(value) > letters:
-        return f"{json.dumps(value[:letters], ensure_ascii=False)}... ({len(value)} characters)"
+def _plain(value: object, step: _Step) -> str:
+    if isinstance(value, str) and len(value) > step.letters:
+        return f"{json.dumps(value[:step.letters], ensure_ascii=False)}... ({len(value)} characters)"
     return json.dumps(value, ensure_ascii=False)

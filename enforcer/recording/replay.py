@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -22,6 +23,7 @@ WIDE: Final = 2000                    # characters of one text that are shown
 ROWS: Final = 10                      # of an answer that are shown
 _STYLES: Final = {decisions.PERMIT: "green", decisions.DENY: "bold red", decisions.HOLD: "yellow"}
 _STATUS: Final = {"ok": "green", "error": "red", "denied": "bold red"}
+_INDENT: Final = re.compile(r"\n[\n ]+")
 SECOND: Final = 10**9
 
 
@@ -190,7 +192,9 @@ def _intent(entry: Entry) -> Text:
 
 
 def _whole(text: str) -> str:
-    """What is not shown of it is said: something may stand behind two thousand blanks."""
+    """What is not shown of it is said: something may stand behind two thousand blanks; those that indent a line are no
+    loss."""
+    text = _INDENT.sub("\n", text)
     more = len(text) - WIDE
     return plain(text) + (f" ({more} more characters: --json has them)" if more > 0 else "")
 

@@ -47,6 +47,16 @@ def test_padding_hides_nothing_that_comes_after_it() -> None:
     assert "... (300 characters)" in shown
 
 
+def test_long_lists_hide_no_names_behind_them() -> None:
+    containers = [{"name": f"c{number}", "image": f"api:{number}", "securityContext": {"privileged": True}, "env": [
+        {"name": f"V{one}", "value": "x" * 200} for one in range(40)]} for number in range(6)]
+    body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "api", "labels": {"app": "api"}},
+            "spec": {"replicas": 3, "template": {"spec": {"containers": containers, "hostNetwork": True}}}}
+    shown = fold(text(body))
+    for seen in ('"spec": {', '"image": "api:0"', '"privileged": true', '"hostNetwork": true', "entries more"):
+        assert seen in shown
+
+
 @pytest.mark.parametrize("value", [
     ["x" * 100_000], {"k" * 100_000: 1}, {f"k{number}": number for number in range(10_000)},
     [[["y" * 50] * 50] * 50], list(range(100_000)), [{str(number): ["z" * 90] * 9 for number in range(9)}] * 99,
