@@ -12,9 +12,11 @@ from enforcer.protocols.kubernetes.masking.json_stream import JsonLines, JsonLis
 from enforcer.protocols.kubernetes.masking.labels import is_log
 from enforcer.protocols.kubernetes.masking.logs import LogMasker
 from enforcer.protocols.kubernetes.masking.messages import ProtobufFrames, ProtobufWhole
-from enforcer.protocols.kubernetes.masking.objects import ObjectMask
+from enforcer.protocols.kubernetes.masking.objects import ObjectMask, hide_quoted
 
 _TEXT: Final = (b"text/plain", b"application/octet-stream", b"")
+EMPTY: Final = (204, 304)             # have no body (RFC 9110 6.4.1)
+ERROR: Final = 64 << 10               # bytes of an error that is text
 
 
 class Masker(Protocol):
@@ -38,6 +40,8 @@ def make_masker(info: Info, query: Query, target: Target, masked: frozenset[str]
     mask = ObjectMask(info, target, masked)
     if is_log(info) and kind in _TEXT:
         return LogMasker(masked & frozenset(labels_of(target.detectors)))
+    if answer.status in EMPTY or (answer.status >= 400 and kind in _TEXT):
+        return ErrorText()
     if kind == JSON:
         return _json(info, mask, watch, answer.status)
     if kind == PROTOBUF:
@@ -53,3 +57,20 @@ def _json(info: Info, mask: ObjectMask, watch: bool, status: int) -> Masker:
 
 def _watches(info: Info, status: int) -> bool:
     return info.verb == "watch" and status < 300
+
+
+class ErrorText:
+    """Of who is no API server's handler of objects, as "404 page not found" and what is said of too many requests; in
+    it is hidden what is hidden in a Status."""
+
+    def __init__(self) -> None:
+        self._kept = b""
+
+    def feed(self, data: bytes) -> bytes:
+        self._kept += data
+        if len(self._kept) > ERROR:
+            raise Unclear(f"an error of more than {ERROR >> 10} KiB in a form that Weir does not read")
+        return b""
+
+    def end(self) -> bytes:
+        return hide_quoted(self._kept.decode("utf-8", "replace")).encode()

@@ -248,3 +248,37 @@ def test_exec_is_decided_before_anything_is_changed() -> None:
     assert peer == CLIENT
     assert b" 403 " in said
     assert "rm -rf" in made.texts[-1] or "command=rm" in made.texts[-1]
+
+
+@pytest.mark.parametrize(("status", "said", "shown"), [
+    ("429 Too Many Requests", b"Too many requests, please try again later.\n",
+     b"Too many requests, please try again later.\n"),
+    ("404 Not Found", b"404 page not found\n", b"404 page not found\n"),
+    ("500 Internal Server Error", b'data.password: Invalid value: "hunter2"',
+     b"data.password: Invalid value: [redacted]"),
+])
+def test_an_error_that_is_text_where_something_is_masked(status: str, said: bytes, shown: bytes) -> None:
+    """An API server's own limits say so: what a client does about them hangs on the status."""
+    made = talk()
+    made.say(request("GET", "/api/v1/namespaces/shop/secrets/db"))
+    heard = made.hear(answer(said, status, "text/plain; charset=utf-8"))
+    assert heard[0][1].startswith(f"HTTP/1.1 {status}\r\n".encode())
+    assert body_of(heard) == shown
+    assert (made.results, made.closed) == (["error"], False)
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+def test_an_answer_without_a_body_where_something_is_masked(status: str) -> None:
+    made = talk()
+    made.say(request("GET", "/api/v1/namespaces/shop/secrets/db"))
+    heard = made.hear(f"HTTP/1.1 {status}\r\n\r\n".encode())
+    assert heard == [(CLIENT, f"HTTP/1.1 {status}\r\n\r\n".encode())]
+    assert (made.results, made.closed) == (["ok"], False)
+
+
+def test_text_that_is_no_error_is_not_shown_where_something_is_masked() -> None:
+    made = talk()
+    made.say(request("GET", "/api/v1/namespaces/shop/secrets/db"))
+    [(_, said)] = made.hear(answer(b"hunter2", "200 OK", "text/plain"))
+    assert said.startswith(b"HTTP/1.1 502 ")
+    assert b"hunter2" not in said
