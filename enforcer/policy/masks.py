@@ -45,6 +45,11 @@ def mask_value(mask: str, type_oid: int, format: int, value: bytes) -> bytes | N
     return None if data is None or (limit is not None and len(data) > limit) else data
 
 
+def mask_text(mask: str, value: bytes) -> bytes | None:
+    """`mask_value` of what is a text, and no column's."""
+    return mask_value(mask, _TEXT, 0, value)
+
+
 def make_mask(mask: str, type_oid: int, format: int) -> Callable[[bytes], bytes | None]:
     """`mask_value` for a column: what is the same for all its values is done once."""
     if mask == "partial" and type_oid in TEXTS and type_oid not in _LIMITS:
@@ -55,7 +60,7 @@ def make_mask(mask: str, type_oid: int, format: int) -> Callable[[bytes], bytes 
 def mask_partial(value: bytes) -> bytes | None:
     """The mask `partial` of a text, without decoding what is ASCII."""
     if not value.isascii():
-        return mask_value("partial", _TEXT, 0, value)
+        return mask_text("partial", value)
     at = value.rfind(b"@")
     if at < 0:
         return value[:1] + b"***" if len(value) > 3 else b"***"

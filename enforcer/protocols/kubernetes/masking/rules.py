@@ -9,7 +9,7 @@ from typing import Final
 
 from agent.contract.target import FieldLabel, Target
 from enforcer.policy.detectors import labels_of
-from enforcer.policy.masks import REDACTED, mask_value
+from enforcer.policy.masks import REDACTED, mask_text
 from enforcer.protocols.kubernetes.info import Info
 from enforcer.protocols.kubernetes.masking.detecting import detect
 from enforcer.protocols.kubernetes.masking.labels import HELM, SECRET, TOKEN, fields_of, is_config, is_secret, is_token
@@ -28,7 +28,6 @@ _HELM_TYPE: Final = "helm.sh/release.v1"
 _TOKEN_TYPE: Final = "kubernetes.io/service-account-token"     # noqa: S105
 TYPES: Final = (_HELM_TYPE, _TOKEN_TYPE)       # of Secrets that have other labels
 ACCOUNT: Final = "kubernetes.io/service-account.name"          # annotation of a Secret that has a token
-_TEXT: Final = 25                     # pg_type.dat: text
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +86,8 @@ def active_rules(
 
 def _field_rule(label: FieldLabel, info: Info) -> Rule:
     encoded = label.path[:1] == ("binaryData",) or (is_secret(info) and label.path[:1] == ("data",))
-    return Rule(label.label, label.path, partial(_mask, label.mask), encoded and len(label.path) > 1, label.mask, True)
-
-
-def _mask(mask: str, value: bytes) -> bytes | None:
-    return mask_value(mask, _TEXT, 0, value)
+    mask = partial(mask_text, label.mask)
+    return Rule(label.label, label.path, mask, encoded and len(label.path) > 1, label.mask, True)
 
 
 def _detecting(labels: frozenset[str]) -> tuple[Rule, ...]:
