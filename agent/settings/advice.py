@@ -115,8 +115,10 @@ def _resource(config: Config, kind: str, name: str) -> str:
     wanted = shape.count("/") + 1
     targets = {one.name for one in config.targets}
     if len(parts) != wanted or not all(parts):
-        article = "an" if kind[0] in "AE" else "a"
-        return f"is nothing: {article} {kind} has {wanted} part{'s' * (wanted > 1)}, {kind}::\"{shape}\""
+        article = "an" if kind[0] in "AEIO" else "a"
+        within = "; a `/` within a part is %2F, as in pods%2Flog" if (
+            len(parts) > wanted and kind in _OF_KUBERNETES) else ""
+        return f"is nothing: {article} {kind} has {wanted} part{'s' * (wanted > 1)}, {kind}::\"{shape}\"{within}"
     if parts[0] not in targets:
         return f"names no [[target]]{_known(targets)}"
     speaks = next(one.protocol for one in config.targets if one.name == parts[0])

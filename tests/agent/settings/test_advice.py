@@ -52,6 +52,9 @@ def test_what_permits_by_a_crews_own_word(policy: str, noted: bool) -> None:
 
 @pytest.mark.parametrize(("named", "noted"), [
     ('Account::"deploy"', 'is nothing: an Account has 2 parts, Account::"TARGET/ACCOUNT"'),
+    ('Object::"prod/shop/pods/exec/web"',
+     'is nothing: an Object has 4 parts, Object::"TARGET/NAMESPACE/RESOURCE/NAME"; a `/` within a part is %2F, as in pods%2Flog'),
+    ('Identity::"prod"', 'is nothing: an Identity has 2 parts, Identity::"TARGET/KIND NAME"'),
     ('Database::"web/deploy"', "is nothing: web is a target of protocol ssh, which has no Database"),
     ('Account::"orders/deploy"', "is nothing: orders is a target of protocol postgresql, which has no Account"),
     ('Target::"web"', ""), ('Account::"web/deploy"', ""), ('Database::"orders/shop"', ""),
