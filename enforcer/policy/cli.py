@@ -224,8 +224,8 @@ def _asked_of_cluster(
         content = body.read_text("utf-8") if body else None
     except (OSError, UnicodeDecodeError) as error:
         _fail(f"{body}: {error}")
-    requests, error = explained.requests_of(target, method, text, content)
-    return requests, error, explained.seen(requests)
+    requests, wrong = explained.requests_of(target, method, text, content)
+    return requests, wrong, explained.seen(requests)
 
 
 @policy.command("test", epilog="Exit codes: 0 as the tables say, 1 not, 2 usage.")

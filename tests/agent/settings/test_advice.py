@@ -33,7 +33,7 @@ def whole(policy: str) -> Config:
 def test_the_example_policies_are_right_with_and_without_their_comment_marks() -> None:
     assert not load_policies({"examples.cedar": EXAMPLES.read_text()}).policies.keys() - base()
     load = load_policies({"examples.cedar": UNCOMMENTED})
-    assert len(load.policies) == len(base()) + 12
+    assert len(load.policies) == len(base()) + 18
     assert advice.notes(whole(UNCOMMENTED)) == ()
     assert list(advice.missing(whole(UNCOMMENTED))) == []
 
@@ -53,7 +53,8 @@ def test_what_permits_by_a_crews_own_word(policy: str, noted: bool) -> None:
 @pytest.mark.parametrize(("named", "noted"), [
     ('Account::"deploy"', 'is nothing: an Account has 2 parts, Account::"TARGET/ACCOUNT"'),
     ('Object::"prod/shop/pods/exec/web"',
-     'is nothing: an Object has 4 parts, Object::"TARGET/NAMESPACE/RESOURCE/NAME"; a `/` within a part is %2F, as in pods%2Flog'),
+     'is nothing: an Object has 4 parts, Object::"TARGET/NAMESPACE/RESOURCE/NAME"; a `/` within a part is %2F, as in '
+     "pods%2Flog"),
     ('Identity::"prod"', 'is nothing: an Identity has 2 parts, Identity::"TARGET/KIND NAME"'),
     ('Database::"web/deploy"', "is nothing: web is a target of protocol ssh, which has no Database"),
     ('Account::"orders/deploy"', "is nothing: orders is a target of protocol postgresql, which has no Account"),
