@@ -150,8 +150,8 @@ def test_a_created_token_is_not_shown(crew: Crew, broad: Installed) -> None:
 
 def test_a_proxy(crew: Crew) -> None:
     assert "PodList" in crew.shell("""
-        kubectl proxy --port=8765 >proxy.log & for n in $(seq 100); do grep -q Starting proxy.log && break; sleep .1; done
-        curl -s http://127.0.0.1:8765/api/v1/namespaces/shop/pods; kill $!
+        coproc kubectl proxy --port=8765; read -t 20 line <&${COPROC[0]}
+        curl -s http://127.0.0.1:8765/api/v1/namespaces/shop/pods; kill $COPROC_PID
         """)
 
 
