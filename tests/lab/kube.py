@@ -5,13 +5,16 @@ The crew's token counts for nothing; the control, on a host without Weir, gets t
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab import kube_oracle
+from lab.hosts import KUBE
 from lab.kubernetes import BIN, DEBIAN_KUBECTL, NAMESPACE, Cluster, cluster, kubeconfig
 from lab.lab import Lab
 from lab.weir import POLICY, Installed, configure, weir
@@ -32,6 +35,7 @@ trust = ["~/.kube/ca.pem"]
 [[target.credential]]
 {credential}
 """
+SHOUTING = 7777                       # a port of pods, see `shouting`
 # Whatever the server would let Weir's account do.
 ALL = """
 @id("prod-all")
@@ -84,13 +88,39 @@ def kube_lab(lab: Lab) -> Iterator[KubeLab]:
 
 
 @contextmanager
+def shouting() -> Iterator[None]:
+    """Behind a port of the cluster's pods, a server says again what it is told, in upper case."""
+    with KUBE.entered():
+        server = socket.create_server(("127.0.0.1", SHOUTING))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                while told := connection.recv(65536):
+                    connection.sendall(told.upper())
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join(10)
+
+
+@contextmanager
 def kube_weir(
-    made: KubeLab, policy: str = ALL, more: str = "", credential: str = "", **options: str,
+    made: KubeLab, policy: str = ALL, more: str = "", credential: str = "", labels: bool = False, **options: str,
 ) -> Iterator[Installed]:
     """Weir with the cluster registered; `more` and `credential` are of its target."""
     made.give_home()
     tables = options.pop("more_tables", "") + made.entry(more, credential)
-    config = configure(made.lab, policy=POLICY + policy, more=tables, **options)
+    config = configure(made.lab, policy=POLICY + policy, more=tables, labels=labels, **options)
     with weir(made.lab, config) as installed:
         yield installed
 
@@ -118,5 +148,5 @@ def shown(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
     return dict(json.loads(done.stdout))
 
 
-__all__ = ["ALL", "KUBECTL", "NAMESPACE", "OLD_KUBECTL", "TARGET", "KubeLab", "kube_lab", "kube_weir", "kubectl",
-           "overseen", "shown"]
+__all__ = ["ALL", "KUBECTL", "NAMESPACE", "OLD_KUBECTL", "SHOUTING", "TARGET", "KubeLab", "kube_lab", "kube_weir", "kubectl",
+           "overseen", "shouting", "shown"]

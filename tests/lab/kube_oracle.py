@@ -2,7 +2,8 @@
 
 Each request that Weir sends has its name in the audit log, `Audit-ID: SESSION-OPERATION`.  So both are the same set:
 every event of the server's names an operation that was permitted and recorded with the same method and target, and
-every operation that was permitted is an event, unless its result says that the server never had it.
+every operation that was permitted is an event, unless its result says that the server never had it.  The connections of
+a port-forward are operations of the session that its event names.
 """
 from __future__ import annotations
 
@@ -26,13 +27,19 @@ def recorded(recording: Path, target: str) -> dict[str, Done]:
 def complaints(done: dict[str, Done], events: Iterable[Event]) -> list[str]:
     """`done`: what was recorded while `events` were written."""
     found = {one.raw["auditID"]: one for one in events}
+    forwarded = {name.partition("-")[0] for name, one in found.items() if one.resource == "pods/portforward"}
     wrong = [f"the server was asked what is not recorded: {one.verb} {one.uri} ({name})"
              for name, one in found.items() if name not in done]
     wrong += [f"recorded as sent, and the server was never asked: {one}" for name, one in done.items()
-              if name not in found and one.status not in UNSENT and one.verb != "port-forward-connection"]
+              if name not in found and one.status not in UNSENT and not (
+                  _connection(one) and one.session in forwarded)]
     wrong += [f"recorded as {done[name]}, and the server read {one.uri}" for name, one in found.items()
               if name in done and not _same(done[name], one)]
     return wrong
+
+
+def _connection(one: Done) -> bool:
+    return one.verb == "port-forward" and not one.text.startswith(b"port-forward ")
 
 
 def _same(done: Done, event: Event) -> bool:

@@ -8,7 +8,6 @@ import os
 import re
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import IO
 import pytest
 from lab import hosts
 from lab.hosts import KUBE
-from lab.kube import KubeLab
+from lab.kube import SHOUTING as PORT
+from lab.kube import KubeLab, shouting
 from lab.kubernetes import (
     CLIENTGO,
     DEBIAN_KUBECTL,
@@ -38,31 +38,13 @@ CLIENTS = Path(__file__).resolve().parent.parent / "clients"
 PYTHON = Path(os.environ.get("WEIR_PREFIX", "/opt/weir")) / "clients/bin/python"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 BOTH = pytest.mark.parametrize("kubectl", [KUBECTL, DEBIAN_KUBECTL], ids=["of today", "1.20"])
-PORT = 7777
 
 
 @pytest.fixture(scope="module")
 def kube(the_kube: KubeLab) -> Iterator[Cluster]:
     """With a server behind port 7777 of its pods, which says again what it was told in upper case."""
-    with KUBE.entered():
-        server = socket.create_server(("127.0.0.1", PORT))
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            with connection:
-                while told := connection.recv(65536):
-                    connection.sendall(told.upper())
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    yield the_kube.cluster
-    server.shutdown(socket.SHUT_RDWR)
-    server.close()
-    thread.join(10)
+    with shouting():
+        yield the_kube.cluster
 
 
 @contextmanager
