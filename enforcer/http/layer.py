@@ -35,6 +35,9 @@ EARLY: Final = 256 << 10              # bytes of a crew that wait until its firs
 PIECES: Final = 1000                  # in which a body may come, whatever their size;
 LEAST: Final = 64                     # beyond that bytes of one, on the average
 AGENT: Final = 200                    # characters of what a client calls itself
+TURN: Final = 32                      # requests of a connection that Weir answers itself before others have their turn
+_NEXT: Final = "next requests"        # name of the timer until then, and
+_SOON: Final = 0.001                  # its seconds
 _SECOND: Final = 1_000_000_000
 
 # Where an exchange is.
@@ -62,7 +65,8 @@ class HttpLayer:
         self._address = self._client_tls = self._said = ""
         self._refusal: tuple[int, str] | None = None
         self._opened = self._over = self._last = self._stopped = False
-        self._reading = self._bodiless = False
+        self._reading = self._bodiless = self._rests = False
+        self._turns = 0                        # requests that were taken in this turn
         self._ending = ""
 
     @property
@@ -140,6 +144,9 @@ class HttpLayer:
     def _carried(self, event: inputs.Input) -> None:
         if isinstance(event, inputs.TimerFired):
             self.book.fired(event.name)
+            if event.name == _NEXT:
+                self._rests = False
+                self._read()
         if self._passage is not None:
             self._passage.handle(event)
 
@@ -191,12 +198,12 @@ class HttpLayer:
 
     def _read(self) -> None:
         """What the crew has sent, as far as it can be taken now."""
-        if self._reading or not (self._opened or self._refusal):
+        if self._reading or self._rests or not (self._opened or self._refusal):
             self._restrain()
             return
-        self._reading = True
+        self._reading, self._turns = True, 0
         try:
-            while not self._over and self._where == READING and (piece := self._crew.next()) is not None:
+            while self._may_take() and (piece := self._crew.next()) is not None:
                 self._took(piece)
         except BadRequest as error:
             self._bad(error.status, error.reason)
@@ -204,11 +211,19 @@ class HttpLayer:
             self._reading = False
         self._restrain()
 
+    def _may_take(self) -> bool:
+        if self._over or self._where != READING:
+            return False
+        if self._turns >= TURN:
+            self._rests = True
+            self._say(words.StartTimer(_NEXT, _SOON))
+        return not self._rests
+
     def _restrain(self) -> None:
         """Not read while it sends what cannot be taken: nobody has to keep that."""
         if self._over or self._passage is not None:
             return
-        stop = self._crew.behind if self._opened else self._early > EARLY
+        stop = (self._crew.behind or self._rests) if self._opened else self._early > EARLY
         if stop != self._stopped:
             self._stopped = stop
             self._say(words.PauseReading(CLIENT) if stop else words.ResumeReading(CLIENT))
@@ -221,7 +236,7 @@ class HttpLayer:
         elif isinstance(piece, bytes):
             self._collect(self._exchange, piece)
         else:
-            self._where = ASKED
+            self._where, self._turns = ASKED, self._turns + 1
             body, self._body = b"".join(self._body), []
             self._exchange.ask(body, self)
 

@@ -1,12 +1,15 @@
 """Conversations over HTTP: what the crew says, what the server is told, what comes back."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from httptalk import HELLO, OK, TARGET, Talk, request
 from msgspec.structs import replace
 from pump import TableGate
 
 from agent.contract.credential import Credential
+from enforcer.http.layer import TURN
 from enforcer.words import commands as words
 from enforcer.words import events, inputs
 from enforcer.words.commands import CLIENT, SERVER
@@ -61,12 +64,34 @@ def test_pipelined_requests_are_taken_one_by_one() -> None:
     assert [peer for peer, _ in talk.hear(OK)] == [CLIENT]
 
 
-def test_thousands_of_denied_requests_in_one_read_are_no_recursion() -> None:
+def turns(talk: Talk) -> Iterator[int]:
+    """Answers by Weir itself, a turn each."""
+    while talk.of(words.StartTimer):
+        talk.commands.clear()
+        yield sum(said.count(b"HTTP/1.1 403 ") for _, said in talk.tell(inputs.TimerFired("next requests")))
+
+
+def test_thousands_of_denied_requests_in_one_read_leave_others_their_turn() -> None:
     talk = Talk(TableGate(deny={("k8s:call", "*")})).open()
     [(peer, said)] = talk.say(HELLO * 3000)
     assert peer == CLIENT
-    assert said.count(b"HTTP/1.1 403 ") == 3000
-    assert talk.results == ["denied"] * 3000
+    assert said.count(b"HTTP/1.1 403 ") == TURN
+    assert talk.of(words.PauseReading) == [words.PauseReading(CLIENT)]
+    assert talk.say(HELLO) == []
+    found = list(turns(talk))
+    assert sum(found) == 3001 - TURN
+    assert max(found) == TURN
+    assert talk.of(words.ResumeReading) == [words.ResumeReading(CLIENT)]
+    assert talk.results == ["denied"] * 3001
+
+
+def test_a_request_that_goes_on_is_no_end_of_a_turn() -> None:
+    talk = Talk(TableGate(deny={("k8s:call", "/no")})).open()
+    said = talk.say(request(path="/no") * (TURN - 1) + HELLO * 3)
+    assert [peer for peer, _ in said] == [CLIENT, SERVER]
+    for _ in range(2):
+        assert [peer for peer, _ in talk.hear(OK)] == [CLIENT, SERVER]
+    assert [peer for peer, _ in talk.hear(OK)] == [CLIENT]
 
 
 def test_a_denial_is_an_answer_and_the_connection_stays() -> None:

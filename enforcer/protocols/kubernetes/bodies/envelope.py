@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Message
 
-from enforcer.protocols.kubernetes.bodies.messages import read_message
+from enforcer.protocols.kubernetes.bodies.json_text import VALUES
+from enforcer.protocols.kubernetes.bodies.messages import check_message, read_message
 from enforcer.protocols.kubernetes.bodies.schema import RUNTIME, find_message, message_class
 from enforcer.protocols.kubernetes.info import Unclear
 
@@ -26,7 +27,7 @@ class Envelope:
 
 def parse_body(data: bytes) -> tuple[Any, bytes]:
     """(value, rendered anew); Unclear where there is anything in it that nobody here knows."""
-    found = parse_envelope(data)
+    found = parse_envelope(data, VALUES)
     for one in (found.unknown, found.message):
         if _has_unknown(one):
             raise Unclear(f"{found.kind} has fields that Weir does not know: send JSON", 415)
@@ -37,7 +38,8 @@ def parse_body(data: bytes) -> tuple[Any, bytes]:
     return value, render_envelope(found)
 
 
-def parse_envelope(data: bytes) -> Envelope:
+def parse_envelope(data: bytes, most: int = 0) -> Envelope:
+    """`most`: values that it may hold, 0: whatever it does."""
     if not data.startswith(MAGIC):
         raise Unclear("the body is not Kubernetes' protobuf")
     try:
@@ -46,7 +48,10 @@ def parse_envelope(data: bytes) -> Envelope:
         made = find_message(api_version, kind)
         if made is None or unknown.contentEncoding or unknown.contentType:
             raise Unclear("a kind in protobuf that Weir does not know: use JSON", 415)
-        return Envelope(unknown, api_version, kind, made.FromString(unknown.raw))
+        message = made.FromString(unknown.raw)
+        if most:
+            check_message(message, most)
+        return Envelope(unknown, api_version, kind, message)
     except (DecodeError, UnicodeDecodeError, RecursionError):
         raise Unclear("the body is not Kubernetes' protobuf") from None
 

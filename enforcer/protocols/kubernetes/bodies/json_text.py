@@ -5,6 +5,8 @@ Source: sigs.k8s.io/json, which the API server reads JSON by: integers are int64
 from __future__ import annotations
 
 import json
+import re
+from itertools import islice
 from math import isinf
 from typing import Any, Final
 
@@ -13,12 +15,16 @@ import msgspec
 from enforcer.protocols.kubernetes.info import Unclear
 
 DEPTH: Final = 100                    # objects and lists in each other
+VALUES: Final = 100_000               # in a body: read, judged, written down in a quarter of a second
 _INT: Final = 1 << 63
 _DIGITS: Final = 20                   # of an integer that fits
+_QUOTE: Final = ord('"')
+_MARK: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[,\[{:]', re.DOTALL)    # a text is one, whatever is in it
 
 
 def parse_json(data: bytes) -> Any:
     """One value and nothing after it; Unclear where it is none, or where readers differ."""
+    check_values(data)
     try:
         value = _decoder.decode(data.decode("utf-8"))
     except UnicodeDecodeError:
@@ -37,6 +43,19 @@ def render_json(value: Any) -> bytes:
         return msgspec.json.encode(value)
     except (UnicodeEncodeError, OverflowError, RecursionError, msgspec.MsgspecError):
         raise Unclear("the body holds what cannot be written in UTF-8") from None
+
+
+def check_values(data: bytes) -> None:
+    """Unclear where it holds more of them than anybody means to wait for; nothing is made of it before."""
+    if sum(map(data.count, (b",", b"[", b"{", b":"))) <= VALUES:      # each value but the first stands behind one
+        return
+    marks = (1 for one in _MARK.finditer(data) if data[one.start()] != _QUOTE)
+    if next(islice(marks, VALUES, None), None):
+        raise too_many()
+
+
+def too_many() -> Unclear:
+    return Unclear(f"the body holds more than {VALUES} values", 413)
 
 
 def check_depth(value: Any, most: int = DEPTH) -> None:

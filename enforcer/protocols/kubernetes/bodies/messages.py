@@ -9,12 +9,24 @@ from typing import Any, Final
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from enforcer.protocols.kubernetes.bodies.json_text import parse_json
+from enforcer.protocols.kubernetes.bodies.json_text import parse_json, too_many
 from enforcer.protocols.kubernetes.bodies.schema import INLINE, META, RUNTIME, is_map, stands_alone
 from enforcer.protocols.kubernetes.info import Unclear
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _APIEXTENSIONS: Final = "k8s.io.apiextensions_apiserver.pkg.apis.apiextensions"
+
+
+def check_message(message: Message, left: int) -> int:
+    """Unclear where it holds more values than that; gives how many more it might."""
+    for field, value in message.ListFields():
+        many = list(value.values()) if is_map(field) else value if field.is_repeated else (value,)
+        if (left := left - len(many)) < 0:
+            raise too_many()
+        if field.message_type is not None and many and isinstance(many[0], Message):
+            for one in many:
+                left = check_message(one, left)
+    return left
 
 
 def read_message(message: Message) -> dict[str, Any]:

@@ -16,6 +16,7 @@ _JSON_PATCH: Final = b"application/json-patch+json"
 _PATCHES: Final = (_JSON_PATCH, b"application/merge-patch+json", b"application/strategic-merge-patch+json")
 _YAML: Final = b"application/yaml"
 OPERATIONS: Final = 10_000            # apiserver, endpoints/handlers/patch.go: maxJSONPatchOperations
+STEPS: Final = 50_000                 # segments of all of its paths
 SHOWN: Final = 100                    # bytes of a content type that a reason names
 # go.yaml.in/yaml/v2, readerc.go: what YAML has only escaped.  Beyond U+FFFF it has no escapes that JSON has.
 _NO_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
@@ -53,16 +54,25 @@ def read_body(content_type: bytes, data: bytes, info: Info) -> Body:
 
 def _patch(kind: bytes, data: bytes) -> Body:
     if kind == _APPLY:
-        value = parse_json(data) if data.lstrip()[:1] == b"{" and _is_json(data) else parse_yaml(data)
+        value = _apply(data)
         return Body(_object(value), _as_yaml(render_json(value)), _APPLY)
     if kind not in _PATCHES:
         raise _unknown(kind)
     value = parse_json(data)
     if isinstance(value, list) != (kind == _JSON_PATCH):
         raise Unclear("the body is not a patch of the form that its content type says")
-    if kind == _JSON_PATCH and len(value) > OPERATIONS:
-        raise Unclear(f"a JSON patch of more than {OPERATIONS} operations", 413)
+    if kind == _JSON_PATCH:
+        _check_operations(value)
     return _json(value, kind)
+
+
+def _check_operations(operations: list[Any]) -> None:
+    """Their paths are gone through as their values are."""
+    if len(operations) > OPERATIONS:
+        raise Unclear(f"a JSON patch of more than {OPERATIONS} operations", 413)
+    paths = (one.get(name) for one in operations if isinstance(one, dict) for name in ("path", "from"))
+    if sum(one.count("/") for one in paths if isinstance(one, str)) > STEPS:
+        raise Unclear(f"a JSON patch whose paths have more than {STEPS} segments", 413)
 
 
 def _json(value: Any, kind: bytes) -> Body:
@@ -77,15 +87,15 @@ def _object(value: Any) -> Any:
     return value
 
 
-def _is_json(data: bytes) -> bool:
+def _apply(data: bytes) -> Any:
     """What is written as JSON; "{" begins YAML too."""
-    try:
-        parse_json(data)
-    except Unclear as error:
-        if "not JSON" in error.reason:
-            return False
-        raise
-    return True
+    if data.lstrip()[:1] == b"{":
+        try:
+            return parse_json(data)
+        except Unclear as error:
+            if "not JSON" not in error.reason:
+                raise
+    return parse_yaml(data)
 
 
 def _as_yaml(rendered: bytes) -> bytes:

@@ -101,7 +101,7 @@ class _Reading:
     def _mapping(self, depth: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
         while not isinstance(name := next(self._events), yaml.MappingEndEvent):
-            key = self._value(name, 1)
+            key = self._value(name, 1) if isinstance(name, yaml.ScalarEvent | yaml.AliasEvent) else None
             if not isinstance(key, str) or key == "<<":
                 raise Unclear("the body has a key that is no text, or merges another object: write it out")
             if key in found:

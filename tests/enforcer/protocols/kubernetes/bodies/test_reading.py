@@ -1,6 +1,7 @@
 """Bodies: read whole or refused, and rendered anew from what was read."""
 import json
 import random
+import time
 from base64 import b64decode
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_json_is_rendered_anew():
 def test_json_that_readers_differ_about(data):
     with pytest.raises(Unclear) as raised:
         read_body(b"application/json", data, CREATE)
-    assert raised.value.status == 400
+    assert raised.value.status == (413 if len(data) > 100_000 else 400)
 
 
 @pytest.mark.parametrize(("kind", "info"), [
@@ -82,6 +83,41 @@ def test_yaml_that_readers_differ_about(data):
     for kind, info in ((b"application/yaml", CREATE), (APPLY, PATCH)):
         with pytest.raises(Unclear):
             read_body(kind, data, info)
+
+
+def test_a_key_that_is_an_object_in_yaml_is_none_however_deep_it_is():
+    with pytest.raises(Unclear, match="no text"):
+        read_body(b"application/yaml", b"? " * 100_000, CREATE)
+
+
+MANY = {
+    "lists": (b"application/json", b'{"a":[' + b"[]," * 990_000 + b"0]}"),
+    "texts": (b"application/json", b'{"a":[' + b'"",' * 990_000 + b"0]}"),
+    "names": (b"application/json", b"{" + b",".join(b'"%x":0' % one for one in range(200_000)) + b"}"),
+    "messages": (b"application/vnd.kubernetes.protobuf",
+                 b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09Endpoints\x12\x80\x89\x7a" + b"\x12\x00" * 1_000_000),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_a_body_of_very_many_values_is_refused_before_anything_is_made_of_it(name):
+    kind, data = MANY[name]
+    began = time.process_time()
+    with pytest.raises(Unclear, match="more than 100000 values"):
+        read_body(kind, data, CREATE)
+    assert time.process_time() - began < 0.5
+
+
+def test_marks_within_texts_are_no_values():
+    data = json.dumps({"data": {"table": "a,b,[{:\\\"" * 50_000}}).encode()
+    assert read_body(b"", data, CREATE).rendered == data.replace(b": ", b":")
+
+
+def test_paths_of_a_patch_are_no_way_to_make_others_wait():
+    for operation in ({"op": "add", "path": "/" * 60_000, "value": 1},
+                      {"op": "copy", "from": "/a" * 60_000, "path": "/b"}):
+        with pytest.raises(Unclear, match="segments"):
+            read_body(b"application/json-patch+json", json.dumps([operation]).encode(), PATCH)
 
 
 def test_patches():
