@@ -23,6 +23,7 @@ from enforcer.http.codec import BadRequest, CrewSide, Ended, Piece, ServerSide, 
 from enforcer.http.exchange import Exchange, Service, Unreadable
 from enforcer.http.messages import Answer, Head, value
 from enforcer.http.passage import Passage
+from enforcer.http.turns import TIMER, Turns
 from enforcer.words import commands as words
 from enforcer.words import inputs
 from enforcer.words.commands import CLIENT, SERVER, CloseConnection, Command, Record, SendData
@@ -61,6 +62,7 @@ class HttpLayer:
         self._size = self._early = 0
         self._waiting: tuple[Head, bytes, bytes] | None = None     # for a credential that lasts
         self._passage: Passage | None = None
+        self._turns: Turns | None = None       # of its peers
         self._credential: Credential | None = None
         self._address = self._client_tls = self._said = ""
         self._refusal: tuple[int, str] | None = None
@@ -88,8 +90,8 @@ class HttpLayer:
     def receive(self, peer: int, data: bytes) -> list[Command]:
         if self._over:
             return []
-        if self._passage is not None:
-            self._passage.receive(peer, data)
+        if self._turns is not None:
+            self._turns.receive(peer, data)
         elif peer == CLIENT:
             self._crew.feed(data)
             self._early += 0 if self._opened else len(data)
@@ -142,13 +144,22 @@ class HttpLayer:
             self._carried(event)
 
     def _carried(self, event: inputs.Input) -> None:
-        if isinstance(event, inputs.TimerFired):
-            self.book.fired(event.name)
-            if event.name == _NEXT:
-                self._rests = False
-                self._read()
+        if isinstance(event, inputs.TimerFired) and self._fired(event.name):
+            return
         if self._passage is not None:
             self._passage.handle(event)
+
+    def _fired(self, name: str) -> bool:
+        """Whether this timer was the layer's own."""
+        self.book.fired(name)
+        if name == _NEXT:
+            self._rests = False
+            self._read()
+        elif name == TIMER and self._turns is not None:
+            self._turns.fired()
+        else:
+            return False
+        return True
 
     def _say(self, command: Command) -> None:
         self._out.append(command)
@@ -371,12 +382,13 @@ class HttpLayer:
         shown = exchange.answered(answer)
         self._say(SendData(CLIENT, self._crew.switch(shown.headers)))
         self._passage = passage
+        turns = self._turns = Turns(passage, self._say, self.now, lambda: self._over)
         if self._stopped:
             self._stopped = False
             self._say(words.ResumeReading(CLIENT))
         for peer, left in ((CLIENT, self._crew.left()), (SERVER, self._server.left())):
             if left and not self._over:
-                passage.receive(peer, left)
+                turns.receive(peer, left)
 
     def _over_with(self) -> None:
         """This exchange; whether another may come."""
@@ -401,7 +413,10 @@ class HttpLayer:
         self._close(reason)
 
     def say(self, command: Command) -> None:
-        self._say(command)
+        if self._turns is not None and isinstance(command, words.PauseReading | words.ResumeReading):
+            self._turns.restrain(command)
+        else:
+            self._say(command)
 
     def now(self) -> float:
         return self._context.monotonic() / _SECOND
@@ -411,8 +426,8 @@ class HttpLayer:
     def _lost(self, event: inputs.ConnectionLost) -> None:
         if not self._opened and event.peer == SERVER:
             self._unavailable(event.reason or "it closed the connection")
-        elif self._passage is not None:
-            self._passage.ended(event.peer)
+        elif self._turns is not None:
+            self._turns.ended(event.peer)
         elif event.peer == CLIENT:
             self._gone(f"client lost: {event.reason}" if event.reason else "client closed")
         else:
