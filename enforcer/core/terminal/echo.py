@@ -26,6 +26,8 @@ _UNREAD: Final = 4096                 # bytes of a sequence that is not whole
 _ENDS: Final = b"\r\n\x03\x04\x1a"    # keys that end a line or what reads it
 # A key that is no letter: ECMA-48 5.4, xterm's "Alt and Meta Keys".
 _KEY: Final = re.compile(rb"\x1b(?:\[[0-?]{0,16}[ -/]{0,4}[@-~]|O[ -~]|[ -~])?|[\x00-\x1f\x7f]")
+_LETTERS: Final = bytes(one for one in range(256) if 32 <= one != 127)
+_KEYS_ALONE: Final = bytes.maketrans(_LETTERS, b"*" * len(_LETTERS))
 _PROMPT: Final = re.compile(
     r"(?:pass(?:word|phrase|code|wd|wort)|\bpin\b|\bpuk\b|verification code|one-time|\botp\b|authenticator|token|"
     r"secret|\[sudo\]|credential|kennwort|passwort|mot de passe|phrase de passe|contrase(?:ñ|n)a|clave|senha|"
@@ -61,13 +63,15 @@ class Echo:
 
     def typed(self, data: bytes, now: float) -> list[Piece]:
         """Bytes of the client, which may go to the server at once."""
+        early, data = data[:-PENDING], data[-PENDING:]
+        found = self._pass_over(early, now) if early else []
         last = 0
         for match in _KEY.finditer(data):
             self._add_letters(data[last:match.start()], now)
             self._add(match[0], now)
             last = match.end()
         self._add_letters(data[last:], now)
-        return self._settle(now)
+        return [*found, *self._settle(now)]
 
     def printed(self, data: bytes, now: float) -> list[Piece]:
         """Bytes of the server."""
@@ -101,6 +105,18 @@ class Echo:
         return self._settle(float("inf"))
 
     # what waits
+
+    def _pass_over(self, data: bytes, now: float) -> list[Piece]:
+        """More than can wait: as `_settle` would have it behind all that waits, but letter by letter, so that of a key
+        that is several bytes the first is seen alone."""
+        found = self._settle(float("inf"))
+        end = next((at for at, one in enumerate(data) if one in _ENDS), len(data)) if self._asked else 0
+        self._asked = self._asked and end == len(data)
+        content = b"*" * end + data[end:].translate(_KEYS_ALONE)
+        found.append(Piece(self._typed, now, content))
+        self._typed += len(data)
+        self.unseen += len(data) - len(data[end:].translate(None, _LETTERS))
+        return found
 
     def _add_letters(self, letters: bytes, now: float) -> None:
         for one in letters:

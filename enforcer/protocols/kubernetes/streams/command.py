@@ -33,6 +33,7 @@ from enforcer.protocols.kubernetes.streams.words import (
     Said,
     Wire,
     Word,
+    join_said,
 )
 from enforcer.words.commands import CLIENT, SERVER, StartTimer
 from enforcer.words.errors import ProtocolError, RemoteProtocolError
@@ -71,7 +72,7 @@ class CommandPassage(Alarm):
             if peer == CLIENT and self._closing:
                 self._read_out(data)
             return
-        for word in self._wires[peer].receive(data):
+        for word in join_said(self._wires[peer].receive(data)):
             self._read(peer, word)
             if self._over:
                 return
@@ -161,7 +162,7 @@ class CommandPassage(Alarm):
             self.desk.note(self.number, "size", UNSAID.text)
 
     def _resize(self, data: bytes) -> None:
-        for size in self._sizes.feed(data):
+        for size in self._sizes.feed(data)[-1:]:       # what came with a later one was never seen
             self._sized = True
             self.desk.note(self.number, "size", size.text)
             self._plain.resize(size.columns or COLUMNS)
@@ -241,6 +242,7 @@ class CommandPassage(Alarm):
 
 
 def wants(query: Query, name: str) -> bool:
-    """As API servers read a boolean: the first that is said (apimachinery, Convert_Slice_string_To_bool)."""
+    """As API servers read a boolean: the first that is said (apimachinery, Convert_Slice_string_To_bool), in which Go
+    folds letters (strings.EqualFold): "fal\u017fe" is false."""
     said = next((value for key, value in query if key == name), "false")
-    return said != "0" and said.lower() != "false"
+    return said != "0" and said.casefold() != "false"

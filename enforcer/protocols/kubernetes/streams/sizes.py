@@ -5,7 +5,6 @@ Source: k8s.io/client-go tools/remotecommand, TerminalSize.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from enforcer.words.errors import RemoteProtocolError
@@ -35,15 +34,13 @@ class Sizes:
     def __init__(self) -> None:
         self._kept = b""
 
-    def feed(self, data: bytes) -> Iterator[Size]:
+    def feed(self, data: bytes) -> list[Size]:
         """RemoteProtocolError for what is none."""
-        self._kept += data
-        while b"}" in self._kept:
-            text, _, self._kept = self._kept.partition(b"}")
-            yield _read(text + b"}")
-        self._kept = self._kept.lstrip(_BLANKS)
+        *texts, rest = (self._kept + data).split(b"}")
+        self._kept = rest.lstrip(_BLANKS)
         if len(self._kept) > LONGEST:
             raise RemoteProtocolError("a size of a terminal that does not end")
+        return [_read(text + b"}") for text in texts]
 
 
 def _read(text: bytes) -> Size:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from enforcer.words.errors import RemoteProtocolError
+
 # Channels of the WebSocket protocols, and by which names SPDY's streams have them (k8s.io/api/core/v1, StreamType).
 STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
 NAMES: Final = (b"stdin", b"stdout", b"stderr", b"error", b"resize")
@@ -65,6 +67,30 @@ class Over:
 
 
 Word = Opened | Accepted | Said | Ended | Dropped | Asked | Answered | Over
+
+
+def join_said(words: Iterator[Word]) -> Iterator[Word]:
+    """The same, with what follows each other on one stream in one: a byte may come as a message of its own, and each
+    that is passed on costs more than that.  What stands before an error comes before it."""
+    stream, pieces = -1, list[bytes]()
+    try:
+        for word in words:
+            if isinstance(word, Said) and word.data and word.stream == stream:
+                pieces.append(word.data)
+                continue
+            if pieces:
+                yield Said(stream, b"".join(pieces))
+                stream, pieces = -1, []
+            if isinstance(word, Said) and word.data:
+                stream, pieces = word.stream, [word.data]
+            else:
+                yield word
+    except RemoteProtocolError as wrong:
+        if pieces:
+            yield Said(stream, b"".join(pieces))
+        raise wrong
+    if pieces:
+        yield Said(stream, b"".join(pieces))
 
 
 class Wire(Protocol):

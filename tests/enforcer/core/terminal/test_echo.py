@@ -136,6 +136,11 @@ def test_it_waits_as_long_as_the_way_takes() -> None:
 
 
 def test_no_more_waits_than_so_much() -> None:
+    keys = Keys().type(b"a").type(b"secret\n" * PENDING + b"x" * PENDING)
+    assert keys.content == b"*" + b"******\n" * PENDING
+    assert keys.echo.unseen == 1 + 6 * PENDING
+    keys = Keys().show(b"Password: ").type(b"a\tb\nc" + b"x" * PENDING)
+    assert keys.content == b"***\n*"
     keys = Keys().type(b"x" * (PENDING + 10))
     assert keys.content == b"*" * 10
     keys.pieces += keys.echo.end()

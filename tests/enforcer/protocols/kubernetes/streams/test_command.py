@@ -98,6 +98,25 @@ def test_what_is_typed_is_recorded_before_it_goes() -> None:
     assert record.barrier
 
 
+@pytest.mark.parametrize("tty", [False, True])
+def test_messages_of_one_byte_cost_as_one(tty: bool) -> None:
+    talk, crew, server = ws_exec(query=TTY if tty else (("command", "sh"), ("stdin", "true")))
+    crew.raw(b"".join(crew.socket.message(b"\0" + bytes((one,))) for one in b"ab\ncd\n" * 500)
+             + crew.socket.message(b"\4{}") * 500 + crew.socket.message(b"\0e"))
+    server.raw(server.socket.message(b"\1x") * 500 + server.socket.message(b"\2y") + server.socket.message(b"\1z"))
+    assert server.heard() == [b"\0" + b"ab\ncd\n" * 500, b'\4{"Width":0,"Height":0}\n', b"\0e"]
+    assert crew.heard() == [b"\1" + b"x" * 500, b"\2y", b"\1z"]
+    assert len(talk.log) < 20
+
+
+def test_what_stands_before_an_error_is_said() -> None:
+    talk, crew, server = ws_exec()
+    with pytest.raises(RemoteProtocolError):
+        server.raw(server.socket.message(b"\1last") + server.socket.message(b"\1 words") + b"\xff\xff")
+    assert crew.heard() == [b"\1last words"]
+    assert talk.recorded("out") == b"last words"
+
+
 def test_the_end_of_the_input_in_version_5() -> None:
     _, crew, server = ws_exec(b"v5.channel.k8s.io")
     crew.say(0, b"x")
@@ -218,7 +237,8 @@ def test_a_protocol_error_is_told_as_well() -> None:
 def test_sizes() -> None:
     talk, crew, server = ws_exec(query=TTY)
     crew.say(4, b'{"Width":80,"Hei')
-    crew.say(4, b'ght":24}{"Height":50,"Width":200}')
+    crew.say(4, b'ght":24}')
+    crew.say(4, b'{"Height":1,"Width":1}{"Height":50,"Width":200}')      # what came with a later one was never seen
     assert server.heard() == [b'\x04{"Width":80,"Height":24}\n', b'\x04{"Width":200,"Height":50}\n']
     assert talk.recorded("size") == b"80x24200x50"
 
@@ -268,6 +288,7 @@ def test_without_a_terminal_a_password_to_sudo_is_stars() -> None:
 def test_a_boolean_as_servers_read_it(said: str, is_said: bool) -> None:
     assert wants((("tty", said), ("tty", "other")), "tty") is is_said
     assert not wants((), "tty")
+    assert not wants((("tty", "FAL\u017fE"),), "tty")
 
 
 # Masks
