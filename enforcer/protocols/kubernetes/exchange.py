@@ -85,7 +85,7 @@ class KubernetesExchange:
             raise Unclear("only exec, attach and port-forward are passed on another protocol", 501)
         self._labels = masking.labels_of_answer(info, target)
         ask = Ask(wants.verb, self._text(info, body), wants.requests, self._exact(body), self._labels, wants.writes,
-                  shape=wants.shape, covers=tell_covered(wants.requests))
+                  shape=wants.shape, covers=tell_covered(wants.requests) if wants.shape else "")
         self._check_masks(ask, info, body)
         return ask
 

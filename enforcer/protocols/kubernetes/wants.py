@@ -50,7 +50,7 @@ class Wants:
     verb: str                         # of the recording: a verb of the API, exec, attach, port-forward, proxy, call
     requests: tuple[Request, ...]     # never empty; all must be permitted
     writes: bool                      # something is changed, or runs
-    shape: bytes = b""                # digest of what requests have in common that differ in names only
+    shape: bytes = b""                # digest of what requests have in common that differ in names only; b"": none has
 
 
 def read_wants(
@@ -65,7 +65,7 @@ def read_wants(
     acts_as = identities(headers)
     return Wants(
         verb, (*asked, *(Request("k8s:impersonate", "Identity", (target, one)) for one in acts_as)),
-        _changes(info, method, verb), _shape(verb, asked, acts_as))
+        _changes(info, method, verb), _shape(verb, asked, acts_as, _typed(info, query)))
 
 
 def ask_port(target: str, info: Info, port: int) -> Request:
@@ -179,8 +179,15 @@ def _proxied(name: str) -> tuple[str, str]:
     return found["name"], found["port"] or ""
 
 
-def _shape(verb: str, asked: tuple[Request, ...], acts_as: tuple[str, ...]) -> bytes:
-    """Names and paths aside."""
+def _typed(info: Info, query: Query) -> Query:
+    """Whether a command takes an input, which no policy sees."""
+    return tuple(one for one in query if info.subresource in CONNECTS and one[0] in ("stdin", "tty"))
+
+
+def _shape(verb: str, asked: tuple[Request, ...], acts_as: tuple[str, ...], typed: Query) -> bytes:
+    """Names and paths aside.  b"" for what a proxy passes on: what that does, its path, query and body say."""
+    if verb == CONNECTS["proxy"]:
+        return b""
     alike = [(one.action, one.path[:3] if one.kind != "Url" else one.path,
               [said for said in one.attributes if said[0] != "path"]) for one in asked]
-    return sha256(msgspec.json.encode((verb, alike, acts_as))).digest()
+    return sha256(msgspec.json.encode((verb, alike, acts_as, typed))).digest()

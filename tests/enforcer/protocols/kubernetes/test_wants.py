@@ -203,6 +203,10 @@ def test_shapes() -> None:
               wants("GET", f"{PODS}/a"), wants("DELETE", PODS), wants("DELETE", f"{PODS}/a", headers=(
                   (b"impersonate-user", b"x"),)), wants("DELETE", "/api/v1/namespaces/shop/secrets/a")]
     assert shape not in [one.shape for one in others]
+    run = f"{PODS}/a/exec?command=sh"
+    assert wants("GET", run).shape == wants("GET", run.replace("/a/", "/b/")).shape
+    assert wants("GET", run).shape not in (wants("GET", f"{run}&stdin=true").shape, wants("GET", f"{run}&tty=1").shape)
+    assert wants("POST", "/api/v1/namespaces/shop/services/web/proxy/health").shape == b""
     one, two = (wants("GET", f"{PODS}/a/exec?command={c}") for c in ("a&command=b", "b&command=a"))
     assert one.shape != two.shape
 
