@@ -34,6 +34,7 @@ from enforcer.protocols.kubernetes.streams.words import Asked, Over, Said
 from enforcer.words.errors import RemoteProtocolError
 
 PAIRS: Final = 256                    # connections at a time
+REQUEST: Final = 64                   # bytes of what a client calls one: 64 KiB of it are a few bytes in SPDY
 PORTS: Final = 64                     # of a WebSocket's channels
 LAST_PORT: Final = 65535
 STEP: Final = 2
@@ -138,8 +139,9 @@ class SpdyCrew:
             raise RemoteProtocolError("SPDY: a stream that its sender may not begin")
         self._seen = frame.stream
         kind, port = value(frame.headers, b"streamtype"), read_port(value(frame.headers, b"port"))
-        if kind not in (_ERROR, _DATA) or not port or len(self._of) >= STEP * PAIRS:
-            self.put(render_reset(frame.stream, REFUSED_STREAM if port else PROTOCOL_ERROR))
+        fits = kind in (_ERROR, _DATA) and port and len(value(frame.headers, b"requestid")) <= REQUEST
+        if not fits or len(self._of) >= STEP * PAIRS:
+            self.put(render_reset(frame.stream, REFUSED_STREAM if fits else PROTOCOL_ERROR))
             return
         self._pair(_request(frame.stream, kind, frame.headers), kind, port, frame)
 
@@ -168,6 +170,8 @@ class SpdyCrew:
         if frame.stream > self._seen:
             raise RemoteProtocolError("SPDY: a frame of a stream that never began")
         kind, far = self._of.get(frame.stream, (b"", None))
+        if not kind:
+            return
         if isinstance(frame, Reset):
             self._dropped(frame.stream, kind, far)
         elif kind == _DATA:

@@ -562,3 +562,15 @@ def test_any_order_of_what_may_come() -> None:
         numbers = [one for one, _, _ in talk.results()]
         asked = [one.operation for one in talk.events(events.Intent)]  # type: ignore[attr-defined]
         assert sorted(numbers) == sorted(asked) == sorted(set(numbers))
+
+
+def test_what_a_connection_is_called_is_short() -> None:
+    """In SPDY 64 KiB of a name are some bytes, and hundreds of them would be kept."""
+    talk, crew, server = spdy()
+    error, data = ask(crew, request="x" * 64)
+    assert crew.heard() == [SynReply(error, False), SynReply(data, False)]
+    accept(server)
+    error, data = ask(crew, request="x" * 65)
+    assert crew.heard() == [Reset(error, frames.PROTOCOL_ERROR), Reset(data, frames.PROTOCOL_ERROR)]
+    assert server.heard() == []
+    assert talk.results() == []
