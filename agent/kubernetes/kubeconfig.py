@@ -19,6 +19,7 @@ import msgspec
 import yaml
 
 PLACEHOLDER: Final = "weir-has-the-credential"      # the token of every crew: it opens nothing
+MOST: Final = 4 << 20                 # bytes and values of one, written out
 _PEM: Final = re.compile(rb"^-----BEGIN (?:TRUSTED )?CERTIFICATE-----", re.MULTILINE)
 # Of a cluster: what says how it is reached and known.  Weir is known by its authority, and spoken to directly.
 _OF_CLUSTER: Final = ("certificate-authority", "certificate-authority-data", "insecure-skip-tls-verify",
@@ -63,13 +64,13 @@ def plain(host: str) -> str:
 def cover(content: bytes | None, clusters: tuple[Cluster, ...]) -> bytes | None:
     """A kubeconfig or a file of roots as a workload sees it.  `content` None: it cannot be read here.  None: as it is,
     for no registered cluster has to do with it."""
-    if content is not None and _PEM.search(content):
-        return content + b"".join(b"\n" + one.authorities.encode() for one in clusters)
     try:
         if content is None:
             raise Unread("it is too long, or cannot be read")
         return _rewrite(_parse(content), clusters)
     except Unread as wrong:
+        if content is not None and _PEM.search(content):
+            return content + b"".join(b"\n" + one.authorities.encode() for one in clusters)
         return f"# Weir does not show this file: {wrong}\napiVersion: v1\nkind: Config\n".encode()
 
 
@@ -98,6 +99,7 @@ def _parse(content: bytes) -> dict[str, Any]:
         if "<<" in text:        # merged keys may be as many as are written, to the power of themselves
             raise Unread("it merges keys with <<")
         found = next(yaml.load_all(text, Loader=_Loader), None)
+        _measure(found, [MOST])
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):
         raise Unread("it is not YAML") from None
     if found is None:
@@ -105,6 +107,21 @@ def _parse(content: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Unread("it is no kubeconfig")
     return found
+
+
+def _measure(value: Any, left: list[int]) -> None:
+    """What a name of YAML's stands for counts each time: a few bytes may be gigabytes where they are written out.
+    Raises Unread, RecursionError."""
+    left[0] -= len(value) if isinstance(value, str | bytes) else 1
+    if left[0] < 0:
+        raise Unread("it is too long, as it is to be understood")
+    if isinstance(value, dict):
+        for one in value.items():
+            _measure(one[0], left)
+            _measure(one[1], left)
+    elif isinstance(value, list | tuple | set):
+        for one in value:
+            _measure(one, left)
 
 
 def _json(text: str) -> dict[str, Any] | None:

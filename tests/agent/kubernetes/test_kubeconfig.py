@@ -324,3 +324,24 @@ def test_files_that_an_environment_names() -> None:
     trust = ClusterTrust("/run/weir/trust", (CLUSTER,))
     assert [one.target for one in kubeconfig_binds(iter(("/a", "b", "/a")), trust)] == ["/a"]
     assert kubeconfig_binds(iter(("/a",)), NO_CLUSTERS) == ()
+
+
+@pytest.mark.parametrize("bomb", [
+    's: &s "' + "a" * 10_000 + '"\nl: [' + "*s," * 3_000 + "]\n",
+    'c: &c {server: "https://cluster.lab.example:6443", j: "' + "b" * 5_000 + '"}\nclusters:\n'
+    + "- {name: a, cluster: *c}\n" * 2_000,
+    "a0: &a0 [x, x]\n" + "".join(f"a{one}: &a{one} [*a{one - 1}, *a{one - 1}]\n" for one in range(1, 40)),
+    "x: &x [*x]\n",
+])
+def test_what_a_few_bytes_stand_for_is_not_written_out(bomb: str) -> None:
+    shown = cover((WRITTEN + bomb if "clusters:" not in bomb else bomb).encode(), (CLUSTER,))
+    assert shown is not None
+    assert shown.startswith(b"# Weir does not show this file: it is ")
+    assert len(shown) < 200
+
+
+def test_a_kubeconfig_in_which_a_certificate_stands_is_none_of_roots() -> None:
+    text = WRITTEN + 'note: "\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"\n'
+    shown = cover(text.encode(), (CLUSTER,))
+    assert shown is not None
+    assert yaml.safe_load(shown)["users"][0]["user"] == {"token": PLACEHOLDER}
