@@ -68,7 +68,7 @@ class HttpLayer:
         self._refusal: tuple[int, str] | None = None
         self._opened = self._over = self._last = self._stopped = False
         self._reading = self._bodiless = self._rests = False
-        self._turns = 0                        # requests that were taken in this turn
+        self._taken = 0                        # requests that were taken in this turn
         self._ending = ""
 
     @property
@@ -212,7 +212,7 @@ class HttpLayer:
         if self._reading or self._rests or not (self._opened or self._refusal):
             self._restrain()
             return
-        self._reading, self._turns = True, 0
+        self._reading, self._taken = True, 0
         try:
             while self._may_take() and (piece := self._crew.next()) is not None:
                 self._took(piece)
@@ -225,7 +225,7 @@ class HttpLayer:
     def _may_take(self) -> bool:
         if self._over or self._where != READING:
             return False
-        if self._turns >= TURN:
+        if self._taken >= TURN:
             self._rests = True
             self._say(words.StartTimer(_NEXT, _SOON))
         return not self._rests
@@ -247,7 +247,7 @@ class HttpLayer:
         elif isinstance(piece, bytes):
             self._collect(self._exchange, piece)
         else:
-            self._where, self._turns = ASKED, self._turns + 1
+            self._where, self._taken = ASKED, self._taken + 1
             body, self._body = b"".join(self._body), []
             self._exchange.ask(body, self)
 
