@@ -117,7 +117,7 @@ class KubernetesExchange:
 
     def refuse(self, status: int, reason: str, way: Way) -> None:
         self._way, head = way, self._head
-        shown = f"{head.method} {head.target[:SHOWN].decode('latin-1')}".encode()
+        shown = hide(f"{head.method} {head.target[:SHOWN].decode('latin-1')}").encode()
 
         def then(verdict: Verdict) -> None:
             way.answer(*render_status(status, f"weir: {reason}", self._info))
@@ -185,10 +185,10 @@ class KubernetesExchange:
 
     def _delivered(self, data: bytes) -> bytes:
         if data:
-            # What is labelled is not in the recording, whoever may see it.
-            keep = self._target.payload == "content" and self._masked.issuperset(self._labels)
-            self._book.piece(self._number, "out", data, keep)
-            if self._status >= 400 and len(self._error) < MESSAGE:
+            # What is labelled is not in the recording, whoever may see it; errors quote it.
+            plain = self._masked.issuperset(self._labels)
+            self._book.piece(self._number, "out", data, plain and self._target.payload == "content")
+            if plain and self._status >= 400 and len(self._error) < MESSAGE:
                 self._error += data[:MESSAGE]
         return data
 
