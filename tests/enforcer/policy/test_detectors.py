@@ -120,3 +120,16 @@ def test_of_letters_that_begin_much(chosen: list[int]) -> None:
 
 def test_every_shape_is_bounded() -> None:
     assert max(shape.reach for shape in SHAPES) <= detectors.LONGEST
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("seed", range(8))
+def test_what_may_be_held_is_never_too_little(detector: str, seed: int) -> None:
+    """However much of it is there."""
+    _, text, _ = MAKERS[detector](random.Random(seed))
+    every = make_detectors(ALL)
+    for end in range(len(text) + 1):
+        for around in (text[:end], b"x = " + text[:end], text[:end] + b"\n"):
+            assert every.may_hold(around) or not (every.suspects(around) or every.tail(around))
+    assert every.may_hold(text)
+    assert not every.may_hold(b"a value of 12 letters, host:80, eye")

@@ -23,7 +23,8 @@ def detect(labels: frozenset[str], value: bytes) -> bytes:
     if len(value) < LEAST or not labels:
         return value
     detectors = make_detectors(labels)
-    if not has_controls(value) and not detectors.suspects(value) and not detectors.tail(value):
+    if not has_controls(value) and not (
+            detectors.may_hold(value) and (detectors.suspects(value) or detectors.tail(value))):
         return value
     mask = StreamMask(labels)
     return mask.feed(value) + mask.flush()

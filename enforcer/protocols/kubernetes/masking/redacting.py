@@ -1,7 +1,6 @@
 """What of a body is recorded and shown to approvers: nothing that has a label, whoever may see it."""
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,7 @@ from enforcer.policy.detectors import labels_of
 from enforcer.policy.masks import REDACTED
 from enforcer.protocols.kubernetes.info import Info
 from enforcer.protocols.kubernetes.masking.detecting import detect_text
-from enforcer.protocols.kubernetes.masking.labels import labels_of_answer
+from enforcer.protocols.kubernetes.masking.labels import is_config, labels_of_answer
 from enforcer.protocols.kubernetes.masking.objects import ObjectMask
 from enforcer.protocols.kubernetes.masking.places import mask_all, mask_place
 from enforcer.protocols.kubernetes.masking.pointers import around, is_told, parse_pointer, rests, within
@@ -21,13 +20,26 @@ def redact_body(value: Any, info: Info, target: Target) -> Any:
     every = frozenset(labels_of_answer(info, target))
     mask = ObjectMask(info, target, every)
     if isinstance(value, list):
-        redacted: Any = [_operation(one, mask) for one in deepcopy(value)]
+        redacted: Any = [_operation(one, mask) for one in _copied(value)]
     elif isinstance(value, dict):
-        redacted = mask.mask(deepcopy(value)) if every else value
+        redacted = mask.mask(_copied(value)) if every else value
     else:
         redacted = value
     detected = frozenset(labels_of(target.detectors))
-    return _detect(redacted, detected) if detected else redacted
+    return _looked_through(redacted, detected, is_config(info)) if detected else redacted
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(one) if isinstance(one, dict | list) else one for key, one in value.items()}
+    return [_copied(one) if isinstance(one, dict | list) else one for one in value]
+
+
+def _looked_through(value: Any, labels: frozenset[str], config: bool) -> Any:
+    """`config`: in its data the mask has looked already, and there may be much of it."""
+    if not (config and isinstance(value, dict) and isinstance(value.get("data"), dict)):
+        return _detect(value, labels)
+    return {key: one if key == "data" else _detect(one, labels) for key, one in value.items()}
 
 
 def _operation(one: Any, mask: ObjectMask) -> Any:
