@@ -9,6 +9,7 @@ import msgspec
 from agent.contract.target import Target
 from enforcer.policy.masks import REDACTED
 from enforcer.protocols.kubernetes.info import Info, Unclear
+from enforcer.protocols.kubernetes.masking.detecting import Detecting
 from enforcer.protocols.kubernetes.masking.labels import fields_of, is_config, is_secret
 from enforcer.protocols.kubernetes.masking.managed import mask_managed
 from enforcer.protocols.kubernetes.masking.places import find_places, mask_place, plain_text
@@ -29,9 +30,11 @@ _QUOTED: Final = re.compile("((?:Invalid|Unsupported|Duplicate) value:|Not found
 
 
 class ObjectMask:
-    """For all answers to one request; it remembers the columns of a watch's tables."""
+    """For all answers to one request; it remembers the columns of a watch's tables.  `renews`: detectors begin anew
+    with each object."""
 
-    def __init__(self, info: Info, target: Target, masked: frozenset[str]) -> None:
+    def __init__(self, info: Info, target: Target, masked: frozenset[str], renews: bool = True) -> None:
+        self._renews = renews
         self._info, self._target, self._masked = info, target, masked
         self._columns: list[Any] | None = None
         # What cells only count: printers/internalversion, printSecret, printConfigMap.
@@ -99,6 +102,9 @@ class ObjectMask:
         rules = self._rules.get(key)
         if rules is None:
             rules = self._rules[key] = active_rules(self._info, self._target, self._masked, *key)
+        for rule in rules if self._renews else ():
+            if isinstance(rule.mask, Detecting):
+                rule.mask.renew()
         return rules
 
     def mask_annotation(self, name: str, text: str, kind: str, hidden: set[str], depth: int = DEPTH) -> str:

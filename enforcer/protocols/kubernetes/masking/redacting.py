@@ -8,7 +8,7 @@ from agent.contract.target import Target
 from enforcer.policy.detectors import labels_of
 from enforcer.policy.masks import REDACTED
 from enforcer.protocols.kubernetes.info import Info
-from enforcer.protocols.kubernetes.masking.detecting import detect_text
+from enforcer.protocols.kubernetes.masking.detecting import Detecting
 from enforcer.protocols.kubernetes.masking.labels import is_config, labels_of_answer
 from enforcer.protocols.kubernetes.masking.objects import ObjectMask
 from enforcer.protocols.kubernetes.masking.places import mask_all, mask_place
@@ -18,7 +18,7 @@ from enforcer.protocols.kubernetes.masking.pointers import around, is_told, pars
 def redact_body(value: Any, info: Info, target: Target) -> Any:
     """A body of a request, or an object of an answer; what was given stays as it is."""
     every = frozenset(labels_of_answer(info, target))
-    mask = ObjectMask(info, target, every)
+    mask = ObjectMask(info, target, every, renews=False)
     if isinstance(value, list):
         redacted: Any = [_operation(one, mask) for one in _copied(value)]
     elif isinstance(value, dict):
@@ -26,7 +26,7 @@ def redact_body(value: Any, info: Info, target: Target) -> Any:
     else:
         redacted = value
     detected = frozenset(labels_of(target.detectors))
-    return _looked_through(redacted, detected, is_config(info)) if detected else redacted
+    return _looked_through(redacted, Detecting(detected), is_config(info)) if detected else redacted
 
 
 def _copied(value: Any) -> Any:
@@ -35,11 +35,11 @@ def _copied(value: Any) -> Any:
     return [_copied(one) if isinstance(one, dict | list) else one for one in value]
 
 
-def _looked_through(value: Any, labels: frozenset[str], config: bool) -> Any:
+def _looked_through(value: Any, look: Detecting, config: bool) -> Any:
     """`config`: in its data the mask has looked already, and there may be much of it."""
     if not (config and isinstance(value, dict) and isinstance(value.get("data"), dict)):
-        return _detect(value, labels)
-    return {key: one if key == "data" else _detect(one, labels) for key, one in value.items()}
+        return _detect(value, look)
+    return {key: one if key == "data" else _detect(one, look) for key, one in value.items()}
 
 
 def _operation(one: Any, mask: ObjectMask) -> Any:
@@ -60,9 +60,9 @@ def _operation(one: Any, mask: ObjectMask) -> Any:
     return {**one, "value": value}
 
 
-def _detect(value: Any, labels: frozenset[str]) -> Any:
+def _detect(value: Any, look: Detecting) -> Any:
     if isinstance(value, dict):
-        return {key: _detect(one, labels) for key, one in value.items()}
+        return {key: _detect(one, look) for key, one in value.items()}
     if isinstance(value, list):
-        return [_detect(one, labels) for one in value]
-    return detect_text(labels, value) if isinstance(value, str) else value
+        return [_detect(one, look) for one in value]
+    return look.text(value) if isinstance(value, str) else value

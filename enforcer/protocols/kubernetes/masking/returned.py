@@ -83,10 +83,10 @@ def _is_mask(value: Any, rule: Rule, whole: bool) -> bool:
 
 def _looks_masked(text: str, kind: str) -> bool:
     """Whatever a field's mask is, what cannot be masked so is redacted."""
-    if kind == "detect":
-        return looks_detected(text)
     if text.strip() == REDACTED:
         return True
+    if kind == "detect":
+        return looks_detected(text)
     if kind == "partial":
         return _PARTIAL.fullmatch(text) is not None
     if kind == "hash":

@@ -11,7 +11,7 @@ from agent.contract.target import FieldLabel, Target
 from enforcer.policy.detectors import labels_of
 from enforcer.policy.masks import REDACTED, mask_text
 from enforcer.protocols.kubernetes.info import Info
-from enforcer.protocols.kubernetes.masking.detecting import detect
+from enforcer.protocols.kubernetes.masking.detecting import Detecting
 from enforcer.protocols.kubernetes.masking.labels import HELM, SECRET, TOKEN, fields_of, is_config, is_secret, is_token
 
 Path = tuple[str, ...]
@@ -78,7 +78,7 @@ def active_rules(
             found.append(rule)
         elif label.startswith("detect:"):
             if shown := masked & frozenset(labels_of(target.detectors)):
-                found.append(Rule(label, rule.path, partial(detect, shown), rule.encoded, "detect"))
+                found.append(Rule(label, rule.path, Detecting(shown), rule.encoded, "detect"))
     if is_secret(info) and (account or kind == _TOKEN_TYPE):
         found += [Rule(TOKEN, (name, "token"), redact, name == "data") for name in ("data", "stringData")]
     return tuple(found)
@@ -93,6 +93,6 @@ def _field_rule(label: FieldLabel, info: Info) -> Rule:
 def _detecting(labels: frozenset[str]) -> tuple[Rule, ...]:
     if not labels:
         return ()
-    work = partial(detect, labels)
+    work = Detecting(labels)
     return Rule("detect:", ("data", "*"), work, kind="detect"), Rule(
         "detect:", ("binaryData", "*"), work, True, "detect")

@@ -8,7 +8,7 @@ import pytest
 from agent.contract.target import FieldLabel, Target
 from enforcer.protocols.kubernetes.info import Info
 from enforcer.protocols.kubernetes.masking import labels_of_answer, redact_body, returned_masks
-from enforcer.protocols.kubernetes.masking.detecting import detect_text
+from enforcer.protocols.kubernetes.masking.detecting import DEAR, PATIENCE, Detecting
 
 MARK = b64encode(b"[redacted]").decode()
 PASSWORD = b64encode(b"hunter22").decode()
@@ -17,6 +17,7 @@ POINTER = "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configurati
 UPDATE = Info(True, "/x", "update", "api", "", "v1", "a", "secrets", name="s")
 PATCH = Info(True, "/x", "patch", "api", "", "v1", "a", "secrets", name="s")
 USERS = Info(True, "/x", "patch", "apis", "acme.example", "v1", "a", "users", name="u")
+CONFIG = Info(True, "/x", "update", "api", "", "v1", "a", "configmaps", name="c")
 PODS = Info(True, "/x", "patch", "api", "", "v1", "a", "pods", name="p")
 
 
@@ -162,6 +163,32 @@ def test_a_patch_made_to_take_long():
     assert time.process_time() - since < 4
 
 
+@pytest.mark.parametrize("text", ["ghp_" + "a" * 36, "eyJ" * 13, "2345 67", "https://a:b"])
+@pytest.mark.parametrize("info", [PODS, CONFIG], ids=["pods", "configmaps"])
+def test_values_made_to_take_long(text, info):
+    """Three megabytes of them are looked through in less time than others notice, and none is shown for that."""
+    to = target(detectors=tuple(FOUND))
+    body = {"kind": "X", "data": {f"k{number}": text for number in range(40_000)}}
+    redact_body({"data": {"k": text}}, info, to)
+    since = time.process_time()
+    shown = redact_body(body, info, to)["data"]
+    assert time.process_time() - since < 1
+    assert shown["k39999"] == "[redacted]"
+    assert not returned_masks({"data": {"k": text}}, CONFIG, to)
+    assert returned_masks({"data": {"k": "[redacted]"}}, CONFIG, to)
+
+
+def test_how_many_are_looked_through():
+    look = Detecting(frozenset(("secret.token.github",)))
+    values = [f"token {FOUND['github-token']} of {number}" for number in range(PATIENCE // DEAR)]
+    shown = [look.text(one) for one in values]
+    assert shown[150] == "token ghp_" + "*" * 36 + " of 150"
+    assert shown[-1] == look.text(values[0]) == "[redacted]"
+    assert look.text("a plain one") == "a plain one"
+    look.renew()
+    assert look.text(values[0]).startswith("token ghp_***")
+
+
 FOUND = {
     "private-key": "-----BEGIN RSA PRIVATE KEY-----\nMIIBOgIBAAJBAKj34GkxFhD90vcNLYLInFEX6Ppy1tPf9Cnzj4p4WGeKLs1Pt8Q\n"
                    "-----END RSA PRIVATE KEY-----\n",
@@ -176,7 +203,7 @@ FOUND = {
 def test_what_a_detector_masked_comes_back(detector):
     to, text = target(detectors=(detector,)), f"x = {FOUND[detector]}\n"
     info = Info(True, "/x", "update", "api", "", "v1", "a", "configmaps", name="c")
-    shown = detect_text(frozenset(labels_of_answer(info, to)), text)
+    shown = Detecting(frozenset(labels_of_answer(info, to))).text(text)
     assert shown != text
     assert returned_masks({"data": {"k": shown}}, info, to) == ["data.k"]
     assert returned_masks({"metadata": {"annotations": {LAST: json.dumps({"data": {"k": shown}})}}}, info, to)
