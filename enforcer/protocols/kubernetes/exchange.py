@@ -34,7 +34,8 @@ STREAMS: Final = ("exec", "attach", "portforward")
 DROPPED: Final = (b"authorization", b"proxy-authorization", b"cookie", b"audit-id", b"forwarded", b"range", b"accept",
                   b"if-range", b"content-type", b"content-encoding", b"via", b"warning")
 NOT_SHOWN: Final = (b"alt-svc", b"www-authenticate")
-_DROPPED_PREFIXES: Final = (b"x-remote-", b"x-forwarded-", b"proxy-", b"x-real-")
+_DROPPED_PREFIXES: Final = (b"x-remote-", b"x-forwarded-", b"proxy-", b"x-real-", b"x-http-method",
+                            b"x-method-override", b"x-original-", b"x-rewrite-")
 _SPOKEN: Final = (b"impersonate-", b"accept", b"sec-websocket", b"x-")
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -139,8 +140,7 @@ class KubernetesExchange:
             value(self._offer, b"upgrade"))
 
     def _headers(self, info: Info, body: Body) -> Headers:
-        headers = tuple(one for one in without(self._offer or self._head.headers, DROPPED)
-                        if not one[0].startswith(_DROPPED_PREFIXES))
+        headers = tuple(one for one in self._offer or self._head.headers if _goes_on(one[0]))
         if self._hides(info):
             headers = without(headers, (b"accept-encoding",))
         more = [(b"accept", accept(self._head.headers, info, self._hides(info))),
@@ -220,6 +220,13 @@ class KubernetesExchange:
             raise RemoteProtocolError("the server changes the protocol, and was not asked to")
         return streams.make_passage(
             self._info, self._query, self._head, answer, outlet, self._number, self._masked, self._target)
+
+
+def _goes_on(name: bytes) -> bool:
+    """Some servers (CGI's heirs) read _ as -."""
+    meant = name.replace(b"_", b"-")
+    return meant not in DROPPED and not meant.startswith(_DROPPED_PREFIXES) and (
+        meant == name or not meant.startswith(b"impersonate-"))
 
 
 def _streams(info: Info) -> bool:

@@ -17,6 +17,7 @@ import msgspec
 
 from enforcer.http.messages import Headers, value
 from enforcer.policy.model import CLUSTER
+from enforcer.protocols.kubernetes.creating import creates
 from enforcer.protocols.kubernetes.facts import APPLY, JSON, MERGE, STRATEGIC, UNREAD, Facts, read_facts
 from enforcer.protocols.kubernetes.impersonation import identities
 from enforcer.protocols.kubernetes.info import Info, Query, Unclear
@@ -62,6 +63,8 @@ def read_wants(
     tried, facts = rehearsed(info, query, body), _facts(info, headers, body)
     said = (*_said(info, query), ("method", method), ("dry_run", tried), *facts.attributes())
     asked = tuple(_requests(target, info, f"k8s:{action}", said, facts.service_accounts))
+    if creates(info, body, _PATCHES.get(_media(headers)) == APPLY):
+        asked += tuple(_requests(target, replace(info, name=""), "k8s:create", said, facts.service_accounts))
     acts_as = identities(headers)
     return Wants(
         verb, (*asked, *(Request("k8s:impersonate", "Identity", (target, one)) for one in acts_as)),
@@ -109,11 +112,14 @@ def _facts(info: Info, headers: Headers, body: object) -> Facts:
 
 
 def _patch(headers: Headers) -> str:
-    media = value(headers, b"content-type").partition(b";")[0].strip().lower()
     try:
-        return _PATCHES[media]
+        return _PATCHES[_media(headers)]
     except KeyError:
         raise Unclear(f"a patch of a type that is not known; {_TYPES} would be right", 415) from None
+
+
+def _media(headers: Headers) -> bytes:
+    return value(headers, b"content-type").partition(b";")[0].strip().lower()
 
 
 def _said(info: Info, query: Query) -> tuple[tuple[str, Attribute], ...]:

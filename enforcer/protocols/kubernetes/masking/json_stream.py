@@ -64,6 +64,7 @@ class Text:
         self._decode = codecs.getincrementaldecoder("utf-8")("strict").decode
         self._kept, self._at = "", 0
         self._coming: list[str] = []          # behind what is kept, until it is enough
+        self.read = 0                         # characters that were
         self._left = self._again = 0          # characters that are there, and must be before a value is tried again
 
     def push(self, data: bytes, last: bool = False) -> None:
@@ -110,6 +111,7 @@ class Text:
         return True, value
 
     def _move(self, at: int) -> None:
+        self.read += at - self._at
         self._left -= at - self._at
         self._at = at
 
@@ -228,11 +230,17 @@ class JsonList:
 
     def _take(self, value: Any) -> None:
         if not self._streamed:
-            self._held[self._name] = value
+            self._hold(value)
             return
         if self._name not in _HEADS:
             raise Unclear("a list that has more than items")
         self._out.append(b"," + render(self._name) + b":" + render(value))
+
+    def _hold(self, value: Any) -> None:
+        """It is an object so far, which is not larger than any."""
+        self._held[self._name] = value
+        if self._text.read > LARGEST:
+            raise Unclear(TOO_LARGE)
 
     def _after_value(self, last: bool) -> bool:
         if self._text.peek() == "}":

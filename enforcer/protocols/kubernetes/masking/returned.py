@@ -15,6 +15,7 @@ from enforcer.policy.detectors import labels_of
 from enforcer.policy.masks import HASH, REDACTED
 from enforcer.protocols.kubernetes.info import Info
 from enforcer.protocols.kubernetes.masking.detecting import looks_detected
+from enforcer.protocols.kubernetes.masking.labels import is_secret
 from enforcer.protocols.kubernetes.masking.places import find_places, plain_text
 from enforcer.protocols.kubernetes.masking.pointers import around, is_told, lies_on, parse_pointer, rests
 from enforcer.protocols.kubernetes.masking.rules import LAST_APPLIED, REPEATS, Path, Rule, rules_of
@@ -23,6 +24,7 @@ _ENCODED: Final = b64encode(REDACTED.encode()).decode().rstrip("=")
 SHOWN: Final = 8                      # places that are named
 _PARTIAL: Final = re.compile(r".?\*\*\*(?:@\*\*\*(?:\.[^.@]*+)?)?", re.DOTALL)
 _HASH: Final = re.compile(rf"[0-9a-f]{{{HASH}}}")
+_TOKEN: Final = ("data", "token")
 _ANNOTATIONS: Final = ("metadata", "annotations")
 _SELECTED: Final = re.compile(r"(?:^|,)\s*([^=!,\s]++)\s*(?:==?|!=)")
 
@@ -31,12 +33,13 @@ def returned_masks(value: Any, info: Info, target: Target, masked: frozenset[str
     """Places, for people; empty where the request may be sent on.  `masked`: the labels that are, None: all."""
     rules = [one for one in rules_of(info, target) if masked is None or one.label in masked or (
         one.kind == "detect" and not masked.isdisjoint(labels_of(target.detectors)))]
-    if not rules:
+    if not rules and not is_secret(info):
         return []
     found = list(_selected(info.field_selector, [one for one in rules if one.kind != "detect"]))
     if isinstance(value, list):
         found += [place for one in value for place in _operation(one, rules)]
-    elif isinstance(value, dict):
+        found += [place for one in value if is_secret(info) for place in _taken(one)]
+    elif rules and isinstance(value, dict):
         found += _object(value, rules, info.verb == "update")
     return list(dict.fromkeys(found))[:SHOWN]
 
@@ -108,6 +111,12 @@ def _operation(one: Any, rules: list[Rule]) -> Iterator[str]:
         yield f"{work} of {one.get('from')}"
     if "value" in one and work != "test":
         yield from _added(pointer, one["value"], rules)
+
+
+def _taken(one: Any) -> Iterator[str]:
+    """A token of a service account, which nobody is shown, to where it would be read."""
+    if isinstance(one, dict) and one.get("op") in ("copy", "move") and lies_on(parse_pointer(one.get("from")), _TOKEN):
+        yield f"{one['op']} of {one.get('from')}"
 
 
 def _added(pointer: Path, value: Any, rules: list[Rule]) -> Iterator[str]:

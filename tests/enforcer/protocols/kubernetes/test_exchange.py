@@ -290,3 +290,52 @@ def test_text_that_is_no_error_is_not_shown_where_something_is_masked() -> None:
     [(_, said)] = made.hear(answer(b"hunter2", "200 OK", "text/plain"))
     assert said.startswith(b"HTTP/1.1 502 ")
     assert b"hunter2" not in said
+
+
+def test_names_that_other_servers_read_as_claims_do_not_go_on() -> None:
+    [(_, said)] = talk().say(request("GET", PODS, b"", "X_Remote_User: root", "Impersonate_User: root",
+                                     "X-HTTP-Method-Override: DELETE", "X-Original-URL: /api/v1/secrets",
+                                     "X_Mine: kept"))
+    for gone in (b"root", b"override", b"original"):
+        assert gone not in said.lower()
+    assert b"x_mine: kept\r\n" in said
+
+
+def test_an_error_that_quotes_what_is_labelled_is_recorded_without_it() -> None:
+    made = talk(TableGate(unmasked={"secret", "secret.helm"}))
+    made.say(request("PUT", "/api/v1/namespaces/shop/secrets/db", json.dumps(SECRET).encode(), JSON))
+    said = {"kind": "Status", "code": 422, "message": 'Secret "db" is invalid: data: Invalid value: "hunter2": no'}
+    assert b"hunter2" in body_of(made.hear(answer(said, "422 Unprocessable Entity")))
+    assert "hunter2" not in str(made.blobs)
+
+
+def test_a_password_in_the_line_of_what_cannot_be_read_is_not_recorded() -> None:
+    made = talk()
+    [(_, said)] = made.say(request("GET", PODS + "/web/exec?command=x&env=PASSWORD=hunter22;a"))
+    assert b" 400 " in said
+    assert "hunter22" not in str(made.blobs)
+
+
+APPLIED = "Content-Type: application/apply-patch+yaml"
+ROLE = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/roles/reader"
+ORDER = "/apis/shop.example/v1/namespaces/shop/orders/one"
+
+
+@pytest.mark.parametrize(("method", "path", "kind", "body", "creates"), [
+    ("PATCH", PODS + "/web", APPLIED, POD, True),
+    ("PATCH", PODS + "/web/status", APPLIED, POD, False),
+    ("PATCH", PODS + "/web", "Content-Type: application/merge-patch+json", POD, False),
+    ("PUT", PODS + "/web", JSON, POD, False),
+    ("PUT", ROLE, JSON, {"rules": []}, True),
+    ("PUT", ROLE, JSON, {"metadata": {"resourceVersion": "7"}}, True),
+    ("PUT", ROLE, JSON, {"metadata": {"uid": "6f7344e2"}}, False),
+    ("PUT", ORDER, JSON, {"metadata": {}}, True),
+    ("PUT", ORDER + "/status", JSON, {"metadata": {}}, False),
+])
+def test_who_may_not_create_makes_nothing_by_another_verb(
+    method: str, path: str, kind: str, body: object, creates: bool,
+) -> None:
+    made = talk(TableGate(deny={("k8s:create", "*")}))
+    [(peer, said)] = made.say(request(method, path, json.dumps(body).encode(), kind))
+    assert peer == (CLIENT if creates else SERVER)
+    assert (b"forbids k8s:create" in said) == creates

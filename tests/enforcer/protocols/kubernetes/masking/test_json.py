@@ -402,3 +402,10 @@ def test_many_values_are_detected_fast():
     since = time.process_time()
     assert json.loads(run(config, held, labels_of_answer(config, to), to)) == held
     assert time.process_time() - since < 2
+
+
+def test_what_is_no_list_after_all_is_not_kept_without_end():
+    masker = make_masker(SECRETS, (), target(), EVERY, answer())
+    with pytest.raises(Unclear, match="more than 16 MiB"):
+        for at in range(40):
+            masker.feed(b'%s"name%d":"%s"' % (b"," if at else b"{", at, b"x" * 1_000_000))

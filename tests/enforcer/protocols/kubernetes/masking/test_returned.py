@@ -97,6 +97,14 @@ def test_json_patches_that_do_not(operation):
     assert returned_masks([operation], PATCH, target()) == []
 
 
+@pytest.mark.parametrize(("work", "source"), [("copy", "/data/token"), ("move", "/data/token"), ("copy", "/data"),
+                                              ("copy", "")])
+def test_a_token_is_taken_nowhere_by_who_may_see_secrets(work, source):
+    patch = [{"op": work, "from": source, "path": "/data/other"}]
+    assert returned_masks(patch, PATCH, target(), frozenset()) == [f"{work} of {source}"]
+    assert not returned_masks([{"op": work, "from": "/data/key", "path": "/data/other"}], PATCH, target(), frozenset())
+
+
 def test_places_within_lists():
     to = users("redact")
     for path in ("/spec/users/0/email", "/spec/users/-/email", "/spec/users", "/spec/users/-1"):
