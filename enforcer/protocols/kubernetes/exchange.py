@@ -235,7 +235,9 @@ def _streams(info: Info) -> bool:
 
 def _line(info: Info, query: Query) -> str:
     """As kubectl has it."""
-    container = [f"-c {text}" for name, text in query if name == "container" and text]
-    command = shlex.join(text for name, text in query if name == "command")
     verb = "port-forward" if info.subresource == "portforward" else info.subresource
-    return hide(" ".join((verb, f"-n {info.namespace}", info.name, *container, *(("--", command) if command else ()))))
+    flags = [flag for flag, name in (("-i", "stdin"), ("-t", "tty")) if streams.wants(query, name)]
+    container = [one for name, text in query if name == "container" and text for one in ("-c", text)]
+    command = [text for name, text in query if name == "command"]
+    return hide(shlex.join((verb, "-n", info.namespace, *flags, info.name, *container)) + (
+        f" -- {shlex.join(command)}" if command else ""))

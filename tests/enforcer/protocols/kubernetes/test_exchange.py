@@ -339,3 +339,16 @@ def test_who_may_not_create_makes_nothing_by_another_verb(
     [(peer, said)] = made.say(request(method, path, json.dumps(body).encode(), kind))
     assert peer == (CLIENT if creates else SERVER)
     assert (b"forbids k8s:create" in said) == creates
+
+
+@pytest.mark.parametrize(("query", "line"), [
+    ("command=ls&stdout=true", "exec -n shop web -- ls"),
+    ("command=sh&stdin=true&tty=true", "exec -n shop -i -t web -- sh"),
+    ("command=sh&command=-c&command=a%0Ab&stdin=0", "exec -n shop web -- sh -c 'a\nb'"),
+    ("container=c%20--%20ls&command=rm", "exec -n shop web -c 'c -- ls' -- rm"),
+    ("command=&command=x", "exec -n shop web -- '' x"),
+])
+def test_a_command_is_shown_so_that_nothing_poses_as_another(query: str, line: str) -> None:
+    made = talk()
+    made.say(request("GET", f"{PODS}/web/exec?{query}", b"", "Connection: Upgrade", "Upgrade: SPDY/3.1"))
+    assert made.texts[-1] == line
