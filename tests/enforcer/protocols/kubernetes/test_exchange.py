@@ -230,14 +230,6 @@ def test_an_error_of_the_server_is_recorded_with_its_message() -> None:
     assert made.blobs[result.error] == b'pods "web" not found'
 
 
-def test_an_error_that_may_quote_a_secret_is_not_recorded_with_its_message() -> None:
-    made = talk(TableGate(unmasked={"secret", "secret.helm", "secret.token"}))
-    made.say(request("GET", "/api/v1/namespaces/shop/secrets/db"))
-    said = body_of(made.hear(answer({"kind": "Status", "message": "hunter2 is no password"}, "422 Invalid")))
-    assert b"hunter2" in said
-    assert "hunter2" not in str(made.blobs)
-
-
 def test_a_watch_flows_event_by_event() -> None:
     made = talk()
     made.say(request("GET", PODS + "?watch=true"))
