@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.contract.credential import Credential
@@ -44,11 +46,10 @@ async def start_tls(session: Session, peer: Peer, alpn: str) -> None:
         else:
             context = session.edge.contexts.towards_server(target, session.credential, alpn)
             name = target.hosts[0]
-        handshake = session.edge.loop.create_task(session.edge.loop.start_tls(
+        secure = await _Handshake(session.edge.loop.start_tls(
             transport, peer, context, server_side=peer.number == CLIENT, server_hostname=name,
             ssl_handshake_timeout=tls.HANDSHAKE, ssl_shutdown_timeout=tls.SHUTDOWN,
-        ))
-        secure = await _begun(transport, handshake, peer)
+        ), peer, transport)
     except (OSError, UpstreamError) as error:
         _tls_failed(session, peer, transport, error)
         return
@@ -63,19 +64,32 @@ async def start_tls(session: Session, peer: Peer, alpn: str) -> None:
     peer.open()
 
 
-async def _begun(
-    transport: asyncio.Transport, handshake: asyncio.Task[asyncio.Transport | None], peer: Peer,
-) -> asyncio.Transport | None:
-    """TLS gets what was read before it began: it has the transport after a pass of the loop, and reads after two."""
-    hello, peer.hello = peer.hello, b""
-    try:
-        for _ in range(2 if hello else 0):
-            await asyncio.sleep(0)
-        _give(transport, hello)
-        return await handshake
-    except BaseException:
-        handshake.cancel()
-        raise
+class _Handshake:
+    """What it awaits, and TLS gets what was read before it began: behind the first step, which has taken the transport
+    over, and before that is read again.  In a task of its own its failure would be told after the connection's end."""
+
+    def __init__(self, steps: Coroutine[Any, Any, asyncio.Transport | None], peer: Peer,
+                 transport: asyncio.Transport) -> None:
+        self._steps, self._peer, self._transport = steps, peer, transport
+
+    def __await__(self) -> Generator[Any, Any, asyncio.Transport | None]:
+        steps = self._steps.__await__()
+        step: Callable[[], Any] = partial(next, steps)
+        hello, self._peer.hello = self._peer.hello, b""
+        while True:
+            try:
+                waits = step()
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+            if hello:
+                asyncio.get_running_loop().call_soon(_give, self._transport, hello)
+                hello = b""
+            try:
+                send = yield waits
+            except BaseException as error:
+                step = partial(steps.throw, error)
+            else:
+                step = partial(steps.send, send)
 
 
 def _give(transport: asyncio.Transport, data: bytes) -> None:

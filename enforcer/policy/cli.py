@@ -105,7 +105,7 @@ def explain_(
     database: str | None, account: str | None, method: str | None, body: Path | None, schema: str,
     reported: tuple[str, ...], as_json: bool, text: str,
 ) -> None:
-    """What SQL, a command line or a request to a cluster asks for, and what policy answers.
+    """What SQL, a command line or a request asks for, and the answer.
 
     Names are read without a catalogue.  Labels of columns are not looked at, and "connect", which a session needs
     before it says anything, is not asked.  Groups are those of groups.toml beside the policies."""

@@ -410,6 +410,34 @@ def test_a_client_that_begins_with_tls(house, cut: int) -> None:
     run(house, work)
 
 
+def test_one_that_begins_with_tls_and_does_not_know_the_ca_is_counted(house) -> None:
+    async def work() -> None:
+        _, shown = leaf(house)
+        port = await house.open(house.target(5432, tls="disable", **shown))
+
+        class First(house.relay):
+            def start(self) -> list:
+                return [words.StartTls(words.CLIENT, alpn="http/1.1")]
+
+            def handle(self, event) -> list:
+                return [words.CloseConnection(words.CLIENT)] if isinstance(event, inputs.ConnectionLost) else []
+
+        house.layer(First)
+        house.asked.owner = house.owner(5432, "orders")
+        context = ssl.create_default_context(cadata=certificates.make_authority("another").pem)
+
+        def client() -> None:
+            with (socket.create_connection(("127.0.0.1", port), timeout=20) as link,
+                  pytest.raises(ssl.SSLCertVerificationError)):
+                context.wrap_socket(link, server_hostname="127.0.0.1")
+
+        await asyncio.to_thread(client)
+        await settled(house.edge)
+        assert house.edge.counters["unknown_ca"] == house.edge.counters["unknown_ca:orders"] == 1
+
+    run(house, work)
+
+
 def test_what_begins_as_no_tls_is_closed(house) -> None:
     async def work() -> None:
         _, shown = leaf(house)
