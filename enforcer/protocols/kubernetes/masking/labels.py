@@ -11,6 +11,7 @@ SECRET: Final = "secret"              # noqa: S105 - values of Secrets,
 HELM: Final = "secret.helm"           # those in which Helm keeps its releases,
 TOKEN: Final = "secret.token"         # noqa: S105 - and tokens of service accounts, which nobody is shown
 LOGS: Final = ("pods", "log")
+COMMANDS: Final = (("pods", "exec"), ("pods", "attach"))
 
 
 def labels_of_answer(info: Info, target: Target) -> tuple[str, ...]:
@@ -22,7 +23,7 @@ def labels_of_answer(info: Info, target: Target) -> tuple[str, ...]:
         found += [SECRET, HELM, TOKEN]
     if is_token(info):
         found.append(TOKEN)
-    if is_config(info) or is_log(info):
+    if is_config(info) or is_log(info) or is_command(info):
         found += labels_of(target.detectors)
     return tuple(dict.fromkeys(found))
 
@@ -52,6 +53,11 @@ def is_config(info: Info) -> bool:
 
 def is_log(info: Info) -> bool:
     return info.group == "" and (info.resource, info.subresource) == LOGS
+
+
+def is_command(info: Info) -> bool:
+    """What runs in a container prints, once the protocol has changed; before, a server says why it has not."""
+    return info.group == "" and (info.resource, info.subresource) in COMMANDS
 
 
 def _holds_objects(info: Info) -> bool:

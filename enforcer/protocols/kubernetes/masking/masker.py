@@ -9,7 +9,7 @@ from enforcer.policy.detectors import labels_of
 from enforcer.protocols.kubernetes.bodies.accepting import JSON, PROTOBUF
 from enforcer.protocols.kubernetes.info import Info, Query, Unclear
 from enforcer.protocols.kubernetes.masking.json_stream import JsonLines, JsonList, JsonWhole
-from enforcer.protocols.kubernetes.masking.labels import is_log
+from enforcer.protocols.kubernetes.masking.labels import is_command, is_log
 from enforcer.protocols.kubernetes.masking.logs import LogMasker
 from enforcer.protocols.kubernetes.masking.messages import ProtobufFrames, ProtobufWhole
 from enforcer.protocols.kubernetes.masking.objects import ObjectMask, hide_quoted
@@ -38,7 +38,7 @@ def make_masker(info: Info, query: Query, target: Target, masked: frozenset[str]
     kind, _, parameters = value(answer.headers, b"content-type").partition(b";")
     kind, watch = kind.strip().lower(), b"stream=watch" in parameters.replace(b" ", b"").lower()
     mask = ObjectMask(info, target, masked)
-    if is_log(info) and kind in _TEXT:
+    if (is_log(info) or is_command(info)) and kind in _TEXT:
         return LogMasker(masked & frozenset(labels_of(target.detectors)))
     if answer.status in EMPTY or (answer.status >= 400 and kind in _TEXT):
         return ErrorText()

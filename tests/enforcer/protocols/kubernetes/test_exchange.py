@@ -9,7 +9,9 @@ from httptalk import CREDENTIAL, TARGET, Talk, request
 from msgspec.structs import replace
 from pump import TableGate
 
+from enforcer.http.websocket import WebSocket
 from enforcer.protocols.kubernetes.layer import KubernetesLayer
+from enforcer.protocols.kubernetes.streams.offers import accept_of
 from enforcer.words import events, inputs
 from enforcer.words.commands import CLIENT, SERVER
 
@@ -344,3 +346,30 @@ def test_a_command_is_shown_so_that_nothing_poses_as_another(query: str, line: s
     made = talk()
     made.say(request("GET", f"{PODS}/web/exec?{query}", b"", "Connection: Upgrade", "Upgrade: SPDY/3.1"))
     assert made.texts[-1] == line
+
+
+@pytest.mark.parametrize("what", ["exec", "attach"])
+@pytest.mark.parametrize("sees", [False, True])
+def test_what_a_command_prints_is_masked_by_the_target_s_detectors(what: str, sees: bool) -> None:
+    gate = TableGate(unmasked={"pci.card-number"} if sees else set())
+    made = Talk(gate, CREDENTIAL, KubernetesLayer, replace(TARGET, detectors=("card-number",))).open()
+    key = base64.b64encode(bytes(16))
+    made.say(request("GET", f"{PODS}/web/{what}?command=cat&stdout=true", b"", "Connection: Upgrade",
+                     "Upgrade: websocket", f"Sec-WebSocket-Key: {key.decode()}", "Sec-WebSocket-Version: 13",
+                     "Sec-WebSocket-Protocol: v4.channel.k8s.io"))
+    assert made.intents[-1].masks == (() if sees else ("pci.card-number",))
+    made.hear(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+              b"Sec-WebSocket-Accept: " + accept_of(key) + b"\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n")
+    [(peer, said)] = made.hear(WebSocket(False).message(b"\x01card 4111 1111 1111 1111\n"))
+    assert peer == CLIENT
+    assert (b"4111 1111 1111 1111" in said) is sees
+    assert b"card 4111" in said
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+def test_why_a_command_does_not_run_is_shown(kind: str) -> None:
+    made = Talk(TableGate(), CREDENTIAL, KubernetesLayer, replace(TARGET, detectors=("card-number",))).open()
+    made.say(request("GET", f"{PODS}/web/exec?command=ls", b"", "Connection: Upgrade", "Upgrade: SPDY/3.1"))
+    said = made.hear(answer({"kind": "Status", "message": "no such pod"}, "404 Not Found", kind))
+    assert b" 404 " in said[0][1]
+    assert b"no such pod" in body_of(said)
