@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from enforcer.http.turns import PIECE, TIMER, Turns
+from enforcer.http.turns import PIECE, SMALL, TIMER, Turns
 from enforcer.words.commands import CLIENT, SERVER, Command, PauseReading, ResumeReading, StartTimer
 from enforcer.words.inputs import Input
 
@@ -40,13 +40,14 @@ def test_what_is_quick_passes_at_once() -> None:
     slow.turns.receive(SERVER, BIG)
     assert slow.of(SERVER) == BIG
     assert slow.said == []
+    assert [len(data) for _, data in slow.heard][:4] == [8 << 10, 16 << 10, PIECE, PIECE]
 
 
 def test_what_takes_long_waits_for_its_next_turn() -> None:
     slow = Slow(0.006)
     slow.turns.receive(CLIENT, BIG)
-    assert slow.of(CLIENT) == BIG[:2 * PIECE]
-    assert slow.said == [PauseReading(CLIENT), StartTimer(TIMER, 0.001)]
+    assert slow.of(CLIENT) == BIG[:5 * SMALL]  # one as large as the first is, one as small as they are then
+    assert slow.said == [PauseReading(CLIENT), StartTimer(TIMER, 0.003)]
     slow.turns.receive(CLIENT, b"late")
     slow.turns.receive(SERVER, b"else")        # nobody else waits for that
     slow.turns.ended(CLIENT)
@@ -55,7 +56,7 @@ def test_what_takes_long_waits_for_its_next_turn() -> None:
     while not slow.gone:
         slow.turns.fired()
         rounds += 1
-    assert rounds == 4
+    assert rounds == 62
     assert slow.of(CLIENT) == BIG + b"late"
     assert slow.gone == [(CLIENT, len(BIG) + 4)]
     assert slow.said.count(ResumeReading(CLIENT)) == 1
@@ -67,7 +68,7 @@ def test_a_passage_that_restrains_is_not_overruled(wish: PauseReading | ResumeRe
     slow.turns.receive(SERVER, BIG)
     slow.turns.restrain(PauseReading(SERVER))
     slow.turns.restrain(wish)
-    for _ in range(8):
+    for _ in range(200):
         slow.turns.fired()
     reads = [one for one in slow.said if isinstance(one, PauseReading | ResumeReading)]
     assert reads == [PauseReading(SERVER), *([] if isinstance(wish, PauseReading) else [ResumeReading(SERVER)])]
@@ -78,4 +79,4 @@ def test_nothing_is_told_once_it_is_over() -> None:
     slow.turns.receive(CLIENT, BIG)
     slow.over = True
     slow.turns.fired()
-    assert slow.of(CLIENT) == BIG[:PIECE]
+    assert slow.of(CLIENT) == BIG[:4 * SMALL]

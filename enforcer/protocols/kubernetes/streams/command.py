@@ -33,7 +33,7 @@ from enforcer.protocols.kubernetes.streams.words import (
     Said,
     Wire,
     Word,
-    join_said,
+    join_words,
 )
 from enforcer.words.commands import CLIENT, SERVER, StartTimer
 from enforcer.words.errors import ProtocolError, RemoteProtocolError
@@ -72,7 +72,7 @@ class CommandPassage(Alarm):
             if peer == CLIENT and self._closing:
                 self._read_out(data)
             return
-        for word in join_said(self._wires[peer].receive(data)):
+        for word in join_words(self._wires[peer].receive(data)):
             self._read(peer, word)
             if self._over:
                 return

@@ -69,28 +69,35 @@ class Over:
 Word = Opened | Accepted | Said | Ended | Dropped | Asked | Answered | Over
 
 
-def join_said(words: Iterator[Word]) -> Iterator[Word]:
-    """The same, with what follows each other on one stream in one: a byte may come as a message of its own, and each
-    that is passed on costs more than that.  What stands before an error comes before it."""
-    stream, pieces = -1, list[bytes]()
+def join_words(words: Iterator[Word]) -> Iterator[Word]:
+    """The same, with what follows each other on one stream in one, and of questions and answers that follow each other
+    the last (RFC 6455 5.5.3): each may come as a message of a few bytes, and what is passed on costs more than those.
+    What stands before an error comes before it."""
+    last, pieces = None, list[bytes]()
     try:
         for word in words:
-            if isinstance(word, Said) and word.data and word.stream == stream:
+            if last is not None and not _goes_on(last, word):
+                yield _joined(last, pieces)
+                pieces = []
+            last = word
+            if isinstance(word, Said):
                 pieces.append(word.data)
-                continue
-            if pieces:
-                yield Said(stream, b"".join(pieces))
-                stream, pieces = -1, []
-            if isinstance(word, Said) and word.data:
-                stream, pieces = word.stream, [word.data]
-            else:
-                yield word
     except RemoteProtocolError as wrong:
-        if pieces:
-            yield Said(stream, b"".join(pieces))
+        if last is not None:
+            yield _joined(last, pieces)
         raise wrong
-    if pieces:
-        yield Said(stream, b"".join(pieces))
+    if last is not None:
+        yield _joined(last, pieces)
+
+
+def _goes_on(last: Word, word: Word) -> bool:
+    if isinstance(last, Said):
+        return isinstance(word, Said) and word.stream == last.stream
+    return isinstance(last, Asked | Answered) and type(word) is type(last)
+
+
+def _joined(last: Word, pieces: list[bytes]) -> Word:
+    return Said(last.stream, b"".join(pieces)) if isinstance(last, Said) else last
 
 
 class Wire(Protocol):

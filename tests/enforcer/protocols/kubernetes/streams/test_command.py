@@ -107,6 +107,8 @@ def test_messages_of_one_byte_cost_as_one(tty: bool) -> None:
     assert server.heard() == [b"\0" + b"ab\ncd\n" * 500, b'\4{"Width":0,"Height":0}\n', b"\0e"]
     assert crew.heard() == [b"\1" + b"x" * 500, b"\2y", b"\1z"]
     assert len(talk.log) < 20
+    crew.raw(b"".join(crew.socket.ping(bytes((one,))) for one in b"abc"))
+    assert server.heard() == [Ping(b"c")]
 
 
 def test_what_stands_before_an_error_is_said() -> None:
