@@ -75,8 +75,8 @@ class Turns:
         del left[:size]
         self._passage.receive(peer, piece)
         took = self._now() - began
-        if took > TURN / 4:
-            self._sizes[peer] = SMALL
+        if took > TURN / 2:
+            self._sizes[peer] = max(size // 2, SMALL)
         elif len(piece) == size:
             self._sizes[peer] = min(2 * size, PIECE)
         return took

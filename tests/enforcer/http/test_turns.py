@@ -46,7 +46,7 @@ def test_what_is_quick_passes_at_once() -> None:
 def test_what_takes_long_waits_for_its_next_turn() -> None:
     slow = Slow(0.006)
     slow.turns.receive(CLIENT, BIG)
-    assert slow.of(CLIENT) == BIG[:5 * SMALL]  # one as large as the first is, one as small as they are then
+    assert slow.of(CLIENT) == BIG[:6 * SMALL]  # smaller ones, where they take long
     assert slow.said == [PauseReading(CLIENT), StartTimer(TIMER, 0.003)]
     slow.turns.receive(CLIENT, b"late")
     slow.turns.receive(SERVER, b"else")        # nobody else waits for that
