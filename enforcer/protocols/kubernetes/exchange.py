@@ -11,6 +11,7 @@ from enforcer.core.book import Book
 from enforcer.core.context import Context
 from enforcer.core.desk import Ask, Verdict
 from enforcer.core.hiding import hide
+from enforcer.http.codec import HOP
 from enforcer.http.exchange import Unreadable, Way
 from enforcer.http.messages import Answer, Head, Headers, value, without
 from enforcer.http.passage import Outlet, Passage
@@ -110,7 +111,7 @@ class KubernetesExchange:
 
     def _exact(self, body: Body) -> bytes:
         head = self._head
-        spoken = [one for one in head.headers if one[0].startswith(_SPOKEN)]
+        spoken = [one for one in head.headers if one[0].startswith(_SPOKEN) or (body.opaque and _tells(one[0]))]
         return _pack((head.method, self._canonical, spoken, body.content_type, body.rendered))
 
     def _waits(self, line: str) -> None:
@@ -227,6 +228,11 @@ def _goes_on(name: bytes) -> bool:
     meant = name.replace(b"_", b"-")
     return meant not in DROPPED and not meant.startswith(_DROPPED_PREFIXES) and (
         meant == name or not meant.startswith(b"impersonate-"))
+
+
+def _tells(name: bytes) -> bool:
+    """Of a proxy's request any header may say what is done; who sends it, and how, says nothing."""
+    return _goes_on(name) and name not in (b"user-agent", b"traceparent", *HOP)
 
 
 def _streams(info: Info) -> bool:

@@ -15,6 +15,7 @@ import msgspec
 from enforcer.protocols.kubernetes.info import Unclear
 
 DEPTH: Final = 100                    # objects and lists in each other
+TOO_MANY: Final = 413                 # HTTP's status for it
 VALUES: Final = 100_000               # in a body: read, judged, written down in a quarter of a second
 _INT: Final = 1 << 63
 _DIGITS: Final = 20                   # of an integer that fits
@@ -24,7 +25,8 @@ _MARK: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[,\[{:]', re.DOTALL)    # a t
 
 def parse_json(data: bytes) -> Any:
     """One value and nothing after it; Unclear where it is none, or where readers differ."""
-    check_values(data)
+    if has_many(data):
+        raise too_many()
     try:
         value = _decoder.decode(data.decode("utf-8"))
     except UnicodeDecodeError:
@@ -45,17 +47,16 @@ def render_json(value: Any) -> bytes:
         raise Unclear("the body holds what cannot be written in UTF-8") from None
 
 
-def check_values(data: bytes) -> None:
-    """Unclear where it holds more of them than anybody means to wait for; nothing is made of it before."""
+def has_many(data: bytes | bytearray) -> bool:
+    """More values than anybody means to wait for; nothing is made of it before."""
     if sum(map(data.count, (b",", b"[", b"{", b":"))) <= VALUES:      # each value but the first stands behind one
-        return
+        return False
     marks = (1 for one in _MARK.finditer(data) if data[one.start()] != _QUOTE)
-    if next(islice(marks, VALUES, None), None):
-        raise too_many()
+    return next(islice(marks, VALUES, None), None) is not None
 
 
 def too_many() -> Unclear:
-    return Unclear(f"the body holds more than {VALUES} values", 413)
+    return Unclear(f"the body holds more than {VALUES} values", TOO_MANY)
 
 
 def check_depth(value: Any, most: int = DEPTH) -> None:

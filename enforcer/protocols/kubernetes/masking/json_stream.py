@@ -12,11 +12,14 @@ from typing import Any, Final
 
 import msgspec
 
+from enforcer.protocols.kubernetes.bodies.json_text import VALUES, has_many
 from enforcer.protocols.kubernetes.info import Unclear
 from enforcer.protocols.kubernetes.masking.objects import ObjectMask
 
 LARGEST: Final = 16 << 20             # characters of one object
 TOO_LARGE: Final = f"an object of more than {LARGEST >> 20} MiB in an answer that is masked"
+TOO_MANY: Final = f"an object of more than {VALUES} values in an answer that is masked"
+SMALL: Final = 1 << 20                # characters of a value that is read before anybody looks how much is in it
 _BLANK: Final = re.compile(r"[ \t\n\r]*+")
 _HEADS: Final = ("kind", "apiVersion", "metadata", "columnDefinitions")
 _STREAMED: Final = ("items", "rows")
@@ -43,6 +46,8 @@ def render_masked(mask: Callable[[Any], Any], value: Any) -> bytes:
 
 def load(data: bytes | bytearray) -> Any:
     """One value and nothing after it."""
+    if has_many(data):
+        raise Unclear(TOO_MANY)
     try:
         return json.loads(data.decode("utf-8"), parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -102,6 +107,8 @@ class Text:
         except (ValueError, RecursionError):
             if last or self._left > LARGEST:
                 raise Unclear("an answer that is not JSON, not whole, or too large to be masked") from None
+            if self._left > SMALL and has_many(self._kept[self._at:].encode()):
+                raise Unclear(TOO_MANY) from None
             self._again = min(self._left + self._left // 2, LARGEST) + 1
             return False, None
         if end == len(self._kept) and not last and self._kept[end - 1] not in '"}]':

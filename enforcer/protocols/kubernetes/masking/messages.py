@@ -11,7 +11,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from enforcer.policy.masks import REDACTED
-from enforcer.protocols.kubernetes.bodies.envelope import MAGIC, parse_envelope, render_envelope
+from enforcer.protocols.kubernetes.bodies.envelope import MAGIC, Envelope, parse_envelope, render_envelope
+from enforcer.protocols.kubernetes.bodies.json_text import TOO_MANY, VALUES
 from enforcer.protocols.kubernetes.bodies.messages import raw_name
 from enforcer.protocols.kubernetes.bodies.schema import INLINE, META, is_map, message_class
 from enforcer.protocols.kubernetes.info import Unclear
@@ -83,7 +84,7 @@ class ProtobufFrames:
 def mask_body(data: bytes, mask: ObjectMask) -> bytes:
     if not data.startswith(MAGIC):
         raise Unclear("an answer that is not Kubernetes' protobuf")
-    envelope = parse_envelope(data)
+    envelope = _parse(data)
     try:
         if envelope.kind == "Status":
             _mask_status(envelope.message)
@@ -94,6 +95,16 @@ def mask_body(data: bytes, mask: ObjectMask) -> bytes:
     except RecursionError:
         raise Unclear("an answer that is too deep to be masked") from None
     return render_envelope(envelope)
+
+
+def _parse(data: bytes) -> Envelope:
+    try:
+        return parse_envelope(data, VALUES)
+    except Unclear as error:
+        if error.status != TOO_MANY:
+            raise
+        raise Unclear(f"an answer in protobuf of more than {VALUES} values in which something is masked: ask for JSON, "
+                      "or for less at a time (limit=)") from None
 
 
 def mask_message(message: Any, mask: ObjectMask) -> None:

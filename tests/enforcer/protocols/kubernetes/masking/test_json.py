@@ -409,3 +409,15 @@ def test_what_is_no_list_after_all_is_not_kept_without_end():
     with pytest.raises(Unclear, match="more than 16 MiB"):
         for at in range(40):
             masker.feed(b'%s"name%d":"%s"' % (b"," if at else b"{", at, b"x" * 1_000_000))
+
+
+@pytest.mark.parametrize(("info", "data"), [
+    (SECRET, b'{"a":[' + b"[]," * 1_000_000 + b"0]}"),
+    (SECRETS, b'{"items":[{"a":[' + b"[]," * 3_000_000 + b"0]}]}"),
+    (SECRETS, b'{"items":[{"a":[' + b"[]," * 3_000_000),
+])
+def test_an_object_of_very_many_values_makes_nobody_wait(info, data):
+    began = time.process_time()
+    with pytest.raises(Unclear, match="more than 100000 values"):
+        run(info, data, size=1 << 16)
+    assert time.process_time() - began < 2

@@ -146,6 +146,15 @@ def test_watches():
         run(watch, raw[:50], kind=PROTOBUF)
 
 
+def test_very_many_values_in_a_list_make_nobody_wait():
+    listed = find_message("v1", "SecretList")()
+    listed.items.add().data.update({f"k{at}": b"v" for at in range(20_000)})
+    for _ in range(5):
+        listed.items.add().CopyFrom(listed.items[0])
+    with pytest.raises(Unclear, match="ask for JSON"):
+        run(info("", "secrets", "list"), wrapped(listed))
+
+
 def test_what_is_not_known_of_a_message_stays_but_in_a_body_is_refused():
     raw = secret().SerializeToString() + b"\xfa\x7f\x03new"
     novel = find_message("v1", "Secret").FromString(raw)
