@@ -2,17 +2,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from agent.contract.target import Target
 from enforcer.policy.detectors import labels_of
 from enforcer.policy.masks import REDACTED
 from enforcer.protocols.kubernetes.info import Info
 from enforcer.protocols.kubernetes.masking.detecting import Detecting
-from enforcer.protocols.kubernetes.masking.labels import is_config, labels_of_answer
+from enforcer.protocols.kubernetes.masking.labels import is_config, is_secret, labels_of_answer
 from enforcer.protocols.kubernetes.masking.objects import ObjectMask
 from enforcer.protocols.kubernetes.masking.places import mask_all, mask_place
 from enforcer.protocols.kubernetes.masking.pointers import around, is_told, parse_pointer, rests, within
+
+# Fields of a Secret, of a list of them, and of DeleteOptions.
+_OF_SECRETS: Final = frozenset((
+    "apiVersion", "kind", "metadata", "type", "immutable", "data", "stringData", "items", "dryRun", "preconditions",
+    "propagationPolicy", "gracePeriodSeconds", "orphanDependents"))
 
 
 def redact_body(value: Any, info: Info, target: Target) -> Any:
@@ -22,7 +27,7 @@ def redact_body(value: Any, info: Info, target: Target) -> Any:
     if isinstance(value, list):
         redacted: Any = [_operation(one, mask) for one in _copied(value)]
     elif isinstance(value, dict):
-        redacted = mask.mask(_copied(value)) if every else value
+        redacted = mask.mask(_copied(_known(value) if is_secret(info) else value)) if every else value
     else:
         redacted = value
     detected = frozenset(labels_of(target.detectors))
@@ -40,6 +45,13 @@ def _looked_through(value: Any, look: Detecting, config: bool) -> Any:
     if not (config and isinstance(value, dict) and isinstance(value.get("data"), dict)):
         return _detect(value, look)
     return {key: one if key == "data" else _detect(one, look) for key, one in value.items()}
+
+
+def _known(value: dict[str, Any]) -> dict[str, Any]:
+    """Of a Secret, or what is done to one: a name that it does not have is a misspelled one, and what stands there is
+    meant for where it has values."""
+    return {name: one if name in _OF_SECRETS or not isinstance(one, str | dict | list) else REDACTED
+            for name, one in value.items()}
 
 
 def _operation(one: Any, mask: ObjectMask) -> Any:

@@ -220,3 +220,9 @@ def test_what_a_detector_masked_comes_back(detector):
     assert not returned_masks({"data": {"k": shown}}, info, target())
     assert not returned_masks({"data": {"k": shown}}, info, to, frozenset())
     assert returned_masks([{"op": "copy", "from": "/data/k", "path": "/metadata/annotations/k"}], info, to)
+
+
+def test_a_misspelled_secret_is_not_recorded():
+    shown = redact_body({"kind": "Secret", "stringdata": {"p": "hunter22"}, "Data": "hunter22", "immutable": True},
+                        UPDATE, target())
+    assert shown == {"kind": "Secret", "stringdata": "[redacted]", "Data": "[redacted]", "immutable": True}
