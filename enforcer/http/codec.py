@@ -6,6 +6,7 @@ both peers; this adds what it lets pass and nobody needs.
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -18,6 +19,7 @@ HEAD: Final = 64 << 10                # bytes of a head at most
 FIELDS: Final = 256                   # in a head
 HOP: Final = (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
               b"content-length", b"expect", b"host")
+_QUOTED: Final = re.compile("bytearray|b?['\"]")
 _BODILESS: Final = (204, 304)
 _CHUNKED: Final = (b"transfer-encoding", b"chunked")
 
@@ -62,7 +64,7 @@ class CrewSide:
         try:
             event = self._h11.next_event()
         except h11.RemoteProtocolError as error:
-            raise BadRequest(error.error_status_hint or 400, str(error)) from None
+            raise BadRequest(error.error_status_hint or 400, _told(error)) from None
         if isinstance(event, h11.Request):
             return _read_head(event)
         if isinstance(event, h11.Data):
@@ -137,7 +139,7 @@ class ServerSide:
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as error:
-                raise RemoteProtocolError(f"the server's answer: {error}") from None
+                raise RemoteProtocolError(f"the server's answer: {_told(error)}") from None
             if isinstance(event, h11.InformationalResponse) and event.status_code != 101:
                 continue
             if isinstance(event, h11.Response | h11.InformationalResponse):
@@ -161,6 +163,11 @@ def length_of(headers: Headers) -> int | None:
     """As the head says it; h11 has read it, and found it to be a number."""
     found = values(headers, b"content-length")
     return int(found[0]) if found and not values(headers, b"transfer-encoding") else None
+
+
+def _told(error: h11.RemoteProtocolError) -> str:
+    """Without the bytes that h11 quotes: they may be a credential, or of a body that is masked."""
+    return _QUOTED.split(str(error), maxsplit=1)[0].rstrip(" :(")
 
 
 def _read_head(event: h11.Request) -> Head:

@@ -386,3 +386,15 @@ def test_nothing_is_forwarded_once_nothing_can_be_recorded() -> None:
 def test_an_ipv6_host_is_named_in_brackets() -> None:
     talk = Talk(target=replace(TARGET, hosts=("fd77::7",), port=443)).open()
     assert b"\r\nhost: [fd77::7]\r\n" in talk.say(HELLO)[0][1]
+
+
+def test_what_is_no_http_is_not_quoted() -> None:
+    talk = Talk().open()
+    [(_, said)] = talk.say(b"GET /hello HTTP/1.1\r\nHost: a\r\nAuthorization Bearer hunter22\r\n\r\n")
+    assert b"illegal header line" in said
+    talk = Talk().open()
+    talk.say(HELLO)
+    [(_, answered)] = talk.hear(b"password: hunter22\r\n\r\n")
+    assert b"illegal status line" in answered
+    assert b"hunter22" not in said + answered
+    assert "hunter22" not in str(talk.blobs)
