@@ -54,7 +54,8 @@ async def start_tls(session: Session, peer: Peer, alpn: str) -> None:
         _tls_failed(session, peer, transport, error)
         return
     if secure is None or peer.transport is None or peer.closing:
-        transport.abort()
+        _drop(peer, transport)
+        session.settle()
         return
     peer.started(secure)
     channel = secure.get_extra_info("ssl_object")
@@ -111,8 +112,15 @@ def _tls_failed(session: Session, peer: Peer, transport: asyncio.Transport, erro
         session.edge.refused(
             owner, f"{owner.destination} {owner.port}", "the client does not trust Weir's certificate (unknown CA)"
         )
-    transport.abort()
+    _drop(peer, transport)
     session.gone(peer.number, reason)
+    session.settle()
+
+
+def _drop(peer: Peer, transport: asyncio.Transport) -> None:
+    """TLS has the transport, and tells the peer nothing of its end."""
+    transport.abort()
+    peer.abort()
 
 
 async def dial(session: Session) -> None:
