@@ -148,5 +148,5 @@ def shown(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
     return dict(json.loads(done.stdout))
 
 
-__all__ = ["ALL", "KUBECTL", "NAMESPACE", "OLD_KUBECTL", "SHOUTING", "TARGET", "KubeLab", "kube_lab",
-           "kube_weir", "kubectl", "overseen", "shouting", "shown"]
+__all__ = ["ALL", "KUBECTL", "NAMESPACE", "OLD_KUBECTL", "SHOUTING", "TARGET", "KubeLab", "kube_lab", "kube_weir",
+           "kubectl", "overseen", "shouting", "shown"]

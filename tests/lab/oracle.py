@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -128,8 +128,8 @@ def _unexecuted(told: Told, counter: Counter[bytes]) -> list[str]:
     return wrong
 
 
-def executed_by_weir(database: Database, since: int = 0) -> list[LoggedStatement]:
-    """Everything that came from the crew's host, or by the server's Unix socket from anybody but its administrator;
-    from row `since` of the log on."""
+def executed_by_weir(database: Database, since: int = 0, through: Collection[str] = ()) -> list[LoggedStatement]:
+    """Everything that came from the crew's host, from addresses that tunnels lead `through`, or by the server's Unix
+    socket from anybody but its administrator; from row `since` of the log on."""
     return [s for s in database.statements()[since:] if not s.error and (
-        s.source in SOURCES or (s.source == LOCAL and s.user != "postgres"))]
+        s.source in (*SOURCES, *through) or (s.source == LOCAL and s.user != "postgres"))]

@@ -275,15 +275,16 @@ class Installed:
         wait_until("the recorder", taken, 30)
 
     @contextmanager
-    def overseen(self) -> Iterator[None]:
+    def overseen(self, *through: str) -> Iterator[None]:
         """The completeness oracle looks at everything that the block did, also where it failed."""
         yield
-        self.check()
+        self.check(*through)
 
-    def check(self) -> None:
-        """AssertionError where the recording and the server's log disagree on anything since this Weir's start."""
+    def check(self, *through: str) -> None:
+        """AssertionError where the recording and the server's log disagree on anything since this Weir's start.
+        `through`: addresses that tunnels come from."""
         self.settle()
-        executed = oracle.executed_by_weir(self.lab.database, self.since)
+        executed = oracle.executed_by_weir(self.lab.database, self.since, through)
         wrong = oracle.complaints(oracle.read_events(self.recording), executed, self.forwarded_key)
         if wrong:
             raise AssertionError("the recording and the server disagree:\n" + "\n".join(wrong[:20]))

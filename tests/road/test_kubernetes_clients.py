@@ -1,6 +1,5 @@
-"""Clients as they are, through Weir: Python's, Helm, client-go with protobuf, curl; by a kubeconfig of Weir's own,
-and as in a pod.
-"""
+"""Clients as they are, through Weir: Python's, Helm, client-go with protobuf, curl; by a kubeconfig of Weir's own, and
+as in a pod."""
 from __future__ import annotations
 
 import base64
