@@ -26,7 +26,7 @@ from enforcer.edge import errands
 from enforcer.edge.cancel import Key
 from enforcer.edge.edge import Edge
 from enforcer.edge.peer import FULL, LAYER, LEAVING, PRESSED, QUEUED, STARTING, UNREAD, Peer
-from enforcer.edge.through import Tunnels
+from enforcer.edge.through import WAY, Tunnels
 from enforcer.edge.upstream import Road
 from enforcer.protocols import Protocol
 from enforcer.words import commands as words
@@ -47,7 +47,6 @@ from enforcer.words.reported import say
 LOG = logging.getLogger("weir.session")
 
 LOGIN: Final = 30.0                   # seconds from accept to the end of login
-WAY: Final = 0.25                     # seconds that last words of sessions through this one have for their way
 GRACE: Final = 5.0                    # seconds that last words may take
 FINISH: Final = 600.0                 # seconds that what runs may go on where the session ends after it
 LINGER: Final = 30.0                  # seconds that one side may outlive the other

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from enforcer.edge.session import Session
 
 MOST: Final = 4 << 20                 # bytes that a layer may send although it is told that the line is full
+WAY: Final = 0.25                     # seconds that last words of sessions through another have for their way
 DEEPEST: Final = 4                    # tunnels inside of each other
 ATTRIBUTION: Final = "tunnel"         # of its owner: no kernel saw a connect, the outer session's is the one
 
@@ -236,6 +237,7 @@ class Tunnels:
         self._lines: dict[tuple[int, int], Line] = {}
         self._open: dict[int, Tunnel] = {}
         self._last = 0
+        self._ways = 0.0              # until then last words may be on their way
         client, server = outer.peers
         queued = QUEUED if client.stopped(QUEUED) else 0
         self._paused = [              # why lines to that side are not read
@@ -360,8 +362,9 @@ class Tunnels:
 
     @property
     def busy(self) -> bool:
-        """Some are open, or have not said their last words."""
-        return bool(self._open)
+        """Some are open, or have just said their last words: these are still on their way, and a server that loses the
+        connection drops what it was to pass on."""
+        return bool(self._open) or asyncio.get_running_loop().time() < self._ways
 
     def own(self) -> int:
         self._last -= 1
@@ -395,6 +398,7 @@ class Tunnels:
             return
         if (number, CLIENT) not in self._lines and (number, SERVER) not in self._lines:
             del self._open[number]
+            self._ways = asyncio.get_running_loop().time() + WAY
             self.tell(inputs.ThroughClosed(number, session.reason))
 
 
