@@ -52,6 +52,7 @@ def said(done: subprocess.CompletedProcess[str]) -> list[object]:
     return list(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_without_weir(the_ssh: SshLab, script: str) -> None:
     assert control(script, the_ssh)

@@ -32,7 +32,7 @@ from lab.kubernetes import (
 )
 from lab.lab import Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.skipif(not KUBECTL.exists(), reason=MISSING)]
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.skipif(not KUBECTL.exists(), reason=MISSING)]
 
 CLIENTS = Path(__file__).resolve().parent.parent / "clients"
 PYTHON = Path(os.environ.get("WEIR_PREFIX", "/opt/weir")) / "clients/bin/python"

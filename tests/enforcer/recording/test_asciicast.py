@@ -37,6 +37,16 @@ def test_a_terminal() -> None:
     assert times == sorted(times)
 
 
+def test_a_terminal_that_says_its_size_late() -> None:
+    """Not over SSH, where it comes with the terminal; a key may come before it."""
+    header, events = cast((0, "size", b"0x0"), (1, "in", b"\x04"), (2, "size", b"101x33"), (3, "out", b"a"))
+    assert (header["width"], header["height"]) == (101, 33)
+    assert [code for _, code, _ in events] == ["i", "o"]
+    header, events = cast((0, "size", b"0x0"), (1, "out", b"a"), (2, "size", b"101x33"))
+    assert (header["width"], header["height"]) == (80, 24)
+    assert [code for _, code, _ in events] == ["o", "r"]
+
+
 @pytest.mark.parametrize("cut", range(1, 12))
 def test_characters_are_whole_wherever_pieces_end(cut: int) -> None:
     content = "aé漢🦆\ufffdz".encode() + b"\xff!"
