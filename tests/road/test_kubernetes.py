@@ -167,6 +167,23 @@ def test_a_watch_flows(strict: Installed, the_kube: KubeLab) -> None:
     the_kube.cluster.kubectl("delete", "configmap", "seen", "-n", "shop")
 
 
+def test_a_large_list_comes_compressed_and_in_pages(strict: Installed, the_kube: KubeLab) -> None:
+    the_kube.cluster.fill(300, "many", "default")
+    url = f"{the_kube.cluster.url}/api/v1/namespaces/default/pods"
+    heads = strict.crew("curl", "-sk", "-D", "-", "-o", "/dev/null", "-H", "Accept-Encoding: gzip", url).stdout.lower()
+    assert "content-encoding: gzip" in heads
+    whole = json.loads(strict.crew("curl", "-sk", "--compressed", url).stdout)
+    names, more = [], ""
+    for _ in range(4):
+        page = json.loads(strict.crew("curl", "-sk", "--compressed", f"{url}?limit=100&continue={more}").stdout)
+        names += [one["metadata"]["name"] for one in page["items"]]
+        more = page["metadata"].get("continue", "")
+        if not more:
+            break
+    assert names == [one["metadata"]["name"] for one in whole["items"]]
+    assert len(names) >= 300
+
+
 def test_nobody_goes_round(strict: Installed, the_kube: KubeLab) -> None:
     """The real token would open the server, and does not get there as such: it is dropped, and Weir's goes on."""
     done = strict.crew("curl", "-sk", "-H", f"Authorization: Bearer {the_kube.cluster.tokens['admin']}",
