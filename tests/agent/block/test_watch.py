@@ -56,4 +56,4 @@ async def test_who_was_stopped_during_a_look_looks_again_soon(monkeypatch: pytes
     await one.wait()
     assert await one.look()
     assert kernel.repaired == 1
-    assert time.monotonic() - began < 1.0, "it rested for a share of a look that it had slept through"
+    assert time.monotonic() - began < 3.0, "it rested for a share of a look that it had slept through"

@@ -1,12 +1,12 @@
 """Bodies: read whole or refused, and rendered anew from what was read."""
 import json
 import random
-import time
 from base64 import b64decode
 from pathlib import Path
 
 import pytest
 import yaml
+from effort import at_most
 
 from enforcer.protocols.kubernetes.bodies import accept, read_body
 from enforcer.protocols.kubernetes.info import Info, Unclear
@@ -102,10 +102,8 @@ MANY = {
 @pytest.mark.parametrize("name", MANY)
 def test_a_body_of_very_many_values_is_refused_before_anything_is_made_of_it(name):
     kind, data = MANY[name]
-    began = time.process_time()
-    with pytest.raises(Unclear, match="more than 100000 values"):
+    with at_most(20), pytest.raises(Unclear, match="more than 100000 values"):
         read_body(kind, data, CREATE)
-    assert time.process_time() - began < 0.5
 
 
 def test_marks_within_texts_are_no_values():

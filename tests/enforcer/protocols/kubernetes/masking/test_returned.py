@@ -1,9 +1,9 @@
 """Masks that come back, requests that would tell; what of bodies is recorded."""
 import json
-import time
 from base64 import b64encode
 
 import pytest
+from effort import at_most
 
 from agent.contract.target import FieldLabel, Target
 from enforcer.protocols.kubernetes.info import Info
@@ -165,10 +165,9 @@ def test_detectors_and_labels_in_what_is_recorded():
 def test_a_patch_made_to_take_long():
     to, path = users("redact", "spec", "users"), "/spec/users/0" + "/x" * 50 + "/1/2"
     value = [{"op": "add", "path": path, "value": "x"}] * 10_000
-    since = time.process_time()
-    assert returned_masks(value, USERS, to) == []
-    redact_body(value, USERS, to)
-    assert time.process_time() - since < 4
+    with at_most(100):
+        assert returned_masks(value, USERS, to) == []
+        redact_body(value, USERS, to)
 
 
 @pytest.mark.parametrize("text", ["ghp_" + "a" * 36, "eyJ" * 13, "2345 67", "https://a:b"])
@@ -178,9 +177,8 @@ def test_values_made_to_take_long(text, info):
     to = target(detectors=tuple(FOUND))
     body = {"kind": "X", "data": {f"k{number}": text for number in range(40_000)}}
     redact_body({"data": {"k": text}}, info, to)
-    since = time.process_time()
-    shown = redact_body(body, info, to)["data"]
-    assert time.process_time() - since < 1
+    with at_most(40):
+        shown = redact_body(body, info, to)["data"]
     assert shown["k39999"] == "[redacted]"
     assert not returned_masks({"data": {"k": text}}, CONFIG, to)
     assert returned_masks({"data": {"k": "[redacted]"}}, CONFIG, to)
