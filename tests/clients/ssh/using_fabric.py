@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import os
+import socket
 
 import paramiko
-from common import BASTION, HERE, HOST, LOGIN, WORK, begin, finish, free_port, reachable, said, through
+from common import BASTION, HERE, HOST, LOGIN, WORK, begin, finish, free_port, reachable, said
 from fabric import Config, Connection, ThreadingGroup
 
 begin()
@@ -32,7 +33,8 @@ with connection() as one:
     port = free_port()
     with one.forward_local(port, remote_port=int(os.environ["ECHO_PORT"]), remote_host="127.0.0.1"):
         with reachable(("127.0.0.1", port)) as there:
-            said.append(through(there, b"forwarded"))
+            there.sendall(b"forwarded")        # Fabric's tunnel ends once either side has said all: nobody does before
+            said.append(there.recv(9, socket.MSG_WAITALL).decode())
 group = ThreadingGroup.from_connections([connection(HOST), connection(BASTION)])
 said.append(sorted(done.stdout for done in group.run("id -un").values()))
 group.close()
