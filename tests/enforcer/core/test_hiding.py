@@ -1,9 +1,8 @@
 """Passwords in command lines."""
 from __future__ import annotations
 
-import time
-
 import pytest
+from effort import at_most
 from pump import TableGate
 from sshtalk import Talk, close, data, env, open_channel, opened, run
 
@@ -49,9 +48,8 @@ def test_any_bytes() -> None:
 
 @pytest.mark.parametrize("unit", ["mysql ", "curl -u ", "echo ", "a://", "--password ", "PASSWORD", "TOKEN="])
 def test_long_lines_cost_little(unit: str) -> None:
-    began = time.process_time()
-    hide(unit * ((256 << 10) // len(unit)))
-    assert time.process_time() - began < 2
+    with at_most(60):
+        hide(unit * ((256 << 10) // len(unit)))
 
 
 def blobs(talk: Talk) -> bytes:
