@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from enforcer.core.book import Book
+from enforcer.core.carrying import answer, carry
 from enforcer.core.desk import Ask, Verdict
 from enforcer.protocols.ssh import messages
 from enforcer.protocols.ssh.channels.channel import MANY, Channel
@@ -334,10 +335,10 @@ class Mux:
         elif isinstance(event, inputs.ThroughData | inputs.ThroughFull | inputs.ThroughEnded):
             lines: dict[int, Direct] | dict[int, Uplink] = self._directs if event.peer == CLIENT else self._uplinks
             if (line := lines.get(event.number)) is not None:
-                _carry(line, event)
+                carry(line, event)
         elif isinstance(event, inputs.ThroughOpened | inputs.ThroughRefused | inputs.ThroughClosed):
             if (direct := self._directs.get(event.number)) is not None:
-                _answer(direct, event)
+                answer(direct, event)
                 if isinstance(event, inputs.ThroughClosed):
                     self._directs.pop(event.number, None)
 
@@ -362,24 +363,6 @@ class Mux:
         for channel in list(self._channels.values()):
             if isinstance(channel, SessionChannel):
                 channel.kill()
-
-
-def _carry(line: Direct | Uplink, event: inputs.ThroughData | inputs.ThroughFull | inputs.ThroughEnded) -> None:
-    if isinstance(event, inputs.ThroughData):
-        line.through_data(event.data)
-    elif isinstance(event, inputs.ThroughFull):
-        line.through_full(event.on)
-    else:
-        line.through_ended()
-
-
-def _answer(direct: Direct, event: inputs.ThroughOpened | inputs.ThroughRefused | inputs.ThroughClosed) -> None:
-    if isinstance(event, inputs.ThroughOpened):
-        direct.through_opened(event.target, event.session)
-    elif isinstance(event, inputs.ThroughRefused):
-        direct.through_refused(event.reason)
-    else:
-        direct.through_closed()
 
 
 def _verdict(success: bool, rest: bytes) -> bytes:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from agent.contract.target import Forward
+from enforcer.core.carrying import answer, carry
 from enforcer.core.desk import Desk
 from enforcer.http.passage import Outlet
 from enforcer.protocols.kubernetes.info import Info, Query
@@ -71,10 +72,10 @@ class ForwardPassage:
         elif isinstance(event, inputs.ThroughData | inputs.ThroughFull | inputs.ThroughEnded):
             of: dict[int, Pair] | dict[int, Line] = self._pairs if event.peer == CLIENT else self._lines
             if (one := of.get(event.number)) is not None:
-                _carry(one, event)
+                carry(one, event)
         elif isinstance(event, inputs.ThroughOpened | inputs.ThroughRefused | inputs.ThroughClosed):
             if (pair := self._pairs.get(event.number)) is not None:
-                _answer(pair, event)
+                answer(pair, event)
 
     def stop(self, reason: str) -> None:
         if not self._over:
@@ -149,21 +150,3 @@ class ForwardPassage:
 
 def _pipe(spoken: Spoken, client: bool) -> Pipe:
     return Tunnelled(client) if spoken.tunnel else Bare()
-
-
-def _carry(one: Pair | Line, event: inputs.ThroughData | inputs.ThroughFull | inputs.ThroughEnded) -> None:
-    if isinstance(event, inputs.ThroughData):
-        one.through_data(event.data)
-    elif isinstance(event, inputs.ThroughFull):
-        one.through_full(event.on)
-    else:
-        one.through_ended()
-
-
-def _answer(pair: Pair, event: inputs.ThroughOpened | inputs.ThroughRefused | inputs.ThroughClosed) -> None:
-    if isinstance(event, inputs.ThroughOpened):
-        pair.through_opened(event.target, event.session)
-    elif isinstance(event, inputs.ThroughRefused):
-        pair.through_refused(event.reason)
-    else:
-        pair.through_closed()
