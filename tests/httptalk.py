@@ -98,10 +98,9 @@ class PlainExchange:
         self._book.done(self._number, "ok")
         return b"!" if self.changes else b""
 
-    def unanswered(self, reason: str) -> bool:
+    def unanswered(self, reason: str) -> None:
         self._book.withdraw(self._then)
         self._book.done(self._number, "error", "", reason.encode())
-        return False
 
     def lost(self, reason: str) -> None:
         self._book.withdraw(self._then)

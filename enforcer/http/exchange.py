@@ -58,9 +58,8 @@ class Exchange(Protocol):
         """The answer is whole: what is left of it.  Its result is recorded.  Raises Unreadable."""
         ...
 
-    def unanswered(self, reason: str) -> bool:
-        """The server is gone, or the session ends, before its answer began; its result is recorded.  Gives whether a
-        client is to be told where the server just closed: without Weir it would find its connection closed."""
+    def unanswered(self, reason: str) -> None:
+        """The server is gone, or the session ends, before its answer began; its result is recorded."""
         ...
 
     def lost(self, reason: str) -> None:

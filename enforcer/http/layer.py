@@ -451,14 +451,16 @@ class HttpLayer:
         self._end(event.reason, 503, event.reason)
 
     def _end(self, reason: str, status: int, told: str, always: bool = True) -> None:
-        """It ends now: whoever waits for an answer is told why; not `always`: only where the protocol wants that."""
+        """It ends now: whoever waits for an answer is told why; not `always`: a server that just
+        closed is not explained, and a client finds its connection closed, as without Weir."""
         if self._over:
             return
         exchange, self._exchange = self._exchange, None
         if self._passage is not None:
             self._passage.stop(told)
         elif exchange is not None and self._where in (ASKED, FORWARDED):
-            if exchange.unanswered(told) or always:
+            exchange.unanswered(told)
+            if always:
                 self._last = True
                 self._write(*self._service.explain(status, told))
         elif exchange is not None and self._where == ANSWERING:

@@ -205,11 +205,10 @@ class KubernetesExchange:
         self._book.done(self._number, "error" if failed else "ok", str(self._status), said)
         return rest
 
-    def unanswered(self, reason: str) -> bool:
+    def unanswered(self, reason: str) -> None:
         if not self._number:
             self._book.withdraw(self._then)
         self._book.done(self._number, "error", "", reason.encode())
-        return False
 
     def lost(self, reason: str) -> None:
         if not self._number:
