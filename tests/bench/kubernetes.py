@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bench.__main__ import processor
 from bench.figures import Run, ratios, table
+from bench.rounds import against_added, against_ratio, rounds
 from clients.test_clients import PYTHON
 from lab.kube import ALL, KUBECTL, KubeLab, kube_lab, kube_weir
 from lab.lab import lab
@@ -62,25 +63,15 @@ def once(way: str, made: KubeLab, installed: Installed, measure: Measure, count:
     return Run(told["rate"], told["p50"], (processor(pids) - before) * 1e6 / told["count"])
 
 
-def against_targets(measure: Measure, rounds: list[dict[str, Run]]) -> str:
+def against_targets(measure: Measure, found: list[dict[str, Run]]) -> str:
     if measure.name == "list":
-        ratio = ratios(rounds, "weir", "direct").median
-        return f"\n{ratio:.2f} of going directly, target {LISTED:.2f}: {'met' if ratio >= LISTED else '**not met**'}.\n"
-    if measure.name == "get":
-        added = sorted(row["weir"].p50 - row["direct"].p50 for row in rounds)[len(rounds) // 2]
-        return (f"\n{added / 1000:.1f} ms added, target under {ADDED / 1000:.0f}: "
-                f"{'met' if added < ADDED else '**not met**'}.\n")
-    return ""
+        return against_ratio(ratios(found, "weir", "direct").median, LISTED)
+    return against_added(found, ADDED) if measure.name == "get" else ""
 
 
 def measured(made: KubeLab, installed: Installed, measure: Measure, quick: bool) -> str:
-    found = []
-    for number in range(2 if quick else 3):
-        order = ("direct", "weir") if number % 2 == 0 else ("weir", "direct")
-        row = {way: once(way, made, installed, measure, measure.quick if quick else measure.count) for way in order}
-        found.append({way: row[way] for way in ("direct", "weir")})
-        print(f"  {measure.title}: " + ", ".join(f"{way} {run.rate:.0f}/s, p50 {run.p50:.0f} µs, {run.cost:.0f} µs CPU"
-                                                 for way, run in found[-1].items()), flush=True)
+    count = measure.quick if quick else measure.count
+    found = rounds(measure.title, lambda way: once(way, made, installed, measure, count), quick)
     return table(measure.title, found) + against_targets(measure, found)
 
 
