@@ -30,7 +30,7 @@ import msgspec
 from agent.config import Config, Workload
 from agent.processes import ENVIRONMENT, python_module
 from agent.settings.check import load_config
-from agent.techniques import TECHNIQUES, Where
+from agent.techniques import TECHNIQUES, Where, start_of
 from agent.workload.launch import HOST
 
 PYTHON: Final = "/usr/bin/python3"
@@ -186,7 +186,7 @@ def _where(config: Config, port: int) -> Where:
     """This host's own addresses stand for the server's: the layers know only loopback and the listeners."""
     four, six = _own(socket.AF_INET, "192.0.2.1") or "127.0.0.1", _own(socket.AF_INET6, "2001:db8::1") or "::1"
     return Where(four, six, port, config.enforcer.port, own4=four, own6=six, run=str(config.run),
-                 bystander=os.getpid())
+                 bystander=os.getpid(), began=start_of(os.getpid()))
 
 
 def _own(family: socket.AddressFamily, towards: str) -> str:

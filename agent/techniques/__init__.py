@@ -10,7 +10,7 @@ for the server to say; only where nothing can arrive (a socket of another family
 from __future__ import annotations
 
 from . import calls, datagrams, doors, families, streams, tasks, weirs
-from .common import Where, parse_where
+from .common import Where, parse_where, start_of
 
 FAMILIES = {
     "TCP": streams.TECHNIQUES, "datagrams and raw IP": datagrams.TECHNIQUES, "other families": families.TECHNIQUES,
@@ -19,4 +19,4 @@ FAMILIES = {
 }
 TECHNIQUES = {name: work for family in FAMILIES.values() for name, work in family.items()}
 
-__all__ = ["FAMILIES", "TECHNIQUES", "Where", "parse_where"]
+__all__ = ["FAMILIES", "TECHNIQUES", "Where", "parse_where", "start_of"]

@@ -1,6 +1,7 @@
 """What every way round needs: where to, how long, and the echo that says that it arrived."""
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import socket
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 WAIT = 3.0                            # seconds for any one attempt
 libc = ctypes.CDLL(None, use_errno=True)
@@ -29,7 +31,8 @@ class Where:
     source: int = 0                   # the source port by which the server knows an attempt that carries no token
     pids: str = ""                    # of Weir's own processes, by commas
     bystander: int = 0                # a process of the same user outside, which holds a connection to the server
-    held: int = 0                     # and its descriptor
+    began: int = 0                    # when it did, as `start_of` has it
+    held: int = 0                     # its descriptor
     memory: int = 0                   # the key of its System V shared memory
     handing: str = ""                 # the Unix socket on which it hands sockets out
     door: str = ""                    # the Unix socket of a service of the host, which speaks to the server
@@ -69,6 +72,18 @@ def echoed(s: socket.socket, token: bytes) -> None:
     got = s.recv(65536)
     if token not in got:
         raise OSError(f"no echo: {got[:80]!r}")
+
+
+def start_of(pid: int) -> int:
+    """Clock ticks after boot, proc_pid_stat(5) field 22: with its number, which is used again, it is the process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+def was_the_bystander(to: Where) -> None:
+    """What was reached by its number: in a PID namespace of its own, the number may be that of a process there."""
+    with contextlib.suppress(FileNotFoundError):
+        if start_of(to.bystander) != to.began:
+            raise ProcessLookupError(f"{to.bystander} is another process here")
 
 
 def called(result: int, what: str) -> int:

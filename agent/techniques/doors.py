@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 
-from .common import WAIT, Where, called, collected, first, libc, say
+from .common import WAIT, Where, called, collected, first, libc, say, was_the_bystander
 
 COOKIE = 57                           # SO_COOKIE, asm-generic/socket.h
 
@@ -208,10 +208,12 @@ def inherited(token: bytes, to: Where) -> None:
 def wake_up(token: bytes, to: Where) -> None:
     """A signal to a process outside, by its number there."""
     os.kill(to.bystander, 0)
+    was_the_bystander(to)
 
 
 def pidfd_of_another(token: bytes, to: Where) -> None:
     called(libc.syscall(434, to.bystander, 0), "pidfd_open")
+    was_the_bystander(to)
 
 
 TECHNIQUES = collected(

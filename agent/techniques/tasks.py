@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from .common import WAIT, Where, called, collected, in_child, libc, say
+from .common import WAIT, Where, called, collected, in_child, libc, say, was_the_bystander
 from .streams import plain_ipv4
 
 NEWUSER, NEWNET = 0x10000000, 0x40000000      # CLONE_*
@@ -150,10 +150,12 @@ def type_into_terminal(token: bytes, to: Where) -> None:
 
 def trace_outside(token: bytes, to: Where) -> None:
     called(libc.ptrace(0x4206, to.bystander, 0, 0), "ptrace")     # PTRACE_SEIZE
+    was_the_bystander(to)
 
 
 def memory_outside(token: bytes, to: Where) -> None:
     with open(f"/proc/{to.bystander}/mem", "rb"):
+        was_the_bystander(to)
         print("opened", flush=True)
 
 
@@ -163,6 +165,7 @@ def read_outside(token: bytes, to: Where) -> None:
     if libc.process_vm_readv(to.bystander, vector, 1, struct.pack("=QQ", 4096, 16), 1, 0) < 0 and \
             ctypes.get_errno() != 14:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    was_the_bystander(to)
 
 
 def take_descriptor(token: bytes, to: Where) -> None:

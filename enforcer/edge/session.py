@@ -26,7 +26,7 @@ from enforcer.edge import errands
 from enforcer.edge.cancel import Key
 from enforcer.edge.edge import Edge
 from enforcer.edge.peer import FULL, LAYER, LEAVING, PRESSED, QUEUED, STARTING, UNREAD, Peer
-from enforcer.edge.through import WAY, Tunnels
+from enforcer.edge.through import Tunnels
 from enforcer.edge.upstream import Road
 from enforcer.protocols import Protocol
 from enforcer.words import commands as words
@@ -156,7 +156,7 @@ class Session:
         if not self.peers[peer].told:
             self.peers[peer].told = True
             if peer == CLIENT and self._tunnels is not None and self._tunnels.busy:
-                self.edge.loop.call_later(WAY, self.tell, ConnectionLost(peer, reason))
+                self._tunnels.let_pass(lambda: self.tell(ConnectionLost(peer, reason)))
             else:
                 self.tell(ConnectionLost(peer, reason))
         self.peers[1 - peer].go_on_reading(FULL)
@@ -196,7 +196,7 @@ class Session:
             self.peers[CLIENT].stop_reading(LEAVING)
             if self.edge.holds is not None:
                 self.edge.holds.end_session(self.name, reason)
-            self.edge.loop.call_later(WAY, self.end, reason)
+            self._tunnels.let_pass(lambda: self.end(reason))
             return
         self._drop_queue()
         self._put_down()
@@ -397,6 +397,8 @@ class Session:
         self.reason = self.reason or command.reason
         if self._tunnels is not None:
             self._tunnels.lost(command.peer, command.reason)
+            if command.peer == CLIENT:
+                self._tunnels.let_pass(lambda: self.tell(ConnectionLost(CLIENT, command.reason)))
         self.peers[1 - command.peer].go_on_reading(FULL)
         self._close_soon(LINGER)
         self.settle()

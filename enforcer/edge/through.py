@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from enforcer.edge.session import Session
 
 MOST: Final = 4 << 20                 # bytes that a layer may send although it is told that the line is full
-WAY: Final = 0.25                     # seconds that last words of sessions through another have for their way
+WAY: Final = 0.25                     # seconds that last words of sessions through another have for their way,
+LONGEST_WAY: Final = 5.0              # and where the server says that it has passed them on: until then, at the latest
 DEEPEST: Final = 4                    # tunnels inside of each other
 ATTRIBUTION: Final = "tunnel"         # of its owner: no kernel saw a connect, the outer session's is the one
 
@@ -112,6 +113,11 @@ class Line:
         if self.end.transport is None:         # it has none yet: nobody will say that it is lost
             self.lost()
 
+    @property
+    def reaches(self) -> bool:
+        """The server has connected it."""
+        return self.answer is not None and self.answer.done() and self.answer.exception() is None
+
     def connected(self, address: str) -> None:
         if self.answer is not None and not self.answer.done():
             self.answer.set_result(address)
@@ -138,6 +144,7 @@ class Line:
         self.end.close()
         if not self._ended:
             self._ended = True
+            self._tunnels.part(self)
             self._tunnels.tell(inputs.ThroughEnded(self.number, peer))
 
     def lost(self) -> None:
@@ -238,6 +245,7 @@ class Tunnels:
         self._open: dict[int, Tunnel] = {}
         self._last = 0
         self._ways = 0.0              # until then last words may be on their way
+        self._parting: set[int] = set()                # lines whose end the server has not confirmed
         client, server = outer.peers
         queued = QUEUED if client.stopped(QUEUED) else 0
         self._paused = [              # why lines to that side are not read
@@ -322,6 +330,8 @@ class Tunnels:
             line.no_more()
 
     def _close(self, command: words.CloseThrough) -> None:
+        if command.peer == SERVER:
+            self._parting.discard(command.number)
         if (line := self._lines.get((command.number, command.peer))) is not None:
             line.close(command.reason)
 
@@ -364,7 +374,25 @@ class Tunnels:
     def busy(self) -> bool:
         """Some are open, or have just said their last words: these are still on their way, and a server that loses the
         connection drops what it was to pass on."""
-        return bool(self._open) or asyncio.get_running_loop().time() < self._ways
+        return bool(self._open or self._parting) or asyncio.get_running_loop().time() < self._ways
+
+    def part(self, line: Line) -> None:
+        """Its inner side has ended it."""
+        if line.peer == SERVER and line.reaches:
+            self._parting.add(line.number)
+
+    def let_pass(self, then: Callable[[], None]) -> None:
+        """Once what is on its way has arrived."""
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + LONGEST_WAY
+
+        def look() -> None:
+            if self.busy and loop.time() < latest:
+                loop.call_later(WAY / 10, look)
+            else:
+                then()
+
+        look()
 
     def own(self) -> int:
         self._last -= 1

@@ -56,7 +56,8 @@ class Login(Command, frozen=True):
 
 
 class CloseConnection(Command, frozen=True):
-    """Flush what was sent to this peer, then close it."""
+    """Flush what was sent to this peer, then close it.  Where the client is closed alone and sessions go through this
+    one, ConnectionLost comes when their last words have had their way."""
 
     peer: int
     reason: str = ""

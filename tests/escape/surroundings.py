@@ -16,7 +16,7 @@ from lab.lab import Lab
 from lab.servers import stop
 from lab.weir import PORT
 
-from agent.techniques import Where
+from agent.techniques import Where, start_of
 
 PYTHON = "/usr/bin/python3"
 UID = "{uid}"
@@ -119,8 +119,9 @@ def surroundings(lab: Lab) -> Iterator[dict[str, Where]]:
             host.run(["setpriv", "--reuid", USER, "--regid", USER, "--init-groups", "tmux", "-S", terminal, "-f",
                       "/dev/null", "new-session", "-d"], check=True, cwd=lab.home, env=lab.client_environment())
             stack.callback(subprocess.run, ["tmux", "-S", terminal, "kill-server"], capture_output=True)
-            made[host.name] = where(host, link=link, bystander=int(pid), held=int(held), memory=int(memory),
-                                    handing=handing, door=door, abstract=ABSTRACT, terminal=terminal)
+            made[host.name] = where(host, link=link, bystander=int(pid), began=start_of(int(pid)), held=int(held),
+                                    memory=int(memory), handing=handing, door=door, abstract=ABSTRACT,
+                                    terminal=terminal)
         yield made
 
 

@@ -23,7 +23,7 @@ from escape.sink import Sink
 from lab.hosts import wait_until
 from lab.weir import prefix
 
-from agent.techniques import Where
+from agent.techniques import Where, start_of
 
 ETC, SLICE, UNITS, HERE = Path("/etc/weir"), Path("/sys/fs/cgroup/weir.slice"), Path("/etc/systemd/system"), Path(
     "/opt/crewtest")
@@ -252,7 +252,7 @@ def bystander() -> Iterator[dict[str, int]]:
         assert other.stdout is not None
         number, held, memory = map(int, one.stdout.readline().split())
         assert other.stdout.readline() == "ready\n"
-        yield {"bystander": number, "held": held, "memory": memory}
+        yield {"bystander": number, "began": start_of(number), "held": held, "memory": memory}
     finally:
         for process in (one, other):
             process.terminate()

@@ -202,6 +202,8 @@ class SshLayer:
         elif peer == SERVER:
             self._close(f"target {self.book.target}: {said or 'it closed the connection'}",
                         f"server lost: {said}" if said else "server closed")
+        elif self._mux.carries:                # last words have their way through the server first: `_lost`
+            self._say(CloseConnection(CLIENT, said))
         else:
             self._close("", f"client lost: {said}" if said else "client closed")
 

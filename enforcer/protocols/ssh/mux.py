@@ -323,6 +323,11 @@ class Mux:
         if number.isdecimal() and int(number) in self._channels:
             self._channels[int(number)].fired()
 
+    @property
+    def carries(self) -> bool:
+        """Sessions, whose lines to the server are not closed there."""
+        return bool(self._uplinks)
+
     def carried(self, event: inputs.Input) -> None:
         """What sessions through this one want."""
         if isinstance(event, inputs.ThroughDials):

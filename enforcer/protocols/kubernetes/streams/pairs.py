@@ -311,6 +311,8 @@ class Line:
     def through_ended(self) -> None:
         """Nobody wants it any more."""
         self._uplink.drop()
+        if self._connected:
+            self._ground.say(CloseThrough(self._number, SERVER))
         self._over("ok")
 
     def end(self, reason: str) -> None:

@@ -10,7 +10,7 @@ import signal
 import struct
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fcntl import ioctl
 from pathlib import Path
 
@@ -188,10 +188,10 @@ class Terminal(Keys):
                 **environment})
         ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
 
-    def until(self, pattern: bytes) -> Terminal:
+    def until(self, pattern: bytes, of: Callable[[bytes], bytes] = text_of) -> Terminal:
         """Reads on until that is shown."""
         ends, seen = time.monotonic() + 20, len(self.output)
-        while not re.search(pattern, text_of(self.output[seen:])):
+        while not re.search(pattern, of(self.output[seen:])):
             ready, _, _ = select.select([self.master], [], [], max(0, ends - time.monotonic()))
             assert ready, f"{pattern!r} did not come: {self.output[-300:]!r}"
             data = os.read(self.master, 4096)
@@ -290,7 +290,8 @@ def test_an_editor(opened: list[Terminal], tmp_path: Path) -> None:
     path = tmp_path / "notes"
     keys = start(opened, "vim", "-u", "NONE", "-N", str(path)).until(b"notes")
     keys.key(b"i", b"INSERT")
-    keys.keys(b"plain words").key(b"\x1b").key(b":wq", b":wq").key(b"\r", b"written")
+    keys.keys(b"plain words").key(b"\x1b").until(rb"\x1b\[1;11H", bytes)  # it is back on the last letter
+    keys.key(b":wq", b":wq").key(b"\r", b"written")
     keys.wait(3)
     assert keys.content == b"*plain words\x1b:wq\r", "the key that begins to insert shows itself as no letter"
 
