@@ -10,11 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 from pump import TableGate
-from sshhouse import Done, Server, Stage, forwarding, free_port, page, play, reached, runs
+from sshhouse import ACCOUNT, Done, Server, Stage, forwarding, free_port, page, play, reached, runs
 
 from agent.contract.credential import Credential
 from agent.contract.target import ColumnLabel, Target
+from enforcer.edge.through import WAY
 from enforcer.words import events
+from enforcer.words.commands import CLIENT
 
 PASSWORD = "correct horse battery staple"
 TOKEN = "ghp_" + "Ab3d" * 9
@@ -184,6 +186,32 @@ def test_a_kill_ends_what_runs_behind_a_jump(stage: Stage, which: str) -> None:
         assert process.returncode == 255
         assert b"killed: by ann" in err
         await stage.until(lambda: not runs("sleep", seconds), 3)
+
+    play(stage, work)
+
+
+def test_a_kill_has_its_way_through_a_server_that_is_slow(stage: Stage) -> None:
+    """Its client has said goodbye long before."""
+    async def work() -> None:
+        process = await stage.begin("-J", f"127.0.0.1:{stage.port}", "127.0.0.1", "exec sleep 4714.75",
+                                    to=stage.server.port)
+        await stage.until(lambda: runs("sleep", "4714.75"))
+        outer, inner = stage.house.edge.live.values()
+        slow = min((one for one in psutil.process_iter(["cmdline", "create_time"])
+                    if one.info["cmdline"] and one.info["cmdline"][0].startswith(f"sshd: {ACCOUNT}@")),
+                   key=lambda one: one.info["create_time"])
+        slow.suspend()
+        try:
+            inner.end("killed: by ann")
+            await process.communicate()
+            await stage.until(lambda: outer.peers[CLIENT].closing)
+            await asyncio.sleep(2 * WAY)          # for longer than words need that nobody confirms
+            assert list(stage.house.edge.live.values()) == [outer]
+        finally:
+            slow.resume()
+        await stage.until(lambda: not runs("sleep", "4714.75"))
+        await stage.until(lambda: not stage.house.edge.live)
+        assert stage.reasons() == ["killed: by ann", "client closed"]
 
     play(stage, work)
 

@@ -14,7 +14,7 @@ from sshpeers import PASSWORD, SERVER_KEY, USER_KEY, WEIR_KEY, Bench, known, pri
 from agent.contract.credential import Credential
 from enforcer.words import commands as words
 from enforcer.words import events, inputs
-from enforcer.words.commands import CLIENT, SERVER
+from enforcer.words.commands import CLIENT, SERVER, Command
 from enforcer.words.decisions import DENY, HOLD, PERMIT
 from enforcer.words.errors import ProtocolError
 
@@ -493,3 +493,38 @@ async def test_trouble_in_the_end_does_not_keep_it_off_the_record(monkeypatch: p
     await bench.end()
     assert bench.ends() == (1, 1, 0)
     assert bench.events(events.Gap)[0].operations == (2,)
+
+
+class Carrying(Bench):
+    """Its tunnels are sessions; it says when a client that was closed has gone."""
+
+    def _gone(self, peer: int) -> None:
+        if peer == SERVER:
+            super()._gone(peer)
+
+    def _do(self, command: Command) -> None:
+        if isinstance(command, words.OpenThrough):
+            self.tell(inputs.ThroughOpened(command.number, "db", "inner"))
+            self.tell(inputs.ThroughDials(command.number, command.number))
+        else:
+            super()._do(command)
+
+    async def until_said(self, command: Command) -> None:
+        async with asyncio.timeout(5):
+            while command not in self.log:
+                await asyncio.sleep(0)
+
+
+async def test_last_words_of_sessions_through_it_go_on_behind_the_clients_goodbye() -> None:
+    bench = Carrying()
+    client = await bench.login()
+    await client.open_connection("db", 5432)
+    await bench.until_said(words.ThroughConnected(0))
+    client.disconnect(11, "goodbye")
+    await bench.until_said(words.CloseConnection(CLIENT))
+    bench.tell(inputs.ThroughData(0, SERVER, b"last words"))
+    await bench.until_said(words.SendThrough(0, SERVER, b"last words"))       # the server has echoed them
+    assert bench.ends() == (1, 0, 0)
+    bench.tell(inputs.ConnectionLost(CLIENT))
+    await bench.end()
+    assert bench.ends() == (1, 1, 0)
