@@ -56,6 +56,14 @@ async def psql(port: int, sql: str) -> Done:
     return Done(process.returncode or 0, out, err.decode())
 
 
+def without_session(server: Server) -> psutil.Process:
+    """The server's process for the one connection that has only tunnels."""
+    (listening,) = [one for one in psutil.process_iter(["cmdline"])
+                    if f"{server.directory}/config" in " ".join(one.info["cmdline"] or ()) and one.name() == "sshd"]
+    (found,) = [one for one in listening.children(recursive=True) if "".join(one.cmdline()).strip() == f"sshd: {ACCOUNT}"]
+    return found
+
+
 # Tunnels
 
 def test_a_raw_server_behind_it(stage: Stage) -> None:
@@ -197,9 +205,7 @@ def test_a_kill_has_its_way_through_a_server_that_is_slow(stage: Stage) -> None:
                                     to=stage.server.port)
         await stage.until(lambda: runs("sleep", "4714.75"))
         outer, inner = stage.house.edge.live.values()
-        slow = min((one for one in psutil.process_iter(["cmdline", "create_time"])
-                    if one.info["cmdline"] and one.info["cmdline"][0].startswith(f"sshd: {ACCOUNT}@")),
-                   key=lambda one: one.info["create_time"])
+        slow = without_session(stage.server)
         slow.suspend()
         try:
             inner.end("killed: by ann")
