@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode
 
@@ -135,8 +135,11 @@ class Here:
             return answer.status, answer.read().decode(), (answer.getheader("Set-Cookie") or "").partition(";")[0]
 
     def notify_pid(self) -> int:
-        return next((child.pid for child in psutil.Process(self.installed.process.pid).children(recursive=True)
-                     if "enforcer.notify.app" in " ".join(child.cmdline())), 0)
+        for child in psutil.Process(self.installed.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                if "enforcer.notify.app" in " ".join(child.cmdline()):
+                    return child.pid
+        return 0
 
 
 @pytest.fixture(scope="module")
