@@ -2,7 +2,7 @@
 PREFIX ?= /opt/weir
 PYTHON  = $(PREFIX)/dev/bin/python
 
-.PHONY: lint test dev bench lock
+.PHONY: lint test dev bench docs lock
 
 lint:
 	$(PYTHON) -m ruff check .
@@ -20,6 +20,10 @@ bench:
 	PYTHONPATH=tests:. $(PYTHON) -m bench.held
 	PYTHONPATH=tests:. $(PYTHON) -P -m bench.ssh
 	PYTHONPATH=tests:. $(PYTHON) -P -m bench.kubernetes
+
+# docs/reference-*.md and the example of weir.toml anew, from the code.
+docs:
+	PYTHONPATH=tests:. $(PYTHON) -m reference
 
 # Lock files anew: needs uv (pip install uv) on PATH.
 lock:
