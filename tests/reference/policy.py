@@ -84,8 +84,8 @@ def _context(schema: str) -> str:
 
 def _base() -> str:
     base = [one for one in load_policies({}).policies.values() if one.file == BASE]
-    return ("\n## The base policy\nIn force beside the files in /etc/weir/policies. A `forbid` of yours wins over each of "
-            "its permits.\n\n| policy | effect |\n|---|---|\n"
+    return ("\n## The base policy\nIn force beside yours. A `forbid` of yours wins over each of its permits."
+            "\n\n| policy | effect |\n|---|---|\n"
             + "".join(f"| `{one.name}` | {one.effect} |\n" for one in sorted(base, key=lambda one: one.line)))
 
 

@@ -23,7 +23,7 @@ _HEAD = """\
 
 <!-- Made by `make docs` from enforcer/words/events.py, enforcer/recording/schema.py and whoever tells events. -->
 
-What a recording holds. [recording.md](recording.md) says how it is chained and signed and what the columns mean in full,
+What a recording holds. [recording.md](recording.md) says how it is chained and signed and what the columns mean,
 [auditor.md](auditor.md) has questions and their queries. `at` is nanoseconds UTC, `monotonic` nanoseconds since boot.
 """
 _FIELD = re.compile(r"^    (\w+): ([^=#]+?)(?: = [^#]+?)?(?:\s+# (.*))?$")
@@ -121,9 +121,9 @@ def _told(paths: list[Path]) -> Said:
 
 def _imported(tree: ast.Module, own: dict[str, dict[str, list[str]]]) -> dict[str, list[str]]:
     """`NAME` of `from module import NAME`, and `module.NAME`."""
-    found = {}
-    for node in ast.walk(tree):
-        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+    found: dict[str, list[str]] = {}
+    for node in (one for one in ast.walk(tree) if isinstance(one, ast.ImportFrom)):
+        for alias in node.names:
             called, module = alias.asname or alias.name, own.get(f"{node.module}.{alias.name}", {})
             found |= {f"{called}.{name}": texts for name, texts in module.items()}
             if texts := own.get(node.module or "", {}).get(alias.name):
