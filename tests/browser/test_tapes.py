@@ -1,7 +1,6 @@
 """Terminals and streams on the page, of a recording that the recorder wrote, in a real browser."""
 from __future__ import annotations
 
-import importlib.util
 import random
 import time
 from collections.abc import Iterator
@@ -15,27 +14,17 @@ from browser.conftest import AXE
 from browser.samples import sessions
 from browser.stage import PATHS, Stage
 from browser.test_pages import DESKTOP, PHONE, RUN_AXE, SMALL, WCAG, WIDER, opened
+from conftests import conftest_of
 from msgspec import structs
 from playwright.sync_api import Browser, Page, expect
 
 from agent.contract.ledger import LINES, TAPE, AskRecording
 from enforcer.recording.paging import make_page
 
-TESTS = Path(__file__).resolve().parents[1]
-
-
-def make_scene(base: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("recording_scene", TESTS / "enforcer/recording/conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Scene(base)
-
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Any]:
-    made = make_scene(tmp_path)
+    made = conftest_of("enforcer/recording").Scene(tmp_path)
     yield made
     made.close()
 

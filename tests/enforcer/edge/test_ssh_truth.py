@@ -4,7 +4,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import re
 import sqlite3
 import subprocess
 import time
@@ -12,14 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import asyncssh
 import pytest
+from cookbook import answers
 from sshstage import ACCOUNT, Stage, stage
 
-AUDITOR = Path(__file__).resolve().parents[3] / "docs/auditor.md"
 KILLS = int(os.environ.get("WEIR_SSH_KILLS", "3"))
 
 
@@ -150,10 +148,7 @@ async def test_sizes_and_hashes_are_those_of_what_passed(on: Stage) -> None:
 
 def told(stage: Stage, question: str) -> list[tuple]:
     """What docs/auditor.md answers."""
-    [block] = re.findall(r"### Questions about SSH.*?```sql\n(.*?)```", AUDITOR.read_text(), re.S)
-    asked = block.split("-- ")
-    [statements] = [one.partition("\n")[2] for one in asked if one.startswith(question)]
-    return [row for one in statements.split(";") if one.strip() for row in recorded(stage, one)]
+    return answers(stage.recording.glob("*.sqlite"), question, "Questions about SSH")
 
 
 async def test_an_auditors_questions_are_answered(on: Stage) -> None:

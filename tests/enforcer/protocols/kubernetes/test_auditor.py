@@ -1,34 +1,24 @@
 """What docs/auditor.md answers about clusters, of a recording as the recorder writes it."""
 from __future__ import annotations
 
-import importlib.util
 import json
-import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import kubeplay
 import pytest
+from conftests import conftest_of
+from cookbook import answers
 from httptalk import request
 from pump import TableGate
 
 from enforcer.words.commands import Record
 
-TESTS = Path(__file__).resolve().parents[3]
-AUDITOR = TESTS.parent / "docs/auditor.md"
-
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    spec = importlib.util.spec_from_file_location("recording_scene", TESTS / "enforcer/recording/conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    scene = module.Scene(tmp_path_factory.mktemp("recording"))
+    scene = conftest_of("enforcer/recording").Scene(tmp_path_factory.mktemp("recording"))
     writer = scene.writer()
     for record in said():
         writer.append(record.event, record.blobs)
@@ -52,11 +42,7 @@ def said() -> list[Record]:
 
 
 def told(recording: Path, question: str) -> list[tuple[Any, ...]]:
-    [block] = re.findall(r"### Questions about clusters.*?```sql\n(.*?)```", AUDITOR.read_text(), re.DOTALL)
-    [statement] = [one.partition("\n")[2] for one in block.split("-- ") if one.startswith(question)]
-    [file] = recording.glob("recording-*.sqlite")
-    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as opened:
-        return opened.execute(statement).fetchall()
+    return answers(recording.glob("recording-*.sqlite"), question, "Questions about clusters")
 
 
 def test_an_auditors_questions_are_answered(recording: Path) -> None:
