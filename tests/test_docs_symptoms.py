@@ -1,0 +1,52 @@
+"""docs/operator/troubleshooting.md: what it says that Weir says, Weir says."""
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = (ROOT / "docs/operator/troubleshooting.md").read_text()
+DIFFERS = "\0"                        # where a text holds something that differs
+SHORTEST = 5                          # characters of a piece that tells anything
+
+
+@cache
+def texts() -> str:
+    """All texts of the code, as they are put together there."""
+    found = []
+    for path in sorted((*(ROOT / "agent").rglob("*.py"), *(ROOT / "enforcer").rglob("*.py"), *(ROOT / "probes").rglob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(
+                    str(one.value) if isinstance(one, ast.Constant) else DIFFERS for one in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+def symptoms() -> list[str]:
+    """First cells of the tables whose first column is "it says", up to the parts about other programs' words."""
+    own = PAGE[:PAGE.index("## When a crew is refused")]
+    found = []
+    for row in re.findall(r"^\| (.*?) \| .* \|$", own, re.M):
+        cell = row.replace("`users`", "users").replace("`read_only`", "read_only")
+        found += re.findall(r"`([^`]+)`", cell)
+    return [one for one in found if "weir " not in one.split("...")[0][:5]]
+
+
+def test_there_are_symptoms_for_each_part() -> None:
+    assert len(symptoms()) > 60
+    assert PAGE.count("| it says | because | do |") >= 7
+
+
+@pytest.mark.parametrize("symptom", symptoms())
+def test_the_code_says_so(symptom: str) -> None:
+    said = texts().replace("`users`", "users").replace("`read_only`", "read_only")
+    pieces = [one for one in symptom.split("...") if len(one.strip()) >= SHORTEST]
+    assert pieces, f"{symptom!r} would fit anything"
+    for piece in pieces:
+        assert piece.strip(" ") in said, f"nothing in the code says {piece!r}"
