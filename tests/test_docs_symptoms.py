@@ -18,7 +18,7 @@ SHORTEST = 5                          # characters of a piece that tells anythin
 def texts() -> str:
     """All texts of the code, as they are put together there."""
     found = []
-    for path in sorted((*(ROOT / "agent").rglob("*.py"), *(ROOT / "enforcer").rglob("*.py"), *(ROOT / "probes").rglob("*.py"))):
+    for path in (path for folder in ("agent", "enforcer", "probes") for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 found.append("".join(
