@@ -1,6 +1,7 @@
 """Documentation is run: commands exist, configuration and policies parse, tables hold."""
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -178,3 +179,39 @@ def test_bootstrap_says_what_it_does() -> None:
     assert done.returncode == 0, done.stderr
     assert "demo" in done.stdout
     assert sys.version_info >= (3, 11)
+
+
+def test_versions_of_the_readme_are_those_that_tests_use() -> None:
+    readme = PAGES[0].read_text()
+    locked = dict(re.findall(r"^([a-z0-9-]+)==([\w.]+)", "".join(
+        (ROOT / f"requirements-{one}.lock").read_text() for one in ("crew", "clients")), re.M))
+    for said, package in (
+            ("psycopg2 {}", "psycopg2-binary"), ("psycopg {}", "psycopg"), ("asyncpg {}", "asyncpg"),
+            ("pg8000 {}", "pg8000"), ("SQLAlchemy {}", "sqlalchemy"), ("paramiko {}", "paramiko"),
+            ("asyncssh {}", "asyncssh"), ("Fabric {}", "fabric"), ("(core {})", "ansible-core"),
+            ("Python's client {}", "kubernetes"), ("crewai {}", "crewai")):
+        assert said.format(locked[package]) in readme
+    modules = (ROOT / "tests/kube/go.mod").read_text() + (ROOT / "tests/clients/go/go.mod").read_text()
+    for said, module in (("kubectl {}", "k8s.io/kubernetes v"), ("API server {}", "k8s.io/kubernetes v"),
+                         ("Helm {}", "helm.sh/helm/v3 v"), ("client-go {}", "k8s.io/client-go v"),
+                         ("pgx {}", "github.com/jackc/pgx/v5 v")):
+        assert said.format(modules.partition(module)[2].split()[0]) in readme
+    node = json.loads((ROOT / "tests/clients/node/package.json").read_text())
+    assert f"node-postgres {node['dependencies']['pg']}" in readme
+
+
+def test_figures_of_the_readme_are_measured_ones() -> None:
+    """Each row's stand in one row after another of a table in the file that it names."""
+    readme = PAGES[0].read_text()
+    section = readme[readme.index("## How fast"):readme.index("## Limits, today")]
+    rows = re.findall(r"^\| (?!what|---).*? \| (\d+) \| (\d+) \| ([\d.]+) \| (.*) \|$", section, re.M)
+    assert len(rows) > 10
+    results = ""
+    for direct, through, share, measured in rows:
+        if link := re.search(r"\]\((docs/results/[\w.-]+)\)", measured):
+            results = (ROOT / link[1]).read_text()
+            assert re.search(r"\d{4}-\d\d-\d\d", measured)[0] in results.splitlines()[2]
+        table = re.search(
+            rf"\| (?:direct|pgbouncer) \| {direct} \|(?:(?!\n\n).)*\| weir \| {through} \|[^\n]*", results, re.S)
+        assert table, (direct, through)
+        assert f" {share} (" in table[0].splitlines()[-1], (direct, through, share)
