@@ -103,8 +103,8 @@ PEOPLE_TABLE: Final = _table(USER, SUBJECT, 'a table, each the id of a Slack use
                              '"corp:ada"')
 CHANNELS_TABLE: Final = _table(kinds.NAME, CHANNEL, "a table, each a group and the id of a Slack channel")
 
-SLACK: Final = Section("slack", SlackEntry, False, "Approvals told and answered in Slack; docs/operator/people.md has the "
-    "app's manifest.", (
+SLACK: Final = Section("slack", SlackEntry, False, "Approvals told and answered in Slack; docs/operator/people.md "
+    "has the app's manifest.", (
     Field("bot_token_file", kinds.PATH, "File that holds the bot's token (xoxb-...) and nothing else; root's, mode "
           "0600.  Without it there is no Slack.", None, "/etc/weir/credentials/slack-bot"),
     Field("mode", kinds.choice(SOCKET, REQUEST_URL), "How presses of buttons come: by a connection that Weir opens, or "

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +26,7 @@ from pump import Pump, TableGate, query
 from agent.cli import weir
 from agent.contract.journal import EVENT, HostEvent, render_host_event, render_record
 from agent.contract.target import ColumnLabel
+from enforcer.recording import weir_verify
 from enforcer.words import events
 from enforcer.words.commands import Record
 from enforcer.words.inputs import HoldAnswered
@@ -311,3 +314,17 @@ def test_a_command_answers(recording: Path, tmp_path: Path, question: str, of: s
         assert word in done.output
     for made in (Path(one) for one in words if one.startswith(str(tmp_path))):
         assert b"DROP TABLE t" in made.read_bytes()
+
+
+def test_evidence_verifies_without_weir(recording: Path, tmp_path: Path) -> None:
+    """As the page says it: the one file, the key, a checkpoint that somebody kept; and an export."""
+    [(_, sequence, _, head, _)] = answers(recording.glob("recording-*.sqlite"), "Up to where is it signed")
+    evidence = tmp_path / "evidence.sqlite"
+    done = CliRunner().invoke(weir, ["export", "--session", "PG", "-o", str(evidence), "--recording", str(recording)])
+    assert done.exit_code == 0, done.output
+    whole, key = sorted(recording.glob("recording-*.sqlite")), str(recording / "signing.pub")
+    for files, more in ((whole, ["--expect", f"{sequence}:{head}"]), ([evidence], [])):
+        said = subprocess.run([sys.executable, "-I", weir_verify.__file__, "--key", key, *more, *map(str, files)],
+                              capture_output=True, text=True)
+        assert said.returncode == 0, said.stdout + said.stderr
+        assert "verified" in said.stdout
