@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from reference import cli, policy, recording
+from reference import cli, meanings, policy, recording
 from reference.__main__ import PAGES
 
 from agent.cli import weir
@@ -62,3 +62,9 @@ def test_events_that_pages_name_are_told() -> None:
     for row in re.findall(r"^\| ((?:`[a-z]+\.[a-z-]+`(?:, )?)+) \|", "\n".join(tables), re.M):
         for name in re.findall(r"`([a-z.-]+)`", row):
             assert any(one.fullmatch(name) for one in told), name
+
+
+def test_what_each_event_says_is_told() -> None:
+    """tests/reference/meanings.py has a line for each, and for no other."""
+    assert set(meanings.HOST) == set(recording.host_events())
+    assert set(meanings.RECORDER) == set(recording.recorder_events())

@@ -3,6 +3,7 @@
     cli        every command, argument and option, from click
     policy     what policies may speak of, from the schema that they are checked against
     recording  events, tables and views, from the recorder's schema and from who tells host events
+    meanings   what an event says, in words
 """
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import msgspec
+from reference import meanings
 
 from agent.status import BLOCKED, DEGRADED, ENFORCING, STARTING, STOPPING
 from enforcer.recording import schema
@@ -35,8 +36,9 @@ def render_page() -> str:
     return "".join((
         _HEAD, _events(), _tables(), _views(),
         _named("Host events", "`host_event.name`, and the keys of `detail`, as far as they stand where it is told. The "
-               "agent tells them; `<...>` stands for what differs.", host_events()),
-        _named("Events of the recorder", "`recorder_event.name`, and the keys of `detail`.", recorder_events())))
+               "agent tells them; `<...>` stands for what differs.", host_events(), meanings.HOST),
+        _named("Events of the recorder", "`recorder_event.name`, and the keys of `detail`.", recorder_events(),
+               meanings.RECORDER)))
 
 
 def _events() -> str:
@@ -85,9 +87,10 @@ def _views() -> str:
     return f"\n## Views\n{about}\n\n| view | columns |\n|---|---|\n" + "".join(rows)
 
 
-def _named(title: str, about: str, said: Said) -> str:
-    rows = [f"| `{name}` | {_code(keys)} | {_code(where)} |\n" for name, (keys, where) in sorted(said.items())]
-    return f"\n## {title}\n{about}\n\n| name | detail | told by |\n|---|---|---|\n" + "".join(rows)
+def _named(title: str, about: str, said: Said, meanings: dict[str, str]) -> str:
+    rows = [f"| `{name}` | {meanings.get(name, '')} | {_code(keys)} | {_code(where)} |\n"
+            for name, (keys, where) in sorted(said.items())]
+    return f"\n## {title}\n{about}\n\n| name | says | detail | told by |\n|---|---|---|---|\n" + "".join(rows)
 
 
 def _code(names: Iterable[str]) -> str:
@@ -112,9 +115,11 @@ def _told(paths: list[Path]) -> Said:
     found: Said = defaultdict(lambda: (set(), set()))
     for where, tree in trees.items():
         seen = {**_imported(tree, own), **own[where.removesuffix(".py").replace("/", ".")]}
+        helper = {key for node in tree.body if isinstance(node, ast.ClassDef) for one in node.body
+                  if isinstance(one, ast.FunctionDef) and one.name == "_tell" for key in _written(one)}
         for call, made, local in _calls(tree):
             for name in _names(call, {**seen, **local}):
-                found[name][0].update(_keys(call, made))
+                found[name][0].update(_keys(call, made), helper if _called(call) == "_tell" else ())
                 found[name][1].add(where)
     return found
 
