@@ -22,7 +22,7 @@ from blockhost import (
 
 from agent.block.containment import Containment
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.beside]
 
 TAKE = """
 import socket, sys
