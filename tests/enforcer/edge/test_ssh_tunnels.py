@@ -60,7 +60,8 @@ def without_session(server: Server) -> psutil.Process:
     """The server's process for the one connection that has only tunnels."""
     (listening,) = [one for one in psutil.process_iter(["cmdline"])
                     if f"{server.directory}/config" in " ".join(one.info["cmdline"] or ()) and one.name() == "sshd"]
-    (found,) = [one for one in listening.children(recursive=True) if "".join(one.cmdline()).strip() == f"sshd: {ACCOUNT}"]
+    (found,) = [one for one in listening.children(recursive=True)
+                if "".join(one.cmdline()).strip() == f"sshd: {ACCOUNT}"]
     return found
 
 
