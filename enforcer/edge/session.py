@@ -390,6 +390,7 @@ class Session:
     def _close(self, command: CloseConnection) -> None:
         if command.peer == CLIENT and self.cancelling:
             return                    # a canceller waits for the close: it means that the cancel was delivered
+        known = self.peers[command.peer].told
         if command.peer == SERVER and self._putting_down:
             self.peers[SERVER].reset()
         else:
@@ -397,11 +398,15 @@ class Session:
         self.reason = self.reason or command.reason
         if self._tunnels is not None:
             self._tunnels.lost(command.peer, command.reason)
-            if command.peer == CLIENT:
-                self._tunnels.let_pass(lambda: self.tell(ConnectionLost(CLIENT, command.reason)))
+            if command.peer == CLIENT and not known:
+                self._tunnels.let_pass(lambda: self._client_alone(command.reason))
         self.peers[1 - command.peer].go_on_reading(FULL)
         self._close_soon(LINGER)
         self.settle()
+
+    def _client_alone(self, reason: str) -> None:
+        if not self.peers[SERVER].told:
+            self.tell(ConnectionLost(CLIENT, reason))
 
     def _pause(self, command: words.PauseReading) -> None:
         self.peers[command.peer].stop_reading(LAYER)
