@@ -31,6 +31,22 @@ class Events(Protocol):
     def full(self, peer: int, on: bool) -> None: ...
 
 
+class Nobody:
+    """Of a connection that was left."""
+
+    def received(self, peer: int, data: bytes) -> None:
+        pass
+
+    def gone(self, peer: int, reason: str) -> None:
+        pass
+
+    def lost(self) -> None:
+        pass
+
+    def full(self, peer: int, on: bool) -> None:
+        pass
+
+
 class Peer(asyncio.Protocol):
     """`early` collects what comes before the layer may see it: before `open`, and while TLS starts (a peer's first
     bytes may come in one segment with the end of its handshake).  A pass or two of the loop, so bounded by reads.
@@ -132,6 +148,14 @@ class Peer(asyncio.Protocol):
         self.told = self.closing = True
         if self.transport is not None:
             upstream.reset(self.transport)
+
+    def leave(self) -> Peer:
+        """It is closed, and another stands in its place."""
+        another = Peer(self._events, self.number)
+        another._paused = self._paused & FULL
+        self._events = Nobody()
+        self.close()
+        return another
 
     def abort(self) -> None:
         self.closing = True

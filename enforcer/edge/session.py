@@ -153,14 +153,16 @@ class Session:
         """Nothing more will come from this side; the layer is told once, and not where it wanted it."""
         if self._tunnels is not None:
             self._tunnels.lost(peer, reason)
-        if not self.peers[peer].told:
-            self.peers[peer].told = True
+        side = self.peers[peer]
+        if not side.told:
+            side.told = True
             if peer == CLIENT and self._tunnels is not None and self._tunnels.busy:
                 self._tunnels.let_pass(lambda: self.tell(ConnectionLost(peer, reason)))
             else:
                 self.tell(ConnectionLost(peer, reason))
         self.peers[1 - peer].go_on_reading(FULL)
-        self._close_soon(LINGER)
+        if self.peers[peer] is side:
+            self._close_soon(LINGER)
 
     def lost(self) -> None:
         self.settle()
@@ -383,6 +385,10 @@ class Session:
             self.dialling = True
             self._spawn(errands.dial(self))
 
+    def _leave_server(self, command: words.LeaveServer) -> None:
+        self.peers = (self.peers[CLIENT], self.peers[SERVER].leave())
+        self.peers[CLIENT].go_on_reading(FULL)
+
     def _login(self, command: words.Login) -> None:
         self.database, self.account = command.database, command.role
         self._spawn(errands.fetch_credential(self, command))
@@ -586,6 +592,7 @@ def _towards_server(command: Command) -> bool:
 _ORDERS: Final[dict[type[Command], Callable[[Session, Any], None]]] = {
     words.StartTls: Session._start_tls,
     words.OpenConnection: Session._open,
+    words.LeaveServer: Session._leave_server,
     words.Login: Session._login,
     CloseConnection: Session._close,
     words.PauseReading: Session._pause,

@@ -4,22 +4,22 @@ Theory: one connection of the crew's is one session and one connection to the se
 each is whole before the protocol's Exchange is asked, and what is sent to the server is rendered from what was read.
 Its answer flows, piece by piece.  After 101 both directions are a Passage's.
 
-    login --TLS, connect, credential, server's TLS--> open      each request: ask -> forward -> answered, pieces, done
-      `-- denied, no credential, server away -------> refusing  each request is answered with why
+    login --TLS, policy, entry.py --> open      each request: ask -> forward -> answered, pieces, done
+      `-- denied, no way in --------> refusing  each request is answered with why
 
 Whatever ends a connection between two answers ends both sides: a client that finds its connection closed connects
-again, as without Weir.
+again, as without Weir.  A server that closes while a request is being read, or is held, is asked on another one.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final
 
-from agent.contract.credential import Credential
 from enforcer.core.book import Book, Manner
 from enforcer.core.context import Context
 from enforcer.core.sessions import refused, session_opened
 from enforcer.http.codec import BadRequest, CrewSide, Ended, Piece, ServerSide, length_of
+from enforcer.http.entry import ALPN, Entry
 from enforcer.http.exchange import Exchange, Service, Unreadable
 from enforcer.http.messages import Answer, Head, value
 from enforcer.http.passage import Passage
@@ -31,7 +31,6 @@ from enforcer.words.decisions import PERMIT
 from enforcer.words.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from enforcer.words.operations import Request
 
-ALPN: Final = "http/1.1"
 EARLY: Final = 256 << 10              # bytes of a crew that wait until its first request can be taken
 PIECES: Final = 1000                  # in which a body may come, whatever their size;
 LEAST: Final = 64                     # beyond that bytes of one, on the average
@@ -60,11 +59,11 @@ class HttpLayer:
         self._where = READING
         self._body: list[bytes] = []
         self._size = self._early = 0
-        self._waiting: tuple[Head, bytes, bytes] | None = None     # for a credential that lasts
+        self._waiting: tuple[Head, bytes, bytes] | None = None     # until it can go to the server
         self._passage: Passage | None = None
         self._turns: Turns | None = None       # of its peers
-        self._credential: Credential | None = None
-        self._address = self._client_tls = self._said = ""
+        self._entry = Entry(context, self._say)
+        self._client_tls = self._said = ""
         self._refusal: tuple[int, str] | None = None
         self._opened = self._over = self._last = self._stopped = False
         self._reading = self._bodiless = self._rests = False
@@ -117,14 +116,10 @@ class HttpLayer:
         if isinstance(event, inputs.TlsStarted):
             self._secured(event)
         elif isinstance(event, inputs.CredentialReady):
-            self._credential = event.credential
-            if self._opened:
-                self._renewed()
-            else:
-                self._say(words.OpenConnection())
+            if self._entry.credential_ready(event.credential):
+                self._go()
         elif isinstance(event, inputs.Connected):
-            self._address = event.address
-            self._say(words.StartTls(SERVER, alpn=ALPN))
+            self._entry.connected(event.address)
         elif isinstance(event, inputs.CredentialFailed):
             self._unavailable(f"no credential: {event.reason}")
         elif isinstance(event, inputs.ConnectFailed):
@@ -177,24 +172,27 @@ class HttpLayer:
         self._client_tls = event.version
         decision = self._context.gate.decide(self._context.principal, self._service.connect())
         if decision.outcome == PERMIT:
-            self._say(words.Login("", ""))
+            self._entry.begin()
             return
         reason = decision.reason or "connecting is held, and a connection cannot wait"
         self._no(403, reason, decision.rules)
 
     def _open(self, version: str) -> None:
-        assert self._credential is not None
+        upstream = self._entry.secured(version)
+        if self._opened:
+            self._server = ServerSide()
+            self.book.tell("reconnected", upstream)
+            self._go()
+            return
         self._opened = True
-        upstream = f"{self._credential.user or 'token'}@{self._address} {version}"
         self._say(Record(session_opened(
             self._context, self._protocol, "", upstream=upstream, client_tls=self._client_tls)))
         self._say(words.LoginDone())
         self._read()
 
     def _unavailable(self, reason: str) -> None:
-        if self._opened:                       # a further credential
-            self._waiting = None
-            self._end(f"no credential: {reason}", 503, f"target {self._context.target.name}: {reason}")
+        if self._opened:
+            self._end(reason, 503, f"target {self._context.target.name}: {reason}")
         else:
             self._no(503, f"target {self._context.target.name}: {reason}")
 
@@ -299,25 +297,21 @@ class HttpLayer:
     # exchange.Way
 
     def forward(self, head: Head, body: bytes, upgrade: bytes = b"") -> None:
-        assert self._credential is not None
-        if not self._credential.lasts(self._context.now() / _SECOND):
-            self._waiting = (head, body, upgrade)
-            self._say(words.Login("", ""))
+        self._waiting = (head, body, upgrade)
+        if self._entry.ready():
+            self._go()
+
+    def _go(self) -> None:
+        """What waits, to the server."""
+        if self._waiting is None:
             return
-        token = self._credential.token
-        if token:
-            head = Head(head.method, head.target, (*head.headers, (b"authorization", b"Bearer " + token.encode())))
+        if self._entry.expired():
+            self._unavailable("no credential: it has expired already")
+            return
+        (head, body, upgrade), self._waiting = self._waiting, None
+        head = Head(head.method, head.target, (*head.headers, *self._entry.headers()))
         self._where = FORWARDED
         self._say(SendData(SERVER, self._server.request(head, body, self._host(), upgrade)))
-
-    def _renewed(self) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            assert self._credential is not None
-            if not self._credential.lasts(self._context.now() / _SECOND):
-                self._unavailable("it has expired already")
-                return
-            self.forward(*waiting)
 
     def _host(self) -> bytes:
         target = self._context.target
@@ -363,6 +357,8 @@ class HttpLayer:
 
     def _head(self, exchange: Exchange, answer: Answer) -> None:
         self._last = self._last or self._server.closing
+        if answer.status == 401:
+            self._entry.refused()
         shown = exchange.answered(answer)
         length = None if exchange.changes else length_of(answer.headers)
         self._where = ANSWERING
@@ -424,12 +420,14 @@ class HttpLayer:
     # The end
 
     def _lost(self, event: inputs.ConnectionLost) -> None:
-        if not self._opened and event.peer == SERVER:
+        if event.peer == SERVER and not self._entry.there:
             self._unavailable(event.reason or "it closed the connection")
         elif self._turns is not None:
             self._turns.ended(event.peer)
         elif event.peer == CLIENT:
             self._gone(f"client lost: {event.reason}" if event.reason else "client closed")
+        elif self._exchange is not None and self._where < FORWARDED:
+            self._entry.leave()
         else:
             if self._where == ANSWERING:
                 self._server.feed(b"")

@@ -48,6 +48,11 @@ class OpenConnection(Command, frozen=True):
     """Dial the target.  Answered by Connected or ConnectFailed."""
 
 
+class LeaveServer(Command, frozen=True):
+    """Close the connection to the server, if it stands, and tell nothing more of it: the session goes on, and may open
+    another."""
+
+
 class Login(Command, frozen=True):
     """Fetch the credential for (database, role).  Answered by CredentialReady or CredentialFailed."""
 

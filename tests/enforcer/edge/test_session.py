@@ -856,3 +856,95 @@ def test_what_a_relay_carries_is_what_was_sent(house) -> None:
         await settled(house.edge)
 
     run(house, work)
+
+
+def test_a_session_outlives_connections_to_its_server(house, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server closes after each line; none of the ends counts, also where it comes late."""
+    monkeypatch.setattr(session_module, "LINGER", 0.05)
+    heard: list[inputs.Input] = []
+
+    class Leaving(house.relay):
+        def handle(self, event) -> list:
+            heard.append(event)
+            if isinstance(event, inputs.ConnectionLost) and event.peer == words.SERVER:
+                self.connected = False
+                return [words.LeaveServer()]
+            if isinstance(event, inputs.Connected) and len(heard) > 1:
+                self.connected = True
+                early, self.early = b"".join(self.early), []
+                return self.forward(early)
+            return super().handle(event)
+
+        def receive(self, peer: int, data: bytes) -> list:
+            opens = peer == words.CLIENT and not self.connected and not self.early and heard
+            return [*super().receive(peer, data), *([words.OpenConnection()] if opens else [])]
+
+    async def work() -> None:
+        connections = 0
+
+        async def server(reader, writer) -> None:
+            nonlocal connections
+            connections += 1
+            writer.write(await reader.readline())
+            writer.close()
+
+        upstream = await house.serve(server)
+        port = await house.open(house.target(upstream, tls="disable"))
+        house.layer(Leaving)
+        house.asked.owner = house.owner(upstream, "orders")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await connected(house)
+        for number in range(5):
+            writer.write(b"%d\n" % number)
+            assert await reader.readline() == b"%d\n" % number
+            while sum(isinstance(one, inputs.ConnectionLost) for one in heard) <= number:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(2 * session_module.LINGER)
+        writer.close()
+        await settled(house.edge)
+        assert connections == 5
+        lost = [one.peer for one in heard if isinstance(one, inputs.ConnectionLost)]
+        assert lost == [words.SERVER] * 5 + [words.CLIENT]
+        assert house.edge.counters.get("bugs", 0) == 0
+
+    run(house, work)
+
+
+def test_who_leaves_a_server_that_stands_is_told_nothing_of_its_end(house) -> None:
+    heard: list[inputs.Input] = []
+
+    class Leaving(house.relay):
+        def handle(self, event) -> list:
+            heard.append(event)
+            return super().handle(event)
+
+        def receive(self, peer: int, data: bytes) -> list:
+            if peer == words.CLIENT and data == b"leave\n":
+                return [words.LeaveServer(), words.OpenConnection()]
+            return super().receive(peer, data)
+
+    async def work() -> None:
+        ends: list[bytes] = []
+
+        async def server(reader, writer) -> None:
+            while line := await reader.readline():
+                writer.write(line)
+            ends.append(line)
+            writer.close()
+
+        upstream = await house.serve(server)
+        port = await house.open(house.target(upstream, tls="disable"))
+        house.layer(Leaving)
+        house.asked.owner = house.owner(upstream, "orders")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await connected(house)
+        writer.write(b"leave\n")
+        while sum(isinstance(one, inputs.Connected) for one in heard) < 2 or not ends:
+            await asyncio.sleep(0.01)
+        writer.write(b"again\n")
+        assert await reader.readline() == b"again\n"
+        assert not [one for one in heard if isinstance(one, inputs.ConnectionLost)]
+        writer.close()
+        await settled(house.edge)
+
+    run(house, work)
