@@ -23,7 +23,7 @@ from enforcer.http.entry import ALPN, Entry
 from enforcer.http.exchange import Exchange, Service, Unreadable
 from enforcer.http.messages import Answer, Head, value
 from enforcer.http.passage import Passage
-from enforcer.http.turns import TIMER, Turns
+from enforcer.http.turns import SOON, TIMER, Turns
 from enforcer.words import commands as words
 from enforcer.words import inputs
 from enforcer.words.commands import CLIENT, SERVER, CloseConnection, Command, Record, SendData
@@ -36,8 +36,6 @@ PIECES: Final = 1000                  # in which a body may come, whatever their
 LEAST: Final = 64                     # beyond that bytes of one, on the average
 AGENT: Final = 200                    # characters of what a client calls itself
 TURN: Final = 32                      # requests of a connection that Weir answers itself before others have their turn
-_NEXT: Final = "next requests"        # name of the timer until then, and
-_SOON: Final = 0.001                  # its seconds
 _SECOND: Final = 1_000_000_000
 
 # Where an exchange is.
@@ -147,13 +145,13 @@ class HttpLayer:
     def _fired(self, name: str) -> bool:
         """Whether this timer was the layer's own."""
         self.book.fired(name)
-        if name == _NEXT:
-            self._rests = False
-            self._read()
-        elif name == TIMER and self._turns is not None:
+        if name != TIMER:
+            return False
+        if self._turns is not None:
             self._turns.fired()
         else:
-            return False
+            self._rests = False
+            self._read()
         return True
 
     def _say(self, command: Command) -> None:
@@ -225,7 +223,7 @@ class HttpLayer:
             return False
         if self._taken >= TURN:
             self._rests = True
-            self._say(words.StartTimer(_NEXT, _SOON))
+            self._say(words.StartTimer(TIMER, SOON))
         return not self._rests
 
     def _restrain(self) -> None:

@@ -243,8 +243,8 @@ class SessionNoted(msgspec.Struct, frozen=True, array_like=True):
     at: int
     monotonic: int
     session: str
-    name: str                         # "shared": several clients may be behind it; "through": a session that carries it;
-                                      # "reconnected": to the server, as SessionOpened.upstream
+    name: str                         # "shared": several clients may be behind it; "through": a session that carries
+                                      # it; "reconnected": to the server, as SessionOpened.upstream
     value: str
 
 

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+LIFE = datetime.timedelta(days=30)
+
 
 @dataclass(frozen=True)
 class Authority:
@@ -52,13 +54,15 @@ def make_leaf(
     return built.public_bytes(serialization.Encoding.PEM).decode(), private_pem(key)
 
 
-def make_client(authority: Authority, name: str, organizations: tuple[str, ...] = ()) -> tuple[str, str]:
-    """(certificate PEM, key PEM) for a client: who it is, and which groups it is in."""
+def make_client(
+    authority: Authority, name: str, organizations: tuple[str, ...] = (), life: datetime.timedelta = LIFE,
+) -> tuple[str, str]:
+    """(certificate PEM, key PEM) for a client: who it is, which groups it is in, and for how long from now on."""
     key = ec.generate_private_key(ec.SECP256R1())
     parts = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, one) for one in organizations]
     subject = x509.Name([*parts, x509.NameAttribute(NameOID.COMMON_NAME, name)])
     built = (
-        _builder(subject, authority.certificate.subject, key)
+        _builder(subject, authority.certificate.subject, key, life)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(authority.key, hashes.SHA256())
@@ -72,7 +76,9 @@ def private_pem(key: Key) -> str:
     ).decode()
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: Key) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: Key, life: datetime.timedelta = LIFE,
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -81,7 +87,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: Key) -> x509.Certificat
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
+        .not_valid_after(now + life)
     )
 
 

@@ -67,6 +67,9 @@ kind: Policy
 omitStages: [RequestReceived]
 rules: [{{level: {level}}}]
 """
+# What ID tokens it takes, and of whom: it reads the file again when it changes.
+# https://kubernetes.io/docs/reference/access-authn-authz/authentication/#using-authentication-configuration
+AUTHENTICATION = {"apiVersion": "apiserver.config.k8s.io/v1beta1", "kind": "AuthenticationConfiguration", "jwt": []}
 STARTED = 120.0                       # seconds, on a busy machine too
 
 
@@ -146,6 +149,13 @@ class Cluster:
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": seconds}})
         token: str = made["status"]["token"]
         return token
+
+    def trust_issuers(self, *issuers: tuple[str, str, str]) -> None:
+        """(URL, authority in PEM, audience) of each provider whose ID tokens' subjects are users of that name."""
+        jwt = [{"issuer": {"url": url, "certificateAuthority": ca, "audiences": [audience]},
+                "claimMappings": {"username": {"claim": "sub", "prefix": ""}}} for url, ca, audience in issuers]
+        path = self.place / "authentication.json"
+        write(path.with_suffix(".new"), json.dumps(AUTHENTICATION | {"jwt": jwt})).replace(path)
 
     def kubeconfig(self, user: str = "admin", *, by: str = "token", url: str = "", ca: Path | None = None) -> Path:
         """A file for clients.  `by`: token, certificate, or account (of a service account that is called so)."""
@@ -268,7 +278,7 @@ class Cluster:
             "--endpoint-reconciler-type=none", f"--service-cluster-ip-range={SERVICES}", "--allow-privileged=true",
             f"--tls-cert-file={place}/server.pem", f"--tls-private-key-file={place}/server.key",
             "--authorization-mode=RBAC", f"--client-ca-file={place}/clients.pem",
-            f"--token-auth-file={place}/tokens.csv",
+            f"--token-auth-file={place}/tokens.csv", f"--authentication-config={place}/authentication.json",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={place}/accounts.key",
             f"--service-account-signing-key-file={place}/accounts.key",
@@ -350,6 +360,7 @@ def _write_identities(made: Cluster) -> None:
         write(place / f"{name}.pem", leaf)
         write(place / f"{name}.key", key, 0o600)
     made.certificate("kubelet-client")
+    made.trust_issuers()
     write(place / "accounts.key", private_pem(rsa.generate_private_key(65537, 2048)), 0o600)
     lines = [f'{token},{user},{user},"{",".join(USERS[user])}"' for user, token in made.tokens.items()]
     write(place / "tokens.csv", "\n".join(lines) + "\n", 0o600)

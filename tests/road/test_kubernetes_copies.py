@@ -1,4 +1,4 @@
-"""kubectl cp of much, both ways, over WebSocket: as many bytes arrive as left, and as often as without Weir."""
+"""kubectl cp of much, both ways, over WebSocket and SPDY: as many bytes arrive as left, and as often as without Weir."""
 from __future__ import annotations
 
 import hashlib
@@ -13,7 +13,9 @@ from lab.weir import Installed
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 SIZE = 50 << 20
-TIMES = 10
+TIMES = 5
+WAYS = pytest.mark.parametrize("way", ["weir", "direct"])
+BOTH = pytest.mark.parametrize("kubectl", [KUBECTL, OLD_KUBECTL], ids=["of today", "1.20"])
 
 
 @pytest.fixture(scope="module")
@@ -34,26 +36,28 @@ def given(the_kube: KubeLab) -> Path:
     return path
 
 
-@pytest.mark.parametrize("way", ["weir", "direct"])
-def test_from_the_pod(broad: Installed, the_kube: KubeLab, given: Path, way: str) -> None:
+@WAYS
+@BOTH
+def test_from_the_pod(broad: Installed, the_kube: KubeLab, given: Path, way: str, kubectl: str) -> None:
     there, back = the_kube.cluster.container() / "tmp/much", the_kube.lab.home / "back"
     there.write_bytes(given.read_bytes())
     wrong = []
     for number in range(TIMES):
         back.unlink(missing_ok=True)
-        done = run(broad, the_kube, way, "cp", "web:/tmp/much", "back")
+        done = run(broad, the_kube, way, kubectl, "cp", "web:/tmp/much", "back")
         if digest(back) != digest(given):
             wrong.append(f"{number}: {done} {digest(back)}")
     assert not wrong, f"of {digest(given)}: " + "\n".join(wrong)
 
 
-@pytest.mark.parametrize("way", ["weir", "direct"])
-def test_to_the_pod(broad: Installed, the_kube: KubeLab, given: Path, way: str) -> None:
+@WAYS
+@BOTH
+def test_to_the_pod(broad: Installed, the_kube: KubeLab, given: Path, way: str, kubectl: str) -> None:
     there = the_kube.cluster.container() / "tmp/taken"
     wrong = []
     for number in range(TIMES):
         there.unlink(missing_ok=True)
-        done = run(broad, the_kube, way, "cp", "much", "web:/tmp/taken")
+        done = run(broad, the_kube, way, kubectl, "cp", "much", "web:/tmp/taken")
         if digest(there) != digest(given):
             wrong.append(f"{number}: {done} {digest(there)}")
     assert not wrong, f"of {digest(given)}: " + "\n".join(wrong)
@@ -62,9 +66,9 @@ def test_to_the_pod(broad: Installed, the_kube: KubeLab, given: Path, way: str) 
 def run(installed: Installed, made: KubeLab, way: str, *words: str) -> tuple[int, str]:
     if way == "weir":
         with overseen(made, installed):
-            done = installed.crew(KUBECTL, *words)
+            done = installed.crew(*words)
     else:
-        done = made.control(KUBECTL, *words)
+        done = made.control(*words)
     return done.returncode, done.stderr[-500:]
 
 

@@ -10,6 +10,7 @@ from pump import TableGate
 
 from agent.contract.credential import Credential
 from enforcer.http.layer import TURN
+from enforcer.http.turns import TIMER
 from enforcer.words import commands as words
 from enforcer.words import events, inputs
 from enforcer.words.commands import CLIENT, SERVER
@@ -68,7 +69,7 @@ def turns(talk: Talk) -> Iterator[int]:
     """Answers by Weir itself, a turn each."""
     while talk.of(words.StartTimer):
         talk.commands.clear()
-        yield sum(said.count(b"HTTP/1.1 403 ") for _, said in talk.tell(inputs.TimerFired("next requests")))
+        yield sum(said.count(b"HTTP/1.1 403 ") for _, said in talk.tell(inputs.TimerFired(TIMER)))
 
 
 def test_thousands_of_denied_requests_in_one_read_leave_others_their_turn() -> None:
