@@ -261,16 +261,15 @@ class Installed:
             process.kill()
             process.communicate()
 
-    def settle(self) -> None:
-        """Wait until no session is open and the recorder has taken the whole journal."""
+    def settle(self, over: bool = True) -> None:
+        """Wait until the recorder has taken the whole journal; `over`: and no session is open."""
         journal = self.recording.parent / "journal"
 
         def taken() -> bool:
             done = msgspec.msgpack.decode((journal / "taken").read_bytes(), type=dict[str, int])
             sizes = {path.name: path.stat().st_size for path in journal.glob("enforcer*.journal")}
-            sessions = self.weir("status", "--json", "--sessions")
-            return not json.loads(sessions.stdout).get("sessions") and all(
-                done.get(name, 0) >= size for name, size in sizes.items())
+            sessions = json.loads(self.weir("status", "--json", "--sessions").stdout).get("sessions")
+            return not (over and sessions) and all(done.get(name, 0) >= size for name, size in sizes.items())
 
         wait_until("the recorder", taken, 30)
 

@@ -106,7 +106,7 @@ class Logins:
                 process.kill()
 
     def refusals(self) -> list[str]:
-        self.installed.settle()
+        self.installed.settle(over=False)
         with open_recording(self.installed.recording) as reader:
             return [one.event.reason for one in reader.entries() if one.kind == events.REFUSED]
 
@@ -127,7 +127,7 @@ class Logins:
         """The server's own words, and the recording has that it was asked."""
         done = kubectl(self.installed, "get", "pods", timeout=60)
         assert "You must be logged in to the server" in done.stderr, done.stderr
-        self.installed.settle()
+        self.installed.settle(over=False)
         with open_recording(self.installed.recording) as reader:
             last = [one.event for one in reader.entries() if one.kind == events.RESULT][-1]
         assert (last.status, last.tag) == ("error", "401")
@@ -224,8 +224,9 @@ def test_a_token_that_the_server_does_not_take_any_more(logins: Logins) -> None:
 
 
 def test_a_token_file_that_is_none(logins: Logins) -> None:
-    file = logins.secret("token", "two words")
+    file = logins.secret("token", logins.token("crewbot"))
     logins.use(f'token_file = "{file}"')
+    logins.secret("token", "two words in one file")
     logins.says("credential[1] of target prod", "its token is none")
     file.unlink()
     logins.says("credential[1] of target prod", "No such file or directory")
@@ -238,7 +239,7 @@ def test_a_certificate_that_is_given(logins: Logins) -> None:
     """It expires, and there is another one in the files: it takes another connection, of which the client sees
     nothing."""
     clients = logins.kube.cluster.clients
-    first = certificate(logins, "crewbot", 20)
+    first = certificate(logins, "crewbot", 9)
     files = [logins.secret(name, text) for name, text in zip(("pem", "key"), first, strict=True)]
     logins.use(f'certificate_file = "{files[0]}"\nkey_file = "{files[1]}"')
     with logins.client() as one:
@@ -309,18 +310,16 @@ def says(logins: Logins, seconds: float = 0, kind: str = "ExecCredential", **sta
 
 
 def test_a_plugin(logins: Logins) -> None:
-    """A token, then another, then a certificate, and a token again: whenever one expires, on one connection."""
-    says(logins, 12, token=logins.token("crewbot"))
+    """A token, then a certificate, and a token again: whenever one expires, on the client's one connection."""
+    says(logins, 5, token=logins.token("crewbot"))
     logins.use(plugin(logins))
     with logins.client() as one:
         assert one.who() == "crewbot"
-        says(logins, 12, token=logins.token("viewer"))
-        one.becomes("viewer")
         leaf, key = make_client(logins.kube.cluster.clients, "by-certificate")
-        says(logins, 12, clientCertificateData=leaf, clientKeyData=key)
+        says(logins, 5, clientCertificateData=leaf, clientKeyData=key)
         one.becomes("by-certificate")
-        says(logins, token=logins.token("crewbot"))
-        one.becomes("crewbot")
+        says(logins, token=logins.token("viewer"))
+        one.becomes("viewer")
 
 
 def test_a_plugin_that_is_wrong(logins: Logins) -> None:
@@ -347,16 +346,16 @@ def provider(logins: Logins) -> Iterator[Issuer]:
         cluster.trust_issuers()
 
 
-def oidc(logins: Logins, provider: Issuer, refresh: str) -> str:
-    file, secret = logins.secret("refresh", refresh), logins.secret("client", provider.secret)
+def oidc(logins: Logins, provider: Issuer, refresh: str, name: str) -> str:
+    file, secret = logins.secret(name, refresh), logins.secret("client", provider.secret)
     return (f'issuer = "{provider.url}"\nissuer_ca = "{provider.ca}"\nclient_id = "{CLIENT}"\n'
             f'client_secret_file = "{secret}"\nrefresh_token_file = "{file}"')
 
 
 def test_a_refresh_token_of_a_provider(logins: Logins, provider: Issuer) -> None:
     """The ID token expires while a connection is open; each refresh token counts once, and the next one is kept."""
-    provider.subject, provider.seconds = "oidc-crewbot", 12
-    logins.use(oidc(logins, provider, provider.token))
+    provider.subject, provider.seconds = "oidc-crewbot", 6
+    logins.use(oidc(logins, provider, provider.token, "refresh"))
     wait_until("the server trusts it", lambda: logins.who() == "oidc-crewbot", 60)
     with logins.client() as one:
         assert one.who() == "oidc-crewbot"
@@ -368,12 +367,13 @@ def test_a_refresh_token_of_a_provider(logins: Logins, provider: Issuer) -> None
 
 def test_a_refresh_token_that_has_ended(logins: Logins, provider: Issuer) -> None:
     right = provider.token
-    logins.use(oidc(logins, provider, "r-of-yesterday"))
+    logins.use(oidc(logins, provider, "r-of-yesterday", "old"))
     logins.says("no ID token", "invalid_grant: its refresh token has ended")
     provider.seconds = -5
-    logins.secret("refresh", right)
+    logins.secret("old", right)
     logins.says("no ID token", "its token has expired")
     provider.seconds = 300
+    logins.secrets += provider.given
     assert logins.who() == provider.subject
 
 

@@ -5,7 +5,7 @@ from enforcer.core.book import Book
 from enforcer.core.context import Context
 from enforcer.http.layer import HttpLayer, connecting
 from enforcer.http.messages import Answer, Head
-from enforcer.protocols.kubernetes.errors import render_status
+from enforcer.protocols.kubernetes.errors import render_status, warning
 from enforcer.protocols.kubernetes.exchange import KubernetesExchange
 from enforcer.protocols.kubernetes.manner import KubernetesManner
 from enforcer.words.operations import Request
@@ -27,4 +27,6 @@ class KubernetesService:
         return KubernetesExchange(self._context, self._book, head)
 
     def explain(self, status: int, reason: str) -> tuple[Answer, bytes]:
-        return render_status(status, f"weir: {reason}")
+        """With a warning: kubectl begins with discovery, and prints its warnings, but nothing of its errors' bodies."""
+        answer, body = render_status(status, f"weir: {reason}")
+        return Answer(answer.status, answer.reason, (*answer.headers, warning(f"weir: {reason}"))), body
