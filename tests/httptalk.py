@@ -132,7 +132,9 @@ class Talk:
     credential: Credential = CREDENTIAL
     make: Callable[[Context], HttpLayer] = lambda context: HttpLayer(context, "plain", Plain)
     target: Target = TARGET
+    owner: Owner = OWNER
     time: int = 1_000_000_000
+    ticks: int = 0                    # that the other clock is further
     commands: list[words.Command] = field(default_factory=list)
     recorded: list[Any] = field(default_factory=list)
     blobs: dict[bytes, bytes] = field(default_factory=dict)
@@ -140,8 +142,8 @@ class Talk:
 
     def __post_init__(self) -> None:
         counter = itertools.count(1)
-        context = Context("SESSION", Principal("local:u", ("data",), OWNER), self.target, self.gate,
-                          lambda: self.time, lambda: next(counter), os.urandom, KEY, shared={})
+        context = Context("SESSION", Principal("local:u", ("data",), self.owner), self.target, self.gate,
+                          lambda: self.time, lambda: next(counter) + self.ticks, os.urandom, KEY, shared={})
         self.layer = self.make(context)
         self.take(self.layer.start())
 

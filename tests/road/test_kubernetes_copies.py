@@ -1,4 +1,4 @@
-"""kubectl cp of much, both ways, over WebSocket and SPDY: as many bytes arrive as left, and as often as without Weir."""
+"""kubectl cp of much, both ways, over WebSocket and SPDY: what arrives is what left, as often as without Weir."""
 from __future__ import annotations
 
 import hashlib

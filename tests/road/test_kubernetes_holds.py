@@ -61,7 +61,7 @@ class Asking:
         assert done.returncode == 0, done.stderr
 
     def ended(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=60)
+        out, err = self.process.communicate(timeout=30)
         return self.process.returncode, out, err
 
     def kill(self) -> None:

@@ -21,9 +21,10 @@ from enforcer.protocols.kubernetes.errors import read_message, render_status, wa
 from enforcer.protocols.kubernetes.info import Info, Query, Unclear
 from enforcer.protocols.kubernetes.manner import tell_covered
 from enforcer.protocols.kubernetes.request_info import read_info
+from enforcer.protocols.kubernetes.second_try import keep_no, take_no
 from enforcer.protocols.kubernetes.target_path import parse_target
 from enforcer.protocols.kubernetes.wants import read_wants
-from enforcer.words.decisions import DENY
+from enforcer.words.decisions import DENY, HOLD
 from enforcer.words.errors import RemoteProtocolError
 
 MOST: Final = 3 << 20                 # bytes of a body that an API server takes (--max-request-body-bytes)
@@ -71,7 +72,22 @@ class KubernetesExchange:
         except Unclear as error:
             self.refuse(error.status, error.reason, way)
             return
+        if self._asks_again(ask):
+            return
         self._book.ask(ask, self._then, self._waits)
+
+    def _asks_again(self, ask: Ask) -> bool:
+        """Whether it is the second try of what somebody has said no to: it has the same answer."""
+        if not self._offer or self._by_websocket or self._book.permits(ask).outcome != HOLD:
+            return False
+        reason = take_no(self._context, self._canonical)
+        if reason:
+            self._book.refuse(ask, "denied-before", reason, self._then)
+        return bool(reason)
+
+    @property
+    def _by_websocket(self) -> bool:
+        return value(self._head.headers, b"upgrade").lower() == streams.WEBSOCKET
 
     def _read(self, data: bytes) -> Ask:
         head, target = self._head, self._target
@@ -131,6 +147,8 @@ class KubernetesExchange:
         assert self._body is not None
         assert self._info is not None
         if not verdict.permitted:
+            if self._warning and self._offer and self._by_websocket:
+                keep_no(self._context, self._canonical, verdict.reason)
             answer, body = render_status(403, f"weir: {verdict.reason}", self._info)
             self._way.answer(self._warned(answer), body)
             return

@@ -10,6 +10,6 @@ from __future__ import annotations
 
 from enforcer.protocols.kubernetes.streams.begin import make_passage
 from enforcer.protocols.kubernetes.streams.command import wants
-from enforcer.protocols.kubernetes.streams.offers import answer_offer, negotiate_offer
+from enforcer.protocols.kubernetes.streams.offers import WEBSOCKET, answer_offer, negotiate_offer
 
-__all__ = ["answer_offer", "make_passage", "negotiate_offer", "wants"]
+__all__ = ["WEBSOCKET", "answer_offer", "make_passage", "negotiate_offer", "wants"]
