@@ -167,8 +167,16 @@ def test_a_watch_flows(strict: Installed, the_kube: KubeLab) -> None:
     the_kube.cluster.kubectl("delete", "configmap", "seen", "-n", "shop")
 
 
-def test_a_large_list_comes_compressed_and_in_pages(strict: Installed, the_kube: KubeLab) -> None:
+@pytest.fixture
+def many(the_kube: KubeLab) -> Iterator[None]:
+    """Pods, which do not stay: kubectl asks five times a second at most, and page by page it would take a minute."""
     the_kube.cluster.fill(300, "many", "default")
+    yield
+    the_kube.cluster.ask("DELETE", "/api/v1/namespaces/default/pods", {
+        "apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0})
+
+
+def test_a_large_list_comes_compressed_and_in_pages(strict: Installed, the_kube: KubeLab, many: None) -> None:
     url = f"{the_kube.cluster.url}/api/v1/namespaces/default/pods"
     heads = strict.crew("curl", "-sk", "-D", "-", "-o", "/dev/null", "-H", "Accept-Encoding: gzip", url).stdout.lower()
     assert "content-encoding: gzip" in heads

@@ -104,7 +104,8 @@ def test_what_reads(crew: Crew) -> None:
     assert json.loads(crew.says("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"] == "crewbot"
     assert crew.says("auth", "can-i", "create", "pods/exec") == "yes\n"
     assert "Name:" in crew.says("describe", "pod", "web")
-    assert "web" in crew.says("get", "pods", "--all-namespaces", "--chunk-size=1")
+    assert "web" in crew.says("get", "pods", "--all-namespaces")
+    assert "web" in crew.says("get", "pods", "-n", "shop", "--chunk-size=1")
     assert "first" in crew.says("get", "ord")
     assert "/healthz" in crew.says("get", "--raw", "/")
     crew.says("cluster-info")
