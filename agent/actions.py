@@ -216,9 +216,11 @@ class Questions:
             hints=(*agent.ledger.broken_glass(),
                    *hints(config, places, agent.resolver.failures, statistics, leafs, lag, agent.watch.beside),
                    *agent.containers.hints(), *agent.units.hints(), *agent.identities.hints(), *agent.vaults.hints(),
-                   *agent.web.hints(), *agent.notifications.hints(), *agent.rotation.hints()),
+                   *agent.web.hints(), *agent.notifications.hints(), *agent.rotation.hints(),
+                   *agent.metrics.hints()),
             identity=agent.identities.process.view() if agent.identities.process else None,
             notify=agent.notifications.view(), web=agent.web.view(), page=config.web.url or "",
+            metrics=agent.metrics.view(),
             modes=config.egress_modes, dns=f"{config.dns.listen}:{DNS_PORT}", upstream=_server(config.dns.resolver),
             lsm=agent.kernel.lsm, locks=tuple(agent.locks),
             configuration=control.ConfigurationView(config.digest, agent.reloads.since, config.digests))

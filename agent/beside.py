@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from agent.channel import Channel, ChannelError
+from agent.network.doors import close_all
 from agent.processes import python_module
 from agent.services import DRAIN, HANG, PING_EVERY, Service, Tell
 
@@ -99,3 +100,24 @@ class Beside(Service, Generic[Kind]):
         finally:
             ended.cancel()
         return channel.reason if channel.closed.is_set() else self._ended()
+
+
+class Listening(Beside[Kind]):
+    """`listen` opens its listeners, which stay open while it is started again: connections wait."""
+
+    def __init__(
+        self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
+        listen: Callable[[], list[socket.socket]], configure: Callable[[int], Any],
+    ) -> None:
+        super().__init__(user, cgroup, tell, changed, configure)
+        self._listen = listen
+        self._open_listeners: list[socket.socket] = []
+
+    async def stop(self) -> None:
+        await super().stop()
+        close_all(self._open_listeners)
+        self._open_listeners = []
+
+    def _listeners(self) -> tuple[int, ...]:
+        self._open_listeners = self._open_listeners or self._listen()
+        return tuple(one.fileno() for one in self._open_listeners)

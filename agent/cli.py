@@ -216,6 +216,25 @@ def status(file: str, sessions: bool, as_json: bool) -> None:
     sys.exit(0 if answer.state == "enforcing" else FAILED)
 
 
+@weir.command(epilog="Exit codes: 0 enforcing, and recording works; 1 running, and it is not so; 2 usage; 3 not "
+                     "running.")
+@_JSON
+@click.pass_obj
+def health(file: str, as_json: bool) -> None:
+    """Whether all is as it should be, in one line.
+
+    For monitoring; anybody may ask who is no crew.  `weir status` says more."""
+    from agent.status import health_of
+
+    found = health_of(_ask(file, control.AskStatus(), control.Status, as_json))
+    if as_json:
+        screen.print_json({**_fields(found), "healthy": found.healthy})
+    else:
+        said = f": {screen.safe(found.reason)}" if found.reason else ""
+        screen.console().print(Text.assemble((found.state, screen.COLOURS.get(found.state, "bold")), said))
+    sys.exit(0 if found.healthy else FAILED)
+
+
 @weir.command(epilog=EXIT_CODES)
 @_JSON
 @click.pass_obj

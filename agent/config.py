@@ -113,6 +113,17 @@ class Web(msgspec.Struct, frozen=True):
     auditors: tuple[str, ...] = ()
 
 
+class Metrics(msgspec.Struct, frozen=True):
+    """For monitoring; nothing is served without `listen`."""
+
+    listen: tuple[str, int] | None = None     # kinds.AT_SOCKET: RUN/metrics.sock
+
+    @property
+    def place(self) -> tuple[str, int] | None:
+        """None: the Unix socket."""
+        return None if self.listen == kinds.AT_SOCKET else self.listen
+
+
 class EgressPolicy(msgspec.Struct, frozen=True):
     mode: str
 
@@ -198,6 +209,7 @@ class Config(msgspec.Struct, frozen=True):
     providers: tuple[ProviderEntry, ...] = ()
     saml: tuple[SamlEntry, ...] = ()
     web: Web = Web()
+    metrics: Metrics = Metrics()
     vaults: tuple[VaultEntry, ...] = ()
     slack: SlackEntry = SlackEntry()
     webhooks: tuple[WebhookEntry, ...] = ()
@@ -279,6 +291,10 @@ class Config(msgspec.Struct, frozen=True):
     def web_socket(self) -> Path:
         return self.run / "web.sock"
 
+    @property
+    def metrics_socket(self) -> Path:
+        return self.run / "metrics.sock"
+
 
 RUNTIME: Final = Section("runtime", Runtime, False, "Names, places and users of this Weir.", (
     Field("name", kinds.RUNTIME_NAME, "Gives the slice, the nftables table and the directories their name.", "weir",
@@ -294,7 +310,8 @@ RUNTIME: Final = Section("runtime", Runtime, False, "Names, places and users of 
           "[[provider]].", "weir-identity", restart=True),
     Field("notify_user", kinds.ACCOUNT, "User of the process that speaks with Slack and webhooks, where one is "
           "configured.", "weir-notify", restart=True),
-    Field("web_user", kinds.ACCOUNT, "User of the process that serves the page, where [web] has a `url`.", "weir-web",
+    Field("web_user", kinds.ACCOUNT, "User of the processes that serve the page, where [web] has a `url`, and "
+          "[metrics].", "weir-web",
           restart=True),
     Field("vault_user", kinds.ACCOUNT, "User of the processes that speak with Vault, where there is a [[vault]], "
           "and with the `issuer` of a [[target.credential]].",
@@ -348,6 +365,11 @@ WEB: Final = Section("web", Web, False, "The page at which approvers answer, in 
     Field("operators", kinds.several(kinds.NAME), "Groups whose members may end sessions there.", [], ["dba"]),
     Field("auditors", kinds.several(kinds.NAME), "Groups whose members see there which sessions are open, and "
           "recordings.", [], ["audit"]),
+))
+METRICS: Final = Section("metrics", Metrics, False, "Figures of this Weir for Prometheus at /metrics, and for whoever "
+    "asks whether it works /healthz and /readyz.", (
+    Field("listen", kinds.METRICS, "`unix`: RUN/metrics.sock; or a loopback address, which every process of this host "
+          "that is no crew's may read.  Default: nothing is served.", None, "127.0.0.1:9464"),
 ))
 EGRESS_POLICY: Final = Section("egress_policy", EgressPolicy, False, "What becomes of what neither a target nor "
     "[[egress]] permits.", (
@@ -450,7 +472,7 @@ SAML: Final = Section("saml_provider", SamlEntry, True, "A SAML 2.0 identity pro
     Field("max_session", kinds.duration("1m", "30d"), "A login ends after this, or when the provider's answer says, "
           "whichever is sooner: SAML has no refresh.", "12h"),
 ), attribute="saml")
-SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, LEDGER, RECORDING, WEB, EGRESS_POLICY, SLACK)
+SINGLE: Final = (RUNTIME, ENFORCER, DNS, NFTABLES, LEDGER, RECORDING, WEB, METRICS, EGRESS_POLICY, SLACK)
 MANY: Final = (EGRESS, PROVIDER, SAML, VAULT, WEBHOOK, WORKLOAD, TARGET)
 SECTIONS: Final = (*SINGLE, *MANY)
 BLOCK: Final = (RUNTIME, ENFORCER, DNS, NFTABLES)      # what probes and rules are made by
@@ -613,8 +635,12 @@ def _check_web(report: Report) -> None:
         report.add(("web", "url"), "is http, and there is a certificate: https would be right")
     if web.listen in _listeners(report):
         report.add(("web", "listen"), "is the enforcer's own listener")
+    metrics = report.made.get(("metrics",))
+    page = (web.listen,) if web.url and web.listen else ()
+    if metrics is not None and metrics.listen in (*_listeners(report), *page):
+        report.add(("metrics", "listen"), "is another listener of Weir's; another port would be right")
     others = (runtime.user, runtime.audit_user, runtime.identity_user, runtime.notify_user) if runtime else ()
-    if web.url and runtime and runtime.web_user in others:
+    if (web.url or (metrics and metrics.listen)) and runtime and runtime.web_user in others:
         report.add(("runtime", "web_user"), "is another process' user too: whoever breaks the page would have what "
                    "that one has")
 
@@ -625,7 +651,7 @@ def _listeners(report: Report) -> set[tuple[str, int]]:
 
 
 def _check_egress(report: Report, taken: dict[tuple[str, int], str]) -> None:
-    own, page = _listeners(report), _page_place(report)
+    own, page, metrics = _listeners(report), _page_place(report), report.made.get(("metrics",))
     for path, entry in report.entries("egress"):
         for host in entry.addresses:
             if kinds.is_address(host) and is_metadata(host) and not entry.metadata:
@@ -637,6 +663,9 @@ def _check_egress(report: Report, taken: dict[tuple[str, int], str]) -> None:
                 report.add((*path, "addresses"), f"{shown} is target {taken[place]!r}, which never is an opaque flow")
             if place in own:
                 report.add((*path, "addresses"), f"{shown} is the enforcer's own listener")
+            if metrics is not None and place == metrics.listen:
+                report.add((*path, "addresses"), f"{shown} is where Weir's figures are ([metrics] listen): no "
+                           "place for crews")
             if place == page:
                 report.add((*path, "addresses"), f"{shown} is where people answer what crews ask for ([web] url): no "
                            "place for crews")

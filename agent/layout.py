@@ -32,7 +32,7 @@ class Accounts:
     approvers: int                    # gid
     identity: int = -1                # gid; -1: there is no such user, and no [[provider]]
     vault: int = -1                   # the same of [[vault]],
-    web: int = -1                     # and of [web] url
+    web: int = -1                     # and of [web] url or [metrics] listen
     notify: int = -1                  # and of [slack] or a [[webhook]]
 
     @property
@@ -73,7 +73,7 @@ def find_accounts(config: Config) -> Accounts:
         return Accounts(pwd.getpwnam(runtime.user), pwd.getpwnam(runtime.audit_user),
                         grp.getgrnam(runtime.approvers).gr_gid, _group_of(runtime.identity_user, bool(config.logins)),
                         _group_of(runtime.vault_user, bool(config.vaults)),
-                        _group_of(runtime.web_user, config.web.url is not None),
+                        _group_of(runtime.web_user, config.web.url is not None or config.metrics.listen is not None),
                         _group_of(runtime.notify_user, config.notifies))
     except KeyError as reason:
         raise LayoutError(f"{reason.args[0]}: `bootstrap install` makes users and groups") from None

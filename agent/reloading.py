@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -23,8 +24,10 @@ import msgspec
 from agent.channel import ChannelError, EnforcerChannel
 from agent.config import Config, needs_restart
 from agent.contract import messages
+from agent.contract.families import APPLIED, REFUSED
 from agent.credential.trust import Trust, publish_trust
 from agent.layout import Accounts, LayoutError, find_accounts
+from agent.metrics.desk import SECTION
 from agent.network import local
 from agent.network.names import patterns
 from agent.network.resolve import Places
@@ -62,6 +65,7 @@ def said_of(config: Config) -> Mapping[str, object]:
 class Reloading:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
+        self.counts = Counter[str]()  # reloads, by what became of them: families.APPLIED, REFUSED
         self.since = time.time_ns()   # when what is in force came into force
 
     async def reload(self) -> str:
@@ -80,6 +84,7 @@ class Reloading:
                 await agent.resolver.set_names(patterns(agent.config))
                 agent.forget()
         detail = {"error": error, "digest": before} if error else {**said_of(agent.config), "before": before}
+        self.counts[REFUSED if error else APPLIED] += 1
         agent.tell("config.refused" if error else "config.reloaded", detail)
         return error
 
@@ -96,6 +101,9 @@ class Reloading:
             raise _Wrong("\n".join(map(str, problems)))
         place = config.web.listen if config.web.url else None
         if place and (not agent.config.web.url or place != agent.config.web.listen) and (wrong := why_not(place)):
+            raise _Wrong(wrong)
+        place = config.metrics.place
+        if place and place != agent.config.metrics.place and (wrong := why_not(place, SECTION)):
             raise _Wrong(wrong)
         await agent.resolver.set_names({*patterns(agent.config), *patterns(config)})
         accounts, places = find_accounts(config), agent.find_places(config)
@@ -173,5 +181,6 @@ class Reloading:
             agent.reconfigure.set()
         agent.identities.configured()
         agent.web.configured()
+        agent.metrics.configured()
         agent.vaults.configured()
         agent.notifications.configured()

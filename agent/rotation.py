@@ -152,8 +152,12 @@ class Rotation:
 
     async def keys(self) -> Message:
         agent = self._agent
-        found = await asyncio.to_thread(lambda: (*self._authorities(), *_of_ssh(agent.config)))
+        found = await asyncio.to_thread(lambda: (*self.authorities(), *_of_ssh(agent.config)))
         return Keys(agent.keys.views(), found)
+
+    def authorities(self) -> tuple[AuthorityView, ...]:
+        """Those that have an end.  Blocks."""
+        return tuple(self._authorities())
 
     def hints(self) -> Iterator[str]:
         """What somebody should know before an authority ends, and while one waits."""

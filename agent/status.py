@@ -3,10 +3,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from agent.config import Config
-from agent.contract.control import TargetView, WorkloadView
+from agent.contract.control import Status, TargetView, WorkloadView
+from agent.contract.metrics import REASON
+from agent.contract.metrics import Health as HealthView
 from agent.contract.target import ENFORCE, SHADOW
+from agent.journal import plain
 from agent.network.resolve import Places
 from agent.settings.credential_table import KUBERNETES
 from agent.workload.owners import Start
@@ -14,6 +18,13 @@ from agent.workload.owners import Start
 BLOCK = "the watch of the block"       # of Health.failing: what stands is not known
 OTHERWISE = 5.0                       # seconds
 STARTING, ENFORCING, BLOCKED, DEGRADED, STOPPING = "starting", "enforcing", "blocked", "degraded", "stopping"
+MEANINGS: Final = {
+    ENFORCING: "crews reach targets through the enforcer, and nothing else",
+    STARTING: "crews are cut off until it says enforcing",
+    BLOCKED: "crews are cut off",
+    DEGRADED: "something may get through",
+    STOPPING: "crews are cut off",
+}
 
 
 @dataclass
@@ -56,6 +67,14 @@ class Health:
         broken += [f"{name}: was stopped by a signal" for name in self.suspended]
         return (BLOCKED, tuple(broken)) if broken else (ENFORCING, ())
 
+    def problems(self) -> dict[str, int]:
+        """How many reasons there are, by what they are about (agent.contract.families.PROBLEMS)."""
+        return {
+            "block": len(self.holes), "network": len(self.networks), "self-probe": len(self.probe),
+            "part": len(self.failing), "container": len(self.containers), "unit": len(self.units),
+            "alarm": len(self.alarms), "enforcer": bool(self.enforcer), "recorder": bool(self.recorder),
+            "launcher": bool(self.launcher), "journal": bool(self.journal), "suspended": len(self.suspended)}
+
     def news(self, now: float) -> tuple[str, tuple[str, ...]] | None:
         """The state, where it differs from what `news` gave last; other reasons for the same state once in a while.
         `now`: monotonic seconds."""
@@ -70,6 +89,23 @@ class Health:
         """Whether a workload may be started: what it opens is stopped or goes through the enforcer."""
         return not (self.starting or self.stopping or self.holes or self.networks or self.probe
                     or BLOCK in self.failing)
+
+
+def health_of(status: Status) -> HealthView:
+    """Whether it is as it should be, and recording works: `weir health`, and who asks over HTTP."""
+    enforcer, recorder = status.enforcer, status.recorder
+    wrong = [*status.reasons]
+    if status.state == ENFORCING:
+        wrong += [f"{name}: {one.error or 'not running'}" for name, one in (("enforcer", enforcer), (
+            "recorder", recorder)) if one.error or not one.pid]
+        if not status.statistics:
+            wrong.append("enforcer: does not answer")
+        elif status.statistics.get("recording_failed"):
+            wrong.append("enforcer: nothing can be recorded")
+    serving = (status.state in (ENFORCING, DEGRADED) and not enforcer.error and not recorder.error
+               and bool(status.statistics) and not status.statistics.get("recording_failed"))
+    said = plain("; ".join(wrong) or ("" if status.state == ENFORCING else MEANINGS.get(status.state, status.state)))
+    return HealthView(status.state, " ".join(said.split())[:REASON], serving)
 
 
 def said_of_mode(workload: str, mode: str) -> str:

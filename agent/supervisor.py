@@ -40,6 +40,7 @@ from agent.credential.vaults import VaultDesk
 from agent.journal import Journal, JournalError, backlog, plain
 from agent.keys import Keys
 from agent.layout import Accounts, find_accounts, make_directories
+from agent.metrics.desk import Metrics
 from agent.network import local
 from agent.network.doors import close_all, open_dns, open_listeners
 from agent.network.interfaces import OwnAddresses
@@ -163,7 +164,7 @@ class Agent:
         self.containers = Containers(self, self.cgroups)
         self.units = Units(self)
         self.identities = Identities(self)
-        self.questions, self.web = Questions(self), Web(self)
+        self.questions, self.web, self.metrics = Questions(self), Web(self), Metrics(self)
         self.owners.elsewhere = self.units.find
         await self._start_launcher()
         if self.health.launcher:
@@ -225,6 +226,7 @@ class Agent:
         self.enforcer.start()
         self.identities.configured()
         self.web.configured()
+        self.metrics.configured()
         self.vaults.configured()
         self.notifications.configured()
 
@@ -249,6 +251,8 @@ class Agent:
             self.watch.close()
         if "web" in parts:
             await self.web.stop()
+        if "metrics" in parts:
+            await self.metrics.stop()
         if "identities" in parts:
             await self.identities.stop()
         if "notifications" in parts:
@@ -280,7 +284,7 @@ class Agent:
 
     async def _end_predecessors(self) -> None:
         """The children of an agent that was killed end by themselves; what does not is ended."""
-        for name in ("enforcer", "recorder", "identity", "web", vaults.BESIDE, "notify"):
+        for name in ("enforcer", "recorder", "identity", "web", vaults.BESIDE, "notify", "metrics"):
             if not await wait_empty(self.own / name, PREDECESSOR):
                 LOG.warning("the %s of the agent before this one did not end: killed", name)
                 end_all(self.own / name)
@@ -773,7 +777,8 @@ def _targets(config: Config, places: Places, trust: Trust) -> Iterable[Target]:
 def remove_own(cgroup: Path) -> None:
     """The cgroups of Weir's own processes, where nothing runs in them."""
     for path in (*(cgroup / HELPERS).glob("*/"), cgroup / HELPERS, cgroup / "enforcer", cgroup / "recorder",
-                 cgroup / "identity", cgroup / "web", cgroup / vaults.BESIDE, cgroup / "notify", cgroup):
+                 cgroup / "identity", cgroup / "web", cgroup / vaults.BESIDE, cgroup / "notify",
+                 cgroup / "metrics", cgroup):
         with suppress(OSError):
             path.rmdir()
 

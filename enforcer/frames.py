@@ -5,13 +5,20 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 LOG = logging.getLogger("weir.channel")
 _LENGTH: Final = 4
 UNREAD: Final = 8                     # of the contract's longest messages, that the agent may leave unread
+ASK: Final = 60.0                     # seconds: a login asks its provider more than once
+MOST: Final = 128                     # questions at a time
+_Answer = TypeVar("_Answer", bound=msgspec.Struct)
+
+
+class NoAnswer(Exception):
+    """The agent does not answer, or not this."""
 
 
 class Frames(asyncio.Protocol):
@@ -67,6 +74,49 @@ class Frames(asyncio.Protocol):
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:      # its text may hold what somebody sent
             LOG.error("a question of the agent failed: %s", type(task.exception()).__name__)
+
+
+class Asking(Frames):
+    """It also asks, within the contract's ASKED bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._number = 0
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._turn = asyncio.Semaphore(MOST)
+
+    async def ask(self, question: msgspec.Struct, wanted: type[_Answer]) -> _Answer:
+        """Whatever number it has, it is given its own.  Raises NoAnswer."""
+        async with self._turn:
+            if self._transport is None:
+                raise NoAnswer("the agent does not answer")
+            self._number += 1
+            number = self._number
+            future = self._asked[number] = asyncio.get_running_loop().create_future()
+            try:
+                frame = self.contract.render_frame(
+                    msgspec.structs.replace(question, number=number), self.contract.ASKED)
+                self._transport.write(frame)
+                async with asyncio.timeout(ASK):
+                    found = await future
+            except (TimeoutError, ValueError):
+                raise NoAnswer("the agent does not answer") from None
+            finally:
+                del self._asked[number]
+        if not isinstance(found, wanted):
+            raise NoAnswer("the agent answered something else")
+        return found
+
+    def connection_lost(self, error: Exception | None) -> None:
+        for future in self._asked.values():
+            if not future.done():
+                future.set_exception(NoAnswer("the agent is gone"))
+        super().connection_lost(error)
+
+    def settle(self, message: Any) -> None:
+        """What nobody waits for any more is no error."""
+        if (future := self._asked.get(message.number)) is not None and not future.done():
+            future.set_result(message)
 
 
 async def connect(channel: Frames, descriptor: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     "words", "hot", "policy", "recording", "core", "http", "protocols", "identity", "approval", "credentials", "edge",
-    "dns", "notify", "web", "app",
+    "dns", "notify", "web", "metrics", "app",
 ]
 PEERS = {("policy", "recording"), ("recording", "policy")}
 EDGE_ONLY = {"asyncio", "socket", "sqlite3", "time", "bcc", "pyroute2", "uvloop", "ssl", "select", "subprocess"}

@@ -20,17 +20,10 @@ from agent.contract.locks import Lock
 from agent.contract.messages import HoldView, SessionView
 from agent.contract.said import called, foreign, lets_through, span
 from agent.contract.said import safe as safe
-from agent.status import ENFORCING, said_of_mode
+from agent.status import ENFORCING, MEANINGS, said_of_mode
 
 COLOURS: Final = {"enforcing": "bold green", "starting": "bold yellow", "blocked": "bold yellow",
                   "stopping": "bold yellow", "degraded": "bold red"}
-MEANINGS: Final = {
-    "enforcing": "crews reach targets through the enforcer, and nothing else",
-    "starting": "crews are cut off until it says enforcing",
-    "blocked": "crews are cut off",
-    "degraded": "something may get through",
-    "stopping": "crews are cut off",
-}
 LOCKS: Final = 20                     # that a status shows
 
 
@@ -70,6 +63,7 @@ def render_status(status: Status) -> RenderableType:
         ("recorder", f"{_service(status.recorder)}, {_size(status.lag)} of journal waiting"),
         *([("page", f"{safe(status.page)}, {_service(status.web)}")] if status.web else []),
         *([("notify", _service(status.notify))] if status.notify else []),
+        *([("metrics", _service(status.metrics))] if status.metrics else []),
         ("now", _statistics(status.statistics)),
     ]
     parts.append(_rows(rows))

@@ -404,6 +404,7 @@ class Status(Message, frozen=True):
     notify: ServiceView | None = None         # None: there is neither [slack] nor a [[webhook]]
     web: ServiceView | None = None    # None: there is no page
     page: str = ""                    # its address
+    metrics: ServiceView | None = None        # None: [metrics] has no listen
     lsm: str = ""                     # BPF LSM: "on: ..." or "off: why"
     locks: tuple[Lock, ...] = ()      # the oldest first
     configuration: ConfigurationView | None = None

@@ -89,6 +89,7 @@ class LedgerAnswer(msgspec.Struct, frozen=True, tag=True):
     counts: dict[str, int]            # how connects ended, since the recorder's start
     taken: dict[str, int]             # journal file -> bytes that are in the recording
     alarms: tuple[Alarm, ...]         # that nobody has acknowledged, the newest
+    gaps: int = 0                     # gap events since the recorder's start
 
 
 _encoder = msgspec.msgpack.Encoder()

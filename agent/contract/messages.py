@@ -23,6 +23,7 @@ DOORS = 16                            # sockets of one network namespace, at mos
 TEXT = 1024                           # characters
 MOST = 1024                           # words, as the groups of one principal
 KEPT = 16 << 10                       # bytes of a ticket that is kept
+FIGURES = 10_000                      # targets of which there are figures
 TICKETS = 200                         # of them at a time
 REPORTS = "@reports"                  # in place of a target's name: the Unix socket at which crews report
 Word = Annotated[str, msgspec.Meta(max_length=256)]     # a configured name, an address, a code
@@ -165,6 +166,12 @@ class ListSessions(Message, frozen=True):
 
 
 class AskStatistics(Message, frozen=True):
+    number: int
+
+
+class AskFigures(Message, frozen=True):
+    """For the metrics.  Answered by Figures."""
+
     number: int
 
 
@@ -406,6 +413,28 @@ class StatisticsAnswer(Message, frozen=True):
     values: Annotated[dict[Word, int], msgspec.Meta(max_length=MOST)]
 
 
+class TargetFigures(msgspec.Struct, frozen=True, array_like=True):
+    """Since the enforcer's start, but for `open`."""
+
+    target: Word
+    open: int                         # sessions
+    sessions: int
+    permitted: int                    # operations of crews
+    denied: int
+    held: int
+    credential_failures: int
+    upstream_failures: int
+    distrusted: int                   # by clients, for a certificate or a host key
+
+
+class Figures(Message, frozen=True):
+    """`values` as in StatisticsAnswer, of no target; `targets`: those that are configured, FIGURES at most."""
+
+    number: int
+    values: Annotated[dict[Word, int], msgspec.Meta(max_length=MOST)]
+    targets: Annotated[tuple[TargetFigures, ...], msgspec.Meta(max_length=FIGURES)] = ()
+
+
 class Done(Message, frozen=True):
     number: int
     error: str = ""
@@ -418,13 +447,13 @@ class Pong(Message, frozen=True):
 FromAgent = (
     Configure | PutInForce | WhoisAnswer | CredentialAnswer | AskerAnswer | NameRecorded | TicketKept | ResolveName
     | ListHolds | DecideHold | RevokeHold | AskElevation
-    | ListSessions | AskStatistics | WatchChanges | EndSession | EndLogin | PutLocks | OpenNetwork | CloseNetwork | Ping
-    | Drain
+    | ListSessions | AskStatistics | AskFigures | WatchChanges | EndSession | EndLogin | PutLocks | OpenNetwork
+    | CloseNetwork | Ping | Drain
 )
 FromEnforcer = (
     Configured | Whois | WhoisLocal | AskCredential | CredentialUnused | WhoAsks | NameAsked | KeepTicket | NameResolved
     | HoldsAnswer | HoldDecided | ElevationAsked
-    | Changed | SessionsAnswer | SessionEnded | LocksTaken | StatisticsAnswer | Done | Pong
+    | Changed | SessionsAnswer | SessionEnded | LocksTaken | StatisticsAnswer | Figures | Done | Pong
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -164,7 +164,7 @@ def _check_accounts(report: Report) -> None:
     runtime = report.made.get(("runtime",))
     own = runtime.own_users if runtime else ()
     uids: dict[int, str] = {}
-    web = report.made.get(("web",))
+    web, metrics = report.made.get(("web",)), report.made.get(("metrics",))
     names = ("user", "audit_user", "identity_user", "vault_user", "web_user", "notify_user")
     for name, user in zip(names, own, strict=False):
         # They run only for these.
@@ -173,7 +173,7 @@ def _check_accounts(report: Report) -> None:
         if name == "vault_user" and not report.entries("vault") and not any(
                 row.issuer for _, row in report.entries("target", "credential")):
             continue
-        if name == "web_user" and (web is None or web.url is None):
+        if name == "web_user" and not (web and web.url) and not (metrics and metrics.listen):
             continue
         if name == "notify_user" and not _notifies(report):
             continue

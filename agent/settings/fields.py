@@ -545,6 +545,13 @@ def _listen(value: Any) -> tuple[str, int] | None:
     return str(ipaddress.ip_address(found[1] or found[2])), _whole(1, 65535)(int(found[3]))
 
 
+def _metrics(value: Any) -> tuple[str, int]:
+    place = _listen(value)
+    if place is not None and not is_loopback(place[0]):
+        raise ValueError(f"{_shown(value)} is open to others than this machine")
+    return place or AT_SOCKET
+
+
 def _claim_path(value: Any) -> tuple[str, ...]:
     parts = tuple(_text(value).split("."))
     if len(parts) > 8 or "" in parts:
@@ -604,6 +611,7 @@ def _service_identity(value: Any) -> ServiceIdentity:
 
 
 UNIX: Final = "unix"
+AT_SOCKET: Final = ("", 0)            # what it stands for where None is nowhere
 
 MASKS: Final = ("redact", "partial", "hash", "null")
 
@@ -642,6 +650,7 @@ HTTPS: Final = Kind("an https URL", _https)
 PAGE: Final = Kind("https://HOST, https://HOST:PORT, or with http an address of this machine's own, like "
                   "http://127.0.0.1:8443", _page)
 LISTEN: Final = Kind("`unix`, ADDRESS:PORT or [ADDRESS]:PORT", _listen)
+METRICS: Final = Kind("`unix`, or ADDRESS:PORT or [ADDRESS]:PORT of a loopback address", _metrics)
 SCOPE: Final = Kind("a scope's name", _matching(_SCOPE))
 VAULT_PATH: Final = Kind("a path like crews/orders, without a slash at its ends", _matching(_VAULT_PATH))
 CLAIM_PATH: Final = Kind('a claim\'s name, or several with dots between them, like "realm_access.roles"', _claim_path)

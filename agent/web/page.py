@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from agent.block import cgroups
 from agent.channel import ChannelError
 from agent.config import SamlEntry
 from agent.contract import control, messages
@@ -24,12 +23,11 @@ from agent.contract import web as asked
 from agent.contract.control import ServiceView
 from agent.contract.ledger import HISTORY, AskRecording
 from agent.contract.messages import HoldView
-from agent.control import Lately
 from agent.credential.secrets import PEM_LIMIT, SecretError, read_secret
 from agent.people.identity import Principal
 from agent.people.posts import BACKCHANNEL, SAML
 from agent.status import said_of_nobody
-from agent.web.listening import is_here, open_page, plain, why_refused
+from agent.web.listening import PAGE, Admission, open_page
 from agent.web.listing import Listing
 from agent.web.process import WebProcess
 from agent.web.sessions import PageSessions
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("weir.web")
 
 BESIDE: Final = "web"                 # its cgroup
-LOOKS: Final = 4                      # at whose connection one is, at a time
 TELL: Final = 0.1                     # seconds in which changes are told as one
 GONE: Final = "you are not logged in any more"
 Came = Callable[[asked.Came], Awaitable[asked.Replied]]
@@ -64,16 +61,15 @@ class Web:
         self._watching = False
         self._changed = asked.Changed()
         self._timer: asyncio.TimerHandle | None = None
-        self._looks = asyncio.Semaphore(LOOKS)
-        self._lately = Lately()
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
         self._held = Listing(lambda: agent.enforcer.channel.ask(messages.ListHolds, messages.HoldsAnswer))
         self._opened = Listing(lambda: agent.enforcer.channel.ask(messages.ListSessions, messages.SessionsAnswer))
         agent.identities.on_end = self._login_ended
         self._answers: dict[type[Any], Callable[[Any], Awaitable[asked.Message]]] = {
-            asked.Admit: self._admit, asked.BeginLogin: self._begin, asked.FinishLogin: self._finish,
-            asked.FinishSaml: self._finish_saml, asked.AskWho: self._who, asked.ListHolds: self._holds,
+            asked.Admit: Admission(agent, BESIDE, PAGE).admit, asked.BeginLogin: self._begin,
+            asked.FinishLogin: self._finish, asked.FinishSaml: self._finish_saml, asked.AskWho: self._who,
+            asked.ListHolds: self._holds,
             asked.ListSessions: self._sessions, asked.AskRecorded: self._recorded,
             asked.Decide: self._decide, asked.Revoke: self._decide,
             asked.Kill: self._kill, asked.Logout: self._logout, asked.Watch: self._watch, asked.Came: self._came,
@@ -159,30 +155,6 @@ class Web:
 
     async def _answer(self, question: asked.Question) -> asked.Message:
         return await self._answers[type(question)](question)
-
-    async def _admit(self, question: asked.Admit) -> asked.Admitted:
-        async with self._looks:
-            try:
-                reason = await asyncio.to_thread(self._why_refused, question)
-            except (OSError, ValueError, RuntimeError) as wrong:
-                LOG.warning("who has connected to the page cannot be told: %s", wrong)
-                reason = "who has connected cannot be told"
-        if reason and (times := self._lately.again(reason)):
-            self._agent.tell("web.refused", {
-                "reason": reason, "pid": question.pid, "address": question.address, "times": times})
-        return asked.Admitted(question.number, reason)
-
-    def _why_refused(self, question: asked.Admit) -> str:
-        kernel, own = self._agent.kernel, self._agent.own
-        if question.pid:
-            if kernel.is_crew(question.pid):
-                return "a crew may not speak to Weir's page"
-            return ("what Weir's own processes connect for others ends here"
-                    if cgroups.path_of(question.pid).startswith(f"/{own.name}/") else "")
-        peer, place = (question.address, question.port), (question.own_address, question.own_port)
-        here = is_here(question.address, self._agent.has_address(plain(question.address)))
-        weir = {cgroups.cgroup_id(one) for one in cgroups.below(own)} if own.is_dir() else set()
-        return why_refused(kernel.tcp_ends(question.port), peer, place, kernel.crew_cgroups(), weir, here)
 
     # logins
 

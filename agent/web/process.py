@@ -9,10 +9,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import get_args
 
-from agent.beside import Beside
+from agent.beside import Listening
 from agent.channel import AnsweringChannel
 from agent.contract import web as messages
-from agent.network.doors import close_all
 from agent.services import Tell
 
 Answer = Callable[[messages.Question], Awaitable[messages.Message]]
@@ -43,9 +42,8 @@ class WebChannel(AnsweringChannel):
         return messages.render_frame(message)
 
 
-class WebProcess(Beside[WebChannel]):
-    """`listen` opens its listeners, which stay open while it is started again: connections wait.  `lost` is called when
-    it is no more."""
+class WebProcess(Listening[WebChannel]):
+    """`lost` is called when it is no more."""
 
     name, module, contract, peer = "web", "enforcer.web.app", messages, WebChannel.peer
 
@@ -54,18 +52,8 @@ class WebProcess(Beside[WebChannel]):
         listen: Callable[[], list[socket.socket]], configure: Callable[[int], messages.Configure], answer: Answer,
         lost: Callable[[], None],
     ) -> None:
-        super().__init__(user, cgroup, tell, changed, configure)
-        self._listen, self._answer, self._lost = listen, answer, lost
-        self._open_listeners: list[socket.socket] = []
-
-    async def stop(self) -> None:
-        await super().stop()
-        close_all(self._open_listeners)
-        self._open_listeners = []
-
-    def _listeners(self) -> tuple[int, ...]:
-        self._open_listeners = self._open_listeners or self._listen()
-        return tuple(one.fileno() for one in self._open_listeners)
+        super().__init__(user, cgroup, tell, changed, listen, configure)
+        self._answer, self._lost = answer, lost
 
     async def _open(self, ours: socket.socket) -> WebChannel:
         return await WebChannel.open(ours, self._answer)

@@ -346,6 +346,10 @@ class Holds:
     def waiting(self) -> int:
         return sum(one.waits for one in self._shelf)
 
+    def oldest(self) -> int:
+        """Since when the first of what waits does, nanoseconds UTC; 0: nothing waits."""
+        return min((one.view.since for one in self._shelf if one.waits), default=0)
+
     def is_waiting(self, ticket: str) -> bool:
         asked = self._shelf.get(ticket)
         return asked is not None and asked.waits

@@ -306,7 +306,8 @@ class Channel(asyncio.Protocol):
             self._transport.close()
 
     def _answer(
-        self, message: messages.ListHolds | messages.ListSessions | messages.AskStatistics | messages.EndSession
+        self, message: messages.ListHolds | messages.ListSessions | messages.AskStatistics | messages.AskFigures
+        | messages.EndSession
         | messages.EndLogin | messages.PutLocks,
     ) -> messages.Message:
         edge = self.edge
@@ -327,6 +328,8 @@ class Channel(asyncio.Protocol):
             return _fitting(lambda some: messages.SessionsAnswer(message.number, some), views)
         if isinstance(message, messages.AskStatistics):
             return messages.StatisticsAnswer(message.number, edge.statistics() if edge else {})
+        if isinstance(message, messages.AskFigures):
+            return messages.Figures(message.number, *(edge.figures() if edge else ({},)))
         one = edge.find(message.session) if edge else "no session is open"
         if isinstance(one, str):
             return messages.SessionEnded(message.number, None, one)

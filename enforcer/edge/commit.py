@@ -52,7 +52,8 @@ class GroupCommit:
     ) -> None:
         self._loop, self._journal, self._limit = loop, journal, limit
         self._failed, self._pressed = failed, pressed
-        self.appended = self.flushed = self.synced = 0
+        self.appended = self.flushed = self.synced = self.syncs = 0
+        self.sync_seconds = 0.0       # that fdatasync took in all
         self.failure = ""             # why nothing may be forwarded now
         self._scheduled = False
         self._lazy: asyncio.TimerHandle | None = None
@@ -115,9 +116,11 @@ class GroupCommit:
     async def _sync(self) -> None:
         try:
             while min(self._wanted, self.flushed) > self.synced and not self.failure:
-                reached = self.flushed
+                reached, began = self.flushed, self._loop.time()
                 await self._loop.run_in_executor(self._syncer, self._journal.sync)
                 self.synced = reached
+                self.syncs += 1
+                self.sync_seconds += self._loop.time() - began
                 waiting, self._unsynced = self._unsynced, []
                 self._unsynced += [one for one in waiting if not one.committed()]
         except RecordingError as error:

@@ -3,14 +3,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 from typing import Protocol as Interface
 
 from agent.contract.credential import Credential
 from agent.contract.locks import LockedOut, LockSet
-from agent.contract.messages import AskElevation, SessionView
+from agent.contract.messages import FIGURES, AskElevation, SessionView, TargetFigures
 from agent.contract.owner import Owner
 from agent.contract.people import People
 from agent.contract.target import ENFORCE, Egress, Target
@@ -24,6 +26,7 @@ from enforcer.edge.commit import GroupCommit
 from enforcer.edge.families import Families
 from enforcer.edge.keeping import Keeper
 from enforcer.edge.salts import Salts
+from enforcer.edge.tally import Tally
 from enforcer.edge.tls import Contexts
 from enforcer.edge.upstream import Road
 from enforcer.words import events
@@ -144,6 +147,7 @@ class Edge:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     pressed: bool = False
     salts: Salts = field(default_factory=Salts)
+    tally: Tally = field(default_factory=Tally)
     families: Families = field(default_factory=Families)
     told: Bucket = field(default_factory=lambda: Bucket(TOLD, TOLD))
     ended: dict[str, str] = field(default_factory=dict)     # login -> why it ended; the oldest goes
@@ -332,6 +336,8 @@ class Edge:
         """Record that a connection never became a session.  A crew's turn bounds how many of its there are; those of
         nobody are recorded one by one up to TOLD a second, and beyond that as a number."""
         self.count("refused")
+        if owner is None:
+            self.count("refused_nobody")
         if self.commit is None or self.commit.failure:
             return                    # a full disk must not fill memory: whoever dials then is counted only
         if owner is not None or self.told.take(self.loop.time()):
@@ -401,13 +407,13 @@ class Edge:
 
     def hold_changed(self, event: events.HoldChanged) -> None:
         self.on_holds()
-        if self.commit is None:
-            return
-        try:
-            self.commit.append(event)
-        except RecordingError as error:
-            self.loop.call_soon(self.recording_failed, str(error))
-            raise
+        if self.commit is not None:
+            try:
+                self.commit.append(event)
+            except RecordingError as error:
+                self.loop.call_soon(self.recording_failed, str(error))
+                raise
+        self.tally.hold_changed(event)
 
     def statistics(self) -> dict[str, int]:
         views = [one.view() for one in self.live.values()]
@@ -423,6 +429,20 @@ class Edge:
             "lost_labels": self.catalogues.lost_labels() if self.catalogues else 0,
             **self.counters,
         }
+
+    def figures(self) -> tuple[dict[str, int], tuple[TargetFigures, ...]]:
+        """For the metrics: values of no target, and those of each."""
+        commit, holds, tally = self.commit, self.holds, self.tally
+        targets = self.configuration.targets if self.configuration is not None else {}
+        opened = Counter(one.owner.target for one in self.live.values())
+        values = {name: value for name, value in self.statistics().items() if ":" not in name} | {
+            "oldest_hold": holds.oldest() if holds else 0,
+            "syncs": commit.syncs if commit else 0,
+            "sync_microseconds": int(commit.sync_seconds * 1e6) if commit else 0,
+            "asked": tally.asked,
+            **{f"hold_{state}": number for state, number in tally.outcomes.items()},
+        }
+        return values, tuple(tally.of(name).figures(name, opened[name]) for name in islice(targets, FIGURES))
 
 
 def _judged(target: Target) -> tuple[object, ...]:

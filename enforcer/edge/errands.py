@@ -108,10 +108,13 @@ def _tls_failed(session: Session, peer: Peer, transport: asyncio.Transport, erro
     if peer.number == CLIENT and any(alert in reason for alert in _DISTRUST):
         session.edge.count("unknown_ca")
         session.edge.count(f"unknown_ca:{session.context.target.name}")
+        session.tally.distrusted += 1
         owner = session.context.principal.owner
         session.edge.refused(
             owner, f"{owner.destination} {owner.port}", "the client does not trust Weir's certificate (unknown CA)"
         )
+    elif peer.number == SERVER:
+        session.tally.upstream_failures += 1
     _drop(peer, transport)
     session.gone(peer.number, reason)
     session.settle()
@@ -129,6 +132,7 @@ async def dial(session: Session) -> None:
         transport, session.address = await _dial(session)
     except UpstreamError as error:
         session.dialling = False
+        session.tally.upstream_failures += 1
         session.tell(ConnectFailed(str(error)))
         session.settle()
         return
@@ -164,10 +168,12 @@ async def fetch_credential(session: Session, command: words.Login) -> None:
 async def _ask_credential(session: Session, command: words.Login) -> Credential | str:
     context = session.context
     principal = context.principal
-    return await session.edge.asking.credential(
+    answer = await session.edge.asking.credential(
         context.target.name, command.database, command.role, principal.groups,
         f"{principal.subject}:{principal.workload}:{context.session}",
     )
+    session.tally.credential_failures += isinstance(answer, str)
+    return answer
 
 
 async def load_catalogue(session: Session, command: words.LoadCatalogue) -> None:

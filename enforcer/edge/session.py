@@ -61,13 +61,14 @@ class Session:
         "_accounted", "_deadline", "_ending", "_failed", "_finished", "_grace", "_later", "_later_bytes", "_layer",
         "_leaving", "_need", "_need_synced", "_over", "_putting_down", "_running", "_shown", "_since", "_tasks",
         "_timers", "_tunnels", "_work", "account", "address", "asked_by", "cancelling", "context", "credential",
-        "database", "dialling", "edge", "key", "name", "peers", "protocol", "reason", "road",
+        "database", "dialling", "edge", "key", "name", "peers", "protocol", "reason", "road", "tally",
     )
 
     def __init__(self, edge: Edge, context: Context, protocol: Protocol, road: Road | None = None) -> None:
         """`road`: by which it gets to its target, where that is not dialled."""
         self.context = context = replace(context, push=self.push)
         self.name, self.edge, self.protocol = context.session, edge, protocol
+        self.tally = edge.tally.of(context.target.name)
         self.peers = (Peer(self, CLIENT), Peer(self, SERVER))
         self.road, self.reason = road, ""              # why it ended
         self._tunnels: Tunnels | None = None           # through it, once there were any
@@ -97,6 +98,7 @@ class Session:
         transport.set_protocol(client)
         self.edge.add(self)
         self.edge.count("sessions_total")
+        self.tally.sessions += 1
         self._step(self._layer.start)
         if client.stopped(STARTING):
             client.hello = early
@@ -357,7 +359,9 @@ class Session:
             raise RecordingError("there is no journal")
         commit.append(command.event, command.blobs)
         kind = command.event.kind     # type: ignore[attr-defined]
-        if kind in _ACCOUNTS:
+        if kind == events.INTENT:
+            self.tally.decided(command.event)  # type: ignore[arg-type]
+        elif kind in _ACCOUNTS:
             self._accounted = True
             if self.road is not None and kind == events.SESSION_OPENED:
                 commit.append(self.road.opened())
@@ -465,6 +469,7 @@ class Session:
     def _count(self, command: words.Count) -> None:
         self.edge.count(command.name)
         self.edge.count(f"{command.name}:{self.context.target.name}")
+        self.tally.distrusted += command.name == "unknown_host_key"
 
     def _login_done(self, command: Command) -> None:
         if self._deadline is not None:

@@ -105,7 +105,7 @@ class Recorder:
         self._shut_until = time.monotonic() + locks.SHUT_FOR if shut_out else 0.0
         self._files: dict[str, JournalFile] = {}
         self._positions = self._store.positions()
-        self._sessions = OpenSessions()
+        self._sessions, self._gaps = OpenSessions(), 0
         for session, writer in self._store.live():
             self._sessions.put(writer, session, self._store.open_operations(session))
             for body in self._store.holds_of(session):
@@ -156,7 +156,7 @@ class Recorder:
         return LedgerAnswer(
             question.number, book.open(question.before), len(book), dict(book.counts),
             {file.name: file.taken for file in self._files.values() if not file.ended},
-            (*book.alarms, *book.glass))
+            (*book.alarms, *book.glass), self._gaps)
 
     def stop(self) -> None:
         """Take what is there, sign it, close the file."""
@@ -236,6 +236,7 @@ class Recorder:
         if kind == events.SESSION_CLOSED:
             self._tell_lost(file.key, event.session)  # type: ignore[attr-defined]
         seq = self._store.add(kind, event, body, blob)
+        self._gaps += kind == events.GAP
         self._sessions.see(file.key, kind, event)
         if kind in ledger.KINDS:
             self._book.see(seq, event)
@@ -377,6 +378,7 @@ class Recorder:
             self._add(events.SessionClosed(events.SESSION_CLOSED, now, boot, session, reason, 0, 0, 0))
 
     def _add(self, event: Any) -> None:
+        self._gaps += event.kind == events.GAP
         self._store.add(event.kind, event, events.render_event(event), lambda digest: None)
 
     # Notes of readers

@@ -2,17 +2,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
+import pytest
 from rich.console import Console
 
 from agent.commands.screen import render_status
 from agent.config import parse_config
 from agent.contract.control import ServiceView, Status
+from agent.contract.families import PROBLEMS
 from agent.contract.target import ContentLabel, FieldLabel, Forward
 from agent.credential.trust import NO_TRUST, HostTrust, Leaf
 from agent.network.resolve import Known, Places
-from agent.status import DEGRADED, ENFORCING, OTHERWISE, Health, hints
+from agent.status import DEGRADED, ENFORCING, OTHERWISE, Health, health_of, hints
 from agent.supervisor import render_configure
 
 
@@ -141,3 +144,38 @@ password_file = "/p"
     assert told.forwards == (Forward("db", "data", "*", 5432),)
     assert (told.payload, told.detectors, told.labels, told.content_labels) == ("content", ("jwt",), (), ())
     assert (other.field_labels, other.forwards) == ((), ())
+
+
+RUNS, ENDED = ServiceView(1, 1, 0), ServiceView(0, 1, 3, "killed by signal 9")
+
+
+@pytest.mark.parametrize(("changed", "healthy", "serving", "reason"), [
+    ({}, True, True, ""),
+    ({"statistics": {"recording_failed": 1}}, False, False, "enforcer: nothing can be recorded"),
+    ({"statistics": {}}, False, False, "enforcer: does not answer"),
+    ({"recorder": ENDED}, False, False, "recorder: killed by signal 9"),
+    ({"state": "degraded", "reasons": ("a rule is missing", "another\nis")}, False, True,
+     "a rule is missing; another is"),
+    ({"state": "starting"}, False, False, "crews are cut off until it says enforcing"),
+    ({"state": "blocked", "reasons": ("enforcer: ended",), "enforcer": ENDED, "statistics": {}}, False, False,
+     "enforcer: ended"),
+])
+def test_health_is_enforcing_and_recording(
+    changed: dict[str, Any], healthy: bool, serving: bool, reason: str,
+) -> None:
+    status = Status("enforcing", (), "weir", 1, 1, "x", True, (), RUNS, RUNS, 0, (), (), (),
+                    {"recording_failed": 0}, ())
+    found = health_of(msgspec.structs.replace(status, **changed))
+    assert (found.healthy, found.serving, found.reason) == (healthy, serving, reason)
+
+
+def test_a_reason_is_one_line_and_not_longer_than_it_may_be() -> None:
+    status = Status("degraded", ("x\n" * 1000,), "weir", 1, 1, "x", True, (), RUNS, RUNS, 0, (), (), (), {}, ())
+    reason = health_of(status).reason
+    assert "\n" not in reason
+    assert len(reason) == 500
+
+
+def test_problems_are_counted_by_what_they_are_about() -> None:
+    health = Health(holes=("a", "b"), probe=(), enforcer="", recorder="ended", launcher="")
+    assert health.problems() == dict.fromkeys(PROBLEMS, 0) | {"block": 2, "recorder": 1}

@@ -86,6 +86,10 @@ class Enforcer(asyncio.Protocol):
                 self.send(messages.StatisticsAnswer(message.number, {
                     "sessions": 0, "unknown_ca": 1, "unknown_ca:orders": 1, "targets": len(targets),
                     "pid": os.getpid()}))
+            case messages.AskFigures():
+                self.send(messages.Figures(message.number, {"holds": 1, "oldest_hold": 1, "refused": 3}, (
+                    messages.TargetFigures("orders", 1, 5, 4, 3, 2, 1, 0, 0),
+                    messages.TargetFigures("made up", 1, 1, 1, 1, 1, 1, 1, 1))))
             case messages.ResolveName():
                 self.send(messages.NameResolved(message.number, error="there is no such name"))
             case messages.Drain():
