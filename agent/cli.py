@@ -49,6 +49,7 @@ _ELSEWHERE: Final = {
     "login": "agent.commands.login_cli:login",
     "logout": "agent.commands.login_cli:logout",
     "whoami": "agent.commands.login_cli:whoami",
+    "top": "agent.commands.top_cli:top",
     "lock": "agent.commands.live_cli:lock",
     "unlock": "agent.commands.live_cli:unlock",
 }

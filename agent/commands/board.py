@@ -11,13 +11,13 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
+from agent.commands.keyboard import BACK, DOWN, ENTER, ESCAPE, PAGE, PAGE_UP, UP
 from agent.commands.screen import render_hold, safe
 from agent.contract import control
 from agent.contract.messages import HoldView
 
 SETTLED: Final = 0.5                  # seconds
 REASON_LIMIT: Final = 200             # characters
-UP, DOWN, PAGE, PAGE_UP, ENTER, ESCAPE, BACK = "up", "down", "page", "page up", "enter", "escape", "back"
 _MOVES: Final = {UP: -1, "k": -1, DOWN: 1, "j": 1}
 _VERBS: Final = {"a": "approve", "d": "deny", "r": "revoke"}
 _KEYS: Final = "up, down: choose   space, b: read on, back   a: approve   d: deny   r: revoke   q: leave"

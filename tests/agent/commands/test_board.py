@@ -4,8 +4,8 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from agent.commands.board import BACK, DOWN, ENTER, ESCAPE, PAGE_UP, REASON_LIMIT, SETTLED, UP, Board
-from agent.commands.board_screen import parse_keys
+from agent.commands.board import REASON_LIMIT, SETTLED, Board
+from agent.commands.keyboard import BACK, DOWN, ENTER, ESCAPE, PAGE_UP, UP, parse_keys
 from agent.commands.screen import render_hold
 from agent.contract.control import Decide, Message, Revoke
 from agent.contract.messages import HoldView
