@@ -98,9 +98,9 @@ def test_a_crew_reads_nothing_of_it(host: Installed) -> None:
 
 
 def test_promtool_finds_nothing_to_mend_in_what_is_served(host: Installed) -> None:
-    promtool = Path(os.environ.get("WEIR_PREFIX", "/opt/weir")) / "prometheus" / "usr/bin/promtool"
+    promtool = Path(os.environ.get("WEIR_PREFIX", "/opt/weir")) / "watching" / "promtool"
     if not promtool.exists():
-        pytest.skip("promtool is missing: ./bootstrap dev installs it")
+        pytest.skip("promtool is missing: ./bootstrap test installs it")
     done = subprocess.run([promtool, "check", "metrics"], input=get("/metrics")[1], capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
