@@ -20,6 +20,7 @@ from agent.contract import ledger as words
 from agent.contract.clock import uptime
 from agent.contract.control import LedgerView
 from agent.contract.ledger import Alarm, AskLedger, LedgerAnswer
+from agent.contract.logs import about
 from agent.ledger import SECOND, SETTLED, Evidence, Rounds, Settled
 from agent.workload.owners import Owners, Start
 
@@ -95,7 +96,7 @@ class Ledger:
                            "")
         for one, judged in settled.alarms:
             LOG.error("nobody accounts for a connect of %s (pid %d) to %s: %s", one.workload, one.pid, one.destination,
-                      judged.why)
+                      judged.why, extra=about(workload=one.workload, pid=one.pid))
             self._tell(words.UNACCOUNTED, {
                 "cookie": f"{one.cookie:x}", "connect": one.seq, "destination": one.destination, "pid": one.pid,
                 "why": judged.why, "peer": judged.peer}, one.workload)
@@ -114,7 +115,8 @@ class Ledger:
         for one in found:
             start = self._start(one.place.pid)
             LOG.error("pid %d holds a socket that was made outside: %s, peer %s: %s", one.place.pid, one.family,
-                      one.peer or "none", one.done)
+                      one.peer or "none", one.done, extra=about(
+                          workload=start.workload if start else "", pid=one.place.pid))
             self._tell(words.FOREIGN, {
                 "pid": one.place.pid, "thread": one.place.tid, "fd": one.place.fd, "exe": one.exe,
                 "family": one.family, "peer": one.peer, "cookie": f"{one.cookie:x}", "inode": one.inode,

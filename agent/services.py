@@ -30,6 +30,7 @@ from agent.contract.ledger import (
     parse_answer,
     render_frame,
 )
+from agent.contract.native_journal import stream
 from agent.network.networks import Network
 from agent.processes import ENVIRONMENT, python_module, unprivileged
 
@@ -125,7 +126,8 @@ class Service:
         with suppress(OSError):       # somebody froze the one before: the next would stand still, too
             (self._cgroup / "cgroup.freeze").write_text("0")
         down = unprivileged(
-            command, self._user, cgroup=self._cgroup, keep=keep, dies_with_parent=dies_with_parent, nice=nice)
+            command, self._user, cgroup=self._cgroup, keep=keep, dies_with_parent=dies_with_parent, nice=nice,
+            variables=stream())
         self._process = await asyncio.create_subprocess_exec(
             *down, stdin=asyncio.subprocess.DEVNULL, pass_fds=tuple(keep), env=ENVIRONMENT, cwd="/")
         self._since, self._starts = time.time_ns(), self._starts + 1

@@ -29,7 +29,7 @@ from agent.block.kernel import Kernel, Origin
 from agent.block.watch import Watch
 from agent.channel import ChannelError
 from agent.config import Config
-from agent.contract import messages
+from agent.contract import logs, messages
 from agent.contract.control import Answered, Message
 from agent.contract.target import ENFORCE, Egress, Names, Target
 from agent.control import Control, Groups
@@ -313,6 +313,7 @@ class Agent:
             self._journal_failed(reason)
         else:
             self.health.journal = ""
+            logs.event(name, workload, detail)
 
     def _journal_failed(self, reason: JournalError) -> None:
         if not self.health.journal:
@@ -325,7 +326,7 @@ class Agent:
         if news := self.health.news(time.monotonic()):
             state, reasons = news
             said = ": " + "; ".join(reasons) if reasons else ""
-            (LOG.info if state == ENFORCING else LOG.warning)("%s%s", state, said)
+            (LOG.info if state == ENFORCING else LOG.warning)("%s%s", state, said, extra=logs.about(state=state))
             tell_systemd(f"STATUS={state}{plain(said)}")
             self.tell(state, {"reason": "; ".join(reasons)} if reasons else {})
 
@@ -334,7 +335,7 @@ class Agent:
         for workload in sorted({*(before or ()), *now}):
             was, mode = (before or {}).get(workload, ENFORCE), now.get(workload, ENFORCE)
             if was != mode:
-                LOG.warning("%s", said_of_mode(workload, mode))
+                LOG.warning("%s", said_of_mode(workload, mode), extra=logs.about(workload=workload))
                 self.tell("egress.mode", {"mode": mode, **({} if before is None else {"before": was})}, workload)
 
     def _alarms_changed(self) -> None:

@@ -1,8 +1,9 @@
 """One form for what agent, launcher, enforcer and recorder say on stderr, which they share.
 
 On a terminal a line for people, `weir: TEXT`, with the part that speaks where it is not the agent itself.  Elsewhere (a
-file, the journal) one JSON object a line: at (UTC), level, part, message, and of an error its type and place, never its
-text, which may hold what peers sent.
+file, a pipe) one JSON object a line: at (UTC), level, part, message, what it is about, and of an error its type and
+place, never its text, which may hold what peers sent.  Where systemd has given its journal as stderr, the same as an
+entry of that with fields (agent/contract/native_journal.py), and besides an entry for each host event.
 """
 from __future__ import annotations
 
@@ -10,10 +11,30 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
+
+from agent.contract.native_journal import Sender, entry_of, is_journal
 
 AGENT: Final = "weir.agent"
+EVENTS: Final = "weir.events"         # logger of host events: they are in the recording, and in the journal for people
+ABOUT: Final = ("event", "session", "target", "workload", "subject", "ticket", "pid", "state", "what")
+_EXTRA: Final = "weir"
+
+
+def about(**values: object) -> dict[str, Any]:
+    """`extra` of a line: what it is about, by names of ABOUT; never a secret, and nothing that a peer has sent."""
+    return {_EXTRA: {name: str(value) for name, value in values.items() if name in ABOUT and value not in ("", None)}}
+
+
+def event(name: str, workload: str, detail: Mapping[str, object]) -> None:
+    """A host event, where there is a journal of systemd's: of its details what ABOUT names.  What people have written
+    (reasons) is the recording's alone."""
+    known = {key: value for key, value in detail.items() if key in ABOUT and key != "event"}
+    said = "".join(f" {key}={value}" for key, value in known.items())
+    logging.getLogger(EVENTS).info("%s%s", name, said, extra=about(
+        **(known | {"event": name} | ({"workload": workload} if workload else {}))))
 
 
 class Lines(logging.Formatter):
@@ -22,7 +43,8 @@ class Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
-            "level": record.levelname.lower(), "part": record.name, "message": record.getMessage(), **_error(record),
+            "level": record.levelname.lower(), "part": record.name, "message": record.getMessage(), **_about(record),
+            **_error(record),
         }
         return json.dumps(line, ensure_ascii=False)
 
@@ -35,6 +57,34 @@ class Text(logging.Formatter):
         error = "".join(f" ({name} {value})" for name, value in _error(record).items())
         text = record.getMessage() + error
         return "\n".join(f"weir: {part}{_visible(line)}" for line in text.splitlines() or [""])
+
+
+class Entries(logging.StreamHandler[Any]):
+    """To journald; what it does not take goes to stderr."""
+
+    def __init__(self, sender: Sender) -> None:
+        super().__init__(sys.stderr)
+        self.setFormatter(Lines())
+        self._sender = sender
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            entry = entry_of(record, _visible(record.getMessage()), {
+                name: _visible(value) for name, value in (_about(record) | _error(record)).items()})
+        except Exception:             # a line that cannot be made must not end what wanted to say it
+            self.handleError(record)
+            return
+        if not self._sender.send(entry):
+            super().emit(record)
+
+    def close(self) -> None:
+        self._sender.close()
+        super().close()
+
+
+def _about(record: logging.LogRecord) -> dict[str, str]:
+    found: dict[str, str] = getattr(record, _EXTRA, {})
+    return found
 
 
 def _error(record: logging.LogRecord) -> dict[str, str]:
@@ -57,6 +107,9 @@ def _visible(text: str) -> str:
 
 def log_to_stderr() -> None:
     """Instead of whatever was set before."""
-    lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(Text() if sys.stderr.isatty() else Lines())
+    journal = is_journal()
+    lines: logging.StreamHandler[Any] = Entries(Sender()) if journal else logging.StreamHandler(sys.stderr)
+    if not journal:
+        lines.setFormatter(Text() if sys.stderr.isatty() else Lines())
     logging.basicConfig(level=logging.INFO, handlers=[lines], force=True)
+    logging.getLogger(EVENTS).disabled = not journal

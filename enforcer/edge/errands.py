@@ -236,7 +236,7 @@ async def put_down(session: Session) -> None:
                     await _send_cancel(session, session.key)
             await asyncio.sleep(pause)
     except RecordingError as error:
-        LOG.error("session %s: what runs of it is not cancelled: %s", session.name, error)
+        LOG.error("session %s: what runs of it is not cancelled: %s", session.name, error, extra=session.about())
     session.put_down()
 
 
@@ -276,4 +276,5 @@ async def _send_cancel(session: Session, key: Key) -> None:
             finally:
                 writer.transport.abort()
     except (OSError, EOFError, UpstreamError) as error:
-        LOG.warning("session %s: a cancel request could not be sent: %s", key.session, tls.explain(error))
+        LOG.warning("session %s: a cancel request could not be sent: %s", key.session, tls.explain(error),
+                    extra=session.about())

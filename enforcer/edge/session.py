@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from agent.contract.credential import Credential
+from agent.contract.logs import about
 from agent.contract.messages import SessionView
 from agent.contract.owner import Owner
 from enforcer.core.context import Context
@@ -120,6 +121,10 @@ class Session:
     def owner(self) -> Owner:
         return self.context.principal.owner
 
+    def about(self) -> dict[str, Any]:
+        """Of a line of the log."""
+        return about(session=self.name, target=self.context.target.name, workload=self.owner.workload)
+
     def view(self) -> SessionView:
         owner = self.context.principal.owner
         return SessionView(
@@ -219,7 +224,7 @@ class Session:
         try:
             self.record(Record(errands.cancel_intent(self.context, self.name, PERMIT, "", "weir"), (), True))
         except RecordingError as error:
-            LOG.error("session %s: what runs of it is not cancelled: %s", self.name, error)
+            LOG.error("session %s: what runs of it is not cancelled: %s", self.name, error, extra=self.about())
             return
         self._putting_down = True
         self._spawn(errands.put_down(self))
@@ -581,7 +586,7 @@ class Session:
         where = traceback.extract_tb(error.__traceback__)[-6:]
         LOG.error("session %s: %s at %s", self.name, type(error).__name__, " < ".join(
             f"{frame.name} {frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in reversed(where)
-        ))
+        ), extra=self.about())
         self.edge.count("bugs")
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +98,10 @@ class Host:
         return ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", f"--mount=/proc/{self.holder.pid}/ns/mnt", "--",
                 *command]
 
-    def start(self, wait: str = "enforcing") -> None:
+    def start(self, wait: str = "enforcing", through: Sequence[str] = ()) -> None:
+        """`through`: a command that starts the agent."""
         self.agent = subprocess.Popen(
-            self.inside(sys.executable, "-m", "agent.cli", "--config", str(self.file), "agent"),
+            self.inside(*through, sys.executable, "-m", "agent.cli", "--config", str(self.file), "agent"),
             env=self.environment, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, cwd="/")
         if wait:
             self.until(lambda: self.status().get("state") == wait, wait)
