@@ -29,10 +29,6 @@ class MetricsChannel(AnsweringChannel):
     most = 64 * messages.ASKED
     questions = get_args(messages.Question)
 
-    @classmethod
-    async def open(cls, sock: socket.socket, answer: Answer) -> MetricsChannel:
-        return await cls.connect(sock, answer)
-
     def _parse(self, body: bytes) -> messages.FromMetrics:
         return messages.parse_from_metrics(body)
 
@@ -51,4 +47,4 @@ class MetricsProcess(Listening[MetricsChannel]):
         self._answer = answer
 
     async def _open(self, ours: socket.socket) -> MetricsChannel:
-        return await MetricsChannel.open(ours, self._answer)
+        return await MetricsChannel.connect(ours, self._answer)

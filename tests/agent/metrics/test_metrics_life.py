@@ -2,10 +2,7 @@
 reader of the text, and crews that would read them too."""
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,30 +11,13 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from standin.host import CONFIG, Host
+from standin.web import ask
 
 from agent.contract.families import BY_NAME
 
 pytestmark = pytest.mark.kernel
 
 PLACE = ["127.0.0.1", 9464]
-ASK = """
-import json, socket, sys
-place, path, host = json.loads(sys.argv[1])
-try:
-    if isinstance(place, str):
-        one = socket.socket(socket.AF_UNIX); one.connect(place)
-    else:
-        one = socket.create_connection(tuple(place), 10)
-    one.settimeout(20)
-    one.sendall(f"GET {path} HTTP/1.1\\r\\nHost: {host}\\r\\nConnection: close\\r\\n\\r\\n".encode())
-    raw = b""
-    while piece := one.recv(65536):
-        raw += piece
-    head, _, text = raw.partition(b"\\r\\n\\r\\n")
-    print(json.dumps([head.decode(), text.decode()]))
-except OSError as reason:
-    print(json.dumps([type(reason).__name__, ""]))
-"""
 
 
 class Place:
@@ -50,18 +30,7 @@ class Place:
 
     def ask(self, path: str, place: Any = None, cgroup: Path | None = None, user: int = 1000,
             named: str = "127.0.0.1:9464") -> tuple[str, str]:
-        """Head and body of the answer, or what went wrong.  `cgroup`: that the process which asks is in."""
-        def enter() -> None:
-            if cgroup is not None:
-                (cgroup / "cgroup.procs").write_text("0")
-
-        asked = json.dumps([place or self.socket, path, named])
-        command = self.host.inside("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", sys.executable,
-                                   "-c", ASK, asked)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, preexec_fn=enter, cwd="/")
-        assert done.stdout, done.stderr
-        head, text = json.loads(done.stdout)
-        return head, text
+        return ask(self.host, place or self.socket, "GET", path, f"Host: {named}", user=user, cgroup=cgroup)
 
     def figures(self, **how: Any) -> dict[tuple[str, ...], float]:
         head, text = self.ask("/metrics", **how)

@@ -10,7 +10,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,6 +22,7 @@ import signing
 from hostile import Hostile, serving
 from lab import certificates
 from standin.host import CGROUPS, CONFIG, Host
+from standin.web import ask
 
 pytestmark = pytest.mark.kernel
 
@@ -40,28 +40,6 @@ dba = "dba"
 url = "{url}"
 idle = "1h"
 """
-# A browser of few words: what it sends, and one line of JSON with the answer.
-ASK = """
-import json, socket, sys
-place, method, path, headers, body = json.loads(sys.argv[1])
-try:
-    if isinstance(place, str):
-        one = socket.socket(socket.AF_UNIX); one.connect(place)
-    else:
-        one = socket.create_connection(tuple(place), 10)
-    one.settimeout(20)
-    lines = [f"{method} {path} HTTP/1.1", "Connection: close", *headers, f"Content-Length: {len(body)}", "", body]
-    one.sendall("\\r\\n".join(lines).encode())
-    raw = b""
-    while piece := one.recv(65536):
-        raw += piece
-    head, _, text = raw.partition(b"\\r\\n\\r\\n")
-    print(json.dumps([head.decode(), text.decode()]))
-except OSError as reason:
-    print(json.dumps([type(reason).__name__, ""]))
-"""
-
-
 @contextmanager
 def on(pid: int) -> Iterator[None]:
     """The calling thread in the network of that process."""
@@ -90,16 +68,8 @@ class Place:
     def ask(self, method: str, path: str, *headers: str, body: str = "", place: Any = None, user: int = 1000,
             cgroup: Path | None = None) -> tuple[str, str]:
         """Head and body of the answer, or what went wrong.  `cgroup`: that the process which asks is in."""
-        def enter() -> None:
-            if cgroup is not None:
-                (cgroup / "cgroup.procs").write_text("0")
-
-        asked = json.dumps([place or self.socket, method, path, ["Host: 127.0.0.1:8443", *headers], body])
-        command = self.host.inside("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", sys.executable,
-                                   "-c", ASK, asked)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, preexec_fn=enter, cwd="/")
-        assert done.stdout, done.stderr
-        head, text = json.loads(done.stdout)
+        head, text = ask(self.host, place or self.socket, method, path, "Host: 127.0.0.1:8443", *headers, body=body,
+                         user=user, cgroup=cgroup)
         for name, value in re.findall(r"(?im)^set-cookie: ([^=]+)=([^;\r\n]*)", head):
             self.cookies |= {name: value.strip('"')}
         return head, text

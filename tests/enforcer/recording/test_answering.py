@@ -84,6 +84,22 @@ def test_what_is_open_and_what_is_accounted_for(scene, ends) -> None:
     recorder._door.close()
 
 
+def test_gaps_are_counted(scene, ends) -> None:
+    """The enforcer's own, and those that the recorder has found."""
+    ours, theirs = ends
+    writer = scene.writer()
+    recorder = scene.start(ledger=theirs)
+    writer.append(scene.opened())
+    for number in (1, 2):
+        writer.append(*scene.intent(number))
+    writer.append(events.Gap(events.GAP, scene.at, 1, "S1", (1,), "client closed"))
+    writer.append(scene.closed())
+    writer.flush()
+    turn(recorder)
+    assert ask(recorder, ours).gaps == 2
+    recorder._door.close()
+
+
 def test_the_next_recorder_knows_what_is_open(scene, ends) -> None:
     connect(scene, 1, 2)
     recorder = scene.start()
