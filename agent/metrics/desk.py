@@ -44,7 +44,7 @@ class Metrics:
         self._place: object = None            # what its listener was opened with
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._found = Listing(self._find)
+        self._found, self._status = Listing(self._find), Listing(self._look)
         self._version = _version()
         self._answers: dict[type[Any], Callable[[Any], Awaitable[msgspec.Struct]]] = {
             asked.Admit: Admission(agent, BESIDE, BESIDE).admit, asked.AskHealth: self._health,
@@ -100,22 +100,23 @@ class Metrics:
         return await self._answers[type(question)](question)
 
     async def _health(self, question: asked.AskHealth) -> asked.HealthAnswer:
-        return asked.HealthAnswer(question.number, health_of(await self._status()))
+        return asked.HealthAnswer(question.number, health_of(await self._status.get()))
 
     async def _figures(self, question: asked.AskFigures) -> asked.Figures:
         return asked.Figures(question.number, await self._found.get())
 
-    async def _status(self) -> Status:
+    async def _look(self) -> Status:
         status = await self._agent.questions.status()
         assert isinstance(status, Status)
         return status
 
     async def _find(self) -> tuple[Sample, ...]:
         agent, config = self._agent, self._agent.config
-        status, figures = await asyncio.gather(self._status(), self._of_enforcer())
+        status, figures = await asyncio.gather(self._look(), self._of_enforcer())
         services = {"enforcer": status.enforcer, "recorder": status.recorder, **{
             name: view for name, view in (("identity", status.identity), ("notify", status.notify),
-                                          ("web", status.web), (BESIDE, self.view())) if view is not None}}
+                                          ("web", status.web), ("credentials", self._of_vaults()),
+                                          (BESIDE, self.view())) if view is not None}}
         pids = {"agent": os.getpid(), "launcher": agent.launcher.pid,
                 **{name: view.pid for name, view in services.items()}}
         usage, disk, authorities = await asyncio.gather(
@@ -127,6 +128,10 @@ class Metrics:
             status, figures, agent.health.problems(), agent.health.holes, agent.ledger.view(),
             answer.gaps if answer is not None else 0, authorities, services, usage, disk, agent.reloads.counts,
             self._version, time.time_ns(), config.recording.journal_limit, config.recording.reserve))
+
+    def _of_vaults(self) -> ServiceView | None:
+        process = self._agent.vaults.process
+        return process.view() if process is not None else None
 
     async def _of_enforcer(self) -> messages.Figures | None:
         try:
