@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.contract.credential import Credential
+from agent.contract.logs import about
 from enforcer.core.context import Context
 from enforcer.edge import clock, tls, upstream
 from enforcer.edge.cancel import Key
@@ -277,4 +278,4 @@ async def _send_cancel(session: Session, key: Key) -> None:
                 writer.transport.abort()
     except (OSError, EOFError, UpstreamError) as error:
         LOG.warning("session %s: a cancel request could not be sent: %s", key.session, tls.explain(error),
-                    extra=session.about())
+                    extra=about(session=key.session, target=key.target.name, workload=session.owner.workload))

@@ -8,6 +8,7 @@ import pytest
 
 from agent.contract.credential import Credential
 from enforcer.edge import errands
+from enforcer.edge.tally import TargetTally
 from enforcer.words import commands as words
 from enforcer.words.inputs import CatalogueReady
 
@@ -39,7 +40,8 @@ def session(credential: Credential, answer: Credential | str) -> Any:
     edge = SimpleNamespace(catalogues=Catalogues(), asking=SimpleNamespace(credential=ask))
     used: list[Credential] = []
     return SimpleNamespace(context=context, edge=edge, credential=credential, asked_by=words.Login("shop", "app"),
-                           tell=told.append, asked=asked, told=told, use=used.append, used=used, road=None)
+                           tell=told.append, asked=asked, told=told, use=used.append, used=used, road=None,
+                           tally=TargetTally())
 
 
 @pytest.mark.parametrize(("had", "at", "answer", "given"), [
