@@ -220,3 +220,58 @@ def render_kubeconfig(cluster: Cluster, name: str = "", namespace: str = "") -> 
             "server": server, "certificate-authority-data": _base64(cluster.authorities)}}],
         "users": [{"name": "weir", "user": {"token": PLACEHOLDER}}],
         "contexts": [{"name": name, "context": context}], "current-context": name}).decode()
+
+
+class Server(msgspec.Struct, frozen=True):
+    """Where a kubeconfig leads to, and what logs in there.  For `weir init`."""
+
+    host: str
+    port: int
+    namespace: str
+    authorities: str                  # PEM, empty where it names a file or none
+    authorities_file: str
+    token: str
+    certificate: str                  # PEM, with its key
+    key: str
+
+
+def servers(content: bytes) -> tuple[Server, ...]:
+    """Of each context, the current one first; without proxies and what is not https.  Raises Unread."""
+    config = _parse(content)
+    clusters, users = dict(_entries(config, "cluster")), dict(_entries(config, "user"))
+    contexts = dict(_entries(config, "context"))
+    current = config.get("current-context")
+    first = [current] if isinstance(current, str) and current in contexts else []
+    found = (_server(contexts[name], clusters, users) for name in dict.fromkeys([*first, *contexts]))
+    return tuple(dict.fromkeys(one for one in found if one is not None))
+
+
+def _server(
+    context: dict[str, Any], clusters: dict[str, dict[str, Any]], users: dict[str, dict[str, Any]],
+) -> Server | None:
+    cluster = clusters.get(_text_of(context, "cluster"), {})
+    user = users.get(_text_of(context, "user"), {})
+    try:
+        parts = urlsplit(_text_of(cluster, "server"))
+        port = parts.port or 443
+    except ValueError:
+        return None
+    if parts.scheme != "https" or not parts.hostname or _text_of(cluster, "proxy-url"):
+        return None
+    return Server(
+        plain(parts.hostname), port, _text_of(context, "namespace"),
+        _decoded(cluster, "certificate-authority-data"), _text_of(cluster, "certificate-authority"),
+        _text_of(user, "token"), _decoded(user, "client-certificate-data"), _decoded(user, "client-key-data"))
+
+
+def _text_of(settings: dict[str, Any], name: str) -> str:
+    value = settings.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _decoded(settings: dict[str, Any], name: str) -> str:
+    """Of base64; empty where it is none."""
+    try:
+        return base64.b64decode(_text_of(settings, name), validate=True).decode("ascii")
+    except (ValueError, UnicodeDecodeError):
+        return ""

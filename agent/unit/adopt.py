@@ -86,6 +86,13 @@ def _judged(config: Config, workload: Workload, name: str, unit: Unit) -> Planne
     return planned
 
 
+def refused(config: Config, workload: Workload, name: str) -> tuple[str, ...]:
+    """Why it could not be adopted, as it is now; empty: it could.  Raises SystemdError, LayoutError, OSError."""
+    unit = systemd.show(name)
+    planned = plan_unit(config, workload, name, unit)
+    return tuple(dict.fromkeys(_wrong(config, planned, unit, workload)))
+
+
 def _put_in_force(config: Config, workload: Workload, planned: Planned, text: str, there: str | None) -> None:
     """From here on it starts confined; and systemd is asked again, for it may have read something else before."""
     name = planned.plan.unit

@@ -72,6 +72,7 @@ class Command:
     property: str
     path: str
     flags: frozenset[str]
+    arguments: tuple[str, ...] = ()   # the program's name first
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,8 @@ def parse_unit(everything: bytes, start_only: bytes) -> Unit:
     said[START_ONLY] = parse_property(START_ONLY, "b", start_only)
     if OPENED in found:
         said[OPENED] = _decode(OPENED, found[OPENED].data, tuple[Any, ...])
-    commands = tuple(Command(name.removesuffix("Ex"), path, frozenset(flags)) for name in _COMMANDS
-                     for path, _, flags, *_ in said.pop(name))
+    commands = tuple(Command(name.removesuffix("Ex"), path, frozenset(flags), words) for name in _COMMANDS
+                     for path, words, flags, *_ in said.pop(name))
     return Unit({**said, "LoadError": said["LoadError"][1]}, commands)
 
 
@@ -148,6 +149,16 @@ def parse_sockets(answer: bytes) -> tuple[tuple[str, str], ...]:
     """Property Listen of a socket: kind ("Stream", "FIFO", ...) and place.  Raises ValueError."""
     found: tuple[tuple[str, str], ...] = parse_property("Listen", "a(ss)", answer)
     return found
+
+
+class _Files(msgspec.Struct):
+    type: Literal["a(ss)"]
+    data: tuple[tuple[tuple[str, str], ...]]
+
+
+def parse_files(answer: bytes) -> tuple[str, ...]:
+    """Of ListUnitFilesByPatterns: paths of unit files.  Raises ValueError."""
+    return tuple(path for path, _ in _decode("unit files", answer, _Files).data[0])
 
 
 def parse_property(name: str, signature: str, answer: bytes) -> Any:

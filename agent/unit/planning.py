@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -267,8 +267,18 @@ def _certificates(content: bytes | None) -> bytes:
 
 
 def _environment(unit: Unit, notes: list[str]) -> dict[str, str]:
-    """Variables that the unit is given by its own Environment=, then EnvironmentFile=."""
-    found = {name: value for name, value in unit.environment.items() if value not in _GIVEN}
+    """Without what Weir sets."""
+    found, unread = environment_of(unit, _GIVEN)
+    notes += [f"EnvironmentFile= {path} is not read, for it is not root's alone: what it says of root files is not "
+              "known" for path in unread]
+    return found
+
+
+def environment_of(unit: Unit, given: Container[str] = ()) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Variables that the unit is given by its own Environment=, but for values that are `given`, then EnvironmentFile=;
+    and files that are not read, for they are not root's alone."""
+    found = {name: value for name, value in unit.environment.items() if value not in given}
+    unread = []
     for path in unit.environment_files:
         try:
             content = rooted.read(rooted.resolve(path), rooted.is_roots)
@@ -277,10 +287,9 @@ def _environment(unit: Unit, notes: list[str]) -> dict[str, str]:
         except (NotRooted, OSError):
             content = None
         if content is None:
-            notes.append(f"EnvironmentFile= {path} is not read, for it is not root's alone: what it says of root files "
-                         "is not known")
+            unread.append(path)
         for line in (content or b"").decode(errors="replace").splitlines():
             name, equals, value = line.strip().partition("=")
             if equals and name.isidentifier():
                 found[name] = value.strip().strip("\"'")
-    return found
+    return found, tuple(unread)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.processes import ENVIRONMENT
-from agent.unit.adoptable import START_ONLY, Unit, object_path, parse_sockets, parse_unit
+from agent.unit.adoptable import START_ONLY, Unit, object_path, parse_files, parse_sockets, parse_unit
 from agent.unit.dropin import FILE
 
 UNITS: Final = Path("/etc/systemd/system")
@@ -30,6 +30,16 @@ def show(unit: str) -> Unit:
         return parse_unit(everything, _property(unit, "Service", START_ONLY))
     except ValueError as reason:
         raise SystemdError(f"{unit}: {reason}") from None
+
+
+def service_files() -> tuple[str, ...]:
+    """Paths of the files of all services, also of what is not loaded.  Raises SystemdError."""
+    asked = ["call", _SYSTEMD, "/org/freedesktop/systemd1", f"{_SYSTEMD}.Manager", "ListUnitFilesByPatterns", "asas",
+             "0", "1", "*.service"]
+    try:
+        return parse_files(_busctl(asked))
+    except ValueError as reason:
+        raise SystemdError(str(reason)) from None
 
 
 def show_socket(unit: str) -> tuple[tuple[str, str], ...]:
