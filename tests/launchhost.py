@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import queue
@@ -26,6 +25,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from personsend import PersonsEnd
 from sources import copy_sources, open_way
 
 UID = 64201
@@ -123,7 +123,7 @@ class Host:
         shutil.rmtree(self.base, ignore_errors=True)
 
 
-class Terminal:
+class Terminal(PersonsEnd):
     """weir run as the test's user on a pseudo terminal, seen from the person's side."""
 
     def __init__(self, host: Host, *argv: str, rows: int = 33, columns: int = 111, **keywords: Any) -> None:
@@ -138,41 +138,6 @@ class Terminal:
                 **{"stdin": file, "stdout": file, "stderr": file, "user": UID, "group": UID, "extra_groups": [],
                    **keywords})
         self.slave, self.seen = slave, b""
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def type(self, text: bytes) -> None:
-        os.write(self.master, text)
-
-    def until(self, word: bytes) -> bytes:
-        """Everything up to this word; what came after it is kept."""
-        while word not in self.seen:
-            ready, _, _ = select.select([self.master], [], [], 20)
-            assert ready, f"{word!r} did not come, but {self.seen!r}"
-            self.seen += os.read(self.master, 65536)
-        before, _, self.seen = self.seen.partition(word)
-        return before + word
-
-    def end(self) -> int:
-        """Exit code; the output is read meanwhile, a full terminal would keep it from ending."""
-        pidfd = os.pidfd_open(self.process.pid)
-        try:
-            while pidfd not in (ready := select.select([pidfd, self.master], [], [], 20)[0]):
-                assert ready, f"it does not end: {self.seen!r}"
-                self.seen += os.read(self.master, 65536)
-            while select.select([self.master], [], [], 0)[0]:
-                self.seen += os.read(self.master, 65536)
-        finally:
-            os.close(pidfd)
-        return self.process.wait()
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        os.close(self.slave)
-        os.close(self.master)
 
 
 def remove_cgroup(path: Path) -> None:
