@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from agent.cli import weir
 from agent.config import parse_config
 from agent.contract.journal import HostEvent, render_host_event
+from agent.init.recorded import recorded_peers
 from enforcer.words import events
 
 SECOND = 10**9
@@ -143,3 +144,23 @@ def test_a_name_that_an_entry_has_already(story: Story, tmp_path: Path) -> None:
     story.flow("192.0.2.1 443")
     [entry] = tomllib.loads(story.run(tmp_path))["egress"]
     assert (entry["name"], entry["addresses"]) == ("model-2", ["model"])
+
+
+def test_what_weir_init_takes_of_it(story: Story) -> None:
+    story.answered("api.example", "192.0.2.1")
+    story.flow("192.0.2.1 443", "tls", "api.example", mode="record")
+    story.flow("10.0.0.4 5433", "postgresql", mode="record", workload="second")
+    story.flow("10.0.0.5 3128", "proxy", mode="record")
+    story.scene.recorder._store.commit()
+    notes: list[str] = []
+    found = list(recorded_peers(story.scene.recording, notes))
+    assert [(one.protocol, one.hosts, one.port, one.addresses) for one in found] == [
+        ("", ("api.example",), 443, ("192.0.2.1",)), ("postgresql", ("10.0.0.4",), 5433, ("10.0.0.4",))]
+    assert found[1].why == ("1 recorded connection of second",)
+    assert notes == ["recorded and not proposed: 10.0.0.5 port 3128 (proxy); weir egress suggest says more"]
+
+
+def test_a_recording_that_is_not_there(tmp_path: Path) -> None:
+    notes: list[str] = []
+    assert list(recorded_peers(tmp_path / "none", notes)) == []
+    assert notes == [f"the recording in {tmp_path}/none is not read: who was to read it ended with 1"]

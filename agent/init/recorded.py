@@ -1,0 +1,94 @@
+"""Effects: what other processes say: a recording, by `weir egress suggest`; files of a user, by agent/init/home.py."""
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from agent.contract.said import safe
+from agent.init.findings import OTHER, PORTS, Peer
+from agent.init.strings import host_of
+from agent.processes import ENVIRONMENT, python_module, unprivileged
+from agent.settings.credential_table import POSTGRESQL, SSH
+
+_ANSWER: Final = 8 << 20              # bytes of a process that was asked
+_PATIENCE: Final = 60.0               # seconds for one
+_SPEAKS: Final = {"postgresql": POSTGRESQL, "ssh": SSH}        # as a recording says what was spoken
+
+
+def asked(command: Sequence[str], shape: Any, what: str, notes: list[str]) -> Any:
+    """The JSON of a process, which others may have a hand in: bounded in bytes and time, and nothing that it says is
+    repeated.  None, and a note, where it has none."""
+    try:
+        output, code = _output(command)
+        if code == 0 and len(output) <= _ANSWER:
+            return msgspec.json.decode(output, type=shape)
+        wrong = f"who was to read it ended with {code}" if code else f"it would be more than {_ANSWER} bytes"
+    except OSError as reason:
+        wrong = reason.strerror or "nobody could be asked"
+    except msgspec.MsgspecError:
+        wrong = "what was said of it is not understood"
+    notes.append(f"{what} not read: {wrong}")
+    return None
+
+
+def _output(command: Sequence[str]) -> tuple[bytes, int]:
+    """One byte too many at most; and how it ended, -9 where it was too slow.  Raises OSError."""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          env=ENVIRONMENT, cwd="/") as process:
+        assert process.stdout is not None
+        patience = threading.Timer(_PATIENCE, process.kill)
+        patience.daemon = True
+        patience.start()
+        try:
+            output = process.stdout.read(_ANSWER + 1)
+            if len(output) > _ANSWER:
+                process.kill()
+                return output, 0
+            return output, process.wait()
+        finally:
+            patience.cancel()
+
+
+class _Place(msgspec.Struct):
+    """As `weir egress suggest --json` has it."""
+
+    kind: str
+    host: str
+    port: int
+    speaks: tuple[str, ...]
+    count: int
+    workloads: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
+def recorded_peers(recording: Path, notes: list[str]) -> Iterator[Peer]:
+    """What crews reached in the modes `record` and `shadow`.  It is read by the user whose the recording is."""
+    command = [*python_module("agent.cli"), "egress", "suggest", "--json", "--recording", str(recording)]
+    if (owner := _owner(recording)) != "root":
+        command = unprivileged(command, owner)
+    found = asked(command, list[_Place], f"the recording in {recording} is", notes)
+    for one in found or ():
+        host = host_of(one.host)
+        protocol = next((_SPEAKS[word] for word in one.speaks if word in _SPEAKS), PORTS.get(one.port, OTHER))
+        if not host or one.kind not in ("egress", "target"):
+            notes.append(f"recorded and not proposed: {safe(one.host)} port {one.port} ({safe(one.kind)}); weir egress "
+                         "suggest says more")
+            continue
+        yield Peer(protocol if one.kind == "target" else OTHER, (host,), one.port,
+                   (f"{one.count} recorded connection{'' if one.count == 1 else 's'} of "
+                    f"{', '.join(map(safe, one.workloads))}",),
+                   addresses=tuple(filter(None, map(host_of, one.addresses))))
+
+
+def _owner(recording: Path) -> str:
+    try:
+        return pwd.getpwuid(os.stat(recording).st_uid).pw_name
+    except (OSError, KeyError):
+        return "root"

@@ -1,0 +1,202 @@
+"""What is found on this host: real processes with real connections, and units of a systemd of the test's own."""
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+from privatesystemd import PrivateSystemd, missing, private_systemd
+from sources import open_way
+
+from agent.init.finding import find
+from agent.init.findings import COMMAND, OTHER, UNIT, Crew
+from agent.init.home import Said
+from agent.init.recorded import asked
+from agent.processes import python_module, unprivileged
+from agent.unit import systemd
+
+NOBODY = pwd.getpwnam("nobody")
+SCRIPT = """
+import socket, sys
+{imports}
+served = socket.create_server(("127.0.0.1", 0))
+itself = socket.create_connection(served.getsockname())
+held = [socket.create_connection(("127.0.0.1", int(port))) for port in sys.argv[1:]]
+print(served.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it looks at processes of other users")
+
+
+@contextmanager
+def running(directory: Path, imports: str, *ports: int, **environment: str) -> Iterator[int]:
+    """A program of nobody's with a connection to each port and a server of its own, whose port this is."""
+    open_way(directory)
+    script = directory / "main.py"
+    script.write_text(SCRIPT.format(imports=imports))
+    with subprocess.Popen(
+        ["/usr/bin/python3", "main.py", *map(str, ports)], cwd=directory, user=NOBODY.pw_uid, group=NOBODY.pw_gid,
+        extra_groups=[], env={"PATH": "/usr/bin:/bin", **environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+        process.communicate()
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+def of_nobody(crews: tuple[Crew, ...]) -> Crew:
+    [found] = [one for one in crews if one.name == "nobody"]
+    return found
+
+
+CREWAI = "try:\n    import crewai\nexcept ImportError:\n    pass"
+
+
+def test_a_process_that_looks_like_a_crew_and_whom_it_talks_to(tmp_path: Path, server: socket.socket) -> None:
+    port = server.getsockname()[1]
+    with running(tmp_path, CREWAI, port, DATABASE_URL=f"postgresql://svc:hunter2@localhost:{port}/shop",
+                 OPENAI_BASE_URL="http://10.9.9.9:8000/v1") as own:
+        found = of_nobody(find((), (), "weir", None).crews)
+    assert (found.kind, found.user) == (COMMAND, "nobody")
+    assert found.why.endswith("main.py imports crewai")
+    assert str(tmp_path) in found.needs
+    said = [(one.protocol, one.hosts, one.port, one.user, one.database) for one in found.peers]
+    assert ("postgresql", ("localhost",), port, "svc", "shop") in said
+    assert (OTHER, ("127.0.0.1",), port, "", "") in said
+    assert (OTHER, ("10.9.9.9",), 8000, "", "") in said
+    assert not [one for one in found.peers if one.port == own], "its own server is nobody that it talks to"
+    [database] = [one for one in found.peers if one.protocol == "postgresql"]
+    assert "127.0.0.1" in database.addresses
+    assert [one.value for one in database.secrets] == ["hunter2"]
+    assert "hunter2" not in repr(found)
+
+
+def test_what_looks_like_none_is_found_where_it_is_named(tmp_path: Path, server: socket.socket) -> None:
+    port = server.getsockname()[1]
+    with running(tmp_path, "", port):
+        assert not [one for one in find((), (), "weir", None).crews if str(tmp_path) in one.needs]
+        found = of_nobody(find((), ("nobody",), "weir", None).crews)
+    assert found.why == "you named it"
+    assert port in [one.port for one in found.peers]
+
+
+def test_a_user_that_is_not_there_and_root() -> None:
+    found = find((), ("no-such-user", "nobody"), "weir", None)
+    assert [one.name for one in found.crews] == ["nobody"]
+    assert "there is no user 'no-such-user' on this host" in found.notes
+
+
+def test_an_environment_of_any_size_and_bytes(tmp_path: Path, server: socket.socket) -> None:
+    port = server.getsockname()[1]
+    more = {f"X{number}": "postgresql://h/" + "d" * 100_000 for number in range(8)}
+    with running(tmp_path, CREWAI, port, EVIL='postgresql://h"\n[[target]]/d', URL="postgresql://db.lab/\x1b[2J",
+                 BYTES="\udcff\udcfe", **more):
+        found = of_nobody(find((), (), "weir", None).crews)
+    assert [(one.hosts, one.database) for one in found.peers if one.protocol] == [(("db.lab",), "")]
+
+
+def test_files_are_read_as_the_user_whose_they_are(tmp_path: Path) -> None:
+    """Root's own is not read for who names it in KUBECONFIG."""
+    open_way(tmp_path)
+    secret = tmp_path / "root.yaml"
+    secret.write_text("clusters: [{name: c, cluster: {server: 'https://secret.lab'}}]\n"
+                      "contexts: [{name: x, context: {cluster: c}}]\n")
+    command = unprivileged([*python_module("agent.init.home"), str(secret)], "nobody")
+    notes: list[str] = []
+    secret.chmod(0o644)
+    said = asked(command, Said, "files are", notes)
+    assert (notes, [one.hosts for one in said.peers]) == ([], [("secret.lab",)])
+    secret.chmod(0o600)
+    said = asked(command, Said, "files are", notes)
+    assert said.peers == ()
+    assert said.notes == (f"{secret} is not read: Permission denied",)
+
+
+@pytest.mark.parametrize("program", ["print('[1, 2')", "raise SystemExit('\\x1b[2Jno')", "print('x' * (9 << 20))"])
+def test_an_answer_that_is_none(program: str) -> None:
+    notes: list[str] = []
+    assert asked([sys.executable, "-c", program], Said, "files are", notes) is None
+    assert len(notes) == 1
+    assert notes[0].isprintable()
+
+
+# units
+
+
+@pytest.fixture(scope="module")
+def manager() -> Iterator[PrivateSystemd]:
+    if why := missing():
+        pytest.skip(why)
+    with private_systemd() as made, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(systemd, "BUS", (f"--address={made.address}",))
+        yield made
+
+
+def unit(manager: PrivateSystemd, name: str, *lines: str) -> None:
+    manager.write(name, "\n".join(("[Service]", *lines, "")))
+
+
+@pytest.fixture
+def rooted() -> Iterator[Path]:
+    """A directory that root alone decides on: pytest's is below /tmp."""
+    made = Path(mkdtemp(prefix="weir-test-", dir="/var"))
+    yield made
+    shutil.rmtree(made)
+
+
+def test_units(manager: PrivateSystemd, tmp_path: Path, rooted: Path) -> None:
+    script = tmp_path / "main.py"
+    script.write_text("from crewai import Crew\n")
+    file = rooted / "env"
+    file.write_text('PGHOST="10.1.1.1"\nPGPASSWORD=hunter2\n')
+    unit(manager, "crew.service", f"ExecStart=/usr/bin/python3 {script}", "User=nobody", f"EnvironmentFile={file}",
+         'Environment="DATABASE_URL=postgresql://svc:hunter2@db.lab/shop"')
+    unit(manager, "web.service", "ExecStart=/usr/sbin/nginx")
+    unit(manager, "template@.service", f"ExecStart=/usr/bin/python3 {script}")
+    manager.reload()
+    found = find((), (), "weir", None)
+    [crew] = [one for one in found.crews if one.kind == UNIT]
+    assert (crew.name, crew.user, crew.why) == ("crew.service", "nobody", f"{script} imports crewai")
+    assert [(one.hosts, one.database, one.secrets[0].place) for one in crew.peers] == [
+        (("db.lab",), "shop", "DATABASE_URL of crew.service"), (("10.1.1.1",), "", "PGPASSWORD of crew.service")]
+    [named] = find(("web.service",), (), "weir", None).crews
+    assert (named.name, named.user, named.why) == ("web.service", "root", "you named it")
+    for name in ("crew.service", "web.service", "template@.service"):
+        manager.remove(name)
+
+
+def test_an_environment_file_of_others_is_not_read(manager: PrivateSystemd, tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text("PGHOST=10.1.1.1\n")
+    os.chown(file, NOBODY.pw_uid, NOBODY.pw_gid)
+    unit(manager, "crew.service", "ExecStart=/usr/bin/crewai run", "User=nobody", f"EnvironmentFile=-{file}")
+    manager.reload()
+    found = find(("crew.service",), (), "weir", None)
+    assert found.crews[0].peers == ()
+    assert any(f"EnvironmentFile= {file} is not read" in note for note in found.notes)
+    manager.remove("crew.service")
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("none-of-this.service", "systemd says not-found"), ("ssh.service", "the host's own"), ("x\n.service", "no name"),
+    ("crew@.service", "is a template")])
+def test_a_unit_that_can_be_none(manager: PrivateSystemd, name: str, said: str) -> None:
+    found = find((name,), (), "weir", None)
+    assert found.crews == ()
+    assert any(said in note for note in found.notes)
+
+
