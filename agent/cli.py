@@ -44,6 +44,7 @@ _ELSEWHERE: Final = {
     "key": "agent.commands.key_cli:key",
     "kubeconfig": "agent.commands.kubeconfig_cli:kubeconfig",
     "container-args": "agent.commands.container_cli:container_args",
+    "init": "agent.commands.init_cli:init",
     "adopt": "agent.commands.adopt_cli:adopt",
     "notify": "agent.commands.notify_cli:notify",
     "login": "agent.commands.login_cli:login",
