@@ -3,6 +3,7 @@
     findings    what was found, as structs; secrets among it are never shown
     strings     pure: connection strings and variables of a crew's environment
     clients     pure: ~/.ssh/config, known_hosts and kubeconfigs of a crew's user
+    files       reads what others name, as root
     home        reads these files, as that user, in a process of its own
     looks       pure: whether a command looks like a crew's
     finding     units and processes of this host that are crews

@@ -12,11 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from agent import procfs, rooted
+from agent import procfs
 from agent.block import cgroups
 from agent.block.attribution import Held
 from agent.contract.said import safe
 from agent.init import looks
+from agent.init.files import read_file
 from agent.init.findings import COMMAND, UNIT, Crew, Findings
 from agent.init.recorded import recorded_peers
 from agent.init.talking import PROCESSES, home_of, open_sockets, peers_of, resolved
@@ -28,6 +29,7 @@ from agent.unit.systemd import SystemdError
 
 OWN: Final = ("weir", "weir-audit", "weir-identity", "weir-notify", "weir-web", "weir-vault")    # Weir's users
 UNITS: Final = 200                    # that are asked for
+ROOT: Final = "a workload never runs as root: give it a user of its own (User=)"
 _PACKAGED: Final = ("/lib/systemd/", "/usr/lib/systemd/")      # of Debian's packages, which have no crews
 
 
@@ -86,10 +88,13 @@ def _unit(name: str, unit: Unit, chosen: bool, notes: list[str], sockets: Sequen
         filter(None, (_why(pid) for pid in pids[:PROCESSES])), "")
     if not why and not chosen:
         return None
+    if not unit.dynamic and (account is None or account.pw_uid == 0):
+        notes.append(f"{name}: {ROOT}" if account else f"{name}: there is no user {safe(unit['User'])!r} on this host")
+        return None
     environment, unread = environment_of(unit)
     notes += [f"{safe(name)}: EnvironmentFile= {safe(path)} is not read, for it is not root's alone" for path in unread]
     peers = peers_of(name, pids, environment, account, sockets, notes)
-    return Crew(UNIT, name, "" if unit.dynamic else account.pw_name if account else unit["User"], home,
+    return Crew(UNIT, name, account.pw_name if account else "", home,
                 why or "you named it", looks.needed(words, directory, home), peers)
 
 
@@ -109,6 +114,7 @@ def _commands(
     """One crew a user; `weir run` starts it."""
     found: dict[str, list[int]] = {user: [] for user in users}
     why: dict[str, str] = dict.fromkeys(users, "you named it")
+    of_root: list[int] = []
     for pid in _every_pid() if everything or users else ():
         user, place = _user_of(pid), _cgroup_of(pid)
         if not user or f"/{own}.slice" in place or any(f"/{name}" in f"{place}/" for name in units):
@@ -116,8 +122,7 @@ def _commands(
         if user not in found and (not everything or user in OWN or not (reason := _why(pid))):
             continue
         if user == "root":
-            notes.append(f"pid {pid} runs as root and looks like a crew: a workload never runs as root; give it a user "
-                         "of its own")
+            of_root.append(pid)
         elif user not in found:
             found[user], why[user] = [pid], f"pid {pid}: {reason}"
             if "/user@" in place and place.endswith(".service"):
@@ -125,10 +130,12 @@ def _commands(
                              "adopted: make it a unit of the system's with User=, or start it by `weir run`")
         else:
             found[user].append(pid)
+    if of_root:
+        notes.append(f"{', '.join(map(str, of_root[:10]))}: pids of root's that look like a crew; {ROOT}")
     for user, pids in found.items():
         account = find_account(user)
-        if account is None:
-            notes.append(f"there is no user {safe(user)!r} on this host")
+        if account is None or account.pw_uid == 0:
+            notes.append(f"user {user}: {ROOT}" if account else f"there is no user {safe(user)!r} on this host")
             continue
         words, directory = _words(pids[0]) if pids else ((), "")
         home = home_of(account)
@@ -182,5 +189,5 @@ def _packages(program: str) -> tuple[str, ...]:
 
 def _script(path: str) -> bytes:
     with suppress(OSError, ValueError):
-        return rooted.read(path, lambda _: True) or b""
+        return read_file(path)
     return b""

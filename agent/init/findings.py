@@ -58,7 +58,6 @@ class Crew(msgspec.Struct, frozen=True):
     why: str                          # why it looks like a crew
     needs: tuple[str, ...] = ()       # paths that it needs to see
     peers: tuple[Peer, ...] = ()
-    wrong: tuple[str, ...] = ()       # why it can be none
 
 
 class Findings(msgspec.Struct, frozen=True):

@@ -13,12 +13,13 @@ from typing import Final
 
 import msgspec
 
-from agent import procfs, rooted
+from agent import procfs
 from agent.block.attribution import Held
 from agent.block.sockdiag import tcp_sockets
 from agent.contract.said import safe
 from agent.credential.trust import expand_home
 from agent.init.clients import certificates, checked, keys_of
+from agent.init.files import read_file
 from agent.init.findings import OTHER, PORTS, Findings, Peer
 from agent.init.home import Said
 from agent.init.recorded import asked
@@ -54,8 +55,8 @@ def _with_roots(peer: Peer, home: str, account: pwd.struct_passwd | None) -> Pee
         return peer
     owners = {0, *([account.pw_uid] if account else [])}
     with suppress(OSError, ValueError):
-        content = rooted.read(expand_home(peer.root_file, home), lambda status: status.st_uid in owners)
-        return msgspec.structs.replace(peer, authorities=certificates((content or b"").decode(errors="replace")))
+        content = read_file(expand_home(peer.root_file, home), owners)
+        return msgspec.structs.replace(peer, authorities=certificates(content.decode(errors="replace")))
     return peer
 
 

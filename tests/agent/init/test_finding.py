@@ -13,14 +13,18 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
+from click.testing import CliRunner
 from privatesystemd import PrivateSystemd, missing, private_systemd
 from sources import open_way
 
+from agent.cli import weir
+from agent.init.files import read_file
 from agent.init.finding import find
 from agent.init.findings import COMMAND, OTHER, UNIT, Crew
 from agent.init.home import Said
 from agent.init.recorded import asked
 from agent.processes import python_module, unprivileged
+from agent.settings.check import check_policies, load_config
 from agent.unit import systemd
 
 NOBODY = pwd.getpwnam("nobody")
@@ -95,9 +99,22 @@ def test_what_looks_like_none_is_found_where_it_is_named(tmp_path: Path, server:
 
 
 def test_a_user_that_is_not_there_and_root() -> None:
-    found = find((), ("no-such-user", "nobody"), "weir", None)
+    found = find((), ("no-such-user", "root", "nobody"), "weir", None)
     assert [one.name for one in found.crews] == ["nobody"]
     assert "there is no user 'no-such-user' on this host" in found.notes
+    assert any(note.startswith("user root: a workload never runs as root") for note in found.notes)
+
+
+def test_a_file_that_waits_for_its_reader_is_not_read(tmp_path: Path) -> None:
+    """The kernel's log, by a link of a crew's as well; a FIFO; a device."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("/proc/kmsg")
+    (tmp_path / "proc").symlink_to("/proc")
+    (tmp_path / "file").write_text("x")
+    for path in ("/proc/kmsg", "/sys/kernel/uevent_seqnum", "/dev/zero", "fifo", "link", "proc/kmsg", "."):
+        assert read_file(str(tmp_path / path)) == b"", path
+    assert read_file(str(tmp_path / "file")) == b"x"
+    assert read_file(str(tmp_path / "file"), {NOBODY.pw_uid}) == b""
 
 
 def test_an_environment_of_any_size_and_bytes(tmp_path: Path, server: socket.socket) -> None:
@@ -173,8 +190,14 @@ def test_units(manager: PrivateSystemd, tmp_path: Path, rooted: Path) -> None:
     assert (crew.name, crew.user, crew.why) == ("crew.service", "nobody", f"{script} imports crewai")
     assert [(one.hosts, one.database, one.secrets[0].place) for one in crew.peers] == [
         (("db.lab",), "shop", "DATABASE_URL of crew.service"), (("10.1.1.1",), "", "PGPASSWORD of crew.service")]
+    unit(manager, "web.service", "ExecStart=/usr/sbin/nginx", "DynamicUser=yes")
+    unit(manager, "crew.service", "ExecStart=/usr/bin/crewai run")
+    manager.reload()
     [named] = find(("web.service",), (), "weir", None).crews
-    assert (named.name, named.user, named.why) == ("web.service", "root", "you named it")
+    assert (named.name, named.user, named.why) == ("web.service", "", "you named it")
+    of_root = find((), (), "weir", None)
+    assert not [one for one in of_root.crews if one.kind == UNIT]
+    assert any("crew.service: a workload never runs as root" in note for note in of_root.notes)
     for name in ("crew.service", "web.service", "template@.service"):
         manager.remove(name)
 
@@ -200,3 +223,26 @@ def test_a_unit_that_can_be_none(manager: PrivateSystemd, name: str, said: str) 
     assert any(said in note for note in found.notes)
 
 
+
+
+def test_weir_init_of_a_unit(manager: PrivateSystemd, tmp_path: Path) -> None:
+    """From a unit to its workload; what stands in the way of `weir adopt` is said before."""
+    unit(manager, "crew.service", "ExecStart=/opt/crew/bin/crewai run", "User=nobody", "PAMName=login",
+         "WorkingDirectory=/",
+         'Environment="DATABASE_URL=postgresql://svc:hunter2@10.255.255.1/shop"')
+    manager.reload()
+    file = tmp_path / "etc" / "weir.toml"
+    done = CliRunner().invoke(weir, ["--config", str(file), "init", "--yes", "--unit", "crew.service",
+                                     "--take-credentials", "--egress", "record"])
+    assert done.exit_code == 0, done.output
+    assert "hunter2" not in done.output
+    config = load_config(file)
+    [workload] = config.workloads
+    assert (workload.name, workload.unit, workload.users, workload.read_only, workload.egress) == (
+        "crew", "crew.service", ("nobody",), ("/opt/crew",), "record")
+    [target] = config.targets
+    assert (target.name, target.hosts, target.credentials[0].user) == ("shop", ("10.255.255.1",), "svc")
+    assert not check_policies(config)
+    assert "note: weir adopt will refuse crew.service: PAMName=" in done.output
+    assert f"sudo weir --config {file} adopt --running restart crew.service" in done.output
+    manager.remove("crew.service")

@@ -57,7 +57,8 @@ def test_where_nothing_is(directory: Path) -> None:
     assert states(changes) == ["new"] * 5
     assert write(changes) == {}
     assert tree(directory)["credentials/orders"] == "hunter2"
-    modes = {str(path.relative_to(directory)): f"{stat.S_IMODE(path.stat().st_mode):o}" for path in directory.rglob("*")}
+    modes = {str(path.relative_to(directory)): f"{stat.S_IMODE(path.stat().st_mode):o}"
+             for path in directory.rglob("*")}
     assert modes == {"credentials": "700", "credentials/orders": "600", "policies": "755", "orders-ca.pem": "644",
                      "policies/first.cedar": "644", "groups.toml": "644", "weir.toml": "644"}
     again = plan(files(directory), force=False)
@@ -77,7 +78,8 @@ def test_the_installed_files_configure_nothing(directory: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "text", "nothing"), [
-    ("weir.toml", "", True), ("weir.toml", "[runtime]\n[enforcer]\n", True), ("weir.toml", "[dns]\nlisten = 'x'", False),
+    ("weir.toml", "", True), ("weir.toml", "[runtime]\n[enforcer]\n", True),
+    ("weir.toml", "[dns]\nlisten = 'x'", False),
     ("weir.toml", "[[target]]", False), ("weir.toml", "not TOML", False), ("first.cedar", "", False)])
 def test_what_configures_nothing(name: str, text: str, nothing: bool) -> None:
     assert configures_nothing(name, text) == nothing
@@ -166,7 +168,8 @@ class TestChecked:
                                 f"{directory}/credentials/orders: there is no such file")
 
     @pytest.mark.parametrize(("change", "said"), [
-        ({"weir": WHOLE + "portt = 3\n"}, "is not known"), ({"weir": WHOLE.replace("nobody", "no-such-user")}, "no user"),
+        ({"weir": WHOLE + "portt = 3\n"}, "is not known"),
+        ({"weir": WHOLE.replace("nobody", "no-such-user")}, "no user"),
         ({"weir": "[[target]\n"}, "not TOML"), ({"policies": "permit (principal"}, "first.cedar:1"),
         ({"policies": '@id("a")\npermit (principal, action == Action::"sql:x", resource);'}, "first.cedar:2"),
         ({"groups": "[groups]\ndata = 3\n"}, "groups.toml:2")])
