@@ -29,7 +29,6 @@ from agent.unit.adopt import refused
 from agent.unit.systemd import SystemdError
 
 RECORDING: Final = "/var/lib/weir/recording"
-SLICE: Final = "weir"                 # `[runtime] name` of a first configuration
 _COLOURS: Final = {"+": "green", "-": "red", "@": "cyan", "#": "dim"}
 
 
@@ -133,7 +132,7 @@ def _named_target(text: str) -> Peer:
 
 def _found(units: Sequence[str], users: Sequence[str], no_find: bool, recording: Path | None) -> Findings:
     place = recording or (Path(RECORDING) if Path(RECORDING).is_dir() else None)
-    found = find(units, users, SLICE, None if no_find else place)
+    found = find(units, users, None if no_find else place)
     if no_find:
         found = msgspec.structs.replace(
             found, crews=tuple(msgspec.structs.replace(one, peers=()) for one in found.crews))

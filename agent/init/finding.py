@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,18 +31,20 @@ from agent.unit.systemd import SystemdError
 OWN: Final = ("weir", "weir-audit", "weir-identity", "weir-notify", "weir-web", "weir-vault")    # Weir's users
 UNITS: Final = 200                    # that are asked for
 ROOT: Final = "a workload never runs as root: give it a user of its own (User=)"
+SLICE: Final = "weir"                 # `[runtime] name` of a first configuration
+_OF_UNIT: Final = re.compile(r"/system\.slice/(?:[^/]+\.slice/)*([^/]+\.service)(?:/|$)")
 _PACKAGED: Final = ("/lib/systemd/", "/usr/lib/systemd/")      # of Debian's packages, which have no crews
 
 
-def find(chosen: Sequence[str], users: Sequence[str], own: str, recording: Path | None) -> Findings:
-    """`chosen`: units that count whatever they look like, as `users` do; both empty: what looks like a crew.  `own`:
-    name of Weir's slice.  `recording`: its directory."""
+def find(chosen: Sequence[str], users: Sequence[str], recording: Path | None) -> Findings:
+    """`chosen`: units that count whatever they look like, as `users` do; both empty: what looks like a crew.
+    `recording`: its directory."""
     notes: list[str] = []
     everything = not chosen and not users
     sockets = open_sockets(notes)
     crews = [*_units(chosen, everything, notes, sockets)]
     taken = {crew.name for crew in crews if crew.kind == UNIT}
-    crews += _commands(users, everything, taken, own, sockets, notes)
+    crews += _commands(users, everything, taken, sockets, notes)
     recorded = tuple(recorded_peers(recording, notes)) if recording is not None else ()
     return resolved(Findings(tuple(crews), recorded, tuple(dict.fromkeys(notes))))
 
@@ -56,7 +59,7 @@ def _units(chosen: Sequence[str], everything: bool, notes: list[str], sockets: S
         notes.append(f"units of systemd's are not looked at: {reason}")
         return
     for name in dict.fromkeys(names[:UNITS]):
-        if wrong := wrong_name(name, ""):
+        if wrong := wrong_name(name, SLICE):
             notes.append(wrong)
             continue
         try:
@@ -74,8 +77,10 @@ def _units(chosen: Sequence[str], everything: bool, notes: list[str], sockets: S
 
 
 def _candidates() -> list[str]:
-    paths = [path for path in systemd.service_files() if not path.startswith(_PACKAGED)]
-    return [name for path in paths if not wrong_name(name := os.path.basename(path), "")]
+    """Those of processes that look like a crew; then the host's own files."""
+    running = [found[1] for pid in _every_pid() if (found := _OF_UNIT.match(_cgroup_of(pid))) and _why(pid)]
+    files = [os.path.basename(path) for path in systemd.service_files() if not path.startswith(_PACKAGED)]
+    return [name for name in (*running, *files) if not wrong_name(name, SLICE)]
 
 
 def _unit(name: str, unit: Unit, chosen: bool, notes: list[str], sockets: Sequence[Held]) -> Crew | None:
@@ -109,7 +114,7 @@ def _pids_of(unit: Unit) -> Iterator[int]:
 
 
 def _commands(
-    users: Sequence[str], everything: bool, units: set[str], own: str, sockets: Sequence[Held], notes: list[str],
+    users: Sequence[str], everything: bool, units: set[str], sockets: Sequence[Held], notes: list[str],
 ) -> Iterator[Crew]:
     """One crew a user; `weir run` starts it."""
     found: dict[str, list[int]] = {user: [] for user in users}
@@ -117,7 +122,7 @@ def _commands(
     of_root: list[int] = []
     for pid in _every_pid() if everything or users else ():
         user, place = _user_of(pid), _cgroup_of(pid)
-        if not user or f"/{own}.slice" in place or any(f"/{name}" in f"{place}/" for name in units):
+        if not user or f"/{SLICE}.slice" in place or any(f"/{name}" in f"{place}/" for name in units):
             continue
         if user not in found and (not everything or user in OWN or not (reason := _why(pid))):
             continue

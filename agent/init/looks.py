@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
+from agent.settings.fields import HOME_PATH
 from agent.unit.dropin import SYSTEM
+from agent.workload.view import closed
 
 FRAMEWORKS: Final = (
     "crewai", "langchain", "langchain_core", "langgraph", "autogen", "autogen_agentchat", "autogen_core", "ag2",
@@ -60,11 +62,19 @@ def needed(words: Sequence[str], directory: str, home: str) -> tuple[str, ...]:
     if script := script_of(words, directory):
         found.append(str(PurePosixPath(script).parent))
     found.append(directory)
-    tops = [one for one in map(_top, found) if one and not _within(one, home)]
+    tops = [one for one in map(_top, found) if one and not _within(one, home) and _is_shown(one)]
     return tuple(one for one in dict.fromkeys(tops) if not any(_within(one, top) for top in tops if top != one))
 
 
 _SYSTEM: Final = (*SYSTEM, "/lib32", "/lib64", "/libx32", "/dev", "/proc", "/sys", "/run")
+
+
+def _is_shown(path: str) -> bool:
+    """Whether a workload may be shown it, as weir.toml would have it."""
+    try:
+        return not closed(path, path) and HOME_PATH.parse(path) == path
+    except ValueError:
+        return False
 
 
 def _top(path: str) -> str:

@@ -92,6 +92,8 @@ def _rank(peer: Peer) -> tuple[bool, bool, bool]:
 def _same(one: Peer, other: Peer) -> bool:
     if one.socket or other.socket:
         return one.socket == other.socket
+    if one.protocol == other.protocol == OTHER and not any(map(is_address, (*one.hosts, *other.hosts))):
+        return one.port == other.port and one.hosts == other.hosts     # many names have one address
     return one.port == other.port and bool(_ways(one) & _ways(other)) and (
         one.protocol in (other.protocol, OTHER))
 
@@ -102,9 +104,11 @@ def _ways(peer: Peer) -> set[str]:
 
 
 def _joined(first: Peer, more: Peer) -> Peer:
-    """By the name of the first.  Where the two say another database or account, none is said: any counts."""
+    """By every name, and no address that names lead to.  Where the two say another database or account, none is said:
+    any counts."""
+    names = [host for host in more.hosts if not is_address(host) or host not in first.addresses]
     return msgspec.structs.replace(
-        first, database=_agreed(first.database, more.database),
+        first, hosts=tuple(dict.fromkeys((*first.hosts, *names))), database=_agreed(first.database, more.database),
         user=_agreed(first.user, more.user) if first.protocol == SSH else first.user or more.user,
         why=tuple(dict.fromkeys((*first.why, *more.why)))[:8], sure=first.sure or more.sure,
         addresses=tuple(dict.fromkeys((*first.addresses, *more.addresses))), tls=first.tls or more.tls,

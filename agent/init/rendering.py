@@ -62,7 +62,7 @@ def _remarks(proposal: Proposal, directory: str) -> Iterator[str]:
         if peer.protocol != SSH and not peer.authorities and 'tls = "verify-full"' in "".join(_tls(one, directory)):
             yield (f"{one.name}: where its certificate is not of a public authority, put that of its own into "
                    f"{_authorities(one, directory)} and take the # away from tls_ca")
-        if peer.keys or (peer.authorities and peer.protocol == KUBERNETES):
+        if peer.keys or peer.authorities:
             yield f"{one.name}: by what this {kind} target is known comes from the crew's own files: compare it"
         for secret in peer.secrets if one.take else ():
             yield (f"{one.name}: {secret.place} has the {secret.kind} still: the crew needs it no more.  Take it away "

@@ -16,7 +16,7 @@ import msgspec
 
 from agent.init.findings import OTHER, PASSWORD, Peer, Secret
 from agent.settings.credential_table import KUBERNETES, POSTGRESQL, SSH
-from agent.settings.fields import DIALLED, HOST, PORT, TEXT
+from agent.settings.fields import DIALLED, HOST, PORT, TEXT, Kind
 
 LIMIT: Final = 4096                   # characters of one value; secrets have no more
 VARIABLES: Final = 4096               # of one environment
@@ -113,11 +113,8 @@ def _database(said: Mapping[str, str], place: str, secret_place: str = "") -> Pe
 def _at(made: Peer, host: str) -> Peer | None:
     """By name, address, or the directory of its socket."""
     if host.startswith("/"):
-        try:
-            socket = DIALLED.parse(f"{host.rstrip('/')}/.s.PGSQL.{made.port}")
-        except ValueError:
-            return None
-        return _changed(made, socket=socket)
+        socket = _parsed(DIALLED, f"{host.rstrip('/')}/.s.PGSQL.{made.port}")
+        return _changed(made, socket=socket) if socket else None
     found = host_of(host)
     return _changed(made, hosts=(found,)) if found else None
 
@@ -193,11 +190,19 @@ def _other(parts: SplitResult, port: int | None) -> Peer | None:
 
 def host_of(text: str) -> str:
     """As weir.toml has it; empty: it is none."""
+    return _parsed(HOST, text)
+
+
+def printable(text: str) -> str:
+    """Empty where it could not stand in weir.toml."""
+    return _parsed(TEXT, text)
+
+
+def _parsed(kind: Kind, text: str) -> str:
     try:
-        found: str = HOST.parse(text)
+        return str(kind.parse(text))
     except ValueError:
         return ""
-    return found
 
 
 def _port(text: str, usual: int) -> int:
@@ -206,15 +211,6 @@ def _port(text: str, usual: int) -> int:
         return int(PORT.parse(int(text) if text else usual))
     except ValueError:
         return 0
-
-
-def printable(text: str) -> str:
-    """Empty where it could not stand in weir.toml."""
-    try:
-        found: str = TEXT.parse(text)
-    except ValueError:
-        return ""
-    return found
 
 
 def is_secret(text: str) -> bool:

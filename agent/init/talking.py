@@ -17,7 +17,7 @@ from agent import procfs
 from agent.block.attribution import Held
 from agent.block.sockdiag import tcp_sockets
 from agent.contract.said import safe
-from agent.credential.trust import expand_home
+from agent.credential.trust import SYSTEM_BUNDLE, expand_home
 from agent.init.clients import certificates, checked, keys_of
 from agent.init.files import read_file
 from agent.init.findings import OTHER, PORTS, Findings, Peer
@@ -50,9 +50,12 @@ def peers_of(
 
 
 def _with_roots(peer: Peer, home: str, account: pwd.struct_passwd | None) -> Peer:
-    """And the certificates of the root file that its client names, where it is root's or the user's own."""
+    """And the certificates of the root file that its client names, where it is root's or the user's own.  The system's
+    is what counts without one."""
     if not peer.root_file or (peer.root_file.startswith("~") and not home):
         return peer
+    if os.path.realpath(peer.root_file) == SYSTEM_BUNDLE:
+        return msgspec.structs.replace(peer, root_file="")
     owners = {0, *([account.pw_uid] if account else [])}
     with suppress(OSError, ValueError):
         content = read_file(expand_home(peer.root_file, home), owners)
@@ -145,13 +148,13 @@ def resolved(found: Findings) -> Findings:
     every = [*(peer for crew in found.crews for peer in crew.peers), *found.recorded]
     known = _look_up({host for peer in every for host in peer.hosts if not peer.addresses})
 
-    def resolved(peer: Peer) -> Peer:
+    def with_addresses(peer: Peer) -> Peer:
         more = dict.fromkeys((*peer.addresses, *(one for host in peer.hosts for one in known.get(host, ()))))
         return msgspec.structs.replace(peer, addresses=tuple(more))
 
+    crews = (msgspec.structs.replace(one, peers=tuple(map(with_addresses, one.peers))) for one in found.crews)
     return msgspec.structs.replace(
-        found, recorded=tuple(map(resolved, found.recorded)),
-        crews=tuple(msgspec.structs.replace(crew, peers=tuple(map(resolved, crew.peers))) for crew in found.crews))
+        found, crews=tuple(crews), recorded=tuple(map(with_addresses, found.recorded)))
 
 
 def _look_up(names: Iterable[str]) -> dict[str, tuple[str, ...]]:

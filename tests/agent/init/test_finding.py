@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -18,11 +18,13 @@ from privatesystemd import PrivateSystemd, missing, private_systemd
 from sources import open_way
 
 from agent.cli import weir
+from agent.init import finding
 from agent.init.files import read_file
 from agent.init.finding import find
 from agent.init.findings import COMMAND, OTHER, UNIT, Crew
 from agent.init.home import Said
 from agent.init.recorded import asked
+from agent.layout import cgroup_root
 from agent.processes import python_module, unprivileged
 from agent.settings.check import check_policies, load_config
 from agent.unit import systemd
@@ -74,7 +76,7 @@ def test_a_process_that_looks_like_a_crew_and_whom_it_talks_to(tmp_path: Path, s
     port = server.getsockname()[1]
     with running(tmp_path, CREWAI, port, DATABASE_URL=f"postgresql://svc:hunter2@localhost:{port}/shop",
                  OPENAI_BASE_URL="http://10.9.9.9:8000/v1") as own:
-        found = of_nobody(find((), (), "weir", None).crews)
+        found = of_nobody(find((), (), None).crews)
     assert (found.kind, found.user) == (COMMAND, "nobody")
     assert found.why.endswith("main.py imports crewai")
     assert str(tmp_path) in found.needs
@@ -92,14 +94,14 @@ def test_a_process_that_looks_like_a_crew_and_whom_it_talks_to(tmp_path: Path, s
 def test_what_looks_like_none_is_found_where_it_is_named(tmp_path: Path, server: socket.socket) -> None:
     port = server.getsockname()[1]
     with running(tmp_path, "", port):
-        assert not [one for one in find((), (), "weir", None).crews if str(tmp_path) in one.needs]
-        found = of_nobody(find((), ("nobody",), "weir", None).crews)
+        assert not [one for one in find((), (), None).crews if str(tmp_path) in one.needs]
+        found = of_nobody(find((), ("nobody",), None).crews)
     assert found.why == "you named it"
     assert port in [one.port for one in found.peers]
 
 
 def test_a_user_that_is_not_there_and_root() -> None:
-    found = find((), ("no-such-user", "root", "nobody"), "weir", None)
+    found = find((), ("no-such-user", "root", "nobody"), None)
     assert [one.name for one in found.crews] == ["nobody"]
     assert "there is no user 'no-such-user' on this host" in found.notes
     assert any(note.startswith("user root: a workload never runs as root") for note in found.notes)
@@ -122,7 +124,7 @@ def test_an_environment_of_any_size_and_bytes(tmp_path: Path, server: socket.soc
     more = {f"X{number}": "postgresql://h/" + "d" * 100_000 for number in range(8)}
     with running(tmp_path, CREWAI, port, EVIL='postgresql://h"\n[[target]]/d', URL="postgresql://db.lab/\x1b[2J",
                  BYTES="\udcff\udcfe", **more):
-        found = of_nobody(find((), (), "weir", None).crews)
+        found = of_nobody(find((), (), None).crews)
     assert [(one.hosts, one.database) for one in found.peers if one.protocol] == [(("db.lab",), "")]
 
 
@@ -149,6 +151,36 @@ def test_an_answer_that_is_none(program: str) -> None:
     assert asked([sys.executable, "-c", program], Said, "files are", notes) is None
     assert len(notes) == 1
     assert notes[0].isprintable()
+
+
+@contextmanager
+def placed(name: str, pid: int) -> Iterator[None]:
+    """The process in a cgroup as systemd would have made it; it has to end before this does."""
+    made = [path for path in (cgroup_root() / name, *(cgroup_root() / name).parents) if not path.exists()]
+    (cgroup_root() / name).mkdir(parents=True)
+    try:
+        (cgroup_root() / name / "cgroup.procs").write_text(str(pid))
+        yield
+        (cgroup_root() / "cgroup.procs").write_text(str(pid))
+    finally:
+        for path in made:
+            path.rmdir()
+
+
+def in_directory(directory: Path) -> int:
+    """Who runs there."""
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):
+            if path.readlink() == directory:
+                return int(path.parent.name)
+    raise AssertionError(f"nobody runs in {directory}")
+
+
+def test_a_unit_of_the_users_own_manager_is_named_as_what_cannot_be(tmp_path: Path) -> None:
+    with running(tmp_path, CREWAI) as _, placed("user.slice/user@65534.service/crew-x.service", in_directory(tmp_path)):
+        found = find((), (), None)
+    assert of_nobody(found.crews).kind == COMMAND
+    assert any(note.startswith("crew-x.service is a unit of nobody's own manager") for note in found.notes)
 
 
 # units
@@ -185,7 +217,7 @@ def test_units(manager: PrivateSystemd, tmp_path: Path, rooted: Path) -> None:
     unit(manager, "web.service", "ExecStart=/usr/sbin/nginx")
     unit(manager, "template@.service", f"ExecStart=/usr/bin/python3 {script}")
     manager.reload()
-    found = find((), (), "weir", None)
+    found = find((), (), None)
     [crew] = [one for one in found.crews if one.kind == UNIT]
     assert (crew.name, crew.user, crew.why) == ("crew.service", "nobody", f"{script} imports crewai")
     assert [(one.hosts, one.database, one.secrets[0].place) for one in crew.peers] == [
@@ -193,13 +225,31 @@ def test_units(manager: PrivateSystemd, tmp_path: Path, rooted: Path) -> None:
     unit(manager, "web.service", "ExecStart=/usr/sbin/nginx", "DynamicUser=yes")
     unit(manager, "crew.service", "ExecStart=/usr/bin/crewai run")
     manager.reload()
-    [named] = find(("web.service",), (), "weir", None).crews
+    [named] = find(("web.service",), (), None).crews
     assert (named.name, named.user, named.why) == ("web.service", "", "you named it")
-    of_root = find((), (), "weir", None)
+    of_root = find((), (), None)
     assert not [one for one in of_root.crews if one.kind == UNIT]
     assert any("crew.service: a workload never runs as root" in note for note in of_root.notes)
     for name in ("crew.service", "web.service", "template@.service"):
         manager.remove(name)
+
+
+def test_a_packaged_unit_is_found_by_its_process(
+    manager: PrivateSystemd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(finding, "_PACKAGED", (str(manager.units),))
+    unit(manager, "packaged.service", "ExecStart=/usr/bin/packaged", "User=nobody")
+    manager.reload()
+    assert not [one for one in find((), (), None).crews if one.kind == UNIT]
+    with running(tmp_path, CREWAI), placed("system.slice/packaged.service", in_directory(tmp_path)), \
+            monkeypatch.context() as patched:
+        # Its systemd starts nothing, and so does not say where it runs.
+        patched.setattr(finding, "_pids_of", lambda unit: [in_directory(tmp_path)])
+        found = find((), (), None).crews
+    [crew] = [one for one in found if one.kind == UNIT]
+    assert (crew.name, crew.user, crew.why) == ("packaged.service", "nobody", f"{tmp_path}/main.py imports crewai")
+    assert not [one for one in found if one.name == "nobody"], "it is the unit's"
+    manager.remove("packaged.service")
 
 
 def test_an_environment_file_of_others_is_not_read(manager: PrivateSystemd, tmp_path: Path) -> None:
@@ -208,7 +258,7 @@ def test_an_environment_file_of_others_is_not_read(manager: PrivateSystemd, tmp_
     os.chown(file, NOBODY.pw_uid, NOBODY.pw_gid)
     unit(manager, "crew.service", "ExecStart=/usr/bin/crewai run", "User=nobody", f"EnvironmentFile=-{file}")
     manager.reload()
-    found = find(("crew.service",), (), "weir", None)
+    found = find(("crew.service",), (), None)
     assert found.crews[0].peers == ()
     assert any(f"EnvironmentFile= {file} is not read" in note for note in found.notes)
     manager.remove("crew.service")
@@ -218,7 +268,7 @@ def test_an_environment_file_of_others_is_not_read(manager: PrivateSystemd, tmp_
     ("none-of-this.service", "systemd says not-found"), ("ssh.service", "the host's own"), ("x\n.service", "no name"),
     ("crew@.service", "is a template")])
 def test_a_unit_that_can_be_none(manager: PrivateSystemd, name: str, said: str) -> None:
-    found = find((name,), (), "weir", None)
+    found = find((name,), (), None)
     assert found.crews == ()
     assert any(said in note for note in found.notes)
 

@@ -26,6 +26,8 @@ def test_commands(words: tuple[str, ...], packages: tuple[str, ...], script: byt
     (("/usr/bin/python3", "main.py"), "/srv/app/now", ("/srv/app",)),
     (("/usr/bin/python3", "/home/crew/main.py"), "/home/crew", ()),
     (("/usr/bin/python3", "/var/lib/app/main.py"), "", ("/var/lib/app",)),
-    (("/data/venv/bin/crewai", "run"), "/", ("/data/venv",)), ((), "", ())])
+    (("/data/venv/bin/crewai", "run"), "/", ("/data/venv",)), ((), "", ()),
+    # What no workload is shown, and what could stand in no configuration.
+    (("/usr/bin/python3", "main.py"), "/var", ()), (("/usr/bin/python3", "main.py"), "/srv/a\n[[target]]", ())])
 def test_what_it_needs(words: tuple[str, ...], directory: str, seen: tuple[str, ...]) -> None:
     assert needed(words, directory, "/home/crew") == seen

@@ -69,6 +69,11 @@ def read(proposal: Proposal) -> tuple[Config, PolicySet, Rendered]:
                                                        ("other", "ssh", ("other.lab",), 22)]),
     ((DATABASE, msgspec.structs.replace(DATABASE, hosts=("db2.lab",), addresses=())),
      [("shop", "postgresql", ("db.lab",), 5432), ("shop-2", "postgresql", ("db2.lab",), 5432)]),
+    # A second name of one database; two models of one network have addresses in common.
+    ((DATABASE, msgspec.structs.replace(DATABASE, hosts=("alias.lab",))),
+     [("shop", "postgresql", ("db.lab", "alias.lab"), 5432)]),
+    ((MODEL, msgspec.structs.replace(MODEL, hosts=("api.anthropic.com",))),
+     [("api.openai.com", OTHER, ("api.openai.com",), 443), ("api.anthropic.com", OTHER, ("api.anthropic.com",), 443)]),
     ((Peer("postgresql", ("localhost",), 5432, ("a",)), Peer("postgresql", ("127.0.0.1",), 5432, ("b",))),
      [("database", "postgresql", ("127.0.0.1", "::1", "localhost"), 5432)]),
 ])
