@@ -296,3 +296,21 @@ def test_weir_init_of_a_unit(manager: PrivateSystemd, tmp_path: Path) -> None:
     assert "note: weir adopt will refuse crew.service: PAMName=" in done.output
     assert f"sudo weir --config {file} adopt --running restart crew.service" in done.output
     manager.remove("crew.service")
+
+
+def test_what_weir_init_has_written_weir_adopt_takes(manager: PrivateSystemd, tmp_path: Path, rooted: Path) -> None:
+    (rooted / "bin").mkdir()
+    (rooted / "bin/crewai").write_text("#!/bin/sh\n")
+    rooted.chmod(0o755)
+    unit(manager, "crew.service", f"ExecStart={rooted}/bin/crewai run", "User=nobody", "WorkingDirectory=/",
+         "StandardOutput=journal", "StandardError=journal", 'Environment="PGHOST=10.255.255.1" "PGPASSWORD=x"')
+    manager.write("weir-guard.service", "[Service]\nType=oneshot\nExecStart=/bin/true\n")
+    manager.reload()
+    file = tmp_path / "etc" / "weir.toml"
+    done = CliRunner().invoke(weir, ["--config", str(file), "init", "--yes", "--unit", "crew.service",
+                                     "--take-credentials"])
+    assert (done.exit_code, "will refuse" in done.output) == (0, False), done.output
+    shown = CliRunner().invoke(weir, ["--config", str(file), "adopt", "--dry-run", "crew.service"])
+    assert (shown.exit_code, f"BindReadOnlyPaths={rooted}" in shown.output) == (0, True), shown.output
+    for name in ("crew.service", "weir-guard.service"):
+        manager.remove(name)
