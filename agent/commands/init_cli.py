@@ -1,10 +1,12 @@
 """`weir init`: a first configuration, by questions or by flags."""
 from __future__ import annotations
 
+import grp
 import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +30,7 @@ from agent.settings.fields import NAME
 from agent.unit.adopt import refused
 from agent.unit.systemd import SystemdError
 
+APPROVERS: Final = "weir-approvers"   # `[runtime] approvers`, of this host
 RECORDING: Final = "/var/lib/weir/recording"
 _COLOURS: Final = {"+": "green", "-": "red", "@": "cyan", "#": "dim"}
 
@@ -151,7 +154,7 @@ def _carried_out(
         changes = writing.plan(rendered.files, force)
         if not dry:
             writing.refuse_what_is_in_the_way(changes)
-        notes += _checked(file, proposal, rendered, changes)
+        notes += [*_checked(file, proposal, rendered, changes), *_nobody_answers()]
         notes += [f"{one.file.path} is there already: without --force it stays, and nothing is written"
                   for one in changes if one.state == writing.IN_THE_WAY]
         if not as_json:
@@ -181,6 +184,13 @@ def _checked(file: str, proposal: Proposal, rendered: Rendered, changes: Sequenc
             except (SystemdError, LayoutError, OSError) as reason:
                 wrong = (str(reason),)
             yield from (f"weir adopt will refuse {one.crew.name}: {why}" for why in wrong)
+
+
+def _nobody_answers() -> Iterator[str]:
+    with suppress(KeyError):
+        if not grp.getgrnam(APPROVERS).gr_mem:
+            yield (f"nobody is in the group {APPROVERS}, and what is held waits for nobody: sudo usermod -aG "
+                   f"{APPROVERS} NAME")
 
 
 def _show(changes: Sequence[Change]) -> None:

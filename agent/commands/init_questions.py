@@ -82,7 +82,7 @@ class Questions:
         """With the name that it is to have; None: it is left out."""
         peer = place.peer
         where = safe(peer.socket or f"{peer.hosts[0]} port {peer.port}")
-        click.echo(f"\n{_CALLED.get(peer.protocol, 'Something else, which Weir does not read')} at {where}"
+        click.echo(f"\n{_CALLED.get(peer.protocol, 'Something that Weir does not read')} at {where}"
                    + (f", as {safe(peer.user)}" if peer.user else "")
                    + (f", {safe(peer.database)}" if peer.database else ""))
         click.echo(f"  found: {safe('; '.join(peer.why))}")

@@ -13,12 +13,15 @@ from typing import Final
 
 import msgspec
 
+from agent.contract.credential import Credential
 from agent.contract.said import safe
 from agent.init.findings import CERTIFICATE, KEY, TOKEN, Peer, Secret
 from agent.init.strings import host_of, printable
 from agent.kubernetes.kubeconfig import Server
+from agent.kubernetes.login import TokenWrong
+from agent.kubernetes.login import checked as checked_login
 from agent.settings.credential_table import KUBERNETES, SSH
-from agent.ssh.keys import KeyWrong, parse_public
+from agent.ssh.keys import KeyWrong, parse_private, parse_public
 from agent.ssh.known_hosts import PORT, is_for, name_of, parse_line
 
 MOST: Final = 200                     # hosts of one file
@@ -133,14 +136,29 @@ def certificates(text: str) -> str:
 def checked(peer: Peer) -> Peer | None:
     """What came from a process of the crew's user, looked at anew.  None: it is none."""
     hosts = tuple(filter(None, map(host_of, peer.hosts)))
+    secrets = tuple(Secret(one.kind, one.value, _plain(one.place)) for one in peer.secrets[:2]
+                    if one.kind in (TOKEN, KEY, CERTIFICATE) and 0 < len(one.value) <= SECRET_LIMIT)
     if not hosts or peer.protocol not in (SSH, KUBERNETES) or not 0 < peer.port < 1 << 16:
         return None
     return Peer(
         peer.protocol, hosts[:1], peer.port, tuple(map(_plain, peer.why[:1])), user=printable(peer.user),
         database=printable(peer.database), keys=tuple(one for one in peer.keys[:KEYS] if _is_key(one)),
         authorities=certificates(peer.authorities[:SECRET_LIMIT]), sure=peer.sure,
-        secrets=tuple(Secret(one.kind, one.value, _plain(one.place)) for one in peer.secrets[:2]
-                      if one.kind in (TOKEN, KEY, CERTIFICATE) and 0 < len(one.value) <= SECRET_LIMIT))
+        secrets=secrets if _opens(peer.protocol, secrets) else ())
+
+
+def _opens(protocol: str, secrets: Sequence[Secret]) -> bool:
+    """Whether it could be a credential there, as `weir check` would want it."""
+    said = {one.kind: one.value for one in secrets}
+    try:
+        if protocol == SSH:
+            parse_private(said.get(KEY, "").encode())
+        else:
+            checked_login(Credential("", token=said.get(TOKEN, ""), certificate=said.get(CERTIFICATE, ""),
+                                     key=said.get(KEY, "")), 0)
+    except (KeyWrong, TokenWrong):
+        return False
+    return True
 
 
 def _plain(text: str) -> str:

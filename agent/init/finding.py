@@ -31,6 +31,8 @@ from agent.unit.systemd import SystemdError
 OWN: Final = ("weir", "weir-audit", "weir-identity", "weir-notify", "weir-web", "weir-vault")    # Weir's users
 UNITS: Final = 200                    # that are asked for
 ROOT: Final = "a workload never runs as root: give it a user of its own (User=)"
+NAMED: Final = "you named it"
+WHY: Final = 300                      # characters
 SLICE: Final = "weir"                 # `[runtime] name` of a first configuration
 _OF_UNIT: Final = re.compile(r"/system\.slice/(?:[^/]+\.slice/)*([^/]+\.service)(?:/|$)")
 _PACKAGED: Final = ("/lib/systemd/", "/usr/lib/systemd/")      # of Debian's packages, which have no crews
@@ -99,8 +101,8 @@ def _unit(name: str, unit: Unit, chosen: bool, notes: list[str], sockets: Sequen
     environment, unread = environment_of(unit)
     notes += [f"{safe(name)}: EnvironmentFile= {safe(path)} is not read, for it is not root's alone" for path in unread]
     peers = peers_of(name, pids, environment, account, sockets, notes)
-    return Crew(UNIT, name, account.pw_name if account else "", home,
-                why or "you named it", looks.needed(words, directory, home), peers)
+    return Crew(UNIT, name, account.pw_name if account else "", home, _shown(why or NAMED),
+                looks.needed(words, directory, home), peers)
 
 
 def _pids_of(unit: Unit) -> Iterator[int]:
@@ -118,7 +120,7 @@ def _commands(
 ) -> Iterator[Crew]:
     """One crew a user; `weir run` starts it."""
     found: dict[str, list[int]] = {user: [] for user in users}
-    why: dict[str, str] = dict.fromkeys(users, "you named it")
+    why: dict[str, str] = dict.fromkeys(users, NAMED)
     of_root: list[int] = []
     for pid in _every_pid() if everything or users else ():
         user, place = _user_of(pid), _cgroup_of(pid)
@@ -144,8 +146,13 @@ def _commands(
             continue
         words, directory = _words(pids[0]) if pids else ((), "")
         home = home_of(account)
-        yield Crew(COMMAND, user, user, home, why[user], looks.needed(words, directory, home),
+        yield Crew(COMMAND, user, user, home, _shown(why[user]), looks.needed(words, directory, home),
                    peers_of(user, pids, {}, account, sockets, notes))
+
+
+def _shown(why: str) -> str:
+    """Paths in it are any bytes."""
+    return safe(why)[:WHY]
 
 
 def _every_pid() -> list[int]:

@@ -34,7 +34,7 @@ def render_policies(proposal: Proposal) -> str:
 
 def _rule(name: str, why: str, text: str, hold: str = "") -> str:
     held = f" @hold({quoted(hold)})" if hold else ""
-    return f"{comment(why, '//')}@id({quoted(name)}){held}\n{text}\n"
+    return f"\n{comment(why, '//')}@id({quoted(name)}){held}\n{text}\n"
 
 
 def _for(one: Place) -> Iterator[tuple[str, str]]:
@@ -96,7 +96,7 @@ def _ssh(one: Place) -> Iterator[str]:
     yield _rule(f"{one.name}-no-whole-directories", "The same, where scp -r or rsync would fetch it with what lies "
                 "around it.", f'forbid (principal, action in Action::"file:read", resource in {target})\n'
                 "when { resource.recursive };")
-    yield comment("Shells, tunnels, agent and whatever cannot be told are denied: nothing permits them.", "//")
+    yield "\n" + comment("Shells, tunnels, agent and whatever cannot be told are denied: nothing permits them.", "//")
 
 
 def _cluster(one: Place) -> Iterator[str]:
@@ -117,4 +117,5 @@ def _cluster(one: Place) -> Iterator[str]:
     yield _rule(f"{one.name}-no-nodes", "Nothing that gets at the nodes, whatever else is permitted.",
                 f'forbid (principal, action in Action::"k8s:write", resource in {target})\n'
                 "when { resource.privileged || resource.host_namespaces || resource.host_path };")
-    yield comment("Proxies, impersonation and calls of what is no resource are denied: nothing permits them.", "//")
+    yield "\n" + comment("Proxies, impersonation and calls of what is no resource are denied: nothing permits them.",
+                         "//")

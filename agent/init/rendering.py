@@ -138,7 +138,10 @@ def _tls(one: Place, directory: str) -> list[str]:
         why = ("it does not leave this host" if is_here(peer) else "the crew speaks so with it (sslmode=disable).  On "
                "a network others can read and change it: verify-full would be right")
         return [comment(f"Without TLS: {why}."), 'tls = "disable"\n']
-    lines = [comment("Its certificate must be right, and name the first of `hosts`."), 'tls = "verify-full"\n']
+    without = ("" if peer.tls in ("require", "verify-ca", "verify-full") else "  Where it speaks no TLS, \"disable\" "
+               "would be right: others on the network can read and change that.")
+    lines = [comment(f"Its certificate must be right, and name the first of `hosts`.{without}"),
+             'tls = "verify-full"\n']
     if peer.authorities:
         lines += [comment("Who signs it: the certificates of the file that the crew's client names."),
                   f"tls_ca = {quoted(_authorities(one, directory))}\n"]
@@ -186,6 +189,10 @@ def _credential(one: Place, directory: str) -> Iterator[str]:
         yield comment(f"{what}, and nothing else; root's, mode 0600.  Vault and others: docs/operator.md, "
                       "\"Credentials\".")
         yield f"{field} = {quoted(_secret_file(one, name, directory))}\n"
+    if peer.protocol == SSH and not one.take:
+        yield comment(f"In its place Weir can sign certificates of its own for the account: `weir ca {one.name}` "
+                      "prints what the host is to trust for that.")
+        yield '#certificate = "issue"\n'
 
 
 _FIELDS: Final = {PASSWORD: ("password_file", "", "The password"), TOKEN: ("token_file", ".token", "The bearer token"),
@@ -239,6 +246,11 @@ def _beside(one: Place, directory: str) -> Iterator[File | Missing]:
 # groups.toml
 
 
+def _key(name: str) -> str:
+    """A dot would be a table."""
+    return quoted(name) if "." in name else name
+
+
 def render_groups(proposal: Proposal) -> str:
     lines = [comment("Weir: who is in which group, for policies and approvals.  Members are user:NAME, group:UNIXGROUP "
                      "and workload:NAME; docs/reference-configuration.md has the others."), "\n[groups]\n",
@@ -248,5 +260,5 @@ def render_groups(proposal: Proposal) -> str:
         if group_of(one.name) != one.name:
             lines.append(comment("The name without `crew-` is that of who approves."))
         lines += [comment(f"Everybody who acts through the workload {one.name}."),
-                  f"{quoted(group_of(one.name))} = {several((f'workload:{one.name}',))}\n"]
+                  f"{_key(group_of(one.name))} = {several((f'workload:{one.name}',))}\n"]
     return "".join(lines)

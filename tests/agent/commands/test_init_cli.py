@@ -1,6 +1,7 @@
 """`weir init` as it is run: by flags, and by answers on a terminal."""
 from __future__ import annotations
 
+import grp
 import json
 import os
 import subprocess
@@ -9,10 +10,15 @@ import termios
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 from personsend import PersonsEnd
 from sources import ROOT, open_way
+
+from agent import cli
+from agent.commands import init_cli
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
 TARGET = ("--target", "orders=postgresql://svc@10.255.255.1/shop")
@@ -36,10 +42,10 @@ def weir(file: Path, *words: str, **environment: str) -> subprocess.CompletedPro
 
 
 @contextmanager
-def crew(directory: Path, **environment: str) -> Iterator[None]:
+def crew(directory: Path, name: str = "main.py", **environment: str) -> Iterator[None]:
     """A process of nobody's that looks like one."""
     open_way(directory)
-    script = directory / "main.py"
+    script = directory / name
     script.write_text("import sys\nif False:\n    import crewai\nprint(flush=True)\nsys.stdin.read()\n")
     with subprocess.Popen(
         ["/usr/bin/python3", str(script)], user="nobody", group="nogroup", extra_groups=[], env=environment,
@@ -107,6 +113,17 @@ def test_a_credential_is_taken_and_never_shown(file: Path, tmp_path: Path) -> No
     assert [one["path"] for one in json.loads(without.stdout)["missing"]] == [str(secret)]
 
 
+def test_what_a_crew_calls_itself_writes_to_no_terminal(file: Path, tmp_path: Path) -> None:
+    where = tmp_path / "app"
+    where.mkdir()
+    with crew(where, os.fsdecode(b"\x1b[2J\n\xff\"'.py"), PGHOST="10.255.255.1", PGDATABASE="a\x1b[2Jb"):
+        shown, as_json = (weir(file, "init", "--dry-run", *more) for more in ((), ("--json",)))
+    assert (shown.returncode, as_json.returncode) == (0, 0), shown.stderr + as_json.stderr
+    assert all(one == "\n" or one.isprintable() for one in shown.stdout + shown.stderr)
+    [workload] = [one for one in json.loads(as_json.stdout)["workloads"] if one["name"] == "nobody"]
+    assert "\\x1b[2J\\n\\udcff" in workload["why"][0]
+
+
 def test_what_is_there_stays(file: Path) -> None:
     file.parent.mkdir()
     file.write_text("[egress_policy]\nmode = 'shadow'\n")
@@ -151,6 +168,16 @@ def test_only_root(file: Path, tmp_path: Path) -> None:
                           capture_output=True, text=True, env=ENVIRONMENT)
     assert (done.returncode, done.stderr) == (
         1, "weir: only root may look at crews and write the configuration: sudo weir init\n")
+
+
+def test_it_is_said_that_nobody_could_answer(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = grp.getgrnam
+    for members, said in (([], True), (["ada"], False)):
+        # Of this host's group others may be members.
+        monkeypatch.setattr(init_cli.grp, "getgrnam", lambda name, of=members: SimpleNamespace(
+            gr_name=name, gr_gid=there(name).gr_gid, gr_mem=of))
+        done = CliRunner().invoke(cli.weir, ["--config", str(file), "init", "--dry-run", *KNOWN])
+        assert (done.exit_code, "nobody is in the group weir-approvers" in done.output) == (0, said), done.output
 
 
 # on a terminal

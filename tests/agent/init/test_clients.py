@@ -47,6 +47,9 @@ def kubeconfig(server: str = "https://k.lab:6443", **user: str) -> str:
     return text
 
 
+KEY_FILE = private_key().decode()
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     (tmp_path / ".ssh").mkdir()
@@ -101,7 +104,7 @@ def test_a_server_that_is_none(home: Path, server: str) -> None:
 
 def test_what_came_from_the_user_is_checked_anew() -> None:
     evil = Peer("ssh", ("web.lab", 'x"\n'), 22, ("a\x1b[2J\nb",), user="a\nb", keys=(KEY, "ssh-rsa x\n[[target]]"),
-                authorities=f"junk\n{CA}", secrets=(Secret("password", "x", "y"), Secret("key", "k", "z\n")))
+                authorities=f"junk\n{CA}", secrets=(Secret("password", "x", "y"), Secret("key", KEY_FILE, "z\n")))
     found = checked(evil)
     assert found is not None
     assert (found.hosts, found.why, found.user, found.keys, found.authorities) == (
@@ -110,3 +113,15 @@ def test_what_came_from_the_user_is_checked_anew() -> None:
     assert checked(Peer("postgresql", ("h",), 1, ())) is None
     assert checked(Peer("ssh", ("h",), 1 << 17, ())) is None
     assert checked(Peer("ssh", ("a b",), 22, ())) is None
+
+
+@pytest.mark.parametrize(("protocol", "secrets", "taken"), [
+    ("ssh", (("key", KEY_FILE),), True), ("ssh", (("key", "nonsense"),), False), ("ssh", (("token", "t"),), False),
+    ("kubernetes", (("token", "t.o.k"),), True), ("kubernetes", (("token", "a b\n"),), False),
+    ("kubernetes", (("certificate", "x"), ("key", "y")), False), ("kubernetes", (), False)])
+def test_what_could_open_nothing_is_no_credential(
+    protocol: str, secrets: tuple[tuple[str, str], ...], taken: bool,
+) -> None:
+    found = checked(Peer(protocol, ("h",), 22, ("x",), secrets=tuple(Secret(*one, "somewhere") for one in secrets)))
+    assert found is not None
+    assert bool(found.secrets) == taken
