@@ -99,7 +99,11 @@ def init(
     found = _found(units, users, no_find, recording)
     notes = list(found.notes)
     if yes or dry:
-        proposal = only_sure(propose(found.crews, found.recorded, named, mode or ENFORCE, take))
+        whole = propose(found.crews, found.recorded, named, mode or ENFORCE, take)
+        proposal = only_sure(whole)
+        notes += [f"not taken, for nobody said what it is: {one.peer.hosts[0]} port {one.peer.port} "
+                  f"({'; '.join(one.peer.why)}); a question, without --yes"
+                  for one in whole.egress if one not in proposal.egress]
     else:
         proposal, more = Questions(found, named, mode, take, lambda chosen, who: _found(
             chosen, who, no_find, recording)).ask()

@@ -87,7 +87,8 @@ class Questions:
                    + (f", {safe(peer.database)}" if peer.database else ""))
         click.echo(f"  found: {safe('; '.join(peer.why))}")
         if peer.protocol == OTHER:
-            return place if click.confirm("  Let the crew reach it?  It is recorded, and not read", True) else None
+            wanted = click.confirm("  Let the crew reach it?  It is recorded, and not read", peer.sure)
+            return place if wanted else None
         name = self._name(place)
         if name is None:
             return None

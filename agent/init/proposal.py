@@ -65,7 +65,7 @@ def propose(
 
 
 def only_sure(proposal: Proposal) -> Proposal:
-    """Without what is only known by name, which nobody was seen to talk to."""
+    """Without what is only known by name, which nobody was seen to talk to, and what is spoken where nobody knows."""
     return msgspec.structs.replace(proposal, places=tuple(one for one in proposal.places if one.peer.sure))
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from agent.contract.said import safe
 from agent.init.findings import OTHER, PORTS, Peer
-from agent.init.strings import host_of
+from agent.init.strings import host_of, is_usual
 from agent.processes import ENVIRONMENT, python_module, unprivileged
 from agent.settings.credential_table import POSTGRESQL, SSH
 
@@ -81,10 +81,12 @@ def recorded_peers(recording: Path, notes: list[str]) -> Iterator[Peer]:
             notes.append(f"recorded and not proposed: {safe(one.host)} port {one.port} ({safe(one.kind)}); weir egress "
                          "suggest says more")
             continue
-        yield Peer(protocol if one.kind == "target" else OTHER, (host,), one.port,
+        protocol = protocol if one.kind == "target" else OTHER
+        yield Peer(protocol, (host,), one.port,
                    (f"{one.count} recorded connection{'' if one.count == 1 else 's'} of "
                     f"{', '.join(map(safe, one.workloads))}",),
-                   addresses=tuple(filter(None, map(host_of, one.addresses))))
+                   addresses=tuple(filter(None, map(host_of, one.addresses))),
+                   sure=protocol != OTHER or is_usual(host, one.port))
 
 
 def _owner(recording: Path) -> str:

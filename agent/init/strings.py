@@ -14,13 +14,15 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import msgspec
 
+from agent.contract.names import is_public
 from agent.init.findings import OTHER, PASSWORD, Peer, Secret
 from agent.settings.credential_table import KUBERNETES, POSTGRESQL, SSH
-from agent.settings.fields import DIALLED, HOST, PORT, TEXT, Kind
+from agent.settings.fields import DIALLED, HOST, PORT, TEXT, Kind, is_address
 
 LIMIT: Final = 4096                   # characters of one value; secrets have no more
 VARIABLES: Final = 4096               # of one environment
 PG_PORT: Final = 5432
+HTTPS: Final = 443
 _POSTGRES: Final = re.compile(r"postgres(ql)?(\+[a-z0-9_]+)?", re.IGNORECASE)       # SQLAlchemy names the driver too
 _WORD: Final = re.compile(r"\s*([a-z_]+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)", re.DOTALL)
 _SSLMODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -211,6 +213,12 @@ def _port(text: str, usual: int) -> int:
         return int(PORT.parse(int(text) if text else usual))
     except ValueError:
         return 0
+
+
+def is_usual(host: str, port: int) -> bool:
+    """Whether a place of no protocol that Weir speaks looks like one of HTTPS outside, as models' are: what else it
+    is, only a person can say."""
+    return port == HTTPS and (not is_address(host) or is_public(host))
 
 
 def is_secret(text: str) -> bool:

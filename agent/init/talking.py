@@ -23,7 +23,7 @@ from agent.init.files import read_file
 from agent.init.findings import OTHER, PORTS, Findings, Peer
 from agent.init.home import Said
 from agent.init.recorded import asked
-from agent.init.strings import parse_environment
+from agent.init.strings import is_usual, parse_environment
 from agent.processes import python_module, unprivileged
 from agent.settings.credential_table import SSH
 
@@ -94,7 +94,9 @@ def _connected(name: str, pids: Sequence[int], sockets: Sequence[Held]) -> Itera
         places[where] = places.get(where, 0) + 1
     for (address, port), count in places.items():
         how = f"{count} open connection{'s' if count > 1 else ''} of {safe(name)}"
-        yield Peer(PORTS.get(port, OTHER), (address,), port, (how,), addresses=(address,))
+        protocol = PORTS.get(port, OTHER)
+        yield Peer(protocol, (address,), port, (how,), addresses=(address,),
+                   sure=protocol != OTHER or is_usual(address, port))
 
 
 def _inodes(pid: int) -> Iterator[int]:

@@ -36,6 +36,7 @@ def boot(state: str) -> Step:
 STEPS: Final = (
     *INSTALLING,
     pytest("fresh machine", "tests/vm/checks.py", 20),
+    pytest("weir init", "tests/vm/first.py", 20),
     pytest("BPF LSM", "tests/vm/lsm.py", 30),
     pytest("weir adopt", "tests/vm/adopted.py", 60),
     boot("boot"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 import grp
 import json
 import os
+import socket
 import subprocess
 import sys
 import termios
@@ -42,14 +43,17 @@ def weir(file: Path, *words: str, **environment: str) -> subprocess.CompletedPro
 
 
 @contextmanager
-def crew(directory: Path, name: str = "main.py", **environment: str) -> Iterator[None]:
-    """A process of nobody's that looks like one."""
+def crew(directory: Path, name: str = "main.py", port: int = 0, **environment: str) -> Iterator[None]:
+    """A process of nobody's that looks like one, and has a connection to this port."""
     open_way(directory)
     script = directory / name
-    script.write_text("import sys\nif False:\n    import crewai\nprint(flush=True)\nsys.stdin.read()\n")
+    script.write_text(
+        "import socket, sys\nif False:\n    import crewai\n"
+        "held = [socket.create_connection(('127.0.0.1', int(port))) for port in sys.argv[1:]]\n"
+        "print(flush=True)\nsys.stdin.read()\n")
     with subprocess.Popen(
-        ["/usr/bin/python3", str(script)], user="nobody", group="nogroup", extra_groups=[], env=environment,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        ["/usr/bin/python3", str(script), *([str(port)] if port else [])], user="nobody", group="nogroup",
+        extra_groups=[], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -122,6 +126,25 @@ def test_what_a_crew_calls_itself_writes_to_no_terminal(file: Path, tmp_path: Pa
     assert all(one == "\n" or one.isprintable() for one in shown.stdout + shown.stderr)
     [workload] = [one for one in json.loads(as_json.stdout)["workloads"] if one["name"] == "nobody"]
     assert "\\x1b[2J\\n\\udcff" in workload["why"][0]
+
+
+def test_what_nobody_can_read_is_only_taken_where_a_person_says_so(file: Path, tmp_path: Path) -> None:
+    where = tmp_path / "app"
+    where.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with crew(where, port=port, OPENAI_BASE_URL="http://10.9.9.9:8000"):
+            said = json.loads(weir(file, "init", "--dry-run", "--json").stdout)
+            with closing(Terminal(*command(file, "init"))) as person:
+                person.answer(b"user:NAME", b"user:nobody")
+                person.until(b"at 10.9.9.9 port 8000")
+                person.answer(b"not read [Y/n]", b"n")
+                person.until(f"at 127.0.0.1 port {port}".encode())
+                person.answer(b"not read [y/N]", b"\x03")
+                assert person.end() == 1
+    assert [one["place"] for one in said["egress"]] == ["10.9.9.9 port 8000"]
+    assert (f"not taken, for nobody said what it is: 127.0.0.1 port {port} (1 open connection of nobody); a question, "
+            "without --yes") in said["notes"]
 
 
 def test_what_is_there_stays(file: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from agent.init.findings import OTHER, Peer
-from agent.init.strings import Unclear, parse_environment, parse_postgres, parse_target
+from agent.init.strings import Unclear, is_usual, parse_environment, parse_postgres, parse_target
 
 
 def one(text: str) -> Peer:
@@ -90,3 +90,10 @@ def test_a_password_in_a_target_is_refused_and_not_repeated(text: str) -> None:
         parse_target("x", text)
     assert "hunter2" not in str(wrong.value)
     assert "would be right" in str(wrong.value) or "everybody on this host sees" in str(wrong.value)
+
+
+@pytest.mark.parametrize(("host", "port", "usual"), [
+    ("api.openai.com", 443, True), ("1.2.3.4", 443, True), ("10.0.0.4", 443, False), ("127.0.0.1", 443, False),
+    ("1.2.3.4", 3306, False), ("db.lab", 6379, False), ("::1", 443, False)])
+def test_what_looks_like_a_model(host: str, port: int, usual: bool) -> None:
+    assert is_usual(host, port) == usual
