@@ -76,7 +76,7 @@ def find_accounts(config: Config) -> Accounts:
                         _group_of(runtime.web_user, config.web.url is not None or config.metrics.listen is not None),
                         _group_of(runtime.notify_user, config.notifies))
     except KeyError as reason:
-        raise LayoutError(f"{reason.args[0]}: `bootstrap install` makes users and groups") from None
+        raise LayoutError(f"{reason.args[0]}: Weir's package, or `bootstrap install`, makes users and groups") from None
 
 
 def _group_of(user: str, needed: bool) -> int:

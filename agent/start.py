@@ -10,12 +10,12 @@ import resource
 from typing import Final
 
 from agent.block.kernel import Kernel
-from agent.config import DNS_PORT, Config
+from agent.config import DEFAULT_FILE, DNS_PORT, Config
 from agent.contract.logs import log_to_stderr
 from agent.journal import Journal, JournalError
 from agent.layout import LayoutError, cgroup_root, find_accounts, make_directories, take_lock
 from agent.services import end_all
-from agent.settings.check import load_config
+from agent.settings.check import load_block, load_config
 from agent.settings.fields import ConfigError
 from agent.supervisor import Agent, processes, remove_own, wait_gone
 
@@ -67,13 +67,18 @@ def harden() -> None:
 
 
 def release_without_agent(file: str, kill: bool) -> str:
-    """`weir release` where no agent runs: recorded by a journal file of its own.  What went wrong, or empty."""
+    """`weir release` where no agent runs: recorded by a journal file of its own.  What went wrong, or empty.
+
+    Of the configuration only what the block is made by matters, and at the default place it may be missing or wrong:
+    the guard has made the block by the defaults then.  Elsewhere these would be another Weir's."""
     if os.geteuid() != 0:
         return "the agent is not running; only root may release without it"
+    config, problems = load_block(file)
+    if problems and file != DEFAULT_FILE:
+        return str(ConfigError(problems))
     try:
-        config = load_config(file)
         lock = take_lock()
-    except (ConfigError, LayoutError, OSError) as reason:
+    except (LayoutError, OSError) as reason:
         return str(reason)
     try:
         return _release(config, kill)

@@ -225,7 +225,8 @@ def users(config: Config | None) -> Finding:
         every = ("weir", "weir-audit", "weir-identity", "weir-vault", "weir-web", "weir-notify")
         missing = [name for name in every if find_account(name) is None]
         if missing:
-            return Finding("", FAIL, f"no user {' and '.join(missing)}", "./bootstrap install makes them")
+            return Finding("", FAIL, f"no user {' and '.join(missing)}",
+                           "Weir's package, or ./bootstrap install, makes them")
         return Finding("", OK, ", ".join(every))
     try:
         accounts = find_accounts(config)

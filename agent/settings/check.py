@@ -124,6 +124,8 @@ def _first(file: Path) -> str:
     if file.suffix != ".toml" or file.name == "groups.toml":
         return ""
     where = shlex.quote(str(file.parent))
+    if (default := file.with_name("weir.toml.default")).exists():          # of the package
+        return f"; sudo cp {shlex.quote(str(default))} {shlex.quote(str(file))}, then edit it"
     return (f"; in Weir's clone: sudo mkdir -p {where} && sudo cp -rn packaging/default/. {where}/"
             + ("" if file.name == "weir.toml" else f", whose weir.toml is then to be renamed to {file.name}"))
 
@@ -179,14 +181,15 @@ def _check_accounts(report: Report) -> None:
             continue
         account = find_account(user)
         if account is None:
-            report.add(("runtime", name), f"there is no user {user!r} on this host; `bootstrap install` makes it")
+            report.add(("runtime", name), f"there is no user {user!r} on this host; "
+                       "Weir's package, or `bootstrap install`, makes it")
         elif account.pw_uid == 0:
             report.add(("runtime", name), "is root; an unprivileged user would be right")
         elif uids.setdefault(account.pw_uid, user) != user:
             report.add(("runtime", name), f"has the uid of {uids[account.pw_uid]}, which is another process' user")
     if runtime and not _group(runtime.approvers):
         report.add(("runtime", "approvers"), f"there is no group {runtime.approvers!r} on this host; "
-                   "`bootstrap install` makes it")
+                   "Weir's package, or `bootstrap install`, makes it")
     for place, workload in report.entries("workload"):
         for user in workload.users:
             account, path = find_account(user), (*place, "users")

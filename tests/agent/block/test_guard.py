@@ -1,6 +1,7 @@
 """`weir guard`: the block without an agent, and what it takes of a configuration that is wrong."""
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -71,18 +72,26 @@ def test_another_slice_than_the_units_is_refused(tmp_path: Path) -> None:
     assert not cgroups.find_slice("crews").path.exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who alone may release without an agent")
+def test_what_block_is_meant_must_be_known_to_release_it(tmp_path: Path) -> None:
+    file = tmp_path / "weir.toml"
+    file.write_text('[runtime]\nname = "Other"\n')
+    done = weir(file, "release")
+    assert done.returncode == 1
+    assert f"{file}:2: runtime.name" in done.stderr
+
+
 @pytest.fixture
 def mistaken(tmp_path: Path) -> Iterator[Path]:
     """In a network namespace of its own: a configuration with a mistake in it."""
-    file, right = tmp_path / "weir.toml", (
-        f'[runtime]\nname = "{NAME}"\nrun = "/run/{NAME}"\nstate = "{tmp_path}/state/here"\n[enforcer]\nport = 16001\n')
-    file.write_text(right + "[[target]]\nname = 7\n")
+    file = tmp_path / "weir.toml"
+    file.write_text(f'[runtime]\nname = "{NAME}"\nrun = "/run/{NAME}"\nstate = "{tmp_path}/state/here"\n'
+                    "[enforcer]\nport = 16001\n[[target]]\nname = 7\n")
     ip(f"netns add {NAME}")
     try:
         with entered(NAME):
             yield file
-            file.write_text(right)
-            done = weir(file, "release")
+            done = weir(file, "release")          # a mistake elsewhere is no reason to keep the block
             assert done.returncode == 0, done.stderr
     finally:
         ip(f"netns delete {NAME}")

@@ -1,0 +1,119 @@
+"""Install, upgrade, downgrade, remove and purge in a fresh Debian 12 without systemd as PID 1; in order, each stands on
+those before it.  What a kernel and systemd matter to is shown in a machine (tests/vm/package.py)."""
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from debhost import LATER, Chroot
+
+pytestmark = [
+    pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it is installed in a chroot")]
+
+
+def version(debian: Chroot) -> str:
+    return debian.right("dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}", "weir")
+
+
+def recording(debian: Chroot, number: int) -> Path:
+    file = debian.root / "var/lib/weir/recording/recording-20261129T070000Z-1.sqlite"
+    file.parent.mkdir(exist_ok=True)
+    with sqlite3.connect(file) as db:
+        db.execute(f"PRAGMA user_version={number}")
+        db.execute("CREATE TABLE IF NOT EXISTS t (a)")
+    return file
+
+
+def test_it_installs_cleanly_and_contains_nobody(debian: Chroot, package: Path) -> None:
+    done = debian.install(package)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert version(debian) == "installed 0.1.0"
+    assert debian.right("weir", "--version") == "weir 0.1.0\n"
+    assert not (debian.root / "etc/weir/weir.toml").exists()
+    for user in ("weir", "weir-audit", "weir-identity", "weir-web", "weir-notify", "weir-vault"):
+        debian.right("getent", "passwd", user)
+    debian.right("getent", "group", "weir-approvers")
+    assert (debian.root / "etc/systemd/system/multi-user.target.wants/weir-guard.service").is_symlink()
+
+
+def test_what_to_do_first_is_said(debian: Chroot) -> None:
+    done = debian.run("weir", "check")
+    assert done.returncode == 1
+    assert "sudo cp /etc/weir/weir.toml.default /etc/weir/weir.toml" in done.stdout
+    debian.right("cp", "/etc/weir/weir.toml.default", "/etc/weir/weir.toml")
+    assert "right" in debian.right("weir", "check")
+
+
+def test_all_that_is_imported_is_there(debian: Chroot) -> None:
+    debian.right("/usr/lib/weir/bin/python", "-I", "-c",
+                 "import agent.supervisor, enforcer.app, enforcer.recording.recorder, probes.loader\n"
+                 "import bcc, nftables, seccomp")
+
+
+def test_nothing_is_written_beside_the_packages_files(debian: Chroot) -> None:
+    debian.right("sh", "-c", "weir doctor || true")
+    owned = set(debian.right("dpkg", "-L", "weir").splitlines())
+    found = {f"/{path.relative_to(debian.root)}" for path in (debian.root / "usr/lib/weir").rglob("*")}
+    assert found <= owned
+
+
+def test_pages_and_completion(debian: Chroot) -> None:
+    for page in ("weir", "weir.toml", "weir-verify"):
+        assert debian.right("man", "--warnings", page)
+    said = debian.right("bash", "-c", "source /usr/share/bash-completion/completions/weir; COMP_WORDS=(weir rel) "
+                        "COMP_CWORD=1; _weir_completion weir rel weir; echo ${COMPREPLY[@]}")
+    assert said.split() == ["release", "reload"] or said.split() == ["release"], said
+
+
+def test_the_verifier_needs_nothing_of_weirs(debian: Chroot) -> None:
+    done = debian.run("weir-verify", "/var/lib/weir")
+    assert done.returncode == 2
+    assert "holds no recording" in done.stderr
+
+
+def test_an_upgrade_and_back(debian: Chroot, package: Path, later: Path) -> None:
+    own = (debian.root / "etc/weir/groups.toml")
+    own.write_text(own.read_text() + "# the operator's\n")
+    recording(debian, 1)
+    for one, wanted in ((later, LATER), (package, "0.1.0")):
+        done = debian.install(one)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert version(debian) == f"installed {wanted}"
+        assert own.read_text().endswith("# the operator's\n")
+        assert debian.right("weir", "check")
+
+
+def test_back_to_what_does_not_know_the_recordings_is_refused(debian: Chroot, package: Path, later: Path) -> None:
+    assert debian.install(later).returncode == 0
+    file = recording(debian, 2)
+    done = debian.install(package)
+    assert done.returncode != 0
+    assert "has format 2; this version of Weir knows formats up to 1" in done.stdout + done.stderr
+    assert version(debian) == f"installed {LATER}", "what was there is there"
+    recording(debian, 1)
+    assert file.exists()
+
+
+def test_a_removal_is_refused_while_a_unit_is_a_crew(debian: Chroot) -> None:
+    unit = debian.root / "etc/systemd/system/crew.service.d/50-weir.conf"
+    unit.parent.mkdir()
+    unit.write_text("[Service]\nSlice=weir.slice\n")
+    done = debian.run("apt-get", "remove", "-y", "weir")
+    assert done.returncode != 0
+    assert "/etc/systemd/system/crew.service.d/50-weir.conf" in done.stdout + done.stderr
+    assert version(debian) == f"installed {LATER}"
+    unit.unlink()
+
+
+def test_recordings_survive_removal_and_purge(debian: Chroot) -> None:
+    file = recording(debian, 1)
+    debian.right("apt-get", "remove", "-y", "weir")
+    assert (debian.root / "etc/weir/weir.toml").exists()
+    assert not (debian.root / "usr/lib/weir").exists()
+    said = debian.right("apt-get", "purge", "-y", "weir")
+    assert "recordings stay in /var/lib/weir" in said
+    assert file.exists()
+    assert not (debian.root / "etc/weir").exists()
+    assert not list(debian.root.glob("etc/systemd/system/*.wants/weir-*"))
