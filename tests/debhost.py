@@ -34,8 +34,8 @@ class Chroot:
         self.root = root
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return run("chroot", str(self.root), *command, DEBIAN_FRONTEND="noninteractive", LC_ALL="C.UTF-8",
-                   PATH="/usr/sbin:/usr/bin:/sbin:/bin")
+        return run("unshare", "--pid", "--fork", f"--mount-proc={self.root}/proc", "chroot", str(self.root), *command,
+                   DEBIAN_FRONTEND="noninteractive", LC_ALL="C.UTF-8", PATH="/usr/sbin:/usr/bin:/sbin:/bin")
 
     def right(self, *command: str) -> str:
         done = self.run(*command)

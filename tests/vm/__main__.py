@@ -1,11 +1,12 @@
 """`./bootstrap test-vm`: build the image, boot a machine, clone HEAD into it, run the steps, write what came out.
 
-    python -m vm [--quick] [--only STEP ...] [--pytest PATHS] [--hold] [--kvm] [--results FILE]
+    python -m vm [--quick] [--only STEP ...] [--pytest PATHS] [--packages DIR] [--hold] [--kvm] [--results FILE]
 
 `--quick` installs nothing: this host's installation and its checkout as it lies there go in (quick.py), and no step is
 run but those that are asked for.  `--hold` leaves the machine running after the steps, and says how to log in; each
 line that it is given is run as a shell command there, in a quick machine on the checkout as it lies there by then,
-until an empty line or the end of input.
+until an empty line or the end of input.  `--packages` takes in what packaging/build has made here, for the step that
+would build it there (half an hour, emulated).
 """
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from typing import Final
 
 from vm import host, image, quick
 from vm.machine import Done, Machine, MachineError, machine
-from vm.steps import FACTS, INSTALLING, STEPS, Step, pytest
+from vm.steps import FACTS, INSTALLING, PACKAGES, STEPS, Step, pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 INSTALLED: Final = Path("/opt/weir")   # where bootstrap puts it in the guest
@@ -110,7 +111,9 @@ def outcome(done: Done) -> str:
     return f"{ended}: {found[-1]}" if found else ended
 
 
-def go(steps: Sequence[Step], *, hold: bool, kvm: bool, results: Path | None, fast: bool) -> Run:
+def go(
+    steps: Sequence[Step], *, hold: bool, kvm: bool, results: Path | None, fast: bool, packages: Sequence[Path],
+) -> Run:
     """`results` is written after each step: a run that is cut short has said something."""
     say("image")
     built = image.build(WORK, host.apt_options(), image.quick_packages() if fast else ())
@@ -123,6 +126,8 @@ def go(steps: Sequence[Step], *, hold: bool, kvm: bool, results: Path | None, fa
             quick.prepare(guest, ROOT)
         else:
             prepare(guest)
+        for package in packages:
+            guest.write(f"{PACKAGES}/{package.name}", package.read_bytes())
         for name, command in FACTS.items():
             run.facts[name] = ", ".join(guest.run(command, seconds=60).output.splitlines())
             say(f"{name}: {run.facts[name]}")
@@ -181,6 +186,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="with this host's installation; only what is asked for")
     parser.add_argument("--pytest", action="append", metavar="PATHS", help="these tests (and options); may be repeated")
     parser.add_argument("--minutes", type=float, default=60, help="that --pytest may take; 60")
+    parser.add_argument("--packages", type=Path, metavar="DIR", help="the .deb files there go in")
     parser.add_argument("--hold", action="store_true", help="leave the machine running; see there")
     parser.add_argument("--kvm", action="store_true", help="by KVM; without it the processor is emulated")
     parser.add_argument("--results", type=Path, help="write what came out there (Markdown)")
@@ -191,7 +197,8 @@ def main(argv: Sequence[str]) -> int:
     given = parse(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))   # so that the machine and its disk go
     try:
-        run = go(chosen(given), hold=given.hold, kvm=given.kvm, results=given.results, fast=given.quick)
+        run = go(chosen(given), hold=given.hold, kvm=given.kvm, results=given.results, fast=given.quick,
+                 packages=sorted(given.packages.glob("*.deb")) if given.packages else ())
     except (MachineError, image.ImageError) as reason:
         print(f"test-vm: {reason}", file=sys.stderr)
         return 2

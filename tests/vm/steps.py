@@ -10,6 +10,9 @@ PYTEST: Final = ('sudo WEIR_EVERY_CONTROL=1 WEIR_PREFIX="$WEIR_PREFIX" "$WEIR_PR
                  "-p no:cacheprovider")
 
 
+PACKAGES: Final = "/var/tmp/packages"  # in the machine: weir's, and the same as the next version
+
+
 @dataclass(frozen=True)
 class Step:
     name: str
@@ -51,6 +54,10 @@ STEPS: Final = (
     pytest("agent", "tests/agent", 40),
     pytest("road", "tests/road --deselect tests/road/test_demo.py::test_the_demo", 20),
     pytest("enforcer", "tests/enforcer -x", 60),
+    # Last: it takes what bootstrap has installed of Weir out of the way.
+    Step("package", f"{{ ls {PACKAGES}/*.deb >/dev/null 2>&1 || {{ sudo ./bootstrap package {PACKAGES} && "
+         f"sudo packaging/build --offline --version 0.1.0+1 {PACKAGES}; }}; }} && {PYTEST} tests/vm/package.py", 7200,
+         boots=1, then=f"{PYTEST} tests/vm/package_after.py"),
 )
 
 FACTS: Final = {

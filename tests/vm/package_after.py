@@ -1,0 +1,203 @@
+"""Run inside the machine, as root, after package.py and a boot: upgrade, downgrade, removal and purge of the package.
+
+While it is upgraded two crews dial a server without a pause: one that `weir run` has started, and one that was put into
+the slice by hand, past the launcher.  The verdict is the server's, which a control outside the slice has to reach.
+"""
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from escape.sink import Sink
+from lab.hosts import wait_until
+
+from vm.package import (
+    AS_CREW,
+    ETC,
+    PINS,
+    SERVER,
+    SLICE,
+    STATE,
+    UNITS,
+    active,
+    ask_database,
+    database,
+    install,
+    packages,
+    recorded,
+    right,
+    run,
+    state,
+    status,
+    wait_enforcing,
+)
+
+__all__ = ["database"]
+# Says whether it goes round, until its standard input ends; counts what it has tried.
+DIAL = """
+import select, socket, sys
+name, host, port, cgroup = sys.argv[1:5]
+if cgroup:
+    open(cgroup, "w").write("0")
+tried = 0
+print("ready", flush=True)
+while not select.select([sys.stdin], [], [], 0.02)[0]:
+    tried += 1
+    try:
+        with socket.create_connection((host, int(port)), 3) as one:
+            one.sendall(f"from-{name}".encode())
+    except OSError:
+        pass
+print(tried, flush=True)
+"""
+
+
+def own_address() -> str:
+    return right("hostname", "-I").split()[0]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Sink]:
+    with Sink(SERVER) as sink:
+        yield sink
+
+
+@contextmanager
+def dialling(name: str, prefix: tuple[str, ...] = (), cgroup: str = "") -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen([*prefix, "/usr/bin/python3", "-c", DIAL, name, own_address(), str(SERVER), cgroup],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def tried(process: subprocess.Popen[str]) -> int:
+    """Which it says at its end."""
+    said, _ = process.communicate(timeout=120)
+    return int(said or 0)
+
+
+@contextmanager
+def by_hand() -> Iterator[str]:
+    place = SLICE / "by-hand"
+    place.mkdir()
+    yield str(place / "cgroup.procs")
+    wait_until("it is empty", lambda: not (place / "cgroup.procs").read_text(), 30)
+    place.rmdir()
+
+
+def test_it_is_up_after_a_boot(database: None) -> None:
+    assert os.geteuid() == 0
+    wait_enforcing()
+    before = recorded()
+    assert ask_database() == "42\n"
+    wait_until("it is on record", lambda: recorded() > before, 30)
+
+
+@pytest.mark.parametrize("number", [1, 0], ids=["upgrade", "downgrade"])
+def test_nothing_goes_round_while_the_version_changes(number: int, server: Sink, database: None) -> None:
+    package = packages()[number]
+    server.seen.clear()
+    guard_before = SLICE.stat().st_ino
+    with by_hand() as place, dialling("outside") as control, dialling("crew", AS_CREW) as crew, \
+            dialling("hand", cgroup=place) as hand:
+        began = time.monotonic()
+        done = install(package)
+        assert done.returncode == 0, done.stdout + done.stderr
+        print(f"{package.name}: installed after {time.monotonic() - began:.0f} s")
+        wait_enforcing()
+        print(f"enforcing after {time.monotonic() - began:.0f} s")
+        assert crew.poll() is None
+        counts = [tried(one) for one in (control, crew, hand)]
+    print(f"tried: outside, crew, by hand: {counts}")
+    assert min(counts) > 0
+    assert server.saw("from-outside")
+    assert not server.saw("from-crew")
+    assert not server.saw("from-hand")
+    assert SLICE.stat().st_ino == guard_before
+    assert status() == f"installed {'0.1.0+1' if number else '0.1.0'}"
+    assert ask_database() == "42\n"
+
+
+def test_an_upgrade_with_a_wrong_configuration_leaves_the_agent_running() -> None:
+    was = (ETC / "weir.toml").read_text()
+    (ETC / "weir.toml").write_text(was + "nonsense\n")
+    try:
+        done = install(packages()[1])
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "goes on" in done.stdout + done.stderr
+        assert state() == "enforcing"
+    finally:
+        (ETC / "weir.toml").write_text(was)
+    right("systemctl", "restart", "weir-agent")
+    wait_enforcing()
+
+
+def test_a_removal_is_refused_while_a_crew_runs(server: Sink) -> None:
+    server.seen.clear()
+    with dialling("crew", AS_CREW) as crew:
+        done = run("apt-get", "remove", "-q", "-y", "weir")
+        assert done.returncode != 0
+        assert "run in the slice" in done.stdout + done.stderr
+        assert "the block is in place" in done.stdout + done.stderr
+        assert status() == "installed 0.1.0+1"
+        assert state() == "enforcing"
+        assert tried(crew) > 0
+    assert not server.saw("from-crew")
+
+
+def test_a_removal_is_refused_while_a_unit_is_a_crew() -> None:
+    unit = UNITS / "some.service"
+    unit.write_text("[Service]\nExecStart=/bin/true\nSlice=weir.slice\n")
+    done = run("apt-get", "remove", "-q", "-y", "weir")
+    unit.unlink()
+    assert done.returncode != 0
+    assert str(unit) in done.stdout + done.stderr
+    assert state() == "enforcing"
+
+
+def test_a_removal_takes_the_block_away_and_leaves_recordings(server: Sink) -> None:
+    sessions = recorded()
+    right("apt-get", "remove", "-q", "-y", "weir")
+    assert not active("weir-agent")
+    assert not PINS.exists()
+    assert not SLICE.exists()
+    assert run("nft", "list", "table", "inet", "weir").returncode != 0
+    assert recorded() == sessions > 0
+    assert (ETC / "weir.toml").exists()
+    with dialling("outside") as control:
+        assert tried(control) > 0
+    assert server.saw("from-outside")
+
+
+def test_a_purge_keeps_recordings() -> None:
+    done = run("apt-get", "purge", "-q", "-y", "weir")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"recordings stay in {STATE}" in done.stdout + done.stderr
+    assert not ETC.exists()
+    assert recorded() > 0
+
+
+def test_a_host_that_was_never_configured_can_remove_it() -> None:
+    """The guard has put the block in place, as it does at each boot."""
+    assert install(packages()[0]).returncode == 0
+    right("systemctl", "start", "weir-guard")
+    assert PINS.exists()
+    right("apt-get", "purge", "-q", "-y", "weir")
+    assert not PINS.exists()
+    assert recorded() > 0, "of the time before"
+
+
+def test_what_is_left_is_evidence_alone() -> None:
+    found = {path.name for path in STATE.iterdir()}
+    assert found <= {"recording", "journal", "forwarded.key", "mask.key"}, found
+    assert not Path("/run/weir").exists()
+    assert not list(Path("/etc/systemd/system").glob("**/weir*"))
