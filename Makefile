@@ -2,7 +2,7 @@
 PREFIX ?= /opt/weir
 PYTHON  = $(PREFIX)/dev/bin/python
 
-.PHONY: lint test dev bench docs lock
+.PHONY: lint test dev deb bench docs lock
 
 lint:
 	$(PYTHON) -m ruff check .
@@ -13,6 +13,9 @@ test:
 
 dev:
 	./bootstrap dev
+
+deb:
+	./bootstrap package
 
 bench:
 	PYTHONPATH=tests:. $(PYTHON) -m bench
@@ -27,7 +30,7 @@ docs:
 
 # Lock files anew: needs uv (pip install uv) on PATH.
 lock:
-	for name in "" -dev -clients -crew -go; do \
+	for name in "" -dev -build -clients -crew -go; do \
 	  uv pip compile -q --python /usr/bin/python3 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	    requirements$$name.in -o requirements$$name.lock || exit 1; \
 	done
