@@ -177,6 +177,13 @@ def test_a_purge_keeps_recordings_and_what_verifies_them(host: Host) -> None:
     assert not any(one.exists() for one in gone)
 
 
+@pytest.mark.parametrize("name", ["recording/recording-20261129T070000Z-1.sqlite", "journal/agent-1.journal"])
+def test_a_purge_keeps_the_least_that_was_recorded(host: Host, name: str) -> None:
+    file = host.has(f"var/lib/weir/{name}")
+    assert host.run("postrm", "purge").returncode == 0
+    assert file.exists()
+
+
 def test_a_purge_of_what_never_recorded_leaves_nothing(host: Host) -> None:
     host.has("var/lib/weir/forwarded.key")
     assert host.run("postrm", "purge").returncode == 0
