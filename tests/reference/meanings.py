@@ -5,6 +5,7 @@ from typing import Final
 
 HOST: Final = {
     "<name>.ended": "the enforcer, the recorder or another process of Weir's ended, and is started again",
+    "<name>.refused": "somebody who may not came to the socket or address of the page (`web`) or figures (`metrics`)",
     "<name>.suspended": "a signal had stopped one of them; it goes on, or is killed",
     "agent.started": "with the configuration's file and digest",
     "agent.stopped": "in order, and why; after a crash it is not there",
@@ -71,7 +72,6 @@ HOST: Final = {
     "unit.started": "an adopted unit is a workload's from here on",
     "unlock": "by somebody, or since its time was over",
     "watch.paused": "nobody looked at the block for so long: the agent, or the host, stood still",
-    "web.refused": "somebody who may not came to the page's socket or address",
     "workload.degraded": "its user or its directories are somebody else's, too",
     "workload.mended": "no longer",
 }

@@ -202,7 +202,7 @@ def _texts(node: ast.AST) -> list[str]:
 
 def _held(node: ast.AST) -> str:
     value = getattr(node, "value", node)
-    return getattr(value, "attr", getattr(value, "id", "name"))
+    return str(getattr(value, "attr", getattr(value, "id", "name"))).removeprefix("_")
 
 
 def _keys(call: ast.Call, made: dict[str, set[str]]) -> set[str]:
