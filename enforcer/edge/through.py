@@ -116,7 +116,8 @@ class Line:
     @property
     def reaches(self) -> bool:
         """The server has connected it."""
-        return self.answer is not None and self.answer.done() and self.answer.exception() is None
+        answer = self.answer
+        return answer is not None and answer.done() and not answer.cancelled() and answer.exception() is None
 
     def connected(self, address: str) -> None:
         if self.answer is not None and not self.answer.done():
