@@ -42,7 +42,8 @@ from enforcer.words.inputs import Input, TimerFired
 TIMER: Final = "streams"
 COLUMNS: Final = 80                   # of a terminal whose client has not said
 STATUS: Final = 64 << 10              # bytes of an error stream that are read for the result
-CLOSING: Final = 5.0                  # seconds that a crew has to read to the end, and to close as well
+CLOSING: Final = 25.0                 # seconds that a crew has to read to the end, and to close as well: one that is
+                                      # closed before loses what it has not read (spdystream); session.LINGER is longer
 GONE: Final = 1001                    # WebSocket: an end that goes away (RFC 6455 7.4.1)
 
 

@@ -21,7 +21,7 @@ from streamtalk import (
 
 from enforcer.http.websocket import Close, Ping, Pong
 from enforcer.policy.detectors import labels_of
-from enforcer.protocols.kubernetes.streams.command import STATUS, wants
+from enforcer.protocols.kubernetes.streams.command import CLOSING, STATUS, wants
 from enforcer.protocols.kubernetes.streams.spdy import frames
 from enforcer.protocols.kubernetes.streams.spdy.frames import Data, GoAway, Reset, SynReply, SynStream
 from enforcer.words import commands as words
@@ -78,8 +78,8 @@ def test_a_crew_reads_to_the_end(how: str) -> None:
     elif how == "garbage":
         crew.raw(b"\xff\xff")
     elif how == "time":
-        assert talk.timers == {"streams": 5.0}
-        talk.fire(5)
+        assert talk.timers == {"streams": CLOSING}
+        talk.fire(CLOSING)
     else:
         talk.passage.stop("killed")            # by whoever closes both
     assert talk.closed == ("" if how == "stop" else "server closed")
