@@ -23,7 +23,8 @@ def right(*command: str, seconds: float = 600, **more: str) -> str:
 def build(into: Path, work: Path, *options: str) -> Path:
     """Without network, in a directory of its own."""
     work.mkdir(parents=True)
-    said = right("unshare", "--net", str(ROOT / "packaging/build"), "--offline", *options, str(into), TMPDIR=str(work))
+    said = right("unshare", "--net", str(ROOT / "packaging/build"), "--offline", *options, str(into),
+                 seconds=2400, TMPDIR=str(work))
     return Path(said.splitlines()[-1])
 
 

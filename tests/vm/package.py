@@ -41,12 +41,12 @@ password_file = "/etc/weir/credentials/shop"
 AS_CREW = ("weir", "run", "--workload", "crew", "--user", USER, "--")
 
 
-def run(*command: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+def run(*command: str, seconds: float = 1200) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd="/", env={
         **os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"})
 
 
-def right(*command: str, seconds: float = 600) -> str:
+def right(*command: str, seconds: float = 1200) -> str:
     done = run(*command, seconds=seconds)
     assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout
@@ -59,7 +59,7 @@ def packages() -> tuple[Path, Path]:
 
 
 def install(package: Path) -> subprocess.CompletedProcess[str]:
-    return run("apt-get", "install", "-q", "-y", "--allow-downgrades", str(package), seconds=900)
+    return run("apt-get", "install", "-q", "-y", "--allow-downgrades", str(package), seconds=1800)
 
 
 def state() -> str:
@@ -71,7 +71,7 @@ def state() -> str:
 
 def wait_enforcing() -> None:
     try:
-        wait_until("enforcing", lambda: state() == "enforcing", 300)
+        wait_until("enforcing", lambda: state() == "enforcing", 600)
     except Exception as reason:
         said = run("weir", "status").stdout + run("journalctl", "--no-pager", "-o", "cat", "-u", "weir-agent").stdout
         raise AssertionError(f"{reason}: {said[-4000:]}") from None
@@ -151,7 +151,7 @@ def test_it_installs_and_contains_nobody() -> None:
 def test_the_first_session_is_recorded(database: None) -> None:
     if run("getent", "passwd", USER).returncode:
         right("useradd", "-m", USER)
-    (ETC / "credentials").mkdir(mode=0o700)
+    (ETC / "credentials").mkdir(mode=0o700, exist_ok=True)
     (ETC / "credentials/shop").write_text("real-password")
     (ETC / "credentials/shop").chmod(0o600)
     (ETC / "weir.toml").write_text(CONFIG)
