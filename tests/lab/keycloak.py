@@ -14,7 +14,7 @@ import secrets
 import ssl
 import tempfile
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import unescape
@@ -24,7 +24,7 @@ from typing import Any
 import httpx2
 
 from lab import certificates
-from lab.hosts import OTHER, wait_until
+from lab.hosts import OTHER, Here, Host, wait_until
 from lab.servers import server
 
 HOME = Path(os.environ.get("WEIR_PREFIX", "/opt/weir")) / "keycloak"
@@ -55,7 +55,7 @@ class Keycloak:
     client: httpx2.Client
     passwords: dict[str, str]
     service_secret: str
-    host: Any = OTHER                 # that its administration is reached from
+    host: Host = OTHER                # that its administration is reached from
     key: str = ""                     # PEM, Weir's own for SAML
 
     @property
@@ -120,7 +120,7 @@ class Keycloak:
 class Browser:
     """A person with a browser on the crew's host, as far as forms need one."""
 
-    def __init__(self, keycloak: Keycloak, host: Any) -> None:
+    def __init__(self, keycloak: Keycloak, host: Host) -> None:
         self._keycloak, self._host = keycloak, host
 
     def go(self, url: str, name: str) -> httpx2.Response:
@@ -154,24 +154,11 @@ class Browser:
         return unescape(found[1]), fields
 
 
-class _Here:
-    """This very machine, for tests that need no hosts."""
-
-    ipv4 = "127.0.0.1"
-
-    def argv(self, command: Sequence[str]) -> list[str]:
-        return list(command)
-
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        yield
-
-
-HERE = _Here()
+HERE = Here("here", 0)               # for tests that need no hosts
 
 
 @contextmanager
-def keycloak(scratch: Path, authority: certificates.Authority, host: Any = OTHER) -> Iterator[Keycloak]:
+def keycloak(scratch: Path, authority: certificates.Authority, host: Host = OTHER) -> Iterator[Keycloak]:
     """One with its realm while the block runs; `host`: of the lab, or HERE."""
     directory = Path(tempfile.mkdtemp(prefix="keycloak-", dir=scratch))
     directory.chmod(0o755)

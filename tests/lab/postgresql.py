@@ -156,11 +156,11 @@ def _logged(row: list[str]) -> LoggedStatement:
     return LoggedStatement(int(row[3] or 0), source, row[1], row[2], row[13], failed, row[19], row[5], row[22])
 
 
-def _prepare(directory: Path) -> tuple[certificates.Authority, dict[str, str]]:
+def _prepare(directory: Path, host: Host) -> tuple[certificates.Authority, dict[str, str]]:
     tls = directory / "tls"
     tls.mkdir(mode=0o755)
     authority = certificates.make_authority()
-    leaf, key = certificates.make_leaf(authority, (NAME,), (DB.ipv4, DB.ipv6))
+    leaf, key = certificates.make_leaf(authority, (NAME,), (host.ipv4, host.ipv6))
     certificates.write(tls / "ca.pem", authority.pem)
     certificates.write(tls / "server.pem", leaf)
     owned = certificates.write(tls / "server.key", key, 0o600)
@@ -198,7 +198,7 @@ def postgresql(scratch: Path, host: Host = DB) -> Iterator[Database]:
     """A server with database `shop` while the block runs."""
     directory = scratch / "pg"
     directory.mkdir(mode=0o755)
-    database = Database(host, directory, *_prepare(directory))
+    database = Database(host, directory, *_prepare(directory, host))
     _initialise(directory)
     log = directory / "server.log"
     # QUIT is PostgreSQL's immediate shutdown: there is nothing here worth a checkpoint.

@@ -107,7 +107,7 @@ class Sshd:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (NAME if self.host == SSH else BASTION_NAME, self.host.ipv4, self.host.ipv6)
+        return (NAME if self.host.name == SSH.name else BASTION_NAME, self.host.ipv4, self.host.ipv6)
 
     @property
     def real_key(self) -> Path:

@@ -41,6 +41,7 @@ BEFORE: Final = ('mkdir -p "$1/etc/postgresql-common"; '
                  'echo "create_main_cluster = false" >"$1/etc/postgresql-common/createcluster.conf"',)
 SIZE: Final = "24G"                   # sparse
 BUILD_SECONDS: Final = 1200
+TOOLS: Final = ("mmdebstrap", "e2fsprogs", "qemu-system-x86", "qemu-utils")
 
 
 class ImageError(Exception):
@@ -56,10 +57,15 @@ def sources() -> list[str]:
     return []
 
 
-def quick_packages() -> tuple[str, ...]:
-    """What `./bootstrap install` and the lab would install, the kernel's headers, and what tests are made with."""
+def lab_packages() -> tuple[str, ...]:
+    """What `./bootstrap install` and the lab would install, and the kernel's headers."""
     lists = re.findall(r"(?m)^(?:RUNTIME|BUILD|LAB)_PACKAGES=\(([^)]*)\)", BOOTSTRAP.read_text())
-    return (*(name for one in lists for name in one.split()), "linux-headers-amd64", *MEANS)
+    return (*(name for one in lists for name in one.split()), "linux-headers-amd64")
+
+
+def quick_packages() -> tuple[str, ...]:
+    """These, and what tests are made with."""
+    return (*lab_packages(), *MEANS)
 
 
 def build(directory: Path, options: list[str], more: Sequence[str] = ()) -> Path:
@@ -71,28 +77,40 @@ def build(directory: Path, options: list[str], more: Sequence[str] = ()) -> Path
     made = directory / f"{NAME}-{hashlib.sha256(recipe).hexdigest()[:12]}"
     if made.exists():
         return made
-    for tool in ("mmdebstrap", "mkfs.ext4", "qemu-system-x86_64", "qemu-img"):
-        if shutil.which(tool) is None:
-            raise ImageError(f"{tool} is missing: apt-get install mmdebstrap e2fsprogs qemu-system-x86 qemu-utils")
+    need("mmdebstrap", "mkfs.ext4", "qemu-system-x86_64", "qemu-img")
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=directory) as temporary:
         root, parts = Path(temporary, "root"), Path(temporary, "parts")
         parts.mkdir()
-        _run(["mmdebstrap", "--quiet", "--variant=important", f"--include={','.join((*PACKAGES, *more))}",
-              *(f"--aptopt={line}" for line in options),
-              *(f"--essential-hook={hook}" for hook in (BEFORE if more else ())),
-              *(f"--customize-hook={hook}" for hook in (*HOOKS, *(QUIET if more else ()))),
-              "bookworm", str(root), *sources()])
+        debian(root, options, (*PACKAGES, *more), BEFORE if more else (), (*HOOKS, *(QUIET if more else ())))
         for name, pattern in (("vmlinuz", "vmlinuz-*"), ("initrd", "initrd.img-*")):
             (found,) = (root / "boot").glob(pattern)
             shutil.copy(found, parts / name)
-        _run(["mkfs.ext4", "-q", "-d", str(root), str(parts / "root.img"), SIZE])
+        run(["mkfs.ext4", "-q", "-d", str(root), str(parts / "root.img"), SIZE])
         if not made.exists():         # another run was faster
             parts.rename(made)
     return made
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_SECONDS)
+def need(*tools: str) -> None:
+    """ImageError where one of this host's programs is missing."""
+    for tool in tools:
+        if shutil.which(tool) is None:
+            raise ImageError(f"{tool} is missing: apt-get install {' '.join(TOOLS)}")
+
+
+def debian(
+    root: Path, options: Sequence[str], packages: Sequence[str], before: Sequence[str], after: Sequence[str],
+    seconds: float = BUILD_SECONDS,
+) -> None:
+    """A tree of Debian 12 at `root`; `before` and `after` everything is unpacked and set up: mmdebstrap's hooks."""
+    run(["mmdebstrap", "--quiet", "--variant=important", f"--include={','.join(packages)}",
+         *(f"--aptopt={line}" for line in options), *(f"--essential-hook={hook}" for hook in before),
+         *(f"--customize-hook={hook}" for hook in after), "bookworm", str(root), *sources()], seconds)
+
+
+def run(command: Sequence[str], seconds: float = BUILD_SECONDS) -> None:
+    """To its end; ImageError with its last words where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     if done.returncode:
         raise ImageError(f"{command[0]}: {done.stderr[-2000:]}")

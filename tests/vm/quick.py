@@ -53,17 +53,21 @@ def prepare(guest: Machine, root: Path) -> None:
 
 def push(guest: Machine, root: Path) -> None:
     """The checkout as it lies there now, and what it changes of the installation."""
-    listed = subprocess.run(["git", "-C", str(root), "ls-files", "-coz", "--exclude-standard", "--deduplicate"],
-                            check=True, capture_output=True, timeout=60).stdout
-    names = b"\0".join(name for name in listed.split(b"\0") if (root / os.fsdecode(name)).is_file())
-    packed = subprocess.run(["tar", "-C", str(root), "--null", "-T", "-", "-cz"], input=names, check=True,
-                            capture_output=True, timeout=120).stdout
-    guest.write("/tmp/checkout.tar.gz", packed)
+    guest.write("/tmp/checkout.tar.gz", packed(root))
     done = guest.run("sudo rm -rf weir && mkdir weir && tar -C weir -xzf /tmp/checkout.tar.gz && "
                      f"cd weir && sudo WEIR_DEV=1 WEIR_PREFIX={shlex.quote(str(PREFIX))} ./bootstrap install",
                      seconds=COPY_SECONDS)
     if done.status:
         raise MachineError(f"the checkout: {done.output[-3000:]}")
+
+
+def packed(root: Path) -> bytes:
+    """A checkout as it lies there now, without what git ignores: tar.gz."""
+    listed = subprocess.run(["git", "-C", str(root), "ls-files", "-coz", "--exclude-standard", "--deduplicate"],
+                            check=True, capture_output=True, timeout=60).stdout
+    names = b"\0".join(name for name in listed.split(b"\0") if (root / os.fsdecode(name)).is_file())
+    return subprocess.run(["tar", "-C", str(root), "--null", "-T", "-", "-cz"], input=names, check=True,
+                          capture_output=True, timeout=120).stdout
 
 
 def _run(command: list[str]) -> None:
