@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, combinations
 from pathlib import Path
 
@@ -77,6 +78,19 @@ def test_scripts_parse_and_may_be_run(script: str) -> None:
     assert os.access(path, os.X_OK)
     done = subprocess.run([shell, "-n", str(path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_runs_in_the_machines_starts_where_nothing_but_the_clone_is_there() -> None:
+    (path,) = re.findall(r"(?m)^export PYTHONPATH=(\S+)", (VAGRANT / "provision").read_text())
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": path.replace("/weir", str(VAGRANT.parent)),
+                   "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-P", "-m", *words], capture_output=True, text=True, env=environment,
+                              cwd="/", timeout=120)
+
+    assert f"{DB.ipv4} {NAME}" in run("lab.serve", "--hosts").stdout.splitlines()
+    assert run("lab.enrol").stderr == "usage: python -m lab.enrol KEY\n"
 
 
 def test_the_readme_names_every_machine_and_its_commands_exist() -> None:
@@ -173,60 +187,56 @@ def machine() -> Iterator[list[str]]:
             process.kill()
 
 
-def served(machine: list[str], role: str, place: Path) -> subprocess.Popen[str]:
-    """`python -m lab.serve ROLE`, when it has said that it answers."""
-    process = subprocess.Popen([*machine, sys.executable, "-P", "-m", "lab.serve", role, str(place)], text=True,
-                               stdout=subprocess.PIPE, env=python_environment(), cwd="/")
-    assert process.stdout is not None
-    assert process.stdout.readline() == f"{role}: it answers\n"
-    return process
+@contextmanager
+def served(machine: list[str], role: str, factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """`python -m lab.serve ROLE` while the block runs; the directory with what it handed out, each text in a file."""
+    place = factory.mktemp("machine")
+    for one in (factory.getbasetemp(), place):
+        one.chmod(0o755)              # servers run as other users
+    command = [*machine, sys.executable, "-P", "-m", "lab.serve", role, str(place / role)]
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, env=python_environment(), cwd="/") as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == f"{role}: it answers\n"
+            handed = place / role / "handout.json"
+            assert handed.stat().st_mode & 0o777 == 0o600
+            for name, text in json.loads(handed.read_text()).items():
+                (place / name).touch(0o600)
+                (place / name).write_text(text)
+            yield place
+        finally:
+            process.send_signal(signal.SIGTERM)
+    assert process.returncode == 0
 
 
-def ended(process: subprocess.Popen[str]) -> int:
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    return process.returncode
+def query(machine: list[str], place: Path) -> subprocess.CompletedProcess[str]:
+    server = f"host={NAME} hostaddr={DB.ipv4} user=crew_svc dbname=shop sslmode=verify-full sslrootcert={place}/ca.pem"
+    return subprocess.run([*machine, "psql", "-XAt", server, "-c", "SELECT count(*) FROM orders"], capture_output=True,
+                          text=True, env=os.environ | {"PGPASSFILE": f"{place}/pgpass"}, timeout=60)
 
 
 @pytest.mark.lab
 def test_a_database_is_served_on_the_machine_itself(
     machine: list[str], tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    place = opened(tmp_path_factory) / "db"
-    process = served(machine, "db", place)
-    try:
-        handed = json.loads((place / "handout.json").read_text())
-        (place / "root.pem").write_text(handed["ca.pem"])
-        shown = subprocess.run(
-            [*machine, "psql", "-XAt", f"host={NAME} hostaddr={DB.ipv4} user=crew_svc dbname=shop sslmode=verify-full "
-             f"sslrootcert={place}/root.pem", "-c", "SELECT count(*) FROM orders"],
-            capture_output=True, text=True, env=os.environ | {"PGPASSWORD": handed["password"]}, timeout=60)
+    with served(machine, "db", tmp_path_factory) as place:
+        (place / "pgpass").touch(0o600)
+        (place / "pgpass").write_text(f"*:*:*:*:{(place / 'password').read_text()}\n")
+        shown = query(machine, place)
         assert shown.stdout == "120\n", shown.stderr
-        assert (place / "handout.json").stat().st_mode & 0o777 == 0o600
-    finally:
-        assert ended(process) == 0
-    gone = subprocess.run([*machine, "psql", f"host={DB.ipv4}", "-c", ""], capture_output=True, text=True, timeout=60)
-    assert "refused" in gone.stderr
+    assert "refused" in query(machine, place).stderr
 
 
 @pytest.mark.lab
 def test_an_ssh_server_is_served_on_the_machine_itself(
     machine: list[str], tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    place = opened(tmp_path_factory) / "ssh"
-    process = served(machine, "ssh", place)
-    try:
-        handed = json.loads((place / "handout.json").read_text())
-        for name in ("key", "known_hosts"):
-            (place / name).touch(0o600)
-            (place / name).write_text(handed[name])
+    with served(machine, "ssh", tmp_path_factory) as place:
         shown = subprocess.run(
-            [*machine, "ssh", "-F", "none", "-b", CREW.ipv4, "-i", str(place / "key"), "-p", str(serve.SSH_PORT),
-             "-o", f"UserKnownHostsFile={place}/known_hosts", "-o", "BatchMode=yes", f"{serve.LOGIN}@{SSH.ipv4}",
+            [*machine, "ssh", "-F", "none", "-b", CREW.ipv4, "-i", f"{place}/key", "-p", str(serve.SSH_PORT), "-o",
+             f"UserKnownHostsFile={place}/known_hosts", "-o", "BatchMode=yes", f"{serve.LOGIN}@{SSH.ipv4}",
              "cat app.log"], capture_output=True, text=True, timeout=60)
-        assert shown.stdout.splitlines()[0] == "2026-01-01 order 7 shipped", shown.stderr
-    finally:
-        assert ended(process) == 0
+        assert shown.stdout.splitlines()[:1] == ["2026-01-01 order 7 shipped"], shown.stderr
 
 
 @pytest.mark.lab
@@ -235,12 +245,3 @@ def test_a_machine_without_the_address_is_told_so(tmp_path: Path) -> None:
                           capture_output=True, text=True, env=python_environment(), cwd="/", timeout=60)
     assert done.returncode == 1
     assert f"this machine does not have the address {DB.ipv4}" in done.stderr
-
-
-def opened(factory: pytest.TempPathFactory) -> Path:
-    """A directory that other users may pass through: the servers are theirs."""
-    place = factory.mktemp("machine")
-    for one in (place, *place.parents):
-        if one.stat().st_uid == os.getuid() and str(one).startswith(str(factory.getbasetemp())):
-            one.chmod(0o755)
-    return place
