@@ -27,6 +27,7 @@ class Place(msgspec.Struct, frozen=True):
     peer: Peer
     crews: tuple[str, ...]
     take: bool = False                # its secrets become files of Weir's
+    holders: tuple[str, ...] = ()     # of `crews`: who had these secrets; the others are not given them
 
 
 class Workload(msgspec.Struct, frozen=True):
@@ -54,14 +55,13 @@ def propose(
     """`named`: targets that somebody gave, which are every crew's, as what was recorded is."""
     names = _names(crew.name.removesuffix(".service") for crew in crews)
     workloads = tuple(Workload(name, crew) for name, crew in zip(names, crews, strict=True))
-    seen = [(peer, one.name) for one in workloads for peer in one.crew.peers]
-    seen += [(peer, name) for peer in (*recorded, *named) for name in names]
-    seen = seen or [(peer, "") for peer in (*recorded, *named)]
+    seen = [_Seen(peer, one.name, one.name) for one in workloads for peer in one.crew.peers]
+    seen += [_Seen(peer, name) for peer in (*recorded, *named) for name in names or [""]]
     merged = _merged(seen)
-    titles = _names(peer.name or _title(peer) for peer, _ in merged)
+    titles = _names(peer.name or _title(peer) for peer, *_ in merged)
     return Proposal(workloads, tuple(
-        Place(name, peer, tuple(filter(None, who)), take and bool(peer.secrets))
-        for name, (peer, who) in zip(titles, merged, strict=True)), mode)
+        Place(name, peer, who, take and bool(peer.secrets), holders)
+        for name, (peer, who, holders) in zip(titles, merged, strict=True)), mode)
 
 
 def only_sure(proposal: Proposal) -> Proposal:
@@ -72,30 +72,72 @@ def only_sure(proposal: Proposal) -> Proposal:
 # two that are one
 
 
-def _merged(seen: Iterable[tuple[Peer, str]]) -> list[tuple[Peer, tuple[str, ...]]]:
-    """What somebody named, what says its protocol and what has a name comes first: others are added to it."""
-    found: list[tuple[Peer, tuple[str, ...]]] = []
-    for peer, who in sorted(seen, key=lambda one: _rank(one[0])):
-        for number, (other, crews) in enumerate(found):
-            if _same(peer, other):
-                found[number] = _joined(other, peer), tuple(dict.fromkeys((*crews, who)))
-                break
-        else:
-            found.append((peer, (who,)))
-    return found
+class _Seen(msgspec.Struct, frozen=True):
+    """`word`: the crew by whose word it is known where it is, by what, and what opens it; empty: by nobody's alone."""
+
+    peer: Peer
+    crew: str
+    word: str = ""
 
 
-def _rank(peer: Peer) -> tuple[bool, bool, bool]:
-    return not peer.name, not peer.protocol, bool(peer.hosts) and all(map(is_address, peer.hosts))
+class _Found(msgspec.Struct):
+    peer: Peer
+    crews: tuple[str, ...]
+    word: str
+    holders: tuple[str, ...]
 
 
-def _same(one: Peer, other: Peer) -> bool:
+def _merged(seen: Iterable[_Seen]) -> list[tuple[Peer, tuple[str, ...], tuple[str, ...]]]:
+    """Each place, its crews and who of them had its secrets.  What somebody named, what says its protocol, what has a
+    name and what has secrets comes first: others are added to it."""
+    found: list[_Found] = []
+    for one in sorted(seen, key=lambda one: _rank(one.peer)):
+        own = tuple(filter(None, (one.crew,)))
+        other = next((other for other in found if _same(one.peer, other.peer, other.word in ("", one.word))), None)
+        if other is None:
+            found.append(_Found(one.peer, own, one.word, own if one.peer.secrets else ()))
+            continue
+        if one.peer.secrets and not other.peer.secrets and other.word in ("", one.word):
+            other.holders = own
+        elif one.peer.secrets and _values(one.peer) == _values(other.peer):
+            other.holders = tuple(dict.fromkeys((*other.holders, *own)))
+        other.peer = _joined(other.peer, one.peer if other.word in ("", one.word) else _no_trust(one.peer))
+        other.word = other.word or (one.word if _no_trust(one.peer) != one.peer else "")
+        other.crews = tuple(dict.fromkeys((*other.crews, *own)))
+    return [(one.peer, one.crews, one.holders) for one in found]
+
+
+def _values(peer: Peer) -> list[tuple[str, str]]:
+    return [(one.kind, one.value) for one in peer.secrets]
+
+
+def _no_trust(peer: Peer) -> Peer:
+    """Without what one crew must not say of a place that another one has a secret for: what is opened by it, and by
+    what it is known that it is the right one."""
+    return msgspec.structs.replace(peer, tls="", root_file="", keys=(), authorities="", secrets=())
+
+
+def _rank(peer: Peer) -> tuple[bool, bool, bool, bool]:
+    return (not peer.name, not peer.protocol, bool(peer.hosts) and all(map(is_address, peer.hosts)),
+            not peer.secrets)
+
+
+def _same(one: Peer, other: Peer, own: bool) -> bool:
+    """`own`: both by one crew's word.  By another's a name is what it is called and nothing more: where it leads to,
+    who has it may change once something else that led there is sent to it."""
     if one.socket or other.socket:
         return one.socket == other.socket
+    if one.port != other.port or one.protocol not in (other.protocol, OTHER):
+        return False
     if one.protocol == other.protocol == OTHER and not any(map(is_address, (*one.hosts, *other.hosts))):
-        return one.port == other.port and one.hosts == other.hosts     # many names have one address
-    return one.port == other.port and bool(_ways(one) & _ways(other)) and (
-        one.protocol in (other.protocol, OTHER))
+        return one.hosts == other.hosts     # many names have one address
+    if own or all(map(is_address, one.hosts)):
+        return bool(_ways(one) & _ways(other))
+    return _dialled(one) == _dialled(other)
+
+
+def _dialled(peer: Peer) -> str:
+    return "localhost" if is_here(peer) else peer.hosts[0]
 
 
 def _ways(peer: Peer) -> set[str]:
@@ -105,13 +147,14 @@ def _ways(peer: Peer) -> set[str]:
 
 def _joined(first: Peer, more: Peer) -> Peer:
     """By every name, and no address that names lead to.  Where the two say another database or account, none is said:
-    any counts."""
+    any counts.  Whether what was named is spoken to with TLS, who named it has said there."""
     names = [host for host in more.hosts if not is_address(host) or host not in first.addresses]
     return msgspec.structs.replace(
         first, hosts=tuple(dict.fromkeys((*first.hosts, *names))), database=_agreed(first.database, more.database),
         user=_agreed(first.user, more.user) if first.protocol == SSH else first.user or more.user,
         why=tuple(dict.fromkeys((*first.why, *more.why)))[:8], sure=first.sure or more.sure,
-        addresses=tuple(dict.fromkeys((*first.addresses, *more.addresses))), tls=first.tls or more.tls,
+        addresses=tuple(dict.fromkeys((*first.addresses, *more.addresses))),
+        tls=first.tls or ("" if first.name else more.tls),
         root_file=first.root_file or more.root_file, keys=first.keys or more.keys,
         authorities=first.authorities or more.authorities, secrets=first.secrets or more.secrets)
 
@@ -151,14 +194,12 @@ def _names(wanted: Iterable[str]) -> list[str]:
 
 def hosts_of(peer: Peer) -> tuple[str, ...]:
     """This host by each way to say so."""
-    if any(map(is_loopback, peer.hosts)):
-        return LOCALHOST
-    return peer.hosts
+    return LOCALHOST if is_here(peer) else peer.hosts
 
 
 def is_here(peer: Peer) -> bool:
-    """What it says does not leave this host."""
-    return bool(peer.socket) or any(map(is_loopback, peer.hosts))
+    """What it says does not leave this host.  The first is what Weir dials: another that leads here does not count."""
+    return bool(peer.socket) or is_loopback(peer.hosts[0])
 
 
 def said_of(crew: Crew) -> str:

@@ -62,6 +62,12 @@ def _remarks(proposal: Proposal, directory: str) -> Iterator[str]:
         if peer.protocol != SSH and not peer.authorities and 'tls = "verify-full"' in "".join(_tls(one, directory)):
             yield (f"{one.name}: where its certificate is not of a public authority, put that of its own into "
                    f"{_authorities(one, directory)} and take the # away from tls_ca")
+        if one.take and (others := [crew for crew in one.crews if crew not in one.holders]):
+            yield (f"{one.name}: what opens it was found with {', '.join(one.holders)}, and is for nobody else: "
+                   f"{', '.join(others)} cannot log in before there is a credential for it")
+        if 'tls = "disable"' in "".join(_tls(one, directory)) and not is_here(peer):
+            yield (f"{one.name}: without TLS, for the crew's client says so (sslmode=disable), and others on the "
+                   "network read and change it: verify-full would be right")
         if peer.keys or peer.authorities:
             yield f"{one.name}: by what this {kind} target is known comes from the crew's own files: compare it"
         for secret in peer.secrets if one.take else ():
@@ -174,9 +180,20 @@ def _authority(one: Place, directory: str) -> list[str]:
 
 
 def _credential(one: Place, directory: str) -> Iterator[str]:
-    peer = one.peer
     yield comment("What Weir logs in with.  Whatever the crew itself sends goes nowhere.")
+    if not one.take or set(one.holders) == set(one.crews):
+        yield from _row(one, directory)
+        return
+    for crew in one.holders:
+        yield comment(f"It was found with {crew}, and is for that crew alone: others of this target need their own.")
+        yield from _row(one, directory, group_of(crew))
+
+
+def _row(one: Place, directory: str, group: str = "") -> Iterator[str]:
+    peer = one.peer
     yield "[[target.credential]]\n"
+    if group:
+        yield f"group = {quoted(group)}\n"
     if peer.protocol == POSTGRESQL:
         yield f"user = {quoted(peer.user or 'crew_svc')}\n"
     elif peer.protocol == SSH and peer.user:

@@ -186,8 +186,8 @@ def test_how_a_target_is_reached(peer: Peer, fields: dict[str, object]) -> None:
 def test_each_thing_that_is_missing_comes_with_the_command_for_it() -> None:
     _, _, rendered = read(proposed(msgspec.structs.replace(HOST, keys=(), port=2222), DATABASE))
     assert [(one.path.rpartition("/")[2], one.how.split()[0]) for one in rendered.missing] == [
-        ("web-known_hosts", "ssh-keyscan"), ("web.key", "sudo"), ("shop", "sudo")]
-    assert "ssh-keyscan -p 2222 web.lab" in rendered.missing[0].how
+        ("shop", "sudo"), ("web-known_hosts", "ssh-keyscan"), ("web.key", "sudo")]
+    assert "ssh-keyscan -p 2222 web.lab" in rendered.missing[1].how
 
 
 def test_a_client_certificate_is_two_files() -> None:
@@ -219,6 +219,70 @@ def test_several_crews_each_with_its_own() -> None:
         local:x ada connect Account::web/deploy deny
         """)
     assert not list(failures(policies, rows))
+
+
+# what one crew says, and another one's secret
+
+
+EVIL = msgspec.structs.replace(
+    DATABASE, hosts=("evil.lab",), tls="disable", authorities=CA, why=("X of evil.service",), secrets=())
+
+
+def of_two(*peers: Peer, second: tuple[Peer, ...] = (DATABASE,), named: tuple[Peer, ...] = ()) -> Proposal:
+    evil = crew(*peers, name="evil.service", user="evil", home="/home/evil")
+    return propose([evil, crew(*second)], [], named, "enforce", True)
+
+
+@pytest.mark.parametrize("secrets", [(), (Secret("password", "x", "X of evil.service"),)])
+def test_a_name_of_one_crew_that_leads_to_the_others_database_is_not_where_its_password_goes(
+    secrets: tuple[Secret, ...],
+) -> None:
+    """Who has the name leads it elsewhere afterwards."""
+    made = of_two(msgspec.structs.replace(EVIL, secrets=secrets))
+    config, _, _ = read(made)
+    assert {one.hosts: one.tls for one in config.targets} == {("db.lab",): "verify-full", ("evil.lab",): "disable"}
+    assert {one.peer.hosts[0]: [secret.value for secret in one.peer.secrets] for one in made.places} == {
+        "db.lab": ["hunter2"], "evil.lab": [one.value for one in secrets]}
+
+
+def test_a_crew_does_not_say_how_another_ones_database_is_known_and_is_not_given_its_password() -> None:
+    config, _, rendered = read(of_two(msgspec.structs.replace(EVIL, hosts=("db.lab",))))
+    [target] = config.targets
+    assert (target.hosts, target.tls, target.tls_ca) == (("db.lab",), "verify-full", None)
+    assert [one.group for one in target.credentials] == ["crew"]
+    assert any("is for nobody else: evil cannot log in" in one for one in rendered.remarks)
+
+
+def test_crews_that_have_the_same_password_have_one_credential() -> None:
+    config, _, rendered = read(of_two(DATABASE))
+    assert [one.group for one in config.targets[0].credentials] == ["*"]
+    assert not [one for one in rendered.remarks if "nobody else" in one]
+
+
+def test_of_two_passwords_each_crew_has_its_own_or_none() -> None:
+    made = of_two(msgspec.structs.replace(DATABASE, secrets=(Secret("password", "x", "X of evil.service"),)))
+    config, _, _ = read(made)
+    assert [(one.peer.secrets[0].value, one.holders) for one in made.places] == [("x", ("evil",))]
+    assert [one.group for one in config.targets[0].credentials] == ["evil"]
+
+
+def test_a_name_that_leads_here_and_there_does_not_lead_what_was_named_here() -> None:
+    """Where anybody listens, and where no TLS is needed."""
+    both = msgspec.structs.replace(DATABASE, hosts=("evil.lab",), addresses=("10.0.0.4", "127.0.0.1"), secrets=())
+    local = Peer("postgresql", ("localhost",), 5432, ("X of evil.service",), addresses=("127.0.0.1",), tls="disable")
+    named = msgspec.structs.replace(DATABASE, name="orders", why=("--target",), secrets=())
+    config, _, _ = read(of_two(both, local, named=(named,)))
+    target = config.targets[0]
+    assert (target.name, target.hosts[0], target.tls) == ("orders", "db.lab", "verify-full")
+    assert [one.group for one in target.credentials] == ["crew"]
+    [target] = read(of_two(both, local, second=(), named=(named,)))[0].targets
+    assert (target.name, target.hosts[0], target.tls) == ("orders", "db.lab", "verify-full")
+
+
+def test_without_tls_over_a_network_is_said() -> None:
+    assert any("without TLS" in one for one in render(proposed(EVIL), DIRECTORY).remarks)
+    here = msgspec.structs.replace(EVIL, hosts=("localhost",), addresses=())
+    assert not any("without TLS" in one for one in render(proposed(here), DIRECTORY).remarks)
 
 
 def test_harmless_commands_are_to_the_word() -> None:
