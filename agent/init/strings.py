@@ -222,5 +222,5 @@ def is_usual(host: str, port: int) -> bool:
 
 
 def is_secret(text: str) -> bool:
-    """What could be a password: one line, and not what a crew under Weir is left with."""
-    return 0 < len(text) <= LIMIT and not any(one in text for one in "\0\r\n")
+    """What could be a password: one line of UTF-8, as a file of Weir's holds one."""
+    return 0 < len(text) <= LIMIT and not any(one in "\0\r\n" or "\ud800" <= one <= "\udfff" for one in text)

@@ -20,6 +20,7 @@ import msgspec
 
 from agent.config import FILE_LIMIT, Config, parse_config, parse_groups
 from agent.contract.said import safe
+from agent.init.files import read_file
 from agent.init.rendering import GROUPS, File
 from agent.init.texts import quoted
 from agent.settings.check import check_policies, load_config
@@ -84,6 +85,43 @@ def refuse_what_is_in_the_way(changes: Sequence[Change]) -> None:
         raise WritingError(f"{', '.join(there)} {'is' if len(there) == 1 else 'are'} there already: --dry-run shows "
                            "what would be there instead; --force puts it there, and keeps what is there as "
                            f"FILE.{BACKUP}")
+
+
+def credentials_of_others(changes: Sequence[Change], config_file: str) -> tuple[str, ...]:
+    """Files that hold a credential already, and by what is written would be sent to where nobody has said that it
+    belongs: where a crew says that a target is, and what it is called, must not decide what is sent there."""
+    after, before = {}, ""
+    for change in changes:
+        if change.file.path == config_file:
+            after, before = _opened(change.file.text, config_file), change.before
+            if change.state == SAME:
+                before = change.file.text
+    there = _opened(before, config_file)
+    taken = {one.file.path: one.file.secret.value for one in changes if one.file.secret is not None}
+    return tuple(
+        f"{path} is there already, and nothing says that it is for {' and '.join(sorted(places))}: move it away, or "
+        "give the target another name" for path, places in after.items()
+        if os.path.lexists(path) and not places <= there.get(path, set()) and not _holds(path, taken.get(path)))
+
+
+def _opened(text: str, file: str) -> dict[str, set[str]]:
+    """File of a credential -> what it opens, by where Weir dials that."""
+    config, _ = parse_config(text, file)
+    found: dict[str, set[str]] = {}
+    for target in config.targets if config is not None else ():
+        for row in target.credentials:
+            for path in (row.password_file, row.key_file, row.certificate_file, row.token_file):
+                if path is not None:
+                    found.setdefault(str(path), set()).add(
+                        str(target.upstream) if target.upstream else f"{target.hosts[0]} port {target.port}")
+    return found
+
+
+def _holds(path: str, secret: str | None) -> bool:
+    """Whether it is the very one."""
+    with suppress(OSError):
+        return secret is not None and read_file(path, {0}) == secret.encode()
+    return False
 
 
 # what a person sees
@@ -180,12 +218,12 @@ def write(changes: Sequence[Change]) -> dict[str, str]:
             if change.state in (NEW, REPLACED):
                 if change.state == REPLACED:
                     done.append((change.file.path, _keep(change.file.path)))
-                _write(change.file, change.state == NEW)
-                if change.state == NEW:
-                    done.append((change.file.path, ""))
-    except OSError as reason:
+                _write(change.file, done if change.state == NEW else None)
+    except BaseException as reason:   # also who interrupts it does not leave half of it
         _take_back(done)
-        raise WritingError(f"{safe(str(reason.filename or ''))}: {reason.strerror}; nothing was written") from None
+        if isinstance(reason, OSError):
+            raise WritingError(f"{safe(str(reason.filename or ''))}: {reason.strerror}; nothing was written") from None
+        raise
     return {path: backup for path, backup in done if backup}
 
 
@@ -199,8 +237,9 @@ def _keep(path: str) -> str:
     raise FileExistsError(17, "there are a thousand backups of it already", path)
 
 
-def _write(file: File, new: bool) -> None:
-    """By rename, on disk before it counts; what has come to be there meanwhile is not replaced."""
+def _write(file: File, new: list[tuple[str, str]] | None) -> None:
+    """By rename, on disk before it counts; what has come to be there meanwhile is not replaced.  `new`: nothing was
+    there, and this is to say that something is."""
     path = Path(file.path)
     path.parent.mkdir(mode=0o700 if file.secret is not None else 0o755, parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.init-{os.getpid()}")
@@ -211,8 +250,9 @@ def _write(file: File, new: bool) -> None:
             os.fchmod(opened.fileno(), file.mode)
             opened.flush()
             os.fsync(opened.fileno())
-        if new:
+        if new is not None:
             os.link(fresh, path)
+            new.append((file.path, ""))
         else:
             fresh.rename(path)
     finally:
@@ -222,7 +262,9 @@ def _write(file: File, new: bool) -> None:
 def _take_back(done: Sequence[tuple[str, str]]) -> None:
     for path, backup in reversed(done):
         with suppress(OSError):
-            if backup:
+            if backup and os.path.samefile(backup, path):     # rename(2) would leave both
+                os.unlink(backup)
+            elif backup:
                 os.rename(backup, path)
             else:
                 os.unlink(path)

@@ -50,6 +50,12 @@ def test_what_is_not_printable_is_left_out_and_a_password_of_two_lines_is_none()
     assert (found.user, found.database, found.secrets) == ("", "", ())
 
 
+def test_a_password_that_no_file_of_weirs_could_hold_is_none() -> None:
+    """Of bytes that are no UTF-8, as an environment may have them."""
+    [found] = parse_environment({"PGHOST": "db.lab", "PGPASSWORD": "p\udcff"}, "x")
+    assert (found.hosts, found.secrets) == (("db.lab",), ())
+
+
 def test_the_environment() -> None:
     found = list(parse_environment({
         "DATABASE_URL": "postgresql://svc:pw@db.lab/shop", "PGHOST": "10.0.0.1", "PGUSER": "u", "PGPASSWORD": "secret",

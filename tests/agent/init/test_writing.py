@@ -10,7 +10,17 @@ import pytest
 from agent.init import writing
 from agent.init.findings import Secret
 from agent.init.rendering import File
-from agent.init.writing import BACKUP, Change, WritingError, check, configures_nothing, plan, render_changes, write
+from agent.init.writing import (
+    BACKUP,
+    Change,
+    WritingError,
+    check,
+    configures_nothing,
+    credentials_of_others,
+    plan,
+    render_changes,
+    write,
+)
 from agent.settings.reference import EXAMPLE
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -122,6 +132,52 @@ def test_what_has_come_to_be_there_meanwhile_stays(directory: Path) -> None:
     with pytest.raises(WritingError, match="exists"):
         write(changes)
     assert tree(directory) == {"groups.toml": "somebody's"}
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_who_interrupts_it_leaves_nothing_half_written(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, force: bool,
+) -> None:
+    if force:
+        write(plan(files(directory), force=False))
+    before = tree(directory)
+    changes = plan(files(directory, weir="[runtime]\n", policies="// x\n", groups="[groups]\n"), force=True)
+    synced = []
+
+    def interrupted(fd: int) -> None:
+        synced.append(fd)
+        if len(synced) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(changes)
+    assert tree(directory) == before
+
+
+def test_a_credential_that_is_there_is_not_sent_to_where_a_crew_says_that_its_target_is(directory: Path) -> None:
+    (directory / "credentials").mkdir(parents=True)
+    (directory / "credentials/orders").write_text("the operator's")
+    file = f"{directory}/weir.toml"
+    without = [one for one in files(directory) if one.secret is None]
+    for changes in (plan(files(directory), force=False), plan(without, force=False)):
+        [said] = credentials_of_others(changes, file)
+        assert said.startswith(f"{directory}/credentials/orders is there already, and nothing says that it is for "
+                               "db.lab port 5432: ")
+    (directory / "credentials/orders").write_text("hunter2")
+    assert not credentials_of_others(plan(files(directory), force=False), file), "the very one"
+
+
+def test_a_credential_that_is_there_goes_on_to_be_sent_to_where_it_was_sent_before(directory: Path) -> None:
+    file = f"{directory}/weir.toml"
+    write(plan(files(directory), force=False))
+    (directory / "credentials/orders").write_text("the operator's")
+    again = plan(files(directory), force=False)
+    assert not credentials_of_others(again, file)
+    more = plan(files(directory, weir=WHOLE + '[[egress]]\nname = "x"\naddresses = ["x.lab"]\n'), force=True)
+    assert not credentials_of_others(more, file)
+    moved = plan(files(directory, weir=WHOLE.replace("db.lab", "evil.lab")), force=True)
+    assert len(credentials_of_others(moved, file)) == 1
 
 
 @pytest.mark.parametrize("kind", ["link", "directory"])
