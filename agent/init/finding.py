@@ -10,6 +10,7 @@ import pwd
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,7 @@ OWN: Final = ("weir", "weir-audit", "weir-identity", "weir-notify", "weir-web", 
 UNITS: Final = 200                    # that are asked for
 ROOT: Final = "a workload never runs as root: give it a user of its own (User=)"
 NAMED: Final = "you named it"
+LISTED: Final = 5000                  # names of a directory
 WHY: Final = 300                      # characters
 SLICE: Final = "weir"                 # `[runtime] name` of a first configuration
 _OF_UNIT: Final = re.compile(r"/system\.slice/(?:[^/]+\.slice/)*([^/]+\.service)(?:/|$)")
@@ -188,15 +190,24 @@ def _words(pid: int) -> tuple[tuple[str, ...], str]:
 
 
 def _packages(program: str) -> tuple[str, ...]:
-    """Of the virtual environment whose python or script it is."""
+    """Of the virtual environment whose python or script it is.  A process says anything of where it lies."""
     prefix = Path(program).parent.parent
-    if not program.startswith("/") or not (prefix / "pyvenv.cfg").is_file():
-        return ()
     found: list[str] = []
-    for site in prefix.glob("lib/python3*/site-packages"):
-        with suppress(OSError):
-            found += os.listdir(site)[:5000]
+    with suppress(OSError, ValueError):
+        if program.startswith("/") and (prefix / "pyvenv.cfg").is_file():
+            for site in _listed(prefix / "lib"):
+                if site.startswith("python3"):
+                    with suppress(OSError):
+                        found += _listed(prefix / "lib" / site / "site-packages")
+                if len(found) >= LISTED:
+                    break
     return tuple(found)
+
+
+def _listed(directory: Path) -> list[str]:
+    """Raises OSError."""
+    with os.scandir(directory) as entries:
+        return [one.name for one in islice(entries, LISTED)]
 
 
 def _script(path: str) -> bytes:

@@ -34,7 +34,8 @@ def why_a_crew(
         for part in re.split(r"[^A-Za-z0-9_]+", PurePosixPath(word).name.replace("-", "_")):
             if part in _ALONE:
                 return f"its command names {part}"
-    if there := [one for one in FRAMEWORKS if one in packages(words[0])]:
+    beside = frozenset(packages(words[0]))
+    if there := [one for one in FRAMEWORKS if one in beside]:
         return f"{there[0]} is installed beside {words[0]}"
     if _PYTHON.fullmatch(PurePosixPath(words[0]).name) and (path := script_of(words, directory)):
         if found := _IMPORTS.search(script(path)[:SCRIPT_LIMIT]):

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import select
 import subprocess
-import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,7 @@ from agent.processes import ENVIRONMENT, python_module, unprivileged
 from agent.settings.credential_table import POSTGRESQL, SSH
 
 _ANSWER: Final = 8 << 20              # bytes of a process that was asked
+_CHUNK: Final = 1 << 16
 _PATIENCE: Final = 60.0               # seconds for one
 _SPEAKS: Final = {"postgresql": POSTGRESQL, "ssh": SSH}        # as a recording says what was spoken
 
@@ -29,7 +31,8 @@ def asked(command: Sequence[str], shape: Any, what: str, notes: list[str]) -> An
         output, code = _output(command)
         if code == 0 and len(output) <= _ANSWER:
             return msgspec.json.decode(output, type=shape)
-        wrong = f"who was to read it ended with {code}" if code else f"it would be more than {_ANSWER} bytes"
+        wrong = (f"it would be more than {_ANSWER} bytes" if len(output) > _ANSWER else
+                 f"who was to read it ended with {code}")
     except OSError as reason:
         wrong = reason.strerror or "nobody could be asked"
     except msgspec.MsgspecError:
@@ -39,21 +42,25 @@ def asked(command: Sequence[str], shape: Any, what: str, notes: list[str]) -> An
 
 
 def _output(command: Sequence[str]) -> tuple[bytes, int]:
-    """One byte too many at most; and how it ended, -9 where it was too slow.  Raises OSError."""
+    """One byte too many at most; and how it ended, -9 where it was too slow.  Others may hold its pipe open when it has
+    ended: nobody waits for that.  Raises OSError."""
+    ends = time.monotonic() + _PATIENCE
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                           env=ENVIRONMENT, cwd="/") as process:
         assert process.stdout is not None
-        patience = threading.Timer(_PATIENCE, process.kill)
-        patience.daemon = True
-        patience.start()
+        output, more = bytearray(), True
+        while more and len(output) <= _ANSWER:
+            if not select.select([process.stdout], [], [], max(0.0, ends - time.monotonic()))[0]:
+                break
+            output += (got := os.read(process.stdout.fileno(), _CHUNK))
+            more = bool(got)
         try:
-            output = process.stdout.read(_ANSWER + 1)
-            if len(output) > _ANSWER:
+            if more:
                 process.kill()
-                return output, 0
-            return output, process.wait()
-        finally:
-            patience.cancel()
+            return bytes(output), process.wait(max(0.0, ends - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return b"", process.wait()
 
 
 class _Place(msgspec.Struct):

@@ -23,11 +23,12 @@ from agent.init.files import read_file
 from agent.init.findings import OTHER, PORTS, Findings, Peer
 from agent.init.home import Said
 from agent.init.recorded import asked
-from agent.init.strings import is_usual, parse_environment
+from agent.init.strings import VARIABLES, is_usual, parse_environment
 from agent.processes import python_module, unprivileged
 from agent.settings.credential_table import SSH
 
 PROCESSES: Final = 400                # of one crew that are looked at
+PEERS: Final = 500                    # of one crew: each is compared with each
 _NAMES: Final = 3.0                   # seconds for looking up all names
 _LISTEN: Final = 10                   # include/net/tcp_states.h
 _DNS: Final = 53
@@ -37,16 +38,21 @@ def peers_of(
     name: str, pids: Sequence[int], environment: Mapping[str, str], account: pwd.struct_passwd | None,
     sockets: Sequence[Held], notes: list[str],
 ) -> tuple[Peer, ...]:
-    own: dict[str, str] = {}
+    variables = dict(environment)     # what root has written comes first
     for pid in pids[:PROCESSES]:
-        own |= _environment_of(pid)
-    variables = {**own, **environment}
+        if len(variables) > VARIABLES:
+            break
+        variables = {**variables, **{name: value for name, value in _environment_of(pid).items()
+                                     if name not in environment}}
     home = home_of(account)
     peers = [_with_roots(one, home, account) for one in parse_environment(variables, safe(name))]
     peers += _connected(name, pids, sockets)
     if account is not None and account.pw_uid != 0:
         peers += _of_home(account, peers, variables.get("KUBECONFIG", ""), notes)
-    return tuple(peers)
+    peers = list(dict.fromkeys(peers))
+    if len(peers) > PEERS:
+        notes.append(f"{safe(name)}: it is known to talk to {len(peers)} places; {PEERS} of them are looked at")
+    return tuple(peers[:PEERS])
 
 
 def _with_roots(peer: Peer, home: str, account: pwd.struct_passwd | None) -> Peer:

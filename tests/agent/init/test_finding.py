@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,12 +19,13 @@ from privatesystemd import PrivateSystemd, missing, private_systemd
 from sources import open_way
 
 from agent.cli import weir
-from agent.init import finding
+from agent.init import finding, recorded, talking
 from agent.init.files import read_file
 from agent.init.finding import find
 from agent.init.findings import COMMAND, OTHER, UNIT, Crew
 from agent.init.home import Said
 from agent.init.recorded import asked
+from agent.init.talking import peers_of
 from agent.layout import cgroup_root
 from agent.processes import python_module, unprivileged
 from agent.settings.check import check_policies, load_config
@@ -151,6 +153,94 @@ def test_an_answer_that_is_none(program: str) -> None:
     assert asked([sys.executable, "-c", program], Said, "files are", notes) is None
     assert len(notes) == 1
     assert notes[0].isprintable()
+
+
+def test_who_holds_the_pipe_of_what_was_asked_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:
+    """Processes of the crew's user may open it by /proc."""
+    monkeypatch.setattr(recorded, "_PATIENCE", 1.0)
+    held = tmp_path / "pid"
+    program = ("import subprocess, sys; h = subprocess.Popen(['sleep', '300']); "
+               f"open({str(held)!r}, 'w').write(str(h.pid))")
+    notes: list[str] = []
+    try:
+        with bounded(60):
+            assert asked([sys.executable, "-c", program], Said, "files are", notes) is None
+            assert asked([sys.executable, "-c", "import os, time; os.close(1); time.sleep(300)"], Said, "files are",
+                         notes) is None
+    finally:
+        os.kill(int(held.read_text()), signal.SIGKILL)
+    assert len(notes) == 2
+
+
+@contextmanager
+def bounded(seconds: int) -> Iterator[None]:
+    """It fails, and does not wait for ever."""
+    def late(*_: object) -> None:
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("program", ["/" + "a" * 5000, "/" + "a/" * 3000 + "b", "/\udcff/b/c", "/", "relative/b"])
+def test_a_process_that_says_any_path_of_itself_is_no_mistake(program: str) -> None:
+    assert finding._packages(program) == ()
+
+
+def test_an_environment_with_more_packages_than_there_are_is_looked_at_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(finding, "LISTED", 50)
+    (tmp_path / "pyvenv.cfg").touch()
+    for number in range(100):
+        site = tmp_path / f"lib/python3.{number}/site-packages"
+        site.mkdir(parents=True)
+        for name in range(2):
+            (site / f"x{name}").mkdir()
+    assert len(finding._packages(f"{tmp_path}/bin/python")) == 50
+    for number in range(100):
+        (tmp_path / f"lib/python3.0/site-packages/y{number}").mkdir()
+    assert len(finding._packages(f"{tmp_path}/bin/python")) <= 100
+
+
+def test_proc_is_not_read_wherever_it_is_mounted(tmp_path: Path) -> None:
+    """As in a chroot."""
+    made = subprocess.run(
+        ["unshare", "-m", "sh", "-c", 'mount -t proc proc "$1" && exec "$2" -I -c "$3" "$1" "$4"', "sh", str(tmp_path),
+         sys.executable, "import sys; sys.path.insert(0, sys.argv[2]); from agent.init.files import read_file; "
+         "print([read_file(f'{sys.argv[1]}/{one}') for one in ('kmsg', 'self/environ', 'version')])",
+         str(Path(__file__).resolve().parents[3])], capture_output=True, text=True, timeout=60)
+    if "mount:" in made.stderr:
+        pytest.skip("no file system can be mounted here")
+    assert made.stdout == "[b'', b'', b'']\n", made.stderr
+
+
+def test_what_root_has_written_into_a_unit_comes_before_what_the_crew_says_of_itself(
+    tmp_path: Path, server: socket.socket,
+) -> None:
+    """As many variables as it likes."""
+    port = server.getsockname()[1]
+    more = {f"A{number}": "x" for number in range(5000)}
+    with running(tmp_path, CREWAI, port, A="postgresql://svc@evil.lab/shop", **more):
+        peers = peers_of("nobody", [in_directory(tmp_path)], {"DATABASE_URL": "postgresql://svc@db.lab/shop"}, None,
+                         [], [])
+    assert [one.hosts for one in peers if one.protocol] == [("db.lab",), ("evil.lab",)]
+
+
+def test_of_places_without_end_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(talking, "PEERS", 3)
+    notes: list[str] = []
+    many = {f"URL{number}": f"postgresql://db{number}.lab/d" for number in range(5)}
+    assert [one.hosts for one in peers_of("x", [], many, None, [], notes)] == [
+        ("db0.lab",), ("db1.lab",), ("db2.lab",)]
+    assert notes == ["x: it is known to talk to 5 places; 3 of them are looked at"]
 
 
 @contextmanager
