@@ -38,7 +38,8 @@ class Host:
 
     def run(self, script: str, *words: str) -> subprocess.CompletedProcess[str]:
         text = (RECIPE / script).read_text().replace("@format@", "1").replace("#DEBHELPER#", "")
-        for place in ("/var/lib/weir", "/etc/", "/run/", "/usr/share/", "/usr/lib/systemd/", "/proc/"):
+        for place in ("/var/lib/weir", "/etc/", "/run/", "/usr/share/", "/usr/lib/systemd/", "/usr/local/lib/",
+                      "/proc/"):
             text = text.replace(place, f"{self.root}{place}")
         return subprocess.run(["sh", "-s", *words], input=text, capture_output=True, text=True,
                               env={"PATH": f"{self.root}/bin:{os.environ['PATH']}"})
@@ -153,6 +154,23 @@ def test_it_is_not_removed_while_a_unit_is_a_crew(host: Host) -> None:
     assert str(file) in done.stderr
     assert host.asked() == []
     file.unlink()
+    assert host.run("prerm", "remove").returncode == 0
+
+
+@pytest.mark.parametrize(("path", "line"), [
+    ("etc/systemd/system/crew.service", "  Slice = weir.slice  "),
+    ("etc/systemd/system/crew.service.d/50-x.conf", "Slice=weir-batch.slice"),
+    ("etc/systemd/system.control/crew.service.d/50-Slice.conf", "Slice=weir.slice"),
+    ("run/systemd/transient/crew.service", "Slice=weir.slice"),
+    ("run/systemd/system/crew.service.d/50-x.conf", "Slice=weir.slice"),
+    ("usr/lib/systemd/system/crew.service.d/50-x.conf", "Slice=weir.slice"),
+])
+def test_a_unit_is_a_crew_wherever_and_however_systemd_is_told(host: Host, path: str, line: str) -> None:
+    file = host.has(path, f"[Service]\n{line}\n")
+    done = host.run("prerm", "remove")
+    assert done.returncode == 1
+    assert str(file) in done.stderr
+    file.write_text("[Service]\nSlice=weirdest.slice\n#Slice=weir.slice\n")
     assert host.run("prerm", "remove").returncode == 0
 
 
