@@ -37,21 +37,18 @@ def _rule(name: str, why: str, text: str, hold: str = "") -> str:
     return f"\n{comment(why, '//')}@id({quoted(name)}){held}\n{text}\n"
 
 
-def _for(one: Place) -> Iterator[tuple[str, str]]:
-    """Of each crew that talks to it: the beginning of a rule's name, and who it is."""
+def _for(one: Place, kind: str) -> Iterator[tuple[str, str, str]]:
+    """Of each crew that talks to it: the beginning of a rule's name, who it is, and what of the target it talks to,
+    where that has a name that can stand in an id."""
     for crew in one.crews:
-        yield f"{crew}-{one.name}", f'principal in Group::"{group_of(crew)}"'
-
-
-def _inner(kind: str, one: Place, name: str, otherwise: str) -> str:
-    """What is within the target, where its name can stand in an id."""
-    return f'{kind}::"{one.name}/{name}"' if _PLAIN.fullmatch(name) else otherwise
+        inner = one.within(crew)
+        where = f'{kind}::"{one.name}/{inner}"' if _PLAIN.fullmatch(inner) else f'Target::"{one.name}"'
+        yield f"{crew}-{one.name}", f'principal in Group::"{group_of(crew)}"', where
 
 
 def _sql(one: Place) -> Iterator[str]:
     target = f'Target::"{one.name}"'
-    where = _inner("Database", one, one.peer.database, target)
-    for name, who in _for(one):
+    for name, who, where in _for(one, "Database"):
         yield _rule(f"{name}-connects", "It may log in.  Without this nothing else helps.",
                     f'permit ({who}, action == Action::"connect", resource in {where});')
         yield _rule(f"{name}-reads", "It may read: that is what it needs at least.  Take tables away by a forbid, or "
@@ -72,8 +69,7 @@ def _sql(one: Place) -> Iterator[str]:
 
 def _ssh(one: Place) -> Iterator[str]:
     target = f'Target::"{one.name}"'
-    where = _inner("Account", one, one.peer.user, target)
-    for name, who in _for(one):
+    for name, who, where in _for(one, "Account"):
         yield _rule(f"{name}-connects", "It may log in.  Without this nothing else helps.",
                     f'permit ({who}, action == Action::"connect", resource in {where});')
         yield _rule(f"{name}-reads-files", "It may read files, by sftp, scp and rsync.  Name the paths that it needs: "
@@ -101,9 +97,8 @@ def _ssh(one: Place) -> Iterator[str]:
 
 def _cluster(one: Place) -> Iterator[str]:
     target = f'Target::"{one.name}"'
-    where = _inner("Namespace", one, one.peer.database, target)
     changes = '[Action::"k8s:write", Action::"k8s:exec", Action::"k8s:attach", Action::"k8s:portforward"]'
-    for name, who in _for(one):
+    for name, who, where in _for(one, "Namespace"):
         yield _rule(f"{name}-connects", "It may log in.  Without this nothing else helps.",
                     f'permit ({who}, action == Action::"connect", resource == {target});')
         yield _rule(f"{name}-reads", "It may look at everything there; values of Secrets are masked, for nothing "

@@ -28,6 +28,11 @@ class Place(msgspec.Struct, frozen=True):
     crews: tuple[str, ...]
     take: bool = False                # its secrets become files of Weir's
     holders: tuple[str, ...] = ()     # of `crews`: who had these secrets; the others are not given them
+    inner: tuple[tuple[str, str], ...] = ()       # crew -> database, account or namespace that it said, as a whole
+
+    def within(self, crew: str) -> str:
+        """What that crew talks to there; empty: to several, or nobody said what."""
+        return dict(self.inner).get(crew, "")
 
 
 class Workload(msgspec.Struct, frozen=True):
@@ -58,10 +63,11 @@ def propose(
     seen = [_Seen(peer, one.name, one.name) for one in workloads for peer in one.crew.peers]
     seen += [_Seen(peer, name) for peer in (*recorded, *named) for name in names or [""]]
     merged = _merged(seen)
-    titles = _names(peer.name or _title(peer) for peer, *_ in merged)
+    titles = _names(one.peer.name or _title(one.peer) for one in merged)
     return Proposal(workloads, tuple(
-        Place(name, peer, who, take and bool(peer.secrets), holders)
-        for name, (peer, who, holders) in zip(titles, merged, strict=True)), mode)
+        Place(name, one.peer, one.crews, take and bool(one.peer.secrets), one.holders,
+              tuple((crew, _inner(one.said, crew)) for crew in one.crews))
+        for name, one in zip(titles, merged, strict=True)), mode)
 
 
 def only_sure(proposal: Proposal) -> Proposal:
@@ -85,9 +91,10 @@ class _Found(msgspec.Struct):
     crews: tuple[str, ...]
     word: str
     holders: tuple[str, ...]
+    said: set[tuple[str, str]]        # by whose word, and what is within it
 
 
-def _merged(seen: Iterable[_Seen]) -> list[tuple[Peer, tuple[str, ...], tuple[str, ...]]]:
+def _merged(seen: Iterable[_Seen]) -> list[_Found]:
     """Each place, its crews and who of them had its secrets.  What somebody named, what says its protocol, what has a
     name and what has secrets comes first: others are added to it."""
     found: list[_Found] = []
@@ -95,8 +102,9 @@ def _merged(seen: Iterable[_Seen]) -> list[tuple[Peer, tuple[str, ...], tuple[st
         own = tuple(filter(None, (one.crew,)))
         other = next((other for other in found if _same(one.peer, other.peer, other.word in ("", one.word))), None)
         if other is None:
-            found.append(_Found(one.peer, own, one.word, own if one.peer.secrets else ()))
+            found.append(_Found(one.peer, own, one.word, own if one.peer.secrets else (), {_said(one)}))
             continue
+        other.said.add(_said(one))
         if one.peer.secrets and not other.peer.secrets and other.word in ("", one.word):
             other.holders = own
         elif one.peer.secrets and _values(one.peer) == _values(other.peer):
@@ -104,7 +112,19 @@ def _merged(seen: Iterable[_Seen]) -> list[tuple[Peer, tuple[str, ...], tuple[st
         other.peer = _joined(other.peer, one.peer if other.word in ("", one.word) else _no_trust(one.peer))
         other.word = other.word or (one.word if _no_trust(one.peer) != one.peer else "")
         other.crews = tuple(dict.fromkeys((*other.crews, *own)))
-    return [(one.peer, one.crews, one.holders) for one in found]
+    return found
+
+
+def _said(one: _Seen) -> tuple[str, str]:
+    return one.word, one.peer.user if one.peer.protocol == SSH else one.peer.database
+
+
+def _inner(said: Iterable[tuple[str, str]], crew: str) -> str:
+    """What a crew said itself, or whoever named the place; what others say counts where these said nothing."""
+    for who in ({crew, ""}, {one for one, _ in said}):
+        if words := {text for one, text in said if text and one in who}:
+            return words.pop() if len(words) == 1 else ""
+    return ""
 
 
 def _values(peer: Peer) -> list[tuple[str, str]]:

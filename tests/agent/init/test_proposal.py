@@ -266,6 +266,22 @@ def test_of_two_passwords_each_crew_has_its_own_or_none() -> None:
     assert [one.group for one in config.targets[0].credentials] == ["evil"]
 
 
+def test_what_one_crew_says_is_within_a_place_widens_nothing_of_another_ones() -> None:
+    root = msgspec.structs.replace(HOST, user="root")
+    other = msgspec.structs.replace(DATABASE, database="other")
+    _, policies, _ = read(of_two(root, other, OPEN, second=(HOST, DATABASE)))
+    rows = parse_table("first", """
+        local:x crew connect Account::web/deploy permit
+        local:x crew connect Account::web/root deny
+        local:x evil connect Account::web/root permit
+        local:x evil connect Account::web/deploy deny
+        local:x crew sql:select Table::db/shop/public/orders permit
+        local:x crew sql:select Table::db/other/public/orders deny
+        local:x evil sql:select Table::db/shop/public/orders deny
+        """)
+    assert not list(failures(policies, rows))
+
+
 def test_a_name_that_leads_here_and_there_does_not_lead_what_was_named_here() -> None:
     """Where anybody listens, and where no TLS is needed."""
     both = msgspec.structs.replace(DATABASE, hosts=("evil.lab",), addresses=("10.0.0.4", "127.0.0.1"), secrets=())
