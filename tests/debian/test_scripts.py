@@ -206,3 +206,22 @@ def test_a_purge_of_what_never_recorded_leaves_nothing(host: Host) -> None:
     host.has("var/lib/weir/forwarded.key")
     assert host.run("postrm", "purge").returncode == 0
     assert not (host.root / "var/lib/weir").exists()
+
+
+def test_a_purge_keeps_what_it_cannot_look_through(host: Host) -> None:
+    file = recording(host, 1)
+    host.answers("find", 1)
+    done = host.run("postrm", "purge")
+    assert (done.returncode, file.exists()) == (0, True)
+    assert "recordings stay" in done.stderr
+
+
+def test_a_purge_says_that_recordings_on_another_disk_stay(host: Host) -> None:
+    file = recording(host, 1)
+    (host.root / "var/lib/weir").rename(host.root / "disk")
+    file.parents[1].symlink_to(host.root / "disk")
+    done = host.run("postrm", "purge")
+    assert (done.returncode, file.exists()) == (0, True)
+    assert "recordings stay" in done.stderr
+    file.unlink()
+    assert host.run("postrm", "purge").returncode == 0
