@@ -21,7 +21,7 @@ from agent.credential.trust import SYSTEM_BUNDLE, expand_home
 from agent.init.clients import certificates, checked, keys_of
 from agent.init.files import read_file
 from agent.init.findings import OTHER, PORTS, Findings, Peer
-from agent.init.home import Said
+from agent.init.home import FILE_LIMIT, Said
 from agent.init.recorded import asked
 from agent.init.strings import VARIABLES, is_usual, parse_environment
 from agent.processes import python_module, unprivileged
@@ -29,6 +29,7 @@ from agent.settings.credential_table import SSH
 
 PROCESSES: Final = 400                # of one crew that are looked at
 PEERS: Final = 500                    # of one crew: each is compared with each
+SSH_HOSTS: Final = 20                 # of connections, that are looked for in known_hosts: that takes a while for each
 _NAMES: Final = 3.0                   # seconds for looking up all names
 _LISTEN: Final = 10                   # include/net/tcp_states.h
 _DNS: Final = 53
@@ -135,8 +136,9 @@ def _of_home(
         return
     notes += [safe(note)[:300] for note in said.notes[:20]]
     yield from filter(None, map(checked, said.peers[:1000]))
-    for peer in peers:
-        if peer.protocol == SSH and (keys := keys_of(said.known_hosts, peer.hosts, peer.port)):
+    known = said.known_hosts[:FILE_LIMIT]
+    for peer in [one for one in peers if one.protocol == SSH][:SSH_HOSTS]:
+        if keys := keys_of(known, peer.hosts, peer.port):
             yield msgspec.structs.replace(peer, keys=keys, why=(f"~/.ssh/known_hosts of {account.pw_name}",))
 
 

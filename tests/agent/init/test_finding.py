@@ -22,13 +22,14 @@ from agent.cli import weir
 from agent.init import finding, recorded, talking
 from agent.init.files import read_file
 from agent.init.finding import find
-from agent.init.findings import COMMAND, OTHER, UNIT, Crew
+from agent.init.findings import COMMAND, OTHER, UNIT, Crew, Peer
 from agent.init.home import Said
 from agent.init.recorded import asked
 from agent.init.talking import peers_of
 from agent.layout import cgroup_root
 from agent.processes import python_module, unprivileged
 from agent.settings.check import check_policies, load_config
+from agent.settings.credential_table import SSH
 from agent.unit import systemd
 
 NOBODY = pwd.getpwnam("nobody")
@@ -241,6 +242,15 @@ def test_of_places_without_end_some_are_looked_at(monkeypatch: pytest.MonkeyPatc
     assert [one.hosts for one in peers_of("x", [], many, None, [], notes)] == [
         ("db0.lab",), ("db1.lab",), ("db2.lab",)]
     assert notes == ["x: it is known to talk to 5 places; 3 of them are looked at"]
+
+
+def test_of_hosts_without_end_some_are_looked_for_in_known_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG10eEI6aW+ZfURANj2dwOHwSyiuIcF30QoBCZWZmE40"
+    hosts = [f"127.0.0.{number}" for number in range(1, 40)]
+    monkeypatch.setattr(talking, "asked", lambda *_: Said((), f"{','.join(hosts)} {key}\n" + "#" * (8 << 20)))
+    found = list(talking._of_home(NOBODY, [Peer(SSH, (host,), 22, ("open",)) for host in hosts], "", []))
+    assert [one.hosts for one in found] == [(host,) for host in hosts[:talking.SSH_HOSTS]]
+    assert {one.keys for one in found} == {(key,)}
 
 
 @contextmanager
