@@ -18,6 +18,7 @@ class Host:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.path = ""                # what comes before in PATH
         (root / "bin").mkdir()
         for name in COMMANDS:
             self.answers(name, 0)
@@ -41,8 +42,9 @@ class Host:
         for place in ("/var/lib/weir", "/etc/", "/run/", "/usr/share/", "/usr/lib/systemd/", "/usr/local/lib/",
                       "/proc/"):
             text = text.replace(place, f"{self.root}{place}")
+        text = text.replace("PATH=/usr/sbin:", f"PATH={self.root}/bin:/usr/sbin:")
         return subprocess.run(["sh", "-s", *words], input=text, capture_output=True, text=True,
-                              env={"PATH": f"{self.root}/bin:{os.environ['PATH']}"})
+                              env={"PATH": f"{self.path}{self.root}/bin:{os.environ['PATH']}"})
 
     def asked(self) -> list[str]:
         file = self.root / "asked"
@@ -225,3 +227,19 @@ def test_a_purge_says_that_recordings_on_another_disk_stay(host: Host) -> None:
     assert "recordings stay" in done.stderr
     file.unlink()
     assert host.run("postrm", "purge").returncode == 0
+
+
+def test_what_they_ask_weir_is_asked_of_the_packages_own(host: Host) -> None:
+    """And not of a clone's in /usr/local/bin, which comes before."""
+    clones = host.root / "local"
+    clones.mkdir()
+    (clones / "weir").write_text(f"#!/bin/sh\necho clone >>{host.root}/asked\n")
+    (clones / "weir").chmod(0o755)
+    host.path = f"{clones}:"
+    host.has("etc/weir/weir.toml")
+    host.has("run/systemd/system/x")
+    host.has("run/weir/bpf/x")
+    assert host.run("postinst", "configure").returncode == 0
+    assert host.run("prerm", "remove").returncode == 0
+    assert {"weir check", "weir release"} <= set(host.asked())
+    assert "clone" not in host.asked()
