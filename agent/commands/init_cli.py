@@ -160,7 +160,7 @@ def _carried_out(
             writing.refuse_what_is_in_the_way(changes)
         if (wrong := writing.credentials_of_others(changes, file)) and not dry:
             raise click.ClickException("\n".join(("nothing was written:", *wrong)))
-        notes += wrong
+        notes += [*wrong, *writing.policies_of_others(changes, file)]
         notes += [*_checked(file, proposal, rendered, changes), *_nobody_answers()]
         notes += [f"{one.file.path} is there already: without --force it stays, and nothing is written"
                   for one in changes if one.state == writing.IN_THE_WAY]

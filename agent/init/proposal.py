@@ -222,6 +222,11 @@ def is_here(peer: Peer) -> bool:
     return bool(peer.socket) or is_loopback(peer.hosts[0])
 
 
+def where_of(peer: Peer) -> str:
+    """Where Weir dials it."""
+    return peer.socket or f"{hosts_of(peer)[0]} port {peer.port}"
+
+
 def said_of(crew: Crew) -> str:
     who = f"user {crew.user}" if crew.user else "a user that systemd makes"
     return f"{crew.name}, which runs as {who}" if crew.kind == UNIT else f"commands of {who}"

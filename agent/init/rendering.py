@@ -1,6 +1,7 @@
 """Pure: a proposal -> weir.toml, groups.toml, the first policies and what lies beside, with comments that say why."""
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Final
 
@@ -9,7 +10,7 @@ import msgspec
 from agent.contract.target import ENFORCE
 from agent.init.findings import CERTIFICATE, KEY, PASSWORD, TOKEN, UNIT, Peer, Secret
 from agent.init.policies import render_policies
-from agent.init.proposal import APPROVERS, Place, Proposal, Workload, group_of, hosts_of, is_here, said_of
+from agent.init.proposal import APPROVERS, Place, Proposal, Workload, group_of, hosts_of, is_here, said_of, where_of
 from agent.init.texts import comment, quoted, several
 from agent.settings.credential_table import KUBERNETES, POSTGRESQL, SSH
 
@@ -245,8 +246,9 @@ def _beside(one: Place, directory: str) -> Iterator[File | Missing]:
         yield File(_authorities(one, directory), peer.authorities, PUBLIC)
     if peer.protocol == SSH and not peer.keys:
         path, port = _known_hosts(one, directory), f" -p {peer.port}" if peer.port != 22 else ""
+        word = shlex.quote(path)
         yield Missing(path, f"the host keys of {one.name}",
-                      f"ssh-keyscan{port} {peer.hosts[0]} | sudo tee {path}   # compare: ssh-keygen -lf {path}")
+                      f"ssh-keyscan{port} {peer.hosts[0]} | sudo tee {word}   # compare: ssh-keygen -lf {word}")
     taken = {one.kind: one for one in peer.secrets} if one.take else {}
     if peer.socket and not peer.secrets:
         return
@@ -256,8 +258,9 @@ def _beside(one: Place, directory: str) -> Iterator[File | Missing]:
         if kind in taken:
             yield File(path, "", PRIVATE, taken[kind])
         else:
-            yield Missing(path, f"{what.lower()} for {one.name}",
-                          f"sudo install -m 600 -D /dev/null {path} && sudoedit {path}")
+            word = shlex.quote(path)
+            yield Missing(path, f"{what.lower()} for {one.name}, which is sent to {where_of(peer)}",
+                          f"sudo install -m 600 -D /dev/null {word} && sudoedit {word}")
 
 
 # groups.toml

@@ -104,6 +104,15 @@ def credentials_of_others(changes: Sequence[Change], config_file: str) -> tuple[
         if os.path.lexists(path) and not places <= there.get(path, set()) and not _holds(path, taken.get(path)))
 
 
+def policies_of_others(changes: Sequence[Change], config_file: str) -> tuple[str, ...]:
+    """Files of policies that stay, and permit or hold something."""
+    own = {change.file.path for change in changes}
+    there = sorted(Path(os.path.dirname(config_file), "policies").glob("[!.]*.cedar"))
+    return tuple(f"{path} is there and counts too: what it permits is permitted besides" for path in there
+                 if str(path) not in own and any(line.strip() and not line.strip().startswith("//")
+                                                 for line in _text(path).splitlines()))
+
+
 def _opened(text: str, file: str) -> dict[str, set[str]]:
     """File of a credential -> what it opens, by where Weir dials that."""
     config, _ = parse_config(text, file)

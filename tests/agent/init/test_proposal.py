@@ -188,6 +188,9 @@ def test_each_thing_that_is_missing_comes_with_the_command_for_it() -> None:
     assert [(one.path.rpartition("/")[2], one.how.split()[0]) for one in rendered.missing] == [
         ("shop", "sudo"), ("web-known_hosts", "ssh-keyscan"), ("web.key", "sudo")]
     assert "ssh-keyscan -p 2222 web.lab" in rendered.missing[1].how
+    assert rendered.missing[0].what == "the password for shop, which is sent to db.lab port 5432"
+    with_blank = render(proposed(DATABASE), "/etc/a b; c").missing[0].how
+    assert with_blank.endswith("&& sudoedit '/etc/a b; c/credentials/shop'")
 
 
 def test_a_client_certificate_is_two_files() -> None:

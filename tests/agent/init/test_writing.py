@@ -18,6 +18,7 @@ from agent.init.writing import (
     configures_nothing,
     credentials_of_others,
     plan,
+    policies_of_others,
     render_changes,
     write,
 )
@@ -178,6 +179,15 @@ def test_a_credential_that_is_there_goes_on_to_be_sent_to_where_it_was_sent_befo
     assert not credentials_of_others(more, file)
     moved = plan(files(directory, weir=WHOLE.replace("db.lab", "evil.lab")), force=True)
     assert len(credentials_of_others(moved, file)) == 1
+
+
+def test_policies_that_stay_are_said(directory: Path) -> None:
+    (directory / "policies").mkdir(parents=True)
+    (directory / "policies/examples.cedar").write_text("// permit (principal, action, resource);\n\n")
+    (directory / "policies/old.cedar").write_text("// x\npermit (principal, action, resource);\n")
+    (directory / "policies/first.cedar").write_text("permit (principal, action, resource);\n")
+    assert policies_of_others(plan(files(directory), force=True), f"{directory}/weir.toml") == (
+        f"{directory}/policies/old.cedar is there and counts too: what it permits is permitted besides",)
 
 
 @pytest.mark.parametrize("kind", ["link", "directory"])
