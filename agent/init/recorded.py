@@ -43,10 +43,11 @@ def asked(command: Sequence[str], shape: Any, what: str, notes: list[str]) -> An
 
 def _output(command: Sequence[str]) -> tuple[bytes, int]:
     """One byte too many at most; and how it ended, -9 where it was too slow.  Others may hold its pipe open when it has
-    ended: nobody waits for that.  Raises OSError."""
+    ended: nobody waits for that.  A session of its own, for who may change what it does (ptrace(2)) would type on the
+    terminal that root sits at (TIOCSTI, ioctl_tty(2)).  Raises OSError."""
     ends = time.monotonic() + _PATIENCE
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                          env=ENVIRONMENT, cwd="/") as process:
+                          env=ENVIRONMENT, cwd="/", start_new_session=True) as process:
         assert process.stdout is not None
         output, more = bytearray(), True
         while more and len(output) <= _ANSWER:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import pwd
 import shutil
 import signal
@@ -173,6 +174,22 @@ def test_who_holds_the_pipe_of_what_was_asked_keeps_nobody_waiting(
     finally:
         os.kill(int(held.read_text()), signal.SIGKILL)
     assert len(notes) == 2
+
+
+def test_what_is_asked_as_a_user_has_no_way_to_the_terminal_of_root(tmp_path: Path) -> None:
+    """Processes of that user may make it do anything."""
+    asks = ("import sys; sys.path.insert(0, sys.argv[1]); from agent.init.recorded import asked; "
+            "print(asked(['/bin/sh', '-c', '(: </dev/tty) 2>/dev/null && echo true || echo false'], bool, 'x', []))")
+    leader, follower = pty.openpty()
+    try:
+        shell = f"exec 9<>{os.ttyname(follower)}; (: </dev/tty) && exec \"$@\""
+        done = subprocess.run(["sh", "-c", shell, "sh", sys.executable, "-c", asks,
+                               str(Path(__file__).resolve().parents[3])], start_new_session=True, capture_output=True,
+                              text=True, timeout=60)
+    finally:
+        os.close(leader)
+        os.close(follower)
+    assert done.stdout == "False\n", done.stderr
 
 
 @contextmanager
