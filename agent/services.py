@@ -129,7 +129,8 @@ class Service:
             command, self._user, cgroup=self._cgroup, keep=keep, dies_with_parent=dies_with_parent, nice=nice,
             variables=stream())
         self._process = await asyncio.create_subprocess_exec(
-            *down, stdin=asyncio.subprocess.DEVNULL, pass_fds=tuple(keep), env=ENVIRONMENT, cwd="/")
+            *down, stdin=asyncio.subprocess.DEVNULL, pass_fds=tuple(keep), env=ENVIRONMENT, cwd="/",
+            start_new_session=True)   # without a way to the terminal that the agent was started on (ioctl_tty(2))
         self._since, self._starts = time.time_ns(), self._starts + 1
         self.began = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 

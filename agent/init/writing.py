@@ -129,7 +129,7 @@ def _opened(text: str, file: str) -> dict[str, set[str]]:
 def _holds(path: str, secret: str | None) -> bool:
     """Whether it is the very one."""
     with suppress(OSError):
-        return secret is not None and read_file(path, {0}) == secret.encode()
+        return secret is not None and read_file(path, {os.geteuid()}) == secret.encode()
     return False
 
 

@@ -389,7 +389,7 @@ def _run_check(
         command = unprivileged(command, user)
     try:
         done = subprocess.run(command, capture_output=True, timeout=POLICY_TIMEOUT, env=ENVIRONMENT, cwd="/",
-                              stdin=subprocess.DEVNULL)
+                              stdin=subprocess.DEVNULL, start_new_session=True)
     except subprocess.TimeoutExpired:
         return (Problem(whole, 0, "", "checking them took more than a minute"),)
     if done.returncode == 0:
