@@ -176,6 +176,7 @@ class Tunnel:
 
     def __init__(self, tunnels: Tunnels, number: int, shown: str) -> None:
         self._tunnels, self.number, self.shown = tunnels, number, shown
+        self._at: int | None = None   # number of the line to its server; a later one has another
         self.session: Session | None = None
 
     @property
@@ -187,7 +188,8 @@ class Tunnel:
         return self._tunnels.depth
 
     async def dial(self, protocol: asyncio.BaseProtocol) -> tuple[asyncio.Transport, str]:
-        near, address = await self._reach(self.number)
+        self._at = self.number if self._at is None else self._tunnels.own()
+        near, address = await self._reach(self._at)
         return await attach(near, protocol), address
 
     async def streams(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -224,12 +226,17 @@ class Tunnel:
 
     def lost(self, line: Line, reason: str) -> None:
         """The inner session's own peer, with the reason that a pair of sockets cannot tell."""
-        if line.number == self.number and self.session is not None:
+        if line.number == (self.number if line.peer == CLIENT else self._at) and self.session is not None:
             self.session.gone(line.peer, reason)
 
     def opened(self) -> events.SessionNoted:
         return events.SessionNoted(events.SESSION_NOTED, clock.now(), clock.monotonic(),
                                    self.session.name if self.session is not None else "", "through", self.through)
+
+    @property
+    def lines(self) -> tuple[tuple[int, int], ...]:
+        """Of its session."""
+        return (self.number, CLIENT), (self.number, SERVER), (self.number if self._at is None else self._at, SERVER)
 
     def over(self) -> None:
         """Its session is."""
@@ -425,7 +432,7 @@ class Tunnels:
         session, number = tunnel.session, tunnel.number
         if self._open.get(number) is not tunnel or session is None or not session.finished:
             return
-        if (number, CLIENT) not in self._lines and (number, SERVER) not in self._lines:
+        if not any(one in self._lines for one in tunnel.lines):
             del self._open[number]
             self._ways = asyncio.get_running_loop().time() + WAY
             self.tell(inputs.ThroughClosed(number, session.reason))

@@ -24,6 +24,7 @@ from enforcer.edge.catalogue import Catalogues
 from enforcer.edge.plans import Plans
 from enforcer.policy.holds import parse_hold
 from enforcer.words import events, inputs
+from enforcer.words.commands import CLIENT, SERVER, LeaveServer, OpenConnection
 from enforcer.words.decisions import DENY, HOLD, PERMIT, Decision
 from enforcer.words.errors import RemoteProtocolError
 
@@ -666,5 +667,63 @@ def test_the_reason_of_an_error_of_the_outer_layer(stage: Stage, monkeypatch: py
         await stage.until(lambda: not stage.house.edge.live)
         closed = {event[3]: event[4] for event in stage.events(events.SESSION_CLOSED)}
         assert "a frame that is none" in closed[inner.name]
+
+    play(stage, work)
+
+
+def test_a_session_through_another_outlives_connections_to_its_server(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the outer server says late of a connection that was left is not said of the one in its place."""
+    layers: list[Leaving] = []
+    before = protocols.find
+
+    class Leaving(stage.house.relay):  # type: ignore[name-defined]
+        """LEAVE: to another connection; a server that closes is left, too."""
+
+        lost = 0
+
+        def receive(self, peer: int, data: bytes) -> list:
+            if peer == CLIENT and data.startswith(b"leave"):
+                self.connected, self.early = False, []
+                return [LeaveServer(), OpenConnection()]
+            return super().receive(peer, data)  # type: ignore[no-any-return]
+
+        def handle(self, event: inputs.Input) -> list:
+            if isinstance(event, inputs.ConnectionLost) and event.peer == SERVER:
+                self.lost, self.connected = self.lost + 1, False
+                return [LeaveServer(), OpenConnection()]
+            return super().handle(event)  # type: ignore[no-any-return]
+
+    def make(context) -> Leaving:
+        layers.append(Leaving(context))
+        return layers[-1]
+
+    found = before("postgresql")
+    entry = protocols.Protocol("postgresql", make, found.speaks, found.tls_request, found.render_cancel)
+    monkeypatch.setattr(protocols, "find", lambda name: entry if name == "postgresql" else before(name))
+
+    async def work() -> None:
+        ends: list[bytes] = []
+
+        async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while (line := await reader.readline()) and line != b"close\n":
+                writer.write(line)
+            ends.append(line)
+            writer.close()
+
+        stage.far.leads[PLACE] = await stage.house.serve(server)
+        reader, writer = await asyncio.open_connection("127.0.0.1", await stage.near.listen(PLACE))
+        for number, how in enumerate((b"leave\n", b"close\n", b"leave\n", b"close\n")):
+            writer.write(b"%d\n" % number)
+            assert await reader.readline() == b"%d\n" % number
+            writer.write(how)
+            await stage.until(lambda: len(ends) > number and layers[0].connected)      # noqa: B023
+            stage.far.ends[-1].writer.write(frame(stage.far.dialled[number][0], CLOSE))      # late
+        writer.write(b"last\n")
+        assert await reader.readline() == b"last\n"
+        assert layers[0].lost == 2
+        assert len(stage.far.dialled) == 5
+        writer.close()
 
     play(stage, work)
