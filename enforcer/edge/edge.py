@@ -248,6 +248,15 @@ class Edge:
             return ""
         return f"target {name} is {'configured otherwise' if new else 'not configured any more'}: connect again"
 
+    def why_elsewhere(self, target: Target) -> str:
+        """Why a session that began with this target may not log in there (any more), "": a credential that is asked for
+        now is of the configuration's target now, and is shown to nobody else."""
+        configuration = self.configuration
+        now = configuration.targets.get(target.name) if configuration is not None else None
+        if now is None or _reached(now) == _reached(target):
+            return ""                 # of one that is not configured any more the agent has no credential
+        return f"target {target.name} is reached otherwise now: connect again"
+
     def barred(self, owner: Owner) -> tuple[str, str]:
         """Rule and reason by which nothing of this owner is let through, ("", "") where there are none."""
         if stale := self._stale(owner):
@@ -449,3 +458,8 @@ def _judged(target: Target) -> tuple[object, ...]:
     """What of a target goes into decisions, masks and what is recorded; the rest is how it is reached."""
     return (target.protocol, target.databases, target.labels, target.content_labels, target.detectors, target.payload,
             target.payload_limit, target.options, target.field_labels, target.forwards)
+
+
+def _reached(target: Target) -> tuple[object, ...]:
+    """Who it is that is shown a credential.  Not by addresses: names lead to others as time goes by."""
+    return target.protocol, target.hosts, target.port, target.tls, target.tls_ca, target.known_hosts, target.socket

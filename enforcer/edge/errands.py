@@ -173,6 +173,9 @@ async def _ask_credential(session: Session, command: words.Login) -> Credential 
         context.target.name, command.database, command.role, principal.groups,
         f"{principal.subject}:{principal.workload}:{context.session}",
     )
+    if not isinstance(answer, str) and (elsewhere := session.edge.why_elsewhere(context.target)):
+        session.edge.asking.unused(answer)
+        answer = elsewhere
     session.tally.credential_failures += isinstance(answer, str)
     return answer
 

@@ -37,7 +37,8 @@ def session(credential: Credential, answer: Credential | str) -> Any:
 
     principal = SimpleNamespace(groups=("data",), subject="local:ada", workload="crew")
     context = SimpleNamespace(target=SimpleNamespace(name="orders"), principal=principal, session="01J")
-    edge = SimpleNamespace(catalogues=Catalogues(), asking=SimpleNamespace(credential=ask))
+    edge = SimpleNamespace(
+        catalogues=Catalogues(), asking=SimpleNamespace(credential=ask), why_elsewhere=lambda target: "")
     used: list[Credential] = []
     return SimpleNamespace(context=context, edge=edge, credential=credential, asked_by=words.Login("shop", "app"),
                            tell=told.append, asked=asked, told=told, use=used.append, used=used, road=None,

@@ -7,8 +7,11 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from agent.contract.credential import Credential
 from agent.contract.target import ColumnLabel, Egress
 from enforcer.edge.edge import Configuration
+from enforcer.words import commands as words
+from enforcer.words import inputs
 from enforcer.words.decisions import DENY
 
 LABEL = ColumnLabel("pii.email", "public", "customers", "email")
@@ -53,6 +56,41 @@ async def test_a_target_that_is_judged_otherwise(house, monkeypatch, change, sai
     monkeypatch.undo()
     writer.close()
     await house.close()
+
+
+@pytest.mark.parametrize(("change", "taken"), [
+    ({"hosts": ("other.example",)}, False), ({"port": 1}, False), ({"tls_ca": "others"}, False),
+    ({"tls": "verify-ca"}, False), ({"addresses": ("127.0.0.9",)}, True), ({"leaf_key": "other"}, True), ({}, True),
+], ids=str)
+async def test_a_credential_of_now_is_not_for_whom_the_target_was_before(house, change, taken: bool) -> None:
+    """A session that goes on may log in again, on the connection that it has or on another to where it began."""
+
+    async def server(reader, writer) -> None:
+        await reader.read()
+        writer.close()
+
+    target = house.target(await house.serve(server))
+    house.asked.login = Credential("scram", token="new", lease=7)
+
+    class Again(house.relay):
+        def receive(self, peer: int, data: bytes) -> list:
+            return [words.Login("shop", "app")]
+
+        def handle(self, event) -> list:
+            said = {inputs.CredentialReady: lambda: "ready", inputs.CredentialFailed: lambda: event.reason}
+            found = said.get(type(event))
+            return [words.SendData(words.CLIENT, found().encode() + b"\n")] if found else super().handle(event)
+
+    house.relay = Again
+    reader, writer = await connected(house, target, 0)
+    house.edge.put_in_force(changed(house, msgspec.structs.replace(target, **change)))
+    writer.write(b"x")
+    said = await reader.readline()
+    assert said == (b"ready\n" if taken else b"target orders is reached otherwise now: connect again\n")
+    assert [one.lease for one in house.asked.unused_calls] == ([] if taken else [7])
+    writer.close()
+    await house.close()
+    await asyncio.sleep(0)
 
 
 async def test_who_is_in_other_groups_now(house, monkeypatch) -> None:
