@@ -23,6 +23,7 @@ from enforcer.words.commands import SERVER, Command
 ALPN: Final = "http/1.1"
 MARGIN: Final = 5                     # seconds before a credential expires in which another one is asked for
 _SECOND: Final = 1_000_000_000
+AGAIN: Final = 10 * _SECOND           # in which 401 has a credential asked for anew once: a crew may be who answers so
 
 
 class Entry:
@@ -33,6 +34,7 @@ class Entry:
         self._credential: Credential | None = None
         self._shown = ""              # the connection's certificate
         self._fresh = self._asking = False
+        self._refused: int | None = None       # when a server last had it asked for anew
         self.there = False
         self._address = ""
 
@@ -75,7 +77,9 @@ class Entry:
 
     def refused(self) -> None:
         """The server does not take the credential: the next request asks for one anew."""
-        self._fresh = False
+        now = self._context.monotonic()
+        if self._refused is None or now - self._refused >= AGAIN:
+            self._fresh, self._refused = False, now
 
     def leave(self) -> None:
         self.there = False

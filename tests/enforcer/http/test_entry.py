@@ -6,6 +6,7 @@ from httptalk import HELLO, OK, Talk, request
 from pump import TableGate
 
 from agent.contract.credential import Credential
+from enforcer.http.entry import AGAIN
 from enforcer.words import commands as words
 from enforcer.words import events, inputs
 from enforcer.words.commands import CLIENT, SERVER
@@ -124,6 +125,21 @@ def test_a_token_that_the_server_does_not_take_is_asked_for_anew() -> None:
     assert b"Bearer new" in talk.tell(inputs.CredentialReady(Credential("crewbot", token="new")))[0][1]
     talk.hear(OK)
     assert b"Bearer new" in talk.say(HELLO)[0][1]
+
+
+def test_who_is_answered_401_again_and_again_does_not_ask_for_credentials_with_each_request() -> None:
+    """A crew that has a pod answer so, through the API server, would have as many issued as it likes."""
+    talk = Talk().open()
+    for number in range(20):
+        said = talk.say(HELLO)
+        if not said:
+            assert number in (1, 11), "after the first 401, and after one that comes AGAIN later"
+            said = talk.tell(inputs.CredentialReady(talk.credential))
+        assert said[0][0] == SERVER
+        if number == 10:
+            talk.ticks += AGAIN
+        assert b" 401 " in talk.hear(UNAUTHORIZED)[0][1]
+    assert len(talk.of(words.Login)) == 3
 
 
 def test_the_server_goes_while_a_credential_is_on_its_way() -> None:
