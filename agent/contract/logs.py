@@ -11,16 +11,17 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final
 
-from agent.contract.native_journal import Sender, entry_of, is_journal
+from agent.contract.native_journal import Sender, entry_of, is_journal, to_stream
 
 AGENT: Final = "weir.agent"
 EVENTS: Final = "weir.events"         # logger of host events: they are in the recording, and in the journal for people
 ABOUT: Final = ("event", "session", "target", "workload", "subject", "ticket", "pid", "state", "what")
 _EXTRA: Final = "weir"
+_LOST: Final = "%d lines of the log were lost: journald did not take them"
 
 
 def about(**values: object) -> dict[str, Any]:
@@ -59,13 +60,15 @@ class Text(logging.Formatter):
         return "\n".join(f"weir: {part}{_visible(line)}" for line in text.splitlines() or [""])
 
 
-class Entries(logging.StreamHandler[Any]):
-    """To journald; what it does not take goes to stderr."""
+class Entries(logging.Handler):
+    """To journald; what it does not take goes to stderr.  Who speaks never waits for a journald that hangs: what neither
+    takes is lost, and how much that was is said once it listens again."""
 
-    def __init__(self, sender: Sender) -> None:
-        super().__init__(sys.stderr)
+    def __init__(self, sender: Sender, stream: Callable[[bytes], bool] = to_stream) -> None:
+        super().__init__()
         self.setFormatter(Lines())
-        self._sender = sender
+        self._sender, self._stream = sender, stream
+        self._lost = 0                # lines
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -74,12 +77,19 @@ class Entries(logging.StreamHandler[Any]):
         except Exception:             # a line that cannot be made must not end what wanted to say it
             self.handleError(record)
             return
+        if self._lost and self._sender.send(_say_lost(self._lost)):
+            self._lost = 0
         if not self._sender.send(entry):
-            super().emit(record)
+            self._lost += not self._stream(self.format(record).encode(errors="backslashreplace") + b"\n")
 
     def close(self) -> None:
         self._sender.close()
         super().close()
+
+
+def _say_lost(lines: int) -> dict[str, str]:
+    record = logging.LogRecord(AGENT, logging.ERROR, __file__, 0, _LOST, (lines,), None)
+    return entry_of(record, record.getMessage(), {})
 
 
 def _about(record: logging.LogRecord) -> dict[str, str]:

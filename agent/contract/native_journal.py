@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import socket
+import stat
 import struct
 from collections.abc import Mapping
 from typing import Final
@@ -53,6 +54,17 @@ def entry_of(record: logging.LogRecord, message: str, more: Mapping[str, str]) -
     return {
         "MESSAGE": message, "PRIORITY": str(_PRIORITY.get(record.levelname, 6)), "SYSLOG_IDENTIFIER": IDENTIFIER,
         "WEIR_PART": record.name, **{f"WEIR_{name.upper()}": value for name, value in more.items()}}
+
+
+def to_stream(line: bytes, descriptor: int = 2) -> bool:
+    """Whether journald's stream has taken it, whole; does not wait."""
+    try:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return os.write(descriptor, line) == len(line)
+        with socket.socket(fileno=os.dup(descriptor)) as stream:
+            return stream.send(line, socket.MSG_DONTWAIT) == len(line)
+    except OSError:                   # it is full, or gone
+        return False
 
 
 class Sender:

@@ -19,7 +19,7 @@ from standin.host import CONFIG, Host
 
 from agent.contract import logs
 from agent.contract.logs import Entries, about
-from agent.contract.native_journal import VALUE, Sender, is_journal, render_entry
+from agent.contract.native_journal import VALUE, Sender, is_journal, render_entry, to_stream
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -86,11 +86,37 @@ def test_one_line_is_one_datagram(heard: socket.socket, tmp_path: Path, capfd: p
     assert capfd.readouterr().err == ""
 
 
-def test_what_journald_does_not_take_goes_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_journald_does_not_take_goes_to_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with closing(Entries(Sender(str(tmp_path / "nobody")))) as entries:
         entries.emit(record("said", **about(session="s1")))
-    line = json.loads(capsys.readouterr().err)
+    line = json.loads(capfd.readouterr().err)
     assert (line["message"], line["session"], line["part"]) == ("said", "s1", "weir.session")
+
+
+def test_nobody_waits_for_a_journald_that_hangs(heard: socket.socket, tmp_path: Path) -> None:
+    """Neither its socket nor its stream is read: what is lost is counted, and said by the next that is heard."""
+    near, far = socket.socketpair()
+    with near, far, closing(Entries(
+            Sender(str(tmp_path / "socket")), lambda line: to_stream(line, near.fileno()))) as entries:
+        for number in range(2000):
+            entries.emit(record("x" * 1000 + str(number)))
+        assert near.getblocking(), "others have this stream, too"
+        heard.setblocking(False)
+        taken = list(iter_datagrams(heard))
+        streamed = far.recv(1 << 24)
+        entries.emit(record("again"))
+        lost, again = list(iter_datagrams(heard))
+    assert again.startswith(b"MESSAGE=again\n")
+    number = 2000 - len(taken) - streamed.count(b"\n")
+    assert lost.startswith(b"MESSAGE=%d lines of the log were lost: " % number)
+
+
+def iter_datagrams(heard: socket.socket) -> Iterator[bytes]:
+    while True:
+        try:
+            yield heard.recv(1 << 16)
+        except BlockingIOError:
+            return
 
 
 def test_host_events_are_for_the_journal_alone() -> None:
