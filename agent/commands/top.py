@@ -19,6 +19,7 @@ from agent.contract.said import span
 
 REASONS: Final = 3                    # why it is not enforcing,
 HOLDS: Final = 5                      # and holds, that are shown at most
+WIDEST: Final = 32                    # characters of a cell
 SMALL: Final = 8                      # lines: below that there is no room for holds
 _MOVES: Final = {UP: -1, "k": -1, DOWN: 1, "j": 1}
 _KEYS: Final = "up, down: choose   s: sort   t: target   enter: watch it   h: holds   q: leave"
@@ -141,7 +142,7 @@ class Top:
         at = names.index(self._chosen) if self._chosen in names else 0
         self._first = max(at - self._rows + 1, min(self._first, at, max(0, len(listed) - self._rows)))
         some = listed[self._first:self._first + self._rows]
-        rows = [HEAD, *(self._row(now, one) for one in some)]
+        rows = [HEAD, *(tuple(map(_cut, self._row(now, one))) for one in some)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return [Text("  ".join(f"{cell:{size}}" for cell, size in zip(row, widths, strict=True)).rstrip(),
                      "bold" if row is rows[0] else "reverse" if row[0] == safe(self._chosen) else "")
@@ -166,6 +167,11 @@ class Top:
 
     def _status(self) -> Text:
         return Text(f"by {SORTS[self._sort][0]}" + (f", target {safe(self._target)} alone" if self._target else ""))
+
+
+def _cut(cell: str) -> str:
+    """A name that somebody made long does not push what stands behind it from the screen, in every row."""
+    return cell if len(cell) <= WIDEST else f"{cell[:WIDEST - 1]}…"
 
 
 def _rates(before: Mapping[str, int], now: Mapping[str, int], seconds: float) -> dict[str, float]:

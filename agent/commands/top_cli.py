@@ -92,7 +92,7 @@ def _run(one: Top, path: Path) -> None:
 
 def _open(file: str, what: str) -> None:
     """Another command has the terminal until it ends; ^C is for that."""
-    words = ["approvals"] if what == HOLDS_BOARD else ["sessions", "watch", what]
+    words = ["approvals"] if what == HOLDS_BOARD else ["sessions", "watch", "--", what]
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         done = subprocess.run([*python_module("agent.cli"), "--config", file, *words],

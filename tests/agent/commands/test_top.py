@@ -162,3 +162,13 @@ def test_who_may_not_see_is_told_so() -> None:
     text = "\n".join(drawn(top))
     assert "sessions are not shown: only root and members of the auditors' group" in text
     assert "holds are not shown: only root and members of the approvers' group" in text
+
+
+def test_a_long_name_hides_nothing_of_others() -> None:
+    """A crew chooses its database's."""
+    top = Top()
+    top.take(msgspec.structs.replace(NOW, sessions=(*OPEN, session("ddd", 4, database="x" * 300, operations=77))))
+    [head] = [line for line in drawn(top) if line.startswith("SESSION")]
+    assert head.endswith("SINCE")
+    rows = [line.split() for line in drawn(top) if line[:3] in ("aaa", "bbb", "ccc", "ddd")]
+    assert {row[0]: row[5] for row in rows} == {"aaa": "5", "bbb": "9", "ccc": "1", "ddd": "77"}
