@@ -39,5 +39,8 @@ def render_metrics(samples: Iterable[Sample], accept: str) -> tuple[bytes, str]:
     """(body, content type)."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Samples(samples))
-    render, content_type = choose_encoder(accept)
+    try:
+        render, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):   # a version that is none
+        render, content_type = choose_encoder("")
     return render(registry), content_type

@@ -5,6 +5,7 @@ names another host than this one's address is not answered (the Host of RFC 9110
 """
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -16,7 +17,7 @@ from enforcer.frames import NoAnswer
 from enforcer.metrics.rendering import render_metrics
 
 PLAIN: Final = "text/plain; charset=utf-8"
-LOCAL: Final = ("127.0.0.1", "[::1]", "localhost")
+LOCAL: Final = ("[::1]", "localhost")
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -42,7 +43,7 @@ class Site:
 
     async def _answer(self, scope: dict[str, Any]) -> Said:
         headers = {name: value.decode("latin-1") for name, value in reversed(scope["headers"])}
-        if not self._local and _host(headers.get(b"host", "")) not in LOCAL:
+        if not self._local and not _is_local(_host(headers.get(b"host", ""))):
             return _said(421, "this is not an address of the listener: ask by that")
         if scope["method"] not in ("GET", "HEAD"):
             return _said(405, "GET and HEAD are answered here")
@@ -81,3 +82,11 @@ def _said(status: int, line: str) -> Said:
 def _host(value: str) -> str:
     """Without the port."""
     return value.lower() if value.endswith("]") else value.lower().rpartition(":")[0] or value.lower()
+
+
+def _is_local(host: str) -> bool:
+    """A name is whatever its owner says that it is; an address is what it is, and 127.0.0.0/8 are all this host's."""
+    try:
+        return host in LOCAL or ipaddress.IPv4Address(host).is_loopback
+    except ValueError:
+        return False

@@ -24,6 +24,12 @@ def test_openmetrics_is_given_to_who_asks_for_it() -> None:
     assert len(list(read_openmetrics(body.decode()))) == len(FAMILIES)
 
 
+def test_an_accept_that_nobody_can_read_is_none() -> None:
+    body, kind = render_metrics(EVERY, "text/plain ;version=valuesversion=1.0.0.0.1")
+    assert kind.startswith("text/plain")
+    assert body == render_metrics(EVERY, "")[0]
+
+
 def test_what_no_family_has_makes_no_series() -> None:
     some = Sample("weir_made_up", (), 1), Sample("weir_state", (), 1), Sample("weir_locks", (), 2)
     body, _ = render_metrics(some, "")

@@ -62,12 +62,14 @@ async def test_figures() -> None:
     assert (await get("/metrics"))[0] == 503
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::1]:9464", "localhost:9464", "LOCALHOST", HOST])
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::1]:9464", "localhost:9464", "LOCALHOST", HOST,
+                                  "127.0.0.5:9464"])
 async def test_an_address_of_this_host_is_answered(host: str) -> None:
     assert (await get("/metrics", FINE, host))[0] == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:9464", "", "127.0.0.1.evil.example:9464", "::1:9464"])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:9464", "", "127.0.0.1.evil.example:9464", "::1:9464",
+                                  "10.0.0.1:9464", "127.1", "2130706433"])
 async def test_another_name_is_not(host: str) -> None:
     """Else a page of anybody's in a browser on this host reads it, by a name that leads here."""
     assert (await get("/metrics", FINE, host))[0] == 421
