@@ -61,8 +61,8 @@ class Text(logging.Formatter):
 
 
 class Entries(logging.Handler):
-    """To journald; what it does not take goes to stderr.  Who speaks never waits for a journald that hangs: what neither
-    takes is lost, and how much that was is said once it listens again."""
+    """To journald; what it does not take goes to stderr.  Nobody waits for a journald that hangs: what neither takes is
+    lost, and how much that was is said once it listens again."""
 
     def __init__(self, sender: Sender, stream: Callable[[bytes], bool] = to_stream) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def _visible(text: str) -> str:
 def log_to_stderr() -> None:
     """Instead of whatever was set before."""
     journal = is_journal()
-    lines: logging.StreamHandler[Any] = Entries(Sender()) if journal else logging.StreamHandler(sys.stderr)
+    lines: logging.Handler = Entries(Sender()) if journal else logging.StreamHandler(sys.stderr)
     if not journal:
         lines.setFormatter(Text() if sys.stderr.isatty() else Lines())
     logging.basicConfig(level=logging.INFO, handlers=[lines], force=True)

