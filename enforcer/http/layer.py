@@ -36,6 +36,8 @@ PIECES: Final = 1000                  # in which a body may come, whatever their
 LEAST: Final = 64                     # beyond that bytes of one, on the average
 AGENT: Final = 200                    # characters of what a client calls itself
 TURN: Final = 32                      # requests of a connection that Weir answers itself before others have their turn
+WHOLE: Final = "whole"                # timer, and seconds that what is left of a request may take once the server has
+LATEST: Final = 60.0                  # closed: what nobody waits for would be kept for ever
 _SECOND: Final = 1_000_000_000
 
 # Where an exchange is.
@@ -64,7 +66,7 @@ class HttpLayer:
         self._client_tls = self._said = ""
         self._refusal: tuple[int, str] | None = None
         self._opened = self._over = self._last = self._stopped = False
-        self._reading = self._bodiless = self._rests = False
+        self._reading = self._bodiless = self._rests = self._hurries = False
         self._taken = 0                        # requests that were taken in this turn
         self._ending = ""
 
@@ -145,6 +147,9 @@ class HttpLayer:
     def _fired(self, name: str) -> bool:
         """Whether this timer was the layer's own."""
         self.book.fired(name)
+        if name == WHOLE:
+            self._too_late()
+            return True
         if name != TIMER:
             return False
         if self._turns is not None:
@@ -153,6 +158,11 @@ class HttpLayer:
             self._rests = False
             self._read()
         return True
+
+    def _too_late(self) -> None:
+        if self._hurries:
+            self._hurries = False
+            self._bad(408, f"the server has closed, and the rest did not come within {LATEST:.0f} seconds")
 
     def _say(self, command: Command) -> None:
         self._out.append(command)
@@ -243,6 +253,9 @@ class HttpLayer:
         elif isinstance(piece, bytes):
             self._collect(self._exchange, piece)
         else:
+            if self._hurries:
+                self._hurries = False
+                self._say(words.StartTimer(WHOLE, 0))
             self._where, self._taken = ASKED, self._taken + 1
             body, self._body = b"".join(self._body), []
             self._exchange.ask(body, self)
@@ -425,6 +438,9 @@ class HttpLayer:
         elif event.peer == CLIENT:
             self._gone(f"client lost: {event.reason}" if event.reason else "client closed")
         elif self._exchange is not None and self._where < FORWARDED:
+            if self._where == READING:
+                self._hurries = True
+                self._say(words.StartTimer(WHOLE, LATEST))
             self._entry.leave()
         else:
             if self._where == ANSWERING:

@@ -6,6 +6,7 @@ from httptalk import OK, Talk, request
 from pump import TableGate
 
 from agent.contract.credential import Credential
+from enforcer.http.layer import LATEST, WHOLE
 from enforcer.words import commands as words
 from enforcer.words import events, inputs
 from enforcer.words.commands import CLIENT, SERVER, Record, SendData
@@ -120,3 +121,26 @@ def test_who_is_ended_on_the_way_in_sends_nothing(event: inputs.Input, step: int
     for one in STEPS:
         talk.tell(one)
     assert sent(talk) == 0
+
+
+def test_what_does_not_come_whole_once_the_server_has_gone_is_not_waited_for() -> None:
+    talk = Talk().open()
+    talk.say(WRITE[:-1])
+    talk.tell(inputs.ConnectionLost(SERVER))
+    assert words.StartTimer(WHOLE, LATEST) in talk.commands
+    [(peer, said)] = talk.tell(inputs.TimerFired(WHOLE))
+    assert (peer, b" 408 " in said, talk.closed, sent(talk)) == (CLIENT, True, True, 0)
+
+
+def test_what_does_is_not_hurried_any_more_and_neither_is_what_follows() -> None:
+    talk = Talk().open()
+    talk.say(WRITE[:-1])
+    talk.tell(inputs.ConnectionLost(SERVER))
+    talk.say(WRITE[-1:])
+    assert words.StartTimer(WHOLE, 0) in talk.commands
+    for step in STEPS:
+        talk.tell(step)
+    talk.hear(OK)
+    talk.say(OTHER[:-1])
+    assert talk.tell(inputs.TimerFired(WHOLE)) == []
+    assert talk.say(OTHER[-1:])[0][0] == SERVER
