@@ -234,11 +234,15 @@ def test_by_its_name(named: Installed, echo: Echo) -> None:
 ])
 def test_by_another_name_or_through_a_proxy(
         named: Installed, echo: Echo, port: int, sni: str, said: str, reason: str) -> None:
+    wait_until("a minute's allowance", lambda: ask(named, "api.lab.example") == "0 1", 60)
     token = uuid.uuid4().hex
     got = talk(named, "api.lab.example", port, sni, f"b'{said.format(token)}'" if said else token)
     assert token not in got
     assert not echo.saw(token)
-    recorded(named, "SELECT reason FROM flow_closed", reason)
+    try:
+        recorded(named, "SELECT reason FROM flow_closed", reason)
+    except TimeoutError as error:
+        raise AssertionError(f"{error}; the client says {got!r}") from None
 
 
 def test_an_address_counts_once_the_name_was_asked_for(named: Installed, echo: Echo) -> None:
