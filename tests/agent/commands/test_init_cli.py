@@ -46,6 +46,7 @@ def weir(file: Path, *words: str, **environment: str) -> subprocess.CompletedPro
 def crew(directory: Path, name: str = "main.py", port: int = 0, **environment: str) -> Iterator[None]:
     """A process of nobody's that looks like one, and has a connection to this port."""
     open_way(directory)
+    open_way(directory.parent)
     script = directory / name
     script.write_text(
         "import socket, sys\nif False:\n    import crewai\n"

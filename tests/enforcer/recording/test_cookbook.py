@@ -250,6 +250,7 @@ def rest(told: Told) -> None:
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Path]:
+    umask = os.umask(0o022)               # which the recorder and its commands set for their own process
     scene = conftest_of("enforcer/recording").Scene(tmp_path_factory.mktemp("cookbook"))
     scene.at = DAY
     told = Told(scene)
@@ -271,6 +272,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[P
         if scene.recorder:
             scene.turn(2)
             scene.stop()              # who erases while there is none does it by themselves
+    os.umask(umask)
     yield scene.recording
     scene.close()
 
