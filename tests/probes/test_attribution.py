@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from blockhost import PORT, PYTHON, SERVER4, SINK, Block, line, listener, outsider, whose
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside]
+pytestmark = pytest.mark.kernel
 
 VICTIM, ATTACKER = {"mark": 8, "child": "two"}, {"mark": 7}
 FROM = 40011                          # in the range from which the kernel chooses: where the victim's port lies

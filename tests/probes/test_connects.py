@@ -31,7 +31,7 @@ from lab.hosts import wait_until
 from agent.block.cgroups import cgroup_id
 from probes import abi
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside]
+pytestmark = pytest.mark.kernel
 
 @pytest.mark.parametrize(("to", "source", "family"), [
     (SERVER4, "", socket.AF_INET), (SERVER4, CREW4, socket.AF_INET), (SERVER6, "", socket.AF_INET6),

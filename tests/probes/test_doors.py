@@ -22,7 +22,7 @@ from blockhost import (
 
 from agent.block.containment import Containment
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside]
+pytestmark = pytest.mark.kernel
 
 TAKE = """
 import socket, sys

@@ -11,7 +11,7 @@ from blockhost import DNS, DNS4, SERVER4, SERVER6, SINK, Block, listener
 from agent.block import nft
 from probes import libbpf, links
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside]
+pytestmark = pytest.mark.kernel
 
 
 def detach(block: Block, *names: str) -> None:

@@ -21,7 +21,7 @@ from agent.block import holdings, sockdiag
 from agent.block.holdings import CONNECTION, PROCESS, RECORD
 from agent.block.marks import TICK
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside]
+pytestmark = pytest.mark.kernel
 
 # Takes a socket in one of three ways, then says over it what it is told, one line each, and what came of that.
 HOLDER = """

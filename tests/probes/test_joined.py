@@ -35,7 +35,7 @@ from agent.block.cgroups import cgroup_id
 from agent.block.containment import Containment
 from probes import abi, libbpf
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside]
+pytestmark = pytest.mark.kernel
 
 OWN = """
 import socket, sys

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 from blockhost import CREW4, PORT, Block, listener
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside]
+pytestmark = pytest.mark.kernel
 
 SERVE = """
 import socket, sys

@@ -14,7 +14,7 @@ from blockhost import SERVER4, SINK, Block
 from agent.block.holdings import CONNECTION
 from agent.block.marks import TICK
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside]
+pytestmark = pytest.mark.kernel
 
 STALE = 77
 FORK = """

@@ -14,7 +14,7 @@ from agent.block import nft
 from agent.block.cgroups import cgroup_id
 from agent.network.netns import Namespace
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside]
+pytestmark = pytest.mark.kernel
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from blockhost import PYTHON, SERVER4, SERVER6, SINK, Block, entered, listener
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside]
+pytestmark = pytest.mark.kernel
 
 CHOSEN, CONTROL = "fd79::cafe:f00d:1234:5678", "fd79::c0:1"
 CHOSEN4, CONTROL4 = "10.79.0.99", "10.79.0.98"

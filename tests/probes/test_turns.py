@@ -12,7 +12,7 @@ from agent.block.attribution import Bounded
 from agent.block.ruleset import NOBODYS, NOBODYS_AT_ONCE
 from probes import abi
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside]
+pytestmark = pytest.mark.kernel
 
 ONCE = """
 import socket

@@ -11,7 +11,7 @@ from blockhost import CREW4, DNS, Block
 from agent.block.cgroups import cgroup_id
 from agent.techniques import calls
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside]
+pytestmark = pytest.mark.kernel
 
 # What the hooks and rules alone must hold, of all that test_matrix tries with the launcher.
 WAYS = sorted({

@@ -217,7 +217,7 @@ def test_a_hundred_channels(stage: Stage) -> None:
             found = await asyncio.gather(*(stage.exec(f"echo {number}; sleep 0.2") for number in range(25)))
             assert [(one.code, one.out) for one in found] == [(0, b"%d\n" % number) for number in range(25)]
         assert stage.results() == [("ok", "exit 0")] * 100
-        master.terminate()
+        master.kill()                 # a SIGTERM just before it waits goes unnoticed: it has nothing more to hear
         await master.wait()
 
     play(stage, work)
