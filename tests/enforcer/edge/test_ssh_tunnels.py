@@ -211,7 +211,7 @@ def test_a_kill_has_its_way_through_a_server_that_is_slow(stage: Stage) -> None:
         try:
             inner.end("killed: by ann")
             await process.communicate()
-            await stage.until(lambda: outer.peers[CLIENT].closing)
+            await stage.until(lambda: outer.peers[CLIENT].told)       # it said goodbye, or has just gone
             await asyncio.sleep(2 * WAY)          # for longer than words need that nobody confirms
             assert list(stage.house.edge.live.values()) == [outer]
         finally:
