@@ -19,6 +19,7 @@ FORWARDED_KEY: Final = "forwarded.key"
 APPROVAL_KEY: Final = "approval.key"
 LINK_KEY: Final = "link.key"
 KEY_BYTES: Final = 32
+USERS: Final = ("weir", "weir-audit", "weir-identity", "weir-vault", "weir-web", "weir-notify")    # an installation's
 
 
 class LayoutError(Exception):

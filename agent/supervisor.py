@@ -89,6 +89,7 @@ RECONFIGURE: Final = 5.0              # seconds between configurations because n
 RESOLVED: Final = 15.0                # seconds that the enforcer may take to resolve a name
 BOUNDED: Final = {"connect": "connects.bounded", "question": "dns.bounded"}
 HELPERS: Final = "helpers"            # cgroup of what gets credentials
+OWN: Final = ("enforcer", "recorder", "identity", "web", vaults.BESIDE, "notify", "metrics")       # of other processes
 CONTAINERS, NAMES = "containers", "names that lead elsewhere"
 PROBE: Final = "weir-self-probe"      # the workload that the self-probe is attributed to
 
@@ -284,7 +285,7 @@ class Agent:
 
     async def _end_predecessors(self) -> None:
         """The children of an agent that was killed end by themselves; what does not is ended."""
-        for name in ("enforcer", "recorder", "identity", "web", vaults.BESIDE, "notify", "metrics"):
+        for name in OWN:
             if not await wait_empty(self.own / name, PREDECESSOR):
                 LOG.warning("the %s of the agent before this one did not end: killed", name)
                 end_all(self.own / name)
@@ -777,9 +778,7 @@ def _targets(config: Config, places: Places, trust: Trust) -> Iterable[Target]:
 
 def remove_own(cgroup: Path) -> None:
     """The cgroups of Weir's own processes, where nothing runs in them."""
-    for path in (*(cgroup / HELPERS).glob("*/"), cgroup / HELPERS, cgroup / "enforcer", cgroup / "recorder",
-                 cgroup / "identity", cgroup / "web", cgroup / vaults.BESIDE, cgroup / "notify",
-                 cgroup / "metrics", cgroup):
+    for path in (*(cgroup / HELPERS).glob("*/"), cgroup / HELPERS, *(cgroup / name for name in OWN), cgroup):
         with suppress(OSError):
             path.rmdir()
 

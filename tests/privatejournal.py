@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.hosts import wait_until
+from privatesystemd import lacking
 
 PROGRAM = "/lib/systemd/systemd-journald"
 _START = f"""
@@ -25,11 +24,7 @@ exec setpriv --pdeathsig TERM {PROGRAM}
 
 
 def missing() -> str:
-    """What is not here; empty: nothing."""
-    if os.geteuid() != 0:
-        return "needs root, for a mount of its own"
-    found = [name for name in (PROGRAM, "journalctl", "systemd-cat") if shutil.which(name) is None]
-    return f"{', '.join(found)}: apt install systemd" if found else ""
+    return lacking((PROGRAM, "journalctl", "systemd-cat"), "systemd")
 
 
 @dataclass(frozen=True)

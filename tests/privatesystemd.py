@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +37,15 @@ _UNITS = {
 
 
 def missing() -> str:
-    """What is not here; empty: nothing."""
+    return lacking((PROGRAM, "busctl", "dbus-daemon"), "systemd dbus-daemon")
+
+
+def lacking(programs: Sequence[str], packages: str) -> str:
+    """What is not here of what a test with a mount of its own needs; empty: nothing."""
     if os.geteuid() != 0:
         return "needs root, for a mount of its own"
-    found = [name for name in (PROGRAM, "busctl", "dbus-daemon") if shutil.which(name) is None]
-    return f"{', '.join(found)}: apt install systemd dbus-daemon" if found else ""
+    found = [name for name in programs if shutil.which(name) is None]
+    return f"{', '.join(found)}: apt install {packages}" if found else ""
 
 
 @dataclass(frozen=True)

@@ -282,7 +282,7 @@ async def staged(
     process = Process()
     process._listeners = (listener,)
     mine, its = socket.socketpair()
-    web = await WebChannel.open(mine, agent.web._answer)
+    web = await WebChannel.connect(mine, agent.web._answer)
     agent.web.process = SimpleNamespace(channel=web, up=True, error="", stop=None)
     await open_web(its.detach(), process.channel)
     render = agent.web._render

@@ -19,7 +19,7 @@ import msgspec
 from agent import procfs
 from agent.block import sockdiag
 from agent.config import DNS_PORT, LISTEN, Config
-from agent.layout import CGROUPS, LayoutError, cgroup_root, find_account, find_accounts
+from agent.layout import CGROUPS, USERS, LayoutError, cgroup_root, find_account, find_accounts
 from agent.status import said_of_nobody
 from agent.workload import landlock, sharing
 from probes import abi, lsm
@@ -222,12 +222,11 @@ def page(config: Config | None) -> Finding:
 
 def users(config: Config | None) -> Finding:
     if config is None:
-        every = ("weir", "weir-audit", "weir-identity", "weir-vault", "weir-web", "weir-notify")
-        missing = [name for name in every if find_account(name) is None]
+        missing = [name for name in USERS if find_account(name) is None]
         if missing:
             return Finding("", FAIL, f"no user {' and '.join(missing)}",
                            "Weir's package, or ./bootstrap install, makes them")
-        return Finding("", OK, ", ".join(every))
+        return Finding("", OK, ", ".join(USERS))
     try:
         accounts = find_accounts(config)
     except LayoutError as reason:

@@ -23,13 +23,12 @@ from agent.init.files import read_file
 from agent.init.findings import COMMAND, UNIT, Crew, Findings
 from agent.init.recorded import recorded_peers
 from agent.init.talking import PROCESSES, home_of, open_sockets, peers_of, resolved
-from agent.layout import LayoutError, cgroup_root, find_account
+from agent.layout import USERS, LayoutError, cgroup_root, find_account
 from agent.unit import systemd
 from agent.unit.adoptable import Unit, wrong_name
 from agent.unit.planning import environment_of
 from agent.unit.systemd import SystemdError
 
-OWN: Final = ("weir", "weir-audit", "weir-identity", "weir-notify", "weir-web", "weir-vault")    # Weir's users
 UNITS: Final = 200                    # that are asked for
 ROOT: Final = "a workload never runs as root: give it a user of its own (User=)"
 NAMED: Final = "you named it"
@@ -128,7 +127,7 @@ def _commands(
         user, place = _user_of(pid), _cgroup_of(pid)
         if not user or f"/{SLICE}.slice" in place or any(f"/{name}" in f"{place}/" for name in units):
             continue
-        if user not in found and (not everything or user in OWN or not (reason := _why(pid))):
+        if user not in found and (not everything or user in USERS or not (reason := _why(pid))):
             continue
         if user == "root":
             of_root.append(pid)

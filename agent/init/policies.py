@@ -37,6 +37,11 @@ def _rule(name: str, why: str, text: str, hold: str = "") -> str:
     return f"\n{comment(why, '//')}@id({quoted(name)}){held}\n{text}\n"
 
 
+def _connects(name: str, who: str, where: str) -> str:
+    return _rule(f"{name}-connects", "It may log in.  Without this nothing else helps.",
+                 f'permit ({who}, action == Action::"connect", resource {where});')
+
+
 def _for(one: Place, kind: str) -> Iterator[tuple[str, str, str]]:
     """Of each crew that talks to it: the beginning of a rule's name, who it is, and what of the target it talks to,
     where that has a name that can stand in an id."""
@@ -49,8 +54,7 @@ def _for(one: Place, kind: str) -> Iterator[tuple[str, str, str]]:
 def _sql(one: Place) -> Iterator[str]:
     target = f'Target::"{one.name}"'
     for name, who, where in _for(one, "Database"):
-        yield _rule(f"{name}-connects", "It may log in.  Without this nothing else helps.",
-                    f'permit ({who}, action == Action::"connect", resource in {where});')
+        yield _connects(name, who, f"in {where}")
         yield _rule(f"{name}-reads", "It may read: that is what it needs at least.  Take tables away by a forbid, or "
                     "name those that it needs in place of all.",
                     f'permit ({who}, action in Action::"sql:read", resource in {where});')
@@ -70,8 +74,7 @@ def _sql(one: Place) -> Iterator[str]:
 def _ssh(one: Place) -> Iterator[str]:
     target = f'Target::"{one.name}"'
     for name, who, where in _for(one, "Account"):
-        yield _rule(f"{name}-connects", "It may log in.  Without this nothing else helps.",
-                    f'permit ({who}, action == Action::"connect", resource in {where});')
+        yield _connects(name, who, f"in {where}")
         yield _rule(f"{name}-reads-files", "It may read files, by sftp, scp and rsync.  Name the paths that it needs: "
                     "&& resource.path like \"/var/log/app/*\".",
                     f'permit ({who}, action in Action::"file:read", resource in {where});')
@@ -99,8 +102,7 @@ def _cluster(one: Place) -> Iterator[str]:
     target = f'Target::"{one.name}"'
     changes = '[Action::"k8s:write", Action::"k8s:exec", Action::"k8s:attach", Action::"k8s:portforward"]'
     for name, who, where in _for(one, "Namespace"):
-        yield _rule(f"{name}-connects", "It may log in.  Without this nothing else helps.",
-                    f'permit ({who}, action == Action::"connect", resource == {target});')
+        yield _connects(name, who, f"== {target}")
         yield _rule(f"{name}-reads", "It may look at everything there; values of Secrets are masked, for nothing "
                     "permits `unmask`.", f'permit ({who}, action in Action::"k8s:read", resource in {where});')
         yield _rule(f"{name}-changes", "It may change what is there and get into pods, once somebody has said yes.",

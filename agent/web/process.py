@@ -27,10 +27,6 @@ class WebChannel(AnsweringChannel):
     most = 8 << 20
     questions = get_args(messages.Question)
 
-    @classmethod
-    async def open(cls, sock: socket.socket, answer: Answer) -> WebChannel:
-        return await cls.connect(sock, answer)
-
     def send(self, message: messages.Message) -> None:
         """What it has not asked for.  Raises ValueError: it does not fit."""
         self._send(message)
@@ -56,7 +52,7 @@ class WebProcess(Listening[WebChannel]):
         self._answer, self._lost = answer, lost
 
     async def _open(self, ours: socket.socket) -> WebChannel:
-        return await WebChannel.open(ours, self._answer)
+        return await WebChannel.connect(ours, self._answer)
 
     def _over(self, reason: str) -> None:
         self._lost()

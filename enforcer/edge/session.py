@@ -163,7 +163,7 @@ class Session:
         side = self.peers[peer]
         if not side.told:
             side.told = True
-            if peer == CLIENT and self._tunnels is not None and self._tunnels.busy:
+            if peer == CLIENT and self._tunnels is not None:
                 self._tunnels.let_pass(lambda: self.tell(ConnectionLost(peer, reason)))
             else:
                 self.tell(ConnectionLost(peer, reason))

@@ -42,7 +42,7 @@ async def pair() -> AsyncIterator[tuple[WebChannel, There]]:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     there = There(theirs)
-    channel = await WebChannel.open(ours, there.answer)
+    channel = await WebChannel.connect(ours, there.answer)
     with theirs:
         yield channel, there
         channel.close()
@@ -134,7 +134,7 @@ async def test_long_answers_that_many_want_at_once_go_one_by_one(monkeypatch: py
     async def answer(question: Any) -> asked.Message:
         return asked.Recorded(question.number, b"x" * (1 << 18))
 
-    channel = await WebChannel.open(ours, answer)
+    channel = await WebChannel.connect(ours, answer)
     reader, writer = await asyncio.open_connection(sock=theirs)
     writer.write(b"".join(asked.render_frame(asked.ListHolds(number, "s" * 43)) for number in range(100)))
     async with asyncio.timeout(10):
