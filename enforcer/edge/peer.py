@@ -52,7 +52,7 @@ class Peer(asyncio.Protocol):
     bytes may come in one segment with the end of its handshake).  A pass or two of the loop, so bounded by reads.
     `hello`: what a client that begins with TLS has sent before that: its handshake begins so."""
 
-    __slots__ = ("_events", "_paused", "closing", "early", "hello", "number", "secure", "told", "transport")
+    __slots__ = ("_below", "_events", "_paused", "closing", "early", "hello", "number", "secure", "told", "transport")
 
     def __init__(self, events: Events, number: int) -> None:
         self._events, self.number = events, number
@@ -63,6 +63,7 @@ class Peer(asyncio.Protocol):
         self.told = False             # the layer knows that it is gone, or wanted it
         self.secure = False
         self._paused = 0
+        self._below: asyncio.Transport | None = None          # what is paused: the transport, or the one below TLS
 
     # asyncio.Protocol
 
@@ -91,11 +92,11 @@ class Peer(asyncio.Protocol):
     # What a session does with it
 
     def attach(self, transport: asyncio.Transport) -> None:
-        """The transport, or the one that TLS put in its place."""
         self.transport = transport
+        self._below = self._below or transport
         transport.set_write_buffer_limits(HIGH, LOW)
-        if self._paused:
-            transport.pause_reading()
+        if self._paused and (below := self._readable()):
+            below.pause_reading()
 
     def open(self) -> None:
         """From here on the layer sees what comes."""
@@ -111,6 +112,8 @@ class Peer(asyncio.Protocol):
         self.early = []
 
     def started(self, transport: asyncio.Transport) -> None:
+        """`transport`: TLS's.  Reading is paused below it: what uvloop's TLS holds while it is paused itself is lost
+        when the connection ends."""
         self.secure = True
         self._paused &= ~STARTING
         self.attach(transport)
@@ -125,13 +128,13 @@ class Peer(asyncio.Protocol):
 
     def stop_reading(self, why: int) -> None:
         before, self._paused = self._paused, self._paused | why
-        if not before and self._readable():
-            self.transport.pause_reading()  # type: ignore[union-attr]
+        if not before and (below := self._readable()):
+            below.pause_reading()
 
     def go_on_reading(self, why: int) -> None:
         before, self._paused = self._paused, self._paused & ~why
-        if before and not self._paused and self._readable():
-            self.transport.resume_reading()  # type: ignore[union-attr]
+        if before and not self._paused and (below := self._readable()):
+            below.resume_reading()
 
     def stopped(self, why: int) -> bool:
         return bool(self._paused & why)
@@ -140,6 +143,8 @@ class Peer(asyncio.Protocol):
         """Flush, then close."""
         self.told = True
         if self.transport is not None and not self.closing:
+            if self._paused and self.secure and (below := self._readable()):
+                below.resume_reading()         # TLS reads on for the other's last record
             self.closing = True
             self.transport.close()
 
@@ -164,5 +169,6 @@ class Peer(asyncio.Protocol):
             if self._paused & STARTING:        # TLS has the transport, and says nothing of an end in the handshake
                 self.transport = None
 
-    def _readable(self) -> bool:
-        return self.transport is not None and not self.closing and not self.transport.is_closing()
+    def _readable(self) -> asyncio.Transport | None:
+        over = self.transport is None or self.closing or self.transport.is_closing()
+        return None if over or self._below is None or self._below.is_closing() else self._below

@@ -44,6 +44,7 @@ COLUMNS: Final = 80                   # of a terminal whose client has not said
 STATUS: Final = 64 << 10              # bytes of an error stream that are read for the result
 CLOSING: Final = 25.0                 # seconds that a crew has to read to the end, and to close as well: one that is
                                       # closed before loses what it has not read (spdystream); session.LINGER is longer
+ALIVE: Final = 2.0                    # seconds for which what a server says shows that it is there
 GONE: Final = 1001                    # WebSocket: an end that goes away (RFC 6455 7.4.1)
 
 
@@ -64,6 +65,7 @@ class CommandPassage(Alarm):
         self._plain = Plain(self, masks, None if self.terminal else first)
         self._sizes, self._sized = Sizes(), False
         self._status = b""
+        self._heard = -ALIVE          # when the server said something
         self._over, self._closing = False, ""              # why, while the crew reads to the end
 
     # Passage
@@ -73,6 +75,8 @@ class CommandPassage(Alarm):
             if peer == CLIENT and self._closing:
                 self._read_out(data)
             return
+        if peer == SERVER:
+            self._heard = self.now()
         for word in join_words(self._wires[peer].receive(data)):
             self._read(peer, word)
             if self._over:
@@ -141,11 +145,19 @@ class CommandPassage(Alarm):
         elif isinstance(word, Dropped):
             self._dropped(peer, word)
         elif isinstance(word, Asked):
-            self._send(1 - peer, other.ask(word.token))
+            self._asked(peer, word.token)
         elif isinstance(word, Answered):
             self._send(1 - peer, other.answer(word.token))
         else:
             self._finish("client closed" if peer == CLIENT else "server closed", peer, word)
+
+    def _asked(self, peer: int, token: bytes) -> None:
+        """Of a server that speaks it is known that it is there.  It may have closed behind what Weir has yet to read,
+        for a crew that reads slowly: what is sent to it then resets the connection, and that is lost."""
+        if peer == CLIENT and self.now() - self._heard < ALIVE:
+            self._send(CLIENT, self._wires[CLIENT].answer(token))
+        else:
+            self._send(1 - peer, self._wires[1 - peer].ask(token))
 
     def _typed(self, stream: int, data: bytes) -> None:
         if stream not in TO_SERVER:

@@ -21,7 +21,7 @@ from streamtalk import (
 
 from enforcer.http.websocket import Close, Ping, Pong
 from enforcer.policy.detectors import labels_of
-from enforcer.protocols.kubernetes.streams.command import CLOSING, STATUS, wants
+from enforcer.protocols.kubernetes.streams.command import ALIVE, CLOSING, STATUS, wants
 from enforcer.protocols.kubernetes.streams.spdy import frames
 from enforcer.protocols.kubernetes.streams.spdy.frames import Data, GoAway, Reset, SynReply, SynStream
 from enforcer.words import commands as words
@@ -107,6 +107,7 @@ def test_messages_of_one_byte_cost_as_one(tty: bool) -> None:
     assert server.heard() == [b"\0" + b"ab\ncd\n" * 500, b'\4{"Width":0,"Height":0}\n', b"\0e"]
     assert crew.heard() == [b"\1" + b"x" * 500, b"\2y", b"\1z"]
     assert len(talk.log) < 20
+    talk.clock += ALIVE
     crew.raw(b"".join(crew.socket.ping(bytes((one,))) for one in b"abc"))
     assert server.heard() == [Ping(b"c")]
 
@@ -149,6 +150,24 @@ def test_pings_go_all_the_way() -> None:
     assert crew.heard() == []
     server.raw(server.socket.pong(b"a") + server.socket.ping(b"b"))
     assert crew.heard() == [Pong(b"a"), Ping(b"b")]
+
+
+def test_a_server_that_speaks_is_not_asked_whether_it_is_there() -> None:
+    """It may have closed behind what Weir has yet to read: what it is sent then costs the crew that."""
+    talk, crew, server = ws_exec()
+    server.say(1, b"much")
+    talk.clock += ALIVE / 2
+    crew.raw(crew.socket.ping(b"a"))
+    assert (crew.heard(), server.heard()) == ([b"\1much", Pong(b"a")], [])
+    talk.clock += ALIVE
+    crew.raw(crew.socket.ping(b"b"))
+    assert (crew.heard(), server.heard()) == ([], [Ping(b"b")])
+    talk, crew, server = spdy_exec()
+    opened(talk, crew, server, "error", "stdin")
+    server.heard()
+    crew.heard()
+    crew.raw(frames.render_ping(1))
+    assert (crew.heard(), server.heard()) == ([frames.Ping(1)], [])
 
 
 def test_what_was_not_asked_for_is_not_an_input() -> None:
