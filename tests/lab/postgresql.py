@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import certificates
-from lab.hosts import DB, Host
+from lab.hosts import DB, Host, wait_until
 from lab.servers import listening, server
 
 BIN = Path("/usr/lib/postgresql/15/bin")
@@ -204,5 +204,7 @@ def postgresql(scratch: Path, host: Host = DB) -> Iterator[Database]:
     # QUIT is PostgreSQL's immediate shutdown: there is nothing here worth a checkpoint.
     with server(host, [str(BIN / "postgres"), "-D", str(directory / "data")], log, "postgres", "QUIT") as process:
         listening(host, host.ipv4, PORT, process, log)
+        ready = [str(BIN / "pg_isready"), "-q", "-h", str(directory), "-p", str(PORT)]
+        wait_until("postgresql", lambda: subprocess.run(ready).returncode == 0)        # it listens before it is
         _fill(database)
         yield database
