@@ -300,6 +300,17 @@ async def forwarding(stage: Stage, *options: str) -> asyncio.subprocess.Process:
     return process
 
 
+async def ended(process: asyncio.subprocess.Process) -> None:
+    """A client that is told to end.  One that is told between its look for a signal and its poll misses it."""
+    while process.returncode is None:
+        process.terminate()
+        try:
+            async with asyncio.timeout(1):
+                await process.wait()
+        except TimeoutError:
+            continue
+
+
 async def reached(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     async with asyncio.timeout(10):
         while True:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from pump import TableGate
-from sshhouse import ACCOUNT, Done, Server, Stage, forwarding, free_port, make_key, play, runs
+from sshhouse import ACCOUNT, Done, Server, Stage, ended, forwarding, free_port, make_key, play, runs
 
 from agent.contract.credential import Credential
 from agent.contract.target import ContentLabel, Target
@@ -163,8 +163,7 @@ def test_a_master_and_those_behind_it(stage: Stage) -> None:
         assert len(stage.events(events.SessionOpened)) == 1
         noted = [(one["name"], one["value"]) for one in stage.events(events.SessionNoted)]
         assert noted == [("shared", "several sessions in one connection")]
-        master.terminate()
-        await master.wait()
+        await ended(master)
 
     play(stage, work)
 
@@ -188,8 +187,7 @@ def test_one_waits_for_people_and_the_others_go_on(stage: Stage) -> None:
         assert holds.decide(holds.views()[0].ticket, False, "local:ann", ("dba",), "not today") == ""
         out, err = await again.communicate()
         assert (again.returncode != 0, out, b"not today" in err) == (True, b"", True)
-        master.terminate()
-        await master.wait()
+        await ended(master)
 
     play(stage, work)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from pump import TableGate
-from sshhouse import ACCOUNT, Done, Server, Stage, forwarding, free_port, page, play, reached, runs
+from sshhouse import ACCOUNT, Done, Server, Stage, ended, forwarding, free_port, page, play, reached, runs
 
 from agent.contract.credential import Credential
 from agent.contract.target import ColumnLabel, Target
@@ -127,8 +127,7 @@ def test_a_local_forward_to_http(stage: Stage) -> None:
             assert (await reader.read()).endswith(b"hello from http\n")
             writer.close()
         await stage.until(lambda: stage.results() == [("ok", "")] * 3)
-        process.terminate()
-        await process.wait()
+        await ended(process)
 
     play(stage, work)
 
@@ -174,8 +173,7 @@ def test_a_registered_database_through_it(people: Stage) -> None:
         (outer,) = (one["session"] for one in stage.events(events.SessionOpened) if one["target"] == "ssh")
         assert len([one for one in opened.values() if one["subject"] == "local:crew"]) >= 3
         assert through == {outer}
-        process.terminate()
-        await process.wait()
+        await ended(process)
 
     play(stage, work)
 
@@ -244,8 +242,7 @@ def test_a_registered_protocol_in_a_tunnel_to_nobody(stage: Stage, cluster) -> N
         process = await forwarding(stage, "-L", f"{near}:localhost:{cluster.port}")
         assert (await psql(near, "select 1")).code == 2
         await stage.until(lambda: ("denied", "") in stage.results())
-        process.terminate()
-        await process.wait()
+        await ended(process)
 
     play(stage, work)
 
@@ -299,8 +296,7 @@ def test_a_remote_forward(stage: Stage) -> None:
         assert (await reader.read()).endswith(b"hello from http\n")
         writer.close()
         await stage.until(lambda: stage.intents() == ["forward-remote", "forwarded"])
-        process.terminate()
-        await process.wait()
+        await ended(process)
         done = await stage.run("-N", "-R", "1:127.0.0.1:1", "127.0.0.1")
         assert (done.code, "remote port forwarding failed" in done.err) == (255, True)
 
@@ -324,8 +320,7 @@ def test_half_closed_goes_on(stage: Stage) -> None:
         writer.write_eof()
         assert await reader.read() == b"SOME WORDS"
         writer.close()
-        process.terminate()
-        await process.wait()
+        await ended(process)
 
     play(stage, work)
 
@@ -343,8 +338,7 @@ def test_one_that_is_half_closed_before_it_is_told_what_it_is(stage: Stage) -> N
             async with asyncio.timeout(10):
                 assert await reader.read() in (said.upper(), b"")
             writer.close()
-        process.terminate()
-        await process.wait()
+        await ended(process)
 
     play(stage, work)
 
@@ -370,8 +364,7 @@ def test_sockets_by_name_and_by_socks(stage: Stage) -> None:
         assert (await reader.read()).endswith(b"hello from http\n")
         writer.close()
         assert stage.intents() == ["forward-stream", "forward-local"]
-        process.terminate()
-        await process.wait()
+        await ended(process)
         server.close()
 
     play(stage, work)
@@ -400,8 +393,7 @@ def test_much_of_a_database_to_a_slow_reader(people: Stage) -> None:
         assert found == 50_000 << 10
         assert await reading.wait() == 0
         assert peak - before < 48 * MIB
-        process.terminate()
-        await process.wait()
+        await ended(process)
 
     play(stage, work)
 
@@ -420,8 +412,7 @@ def test_much_into_a_database(people: Stage, cluster) -> None:
         _, err = await loading.communicate((b"y" * 1023 + b"\n") * 20_000)
         assert (loading.returncode, err) == (0, b"")
         assert cluster.admin("select count(*), max(length(a)) from ssh_taken") == "20000|1023"
-        process.terminate()
-        await process.wait()
+        await ended(process)
 
     play(stage, work)
 
@@ -436,8 +427,7 @@ def test_a_database_that_is_not_there(stage: Stage) -> None:
         process = await forwarding(stage, "-L", f"{near}:localhost:{nowhere}")
         done = await psql(near, "select 1")
         assert (done.code, "refused" in done.err) == (2, True), done.err
-        process.terminate()
-        await process.wait()
+        await ended(process)
 
     play(stage, work)
 
