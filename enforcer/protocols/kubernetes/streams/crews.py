@@ -93,8 +93,11 @@ class _Half:
 
 
 class SpdyCrew:
-    def __init__(self, pipe: Pipe, send: Callable[[bytes], None], connect: Connect) -> None:
-        self._pipe, self._send, self._connect = pipe, send, connect
+    def __init__(
+        self, pipe: Pipe, send: Callable[[bytes], None], connect: Connect, asked: Callable[[], None],
+    ) -> None:
+        """`asked`: the crew has, whether somebody is there."""
+        self._pipe, self._send, self._connect, self._asked = pipe, send, connect, asked
         self._framer = Framer()
         self._halves: dict[bytes, _Half] = {}
         self._of: dict[int, tuple[bytes, Far | None]] = {}     # of each stream: its type, and where it leads
@@ -131,6 +134,7 @@ class SpdyCrew:
         elif isinstance(frame, Ping):
             if frame.number % STEP:            # its own: of Weir's there are none
                 self.put(render_ping(frame.number))
+                self._asked()
         elif not isinstance(frame, GoAway):
             self._on(frame)
 
@@ -253,10 +257,11 @@ def read_ports(query: Query) -> Iterator[int]:
 
 class ChannelCrew:
     def __init__(
-        self, spoken: Spoken, query: Query, send: Callable[[bytes], None], connect: Connect, over: Callable[[], None],
+        self, spoken: Spoken, query: Query, send: Callable[[bytes], None], connect: Connect, asked: Callable[[], None],
+        over: Callable[[], None],
     ) -> None:
-        """`over`: all its connections are."""
-        self._send, self._connect, self._over = send, connect, over
+        """`asked`: as SpdyCrew's.  `over`: all its connections are."""
+        self._send, self._connect, self._asked, self._over = send, connect, asked, over
         self._ports = tuple(read_ports(query))
         if not 0 < len(self._ports) <= PORTS:
             raise RemoteProtocolError(f"a port-forward of no port, or of more than {PORTS}")
@@ -283,6 +288,7 @@ class ChannelCrew:
                 self._far[word.stream].said(word.data)
             elif isinstance(word, Asked):
                 self._send(self._wire.answer(word.token))
+                self._asked()
         return True
 
     def close(self) -> None:

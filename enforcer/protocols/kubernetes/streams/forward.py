@@ -44,11 +44,14 @@ class ForwardPassage:
 
     def _crew_side(self, spoken: Spoken, query: Query) -> CrewSide:
         if spoken.upgrade == SPDY or spoken.tunnel:
-            return SpdyCrew(_pipe(spoken, False), self._to_crew, self._connect)
-        return ChannelCrew(spoken, query, self._to_crew, self._connect, self._all_over)
+            return SpdyCrew(_pipe(spoken, False), self._to_crew, self._connect, self._asked)
+        return ChannelCrew(spoken, query, self._to_crew, self._connect, self._asked, self._all_over)
 
     def _to_crew(self, data: bytes) -> None:
         self._outlet.send(CLIENT, data)
+
+    def _asked(self) -> None:
+        self._uplinks.ask()
 
     # Passage
 

@@ -28,7 +28,7 @@ from enforcer.protocols.kubernetes.streams.words import Over
 from enforcer.words.errors import RemoteProtocolError
 
 STEP: Final = 2
-
+ASKED: Final = 1                      # the number of Weir's own pings
 
 class Owner(Protocol):
     """Whose connection it is."""
@@ -140,6 +140,10 @@ class Uplinks:
             self._send(answers)
         return True
 
+    def ask(self) -> None:
+        """The crew has: what stands between may end connections that are idle.  Whatever the answer is, none waits."""
+        self.put(render_ping(ASKED))
+
     def close(self) -> None:
         self.put(render_goaway(0))
         if last := self._pipe.close():
@@ -167,7 +171,7 @@ class Uplinks:
         if isinstance(frame, SynStream):
             raise RemoteProtocolError("SPDY: a server begins no streams here")
         if isinstance(frame, Ping):
-            if frame.number % STEP == 0:       # its own: of Weir's there are none
+            if frame.number % STEP == 0:       # its own
                 self.put(render_ping(frame.number))
         elif not isinstance(frame, GoAway):
             self._on(frame)
