@@ -14,10 +14,12 @@ from agent.config import DEFAULT_FILE, DNS_PORT, Config
 from agent.contract.logs import log_to_stderr
 from agent.journal import Journal, JournalError
 from agent.layout import LayoutError, cgroup_root, find_accounts, make_directories, take_lock
+from agent.network.handover import Handover
 from agent.services import end_all
 from agent.settings.check import load_block, load_config
 from agent.settings.fields import ConfigError
 from agent.supervisor import Agent, processes, remove_own, wait_gone
+from agent.unit.stored import take_stored
 
 LOG = logging.getLogger("weir.agent")
 
@@ -30,22 +32,29 @@ def start_agent(file: str) -> int:
     log_to_stderr()
     if os.geteuid() != 0:
         return _fail("the agent must run as root")
+    handover = Handover(take_stored())
     try:
-        config = load_config(file)
-        harden()
-        lock = take_lock()
-        try:
-            return asyncio.run(_run(config))
-        finally:
-            os.close(lock)
+        return _start(file, handover)
     except (ConfigError, LayoutError) as reason:
+        handover.give_up()
         return _fail(str(reason))
     except (OSError, ValueError, RuntimeError) as reason:
+        handover.give_up()
         return _fail(f"could not start: {reason}; what was in place of the block stays")
 
 
-async def _run(config: Config) -> int:
-    return await Agent(config, make_kernel(config), cgroups=cgroup_root()).run()
+def _start(file: str, handover: Handover) -> int:
+    config = load_config(file)
+    harden()
+    lock = take_lock()
+    try:
+        return asyncio.run(_run(config, handover))
+    finally:
+        os.close(lock)
+
+
+async def _run(config: Config, handover: Handover) -> int:
+    return await Agent(config, make_kernel(config), cgroups=cgroup_root(), handover=handover).run()
 
 
 def make_kernel(config: Config) -> Kernel:

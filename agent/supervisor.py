@@ -42,9 +42,11 @@ from agent.keys import Keys
 from agent.layout import Accounts, find_accounts, make_directories
 from agent.metrics.desk import Metrics
 from agent.network import local
-from agent.network.doors import close_all, open_dns, open_listeners
+from agent.network.doors import close_all
+from agent.network.handover import Handover
 from agent.network.interfaces import OwnAddresses
 from agent.network.names import Askers, at_intervals, patterns
+from agent.network.netns import current_cookie
 from agent.network.networks import Networks
 from agent.network.resolve import Known, Places, Resolver, Unresolved
 from agent.notify.at_page import AtPage
@@ -97,9 +99,9 @@ PROBE: Final = "weir-self-probe"      # the workload that the self-probe is attr
 class Agent:
     """Everything that lives as long as the process.  `run` is its life."""
 
-    def __init__(self, config: Config, kernel: Kernel, *, cgroups: Path) -> None:
+    def __init__(self, config: Config, kernel: Kernel, *, cgroups: Path, handover: Handover) -> None:
         """`cgroups`: the root of cgroup v2."""
-        self.config, self.kernel, self.cgroups = config, kernel, cgroups
+        self.config, self.kernel, self.cgroups, self.handover = config, kernel, cgroups, handover
         self.health = Health()
         self.parts = Parts(self.health.failing, self.tell)
         self._untold = 0              # connects of which nobody could tell whose they are, since the last look
@@ -119,7 +121,7 @@ class Agent:
         self.hurried: set[str] = set()         # targets whose next authority waits for nobody
         self.turn = asyncio.Event()   # not set: one configuration takes another's place, and nobody is attributed
         self.turn.set()
-        self.released = False
+        self.released = self._came_up = False
         self._ring: list[Origin] = []
         self._ring_open = False
         self._shared_at = 0.0
@@ -172,16 +174,18 @@ class Agent:
             self._spawn(self._restart_launcher())
         self.resolver = Resolver(self._ask_name, self._resolved)
         await self._end_predecessors()
-        self.listeners = open_listeners(config.enforcer.port)
-        self.dns = open_dns(config.dns.listen)
-        await asyncio.to_thread(self.kernel.know_doors, [one.fileno() for one in (*self.listeners, *self.dns)])
-        self.local = local.open_local(config.run / local.DIRECTORY, config.targets, (messages.REPORTS,))
+        self.handover.begin(config.runtime.name)
+        self.listeners, self.dns = await asyncio.to_thread(
+            self.handover.open_doors, current_cookie(), config.enforcer.port, config.dns.listen, self.kernel)
+        self.local = local.open_local(
+            config.run / local.DIRECTORY, config.targets, (messages.REPORTS,), self.handover.open_local)
         self.networks = Networks(
             self.kernel, config.enforcer.port, config.dns.listen, lambda network: self.enforcer.give(network),
-            lambda netns: self.enforcer.withdraw(netns))
+            lambda netns: self.enforcer.withdraw(netns), self.handover)
         self._start_services()
         await self._recover_networks()
         await self.parts.run(CONTAINERS, self.containers.look)
+        self.handover.settle()
         self.control = Control(config.control, self.questions, self._groups, self.kernel.is_crew, self.tell)
         self.control.open()
         self._spawn(self._first_configuration())
@@ -190,6 +194,7 @@ class Agent:
         await self._probe()
         self.health.starting = False
         self.news()
+        self._came_up = True
         tell_systemd("READY=1")
         for work in (self._watch(), at_intervals(self.reconfigure, RECONFIGURE, self._take_names)):
             self._spawn(work)
@@ -276,6 +281,8 @@ class Agent:
             await self.control.close()
         if "hashes" in parts:
             self.hashes.close()
+        if self.released or not self._came_up:
+            self.handover.give_up()
         if "networks" in parts:
             self.networks.close_all()
         if "askers" in parts:
@@ -298,6 +305,7 @@ class Agent:
         written is one: "blocked", until it can."""
         error = await self.enforcer.first
         if error and not error.startswith(str(self.config.journal)):
+            self.handover.give_up()
             self._error = f"the configuration is wrong: {error}"
             self._stop.set()
 

@@ -230,6 +230,11 @@ class Containment:
         for one in descriptors:
             libbpf.update(self._map("doors"), struct.pack("=i", one), struct.pack("=I", 1))
 
+    def is_door(self, descriptor: int) -> bool:
+        """Whether it is a socket that `know_doors` was told of, by this agent or one before.  Raises OSError where it
+        is no socket."""
+        return libbpf.lookup(self._map("doors"), struct.pack("=i", descriptor), 4) is not None
+
     def _write_places(self, places: frozenset[bytes]) -> None:
         fd = self._map("places")
         there = frozenset(libbpf.keys(fd, links.MAPS["places"].key_size))

@@ -57,6 +57,7 @@ class Kernel(Protocol):
     def asker(self, netns: int, stream: bool, address: bytes, port: int) -> int: ...    # cgroup id; 0: no crew's socket
     def contain(self, namespace: Namespace, name: str) -> None: ...     # put the rules into it, too
     def know_doors(self, descriptors: Iterable[int]) -> None: ...      # sockets of Weir's that crews are led to
+    def is_door(self, descriptor: int) -> bool: ...        # whether it is one of these
     def let_go(self, cookie: int) -> None: ...
     def seal(self, ends: Iterable[Link]) -> None: ...      # nothing passes the host's ends of these links
     def tcp_sockets(self) -> list[Held]: ...

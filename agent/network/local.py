@@ -8,7 +8,7 @@ process.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -22,18 +22,19 @@ REPORTING: Final = ("/run/weir-reports", REPORTS)      # where crews report, in 
 
 def open_local(
     directory: Path, targets: Iterable[TargetEntry], more: Iterable[str] = (),
+    one: Callable[[Path, str], socket.socket] | None = None,
 ) -> dict[str, socket.socket]:
     """By target; `more`: names of others, which no target has.  The directory stays the same one: views that were made
-    before show it.  Raises OSError."""
+    before show it.  `one`: gives that listener, made by `listen` or before.  Raises OSError."""
     directory.mkdir(mode=0o755, exist_ok=True)
     wanted = [*more, *(one.name for one in targets if one.sockets)]
     for path in directory.iterdir():
         if path.name not in wanted:
             path.unlink()
-    return {name: _listen(directory, name) for name in wanted}
+    return {name: (one or listen)(directory, name) for name in wanted}
 
 
-def _listen(directory: Path, name: str) -> socket.socket:
+def listen(directory: Path, name: str) -> socket.socket:
     """It appears by rename: a client finds the one before, or this one."""
     fresh = directory / f".{name}"
     one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

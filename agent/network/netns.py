@@ -89,7 +89,12 @@ def enter(fd: int) -> None:
 def current_cookie() -> int:
     """Of the calling thread's namespace: as sockets have it, and BPF.  Never given again until the host boots."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
+        return netns_cookie(one)
+
+
+def netns_cookie(one: socket.socket) -> int:
+    """Of the namespace in which it was made."""
+    return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
 
 
 def has_ipv4() -> bool:

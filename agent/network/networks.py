@@ -2,8 +2,9 @@
 
 Order: the namespace; the rules; the doors, which are sockets made inside; the enforcer takes them; only then is
 anything started there.  What fails on the way undoes what was done, and nothing is started.  A namespace lives as long
-as somebody holds it: the workload's processes, this process, the enforcer by the sockets.  So it outlives an agent that
-is killed, with its rules, and the next agent finds it by the processes and opens the doors anew.
+as somebody holds it: the workload's processes, this process, the enforcer and the service manager by the sockets.  So
+it outlives an agent that is killed, with its rules, and the next agent finds it by the processes; the doors are those
+that the manager has kept, or new ones.
 
 A namespace that Weir has not made (a container's) is contained the same way: `adopt`.
 """
@@ -18,7 +19,8 @@ from pathlib import Path
 from socket import socket
 from typing import Final, Protocol
 
-from agent.network.doors import close_all, open_dns, open_listeners
+from agent.network.doors import close_all
+from agent.network.handover import Handover
 from agent.network.netns import Namespace, current_cookie
 from agent.workload.launch import PRIVATE
 from agent.workload.owners import Start
@@ -33,6 +35,7 @@ class Kernel(Protocol):
 
     def contain(self, namespace: Namespace, name: str) -> None: ...
     def know_doors(self, descriptors: Iterable[int]) -> None: ...
+    def is_door(self, descriptor: int) -> bool: ...
     def let_go(self, cookie: int) -> None: ...
 
 
@@ -61,8 +64,9 @@ class Networks:
 
     def __init__(
         self, kernel: Kernel, port: int, resolver: str, give: Callable[[Network], Awaitable[None]],
-        withdraw: Callable[[int], None],
+        withdraw: Callable[[int], None], handover: Handover,
     ) -> None:
+        self._handover = handover
         self._kernel, self._port, self._resolver = kernel, port, resolver
         self._give, self._withdraw = give, withdraw
         self._there: dict[int, Network] = {}
@@ -95,6 +99,7 @@ class Networks:
         if network := self._there.pop(owner, None):
             self._withdraw(network.cookie)
             self._kernel.let_go(network.cookie)
+            self._handover.drop(network.cookie)
             network.close()
 
     def close_all(self) -> None:
@@ -124,15 +129,11 @@ class Networks:
         except BaseException:
             namespace.close()
             raise
-        listeners: list[socket] = []
-        dns: list[socket] = []
         try:
-            listeners = namespace.call(lambda: open_listeners(self._port))
-            dns = namespace.call(lambda: open_dns(self._resolver))
-            self._kernel.know_doors([one.fileno() for one in (*listeners, *dns)])
+            listeners, dns = namespace.call(
+                lambda: self._handover.open_doors(namespace.cookie, self._port, self._resolver, self._kernel))
             return Network(namespace, tuple(listeners), tuple(dns))
         except BaseException:
-            close_all((*listeners, *dns))
             self._kernel.let_go(namespace.cookie)
             namespace.close()
             raise

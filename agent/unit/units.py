@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -36,11 +37,15 @@ def _systemctl(*words: str) -> bool:
         return False
 
 
-def tell_systemd(*lines: str) -> None:
+def tell_systemd(*lines: str, descriptors: Sequence[int] = ()) -> None:
     """sd_notify(3); nothing where nobody listens."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):
         return
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
         one.connect("\0" + path[1:] if path.startswith("@") else path)
-        one.send("\n".join(lines).encode())
+        said = "\n".join(lines).encode()
+        if descriptors:
+            socket.send_fds(one, [said], list(descriptors))
+        else:
+            one.send(said)

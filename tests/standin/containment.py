@@ -89,6 +89,9 @@ class Containment:
     def know_doors(self, descriptors: Iterable[int]) -> None:
         pass
 
+    def is_door(self, descriptor: int) -> bool:
+        return True
+
     def take(self, cookie: int) -> Origin | None:
         return None
 

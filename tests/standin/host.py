@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sources import copy_sources
+from standin.manager import Manager
 
 CGROUPS = next(path for path in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"), Path("/"))
                if (path / "cgroup.controllers").exists() or path == Path("/"))
@@ -78,8 +79,8 @@ class Host:
         self.agent: subprocess.Popen[bytes] | None = None
         self.log = open(self.base / "log", "ab")
 
-    def write(self, text: str) -> None:
-        self.file.write_text(text.format(name=self.name, base=self.base, port=PORT))
+    def write(self, text: str, port: int = PORT) -> None:
+        self.file.write_text(text.format(name=self.name, base=self.base, port=port))
 
     @property
     def slice(self) -> Path:
@@ -98,11 +99,16 @@ class Host:
         return ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", f"--mount=/proc/{self.holder.pid}/ns/mnt", "--",
                 *command]
 
-    def start(self, wait: str = "enforcing", through: Sequence[str] = ()) -> None:
-        """`through`: a command that starts the agent."""
+    def start(
+        self, wait: str = "enforcing", through: Sequence[str] = (), manager: Manager | None = None,
+    ) -> None:
+        """`through`: a command that starts the agent; `manager`: who does, with what it has kept."""
+        named = {"NOTIFY_SOCKET": str(manager.path)} if manager else {}
+        before, kept = (manager.through(), manager.descriptors()) if manager else ([], ())
         self.agent = subprocess.Popen(
-            self.inside(*through, sys.executable, "-m", "agent.cli", "--config", str(self.file), "agent"),
-            env=self.environment, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, cwd="/")
+            self.inside(*through, *before, sys.executable, "-m", "agent.cli", "--config", str(self.file), "agent"),
+            env=self.environment | named, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, cwd="/",
+            pass_fds=kept)
         if wait:
             self.until(lambda: self.status().get("state") == wait, wait)
 

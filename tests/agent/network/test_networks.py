@@ -12,6 +12,7 @@ import pytest
 
 from agent.channel import ChannelError
 from agent.layout import cgroup_root
+from agent.network.handover import Handover
 from agent.network.netns import Namespace
 from agent.network.networks import MOST, Network, Networks, why_no_more
 from agent.workload.launch import HOST, PRIVATE
@@ -36,6 +37,9 @@ class Kernel:
 
     def know_doors(self, descriptors: Iterable[int]) -> None:
         self.doors.update(descriptors)
+
+    def is_door(self, descriptor: int) -> bool:
+        return descriptor in self.doors
 
     def let_go(self, cookie: int) -> None:
         self.there.pop(cookie, None)
@@ -64,7 +68,9 @@ def descriptors() -> set[str]:
 def made() -> Iterator[tuple[Networks, Kernel, Enforcer]]:
     kernel, enforcer = Kernel(), Enforcer()
     before = {one for one in descriptors() if one.startswith("net:")}
-    networks = Networks(kernel, 15432, "127.53.53.53", enforcer.give, enforcer.withdraw)
+    handover = Handover()
+    handover.begin("wt")
+    networks = Networks(kernel, 15432, "127.53.53.53", enforcer.give, enforcer.withdraw, handover)
     yield networks, kernel, enforcer
     networks.close_all()
     assert {one for one in descriptors() if one.startswith("net:")} == before
@@ -94,10 +100,10 @@ async def test_what_fails_leaves_nothing(
     elif fails == "enforcer":
         enforcer.wrong = "no descriptors"
     else:
-        def no(address: str) -> list[socket.socket]:
+        def no(address: str, kept: object) -> list[socket.socket]:
             raise OSError("no door")
 
-        monkeypatch.setattr("agent.network.networks.open_dns", no)
+        monkeypatch.setattr("agent.network.handover.open_dns", no)
     with pytest.raises((OSError, PlatformError, ChannelError), match="no "):
         await networks.open(7, "crew, owner 7")
     assert (kernel.there, enforcer.serves, list(networks)) == ({}, [], [])
