@@ -1,6 +1,7 @@
-"""From one agent to the next: a service manager (tests/standin/manager.py) keeps the listeners meanwhile, so that a crew
-that connects waits and is served, and is never refused; where the unit stops, or the agent does not come up, nothing is
-left.  As in test_supervisor.py: a host of its own, real crews and rules, stand-ins for probes, enforcer and recorder.
+"""From one agent to the next: a service manager (tests/standin/manager.py) keeps the listeners meanwhile, so that a
+crew that connects waits and is served, and is never refused; where the unit stops, or the agent does not come up,
+nothing is left.  As in test_supervisor.py: a host of its own, real crews and rules, stand-ins for probes, enforcer and
+recorder.
 """
 from __future__ import annotations
 
@@ -69,6 +70,7 @@ def end(host: Host, number: signal.Signals = signal.SIGTERM) -> int:
 
 
 def listeners(host: Host, manager: Manager) -> list[int]:
+    manager.heard()
     return [os.fstat(fd).st_ino for name, fd in manager.kept if name == group(host)]
 
 

@@ -1,7 +1,8 @@
 """Run inside the machine, as root, after package.py and a boot: upgrade, downgrade, removal and purge of the package.
 
 While it is upgraded two crews dial a server without a pause: one that `weir run` has started, and one that was put into
-the slice by hand, past the launcher.  The verdict is the server's, which a control outside the slice has to reach.
+the slice by hand, past the launcher.  The verdict is the server's, which a control outside the slice has to reach.  No
+connect of theirs is refused: systemd keeps the listeners from one agent to the next.
 """
 from __future__ import annotations
 
@@ -38,22 +39,24 @@ from vm.package import (
 )
 
 __all__ = ["database"]
-# Says whether it goes round, until its standard input ends; counts what it has tried.
+# Says whether it goes round, until its standard input ends; counts what it has tried, and where nobody listened.
 DIAL = """
 import select, socket, sys
 name, host, port, cgroup = sys.argv[1:5]
 if cgroup:
     open(cgroup, "w").write("0")
-tried = 0
+tried = refused = 0
 print("ready", flush=True)
 while not select.select([sys.stdin], [], [], 0.02)[0]:
     tried += 1
     try:
         with socket.create_connection((host, int(port)), 3) as one:
             one.sendall(f"from-{name}".encode())
+    except ConnectionRefusedError:
+        refused += 1
     except OSError:
         pass
-print(tried, flush=True)
+print(tried, refused, flush=True)
 """
 
 
@@ -79,10 +82,32 @@ def dialling(name: str, prefix: tuple[str, ...] = (), cgroup: str = "") -> Itera
             process.kill()
 
 
-def tried(process: subprocess.Popen[str]) -> int:
-    """Which it says at its end."""
+def met(process: subprocess.Popen[str]) -> tuple[int, int]:
+    """What it has tried, and how often it was refused: it says so at its end."""
     said, _ = process.communicate(timeout=120)
-    return int(said or 0)
+    tries, refused = map(int, said.split() or (0, 0))
+    return tries, refused
+
+
+def tried(process: subprocess.Popen[str]) -> int:
+    return met(process)[0]
+
+
+def main_pid() -> str:
+    return shown("MainPID")
+
+
+def stored() -> str:
+    """Of the agent, with systemd."""
+    return shown("NFileDescriptorStore")
+
+
+def shown(name: str) -> str:
+    return right("systemctl", "show", "--property", name, "--value", "weir-agent.service").strip()
+
+
+def listens() -> bool:
+    return bool(right("ss", "-Hltn", "sport", "=", ":15432"))
 
 
 @contextmanager
@@ -116,15 +141,38 @@ def test_nothing_goes_round_while_the_version_changes(number: int, server: Sink,
         wait_enforcing()
         print(f"enforcing after {time.monotonic() - began:.0f} s")
         assert crew.poll() is None
-        counts = [tried(one) for one in (control, crew, hand)]
+        counts, refused = zip(*(met(one) for one in (control, crew, hand)), strict=True)
     print(f"tried: outside, crew, by hand: {counts}")
     assert min(counts) > 0
+    assert refused == (0, 0, 0), "whoever connects between two agents waits"
     assert server.saw("from-outside")
     assert not server.saw("from-crew")
     assert not server.saw("from-hand")
     assert SLICE.stat().st_ino == guard_before
     assert status() == f"installed {'0.1.0+1' if number else '0.1.0'}"
     assert ask_database() == "42\n"
+
+
+@pytest.mark.parametrize("how", [("restart",), ("kill", "--signal=KILL", "--kill-who=main")], ids=["restart", "crash"])
+def test_nobody_is_refused_while_the_agent_is_started_again(how: tuple[str, ...], database: None) -> None:
+    before = main_pid()
+    with dialling("crew", AS_CREW) as crew:
+        right("systemctl", *how, "weir-agent.service")
+        wait_until("another agent runs", lambda: main_pid() not in ("0", before), 300)
+        wait_enforcing()
+        assert met(crew)[1] == 0
+    assert ask_database() == "42\n"
+
+
+def test_a_stop_leaves_nothing_at_which_somebody_waits() -> None:
+    with dialling("crew", AS_CREW) as crew:
+        right("systemctl", "stop", "weir-agent.service")
+        wait_until("systemd keeps none", lambda: stored() == "0", 60)
+        wait_until("nobody listens", lambda: not listens(), 30)
+        assert crew.poll() is None
+    right("systemctl", "start", "weir-agent.service")
+    wait_enforcing()
+    assert int(stored()) >= 4
 
 
 def test_an_upgrade_with_a_wrong_configuration_leaves_the_agent_running() -> None:

@@ -1,5 +1,5 @@
 """Listeners from one agent to the next: those that are as they should be, and no others.  The service manager is a
-small one (tests/standin/manager.py), the protocol and the sockets are real; each test has network namespaces of its own.
+small one (tests/standin/manager.py), the protocol and the sockets are real; each test has networks of its own.
 """
 from __future__ import annotations
 
