@@ -65,8 +65,21 @@ class PrivateSystemd:
 
     def reload(self) -> None:
         """It reads the files again."""
-        self._ask("call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager",
-                  "Reload")
+        self._call("Reload")
+
+    def queue(self, job: str, unit: str) -> None:
+        """`job`: StartUnit, RestartUnit, StopUnit.  It is not waited for."""
+        self._call(job, "ss", unit, "replace")
+
+    def shown(self, unit: str, interface: str, name: str) -> str:
+        """A property, as busctl writes it."""
+        path = self._call("LoadUnit", "s", unit).split()[-1].strip('"')
+        return self._ask("get-property", "org.freedesktop.systemd1", path, f"org.freedesktop.systemd1.{interface}",
+                         name).split(maxsplit=1)[1].strip()
+
+    def _call(self, *words: str) -> str:
+        return self._ask("call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
+                         "org.freedesktop.systemd1.Manager", *words)
 
     def is_up(self) -> bool:
         return "org.freedesktop.systemd1 " in self._ask("list", "--acquired", check=False)

@@ -1,4 +1,4 @@
-"""A listener outlives who made it: whoever connects while no agent runs is attributed by the one that serves it then."""
+"""A listener outlives who made it: whoever connects while no agent runs is known to the next."""
 from __future__ import annotations
 
 import os
