@@ -30,11 +30,15 @@ import os, signal, socket, sys
 from agent.unit import stored
 from agent.unit.units import tell_systemd
 handed = stored.take_stored()
-door = socket.socket(fileno=handed[0][1]) if handed else socket.create_server(("127.0.0.1", 0))
-if not handed:
+found = [fd for name, fd in handed if name == "weir.1"]
+door = socket.socket(fileno=found[0]) if found else socket.create_server(("127.0.0.1", 0))
+if not found:
     stored.store("weir.1", [door.fileno()])
+    for number in range(int(sys.argv[2])):
+        with socket.socket(socket.AF_UNIX) as one:
+            stored.store(f"more.{number}", [one.fileno()])
 with open(sys.argv[1], "a") as said:
-    said.write(f"{os.getpid()} {' '.join(name for name, _ in handed) or 'nothing'} {door.getsockname()[1]}\\n")
+    said.write(f"{os.getpid()} {'weir.1' if found else 'nothing'} {door.getsockname()[1]}\\n")
 tell_systemd("READY=1")
 signal.pause()
 """
@@ -46,13 +50,14 @@ class Door:
     place: Path
     seen: int = 0
 
-    def write(self, keeps: str) -> None:
+    def write(self, keeps: str, more: int = 0) -> None:
+        """`more`: how many it stores beside the listener."""
         taken = re.findall(r"(?m)^(?:Type|Restart|KillMode)=.*\n", UNIT)
         assert len(taken) == 3
         self.systemd.write(NAME, "[Unit]\nDefaultDependencies=no\nStartLimitIntervalSec=0\n[Service]\n"
                            f"{''.join(taken)}{keeps}\n"
                            f"RestartSec=1\nEnvironment=PYTHONPATH={ROOT}\n"
-                           f"ExecStart={sys.executable} {self.place}/door.py {self.place}/said\n")
+                           f"ExecStart={sys.executable} {self.place}/door.py {self.place}/said {more}\n")
 
     def next(self) -> tuple[int, str, int]:
         """Of the next one that has started: pid, what it was handed, port."""
@@ -134,7 +139,20 @@ def test_another_version_of_the_unit(door: Door) -> None:
     assert door.next()[1] == "nothing"
 
 
-def test_there_is_room_for_everything() -> None:
-    """Four doors of each network and of the host's; the rest is for Unix sockets."""
+def test_a_full_store_is_handed_over(door: Door) -> None:
+    """And no more is taken than can be: with more than half of the descriptors that a process may have by default, it
+    could not be started again."""
     assert MAX is not None
-    assert int(MAX[1]) >= (MOST + 1) * 4 + 500
+    most = int(MAX[1])
+    door.next()
+    door.systemd.queue("StopUnit", NAME)
+    wait_until("it has stopped", lambda: door.state == "inactive")
+    door.write(MAX[0], most + 10)
+    door.systemd.reload()
+    door.systemd.queue("StartUnit", NAME)
+    port = door.next()[2]
+    wait_until("it is full", lambda: door.kept == most)
+    door.systemd.queue("RestartUnit", NAME)
+    assert door.next()[1:] == ("weir.1", port)
+    assert door.kept == most
+    assert most >= (MOST // 3 + 1) * 4, "of many networks, and the host's"
