@@ -5,6 +5,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from pathlib import Path
 
 from agent.block.kernel import Kernel, Origin
@@ -100,6 +101,8 @@ class Answers:
                 self._kernel.by_redirect, question.netns, question.address, question.port)
         if origin is None:
             return "no connect of a crew has led to it"
+        if redirected and not _led_by(origin, *_destination(question.redirected)):
+            return "it has waited, and another socket has its client's address and port by now"
         start = self._start(origin)
         if start is None:
             return f"owner {origin.owner} is no workload that this agent has started"
@@ -183,6 +186,12 @@ def _destination(redirected: str) -> tuple[str, int]:
     address, _, port = redirected.partition(" ")
     mapped = address.lower().removeprefix("::ffff:")
     return (mapped if "." in mapped else address), int(port)
+
+
+def _led_by(origin: Origin, destination: str, port: int) -> bool:
+    """Whether it may be the socket whose connect was redirected.  Where several of a cgroup's have that end, only the
+    firewall knows which."""
+    return not origin.destination or (ip_address(origin.destination), origin.port) == (ip_address(destination), port)
 
 
 def _refusal(question: Question, reason: str) -> Message:

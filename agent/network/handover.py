@@ -127,7 +127,7 @@ class Handover:
             os.close(fd)
             self._stored.add(name)
         self._handed = []
-        for name in (*self._stored, *self._waiting):
+        for name in {*self._stored, *self._waiting}:
             self._forget(name)
 
     def _take(self, name: str, why_not: WhyNot) -> list[socket.socket]:

@@ -260,6 +260,20 @@ async def test_by_the_redirect(answers: tuple[Answers, Kernel]) -> None:
     assert await whois(whose, 1, "what is this") == "the agent could not tell"
 
 
+@pytest.mark.parametrize(("dialled", "port", "yes"), [
+    ("192.0.2.3", 443, True), ("192.0.2.3", 444, False), ("192.0.2.4", 443, False), ("fd00:0::1", 443, False)])
+async def test_by_the_redirect_of_a_client_that_gave_up(
+    answers: tuple[Answers, Kernel], dialled: str, port: int, yes: bool,
+) -> None:
+    """It waited, as over a restart of the agent, and another socket has its address and port by now: to elsewhere."""
+    whose, kernel = answers
+    kernel.redirects[1] = Origin(owner=7, tgid=os.getpid(), when=now(), destination=dialled, port=port)
+    found = await whois(whose, 1, "::ffff:192.0.2.3 443")
+    assert isinstance(found, Owner) == yes
+    kernel.redirects[1] = Origin(owner=7, tgid=os.getpid(), when=now(), destination="fd00::1", port=443)
+    assert isinstance(await whois(whose, 1, "fd00:0:0:0::1 443"), Owner)
+
+
 async def test_what_breaks_is_no(answers: tuple[Answers, Kernel], caplog: pytest.LogCaptureFixture) -> None:
     whose, kernel = answers
     kernel.take = lambda *_: 1 / 0  # type: ignore[assignment,return-value]
