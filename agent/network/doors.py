@@ -9,12 +9,14 @@ import errno
 import socket
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 from agent.config import DNS_PORT
 
 BACKLOG: Final = 1024
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+_WAITING: Final = 1 << 16             # datagrams: more than a receive buffer holds
 _LOOK: Final = 0.02                   # seconds between tries at an address that is being given up
 
 
@@ -100,11 +102,9 @@ def _bind(one: socket.socket, address: str, port: int, until: float) -> None:
 def _empty(one: socket.socket) -> None:
     """What waits is from a time of which nobody knows how long ago it was: the port of who asked may be somebody else's
     by now, and who still waits asks again."""
-    while True:
-        try:
+    with suppress(OSError):           # there is nothing any more
+        for _ in range(_WAITING):
             one.recv(1)
-        except BlockingIOError:
-            return
 
 
 def close_all(sockets: Iterable[socket.socket]) -> None:

@@ -65,8 +65,8 @@ class Handover:
                 os.close(fd)
                 self._refuse(name, "no socket")
                 continue
-            one.setblocking(False)
             if name.startswith(f"{runtime}."):
+                one.setblocking(False)
                 self._waiting.setdefault(name, []).append(one)
             else:
                 one.close()
