@@ -9,11 +9,12 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
+from standin.manager import Manager
 
 from agent.channel import ChannelError
 from agent.layout import cgroup_root
 from agent.network.handover import Handover
-from agent.network.netns import Namespace
+from agent.network.netns import Namespace, inside
 from agent.network.networks import MOST, Network, Networks, why_no_more
 from agent.workload.launch import HOST, PRIVATE
 from agent.workload.owners import Start
@@ -28,6 +29,7 @@ class Kernel:
 
     there: dict[int, str] = field(default_factory=dict)
     doors: set[int] = field(default_factory=set)
+    known: set[int] = field(default_factory=set)     # inodes of sockets of an agent before
     wrong: str = ""
 
     def contain(self, namespace: Namespace, name: str) -> None:
@@ -39,7 +41,7 @@ class Kernel:
         self.doors.update(descriptors)
 
     def is_door(self, descriptor: int) -> bool:
-        return descriptor in self.doors
+        return os.fstat(descriptor).st_ino in self.known
 
     def let_go(self, cookie: int) -> None:
         self.there.pop(cookie, None)
@@ -167,6 +169,50 @@ async def test_what_an_earlier_agent_started(made: tuple[Networks, Kernel, Enfor
         os.kill(pid, 9)
         os.waitpid(pid, 0)
         namespace.close()
+
+
+async def test_its_doors_are_kept_over_a_restart(
+    cgroup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever connects in it meanwhile waits; with the workload they go."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    kernel, enforcer = Kernel(), Enforcer()
+
+    def agent(manager: Manager) -> tuple[Networks, Handover]:
+        manager.heard()
+        handover = Handover([(name, os.dup(fd)) for name, fd in manager.kept])
+        handover.begin("wt")
+        return Networks(kernel, 15432, "127.53.53.53", enforcer.give, enforcer.withdraw, handover), handover
+
+    with Manager(tmp_path / "notify") as manager:
+        first, _ = agent(manager)
+        network = await first.open(7, "crew, owner 7")
+        name, place = f"wt.{network.cookie}", network.namespace.descriptor()
+        pid = running(cgroup, network.namespace)
+        before = [os.fstat(one).st_ino for one in network.descriptors()]
+        kernel.known = set(before)
+        first.close_all()
+        manager.until([name])
+        client = inside(place, lambda: socket.create_connection(("127.0.0.1", 15432), 5))
+        try:
+            second, handover = agent(manager)
+            assert await second.recover([Start(7, "crew", 5, "games", (), str(cgroup), 0, network=PRIVATE)]) == []
+            handover.settle()
+            [again] = second
+            assert [os.fstat(one).st_ino for one in again.descriptors()] == before
+            accepted, peer = again.listeners[0].accept()
+            accepted.close()
+            assert peer == client.getsockname()
+            second.close(7)
+            manager.until([])
+            third, handover = agent(manager)
+            handover.settle()
+            third.close_all()
+        finally:
+            client.close()
+            os.close(place)
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
 
 
 async def test_who_is_in_the_hosts_network_yet(made: tuple[Networks, Kernel, Enforcer], cgroup: Path) -> None:
