@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from agent.block.sockdiag import bound_inode
-from agent.journal import plain
 from agent.network.doors import BACKLOG, Kept, close_all, open_dns, open_listeners
 from agent.network.local import listen
 from agent.network.netns import netns_cookie
@@ -117,7 +116,7 @@ class Handover:
     def settle(self) -> None:
         """Everybody has taken what is theirs: the rest goes."""
         for name in tuple(self._waiting):
-            LOG.info("what was kept as %s is nobody's any more: closed", plain(name)[:SHOWN])
+            LOG.info("what was kept as %s is nobody's any more: closed", name[:SHOWN])
             self._forget(name)
 
     def give_up(self) -> None:
@@ -156,7 +155,7 @@ class Handover:
             stored.store(name, [one.fileno() for one in opened])
 
     def _refuse(self, name: str, wrong: str) -> None:
-        LOG.warning("what the service manager has kept as %s is closed: %s", plain(name)[:SHOWN], wrong)
+        LOG.warning("what the service manager has kept as %s is closed: %s", name[:SHOWN], wrong)
         self._patience = PATIENCE
         if name in self._stored:
             self._stored.discard(name)

@@ -44,7 +44,7 @@ def tell_systemd(*lines: str, descriptors: Sequence[int] = ()) -> None:
         return
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
         one.connect("\0" + path[1:] if path.startswith("@") else path)
-        said = "\n".join(lines).encode()
+        said = os.fsencode("\n".join(lines))
         if descriptors:
             socket.send_fds(one, [said], list(descriptors))
         else:

@@ -25,12 +25,13 @@ class Enforcer(asyncio.Protocol):
         self.configured: messages.Configure | None = None
         self.prepared: messages.Configure | None = None
         self.decided: list[messages.DecideHold] = []
-        self.ended = asyncio.Event()
+        self.ready, self.ended = asyncio.Event(), asyncio.Event()
 
     def connection_made(self, transport) -> None:
         self.transport = transport
 
     def connection_lost(self, error) -> None:
+        self.ready.set()
         self.ended.set()
 
     def send(self, message) -> None:
@@ -54,6 +55,8 @@ class Enforcer(asyncio.Protocol):
                     self.prepared = message
                 elif not wrong:
                     self.configured = message
+                    if message.ready:
+                        self.ready.set()
                 answer = messages.Configured(message.number, f"{wrong[0]}:1:1: WRONG is wrong" if wrong else "")
                 late = message.prepare and "SLOW" in str(message.policies)
                 asyncio.get_running_loop().call_later(3 if late else 0, self.send, answer)
@@ -94,6 +97,7 @@ class Enforcer(asyncio.Protocol):
                 self.send(messages.NameResolved(message.number, error="there is no such name"))
             case messages.Drain():
                 self.send(messages.Done(message.number))
+                self.ready.set()
                 self.ended.set()
 
     async def ask(self, make):
@@ -129,6 +133,7 @@ async def serve(channel: int, listeners: list[int]) -> None:
     enforcer = Enforcer()
     loop = asyncio.get_running_loop()
     await loop.create_unix_connection(lambda: enforcer, sock=socket.socket(fileno=channel))
+    await enforcer.ready.wait()       # connections wait until names are known
     for descriptor in listeners:
         await asyncio.start_server(enforcer.client, sock=socket.socket(fileno=descriptor))
     await enforcer.ended.wait()

@@ -93,8 +93,8 @@ class Manager:
     def _hear(self) -> None:
         while True:
             said, descriptors, _, _ = socket.recv_fds(self._socket, 4096, MOST)
-            words = dict(line.partition("=")[::2] for line in said.decode().splitlines())
-            self.told.append(said.decode())
+            words = dict(line.partition("=")[::2] for line in os.fsdecode(said).splitlines())
+            self.told.append(os.fsdecode(said))
             if words.get("FDSTORE") == "1":
                 self.keep(words["FDNAME"], descriptors)
             elif words.get("FDSTOREREMOVE") == "1":
