@@ -7,6 +7,7 @@ connect of theirs is refused: systemd keeps the listeners from one agent to the 
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from lab.hosts import wait_until
 
 from vm.package import (
     AS_CREW,
+    DATABASE,
     ETC,
     PINS,
     SERVER,
@@ -106,6 +108,16 @@ def shown(name: str) -> str:
     return right("systemctl", "show", "--property", name, "--value", "weir-agent.service").strip()
 
 
+def between() -> list[tuple[str, str, str]]:
+    """Workload, executable and attribution of sessions of that application name."""
+    found = []
+    for file in (STATE / "recording").glob("*.sqlite"):
+        with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as recording:
+            found += recording.execute(
+                "SELECT workload, exe, attribution FROM session_opened WHERE application = 'between'").fetchall()
+    return found
+
+
 def listens() -> bool:
     return bool(right("ss", "-Hltn", "sport", "=", ":15432"))
 
@@ -162,6 +174,24 @@ def test_nobody_is_refused_while_the_agent_is_started_again(how: tuple[str, ...]
         wait_enforcing()
         assert met(crew)[1] == 0
     assert ask_database() == "42\n"
+
+
+def test_who_connects_while_no_agent_runs_is_served_by_the_next(database: None) -> None:
+    """And known: workload, process and how it is known stand in the recording."""
+    where = f"host=127.0.0.1 port={DATABASE} dbname=postgres user=whoever application_name=between sslmode=disable"
+    asks = f"echo ready; read go; export PGPASSWORD=x; exec psql -XAtc 'select 6 * 7' '{where}'"
+    before = main_pid()
+    with subprocess.Popen([*AS_CREW, "sh", "-c", asks], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                          cwd="/") as crew:
+        assert crew.stdout is not None
+        assert crew.stdout.readline() == "ready\n"
+        right("systemctl", "kill", "--signal=KILL", "--kill-who=main", "weir-agent.service")
+        wait_until("none runs, or another", lambda: main_pid() != before, 60)
+        assert crew.communicate("go\n", timeout=900)[0] == "42\n"
+    wait_enforcing()
+    wait_until("it is on record", lambda: between(), 60)
+    [(workload, exe, attribution)] = between()
+    assert (workload, Path(exe).name, attribution) == ("crew", "psql", "mark")
 
 
 def test_a_stop_leaves_nothing_at_which_somebody_waits() -> None:
