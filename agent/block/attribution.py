@@ -92,11 +92,16 @@ def find_redirected(sockets: Sequence[Held], address: bytes, port: int, cgroups:
 _ANY: Final = (bytes(16), abi.packed(bytes(4)))    # of a socket that was not bound to an address
 
 
-def find_asker(sockets: Sequence[Held], address: bytes, port: int, cgroups: Set[int]) -> int:
-    """The cgroup of the one crew that sends from there, 0 where there is none.
+def find_asker(
+    sockets: Sequence[Held], address: bytes, port: int, cgroups: Set[int], server: tuple[str, int] | None = None,
+) -> int:
+    """The cgroup of the one crew that sends from there, 0 where there is none.  `server`: with whom it is connected,
+    where it is: one that has waited may have been given up, and its port be that of another connection.
 
     A datagram socket need not be bound to the address that it sends from; where sockets of several cgroups could have
     sent, it is nobody."""
+    other = (abi.packed(server[0]), server[1]) if server else None
     mine = {one.cgroup for one in sockets
-            if one.local_port == port and (one.local == abi.packed(address) or one.local in _ANY)}
+            if one.local_port == port and (one.local == abi.packed(address) or one.local in _ANY)
+            and other in (None, (one.remote, one.remote_port))}
     return mine.pop() if len(mine) == 1 and mine <= cgroups else 0

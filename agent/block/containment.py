@@ -423,7 +423,8 @@ class Containment:
     def asker(self, netns: int, stream: bool, address: bytes, port: int) -> int:
         """Cgroup of the crew's socket, TCP or UDP, that has this end; 0: none."""
         kind = sockdiag.tcp_sockets if stream else sockdiag.udp_sockets
-        return find_asker(self._look(netns, lambda: kind(port)), address, port, self._cgroup_ids())
+        return find_asker(self._look(netns, lambda: kind(port)), address, port, self._cgroup_ids(),
+                          self._rules.resolver if stream else None)
 
     def _look(self, netns: int, at: Callable[[], list[Held]]) -> list[Held]:
         """In the host's network namespace or a contained one; there is nothing in any other."""

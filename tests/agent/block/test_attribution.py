@@ -65,3 +65,11 @@ def test_who_asks_by_a_datagram() -> None:
     assert find_asker([held(8, local=SERVER)], LOCAL, 40000, {8}) == 0
     assert find_asker([held(8, local=any4), held(9)], LOCAL, 40000, {8, 9}) == 0      # either could have sent it
     assert find_asker([held(8, local=any4), held(7)], LOCAL, 40000, {8}) == 0
+
+
+def test_who_asks_by_a_stream() -> None:
+    """The one that is connected with the resolver, and no other that has its port by now."""
+    mine, later = held(8, remote_port=53), held(9, remote_port=5432)
+    assert find_asker([mine, later], LOCAL, 40000, {8, 9}, ("192.0.2.9", 53)) == 8
+    assert find_asker([later], LOCAL, 40000, {8, 9}, ("192.0.2.9", 53)) == 0
+    assert find_asker([mine], LOCAL, 40000, {8, 9}, ("192.0.2.8", 53)) == 0
