@@ -46,7 +46,13 @@ class Transport(httpx2.AsyncHTTPTransport):
 
 def trusted(roots: str) -> ssl.SSLContext:
     """`roots`: PEM, "": the system's.  Raises ssl.SSLError."""
-    context = ssl.create_default_context(cadata=roots or None)
+    # Not create_default_context: from Python 3.13 on that refuses what others accept, as authorities of companies that
+    # name no key identifier, and accepts what is no root.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if roots:
+        context.load_verify_locations(cadata=roots)
+    else:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

@@ -34,7 +34,8 @@ def hello(name: str | None, alpn: int = 0) -> bytes:
 
 
 def in_records(data: bytes, size: int) -> bytes:
-    """The same handshake message in records of `size` bytes (RFC 8446 5.1)."""
+    """The same handshake message in records of `size` bytes (RFC 8446 5.1); a thousand of them are taken, and
+    OpenSSL 3.5's message, with a key of ML-KEM, is longer than that."""
     message = data[5:]
     return b"".join(b"\x16\x03\x01" + len(message[at:at + size]).to_bytes(2, "big") + message[at:at + size]
                     for at in range(0, len(message), size))
@@ -43,7 +44,7 @@ def in_records(data: bytes, size: int) -> bytes:
 TABLE = [
     (hello(NAME), PASS), (hello("API.Example."[:-1]), PASS), (hello("other.example"), "TLS for 'other.example'"),
     (hello(None), "TLS without a server name"), (hello(f"x.{NAME}"), "TLS for"), (hello(f"evil-{NAME}"), "TLS for"),
-    (in_records(hello(NAME), 1), PASS), (in_records(hello("other.example"), 7), "TLS for"),
+    (in_records(hello(NAME), 2), PASS), (in_records(hello("other.example"), 7), "TLS for"),
     (hello(NAME, 900), PASS), (hello("other.example", 900), "TLS for"),
     (b"\x15\x03\x01\x00\x02\x01\x00" + hello("other.example"), "TLS that cannot be told"),
     (b"\x16\x03\x01\x00\x00" + hello("other.example"), "TLS that cannot be told"),
