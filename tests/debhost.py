@@ -1,13 +1,26 @@
-"""The Debian package: its one command, and a fresh Debian 12 that it is installed in."""
+"""The Debian package, as it is built and installed in a fresh Debian of each of the releases that it is made for."""
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
 import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-ROOT = Path(__file__).resolve().parents[1]
-LATER = "0.1.0+1"
+ROOT: Final = Path(__file__).resolve().parents[1]
+SUITES: Final = ("bookworm", "trixie")            # Debian 12, and 13 by the same recipe
+LATER: Final = "0.1.0+1"
+CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weir-package"
+# A root, what is bound into it ("PLACE=SOURCE"), a double dash, and a command.  All mounts end with the command.
+ENTER: Final = """set -e; root=$1; shift
+mount -t sysfs sysfs "$root/sys"
+while [ "$1" != -- ]; do mkdir -p "$root/${1%%=*}"; mount --bind "${1#*=}" "$root/${1%%=*}"; shift; done; shift
+exec chroot "$root" "$@"
+"""
 
 
 def run(*command: str, seconds: float = 600, **more: str) -> subprocess.CompletedProcess[str]:
@@ -20,26 +33,20 @@ def right(*command: str, seconds: float = 600, **more: str) -> str:
     return done.stdout
 
 
-def build(into: Path, work: Path, *options: str) -> Path:
-    """Without network, in a directory of its own."""
-    work.mkdir(parents=True)
-    said = right("unshare", "--net", str(ROOT / "packaging/build"), "--offline", *options, str(into),
-                 seconds=2400, TMPDIR=str(work))
-    return Path(said.splitlines()[-1])
-
-
+@dataclass(frozen=True)
 class Chroot:
-    """A fresh Debian 12 with what Weir's package depends on, and no systemd that runs."""
+    """A fresh Debian, and no systemd that runs.  `binds`: places in it, and what of this host is seen there."""
+    root: Path
+    binds: Mapping[str, Path] = field(default_factory=dict)
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def run(self, *command: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+        return run("unshare", "--pid", "--fork", f"--mount-proc={self.root}/proc", "sh", "-c", ENTER, "enter",
+                   str(self.root), *(f"{place}={source}" for place, source in self.binds.items()), "--", *command,
+                   seconds=seconds, DEBIAN_FRONTEND="noninteractive", LC_ALL="C.UTF-8", TMPDIR="/tmp",
+                   PATH="/usr/sbin:/usr/bin:/sbin:/bin")
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return run("unshare", "--pid", "--fork", f"--mount-proc={self.root}/proc", "chroot", str(self.root), *command,
-                   DEBIAN_FRONTEND="noninteractive", LC_ALL="C.UTF-8", PATH="/usr/sbin:/usr/bin:/sbin:/bin")
-
-    def right(self, *command: str) -> str:
-        done = self.run(*command)
+    def right(self, *command: str, seconds: float = 600) -> str:
+        done = self.run(*command, seconds=seconds)
         assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
         return done.stdout + done.stderr
 
@@ -47,3 +54,52 @@ class Chroot:
         shutil.copy(package, self.root / "srv")
         return self.run("apt-get", "install", "-q", "-y", "--allow-downgrades", "--no-install-recommends",
                         f"/srv/{package.name}")
+
+
+def fresh(place: Path, suite: str, *packages: str, binds: Mapping[str, Path] | None = None) -> Chroot:
+    """In `place`, with these and what they depend on."""
+    right("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", suite, str(place / "root"),
+          *sources(place, suite))
+    return Chroot(place / "root", binds or {})
+
+
+def sources(place: Path, suite: str) -> list[str]:
+    """Where this host takes Debian's packages from, for another suite; else mmdebstrap's own choice."""
+    here = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    for path in (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list")):
+        if here in SUITES and path.exists() and here in (text := path.read_text()):
+            (place / path.name).write_text(text.replace(here, suite))
+            return [str(place / path.name)]
+    return []
+
+
+def listed(*names: str) -> list[str]:
+    """Packages, by the names of bootstrap's lists without _PACKAGES."""
+    found = re.findall(rf"(?m)^(?:{'|'.join(names)})_PACKAGES=\(([^)]*)\)", (ROOT / "bootstrap").read_text())
+    return " ".join(found).split()
+
+
+def let_pip_reach(debian: Chroot) -> None:
+    """A package index, as this host does."""
+    for path in (Path("/etc/pip.conf"), Path("/etc/ssl/certs/ca-certificates.crt")):
+        if path.exists():
+            shutil.copy(path, debian.root / str(path)[1:])
+
+
+def builder(place: Path, suite: str) -> Chroot:
+    """With what `./bootstrap package` installs; the clone is in /clone, the wheels are fetched."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    debian = fresh(place, suite, "ca-certificates", "python3-venv", *listed("BUILD", "PACKAGE"),
+                   binds={"clone": ROOT, "cache": CACHE})
+    let_pip_reach(debian)
+    debian.right("/clone/packaging/build", "--cache", "/cache", "--fetch", seconds=1200)
+    return debian
+
+
+def build(debian: Chroot, name: str, *options: str) -> Path:
+    """Without network, in a directory of its own."""
+    (debian.root / "srv" / name / "work").mkdir(parents=True)
+    debian.right("unshare", "--net", "env", f"TMPDIR=/srv/{name}/work", "/clone/packaging/build", "--cache", "/cache",
+                 "--offline", *options, f"/srv/{name}/made", seconds=2400)
+    (made,) = (debian.root / "srv" / name / "made").glob("weir_*.deb")
+    return made

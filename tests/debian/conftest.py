@@ -1,32 +1,37 @@
-"""The Debian package, built once a session, and a fresh Debian that it is installed in."""
+"""The Debian package of each release, built once a session in a fresh Debian, and another that it is installed in."""
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import debhost
 import pytest
-from debhost import LATER, ROOT, Chroot, build, right
+from debhost import LATER, SUITES, Chroot, right
+
+
+@pytest.fixture(scope="session", params=SUITES)
+def suite(request: pytest.FixtureRequest) -> str:
+    assert shutil.which("mmdebstrap"), "mmdebstrap is missing: ./bootstrap test-all installs it"
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")
-def wheels() -> None:
-    for tool in ("dh", "lintian", "mmdebstrap"):
-        assert shutil.which(tool), f"{tool} is missing: ./bootstrap test-all installs debhelper, lintian and mmdebstrap"
-    right(str(ROOT / "packaging/build"), "--fetch")
+def builder(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chroot]:
+    place = tmp_path_factory.mktemp(f"builder-{suite}")
+    yield debhost.builder(place, suite)
+    shutil.rmtree(place)
 
 
 @pytest.fixture(scope="session")
-def package(wheels: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("package")
-    return build(place / "made", place / "work")
+def package(builder: Chroot) -> Path:
+    return debhost.build(builder, "first")
 
 
 @pytest.fixture(scope="session")
-def later(wheels: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def later(builder: Chroot) -> Path:
     """The same sources, as the next version."""
-    place = tmp_path_factory.mktemp("later")
-    return build(place / "made", place / "work", "--version", LATER)
+    return debhost.build(builder, "later", "--version", LATER)
 
 
 @pytest.fixture(scope="session")
@@ -37,13 +42,9 @@ def unpacked(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def debian(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chroot]:
-    root = tmp_path_factory.mktemp("debian") / "root"
-    sources = [str(path) for path in (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
-               if path.exists() and "bookworm" in path.read_text()][:1]
+def debian(suite: str, package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chroot]:
+    place = tmp_path_factory.mktemp(f"debian-{suite}")
     depends = right("dpkg-deb", "-f", str(package), "Depends")
-    needed = [one.split("|")[0].split("(")[0].strip() for one in depends.split(",")]
-    right("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(needed)},bash-completion,man-db",
-          "bookworm", str(root), *sources)
-    yield Chroot(root)
-    shutil.rmtree(root)
+    needed = (one.split("|")[0].split("(")[0].strip() for one in depends.split(","))
+    yield debhost.fresh(place, suite, *needed, "bash-completion", "man-db", "apparmor")
+    shutil.rmtree(place)

@@ -1,16 +1,34 @@
-"""Install, upgrade, downgrade, remove and purge in a fresh Debian 12 without systemd as PID 1; in order, each stands on
-those before it.  What a kernel and systemd matter to is shown in a machine (tests/vm/package.py)."""
+"""Install, upgrade, downgrade, remove and purge in a fresh Debian without systemd as PID 1; in order, each stands on
+those before it.  What a kernel and systemd matter to is shown in a machine, of Debian 12 (tests/vm/package.py)."""
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from pathlib import Path
 
 import pytest
 from debhost import LATER, Chroot
 
+from probes.links import HOOKS
+
 pytestmark = [
     pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it is installed in a chroot")]
+
+# All but attaching, with bcc, clang, libbpf and headers of that Debian; with this process the programs go.
+LOAD = """
+import sys
+from pathlib import Path
+from probes import lsm
+from probes.links import HOOKS, PlatformError
+from probes.loader import _compile, _load
+try:
+    flags = lsm.flags(Path("/run/weir/control.sock"))
+except PlatformError:
+    flags = []                        # this kernel has no BPF LSM
+module = _compile(Path("/mnt"), Path("/tmp/headers"), flags)
+print(*(hook.name for hook in HOOKS if _load(module, hook)))
+"""
 
 
 def version(debian: Chroot) -> str:
@@ -50,6 +68,33 @@ def test_all_that_is_imported_is_there(debian: Chroot) -> None:
     debian.right("/usr/lib/weir/bin/python", "-I", "-c",
                  "import agent.supervisor, enforcer.app, enforcer.recording.recorder, probes.loader\n"
                  "import bcc, nftables, seccomp")
+
+
+@pytest.mark.kernel
+def test_the_probes_compile_and_the_kernel_takes_them(debian: Chroot) -> None:
+    loaded = debian.right("sh", "-c", 'mount -t bpf bpf /mnt && exec /usr/lib/weir/bin/python -I -c "$0"', LOAD)
+    assert set(loaded.split()) == {hook.name for hook in HOOKS}
+
+
+def test_what_systemd_says_of_the_units(debian: Chroot) -> None:
+    """The agent's and the guard's exceptions are explained in the units."""
+    for name, most in (("weir-agent", 6.6), ("weir-guard", 6.0)):
+        unit = f"/lib/systemd/system/{name}.service"
+        assert debian.right("systemd-analyze", "verify", unit) == ""
+        said = debian.right("systemd-analyze", "security", "--offline=true", "--no-pager", unit)
+        level = re.search(r"Overall exposure level for .*: ([\d.]+)", said)
+        assert level
+        assert float(level[1]) <= most, said
+
+
+def test_the_profile_lets_make_user_namespaces(debian: Chroot, suite: str) -> None:
+    """AppArmor 4.  What is older does not know the rule, nor keeps anybody from them: it is not loaded there."""
+    profile = debian.root / "usr/share/weir/weir.apparmor"
+    (debian.root / "tmp/without").write_text(profile.read_text().replace("  userns,\n", ""))
+    read = [debian.run("apparmor_parser", "--skip-kernel-load", "--skip-cache", "--debug", place)
+            for place in ("/usr/share/weir/weir.apparmor", "/tmp/without")]
+    assert [(one.returncode == 0, "userns" in one.stdout) for one in read] == [
+        (suite != "bookworm", suite != "bookworm"), (suite != "bookworm", False)]
 
 
 def test_nothing_is_written_beside_the_packages_files(debian: Chroot) -> None:
