@@ -40,7 +40,7 @@ class Chroot:
     binds: Mapping[str, Path] = field(default_factory=dict)
 
     def run(self, *command: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
-        return run("unshare", "--pid", "--fork", f"--mount-proc={self.root}/proc", "sh", "-c", ENTER, "enter",
+        return run("unshare", "--pid", "--kill-child", f"--mount-proc={self.root}/proc", "sh", "-c", ENTER, "enter",
                    str(self.root), *(f"{place}={source}" for place, source in self.binds.items()), "--", *command,
                    seconds=seconds, DEBIAN_FRONTEND="noninteractive", LC_ALL="C.UTF-8", TMPDIR="/tmp",
                    PATH="/usr/sbin:/usr/bin:/sbin:/bin")
