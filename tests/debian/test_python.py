@@ -11,8 +11,8 @@ from debhost import ROOT, SUITES, Chroot, fresh, let_pip_reach, listed
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it runs in a chroot")]
 # Of these, what needs no server of the lab's.
-TESTED = ("agent/credential", "enforcer/approval", "enforcer/core", "enforcer/credentials", "enforcer/hot",
-          "enforcer/http", "enforcer/identity", "enforcer/policy", "enforcer/protocols/kubernetes",
+TESTED = ("agent/credential", "agent/network", "enforcer/approval", "enforcer/core", "enforcer/credentials",
+          "enforcer/hot", "enforcer/http", "enforcer/identity", "enforcer/policy", "enforcer/protocols/kubernetes",
           "enforcer/protocols/ssh", "enforcer/test_https.py", "enforcer/web")
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -126,7 +127,7 @@ async def test_no_egress_entry_s_name_leads_to_the_host_itself(told: Told) -> No
         assert told.askers.name_asked(asked(name, "::ffff:9.9.9.9")).addresses == ()
     assert {detail["reason"] for _, _, detail in told.events()} == {
         f"{one} is this host's own, and addresses of [[egress]] cdn does not list it"
-        for one in ("9.9.9.9", "::ffff:909:909")}
+        for one in ("9.9.9.9", ip_address("::ffff:9.9.9.9"))}          # which Python 3.13 writes otherwise than 3.11
     assert told.askers.name_asked(asked("db.test", "9.9.9.9")).addresses == ("9.9.9.9",), "a target is what it is"
 
 
