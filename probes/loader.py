@@ -159,7 +159,7 @@ def _load(module: Any, hook: Hook) -> int:
 
 
 def _choose_headers(cache: Path | None) -> None:
-    """Where the running kernel has none, any Debian pair will do: only stable interfaces are used."""
+    """Where the running kernel has none, any will do: only stable interfaces are used."""
     if Path("/lib/modules", platform.release(), "build").exists() or "BCC_KERNEL_SOURCE" in os.environ:
         return
     if cache is None:
@@ -168,7 +168,8 @@ def _choose_headers(cache: Path | None) -> None:
 
 
 def merged_headers(cache: Path, packages: Path = Path("/usr/src")) -> Path:
-    """One tree of a pair linux-headers-V-common and linux-headers-V-ARCH: directories with links to the files."""
+    """One tree of a pair linux-headers-V-common and linux-headers-V-ARCH: directories with links to the files.  Where
+    there is no pair, one that is whole, as Ubuntu's linux-headers-V-generic is by links of its own."""
     for common in sorted(packages.glob("linux-headers-*-common"), reverse=True):
         base = common.name.removesuffix("-common")
         for own in sorted(packages.glob(f"{base}-*")):
@@ -178,7 +179,11 @@ def merged_headers(cache: Path, packages: Path = Path("/usr/src")) -> Path:
             if not _usable(tree):
                 _make_tree(tree, own, common)
             return tree
-    raise PlatformError("no kernel headers: apt-get install linux-headers-amd64 (any Debian version will do)")
+    for whole in sorted(packages.glob("linux-headers-*"), reverse=True):
+        if _usable(whole):
+            return whole
+    raise PlatformError("no kernel headers: apt-get install linux-headers-amd64, on Ubuntu linux-headers-generic "
+                        "(any version will do)")
 
 
 def _usable(tree: Path) -> bool:

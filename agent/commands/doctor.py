@@ -113,10 +113,11 @@ def headers() -> Finding:
     build = Path("/lib/modules", platform.release(), "build")
     if build.exists():
         return Finding("", OK, f"of this kernel, at {build}")
-    others = sorted(Path("/usr/src").glob("linux-headers-*-common"))
+    others = sorted(one.parents[2] for one in Path("/usr/src").glob("linux-headers-*/include/linux/kconfig.h"))
     if others:
         return Finding("", OK, f"of another kernel, {others[-1].name}; only stable interfaces are used")
-    return Finding("", FAIL, "no kernel headers", "apt-get install linux-headers-amd64 (any Debian version will do)")
+    return Finding("", FAIL, "no kernel headers",
+                   "apt-get install linux-headers-amd64, on Ubuntu linux-headers-generic (any version will do)")
 
 
 def library(name: str, package: str) -> Finding:

@@ -97,3 +97,20 @@ def test_merged_headers(tmp_path: Path) -> None:
     assert [one.name for one in cache.iterdir()] == [tree.name]
     with pytest.raises(PlatformError, match="apt-get install"):
         merged_headers(cache, tmp_path / "nothing")
+
+
+def test_headers_that_are_whole(tmp_path: Path) -> None:
+    """Ubuntu's: the tree of a flavour has links into the one of all flavours, which alone is not enough."""
+    from probes.links import PlatformError
+    from probes.loader import merged_headers
+
+    every, flavour = tmp_path / "src/linux-headers-6.8.0-90", tmp_path / "src/linux-headers-6.8.0-90-generic"
+    (every / "include/linux").mkdir(parents=True)
+    (every / "include/linux/kconfig.h").touch()
+    with pytest.raises(PlatformError, match="linux-headers-generic"):
+        merged_headers(tmp_path / "cache", tmp_path / "src")
+    (flavour / "include/generated").mkdir(parents=True)
+    (flavour / "include/generated/autoconf.h").touch()
+    (flavour / "include/linux").symlink_to("../../linux-headers-6.8.0-90/include/linux")
+    assert merged_headers(tmp_path / "cache", tmp_path / "src") == flavour
+    assert not (tmp_path / "cache").exists()
