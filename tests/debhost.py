@@ -18,6 +18,7 @@ CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") 
 # A root, what is bound into it ("PLACE=SOURCE"), a double dash, and a command.  All mounts end with the command.
 ENTER: Final = """set -e; root=$1; shift
 mount -t sysfs sysfs "$root/sys"
+mount -t devpts -o newinstance,gid=5,mode=620,ptmxmode=666 devpts "$root/dev/pts"
 while [ "$1" != -- ]; do mkdir -p "$root/${1%%=*}"; mount --bind "${1#*=}" "$root/${1%%=*}"; shift; done; shift
 exec chroot "$root" "$@"
 """

@@ -18,8 +18,8 @@ TESTED = ("agent/credential", "agent/network", "enforcer/approval", "enforcer/co
 
 @pytest.fixture
 def newest(tmp_path: Path) -> Iterator[Chroot]:
-    tools = ("git", "less", "openssh-client", "openssh-sftp-server", "procps", "sqlite3")
-    debian = fresh(tmp_path, SUITES[-1], *listed("RUNTIME"), *tools, binds={"clone": ROOT})
+    tools = ("git", "less", "openssh-client", "openssh-sftp-server", "procps", "sqlite3", "vim")
+    debian = fresh(tmp_path, SUITES[-1], *listed("RUNTIME", "BUILD"), *tools, binds={"clone": ROOT})
     let_pip_reach(debian)
     yield debian
     shutil.rmtree(debian.root)
