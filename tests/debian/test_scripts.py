@@ -42,6 +42,7 @@ class Host:
         for place in ("/var/lib/weir", "/etc/", "/run/", "/usr/share/", "/usr/lib/systemd/", "/usr/local/lib/",
                       "/proc/"):
             text = text.replace(place, f"{self.root}{place}")
+        text = text.replace("link=/usr/local/", f"link={self.root}/usr/local/")
         text = text.replace("PATH=/usr/sbin:", f"PATH={self.root}/bin:/usr/sbin:")
         return subprocess.run(["sh", "-s", *words], input=text, capture_output=True, text=True,
                               env={"PATH": f"{self.path}{self.root}/bin:{os.environ['PATH']}"})
@@ -84,6 +85,17 @@ def test_it_is_not_put_beside_what_bootstrap_installed(host: Host) -> None:
     assert host.run("preinst", "install").returncode == 0
 
 
+def test_a_command_of_a_clone_that_comes_before_the_packages_is_named(host: Host) -> None:
+    assert "of a clone" not in host.run("postinst", "configure", "").stderr
+    link = host.root / "usr/local/bin/weir"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("/opt/weir/venv/bin/weir")
+    done = host.run("postinst", "configure", "")
+    assert done.returncode == 0, done.stderr
+    assert f"{link} -> /opt/weir/venv/bin/weir" in done.stderr
+    assert "./bootstrap clean" in done.stderr
+
+
 def test_nothing_is_started_without_a_configuration(host: Host) -> None:
     host.has("run/systemd/system/x")
     done = host.run("postinst", "configure", "")
@@ -91,6 +103,15 @@ def test_nothing_is_started_without_a_configuration(host: Host) -> None:
     assert "weir init" in done.stderr
     assert host.asked()[:2] == ["systemd-sysusers weir.conf", "systemd-tmpfiles --create weir.conf"]
     assert not [one for one in host.asked() if one.startswith("deb-systemd-invoke")]
+
+
+def test_without_systemd_too_it_says_what_comes_next(host: Host) -> None:
+    done = host.run("postinst", "configure", "")
+    assert done.returncode == 0, done.stderr
+    assert "weir init" in done.stderr
+    assert "weir check, weir agent (systemd does not run this host)" in done.stderr
+    host.has("etc/weir/weir.toml")
+    assert host.run("postinst", "configure", "0.1.0").stderr == ""
 
 
 def test_the_agent_is_started_where_its_configuration_is_right(host: Host) -> None:
