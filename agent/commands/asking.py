@@ -14,6 +14,7 @@ from agent.config import DEFAULT_FILE, parse_config
 from agent.contract import control
 from agent.contract.control import Message, Reply
 from agent.frames import FrameError, Frames, send
+from agent.unit.units import has_agent
 
 PATIENCE: Final = 90.0                # seconds; policies may take a minute to load
 DEFAULT: Final = Path("/run/weir/control.sock")
@@ -50,8 +51,11 @@ def control_path(file: str) -> Path:
 
 def how_to_start(file: str) -> str:
     """Of the agent of this configuration."""
-    other = "" if file == DEFAULT_FILE else f"--config {file} "
-    return f"start it with: sudo weir {other}agent"
+    if file != DEFAULT_FILE:
+        return f"start it with: sudo weir --config {file} agent"
+    if not Path(file).exists():
+        return f"there is no {file} yet: sudo weir init writes one"
+    return f"start it with: sudo {'systemctl start weir-agent' if has_agent() else 'weir agent'}"
 
 
 def renamed(file: str) -> str:

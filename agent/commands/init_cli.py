@@ -29,6 +29,7 @@ from agent.layout import LayoutError
 from agent.settings.fields import NAME
 from agent.unit.adopt import refused
 from agent.unit.systemd import SystemdError
+from agent.unit.units import has_agent
 
 APPROVERS: Final = "weir-approvers"   # `[runtime] approvers`, of this host
 RECORDING: Final = "/var/lib/weir/recording"
@@ -232,8 +233,7 @@ def _next(file: str, proposal: Proposal, missing: Sequence[Missing]) -> Iterator
     yield f"sudo {weir} check"
     if Path("/run/weir/control.sock").exists():
         yield f"sudo {weir} reload"
-    elif Path("/etc/systemd/system/weir-agent.service").exists() and Path("/run/systemd/system").is_dir() and (
-            file == DEFAULT_FILE):
+    elif file == DEFAULT_FILE and has_agent():
         yield "sudo systemctl start weir-agent"
     else:
         yield f"sudo {weir} agent   # in a terminal of its own; it says \"enforcing\""

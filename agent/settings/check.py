@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from agent.config import (
+    DEFAULT_FILE,
     FILE_LIMIT,
     POLICY_FILES,
     Config,
@@ -124,9 +125,10 @@ def _first(file: Path) -> str:
     if file.suffix != ".toml" or file.name == "groups.toml":
         return ""
     where = shlex.quote(str(file.parent))
+    init = f"sudo weir {'' if str(file) == DEFAULT_FILE else f'--config {shlex.quote(str(file))} '}init writes one"
     if (default := file.with_name("weir.toml.default")).exists():          # of the package
-        return f"; sudo cp {shlex.quote(str(default))} {shlex.quote(str(file))}, then edit it"
-    return (f"; in Weir's clone: sudo mkdir -p {where} && sudo cp -rn packaging/default/. {where}/"
+        return f"; {init}, or sudo cp {shlex.quote(str(default))} {shlex.quote(str(file))}, then edit it"
+    return (f"; {init}, or in Weir's clone: sudo mkdir -p {where} && sudo cp -rn packaging/default/. {where}/"
             + ("" if file.name == "weir.toml" else f", whose weir.toml is then to be renamed to {file.name}"))
 
 

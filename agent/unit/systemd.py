@@ -10,6 +10,7 @@ from typing import Final
 from agent.processes import ENVIRONMENT
 from agent.unit.adoptable import START_ONLY, Unit, object_path, parse_files, parse_sockets, parse_unit
 from agent.unit.dropin import FILE
+from agent.unit.units import MANAGED
 
 UNITS: Final = Path("/etc/systemd/system")
 BUS: Final = ("--system",)            # busctl(1)
@@ -133,6 +134,8 @@ def _run(command: Sequence[str], seconds: float) -> bytes:
         raise SystemdError(f"{command[0]} took more than {seconds:.0f} s") from None
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip() or str(done.returncode)
-        hint = "; D-Bus is needed: apt install dbus" if said.startswith("Failed to connect") else ""
-        raise SystemdError(f"{' '.join(command[:3])}: {said}{hint}")
+        if said.startswith("Failed to connect"):
+            raise SystemdError(f"{said}; D-Bus is needed: apt install dbus" if MANAGED.is_dir()
+                               else "systemd does not run this host")
+        raise SystemdError(f"{' '.join(command[:3])}: {said}")
     return done.stdout

@@ -16,8 +16,15 @@ from agent.processes import ENVIRONMENT
 
 NAME: Final = "weir"                  # [runtime] name that the units are for
 SLICE: Final = "weir.slice"
+AGENT: Final = "weir-agent.service"
 STOPPING: Final = 300.0               # seconds that the units of crews may take to end
-_MANAGED: Final = Path("/run/systemd/system")          # sd_booted(3)
+MANAGED: Final = Path("/run/systemd/system")           # sd_booted(3)
+PLACES: Final = (Path("/etc/systemd/system"), Path("/lib/systemd/system"))      # ./bootstrap's units, the package's
+
+
+def has_agent() -> bool:
+    """Whether the agent of the default configuration is systemd's to start."""
+    return MANAGED.is_dir() and any((place / AGENT).exists() for place in PLACES)
 
 
 def stop_slice(name: str) -> None:
@@ -28,7 +35,7 @@ def stop_slice(name: str) -> None:
 
 
 def _systemctl(*words: str) -> bool:
-    if os.geteuid() != 0 or not _MANAGED.is_dir():
+    if os.geteuid() != 0 or not MANAGED.is_dir():
         return False
     try:
         return subprocess.run(["systemctl", *words], env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True,

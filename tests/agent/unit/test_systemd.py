@@ -179,9 +179,18 @@ def test_every_property_of_a_service_is_judged(manager: PrivateSystemd) -> None:
     assert PROPERTIES.keys() - there == set()
 
 
-def test_without_a_bus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_bus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(systemd, "BUS", ("--address=unix:path=/nowhere/bus",))
+    monkeypatch.setattr(systemd, "MANAGED", tmp_path)
     with pytest.raises(systemd.SystemdError, match=r"Failed to connect to bus.*apt install dbus"):
+        systemd.show(NAME)
+
+
+def test_a_host_that_systemd_does_not_run_is_not_told_to_install_d_bus(
+        monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(systemd, "BUS", ("--address=unix:path=/nowhere/bus",))
+    monkeypatch.setattr(systemd, "MANAGED", tmp_path / "nothing")
+    with pytest.raises(systemd.SystemdError, match=r"^systemd does not run this host$"):
         systemd.show(NAME)
 
 
