@@ -201,7 +201,7 @@ class Passage:
             shown[:SHOWN_LIMIT], tuple("NULL" if value is None else value for value in values), decision.rules,
             make_digest(state.context.forwarded_key, studied.forwarded + parameters), state.judge.meaning.database,
             *self._known_again(verdict, bind, types), *self._planned(studied, bind, types),
-            shapes.asked(studied.requests), INEXACT,
+            shapes.asked(studied.requests), inexact=INEXACT,
         ))
 
     def _planned(

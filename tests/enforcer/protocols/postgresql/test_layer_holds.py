@@ -8,6 +8,7 @@ from pump import FLUSH, SYNC, Pump, TableGate, bind, describe, execute, fields, 
 
 from enforcer.policy.holds import parse_hold
 from enforcer.protocols.postgresql import shapes
+from enforcer.protocols.postgresql.passage import INEXACT
 from enforcer.protocols.postgresql.waiting import NOTICES, TIMED_OUT
 from enforcer.words import commands as words
 from enforcer.words import inputs
@@ -256,6 +257,11 @@ def bound(text: str, *values: str | None, **more: object) -> bytes:
 
 
 WHERE = "DELETE FROM t WHERE id = $1::int AND id < 0"
+
+
+def test_what_approvers_and_the_client_are_told_besides(weir: Open) -> None:
+    hold = asked(weir("mode=ticket"), query(DELETE))
+    assert (hold.account, hold.inexact, hold.covers) == ("", INEXACT, "")
 
 
 def test_exact_is_the_same_in_another_session(weir: Open) -> None:
