@@ -20,7 +20,7 @@ SETTLED: Final = 0.5                  # seconds
 REASON_LIMIT: Final = 200             # characters
 _MOVES: Final = {UP: -1, "k": -1, DOWN: 1, "j": 1}
 _VERBS: Final = {"a": "approve", "d": "deny", "r": "revoke"}
-_KEYS: Final = "up, down: choose   space, b: read on, back   a: approve   d: deny   r: revoke   q: leave"
+_KEYS: Final = "up, down: choose   space, b: page   a: approve   d: deny   r: revoke   q: leave"
 _TYPING: Final = "enter: send   escape: not after all"
 
 

@@ -163,6 +163,13 @@ def _broken(text: str, width: int) -> list[str]:
     return [piece for line in text.split("\n") for piece in chop_cells(line, max(width, 20)) or [""]]
 
 
+def _process(hold: HoldView) -> str:
+    """As far as it is known: not where the connection is known by its cgroup, or the process had ended."""
+    known = [f"pid {hold.pid}"] if hold.pid else []
+    known += [safe(hold.exe)] if hold.exe else []
+    return f" ({', '.join(known)})" if known else ""
+
+
 def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:
     left = span(hold.until - time.time_ns())
     if hold.form == "elevation":
@@ -171,7 +178,7 @@ def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:
         values = "\n".join(f"${at}: {safe(one)}" if hold.database else safe(one)
                            for at, one in enumerate(hold.parameters, 1))
         rows = [
-            ("who", f"{safe(hold.subject)} through {safe(hold.workload)} (pid {hold.pid}, {safe(hold.exe)})"),
+            ("who", f"{safe(hold.subject)} through {safe(hold.workload)}{_process(hold)}"),
             *([("reported", f"says the process itself: {safe(hold.reported)}")] if hold.reported else []),
             ("where", safe(hold.target) + (f", database {safe(hold.database)}" if hold.database else "")
              + (f" as {safe(hold.account)}" if hold.account else "")),

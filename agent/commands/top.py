@@ -4,7 +4,7 @@ Rates are what has come since the picture before; the first one has none.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -26,6 +26,7 @@ _KEYS: Final = "up, down: choose   s: sort   t: target   enter: watch it   h: ho
 _COUNTED: Final = (("sessions_total", "sessions/s"), ("flows_total", "flows/s"), ("refused", "refused/s"),
                    ("dns_questions", "names/s"), ("events", "events/s"))
 HEAD: Final = ("SESSION", "WHO", "WORKLOAD", "PID", "WHERE", "OPS", "OPS/S", "STATE", "SINCE")
+SPARED: Final = ("PID", "OPS/S", "OPS", "WORKLOAD")    # left out in this order where the terminal is too narrow
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -115,7 +116,7 @@ class Top:
         head, tail = self._head(self._now), self._tail(self._now, height)
         room = max(1, height - len(head) - len(tail) - 2)
         self._rows = max(1, room - 1)
-        body = self._body(self._now, room)
+        body = self._body(self._now, room, width)
         blank = [Text()] * (room - len(body))
         whole = [*head, *body, *blank, *tail, self._status(), Text(_KEYS, style="dim")]
         for line in whole:
@@ -132,7 +133,7 @@ class Top:
         lines.append(Text("  ".join(f"{self._rates.get(name, 0.0):.1f} {shown}" for name, shown in _COUNTED)))
         return lines
 
-    def _body(self, now: Snapshot, room: int) -> list[Text]:
+    def _body(self, now: Snapshot, room: int, width: int) -> list[Text]:
         if now.sessions is None:
             return [Text(f"sessions are not shown: {safe(now.why_no_sessions)}", style="yellow")]
         listed = self._listed()
@@ -142,8 +143,8 @@ class Top:
         at = names.index(self._chosen) if self._chosen in names else 0
         self._first = max(at - self._rows + 1, min(self._first, at, max(0, len(listed) - self._rows)))
         some = listed[self._first:self._first + self._rows]
-        rows = [HEAD, *(tuple(map(_cut, self._row(now, one))) for one in some)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        rows = _fitting([HEAD, *(tuple(map(_cut, self._row(now, one))) for one in some)], width)
+        widths = _widths(rows)
         return [Text("  ".join(f"{cell:{size}}" for cell, size in zip(row, widths, strict=True)).rstrip(),
                      "bold" if row is rows[0] else "reverse" if row[0] == safe(self._chosen) else "")
                 for row in rows]
@@ -172,6 +173,21 @@ class Top:
 def _cut(cell: str) -> str:
     """A name that somebody made long does not push what stands behind it from the screen, in every row."""
     return cell if len(cell) <= WIDEST else f"{cell[:WIDEST - 1]}…"
+
+
+def _widths(rows: Sequence[tuple[str, ...]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def _fitting(rows: Sequence[tuple[str, ...]], width: int) -> list[tuple[str, ...]]:
+    """Without the columns that matter least, so that those at the end, what a session is at, are seen."""
+    found = list(rows)
+    for spared in SPARED:
+        if sum(widths := _widths(found)) + 2 * (len(widths) - 1) <= width:
+            break
+        at = found[0].index(spared)
+        found = [row[:at] + row[at + 1:] for row in found]
+    return found
 
 
 def _rates(before: Mapping[str, int], now: Mapping[str, int], seconds: float) -> dict[str, float]:

@@ -39,7 +39,7 @@ def what(view: HoldView) -> str:
 
 def facts(view: HoldView) -> tuple[tuple[str, str], ...]:
     """(label, value) in one line each, of both `show`."""
-    process = f" (pid {view.pid}, {line(view.exe, 120)})" if view.pid else ""
+    process = f" (pid {view.pid}{f', {line(view.exe, 120)}' if view.exe else ''})" if view.pid else ""
     place = f"{view.target}, database {view.database}" if view.database else view.target
     place += f" as {view.account}" if view.account else ""
     asked = f"{len(view.assents)} of {view.wanted} have approved: {listed(view.assents)}" if view.assents else ""

@@ -257,6 +257,14 @@ def test_letters_that_look_like_others_are_named() -> None:
     assert "paypa\\u3164l" in "\n".join(rows(asked("paypa\u3164l")))
 
 
+@pytest.mark.parametrize(("pid", "exe", "who"), [
+    (1, "/bin/x", "local:crew through crew (pid 1, /bin/x)"), (1, "", "local:crew through crew (pid 1)"),
+    (0, "", "local:crew through crew")])
+def test_of_a_process_that_is_not_known_nothing_is_shown(pid: int, exe: str, who: str) -> None:
+    [line] = [one for one in rows(msgspec.structs.replace(asked("x"), pid=pid, exe=exe)) if one.startswith("  who ")]
+    assert line.split(maxsplit=1)[1] == who
+
+
 def test_what_a_process_says_of_itself_is_shown_as_that() -> None:
     hold = HoldView("t", 0, time.time_ns() + 10**12, "ada", "crew", 1, "/x", "shop", "shop", "a", "b", (), (), (),
                     False, "s", reported="tool sql of agent Analyst")

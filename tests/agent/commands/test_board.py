@@ -58,6 +58,7 @@ class Screen:
 def test_one_key() -> None:
     screen = Screen(hold("A1"))
     assert "1 waits for an answer, 0 in force" in screen.shown
+    assert screen.shown.splitlines()[-1].endswith("q: leave"), "how one gets out of it"
     assert "DELETE FROM orders" in screen.shown
     assert screen.press("a") == Decide("A1", True, "")
 

@@ -164,6 +164,19 @@ def test_who_may_not_see_is_told_so() -> None:
     assert "holds are not shown: only root and members of the approvers' group" in text
 
 
+def test_on_a_narrow_terminal_one_sees_what_a_session_is_at(top: Top) -> None:
+    name = "01M8KH4FVKPATYXV0VTFAF5ZGM"
+    top.take(msgspec.structs.replace(NOW, sessions=(session(name, 1, state="held"),)))
+    [head] = [line for line in drawn(top, width=80) if line.startswith("SESSION")]
+    assert head.split() == ["SESSION", "WHO", "WORKLOAD", "WHERE", "OPS", "STATE", "SINCE"]
+    [row] = [line for line in drawn(top, width=80) if line.startswith(name)]
+    assert row.split()[-3] == "held"
+    assert "PID" in drawn(top, width=100)[2]
+    assert drawn(top, width=80)[-1].endswith("q: leave")
+    [narrow] = [line for line in drawn(top, width=40) if line.startswith("SESSION")]
+    assert narrow.endswith("…")
+
+
 def test_a_long_name_hides_nothing_of_others() -> None:
     """A crew chooses its database's."""
     top = Top()

@@ -43,6 +43,11 @@ def test_slack_knows_the_modal() -> None:
     assert blocks.parse_pressed(blocks.modal(view(), PRESSED)["private_metadata"]) == PRESSED
 
 
+def test_a_program_that_is_not_known_is_left_out() -> None:
+    made = json.dumps(blocks.message(notice(view(exe="")), "crewhost", SUMMARY))
+    assert f"(pid {view().pid})" in made
+
+
 def test_what_stays_on_the_host() -> None:
     one = view(text="delete /*hidden1*/", parameters=("hidden2",), plan="hidden3")
     made = json.dumps(blocks.message(notice(one), "crewhost", SUMMARY))
