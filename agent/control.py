@@ -116,6 +116,13 @@ class Groups:
     auditors: int
 
 
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
 class Lately:
     """What was recorded less than QUIET seconds ago: whoever asks again and again fills no disk."""
 
@@ -280,7 +287,8 @@ class Control:
         }.get(type(request), "root")
         if peer.uid == 0 or not wanted or (wanted != "root" and getattr(self._groups(), wanted) in who):
             return
-        others = "" if wanted == "root" else f" and members of the {wanted}' group"
+        others = "" if wanted == "root" else (
+            f" and members of the {wanted}' group ({_group_name(getattr(self._groups(), wanted))})")
         self._refuse(peer, type(request).__name__, f"only root{others} may do this")
 
     def _refuse(self, peer: Peer, what: str, reason: str) -> None:

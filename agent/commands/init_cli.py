@@ -139,7 +139,8 @@ def _named_target(text: str) -> Peer:
 
 
 def _found(units: Sequence[str], users: Sequence[str], no_find: bool, recording: Path | None) -> Findings:
-    place = recording or (Path(RECORDING) if Path(RECORDING).is_dir() else None)
+    there = Path(RECORDING)           # empty where nothing has run but the guard, or a release
+    place = recording or (there if any(there.glob("recording-*.sqlite")) else None)
     found = find(units, users, None if no_find else place)
     if no_find:
         found = msgspec.structs.replace(

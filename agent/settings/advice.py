@@ -56,8 +56,10 @@ def missing(config: Config) -> Iterator[str]:
     if not config.groups:
         yield f"{config.directory}/groups.toml puts nobody into a group"
     if not any(_code(text).strip() for text in config.policies.values()):
+        examples = next((name for name in config.policies if name.rpartition("/")[2] == "examples.cedar"),
+                        "policies/examples.cedar of packaging/default")
         yield (f"{config.directory}/policies/*.cedar permit nothing, so all is denied; "
-               "policies/examples.cedar of packaging/default shows how")
+               f"{examples} shows how")
 
 
 def lax(config: Config) -> Iterator[str]:

@@ -179,8 +179,9 @@ def test_what_others_may_ask(steady: Host) -> None:
         done = steady.weir(*arguments, user=5)
         assert (done.returncode, done.stderr) == (1, "weir: only root may do this\n")
     done = steady.weir("approvals", "approve", "abc123", user=5)
-    assert (done.returncode, done.stderr) == (1, "weir: only root and members of the approvers' group may do this\n")
-    assert "members of the auditors' group" in steady.weir("status", "--sessions", user=5).stderr
+    assert (done.returncode, done.stderr) == (
+        1, "weir: only root and members of the approvers' group (weir-approvers) may do this\n")
+    assert "members of the auditors' group (" in steady.weir("status", "--sessions", user=5).stderr
     assert steady.json("status", "--sessions")["sessions"] == []
     assert "games is not among" not in steady.weir("run", "--workload", "crew", "--", "id", user=5).stderr
 

@@ -46,5 +46,6 @@ def test_the_end_of_init_names_the_packages_unit(host: Path) -> None:
     file = str(host / "weir.toml")
     (host / "lib").mkdir()
     (host / "lib" / "weir-agent.service").touch()
-    assert "sudo systemctl start weir-agent" in list(init_cli._next(file, Proposal((), (), "enforce"), ()))
-    assert "sudo systemctl start weir-agent" not in list(init_cli._next("/etc/other.toml", Proposal((), (), "enforce"), ()))
+    nothing = Proposal((), (), "enforce")
+    assert "sudo systemctl start weir-agent" in list(init_cli._next(file, nothing, ()))
+    assert "sudo systemctl start weir-agent" not in list(init_cli._next("/etc/other.toml", nothing, ()))

@@ -20,6 +20,7 @@ from sources import ROOT, open_way
 
 from agent import cli
 from agent.commands import init_cli
+from agent.init.findings import Findings
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
 TARGET = ("--target", "orders=postgresql://svc@10.255.255.1/shop")
@@ -85,6 +86,18 @@ def test_by_flags(file: Path) -> None:
         0, f"{file}: right, not complete (1 target, 1 workload, 1 policy file)")
     again = weir(file, "init", "--yes", *KNOWN)
     assert (again.returncode, "unchanged: 1 workload, 1 target, 0 egress places" in again.stdout) == (0, True)
+
+
+def test_a_recording_that_has_not_begun_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard and `weir release` leave its directory."""
+    asked: list[Path | None] = []
+    monkeypatch.setattr(init_cli, "RECORDING", str(tmp_path))
+    monkeypatch.setattr(init_cli, "find", lambda units, users, place: asked.append(place) or Findings((), (), ()))
+    init_cli._found((), (), False, None)
+    init_cli._found((), (), False, tmp_path / "named")
+    (tmp_path / "recording-20261129T112949Z-1.sqlite").touch()
+    init_cli._found((), (), False, None)
+    assert asked == [None, tmp_path / "named", tmp_path]
 
 
 def test_as_json(file: Path) -> None:

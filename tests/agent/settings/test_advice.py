@@ -99,6 +99,14 @@ def test_a_fresh_copy_says_what_to_fill_in(tmp_path: Path) -> None:
         "examples.cedar": EXAMPLES.read_text()})))
     for piece in ("[[target]]", "[[target.credential]]", "[[workload]]", "[[egress]]", "groups.toml", "permit nothing"):
         assert piece in found
+    assert "policies/examples.cedar of packaging/default shows how" not in found
+
+
+@pytest.mark.parametrize(("there", "named"), [
+    ("/etc/weir/policies/examples.cedar", "; /etc/weir/policies/examples.cedar shows how"),
+    ("/etc/weir/policies/own.cedar", "; policies/examples.cedar of packaging/default shows how")])
+def test_where_examples_of_policies_are(there: str, named: str) -> None:
+    assert any(one.endswith(named) for one in advice.missing(config("", policies={there: "// nothing"})))
 
 
 @pytest.mark.parametrize(("policy", "line", "wanted"), [
