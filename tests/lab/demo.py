@@ -100,7 +100,7 @@ def show(installed: Installed, *arguments: str, user: str = "") -> subprocess.Co
 
 def story(made: Lab) -> int:
     chapter("Weir starts on the crew's host: probes, nftables, enforcer, recorder")
-    with weir(made, labels=True, payload="rows") as installed:
+    with weir(made, labels=True, payload="rows", unit=False) as installed:
         show(installed, "status")
         chapter("A crew works: four questions, unmodified crewai and NL2SQLTool, a password that is not the database's")
         approvals = Approvals(installed)
@@ -134,16 +134,16 @@ def longest(installed: Installed) -> str:
 
 NEXT = f"""The lab goes away now.  With a database and a model of your own:
 
-  1. sudo ./bootstrap install
-  2. copy packaging/default to /etc/weir; in weir.toml name your database under [[target]], its real password's file
-     under [[target.credential]], your model's address and port under [[egress]], your crew's user under [[workload]]
-  3. sudo weir check                       says file, line and what would be right
-  4. sudo weir agent                       and in another terminal: weir status
-  5. weir run --workload crew -- python your_crew.py
+  1. sudo ./bootstrap clean                where your crew runs on this host: what the demo installed goes
+  2. sudo ./bootstrap package && sudo apt install ./dist/weir_*.deb
+  3. sudo weir init                        finds your crew, and the database and model that it talks to; shows the
+     configuration that it would write, and says at its end what comes next: a password, weir check, the agent
+  4. weir status                           says "enforcing"
+  5. sudo weir run --workload crew --user crew -- python3 your_crew.py
      (the crew keeps its host name, port and client; whatever password it holds is not the real one any more)
 
-README.md has the same in more words; docs/policy.md how to permit, hold and mask.  The model of this demo answered from
-{MODEL.ipv4}:{MODEL_PORT}: give LLM(base_url=...) your own."""
+README.md has the same in more words, and by hand; docs/policy.md how to permit, hold and mask.  The model of this demo
+answered from {MODEL.ipv4}:{MODEL_PORT}: give LLM(base_url=...) your own."""
 
 
 def main() -> int:

@@ -27,6 +27,13 @@ UNIT_USER = "nobody"                  # not the crew's: who is two workloads is 
 PORT = 15432
 STARTED = 300.0                       # seconds: the loader compiles, on an emulated processor too
 
+UNIT_ROW = f"""
+[[workload]]
+name = "unit"
+users = ["{UNIT_USER}"]
+unit = "{UNIT}"
+egress = "enforce"
+"""
 CONFIG = """
 [runtime]
 name = "{runtime}"
@@ -52,12 +59,7 @@ users = ["{user}"]
 directories = ["~"]
 read_only = [{read_only}]
 
-[[workload]]
-name = "unit"
-users = ["{unit_user}"]
-unit = "{unit}"
-egress = "enforce"
-
+{unit}
 [[target]]
 name = "shop"
 protocol = "postgresql"
@@ -298,8 +300,8 @@ def prefix() -> Path:
     return chosen if (chosen / "bin" / "weir").exists() else Path(sys.prefix)
 
 
-def configure(lab: Lab, *, labels: bool = False, payload: str = "none", enforcer: str = "", recording: str = "",
-              target: str = "", policy: str = POLICY, more: str = "") -> Path:
+def configure(lab: Lab, *, labels: bool = False, unit: bool = True, payload: str = "none", enforcer: str = "",
+              recording: str = "", target: str = "", policy: str = POLICY, more: str = "") -> Path:
     """Write a configuration directory; the path of its weir.toml."""
     lab.number += 1
     etc = lab.scratch / f"etc{lab.number}"
@@ -315,8 +317,7 @@ def configure(lab: Lab, *, labels: bool = False, payload: str = "none", enforcer
     (etc / "weir.toml").write_text(CONFIG.format(
         runtime=RUNTIME, port=PORT, dns=DNS.ipv4, model_port=MODEL_PORT, user=USER, db=NAME, tls_ca=lab.database.ca,
         payload=payload, etc=etc, labels=LABELS if labels else "", enforcer=enforcer, recording=recording,
-        read_only=read_only, target=target, unit=UNIT,
-        unit_user=UNIT_USER,
+        read_only=read_only, target=target, unit=UNIT_ROW if unit else "",
     ) + more)
     (etc / "groups.toml").write_text(GROUPS)
     (etc / "policies" / "shop.cedar").write_text(policy)
