@@ -205,7 +205,7 @@ def test_nothing_is_approved_that_was_not_shown_to_its_end(browser: Browser, sta
         button = page.get_by_role("button", name="Approve")
         page.wait_for_timeout(700)
         expect(button).to_have_attribute("aria-disabled", "true")
-        expect(page.locator("#not-yet")).to_have_text("There is more of the statement: read on to its end.")
+        expect(page.locator("#not-yet")).to_have_text("There is more of the statement: read on to the end.")
         button.click(force=True)
         page.locator("form.approve").evaluate("(form) => form.requestSubmit()")
         page.keyboard.press("a")

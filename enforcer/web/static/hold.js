@@ -48,7 +48,7 @@ class Hold {
   notYet(verb) {
     if (this.over) return `${this.ticket} is over.`;
     const left = [...this.ends].filter(([, seen]) => !seen).map(([one]) => one.dataset.end);
-    if (verb === "approve" && left.length) return `There is more of the ${left[0]}: read on to its end.`;
+    if (verb === "approve" && left.length) return `There is more of the ${left[0]}: read on to the end.`;
     if (performance.now() - this.since < SETTLED || document.visibilityState !== "visible")
       return "It has only just been shown: look first.";
     return "";
