@@ -54,6 +54,16 @@ _ELSEWHERE: Final = {
     "lock": "agent.commands.live_cli:lock",
     "unlock": "agent.commands.live_cli:unlock",
 }
+# As `weir --help` shows them.
+SECTIONS: Final = (
+    ("First steps", ("doctor", "init", "check")),
+    ("Weir on this host", (
+        "agent", "guard", "status", "health", "top", "reload", "stop", "release", "selftest", "notify")),
+    ("Crews", ("run", "adopt", "container-args", "kubeconfig", "egress")),
+    ("People", ("approvals", "request", "login", "whoami", "logout", "lock", "unlock")),
+    ("Policies, keys", ("policy", "key", "ca")),
+    ("What happened", ("sessions", "replay", "search", "export", "verify", "ledger", "erase")),
+)
 
 
 class Commands(click.Group):
@@ -94,6 +104,21 @@ class Commands(click.Group):
         return _elsewhere(name) if name in _ELSEWHERE else super().get_command(context, name)
 
 
+class Sections(Commands):
+    """`weir --help` shows its commands below what they are for."""
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        wide = max(len(name) for _, names in SECTIONS for name in names)
+        for title, names in SECTIONS:
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:{wide}}", self._summary(context, name, formatter.width - wide - 6))
+                                    for name in names])
+
+    def _summary(self, context: click.Context, name: str, width: int) -> str:
+        command = self.get_command(context, name)
+        return command.get_short_help_str(width) if command is not None else ""
+
+
 def _in_one_line(message: str) -> str:
     """Click lists what an argument may be below one another, with tabs."""
     return " ".join(message.split())
@@ -127,7 +152,7 @@ def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> N
         context.exit()
 
 
-@click.group(cls=Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Sections, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", "file", default=DEFAULT_FILE, show_default=True, help="Configuration file.")
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version,
               help="Show the version and exit.")

@@ -22,7 +22,7 @@ LIMIT: Final = 16 << 20               # bytes of what the agent has published
               "place of standard output.")
 @click.pass_context
 def kubeconfig(context: click.Context, target: str, name: str, namespace: str, output: Path | None) -> None:
-    """A kubeconfig for a workload's clients of the cluster TARGET.
+    """A kubeconfig for workloads, of the cluster TARGET.
 
     It has Weir's authority, and a token that opens nothing: the credential is Weir's.  Anybody may have it, and only
     workloads can use it.  No root is needed."""

@@ -52,7 +52,7 @@ class Told(msgspec.Struct, frozen=True):
 @_JSON
 @click.option("--last", default=50, show_default=True, help="How many, the newest; 0: all.")
 def history(ticket: str, directory: Path, as_json: bool, last: int) -> None:
-    """What waited for people, and what they said, from the recording.
+    """What people were asked, and said, from the recording.
 
     Of one TICKET, or the newest.  For members of the auditors' group, without root."""
     with reading(directory, "read", {"what": "approvals", "ticket": ticket[:100]}) as reader:

@@ -84,6 +84,15 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
     assert "3 not running" in " ".join(weir("status", "--help").stdout.split())
 
 
+def test_help_shows_every_command_once_below_what_it_is_for() -> None:
+    shown = [name for _, names in cli.SECTIONS for name in names]
+    assert sorted(shown) == sorted(cli.weir.list_commands(click.Context(cli.weir)))
+    said = weir("--help").stdout
+    assert [line for line in said.splitlines() if line.endswith(":")] == ["Options:"] + [
+        f"{title}:" for title, _ in cli.SECTIONS]
+    assert said.index("  init ") < said.index("  agent ") < said.index("  run ") < said.index("  replay ")
+
+
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Group]]:
     """Every command, and the group that lists it."""
     context = click.Context(group)
@@ -100,7 +109,7 @@ COMMANDS = pytest.mark.parametrize(
 
 @COMMANDS
 def test_a_summary_is_whole_at_80_columns(path: tuple[str, ...], group: click.Group) -> None:
-    listed = click.Context(group, terminal_width=80).get_help()
+    listed = click.Context(group, terminal_width=78).get_help()            # as click does on 80
     [line] = re.findall(rf"(?m)^  {path[-1]} +.*$", listed)
     assert not line.endswith("..."), line
 
