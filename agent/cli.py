@@ -548,7 +548,8 @@ def _print_holds(holds: Sequence[HoldView]) -> None:
 
 
 def _decide(file: str, decision: control.Message, as_json: bool, done: str) -> None:
-    _done(_ask(file, decision, control.Answered, as_json).error, as_json, done)
+    error = _ask(file, decision, control.Answered, as_json).error
+    _done(f"{error}: --reason TEXT" if error == "a reason is required" else error, as_json, done)
 
 
 # what they share

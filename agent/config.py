@@ -536,8 +536,10 @@ def _syntax(file: str, said: str, text: str) -> Problem:
     line, column = (int(found[1]), int(found[2])) if found else (0, 0)
     value = "".join(text.split("\n")[line - 1:line])[column - 1:] if line else ""
     unquoted = message == "Invalid value" and re.match(r"[A-Za-z_/~*.]", value)
+    twice = message == "Cannot overwrite a value"
     return Problem(file, line, "", f"not TOML: {message[:1].lower()}{message[1:]}"
                    + (": a text stands in quotes" if unquoted else "")
+                   + (": it stands in this section already; is the [[...]] above it still a comment?" if twice else "")
                    + (" at the end of the file" if place.startswith("end") else ""))
 
 

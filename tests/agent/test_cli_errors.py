@@ -9,7 +9,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from agent import cli
 from agent.cli import weir
+from agent.contract import control
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -40,6 +42,13 @@ def assert_said(found: Result, code: int) -> None:
     assert all(line.startswith("weir: ") for line in lines), found.stderr
     assert "Error" not in found.stderr
     assert "Usage" not in found.stderr
+
+
+def test_how_a_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_ask", lambda *_: control.Answered("a reason is required"))
+    for verb in ("approve", "deny"):
+        assert run("approvals", verb, "abc", *(["--reason", ""] if verb == "deny" else [])).stderr == (
+            "weir: a reason is required: --reason TEXT\n")
 
 
 def test_every_command_is_there() -> None:
