@@ -264,8 +264,8 @@ EGRESS = "[[egress]]\nname = 'a'\n"
     ("[[provider]]\nclient_secret = 'x'", "client_secret: is not known: secrets never stand in this file; client_secr"),
     ("\n[[workload]]\nname = newc", "weir.toml:3: not TOML: invalid value: a text stands in quotes"),
     ("[[workload]]\nname = 'a'\n#[[target]]\nname = 'b'\n",
-     "weir.toml:4: not TOML: cannot overwrite a value: it stands in this section already; is the [[...]] above it still a "
-     "comment?"),
+     "weir.toml:4: not TOML: cannot overwrite a value: it stands in this section already; is the [[...]] above it "
+     "still a comment?"),
     ("[[workload]]\ndirectories = [~/work]", "weir.toml:2: not TOML: invalid value: a text stands in quotes"),
     (TARGET + CREDENTIAL * 2, "the same database, role and group as credential[1]"),
     (TARGET + CREDENTIAL + '[[target.label]]\nlabel = "pii"\ncolumn = "a.b"', "is not of three names"),
