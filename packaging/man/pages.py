@@ -55,7 +55,7 @@ def page(name: str, section: int, what: str, body: Iterable[str]) -> str:
     date = time.strftime("%Y-%m-%d", time.gmtime(at))
     lines = [f'.TH "{name.upper()}" "{section}" "{date}" "Weir {version()}" "Weir"',
              ".SH NAME", f"{escaped(name)} \\- {escaped(what)}", *body, ".SH SEE ALSO", escaped(_SEE[title]), ".br",
-             escaped("/usr/share/doc/weir/operator.md, approver.md, auditor.md, policy.md")]
+             escaped("/usr/share/doc/weir/README.md; in docs: operator.md, approver.md, auditor.md, policy.md")]
     return "\n".join(lines) + "\n"
 
 

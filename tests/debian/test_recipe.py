@@ -48,6 +48,11 @@ def test_scripts_of_dpkgs_are_shell(name: str) -> None:
     assert "#DEBHELPER#" in (RECIPE / name).read_text()
 
 
+def test_pages_lie_beside_each_other_as_their_links_say() -> None:
+    """README names docs/operator.md, that operator/targets.md, and what is in there ../../README.md."""
+    assert "\tdh_installdocs README.md docs\n" in (RECIPE / "rules").read_text()
+
+
 def test_units_name_the_command_where_it_is_installed() -> None:
     """One source: bootstrap and the package fill in where it is."""
     for unit in (ROOT / "packaging/systemd").glob("*.service"):
