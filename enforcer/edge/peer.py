@@ -8,6 +8,8 @@ from enforcer.edge import tls, upstream
 
 HIGH: Final = 256 << 10               # bytes in a write buffer above which the other side is not read
 LOW: Final = 64 << 10
+OWN: Final = 1 << 20                  # bytes that TLS may add to it of its own, to one that does not read them
+LOOK: Final = 0.1                     # seconds between looks at that
 
 # Why a peer is not read now.
 LAYER: Final = 1                      # the layer wants it
@@ -50,9 +52,13 @@ class Nobody:
 class Peer(asyncio.Protocol):
     """`early` collects what comes before the layer may see it: before `open`, and while TLS starts (a peer's first
     bytes may come in one segment with the end of its handshake).  A pass or two of the loop, so bounded by reads.
-    `hello`: what a client that begins with TLS has sent before that: its handshake begins so."""
+    `hello`: what a client that begins with TLS has sent before that: its handshake begins so.
 
-    __slots__ = ("_below", "_events", "_paused", "closing", "early", "hello", "number", "secure", "told", "transport")
+    `_most`: TLS answers by itself (KeyUpdate, RFC 8446 4.6.3; alerts), and keeps what is not taken.  While much waits
+    for the peer, or it is being closed, that is looked at: what nobody has written may grow by OWN."""
+
+    __slots__ = ("_below", "_events", "_full", "_most", "_paused", "closing", "early", "hello", "number", "secure",
+                 "told", "transport")
 
     def __init__(self, events: Events, number: int) -> None:
         self._events, self.number = events, number
@@ -62,7 +68,8 @@ class Peer(asyncio.Protocol):
         self.closing = False          # nothing more is written
         self.told = False             # the layer knows that it is gone, or wanted it
         self.secure = False
-        self._paused = 0
+        self._paused = self._most = 0
+        self._full = False
         self._below: asyncio.Transport | None = None          # what is paused: the transport, or the one below TLS
 
     # asyncio.Protocol
@@ -84,9 +91,12 @@ class Peer(asyncio.Protocol):
             self._events.lost()
 
     def pause_writing(self) -> None:
+        self._full = True
+        self._bound()
         self._events.full(self.number, True)
 
     def resume_writing(self) -> None:
+        self._full = False
         self._events.full(self.number, False)
 
     # What a session does with it
@@ -124,6 +134,8 @@ class Peer(asyncio.Protocol):
         # would end up between the records of a handshake.
         if transport is None or self.closing or self._paused & STARTING or transport.is_closing():
             return
+        if self._most:
+            self._most += len(data) + len(data) // 64 + 64     # and the records' own bytes
         transport.write(data)
 
     def stop_reading(self, why: int) -> None:
@@ -146,6 +158,7 @@ class Peer(asyncio.Protocol):
             if self._paused and self.secure and (below := self._readable()):
                 below.resume_reading()         # TLS reads on for the other's last record
             self.closing = True
+            self._bound()
             self.transport.close()
 
     def reset(self) -> None:
@@ -168,6 +181,20 @@ class Peer(asyncio.Protocol):
             self.transport.abort()
             if self._paused & STARTING:        # TLS has the transport, and says nothing of an end in the handshake
                 self.transport = None
+
+    def _bound(self) -> None:
+        if self.secure and not self._most and self.transport is not None:
+            self._most = self.transport.get_write_buffer_size() + OWN
+            asyncio.get_running_loop().call_later(LOOK, self._look)
+
+    def _look(self) -> None:
+        if self.transport is None or not (self._full or self.closing):
+            self._most = 0
+        elif self.transport.get_write_buffer_size() > self._most:
+            self._events.gone(self.number, "it has TLS answer, and does not read")
+            self.abort()
+        else:
+            asyncio.get_running_loop().call_later(LOOK, self._look)
 
     def _readable(self) -> asyncio.Transport | None:
         over = self.transport is None or self.closing or self.transport.is_closing()
