@@ -79,14 +79,22 @@ class Held:
 def find_redirected(sockets: Sequence[Held], address: bytes, port: int, cgroups: Set[int], now: int) -> Origin | None:
     """The one crew whose socket this is: `address` and `port` are its own end, `cgroups` the slice and what is in it.
 
-    None also where sockets of several cgroups have that end, or one that is no crew's."""
+    None also where sockets of several cgroups have that end, or one that is no crew's, or one that is still dialling:
+    that was not accepted, and who was has given up."""
     mine = [one for one in sockets if (one.local, one.local_port) == (abi.packed(address), port)]
-    if len({one.cgroup for one in mine}) != 1 or mine[0].cgroup not in cgroups:
+    if len({one.cgroup for one in mine}) != 1 or mine[0].cgroup not in cgroups or any(map(_dials, mine)):
         return None
     one = mine[0]
     known = len(mine) == 1            # else the destination is the firewall's to say
     return Origin(0, 0, one.cgroup, one.cookie if known else 0, now, abi.unpacked(one.remote) if known else "",
                   one.remote_port if known else 0, REDIRECT)
+
+
+_SYN_SENT: Final = 2                  # include/net/tcp_states.h
+
+
+def _dials(one: Held) -> bool:
+    return one.state == _SYN_SENT
 
 
 _ANY: Final = (bytes(16), abi.packed(bytes(4)))    # of a socket that was not bound to an address
@@ -99,9 +107,9 @@ def find_asker(
     where it is: one that has waited may have been given up, and its port be that of another connection.
 
     A datagram socket need not be bound to the address that it sends from; where sockets of several cgroups could have
-    sent, it is nobody."""
+    sent, it is nobody.  Nor is it one that is still dialling."""
     other = (abi.packed(server[0]), server[1]) if server else None
     mine = {one.cgroup for one in sockets
             if one.local_port == port and (one.local == abi.packed(address) or one.local in _ANY)
-            and other in (None, (one.remote, one.remote_port))}
+            and other in (None, (one.remote, one.remote_port)) and not _dials(one)}
     return mine.pop() if len(mine) == 1 and mine <= cgroups else 0

@@ -28,6 +28,7 @@ LOG = logging.getLogger("weir.listener")
 
 EARLY: Final = 16 << 10               # bytes kept before attribution
 BACKLOG: Final = 1024
+_CLOSE: Final = b"\7"                 # TCP_CLOSE, include/net/tcp_states.h; tcpi_state, linux/tcp.h
 
 
 class Arrival(asyncio.Protocol):
@@ -90,10 +91,18 @@ class Arrival(asyncio.Protocol):
             self._refuse(None, where, answer)
             return
         destination = f"{answer.destination} {answer.port}"
-        gone = "" if self._transport is not None else "gone before it could be attributed"
+        gone = "" if self._is_there() else "gone before it could be attributed"
         reason = gone or self._edge.why_not(answer) or self._place(answer)
         if reason:
             self._refuse(answer, destination, reason)
+
+    def _is_there(self) -> bool:
+        """One that was reset while it is not read says so nowhere else; the answer may be of another that has its
+        address and port since."""
+        if self._transport is None:
+            return False
+        link: socket.socket = self._transport.get_extra_info("socket")
+        return link.family == socket.AF_UNIX or link.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != _CLOSE
 
     def _where(self, transport: asyncio.Transport) -> str:
         """Where it wanted to, or where it comes from, as far as the socket tells."""

@@ -33,8 +33,8 @@ def test_what_no_probe_writes_is_refused(changes: dict[str, int]) -> None:
         parse_origin(record(**changes))
 
 
-def held(cgroup: int, *, port: int = 40000, remote_port: int = 5432, local: bytes = LOCAL) -> Held:
-    return Held(local, port, SERVER, remote_port, 77, cgroup)
+def held(cgroup: int, *, port: int = 40000, remote_port: int = 5432, local: bytes = LOCAL, state: int = 1) -> Held:
+    return Held(local, port, SERVER, remote_port, 77, cgroup, state)
 
 
 def test_a_redirected_connection() -> None:
@@ -48,6 +48,13 @@ def test_a_redirect_of_nobody_or_of_several() -> None:
     assert find_redirected([held(7)], LOCAL, 40000, {8}, 0) is None
     assert find_redirected([held(0)], LOCAL, 40000, {8}, 0) is None
     assert find_redirected([held(8), held(9, remote_port=1)], LOCAL, 40000, {8, 9}, 0) is None
+
+
+def test_who_still_dials_was_not_accepted() -> None:
+    """It has the end of another that has waited and given up; its own SYN is yet to reset what is left of that."""
+    assert find_redirected([held(8, state=2)], LOCAL, 40000, {8}, 0) is None
+    assert find_redirected([held(8), held(8, remote_port=1, state=2)], LOCAL, 40000, {8}, 0) is None
+    assert find_asker([held(8, remote_port=53, state=2)], LOCAL, 40000, {8}, ("192.0.2.9", 53)) == 0
 
 
 def test_one_end_for_two_destinations_of_one_cgroup() -> None:

@@ -183,6 +183,37 @@ def test_a_client_that_left_before_it_was_attributed(house, how: str) -> None:
         assert (refused[9], refused[11]) == ("gone before it could be attributed", 99)
 
 
+def test_a_client_that_left_while_it_was_not_read(house, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By now its address and port may be another's, and the answer about that one."""
+    arrived: list[listener.Arrival] = []
+
+    class Seen(listener.Arrival):
+        def __init__(self, edge: edge.Edge) -> None:
+            super().__init__(edge)
+            arrived.append(self)
+
+    async def work() -> None:
+        monkeypatch.setattr(listener, "Arrival", Seen)
+        port = await house.open(house.target(1, tls="disable"))
+        house.layer(house.relay)
+        house.asked.owner = house.owner(1, "orders")
+        house.asked.gate = asyncio.Event()
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(bytes(listener.EARLY + 1))
+        while not arrived or arrived[0]._size <= listener.EARLY:
+            await asyncio.sleep(0.01)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        writer.transport.abort()
+        while arrived[0]._is_there():
+            await asyncio.sleep(0.01)
+        house.asked.gate.set()
+
+    run(house, work)
+    [refused] = refusals(house)
+    assert (refused[9], refused[11]) == ("gone before it could be attributed", 99)
+    assert house.layers == []
+
+
 def test_a_client_that_said_all_before_it_was_attributed(house) -> None:
     async def work() -> None:
         async def server(reader, writer) -> None:
