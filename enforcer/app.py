@@ -70,7 +70,7 @@ class Enforcer:
         self.edge.on_holds, self.edge.on_live = self.channel.changes.holds, self.channel.changes.sessions
         self._resolver = Server(self._dns)
         self._loop = loop
-        self._listeners: tuple[int, ...] = ()
+        self._listeners = self._dns_doors = tuple[int, ...]()
         self._local: dict[str, int] = {}
         self._journal: Path | None = None
         self._servers: list[asyncio.AbstractServer] = []
@@ -90,9 +90,8 @@ class Enforcer:
         `doors`: where those of other networks come in."""
         self._networks = self.channel.networks = Networks(self.edge, self._resolver, doors)
         self._loop.add_signal_handler(signal.SIGTERM, lambda: self._loop.create_task(self.drain()))
-        self._listeners, self._local = listeners, local or {}
+        self._listeners, self._local, self._dns_doors = listeners, local or {}, dns
         await open_channel(channel, self.channel)
-        await self._resolver.open(dns)
         ticking = self._loop.create_task(self._tick())
         closed = self._loop.create_task(self.channel.closed.wait())
         ended = self._loop.create_task(self.ended.wait())
@@ -173,6 +172,8 @@ class Enforcer:
         self._recorded = f"{message.digest} {key}"
 
     async def _open_doors(self, message: Configure) -> None:
+        dns, self._dns_doors = self._dns_doors, ()
+        await self._resolver.open(dns)         # not before: every name would be refused, and recorded so
         if message.ready and self._listeners:
             listeners, self._listeners = self._listeners, ()
             if (reports := self._local.pop(REPORTS, -1)) >= 0:

@@ -9,14 +9,12 @@ import errno
 import socket
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Final
 
 from agent.config import DNS_PORT
 
 BACKLOG: Final = 1024
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
-_WAITING: Final = 1 << 16             # datagrams: more than a receive buffer holds
 _LOOK: Final = 0.02                   # seconds between tries at an address that is being given up
 
 
@@ -78,8 +76,6 @@ def _open(
             if family == socket.AF_INET6:
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             _bind(one, address, port, time.monotonic() + kept.patience)
-        elif kind == socket.SOCK_DGRAM:
-            _empty(one)
         if kind == socket.SOCK_STREAM:
             one.listen(BACKLOG)       # of one that was kept, too: another version's may be another
     except OSError:
@@ -97,14 +93,6 @@ def _bind(one: socket.socket, address: str, port: int, until: float) -> None:
             if reason.errno != errno.EADDRINUSE or time.monotonic() >= until:
                 raise
         time.sleep(_LOOK)
-
-
-def _empty(one: socket.socket) -> None:
-    """What waits is from a time of which nobody knows how long ago it was: the port of who asked may be somebody else's
-    by now, and who still waits asks again."""
-    with suppress(OSError):           # there is nothing any more
-        for _ in range(_WAITING):
-            one.recv(1)
 
 
 def close_all(sockets: Iterable[socket.socket]) -> None:

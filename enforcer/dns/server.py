@@ -17,6 +17,7 @@ from enforcer.edge.ends import netns_cookie, packed
 LOG = logging.getLogger("weir.dns")
 
 AT_ONCE: Final = 1024                 # questions that are being answered; more are not heard
+WAITING: Final = 1 << 16              # datagrams: more than a receive buffer holds
 A_PASS: Final = 64                    # datagrams that are read in one pass of the loop
 STREAMS: Final = 128                  # connections at a time; another ends the one that has asked nothing for longest
 IDLE: Final = 10.0                    # seconds that a connection may be silent
@@ -48,6 +49,7 @@ class Server:
             netns = netns_cookie(door)
             if door.type == socket.SOCK_DGRAM:
                 door.setblocking(False)
+                _empty(door)
                 self._datagrams.append(door)
                 loop.add_reader(door, self._read, door, netns)
             else:
@@ -128,3 +130,15 @@ class Server:
         except Exception as error:    # a bug: nobody is answered by it, and nothing ends of it
             LOG.error("a question could not be answered: %s", type(error).__name__)
             return None
+
+
+def _empty(door: socket.socket) -> None:
+    """What waits is from a time of which nobody knows how long ago it was, before this enforcer or its agent: the port
+    of who asked may be somebody else's by now, and who still waits asks again."""
+    for _ in range(WAITING):
+        try:
+            door.recv(1)
+        except BlockingIOError:       # there is nothing any more
+            return
+        except OSError:
+            continue                  # what an earlier answer met

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import dns.message
+import dns.rcode
 import msgspec
 import pytest
 from sources import copy_sources
@@ -19,7 +21,7 @@ from sources import copy_sources
 from agent.contract import messages
 from agent.contract.journal import END, EVENT, HEADER
 from agent.contract.owner import Owner, Process
-from agent.contract.target import Egress, Target
+from agent.contract.target import Egress, Names, Target
 from enforcer import app
 from enforcer.core.gate import CedarGate
 from enforcer.policy.cedar import load_policies
@@ -66,14 +68,15 @@ class Agent:
 
     async def start(self) -> None:
         mine, theirs = socket.socketpair()
-        listening = socket.create_server(("127.0.0.1", 0))
-        self.port = listening.getsockname()[1]
+        listening, names = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
+        self.port, self.dns = listening.getsockname()[1], names.getsockname()[1]
+        numbers = [one.fileno() for one in (theirs, listening, names)]
+        options = (word for pair in zip(("--channel", "--listeners", "--dns"), map(str, numbers), strict=True)
+                   for word in pair)
         self.process = await asyncio.create_subprocess_exec(
-            *BARE, *command(self.sources, "--channel", str(theirs.fileno()), "--listeners", str(listening.fileno())),
-            pass_fds=(theirs.fileno(), listening.fileno()), stderr=subprocess.PIPE, cwd="/",
-        )
-        theirs.close()
-        listening.close()
+            *BARE, *command(self.sources, *options), pass_fds=numbers, stderr=subprocess.PIPE, cwd="/")
+        for one in (theirs, listening, names):
+            one.close()
         self.reader, self.writer = await asyncio.open_unix_connection(sock=mine)
         self.listening = asyncio.create_task(self.listen())
 
@@ -236,6 +239,27 @@ async def test_before_it_is_ready_connections_wait(agent: Agent, halves: tuple[b
     assert await asyncio.wait_for(reader.readexactly(5), 20) == b"hello"
     writer.close()
     server.close()
+
+
+async def test_before_it_knows_names_questions_wait(agent: Agent) -> None:
+    """Each would be refused, and recorded as refused."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", agent.dns)
+    question = dns.message.make_query("db.example", "A").to_wire()
+    writer.write(len(question).to_bytes(2, "big") + question)
+    for number in range(1, 4):
+        assert await agent.ask(messages.Ping(number)) == messages.Pong(number)
+    names = Names(None, ("db.example",))
+    assert await agent.ask(agent.configuration(4, names=names, ready=False)) == messages.Configured(4)
+    asked = await asyncio.wait_for(agent.answers.get(), 20)
+    assert isinstance(asked, messages.WhoAsks)
+    agent.say(messages.AskerAnswer(asked.number, "crew"))
+    recorded = await asyncio.wait_for(agent.answers.get(), 20)
+    assert isinstance(recorded, messages.NameAsked)
+    assert recorded.verdict == "failed", "it is permitted, and there is no resolver"
+    agent.say(messages.NameRecorded(recorded.number))
+    said = dns.message.from_wire(await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big")))
+    assert said.rcode() == dns.rcode.SERVFAIL
+    writer.close()
 
 
 async def test_without_its_agent_it_ends(agent: Agent) -> None:

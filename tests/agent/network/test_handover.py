@@ -143,18 +143,6 @@ def test_nothing_is_told_twice(host: Host) -> None:
     assert [one for one in host.manager.told[told:] if "HEARD" not in one] == []
 
 
-def test_questions_that_waited_are_asked_again(host: Host) -> None:
-    """A datagram says by its port alone whose it is, and that may be somebody else's by now."""
-    first = host.open(host.agent())
-    close_all([*first[0], *first[1]])
-    asker = host.stack.enter_context(host.namespace.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
-    for _ in range(20):
-        asker.sendto(b"what is the time?", (DNS, 53))
-    _, dns = host.open(host.agent())
-    asker.sendto(b"and now?", (DNS, 53))
-    assert dns[0].recv(100) == b"and now?"
-
-
 def test_how_many_may_wait_is_this_agents_to_say(host: Host) -> None:
     first, _ = host.open(host.agent())
     first[0].listen(1)

@@ -182,6 +182,26 @@ def code(message: dns.message.Message) -> str:
     return dns.rcode.to_text(message.rcode())
 
 
+def test_questions_that_waited_are_asked_again() -> None:
+    """A datagram says by its port alone whose it is, and that may be somebody else's by now."""
+    async def work(place: Place) -> None:
+        door, streams = both()
+        streams.close()
+        asker, later = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), place.server.another()
+        asker.settimeout(10)
+        with asker:
+            asker.connect(door.getsockname())
+            for _ in range(20):
+                asker.send(dns.message.make_query("gone.example", "A").to_wire())
+            await later.open((door.detach(),))
+            asker.send(dns.message.make_query("db.example", "A").to_wire())
+            answer = dns.message.from_wire(await asyncio.to_thread(asker.recv, 4096))
+            later.close()
+        assert str(answer.question[0].name) == "db.example."
+
+    assert [one.name for one in run(work).told.said] == ["db.example"]
+
+
 def test_a_name_that_is_permitted() -> None:
     async def work(place: Place) -> None:
         answer = await place.ask("Db.Example", use_edns=0, options=[dns.edns.ECSOption("203.0.113.7", 24)])
