@@ -10,6 +10,7 @@ HIGH: Final = 256 << 10               # bytes in a write buffer above which the 
 LOW: Final = 64 << 10
 OWN: Final = 1 << 20                  # bytes that TLS may add to it of its own, to one that does not read them
 LOOK: Final = 0.1                     # seconds between looks at that
+LEFT: Final = 5.0                     # seconds in which one that was left may take what it has been sent
 
 # Why a peer is not read now.
 LAYER: Final = 1                      # the layer wants it
@@ -173,6 +174,7 @@ class Peer(asyncio.Protocol):
         another._paused = self._paused & FULL
         self._events = Nobody()
         self.close()
+        asyncio.get_running_loop().call_later(LEFT, self.abort)        # no session ends it any more
         return another
 
     def abort(self) -> None:

@@ -1,4 +1,4 @@
-"""Peers that have TLS answer, and do not read: what it holds for them is bounded."""
+"""Peers that do not read, and what is held for them: what TLS answers them is bounded, and so is who was left."""
 from __future__ import annotations
 
 import asyncio
@@ -12,6 +12,7 @@ import pytest
 import uvloop
 from lab import certificates
 
+from enforcer.edge import peer as peers
 from enforcer.edge.peer import HIGH, OWN, Peer
 from enforcer.protocols.postgresql import SSL_REQUEST
 
@@ -156,6 +157,24 @@ def test_what_is_written_meanwhile_is_no_answer(tmp_path: Path) -> None:
         read.set()
         assert await reading == size
         await told.over.wait()
+
+    run(work)
+
+
+def test_one_that_was_left_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "LEFT", 0.01)
+
+    async def work() -> None:
+        peer = Peer(Told(), 1)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            ours.setblocking(False)
+            transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: peer, sock=ours)
+            peer.attach(transport)
+            peer.write(bytes(8 << 20))
+            assert peer.leave().transport is None
+            while peer.transport is not None:
+                await asyncio.sleep(0.01)
 
     run(work)
 
