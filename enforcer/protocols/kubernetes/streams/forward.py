@@ -34,7 +34,7 @@ class ForwardPassage:
         self.info, self.restraint = info, Restraint(outlet.say)
         self._outlet, self._number, self._forwards = outlet, number, forwards
         self._crew = self._crew_side(spoken[CLIENT], query)
-        self._uplinks = Uplinks(_pipe(spoken[SERVER], True), lambda data: outlet.send(SERVER, data))
+        self._uplinks = Uplinks(_pipe(spoken[SERVER], True), lambda data: outlet.send(SERVER, data), outlet.now)
         self._pairs: dict[int, Pair] = {}
         self._lines: dict[int, Line] = {}
         self._next = 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from enforcer.core.bucket import Bucket
 from enforcer.protocols.kubernetes.streams.pipes import Pipe
 from enforcer.protocols.kubernetes.streams.spdy.frames import (
     CANCEL,
@@ -29,6 +30,7 @@ from enforcer.words.errors import RemoteProtocolError
 
 STEP: Final = 2
 ASKED: Final = 1                      # the number of Weir's own pings
+PINGS, PINGS_AT_ONCE = 10.0, 100.0    # of a server's that are answered a second: it need not read the answers
 
 class Owner(Protocol):
     """Whose connection it is."""
@@ -118,8 +120,9 @@ class Uplink:
 class Uplinks:
     """All of one connection to the server."""
 
-    def __init__(self, pipe: Pipe, send: Callable[[bytes], None]) -> None:
-        self._pipe, self._send = pipe, send
+    def __init__(self, pipe: Pipe, send: Callable[[bytes], None], now: Callable[[], float]) -> None:
+        self._pipe, self._send, self._now = pipe, send, now
+        self._pings = Bucket(PINGS, PINGS_AT_ONCE)
         self._framer = Framer()
         self._of: dict[int, Uplink] = {}
         self._last, self._requests = -1, -1
@@ -171,7 +174,7 @@ class Uplinks:
         if isinstance(frame, SynStream):
             raise RemoteProtocolError("SPDY: a server begins no streams here")
         if isinstance(frame, Ping):
-            if frame.number % STEP == 0:       # its own
+            if frame.number % STEP == 0 and self._pings.take(self._now()):         # its own
                 self.put(render_ping(frame.number))
         elif not isinstance(frame, GoAway):
             self._on(frame)

@@ -17,6 +17,7 @@ from enforcer.protocols.kubernetes.streams.pairs import fits
 from enforcer.protocols.kubernetes.streams.restraint import ROOM
 from enforcer.protocols.kubernetes.streams.spdy import frames
 from enforcer.protocols.kubernetes.streams.spdy.frames import Data, GoAway, Reset, SynReply, SynStream
+from enforcer.protocols.kubernetes.streams.uplinks import PINGS_AT_ONCE
 from enforcer.words import commands as words
 from enforcer.words import events, inputs
 from enforcer.words.commands import CLIENT, SERVER
@@ -477,6 +478,12 @@ def test_streams_of_the_wrong_side() -> None:
     _, _, server = spdy()
     with pytest.raises(RemoteProtocolError):
         server.data(1, b"x")
+
+
+def test_a_server_that_pings_and_does_not_read_is_not_answered_for_ever() -> None:
+    _, _, server = spdy()
+    server.raw(frames.render_ping(2) * 10_000)
+    assert len(server.heard()) <= PINGS_AT_ONCE
 
 
 def test_pings_are_answered() -> None:
