@@ -1,10 +1,10 @@
 """Starting Weir's own Python processes: which command, and the way down from root before it is executed.
 
-    python -I -m agent.processes --user weir [--cgroup DIR] [--keep FD,FD] [--dies-with-parent] [--nice N]
-        [--set NAME=VALUE] -- COMMAND
+    python -I -m agent.processes --user weir [--role ROLE [--read PATH] [--write DIR]] [--cgroup DIR] [--keep FD,FD]
+        [--dies-with-parent] [--nice N] [--set NAME=VALUE] -- COMMAND
 
-enters the cgroup, becomes the user with no capability and no way to get one, closes every other descriptor and becomes
-COMMAND.  It is a process of its own because between fork and exec of a process with threads only C may run.
+enters the cgroup, becomes the user with no capability and no way to get one, closes every other descriptor, takes what
+a hardened unit would take from such a process (agent/confined) and becomes COMMAND.  It is a process of its own because between fork and exec of a process with threads only C may run.
 """
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
+from agent.confined.roles import ROLES, UMASK
 from agent.contract.logs import log_to_stderr
+
+if TYPE_CHECKING:
+    from agent.confined.confine import Confinement
 
 LOG = logging.getLogger("weir.processes")
 
@@ -48,12 +52,18 @@ def python_module(module: str) -> list[str]:
 
 def unprivileged(
     command: Sequence[str], user: str, *, cgroup: Path | None = None, keep: Sequence[int] = (),
-    dies_with_parent: bool = False, nice: int = 0, variables: Mapping[str, str] = MappingProxyType({}),
+    dies_with_parent: bool = False, nice: int = 0, variables: Mapping[str, str] = MappingProxyType({}), role: str = "",
+    reads: Sequence[str] = (), writes: Sequence[str] = (),
 ) -> list[str]:
     """The command line that brings `command` down to `user`.  `keep` are descriptors, inherited by the same numbers;
     `nice` is as setpriority(2) has it, a wish: without CAP_SYS_NICE the command runs as the others do; `variables`,
-    which everybody can read there, are added to its environment."""
+    which everybody can read there, are added to its environment.  `role` is a name of agent.confined.roles, without which
+    it is confined by its user alone (programs of others); such a process sees `reads` and `writes` besides what it is
+    made of, and writes below `writes` alone."""
     options = ["--user", user]
+    if role:
+        options += ["--role", role]
+    options += [f"--read={path}" for path in reads] + [f"--write={path}" for path in writes]
     if cgroup is not None:
         options += ["--cgroup", str(cgroup)]
     if keep:
@@ -69,7 +79,7 @@ def unprivileged(
 
 def become(
     user: str, cgroup: str, keep: Sequence[int], dies_with_parent: bool, nice: int, command: Sequence[str],
-    variables: Mapping[str, str],
+    variables: Mapping[str, str], confinement: Confinement | None,
 ) -> NoReturn:
     account = pwd.getpwnam(user)
     if account.pw_uid == 0 or account.pw_gid == 0:
@@ -83,13 +93,15 @@ def become(
     if nice:
         with suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, 0, nice)
-    os.umask(0o027)
+    os.umask(UMASK)
     os.chdir("/")
     for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     _drop(account)
     if dies_with_parent:              # after the uids: a change of them forgets it, prctl(2)
         _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if confinement is not None:
+        confinement.enter()
     os.execve(command[0], list(command), ENVIRONMENT | dict(variables))  # noqa: S606
 
 
@@ -133,16 +145,27 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--dies-with-parent", action="store_true")
     parser.add_argument("--nice", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--role", default="")
+    parser.add_argument("--read", action="append", default=[], metavar="PATH")
+    parser.add_argument("--write", action="append", default=[], metavar="DIR")
     parser.add_argument("command", nargs="+")
     given = parser.parse_args(arguments)
     keep = [int(fd) for fd in given.keep.split(",") if fd]
+    log_to_stderr()
     try:
         become(given.user, given.cgroup, keep, given.dies_with_parent, given.nice, given.command,
-               dict(one.split("=", 1) for one in given.set))
-    except (OSError, KeyError) as reason:
-        log_to_stderr()
+               dict(one.split("=", 1) for one in given.set),
+               _confinement(given.role, given.read, given.write) if given.role else None)
+    except (OSError, KeyError, ImportError) as reason:
         LOG.error("%s could not be started as %s: %s", given.command[0], given.user, reason)
     return 125
+
+
+def _confinement(role: str, reads: Sequence[str], writes: Sequence[str]) -> Confinement:
+    """Raises OSError, KeyError, ImportError."""
+    from agent.confined.confine import Confinement     # libseccomp's binding is not for everybody who imports this
+
+    return Confinement(ROLES[role], ROOT, reads, writes)
 
 
 if __name__ == "__main__":

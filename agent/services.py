@@ -52,14 +52,16 @@ Render = Callable[[int], messages.Configure]
 
 
 class Service:
-    """`tell(name, detail)` records; `changed` is called whenever `up` or `error` changes."""
+    """`tell(name, detail)` records; `changed` is called whenever `up` or `error` changes; below `writes`, directories,
+    and nowhere else, it makes files."""
 
-    name = "service"
+    name = "service"                  # of a row of agent.confined.roles
 
     def __init__(
-        self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
+        self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None], writes: Sequence[Path] = (),
     ) -> None:
         self._user, self._cgroup, self._tell, self._changed = user, cgroup, tell, changed
+        self._writes = tuple(map(str, writes))
         self.up, self.error, self.began = False, "not started", 0      # CLOCK_BOOTTIME nanoseconds of the last start
         self._process: asyncio.subprocess.Process | None = None
         self._since = self._starts = 0
@@ -127,12 +129,15 @@ class Service:
             (self._cgroup / "cgroup.freeze").write_text("0")
         down = unprivileged(
             command, self._user, cgroup=self._cgroup, keep=keep, dies_with_parent=dies_with_parent, nice=nice,
-            variables=stream())
+            variables=stream() | self._variables(), role=self.name, writes=self._writes)
         self._process = await asyncio.create_subprocess_exec(
             *down, stdin=asyncio.subprocess.DEVNULL, pass_fds=tuple(keep), env=ENVIRONMENT, cwd="/",
             start_new_session=True)   # without a way to the terminal that the agent was started on (ioctl_tty(2))
         self._since, self._starts = time.time_ns(), self._starts + 1
         self.began = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def _variables(self) -> dict[str, str]:
+        return {}
 
     async def _kill(self) -> None:
         process = self._process
@@ -161,13 +166,17 @@ class Recorder(Service):
     def __init__(
         self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
         options: Sequence[str], question: Callable[[int], AskLedger], told: Callable[[LedgerAnswer], Awaitable[None]],
+        writes: Sequence[Path] = (),
     ) -> None:
-        """`told` is given the answers to `question`."""
-        super().__init__(user, cgroup, tell, changed)
+        """`told` is given the answers to `question`; in the first of `writes` SQLite sorts what is large."""
+        super().__init__(user, cgroup, tell, changed, writes)
         self._options, self._question, self._told = options, question, told
         self._writer: asyncio.StreamWriter | None = None
         self._pages: dict[int, asyncio.Future[RecordingAnswer]] = {}
         self._numbers = itertools.count(1)
+
+    def _variables(self) -> dict[str, str]:
+        return {"SQLITE_TMPDIR": self._writes[0]} if self._writes else {}
 
     async def page(self, question: AskRecording) -> RecordingAnswer:
         """Of the recording, whatever `number` the question has; one that says why there is none where the recorder does
@@ -260,9 +269,10 @@ class Enforcer(Service):
         self, user: str, cgroup: Path, tell: Tell, changed: Callable[[], None],
         listeners: Sequence[int], dns: Sequence[int], local: Mapping[str, int], configure: Render, answer: Answer,
         networks: Callable[[], Iterable[Network]] = tuple, unused: Callable[[int], None] = lambda lease: None,
+        writes: Sequence[Path] = (),
     ) -> None:
         """`networks`: what it has to serve besides the host's; `unused`: Credentials.unused."""
-        super().__init__(user, cgroup, tell, changed)
+        super().__init__(user, cgroup, tell, changed, writes)
         self._dns, self._local, self._networks, self._unused = dns, local, networks, unused
         self._doors: socket.socket | None = None
         self._withdrawing: set[asyncio.Task[None]] = set()

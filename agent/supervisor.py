@@ -208,7 +208,8 @@ class Agent:
             config.runtime.audit_user, self.own / "recorder", self.tell, self._service_changed,
             ["--journal", str(config.journal), "--recording", str(config.recordings), "--checkpoint-seconds",
              str(config.recording.checkpoint), "--rotate-bytes", str(config.recording.rotate)],
-            self.ledger.question, lambda answer: self.parts.run("the ledger", lambda: self.ledger.told(answer)))
+            self.ledger.question, lambda answer: self.parts.run("the ledger", lambda: self.ledger.told(answer)),
+            (config.recordings, config.journal))
         self.askers = Askers(
             self.kernel, self.owners, self.journal, lambda: self.config, self.resolver.known, self._given,
             self._addresses.has, lambda start: self.identities.barred(start))
@@ -223,7 +224,7 @@ class Agent:
             [one.fileno() for one in self.listeners], [one.fileno() for one in self.dns],
             {name: one.fileno() for name, one in self.local.items()},
             lambda number: self.render(number, self.config, self.places, self.trust, self._named), answers.answer,
-            lambda: self.networks, self.vaults.unused)
+            lambda: self.networks, self.vaults.unused, (config.journal,))
         self.watching = Watching(lambda: self.enforcer.channel)
         self.notifications = Notifications(self)
         at_page = AtPage(self.notifications)

@@ -103,14 +103,16 @@ class Helper:
 
     async def run(
         self, command: Sequence[str], user: str, seconds: float, variables: Mapping[str, str] = NONE,
-        given: bytes | None = None,
+        given: bytes | None = None, role: str = "",
     ) -> bytes:
-        """Its output.  `given`: its standard input, empty where it is None.  Raises SecretError, OSError."""
+        """Its output.  `given`: its standard input, empty where it is None; `role`: of agent.confined.roles, for code of
+        Weir's own.  Raises SecretError, OSError."""
         cgroup = self._cgroup / str(next(self._numbers))
         cgroup.mkdir(parents=True, exist_ok=True)
         end_all(cgroup)               # of an agent that was killed
         try:
-            down = unprivileged(command, user, cgroup=cgroup, dies_with_parent=True, variables=variables)
+            down = unprivileged(command, user, cgroup=cgroup, dies_with_parent=True, variables=variables,
+                                role=role)
             process = await asyncio.create_subprocess_exec(
                 *down, stdin=asyncio.subprocess.DEVNULL if given is None else asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=ENVIRONMENT, cwd="/",

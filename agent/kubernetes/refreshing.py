@@ -33,7 +33,8 @@ async def refreshed(helper: Helper, user: str, row: CredentialRow) -> Fetched:
     """`user`: who the process runs as.  Raises SecretError."""
     asked = await asyncio.to_thread(_asked, row)
     try:
-        output = await helper.run(python_module(MODULE), user, SECONDS, given=msgspec.json.encode(asked))
+        output = await helper.run(
+            python_module(MODULE), user, SECONDS, given=msgspec.json.encode(asked), role="refresh")
         given = parse_given(output)
     except (SecretError, OSError, msgspec.MsgspecError) as reason:
         raise SecretError("no ID token: the process that asks for one "

@@ -388,7 +388,7 @@ def _run_check(
     """`places`: copy -> file; `whole`: what is named where no file is."""
     command = [*python_module(module), *arguments]
     if os.geteuid() == 0:
-        command = unprivileged(command, user)
+        command = unprivileged(command, user, role="check", reads=[*places])
     try:
         done = subprocess.run(command, capture_output=True, timeout=POLICY_TIMEOUT, env=ENVIRONMENT, cwd="/",
                               stdin=subprocess.DEVNULL, start_new_session=True)

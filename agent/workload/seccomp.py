@@ -1,4 +1,5 @@
-"""The system calls that a workload is refused, as a BPF program for bubblewrap's --seccomp.
+"""The system calls that a workload is refused, as a BPF program for bubblewrap's --seccomp; and the one way in which
+filters are made here (those of Weir's own processes: agent/confined).
 
 A list of what is denied, not of what is allowed: a crew's clients and their runtimes work unchanged.  What is here
 makes sockets that the probes do not see, opens the kernel's larger attack surfaces, or makes namespaces in which the
@@ -11,9 +12,9 @@ from __future__ import annotations
 import errno
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import seccomp  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
@@ -56,7 +57,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Rule:
-    """The call fails with `error` where every condition holds."""
+    """The call fails with `error` where every condition holds; 0: it is let through."""
 
     call: str
     error: int
@@ -67,15 +68,15 @@ def rules() -> Iterator[Rule]:
     yield from (Rule(name, errno.EPERM) for name in REFUSED)
     # A filter cannot read clone3's flags in memory; libc falls back to clone.
     yield Rule("clone3", errno.ENOSYS)
-    yield from (Rule("clone", errno.EPERM, (_masked(0, flag, flag),)) for flag in _NAMESPACES)
-    yield from (Rule("ioctl", errno.EPERM, (_masked(1, _LOW, number),)) for number in _IOCTLS)
+    yield from (Rule("clone", errno.EPERM, (masked(0, flag, flag),)) for flag in _NAMESPACES)
+    yield from (Rule("ioctl", errno.EPERM, (masked(1, _LOW, number),)) for number in _IOCTLS)
     for level, options in _OPTIONS:
-        yield from (Rule("setsockopt", errno.EPERM, (_masked(1, _LOW, level), _masked(2, _LOW, option)))
+        yield from (Rule("setsockopt", errno.EPERM, (masked(1, _LOW, level), masked(2, _LOW, option)))
                     for option in options)
     yield from _sockets()
 
 
-def _masked(argument: int, mask: int, value: int) -> Condition:
+def masked(argument: int, mask: int, value: int) -> Condition:
     return Condition(argument, "MASKED_EQ", mask, value)
 
 
@@ -91,20 +92,27 @@ def _sockets() -> Iterator[Rule]:
     for family in (_INET, _INET6):
         # With protocol 0 the type chooses: SOCK_SEQPACKET would be SCTP.
         for kind in sorted(set(range(_TYPES + 1)) - {_STREAM, _DATAGRAM}):
-            yield Rule("socket", protocol, (Condition(0, "EQ", family), _masked(1, _TYPES, kind)))
+            yield Rule("socket", protocol, (Condition(0, "EQ", family), masked(1, _TYPES, kind)))
         yield Rule("socket", protocol, (Condition(0, "EQ", family), Condition(2, "GT", _UDP)))
         for number in sorted(set(range(1, _UDP)) - {_TCP}):
             yield Rule("socket", protocol, (Condition(0, "EQ", family), Condition(2, "EQ", number)))
 
 
-def render_filter() -> bytes:
-    """struct sock_filter array in the order of the machine."""
-    program = seccomp.SyscallFilter(defaction=seccomp.ALLOW)
+def make_filter(rules: Iterable[Rule], otherwise: int = 0) -> Any:
+    """libseccomp's program, to be loaded or exported; `otherwise`: the error of what no rule names, 0: let through.
+    Raises OSError."""
+    program = seccomp.SyscallFilter(defaction=_action(otherwise))
     # int 0x80 and x32 number their calls differently: no rule would hold for them.
     program.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
     program.set_attr(seccomp.Attr.CTL_OPTIMIZE, _TREE)
-    for rule in rules():
+    for rule in rules:
         _add(program, rule)
+    return program
+
+
+def render_filter() -> bytes:
+    """struct sock_filter array in the order of the machine."""
+    program = make_filter(rules())
     with tempfile.TemporaryFile() as file:
         program.export_bpf(file)
         file.seek(0)
@@ -121,12 +129,16 @@ def render_profile() -> str:
     return json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": calls}, indent=1) + "\n"
 
 
-def _add(program: object, rule: Rule) -> None:
+def _action(error: int) -> Any:
+    return seccomp.ERRNO(error) if error else seccomp.ALLOW
+
+
+def _add(program: Any, rule: Rule) -> None:
     """What this architecture does not have is left out."""
     arguments = [seccomp.Arg(one.argument, getattr(seccomp, one.comparison), one.value, one.other)
                  for one in rule.conditions]
     if (number := _number(rule.call)) is not None:
-        program.add_rule(seccomp.ERRNO(rule.error), number, *arguments)  # type: ignore[attr-defined]
+        program.add_rule(_action(rule.error), number, *arguments)
 
 
 def _number(name: str) -> int | None:

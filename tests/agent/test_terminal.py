@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ def test_a_service_is_a_session_of_its_own() -> None:
 
     async def session() -> tuple[int, int]:
         service = Service("nobody", cgroup, lambda *_: None, lambda: None)
-        await service._spawn(["/usr/bin/sleep", "60"])
+        service.name = "web"          # a role: nothing but Python could be executed
+        await service._spawn([sys.executable, "-I", "-c", "import time; time.sleep(60)"])
         assert service._process is not None
         try:
             return service._process.pid, os.getsid(service._process.pid)

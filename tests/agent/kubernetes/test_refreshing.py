@@ -37,7 +37,7 @@ class Process:
     def __init__(self, *answers: Given | bytes | SecretError) -> None:
         self.answers, self.asked = list(answers), list[Asked]()
 
-    async def run(self, command: list[str], user: str, seconds: float, given: bytes) -> bytes:
+    async def run(self, command: list[str], user: str, seconds: float, given: bytes, role: str) -> bytes:
         assert user == "weir-vault"
         assert command[-1] == "enforcer.credentials.refresh"
         assert b"hunter" not in " ".join(command).encode()
