@@ -15,6 +15,7 @@ import msgspec
 
 from agent.channel import ChannelError
 from agent.config import DNS_PORT
+from agent.confined import view
 from agent.contract import control, messages
 from agent.contract.control import Answered, Failed, Message, Refused
 from agent.contract.groups import groups_of
@@ -217,7 +218,7 @@ class Questions:
                    *hints(config, places, agent.resolver.failures, statistics, leafs, lag, agent.watch.beside),
                    *agent.containers.hints(), *agent.units.hints(), *agent.identities.hints(), *agent.vaults.hints(),
                    *agent.web.hints(), *agent.notifications.hints(), *agent.rotation.hints(),
-                   *agent.metrics.hints()),
+                   *agent.metrics.hints(), *view.hints()),
             identity=agent.identities.process.view() if agent.identities.process else None,
             notify=agent.notifications.view(), web=agent.web.view(), page=config.web.url or "",
             metrics=agent.metrics.view(),

@@ -19,6 +19,7 @@ import msgspec
 from agent import procfs
 from agent.block import sockdiag
 from agent.config import DNS_PORT, LISTEN, Config
+from agent.confined.view import NO_VIEW
 from agent.layout import CGROUPS, USERS, LayoutError, cgroup_root, find_account, find_accounts
 from agent.status import said_of_nobody
 from agent.workload import landlock, sharing
@@ -156,6 +157,8 @@ def bpf_lsm() -> Finding:
 
 def scopes() -> Finding:
     version = landlock.version()
+    if not version:
+        return Finding("", WARN, NO_VIEW, "Linux 6.12 or later, with landlock in its `lsm=`")
     if version < landlock.SCOPES and not lsm.absent():
         return Finding("", OK, f"ABI {version}: no scopes; BPF LSM closes abstract Unix sockets instead")
     if version < landlock.SCOPES:

@@ -3,7 +3,7 @@
 An allow-list, unlike a crew's (agent/workload/seccomp.py): these run known code.  What is not on it says ENOSYS, as an
 older kernel would, for that is what libraries are ready for.  After the groups of systemd (systemd.exec(5),
 SystemCallFilter=): @system-service without @privileged, @resources, @setuid, @chown, @keyring, @aio, @ipc but pipes and
-memfd_create, and whatever makes, moves or watches another process.
+memfd_create, and whatever makes, moves or watches another process.  No truncate, which Landlock knows since Linux 6.2.
 """
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Final
 from agent.workload.seccomp import Condition, Rule, masked
 
 _WORDS: Final = """
-brk munmap mremap madvise mincore msync mlock mlock2 munlock membarrier memfd_create
+brk munmap mremap madvise msync mlock mlock2 munlock membarrier memfd_create
 arch_prctl prctl set_tid_address set_thread_area get_thread_area set_robust_list get_robust_list rseq
 execve exit exit_group futex restart_syscall sched_yield sched_getaffinity getcpu
 sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min
@@ -28,7 +28,7 @@ timerfd_create timerfd_gettime timerfd_settime
 read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek close close_range dup dup2 dup3 pipe pipe2
 poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2
 access faccessat faccessat2 stat fstat lstat newfstatat statx statfs fstatfs readlink readlinkat getdents getdents64
-chdir fchdir rename renameat renameat2 link linkat unlink unlinkat rmdir truncate ftruncate fallocate fadvise64 readahead
+chdir fchdir rename renameat renameat2 link linkat unlink unlinkat rmdir ftruncate fallocate fadvise64 readahead
 fsync fdatasync sync_file_range syncfs sendfile splice tee copy_file_range flock fcntl utimensat futimesat utime utimes
 getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr
 inotify_init inotify_init1 inotify_add_watch inotify_rm_watch

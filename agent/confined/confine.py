@@ -15,14 +15,12 @@ from typing import Final
 from agent.confined import calls
 from agent.confined.measures import MEASURES, refused
 from agent.confined.roles import Role
-from agent.confined.view import places
+from agent.confined.view import NO_VIEW, places
 from agent.workload import landlock
 from agent.workload.seccomp import Rule, make_filter
 
 LOG = logging.getLogger("weir.processes")
 
-NO_VIEW: Final = "the kernel has no Landlock (Linux 5.13, and `landlock` in its lsm=): Weir's own processes see the " \
-                 "files that their users may read"
 _PR_SET_MDWE, _REFUSE_EXEC_GAIN = 65, 1
 
 

@@ -66,7 +66,7 @@ _FILTERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({
 })
 # Of no group: other processes' memory, faults that another handles, what the kernel says.
 _BESIDE: Final = _split("process_vm_readv process_vm_writev kcmp userfaultfd syslog modify_ldt uselib vmsplice "
-                        "remap_file_pages name_to_handle_at mknod mknodat unshare setns fork vfork execveat memfd_secret")
+                        "remap_file_pages name_to_handle_at truncate mknod mknodat unshare setns fork vfork execveat memfd_secret")
 
 
 def _families(role: Role) -> str:
@@ -103,7 +103,7 @@ MEASURES: Final = (
     Measure("PrivateTmp", "yes", FILES, unread=("/tmp", "/var/tmp"), unwritten=("/tmp", "/var/tmp", "/dev/shm")),
     Measure("PrivateDevices", "yes", FILES, unread=("/dev/mem", "/dev/tty", "/dev/ptmx", "/dev/kvm", "/dev/shm")),
     Measure("DevicePolicy", "closed", FILES),
-    Measure("ProtectKernelTunables", "yes", FILES, unwritten=("/proc/sys", "/sys")),
+    Measure("ProtectKernelTunables", "yes", FILES, unwritten=("/proc/sys/kernel/core_pattern", "/sys")),
     Measure("ProtectKernelModules", "yes", FILES, refused=_MODULES, unread=("/usr/lib/modules",)),
     Measure("ProtectKernelLogs", "yes", FILES, refused=("syslog",), unread=("/dev/kmsg", "/proc/kmsg")),
     Measure("ProtectControlGroups", "yes", FILES, unwritten=("/sys/fs/cgroup",)),

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from agent.confined.roles import Role
-from agent.workload.landlock import EXECUTE, OWN, READ, USE, Place
+from agent.workload.landlock import EXECUTE, OWN, READ, USE, Place, version
 
+NO_VIEW: Final = "the kernel has no Landlock (Linux 5.13, with `landlock` in its lsm=): enforcer, recorder and their like " \
+                 "see and write whatever files their users may"
 MODULES: Final = Path("/usr/lib/modules")
 _TOPS: Final = ("/", "/run", "/etc", "/var", "/tmp", "/home", "/usr")
 # Whoever makes /etc/resolv.conf replaces the file, so its directory is what is seen; nss-systemd lists the last.
@@ -22,6 +24,11 @@ _NAMES: Final = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager
 _SYSTEM: Final = ("/etc", "/sys/devices/system/cpu")
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _FACTS: Final = ("/proc/sys", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems")
+
+
+def hints() -> tuple[str, ...]:
+    """For `weir status`."""
+    return () if version() else (NO_VIEW,)
 
 
 def places(role: Role, code: Path, reads: Sequence[str], writes: Sequence[str]) -> Iterator[Place]:
