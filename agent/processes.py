@@ -4,7 +4,8 @@
         [--dies-with-parent] [--nice N] [--set NAME=VALUE] -- COMMAND
 
 enters the cgroup, becomes the user with no capability and no way to get one, closes every other descriptor, takes what
-a hardened unit would take from such a process (agent/confined) and becomes COMMAND.  It is a process of its own because between fork and exec of a process with threads only C may run.
+a hardened unit would take from such a process (agent/confined) and becomes COMMAND.  It is a process of its own because
+between fork and exec of a process with threads only C may run.
 """
 from __future__ import annotations
 
@@ -57,9 +58,9 @@ def unprivileged(
 ) -> list[str]:
     """The command line that brings `command` down to `user`.  `keep` are descriptors, inherited by the same numbers;
     `nice` is as setpriority(2) has it, a wish: without CAP_SYS_NICE the command runs as the others do; `variables`,
-    which everybody can read there, are added to its environment.  `role` is a name of agent.confined.roles, without which
-    it is confined by its user alone (programs of others); such a process sees `reads` and `writes` besides what it is
-    made of, and writes below `writes` alone."""
+    which everybody can read there, are added to its environment.  `role` is a name of agent.confined.roles, without
+    which it is confined by its user alone (programs of others); such a process sees `reads` and `writes` besides what
+    it is made of, and writes below `writes` alone."""
     options = ["--user", user]
     if role:
         options += ["--role", role]
@@ -163,8 +164,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _confinement(role: str, reads: Sequence[str], writes: Sequence[str]) -> Confinement:
     """Raises OSError, KeyError, ImportError."""
-    from agent.confined.confine import Confinement     # libseccomp's binding is not for everybody who imports this
-
+    # Not for everybody who imports this module: libseccomp's binding comes with it.
+    from agent.confined.confine import Confinement
     return Confinement(ROLES[role], ROOT, reads, writes)
 
 

@@ -25,7 +25,8 @@ rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigtimed
 clock_getres clock_gettime clock_nanosleep nanosleep gettimeofday time pause
 alarm getitimer setitimer timer_create timer_delete timer_getoverrun timer_gettime timer_settime
 timerfd_create timerfd_gettime timerfd_settime
-read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek close close_range dup dup2 dup3 pipe pipe2
+read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek
+close close_range dup dup2 dup3 pipe pipe2
 poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2
 access faccessat faccessat2 stat fstat lstat newfstatat statx statfs fstatfs readlink readlinkat getdents getdents64
 chdir fchdir rename renameat renameat2 link linkat unlink unlinkat rmdir ftruncate fallocate fadvise64 readahead

@@ -10,7 +10,6 @@ import errno
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
 from agent.confined import calls
 from agent.confined.measures import MEASURES, refused

@@ -46,7 +46,8 @@ _SWAP: Final = _split("swapon swapoff")
 _IPC: Final = _split("shmget shmat shmctl shmdt msgget msgsnd msgrcv msgctl semget semop semctl semtimedop "
                      "mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr")
 _KEYS: Final = _split("keyctl add_key request_key")
-_MOUNT: Final = _split("mount umount2 pivot_root chroot mount_setattr move_mount open_tree fsopen fsconfig fsmount fspick")
+_MOUNT: Final = _split("mount umount2 pivot_root chroot mount_setattr move_mount open_tree fsopen fsconfig fsmount "
+                       "fspick")
 _REALTIME: Final = _split("sched_setscheduler sched_setparam sched_setattr")
 _USERS: Final = _split("setuid setgid setreuid setregid setresuid setresgid setfsuid setfsgid setgroups")
 _OWNERS: Final = _split("chown fchown lchown fchownat")
@@ -66,7 +67,10 @@ _FILTERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({
 })
 # Of no group: other processes' memory, faults that another handles, what the kernel says.
 _BESIDE: Final = _split("process_vm_readv process_vm_writev kcmp userfaultfd syslog modify_ldt uselib vmsplice "
-                        "remap_file_pages name_to_handle_at truncate mknod mknodat unshare setns fork vfork execveat memfd_secret")
+                        "remap_file_pages name_to_handle_at truncate mknod mknodat unshare "
+                        "setns fork vfork execveat memfd_secret")
+_TEMPORARY: Final = ("/tmp", "/var/tmp")               # noqa: S108  named to be hidden
+_SHARED: Final = "/dev/shm"           # noqa: S108
 
 
 def _families(role: Role) -> str:
@@ -100,8 +104,8 @@ MEASURES: Final = (
 
     Measure("ProtectSystem", "strict", FILES, unwritten=("/", "/usr", "/etc", "/boot", "/var", "/run")),
     Measure("ProtectHome", "yes", FILES, unread=("/home", "/root", "/run/user")),
-    Measure("PrivateTmp", "yes", FILES, unread=("/tmp", "/var/tmp"), unwritten=("/tmp", "/var/tmp", "/dev/shm")),
-    Measure("PrivateDevices", "yes", FILES, unread=("/dev/mem", "/dev/tty", "/dev/ptmx", "/dev/kvm", "/dev/shm")),
+    Measure("PrivateTmp", "yes", FILES, unread=_TEMPORARY, unwritten=(*_TEMPORARY, _SHARED)),
+    Measure("PrivateDevices", "yes", FILES, unread=("/dev/mem", "/dev/tty", "/dev/ptmx", "/dev/kvm", _SHARED)),
     Measure("DevicePolicy", "closed", FILES),
     Measure("ProtectKernelTunables", "yes", FILES, unwritten=("/proc/sys/kernel/core_pattern", "/sys")),
     Measure("ProtectKernelModules", "yes", FILES, refused=_MODULES, unread=("/usr/lib/modules",)),

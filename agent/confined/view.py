@@ -1,8 +1,8 @@
 """What Weir's own processes see of the files: an allow-list for Landlock.
 
-The system without its kernel modules, /etc (names, time zones, certificates; secrets in it are root's), what resolv.conf
-leads to, this code and its interpreter.  They write where their row says, and nowhere else.  Only the interpreter can be
-executed: they start nothing.
+The system without its kernel modules, /etc (names, time zones, certificates; secrets in it are root's), what
+resolv.conf leads to, this code and its interpreter.  They write where their caller says, and nowhere else.  Only the
+interpreter can be executed: they start nothing.
 """
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from typing import Final
 from agent.confined.roles import Role
 from agent.workload.landlock import EXECUTE, OWN, READ, USE, Place, version
 
-NO_VIEW: Final = "the kernel has no Landlock (Linux 5.13, with `landlock` in its lsm=): enforcer, recorder and their like " \
-                 "see and write whatever files their users may"
+NO_VIEW: Final = "the kernel has no Landlock (Linux 5.13, with `landlock` in its lsm=): enforcer, recorder and their " \
+                 "like see and write whatever files their users may"
 MODULES: Final = Path("/usr/lib/modules")
-_TOPS: Final = ("/", "/run", "/etc", "/var", "/tmp", "/home", "/usr")
+_TOPS: Final = ("/", "/run", "/etc", "/var", "/tmp", "/home", "/usr")     # noqa: S108
 # Whoever makes /etc/resolv.conf replaces the file, so its directory is what is seen; nss-systemd lists the last.
-_NAMES: Final = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/connman", "/run/systemd/userdb")
+_NAMES: Final = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/connman",
+                 "/run/systemd/userdb")
 _SYSTEM: Final = ("/etc", "/sys/devices/system/cpu")
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _FACTS: Final = ("/proc/sys", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems")
@@ -33,7 +34,8 @@ def hints() -> tuple[str, ...]:
 
 def places(role: Role, code: Path, reads: Sequence[str], writes: Sequence[str]) -> Iterator[Place]:
     """`code`: where Weir's own packages lie."""
-    for path in (*_SYSTEM, *_NAMES, *_resolvers(), *without(Path("/"), MODULES, ("usr",)), *_libraries(), *_python(code)):
+    system = (*without(Path("/"), MODULES, ("usr",)), *_libraries(), *_SYSTEM)
+    for path in (*system, *_NAMES, *_resolvers(), *_python(code)):
         yield Place(path, READ)
     for path in _interpreter():
         yield Place(path, EXECUTE)
@@ -46,7 +48,7 @@ def places(role: Role, code: Path, reads: Sequence[str], writes: Sequence[str]) 
 
 
 def without(top: Path, hidden: Path, only: Sequence[str] = ()) -> Iterator[str]:
-    """All that is directly below `top`, or `only` these of it, but for what leads to `hidden`: of that what is beside."""
+    """All that is directly below `top`, or `only` these of it; of what leads to `hidden` what is beside it."""
     for name in sorted(only or os.listdir(top)):
         path = top / name
         if path == hidden:
@@ -72,7 +74,8 @@ def _resolvers() -> Iterator[str]:
 
 
 def _python(code: Path) -> Iterator[str]:
-    yield from {str(code), sys.prefix, sys.base_prefix, *(path for path in sys.path if path.startswith("/"))} - {"/", "/usr"}
+    known = (str(code), sys.prefix, sys.base_prefix, *sys.path)
+    yield from {path for path in known if path.startswith("/")} - {"/", "/usr"}
 
 
 def _interpreter() -> Iterator[str]:

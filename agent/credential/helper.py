@@ -105,8 +105,8 @@ class Helper:
         self, command: Sequence[str], user: str, seconds: float, variables: Mapping[str, str] = NONE,
         given: bytes | None = None, role: str = "",
     ) -> bytes:
-        """Its output.  `given`: its standard input, empty where it is None; `role`: of agent.confined.roles, for code of
-        Weir's own.  Raises SecretError, OSError."""
+        """Its output.  `given`: its standard input, empty where it is None; `role`: of agent.confined.roles, for code
+        of Weir's own.  Raises SecretError, OSError."""
         cgroup = self._cgroup / str(next(self._numbers))
         cgroup.mkdir(parents=True, exist_ok=True)
         end_all(cgroup)               # of an agent that was killed

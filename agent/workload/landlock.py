@@ -1,9 +1,10 @@
 """Landlock domains: what a process may reach of the files, and that it reaches no abstract Unix socket and no process
 outside.
 
-A workload is given the scopes alone (`enter_domain`): abstract names belong to the network namespace, which it may share
-with the host, so no view of the files hides them, and bubblewrap could not mount any more where file system rights are
-handled.  Weir's own processes are given all (`Domain`, agent/confined).  Source: landlock(7), linux/landlock.h.
+A workload is given the scopes alone (`enter_domain`): abstract names belong to the network namespace, which it may
+share with the host, so no view of the files hides them, and bubblewrap could not mount any more where file system
+rights are handled.  Weir's own processes are given all (`Domain`, agent/confined).  Source: landlock(7),
+linux/landlock.h.
 """
 from __future__ import annotations
 

@@ -133,6 +133,7 @@ def test_the_enforcer_holds_nothing(steady: Host) -> None:
         assert facts["Groups"].split() in ([], [facts["Gid"].split()[0]])
         assert {facts[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
         assert facts["NoNewPrivs"] == "1"
+        assert facts["Seccomp"].strip() == "2"
         assert os.getpriority(os.PRIO_PROCESS, pid) == nice
         assert f"/{steady.name}.weir/{service}\n" in (proc / "cgroup").read_text()
         assert "Max core file size        0                    0" in (proc / "limits").read_text()

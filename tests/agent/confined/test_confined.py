@@ -30,8 +30,9 @@ NOBODY = pwd.getpwnam("nobody")
 REFUSED = {"EPERM", "EACCES", "ENOSYS", "EAFNOSUPPORT"}
 EVERY = pytest.mark.parametrize("role", sorted(ROLES))
 # What the table gives to a role, and why is said there.
-GIVEN = {("recorder", "RestrictSUIDSGID", "chmod g+s"), *((role, "ProtectProc", what) for role in ("recorder", "enforcer")
-                                                          for what in ("its parent", "all processes"))}
+GIVEN = {("recorder", "RestrictSUIDSGID", "chmod g+s"),
+         *((role, "ProtectProc", what) for role in ("recorder", "enforcer")
+           for what in ("its parent", "all processes"))}
 
 
 def paths() -> str:
@@ -174,6 +175,27 @@ sys.exit(processes.main(["--user", "nobody", "--role", "enforcer", "--", "/usr/b
                           env={"PYTHONPATH": ":".join(sys.path)})
     assert (done.returncode, done.stdout) == (125, "")
     assert "could not be started" in done.stderr
+
+
+def test_an_older_kernel_gives_what_it_has(own: Path) -> None:
+    """Debian 12's: Landlock without truncation, ports and scopes, by its own numbers."""
+    code = """
+import sys
+from agent import processes
+from agent.workload import landlock
+landlock.version = lambda: 2
+sys.exit(processes.main(["--user", "nobody", "--role", "enforcer", "--write", sys.argv[1], "--", sys.executable, "-I",
+                         "-c", *sys.argv[2:]]))
+"""
+    arguments = [str(own), ATTEMPTS, paths(), f"{own}/file", str(own), "AF_UNIX AF_INET"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=30,
+                          stdin=subprocess.DEVNULL, env={"PYTHONPATH": ":".join(sys.path)})
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert {name: what for name, what in said["works"].items() if what is not True and name != "sorted_on_disk"} == {}
+    through = {f"{directive}: {what}" for directive, some in said["tried"].items() for what, error in some.items()
+               if error not in REFUSED}
+    assert through == {"ProtectProc: its parent", "ProtectProc: all processes", ": a port"}
 
 
 def test_a_kernel_without_landlock_is_said_aloud() -> None:
