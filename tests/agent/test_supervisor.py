@@ -137,7 +137,10 @@ def test_the_enforcer_holds_nothing(steady: Host) -> None:
         assert os.getpriority(os.PRIO_PROCESS, pid) == nice
         assert f"/{steady.name}.weir/{service}\n" in (proc / "cgroup").read_text()
         assert "Max core file size        0                    0" in (proc / "limits").read_text()
-        assert "hunter2" not in (proc / "environ").read_bytes().decode()
+        environment = (proc / "environ").read_bytes().decode()
+        assert "hunter2" not in environment
+        # It sees no other place for what SQLite sorts.
+        assert (f"\0SQLITE_TMPDIR={steady.base}/" in environment) == (service == "recorder")
 
 
 def test_status_for_people_and_programs(steady: Host) -> None:

@@ -244,7 +244,8 @@ def main() -> None:
                     for path in kinds["unwritten"] if os.path.exists(path))
     with open("/proc/self/status") as status:
         facts = {name: rest.strip() for name, rest in (line.split(":", 1) for line in status)}
-    print(json.dumps({"tried": found, "works": found_works, "facts": facts, "umask": os.umask(0)}))
+    print(json.dumps({"tried": found, "works": found_works, "facts": facts, "umask": os.umask(0),
+                      "mdwe": libc.prctl(66, 0, 0, 0, 0)}))      # PR_GET_MDWE
 
 
 main()
