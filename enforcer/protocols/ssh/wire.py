@@ -20,13 +20,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
-import asyncssh
-from asyncssh import public_key
-
 from agent.contract.credential import Credential
 from agent.contract.target import Target
+from enforcer.protocols.ssh.libraries import found_by_name
 from enforcer.protocols.ssh.messages import CHANNEL_OPEN, FIRST, GLOBAL_REQUEST, REQUEST, Fields, show_printable
 from enforcer.words.errors import AuthenticationError, ProtocolError
+
+with found_by_name():
+    import asyncssh
+    from asyncssh import public_key
 
 SLICE: Final = 33 << 10               # bytes that asyncssh is fed at a time: it copies what it has not read yet
 FULL: Final = 256 << 10               # bytes that may wait while it looks at one message

@@ -1,6 +1,7 @@
 """Run as `python -I -c TEXT`: tries what a confined process must not do, and prints a line of JSON: by directive, each
 attempt with the name of the error that it got, or "through".  Arguments: paths to be read and to be written, as JSON
-{directive: {"unread": [...], "unwritten": [...]}}; a file to be given bits; a directory that it may write to.
+{directive: {"unread": [...], "unwritten": [...]}}; a file to be given bits; a directory that it may write to; families
+of sockets; where Weir's code lies, and which modules of it such a process has.
 """
 from __future__ import annotations
 
@@ -139,7 +140,7 @@ def attempts(file: str, own: str, confined: bool) -> dict[str, list[tuple[str, C
     }
 
 
-def works(own: str, families: list[str]) -> dict[str, bool | str]:
+def works(own: str, families: list[str], modules: list[str]) -> dict[str, bool | str]:
     """What such a process needs."""
     def thread() -> None:
         threading.Thread(target=lambda: None).start()
@@ -197,6 +198,14 @@ def works(own: str, families: list[str]) -> dict[str, bool | str]:
         import ssl
         assert ssl.create_default_context().get_ca_certs()
 
+    def servers() -> None:
+        """What each role's own process imports, with all that comes behind it."""
+        import importlib
+        for name in modules:
+            module = importlib.import_module(name)
+            if hasattr(module, "protocol"):
+                module.protocol.warm()
+
     def peers() -> None:
         ours, theirs = socket.socketpair()
         fd = ours.getsockopt(socket.SOL_SOCKET, 77) if hasattr(os, "pidfd_open") else -1
@@ -206,7 +215,7 @@ def works(own: str, families: list[str]) -> dict[str, bool | str]:
         ours.close()
 
     done: dict[str, bool | str] = {}
-    for work in (thread, file, unnamed, sorted_on_disk, loop, names, roots, peers):
+    for work in (thread, file, unnamed, sorted_on_disk, loop, names, roots, servers, peers):
         try:
             work()
             done[work.__name__] = True
@@ -233,7 +242,8 @@ def tried(work: Callable[[], None]) -> str:
 def main() -> None:
     paths, file, own, families = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4].split()
     found: dict[str, dict[str, str]] = {}
-    found_works = works(own, families)
+    sys.path.insert(0, sys.argv[5])
+    found_works = works(own, families, sys.argv[6:])
     for directive, some in attempts(file, own, bool(families)).items():
         found.setdefault(directive, {}).update((name, tried(work)) for name, work in some)
     for directive, kinds in paths.items():

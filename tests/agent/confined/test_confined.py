@@ -17,8 +17,9 @@ import pytest
 from agent.confined.measures import MEASURES, USER
 from agent.confined.roles import ROLES, UMASK
 from agent.confined.view import without
-from agent.processes import ENVIRONMENT, unprivileged
+from agent.processes import ENVIRONMENT, ROOT, unprivileged
 from agent.workload import landlock
+from enforcer import protocols
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it starts processes of other users"),
@@ -27,6 +28,15 @@ pytestmark = [
 
 ATTEMPTS = (Path(__file__).parent / "attempts.py").read_text()
 NOBODY = pwd.getpwnam("nobody")
+MODULES = {
+    "enforcer": ("enforcer.app", "enforcer.policy.cedar", "enforcer.policy.detectors",
+                 *(f"enforcer.protocols.{name}" for name in protocols.names())),
+    "recorder": ("enforcer.recording.recorder",), "web": ("enforcer.web.app",), "metrics": ("enforcer.metrics.app",),
+    "identities": ("enforcer.identity.app", "enforcer.identity.saml.assertion", "enforcer.identity.saml.logout",
+                   "enforcer.identity.saml.metadata", "enforcer.identity.saml.signatures"),
+    "vaults": ("enforcer.credentials.app",), "notify": ("enforcer.notify.app",),
+    "refresh": ("enforcer.credentials.refresh",), "check": ("enforcer.policy.check", "enforcer.identity.saml.check"),
+}
 REFUSED = {"EPERM", "EACCES", "ENOSYS", "EAFNOSUPPORT"}
 EVERY = pytest.mark.parametrize("role", sorted(ROLES))
 # What the table gives to a role, and why is said there.
@@ -70,12 +80,16 @@ def run(role: str, own: Path, code: str, *arguments: str, **more: Any) -> subpro
 @functools.cache
 def tried(role: str, own: Path) -> dict[str, Any]:
     families = " ".join(ROLES[role].families) if role else ""
-    done = run(role, own, ATTEMPTS, paths(), f"{own}/file", str(own), families)
+    done = run(role, own, ATTEMPTS, paths(), f"{own}/file", str(own), families, str(ROOT), *MODULES.get(role, ()))
     for name in ("base.sqlite", "base.sqlite-wal", "base.sqlite-shm"):
         (own / name).unlink(missing_ok=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def test_every_role_has_its_modules() -> None:
+    assert set(MODULES) == set(ROLES)
 
 
 def test_every_row_is_tried(own: Path) -> None:
@@ -159,6 +173,7 @@ import sys
 from agent import processes
 from agent.confined import confine
 from agent.workload import landlock
+from enforcer import protocols
 
 def no(*_):
     raise {"OSError(38, 'no')" if broken == "enter" else "RuntimeError('no')"}
@@ -184,11 +199,13 @@ def test_an_older_kernel_gives_what_it_has(own: Path) -> None:
 import sys
 from agent import processes
 from agent.workload import landlock
+from enforcer import protocols
 landlock.version = lambda: 2
 sys.exit(processes.main(["--user", "nobody", "--role", "enforcer", "--write", sys.argv[1],
                          "--set=SQLITE_TMPDIR=" + sys.argv[1], "--", sys.executable, "-I", "-c", *sys.argv[2:]]))
 """
-    arguments = [str(own), ATTEMPTS, paths(), f"{own}/file", str(own), "AF_UNIX AF_INET"]
+    arguments = [str(own), ATTEMPTS, paths(), f"{own}/file", str(own), "AF_UNIX AF_INET", str(ROOT),
+                 *MODULES["enforcer"]]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=30,
                           stdin=subprocess.DEVNULL, env={"PYTHONPATH": ":".join(sys.path)})
     assert done.returncode == 0, done.stderr
@@ -205,6 +222,7 @@ import sys
 from agent import processes
 from agent.confined import view
 from agent.workload import landlock
+from enforcer import protocols
 landlock.version = view.version = lambda: 0
 assert view.hints() == (view.NO_VIEW,)
 sys.exit(processes.main(["--user", "nobody", "--role", "enforcer", "--", "/usr/bin/id", "-u"]))
