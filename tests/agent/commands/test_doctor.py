@@ -5,8 +5,9 @@ import socket
 
 import pytest
 
-from agent.commands.doctor import OK, WARN, page
+from agent.commands.doctor import OK, WARN, page, scopes
 from agent.config import Config, parse_config
+from agent.workload import landlock
 
 CONFIG = """
 [runtime]
@@ -34,3 +35,10 @@ def test_who_has_the_port_of_the_page_is_found(at: str) -> None:
         found = page(config(port))
         assert (found.state, "another program listens there" in found.advice) == (WARN, True)
     assert page(config(port)).state == OK
+
+
+def test_a_kernel_without_landlock_is_found_also_where_bpf_lsm_closes_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landlock, "version", lambda: 0)
+    found = scopes()
+    assert found.state == WARN
+    assert "see and write whatever files their users may" in found.found

@@ -2,12 +2,15 @@
 other."""
 from __future__ import annotations
 
+import ast
 import errno
+import importlib
 import platform
 import shutil
 import struct
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,8 @@ from agent.confined import calls
 from agent.confined.confine import rules
 from agent.confined.measures import CALLS, MEASURES, Measure, render_unit, value
 from agent.confined.roles import ROLES, Role
+from agent.processes import ROOT
+from agent.services import Service
 from agent.workload.seccomp import make_filter
 
 ANALYZE = shutil.which("systemd-analyze")
@@ -170,3 +175,25 @@ def test_no_row_of_the_filter_takes_nothing() -> None:
     empty = [one.directive for one in MEASURES
              if one.by == CALLS and not one.refused and not list(one.rules(ENFORCER))]
     assert empty == ["SystemCallArchitectures"]
+
+
+def test_whoever_starts_code_of_weirs_own_says_which_role() -> None:
+    """Without one are others' programs, and `weir init`'s looks, which run as those whose files they read."""
+    without = set()
+    for path in sorted((ROOT / "agent").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "unprivileged":
+                if not any(one.arg == "role" for one in node.keywords):
+                    without.add(str(path.relative_to(ROOT)))
+    assert without == {"agent/init/recorded.py", "agent/init/talking.py"}
+    for name in ("agent.people.identity_process", "agent.credential.vault_process", "agent.web.process",
+                 "agent.metrics.process", "agent.notify.process"):
+        importlib.import_module(name)
+    kinds = {one.name for one in _kinds(Service) if one.__module__.startswith("agent.")}
+    assert kinds - {"service"} == set(ROLES) - {"refresh", "check"}
+
+
+def _kinds(kind: type[Service]) -> Iterator[type[Service]]:
+    yield kind
+    for one in kind.__subclasses__():
+        yield from _kinds(one)
