@@ -18,7 +18,6 @@ from agent.workload.landlock import EXECUTE, OWN, READ, USE, Place, version
 NO_VIEW: Final = "the kernel has no Landlock (Linux 5.13, with `landlock` in its lsm=): enforcer, recorder and their " \
                  "like see and write whatever files their users may"
 MODULES: Final = Path("/usr/lib/modules")
-_TOPS: Final = ("/", "/run", "/etc", "/var", "/tmp", "/home", "/usr")     # noqa: S108
 # Whoever makes /etc/resolv.conf replaces the file, so its directory is what is seen; nss-systemd lists the last.
 _NAMES: Final = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/connman",
                  "/run/systemd/userdb")
@@ -69,8 +68,7 @@ def _libraries() -> Iterator[str]:
 
 def _resolvers() -> Iterator[str]:
     real = os.path.realpath("/etc/resolv.conf")
-    directory = os.path.dirname(real)
-    yield real if directory in _TOPS else directory
+    yield os.path.dirname(real) if real.count("/") > 2 and real.startswith("/run/") else real
 
 
 def _python(code: Path) -> Iterator[str]:
