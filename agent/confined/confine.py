@@ -27,8 +27,9 @@ class Confinement:
     """Made as root, before anything is given away; entered last.  Raises OSError."""
 
     def __init__(self, role: Role, code: Path, reads: Sequence[str], writes: Sequence[str]) -> None:
-        self._domain = landlock.Domain(places(role, code, reads, writes)) if landlock.version() else None
-        if self._domain is None:
+        abi = landlock.version() if role.files else 0
+        self._domain = landlock.Domain(places(role, code, reads, writes)) if abi else None
+        if role.files and not abi:
             LOG.warning("%s: %s", role.name, NO_VIEW)
         try:
             self._filter = make_filter(rules(role), errno.ENOSYS)

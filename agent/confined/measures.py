@@ -131,5 +131,5 @@ def render_unit(role: Role, user: str, command: str, files: bool = True) -> str:
 
 def _lines(role: Role, files: bool) -> Iterator[str]:
     for measure in MEASURES:
-        if files or measure.by != FILES:
+        if (files and role.files) or measure.by != FILES:
             yield f"{measure.directive}={value(measure, role)}"

@@ -16,6 +16,7 @@ class Role:
     families: tuple[str, ...] = _LOCAL     # of sockets that it makes; those that it is given are its own all the same
     peers: bool = False               # it reads /proc of other processes
     shared: bool = False              # it sets the bit by which directories give their group on
+    files: bool = True                # it has a view of them; else whatever its user may read, which is what it is for
 
 
 # By the name of agent.services.Service.
@@ -24,4 +25,5 @@ ROLES: Final[Mapping[str, Role]] = {one.name: one for one in (
     Role("recorder", peers=True, shared=True),     # who keeps it from writing; the recording is its group's
     Role("identities", _DIALS), Role("vaults", _DIALS), Role("notify", _DIALS), Role("refresh", _DIALS),
     Role("web"), Role("metrics"), Role("check"),
+    Role("look", peers=True, shared=True, files=False),     # of `weir init`, as whoever has the files
 )}

@@ -80,7 +80,7 @@ def recorded_peers(recording: Path, notes: list[str]) -> Iterator[Peer]:
     """What crews reached in the modes `record` and `shadow`.  It is read by the user whose the recording is."""
     command = [*python_module("agent.cli"), "egress", "suggest", "--json", "--recording", str(recording)]
     if (owner := _owner(recording)) != "root":
-        command = unprivileged(command, owner)
+        command = unprivileged(command, owner, role="look")
     found = asked(command, list[_Place], f"the recording in {recording} is", notes)
     for one in found or ():
         host = host_of(one.host)

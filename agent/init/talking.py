@@ -130,7 +130,7 @@ def _of_home(
 ) -> Iterator[Peer]:
     """What files of the user say; and host keys for SSH hosts that were found otherwise."""
     paths = [path for path in kubeconfig.split(":") if path.startswith("/")][:8]
-    command = unprivileged([*python_module("agent.init.home"), *paths], account.pw_name)
+    command = unprivileged([*python_module("agent.init.home"), *paths], account.pw_name, role="look")
     said = asked(command, Said, f"files of {account.pw_name} are", notes) if os.geteuid() == 0 else None
     if said is None:
         return

@@ -138,7 +138,7 @@ def test_files_are_read_as_the_user_whose_they_are(tmp_path: Path) -> None:
     secret = tmp_path / "root.yaml"
     secret.write_text("clusters: [{name: c, cluster: {server: 'https://secret.lab'}}]\n"
                       "contexts: [{name: x, context: {cluster: c}}]\n")
-    command = unprivileged([*python_module("agent.init.home"), str(secret)], "nobody")
+    command = unprivileged([*python_module("agent.init.home"), str(secret)], "nobody", role="look")
     notes: list[str] = []
     secret.chmod(0o644)
     said = asked(command, Said, "files are", notes)
