@@ -197,7 +197,11 @@ try:
     one.settimeout(40); one.sendall(b"echo"); print(one.recv(4))
 except ConnectionResetError: print(b"")
 finally:
-    ssh.terminate(); print(ssh.stderr.read().decode(), file=sys.stderr)
+    while ssh.poll() is None:    # told between its look for a signal and its poll, it misses it
+        ssh.terminate()
+        try: ssh.wait(1)
+        except subprocess.TimeoutExpired: pass
+    print(ssh.stderr.read().decode(), file=sys.stderr)
 """
 
 
