@@ -49,7 +49,7 @@ if cgroup:
     open(cgroup, "w").write("0")
 tried = refused = 0
 print("ready", flush=True)
-while not select.select([sys.stdin], [], [], 0.2)[0]:
+while not tried or not select.select([sys.stdin], [], [], 0.2)[0]:
     tried += 1
     try:
         with socket.create_connection((host, int(port)), 3) as one:
