@@ -117,7 +117,8 @@ def written(tmp_path: Path, metadata: bytes, *, mode: int = 0o644) -> Path:
 
 def test_metadata_is_read_and_checked_by_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import agent.settings.check as module
-    monkeypatch.setattr(module, "unprivileged", lambda command, user, **more: command)     # it is not the users' that matters
+    # It is not the users' that matters.
+    monkeypatch.setattr(module, "unprivileged", lambda command, user, **more: command)
     monkeypatch.setattr(module, "_check_accounts", lambda report: None)
     config = load_config(written(tmp_path, idp.metadata()))
     assert config.metadata == {"adfs": idp.metadata()}

@@ -63,8 +63,8 @@ for number in range(int(sys.argv[3])):
     except OSError:
         pass
 """
-# Its network ends with it, and what waits there to be accepted; they are accepted in order, so that the last one's end is
-# behind all of them.
+# Its network ends with it, and what waits there to be accepted; they are accepted in order, so that the last one's end
+# is behind all of them.
 LEAVES_LAST = CLOSES_AT_ONCE + """
 with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as last:
     try:
