@@ -399,7 +399,7 @@ def test_garbage_from_a_caller_ends_its_command(host: Host) -> None:
 def test_the_agent_dies_and_commands_are_served_to_their_end(tmp_path: Path) -> None:
     made = Host(tmp_path, f"weirtest-agent{os.getpid()}")
     try:
-        with made.start("sh", "-c", "echo ready; trap 'exit 5' TERM; while :; do sleep 0.05; done") as process:
+        with made.start("sh", "-c", "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done") as process:
             assert process.stdout is not None
             process.stdout.readline()
             made.process.kill()
