@@ -156,9 +156,9 @@ class Holdings:
         if before is not None and does in (IDLE, before):
             return does, None
         kind = f"{_NAMES.get(int(family), str(int(family)))} {_kind(copy)}"
-        cookie = cookie_of(copy)
+        cookie, exe = cookie_of(copy), _exe(place.pid)
         done = self._ending(copy, process, end)
-        return IDLE if done == ENDED else does, Foreign(place, inode, cookie, kind, peer, _exe(place.pid), done)
+        return IDLE if done == ENDED else does, Foreign(place, inode, cookie, kind, peer, exe, done)
 
     @contextmanager
     def _process(self, place: Place) -> Iterator[int]:
