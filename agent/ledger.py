@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.block.attribution import Held
+from agent.block.attribution import SYN_SENT, Held
 from agent.contract.ledger import ELSEWHERE, Connect
 from probes import abi
 
@@ -30,7 +30,6 @@ AGAIN: Final = SECOND                 # between the first judgement and the one 
 HANDED: Final = 90 * SECOND           # a login may take 30 s, and one side may outlive the other by 30 s
 NEVER: Final = "never arrived"        # the listener's port was its only possible peer
 INTERRUPTED: Final = "interrupted"    # the enforcer that had it ended, or could record nothing; or the host did
-_SYN_SENT: Final = 2                  # include/net/tcp_states.h
 _LOOPBACK: Final = frozenset(map(abi.packed, ("127.0.0.1", "::1")))
 
 
@@ -66,7 +65,7 @@ def judge(one: Connect, evidence: Evidence) -> Judged:
     held, handed = evidence.sockets.get(one.cookie), evidence.handed.get(one.cookie, 0)
     if held is not None and not _at_listener(held, evidence):
         peer = f"{abi.unpacked(held.remote)} {held.remote_port}"
-        return WAIT if held.state == _SYN_SENT else Judged(
+        return WAIT if held.state == SYN_SENT else Judged(
             why="it is connected, and not with the enforcer", peer=peer)
     if handed:
         return _of_enforcer(held, handed, evidence)

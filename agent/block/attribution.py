@@ -90,11 +90,11 @@ def find_redirected(sockets: Sequence[Held], address: bytes, port: int, cgroups:
                   one.remote_port if known else 0, REDIRECT)
 
 
-_SYN_SENT: Final = 2                  # include/net/tcp_states.h
+SYN_SENT: Final = 2                   # include/net/tcp_states.h
 
 
 def _dials(one: Held) -> bool:
-    return one.state == _SYN_SENT
+    return one.state == SYN_SENT
 
 
 _ANY: Final = (bytes(16), abi.packed(bytes(4)))    # of a socket that was not bound to an address

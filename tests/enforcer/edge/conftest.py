@@ -9,12 +9,13 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import pytest
+import uvloop
 from lab import certificates
 from sshhouse import Server, run_server
 
@@ -366,6 +367,17 @@ class House:
         found = protocols.find("postgresql")
         entry = protocols.Protocol("postgresql", make, found.speaks, found.tls_request, found.render_cancel)
         self._monkeypatch.setattr(protocols, "find", lambda name: entry)
+
+    def play(self, work: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """In a loop of its own, and closed behind it."""
+        async def limited() -> None:
+            try:
+                async with asyncio.timeout(seconds):
+                    await work()
+            finally:
+                await self.close()
+
+        uvloop.run(limited())
 
     async def open(self, target: Target | None = None, egress: Egress | None = None) -> int:
         """Gives the port."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import uvloop
 
 from agent.contract import messages
 from agent.contract.locks import LockSet
@@ -137,14 +136,7 @@ def test_behind_whom_nobody_is_reaches_nothing_and_is_told_why(house, where: str
         assert [(event[3], event[4], WHY in event[9], event[11]) for event in refused] == [("crew", "", True, 99)]
         assert reached == []
 
-    async def limited() -> None:
-        try:
-            async with asyncio.timeout(60):
-                await work()
-        finally:
-            await house.close()
-
-    uvloop.run(limited())
+    house.play(work, 60)
 
 
 async def test_who_resolves_names_is_told_that_somebody_may_be_barred() -> None:

@@ -8,7 +8,6 @@ import threading
 from pathlib import Path
 
 import pytest
-import uvloop
 from lab import certificates
 
 from enforcer.protocols.postgresql import SSL_REQUEST
@@ -76,11 +75,4 @@ def test_all_of_it_arrives(house, tmp_path: Path, size: int, says: bool) -> None
             await asyncio.sleep(0.01)
         assert house.edge.counters.get("bugs", 0) == 0
 
-    async def limited() -> None:
-        try:
-            async with asyncio.timeout(60):
-                await work()
-        finally:
-            await house.close()
-
-    uvloop.run(limited())
+    house.play(work, 60)

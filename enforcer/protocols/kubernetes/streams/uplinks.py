@@ -32,6 +32,7 @@ STEP: Final = 2
 ASKED: Final = 1                      # the number of Weir's own pings
 PINGS, PINGS_AT_ONCE = 10.0, 100.0    # of a server's that are answered a second: it need not read the answers
 
+
 class Owner(Protocol):
     """Whose connection it is."""
 
