@@ -39,9 +39,9 @@ class Beside(Service, Generic[Kind]):
             raise ChannelError(f"{self.peer} is not running")
         return self._channel
 
-    async def configure(self) -> str:
+    async def configure(self, seconds: float | None = None) -> str:
         """What is wrong, or empty.  Raises ChannelError."""
-        done = await self.channel.ask(self._configure, self.contract.Done)
+        done = await self.channel.ask(self._configure, self.contract.Done, seconds)
         return str(done.error)
 
     # a kind says these
@@ -86,7 +86,7 @@ class Beside(Service, Generic[Kind]):
         assert self._process is not None
         ended = asyncio.get_running_loop().create_task(self._process.wait())
         try:
-            if wrong := self._configured(await self.configure()):
+            if wrong := self._configured(await self._begin(self.configure, channel.patience)):
                 return wrong
             self._set(True, "")
             await self._began()

@@ -28,6 +28,10 @@ class ChannelError(Exception):
     """The process at the other end does not answer, or is not there."""
 
 
+class SilenceError(ChannelError):
+    """It is there, and has not answered in time."""
+
+
 class Numbered(Protocol):
     """A message that answers a question, or asks one."""
 
@@ -83,7 +87,7 @@ class Channel(asyncio.Protocol):
     async def ask(
         self, make: Callable[[int], msgspec.Struct], wanted: type[_Answer], seconds: float | None = None,
     ) -> _Answer:
-        """`make(number)` is sent; raises ChannelError where no answer of that kind comes in time."""
+        """`make(number)` is sent; raises SilenceError where no answer comes in time, ChannelError where none can."""
         if self._transport is None or self.closed.is_set():
             raise ChannelError(f"{self.peer} is not running")
         seconds = self.patience if seconds is None else seconds
@@ -95,7 +99,7 @@ class Channel(asyncio.Protocol):
             async with asyncio.timeout(seconds):
                 found = await future
         except TimeoutError:
-            raise ChannelError(f"{self.peer} did not answer within {seconds:.0f} seconds") from None
+            raise SilenceError(f"{self.peer} did not answer within {seconds:.0f} seconds") from None
         except ValueError as reason:
             raise ChannelError(f"not for {self.peer}: {reason}") from None
         finally:

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from agent.channel import Answer, ChannelError, EnforcerChannel
+from agent.channel import Answer, ChannelError, EnforcerChannel, SilenceError
 from agent.contract import messages
 from agent.contract.control import ServiceView
 from agent.contract.ledger import (
@@ -37,7 +37,8 @@ from agent.processes import ENVIRONMENT, python_module, unprivileged
 LOG = logging.getLogger("weir.services")
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0   # seconds before the next start; doubled each time
-PROVEN: Final = 30.0                  # seconds after which a start counts as good, and the wait begins anew
+PROVEN: Final = 30.0                  # seconds up after which a start counts as good, and the wait begins anew
+LONGEST_START: Final = 8              # times its usual time that a start may take, where those before ran out of theirs
 PING_EVERY: Final = 1.0               # seconds
 HANG: Final = 5.0                     # seconds without an answer: killed
 PAGE_WAIT: Final = 15.0               # seconds for a page of the recording
@@ -65,6 +66,8 @@ class Service:
         self.up, self.error, self.began = False, "not started", 0      # CLOCK_BOOTTIME nanoseconds of the last start
         self._process: asyncio.subprocess.Process | None = None
         self._since = self._starts = 0
+        self._slack = 1               # times its usual time that the next start may take
+        self._up_at = 0.0             # monotonic seconds; 0: this start did not come up
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -102,7 +105,7 @@ class Service:
     async def _run(self) -> None:
         wait = FIRST_WAIT
         while True:
-            began = time.monotonic()
+            self._up_at = 0.0
             try:
                 reason = await self._life()
             except (OSError, ChannelError) as wrong:
@@ -117,8 +120,20 @@ class Service:
                 return
             LOG.error("the %s ended: %s", self.name, reason)
             self._tell(f"{self.name}.ended", {"reason": reason})
-            wait = FIRST_WAIT if time.monotonic() - began > PROVEN else min(wait * 2, LONGEST_WAIT)
+            if self._up_at and time.monotonic() - self._up_at > PROVEN:
+                wait, self._slack = FIRST_WAIT, 1
+            else:
+                wait = min(wait * 2, LONGEST_WAIT)
             await asyncio.sleep(wait)
+
+    async def _begin(self, configure: Callable[[float], Awaitable[str]], usual: float) -> str:
+        """Its first configuration, in the `usual` seconds; what is wrong, or empty.  Each start that runs out of
+        time gives the next more: on a busy host, starts for nothing would make it busier."""
+        try:
+            return await configure(usual * self._slack)
+        except SilenceError:
+            self._slack = min(self._slack * 2, LONGEST_START)
+            raise
 
     async def _spawn(
         self, command: Sequence[str], keep: Sequence[int] = (), dies_with_parent: bool = False, nice: int = 0,
@@ -149,6 +164,8 @@ class Service:
         await process.wait()
 
     def _set(self, up: bool, error: str) -> None:
+        if up:
+            self._up_at = time.monotonic()
         if (up, error) != (self.up, self.error):
             self.up, self.error = up, error
             self._changed()
@@ -301,10 +318,10 @@ class Enforcer(Service):
             with suppress(ProcessLookupError):
                 self._process.kill()
 
-    async def configure(self, render: Render | None = None) -> str:
+    async def configure(self, render: Render | None = None, seconds: float = CONFIGURE) -> str:
         """Send the configuration of now, or another; what is wrong with it, or empty.  Raises ChannelError."""
         async with self._configuring:
-            done = await self.channel.ask(render or self._render, messages.Configured, CONFIGURE)
+            done = await self.channel.ask(render or self._render, messages.Configured, seconds)
         return done.error
 
     async def give(self, network: Network) -> None:
@@ -381,7 +398,7 @@ class Enforcer(Service):
         assert self._process is not None
         ended = asyncio.get_running_loop().create_task(self._process.wait())
         try:
-            error = await self.configure()
+            error = await self._begin(lambda seconds: self.configure(seconds=seconds), CONFIGURE)
             if not self.first.done():
                 self.first.set_result(error)
             if error:
