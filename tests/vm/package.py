@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from lab.hosts import wait_until
 from vm.steps import PACKAGES
 
 ETC, STATE, UNITS = Path("/etc/weir"), Path("/var/lib/weir"), Path("/etc/systemd/system")
+REPOSITORY = Path(__file__).resolve().parents[2]
 SLICE, PINS = Path("/sys/fs/cgroup/weir.slice"), Path("/run/weir/bpf")
 DATABASE, SERVER = 5433, 7107
 USER = "crew"
@@ -95,7 +97,7 @@ def recorded() -> int:
     """Sessions of the crew's."""
     found = 0
     for file in (STATE / "recording").glob("*.sqlite"):
-        with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as recording:
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as recording:
             found += recording.execute("SELECT count(*) FROM sessions WHERE workload = 'crew'").fetchone()[0]
     return found
 

@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -112,7 +112,7 @@ def between() -> list[tuple[str, str, str]]:
     """Workload, executable and attribution of sessions of that application name."""
     found = []
     for file in (STATE / "recording").glob("*.sqlite"):
-        with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as recording:
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as recording:
             found += recording.execute(
                 "SELECT workload, exe, attribution FROM session_opened WHERE application = 'between'").fetchall()
     return found

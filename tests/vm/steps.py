@@ -56,7 +56,8 @@ STEPS: Final = (
     pytest("enforcer", "tests/enforcer -x", 60),
     # Last: it takes what bootstrap has installed of Weir out of the way.
     Step("package", f"{{ ls {PACKAGES}/*.deb >/dev/null 2>&1 || {{ sudo ./bootstrap package {PACKAGES} && "
-         f"sudo packaging/build --offline --version 0.1.0+1 {PACKAGES}; }}; }} && {PYTEST} tests/vm/package.py", 7200,
+         f"sudo packaging/build --offline --version 0.1.0+1 {PACKAGES}; }}; }} && "
+         f"{PYTEST} tests/vm/package.py tests/vm/package_road.py", 7200,
          boots=1, then=f"{PYTEST} tests/vm/package_after.py"),
 )
 
