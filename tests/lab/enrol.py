@@ -22,7 +22,7 @@ from lab.weir import make_people
 
 SOURCE = Path(__file__).resolve().parents[2] / "vagrant" / "etc"
 ETC = Path("/etc/weir")
-SERVERS = ("db", "ssh", "kube", "idp")
+SERVERS = ("idp", "db", "ssh", "kube")
 PUBLIC = ("ca.pem", "known_hosts", "issuer")              # all else that is handed out is root's alone
 SSH_CONFIG = f"""Host ssh.lab.example
   Port {SSH_PORT}

@@ -263,7 +263,7 @@ def wait_until(what: str, ready: object, seconds: float = 30) -> None:
     while not ready():  # type: ignore[operator]
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {seconds * PATIENCE:.0f} s")
-        time.sleep(0.02)
+        time.sleep(0.02 * PATIENCE)   # asking takes the processor from what is waited for
 
 
 def main(argv: Sequence[str]) -> int:

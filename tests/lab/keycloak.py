@@ -24,7 +24,7 @@ from typing import Any
 import httpx2
 
 from lab import certificates
-from lab.hosts import OTHER, Here, Host, wait_until
+from lab.hosts import OTHER, PATIENCE, Here, Host, wait_until
 from lab.servers import server
 
 HOME = Path(os.environ.get("WEIR_PREFIX", "/opt/weir")) / "keycloak"
@@ -33,6 +33,9 @@ REALM = "lab"
 LIFESPAN = 60                         # seconds of a token
 PLAIN, SEALED = "urn:weir:lab", "urn:weir:sealed"
 STARTED = 600.0                       # seconds, on a busy machine too
+ANSWERED = 60.0 * PATIENCE            # seconds: a realm is a dozen keys and passwords
+# For a start and a few logins: nothing is compiled twice, and no collector runs beside (kc.sh chooses G1).
+_CHEAP = "-XX:TieredStopAtLevel=1 -XX:-UseG1GC -XX:+UseSerialGC"
 _MAPPERS = {
     "groups": {"name": "groups", "protocol": "openid-connect", "protocolMapper": "oidc-group-membership-mapper",
                "config": {"claim.name": "groups", "full.path": "false", "id.token.claim": "true",
@@ -126,7 +129,7 @@ class Browser:
     def go(self, url: str, name: str) -> httpx2.Response:
         """Open it, log in where that is asked, agree where that is asked, to the last page."""
         trust = ssl.create_default_context(cafile=self._keycloak.ca)
-        with self._host.entered(), httpx2.Client(verify=trust, trust_env=False, timeout=60) as client:
+        with self._host.entered(), httpx2.Client(verify=trust, trust_env=False, timeout=ANSWERED) as client:
             answer = client.get(url)
             for _ in range(20):
                 if answer.is_redirect:
@@ -173,9 +176,9 @@ def keycloak(scratch: Path, authority: certificates.Authority, host: Host = OTHE
     environment = {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(directory), "KC_BOOTSTRAP_ADMIN_USERNAME": "admin",
         "KC_BOOTSTRAP_ADMIN_PASSWORD": passwords["admin"], "JAVA_OPTS_KC_HEAP": "-Xms64m -Xmx512m",
-        "JAVA_OPTS_APPEND": f"-XX:TieredStopAtLevel=1 -Djava.io.tmpdir={directory}"}
+        "JAVA_OPTS_APPEND": f"{_CHEAP} -Djava.io.tmpdir={directory}"}
     with server(host, command, log, environment=environment) as process, httpx2.Client(
-            verify=ssl.create_default_context(cafile=ca), trust_env=False, timeout=60) as client:
+            verify=ssl.create_default_context(cafile=ca), trust_env=False, timeout=ANSWERED) as client:
         mine, own = certificates.make_leaf(authority, ("weir.lab.example",), (), by_rsa=True)
         made = Keycloak(base, ca, client, passwords, secrets.token_urlsafe(18), host, own)
 

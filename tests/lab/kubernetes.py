@@ -36,7 +36,7 @@ import httpx2
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from lab.certificates import Authority, make_authority, make_client, make_leaf, private_pem, write
-from lab.hosts import KUBE, Host, ip, wait_until
+from lab.hosts import KUBE, PATIENCE, Host, ip, wait_until
 from lab.servers import listening, server
 
 HOME = Path(os.environ.get("WEIR_PREFIX", "/opt/weir")) / "kube"
@@ -71,6 +71,7 @@ rules: [{{level: {level}}}]
 # https://kubernetes.io/docs/reference/access-authn-authz/authentication/#using-authentication-configuration
 AUTHENTICATION = {"apiVersion": "apiserver.config.k8s.io/v1beta1", "kind": "AuthenticationConfiguration", "jwt": []}
 STARTED = 120.0                       # seconds, on a busy machine too
+WITHIN = f"--timeout={60 * PATIENCE:.0f}s"        # of kubectl
 
 
 class Answered(RuntimeError):
@@ -245,7 +246,7 @@ class Cluster:
         (ports / str(number)).write_text(address)
 
     def wait_for_pod(self, pod: str = "web", namespace: str = NAMESPACE, condition: str = "Ready") -> None:
-        self.kubectl("wait", f"--for=condition={condition}", f"pod/{pod}", "-n", namespace, "--timeout=60s")
+        self.kubectl("wait", f"--for=condition={condition}", f"pod/{pod}", "-n", namespace, WITHIN)
 
     def fill(self, count: int = 5000, prefix: str = "fill", namespace: str = NAMESPACE) -> None:
         """So many pods, PREFIX-00000 and on, that seem to run on another node."""
@@ -320,11 +321,11 @@ class Cluster:
     def seed(self) -> None:
         """What the module's docstring says that there is."""
         self.kubectl("create", "-f", "-", input=(SEEDS / "seed.yaml").read_text().replace("@PASSWORD@", self.password))
-        self.kubectl("wait", "--for=condition=Established", "crd/orders.shop.example.com", "--timeout=60s")
-        self.kubectl("wait", "--for=create", "serviceaccounts/default", "-n", NAMESPACE, "--timeout=60s")
+        self.kubectl("wait", "--for=condition=Established", "crd/orders.shop.example.com", WITHIN)
+        self.kubectl("wait", "--for=create", "serviceaccounts/default", "-n", NAMESPACE, WITHIN)
         self.kubectl("create", "-f", str(SEEDS / "seed-then.yaml"))
         self.wait_for_pod()
-        self.kubectl("rollout", "status", "deployment/api", "--timeout=60s")
+        self.kubectl("rollout", "status", "deployment/api", WITHIN)
 
 
 def kubeconfig(url: str, ca: Path, user: Mapping[str, str], namespace: str = NAMESPACE) -> str:
@@ -378,7 +379,7 @@ def cluster(
     tokens = {user: f"{user}-{secrets.token_urlsafe(24)}" for user in USERS}
     authority, clients = make_authority("Lab Kubernetes CA"), make_authority("Lab Kubernetes clients CA")
     trust = ssl.create_default_context(cadata=authority.pem)
-    with httpx2.Client(verify=trust, trust_env=False, timeout=60) as client, ExitStack() as stack:
+    with httpx2.Client(verify=trust, trust_env=False, timeout=60 * PATIENCE) as client, ExitStack() as stack:
         made = Cluster(host, place, authority, clients, tokens, client, secrets.token_urlsafe(18))
         _write_identities(made)
         write(place / "policy.yaml", POLICY.format(level=audit))
