@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from lab import enrol, serve
+from lab import enrol, hosts, serve
 from lab.hosts import CREW, DB, SSH
 from lab.postgresql import NAME
 from lab.servers import python_environment
@@ -91,6 +91,15 @@ def test_what_runs_in_the_machines_starts_where_nothing_but_the_clone_is_there()
 
     assert f"{DB.ipv4} {NAME}" in run("lab.serve", "--hosts").stdout.splitlines()
     assert run("lab.enrol").stderr == "usage: python -m lab.enrol KEY\n"
+
+
+def test_whoever_waits_on_a_slow_machine_leaves_its_processor_to_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(hosts, "PATIENCE", 20.0)
+    monkeypatch.setattr("time.sleep", slept.append)
+    answers = iter((False, False, True))
+    hosts.wait_until("a server", lambda: next(answers))
+    assert slept == [pytest.approx(0.4)] * 2
 
 
 def test_the_readme_names_every_machine_and_its_commands_exist() -> None:
