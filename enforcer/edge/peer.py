@@ -5,12 +5,15 @@ import asyncio
 from typing import Final, Protocol
 
 from enforcer.edge import tls, upstream
+from enforcer.words.commands import SERVER
 
 HIGH: Final = 256 << 10               # bytes in a write buffer above which the other side is not read
 LOW: Final = 64 << 10
-OWN: Final = 1 << 20                  # bytes that TLS may add to it of its own, to one that does not read them
+OWN: Final = 1 << 20                  # bytes that TLS may add to it of its own, or a server by asking, and not read
 LOOK: Final = 0.1                     # seconds between looks at that
 LEFT: Final = 5.0                     # seconds in which one that was left may take what it has been sent
+
+UNREAD_ANSWERS: Final = "it asks, and does not read what it is answered"
 
 # Why a peer is not read now.
 LAYER: Final = 1                      # the layer wants it
@@ -55,8 +58,9 @@ class Peer(asyncio.Protocol):
     bytes may come in one segment with the end of its handshake).  A pass or two of the loop, so bounded by reads.
     `hello`: what a client that begins with TLS has sent before that: its handshake begins so.
 
-    `_most`: TLS answers by itself (KeyUpdate, RFC 8446 4.6.3; alerts), and keeps what is not taken.  While much waits
-    for the peer, or it is being closed, that is looked at: what nobody has written may grow by OWN."""
+    `_most`: TLS answers by itself (KeyUpdate, RFC 8446 4.6.3; alerts), and keeps what is not taken.  A server is read
+    whether it reads or not, and a layer may have to answer it (SSH's requests).  While much waits for the peer, or it
+    is being closed, that is looked at: answers, and what nobody has written, may grow by OWN."""
 
     __slots__ = ("_below", "_events", "_full", "_most", "_paused", "closing", "early", "hello", "number", "secure",
                  "told", "transport")
@@ -129,13 +133,13 @@ class Peer(asyncio.Protocol):
         self._paused &= ~STARTING
         self.attach(transport)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, answers: bool = False) -> None:
         transport = self.transport
         # is_closing: uvloop raises where the peer reset it and connection_lost is still to come.  STARTING: plaintext
         # would end up between the records of a handshake.
         if transport is None or self.closing or self._paused & STARTING or transport.is_closing():
             return
-        if self._most:
+        if self._most and not (answers and self.number == SERVER):
             self._most += len(data) + len(data) // 64 + 64     # and the records' own bytes
         transport.write(data)
 
@@ -184,8 +188,13 @@ class Peer(asyncio.Protocol):
             if self._paused & STARTING:        # TLS has the transport, and says nothing of an end in the handshake
                 self.transport = None
 
+    def unread(self) -> None:
+        """It asks, and leaves the answers."""
+        self._events.gone(self.number, "it has TLS answer, and does not read" if self.secure else UNREAD_ANSWERS)
+        self.abort()
+
     def _bound(self) -> None:
-        if self.secure and not self._most and self.transport is not None:
+        if (self.secure or self.number == SERVER) and not self._most and self.transport is not None:
             self._most = self.transport.get_write_buffer_size() + OWN
             asyncio.get_running_loop().call_later(LOOK, self._look)
 
@@ -193,8 +202,7 @@ class Peer(asyncio.Protocol):
         if self.transport is None or not (self._full or self.closing):
             self._most = 0
         elif self.transport.get_write_buffer_size() > self._most:
-            self._events.gone(self.number, "it has TLS answer, and does not read")
-            self.abort()
+            self.unread()
         else:
             asyncio.get_running_loop().call_later(LOOK, self._look)
 

@@ -26,7 +26,7 @@ from enforcer.core.context import Context
 from enforcer.edge import errands
 from enforcer.edge.cancel import Key
 from enforcer.edge.edge import Edge
-from enforcer.edge.peer import FULL, LAYER, LEAVING, PRESSED, QUEUED, STARTING, UNREAD, Peer
+from enforcer.edge.peer import FULL, LAYER, LEAVING, OWN, PRESSED, QUEUED, STARTING, UNREAD, Peer
 from enforcer.edge.through import Tunnels
 from enforcer.edge.upstream import Road
 from enforcer.protocols import Protocol
@@ -59,10 +59,10 @@ class Session:
     """`take` gives it the client's transport; everything else comes by events until both sides are lost."""
 
     __slots__ = (
-        "_accounted", "_deadline", "_ending", "_failed", "_finished", "_grace", "_later", "_later_bytes", "_layer",
-        "_leaving", "_need", "_need_synced", "_over", "_putting_down", "_running", "_shown", "_since", "_tasks",
-        "_timers", "_tunnels", "_work", "account", "address", "asked_by", "cancelling", "context", "credential",
-        "database", "dialling", "edge", "key", "name", "peers", "protocol", "reason", "road", "tally",
+        "_accounted", "_deadline", "_ending", "_failed", "_finished", "_grace", "_later", "_later_answers",
+        "_later_bytes", "_layer", "_leaving", "_need", "_need_synced", "_over", "_putting_down", "_running", "_shown",
+        "_since", "_tasks", "_timers", "_tunnels", "_work", "account", "address", "asked_by", "cancelling", "context",
+        "credential", "database", "dialling", "edge", "key", "name", "peers", "protocol", "reason", "road", "tally",
     )
 
     def __init__(self, edge: Edge, context: Context, protocol: Protocol, road: Road | None = None) -> None:
@@ -80,7 +80,7 @@ class Session:
         self.dialling = self.cancelling = False
         self._layer = protocol.layer(context)
         self._later: deque[tuple[int, int, Command]] = deque()
-        self._later_bytes = self._need = self._need_synced = 0
+        self._later_bytes = self._later_answers = self._need = self._need_synced = 0
         self._work: list[Command] = []
         self._running = self._over = self._failed = self._finished = self._accounted = self._putting_down = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -264,7 +264,8 @@ class Session:
             command = later.popleft()[2]
             if type(command) is SendData:
                 self._later_bytes -= len(command.data)
-                self.peers[SERVER].write(command.data)
+                self._later_answers -= len(command.data) if command.answers else 0
+                self.peers[SERVER].write(command.data, command.answers)
             else:
                 _ORDERS[type(command)](self, command)
         client = self.peers[CLIENT]
@@ -325,8 +326,10 @@ class Session:
                     continue
                 elif self._held_back():
                     self._put_off(command, len(command.data))
+                    if command.answers:
+                        self._put_off_answer(len(command.data))
                 else:
-                    self.peers[SERVER].write(command.data)
+                    self.peers[SERVER].write(command.data, command.answers)
             elif isinstance(command, Record):
                 self.record(command)
             elif _towards_server(command) and self._held_back():
@@ -350,11 +353,17 @@ class Session:
             if self._tunnels is not None:
                 self._tunnels.full(SERVER, QUEUED, True)
 
+    def _put_off_answer(self, size: int) -> None:
+        """Nothing pauses a server that asks."""
+        self._later_answers += size
+        if self._later_answers > OWN:
+            self.peers[SERVER].unread()
+
     def _drop_queue(self) -> None:
         """What may not be forwarded any more; closing still may."""
         closing = any(type(command) is CloseConnection for _, _, command in self._later)
         self._later.clear()
-        self._later_bytes = self._need = self._need_synced = 0
+        self._later_bytes = self._later_answers = self._need = self._need_synced = 0
         if closing:
             self.peers[SERVER].close()
 

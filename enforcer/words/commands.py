@@ -23,6 +23,7 @@ class Command(msgspec.Struct, frozen=True):
 class SendData(Command, frozen=True):
     peer: int                         # CLIENT | SERVER
     data: bytes
+    answers: bool = False             # what that peer itself has asked: a server that reads none of it is cut off
 
 
 class Record(Command, frozen=True):

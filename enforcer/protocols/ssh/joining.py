@@ -26,13 +26,18 @@ def _join_data(commands: list[Command]) -> list[Command]:
     while at < len(commands):
         command, end = commands[at], at + 1
         if isinstance(command, SendData):
-            while end < len(commands) and isinstance(more := commands[end], SendData) and more.peer == command.peer:
+            while end < len(commands) and _goes_with(commands[end], command):
                 end += 1
             if end - at > 1:
-                command = SendData(command.peer, b"".join(cast(SendData, one).data for one in commands[at:end]))
+                data = b"".join(cast(SendData, one).data for one in commands[at:end])
+                command = SendData(command.peer, data, command.answers)
         joined.append(command)
         at = end
     return joined
+
+
+def _goes_with(more: Command, first: SendData) -> bool:
+    return isinstance(more, SendData) and (more.peer, more.answers) == (first.peer, first.answers)
 
 
 def _join_pieces(commands: list[Command]) -> list[Command]:

@@ -161,8 +161,8 @@ class SshLayer:
 
     # wire.Events
 
-    def written(self, peer: int, data: bytes) -> None:
-        self._say(SendData(peer, data))
+    def written(self, peer: int, data: bytes, answers: bool) -> None:
+        self._say(SendData(peer, data, answers))
 
     def message(self, peer: int, payload: bytes) -> None:
         self._mux.message(peer, payload)

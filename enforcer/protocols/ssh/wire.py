@@ -23,7 +23,17 @@ from typing import Any, Final, Protocol
 from agent.contract.credential import Credential
 from agent.contract.target import Target
 from enforcer.protocols.ssh.libraries import found_by_name
-from enforcer.protocols.ssh.messages import CHANNEL_OPEN, FIRST, GLOBAL_REQUEST, REQUEST, Fields, show_printable
+from enforcer.protocols.ssh.messages import (
+    CHANNEL_OPEN,
+    DATA,
+    EOF,
+    EXTENDED_DATA,
+    FIRST,
+    GLOBAL_REQUEST,
+    REQUEST,
+    Fields,
+    show_printable,
+)
 from enforcer.words.errors import AuthenticationError, ProtocolError
 
 with found_by_name():
@@ -35,7 +45,8 @@ FULL: Final = 256 << 10               # bytes that may wait while it looks at on
 BY_APPLICATION: Final = 11            # disconnect reasons, RFC 4253 11.1
 PROTOCOL: Final = 2
 VERSION: Final = "Weir"
-KEXINIT: Final = 20                   # RFC 4250 4.1.2
+IGNORE: Final = 2                     # RFC 4250 4.1.2
+KEXINIT: Final = 20
 EXCHANGES: Final = 100                # key exchanges that a peer may begin at once,
 EXCHANGED: Final = 2.0                # and a second: one may cost a twentieth of it
 UNPACKED: Final = 256 << 10           # bytes of a message that came compressed
@@ -45,6 +56,8 @@ PLACE: Final = 200                    # bytes that a message takes besides its o
 LIST: Final = 16 << 10                # bytes of a list of algorithms
 PATIENCE: Final = 1.0                 # seconds that a client's list may take before Weir's own is sent
 DECIDED: Final = frozenset((GLOBAL_REQUEST, CHANNEL_OPEN, REQUEST))      # messages that may cost a decision each
+# What the other side wants said; whatever else there is answers what the peer itself has said.
+ASKED: Final = frozenset((GLOBAL_REQUEST, CHANNEL_OPEN, REQUEST, DATA, EXTENDED_DATA, EOF))
 TURN: Final = 32                      # of them, or of 32 bytes of them, until others have their turn
 METHODS: Final = ("none", "publickey", "password", "keyboard-interactive")
 # AES-GCM first: it is what a processor does fastest, and asyncssh copies least for it.
@@ -63,8 +76,8 @@ COMPRESSION: Final = ("none", "zlib@openssh.com", "zlib")
 class Events(Protocol):
     """Who is told, by either side."""
 
-    def written(self, peer: int, data: bytes) -> None:
-        """Bytes for this peer's socket."""
+    def written(self, peer: int, data: bytes, answers: bool) -> None:
+        """Bytes for this peer's socket; `answers`: what it has itself asked."""
         ...
 
     def message(self, peer: int, payload: bytes) -> None:
@@ -101,10 +114,11 @@ class Transport(asyncio.Transport):
         super().__init__()
         self._peer, self._events = peer, events
         self.closed = False
+        self.answers = False          # what is written now
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         if not self.closed:
-            self._events.written(self._peer, bytes(data))
+            self._events.written(self._peer, bytes(data), self.answers)
 
     def is_closing(self) -> bool:
         return self.closed
@@ -238,6 +252,11 @@ class _Wire:
         for task in tuple(self._tasks):        # nobody waits for what it waits for
             task.cancel()
 
+    def send_packet(self: Any, pkttype: int, *args: bytes, handler: Any = None) -> None:
+        if self._transport is not None and pkttype != IGNORE:  # that stands before another
+            self._transport.answers = pkttype not in ASKED
+        super().send_packet(pkttype, *args, handler=handler)  # type: ignore[misc]
+
     def send(self: Any, payload: bytes) -> None:
         """As `send_packet`, without the empty message that it puts before each (against what CBC ciphers leak, which
         are not offered here), where nothing else is to be done."""
@@ -253,6 +272,8 @@ class _Wire:
         sequence = self._send_seq
         packet, mac = self._send_encryption.encrypt_packet(
             sequence, size.to_bytes(4, "big"), b"".join((bytes((pad,)), payload, os.urandom(pad))))
+        if self._transport is not None:
+            self._transport.answers = payload[0] not in ASKED
         self._send(packet + mac)
         self._send_seq = (sequence + 1) & 0xFFFFFFFF
         self._rekey_bytes_sent += size

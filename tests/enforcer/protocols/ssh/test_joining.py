@@ -28,6 +28,12 @@ def pieces(commands: list[Command]) -> list[tuple[int, str, int, bytes]]:
     return found
 
 
+def test_answers_stay_apart_from_what_is_asked() -> None:
+    """The edge counts them."""
+    said: list[Command] = [SendData(SERVER, b"a"), SendData(SERVER, b"b", True), SendData(SERVER, b"c", True)]
+    assert join(said) == [SendData(SERVER, b"a"), SendData(SERVER, b"bc", True)]
+
+
 def test_a_message_for_each_byte_is_one_event_and_one_write() -> None:
     said: list[Command] = []
     for at in range(100):

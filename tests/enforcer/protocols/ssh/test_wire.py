@@ -80,7 +80,7 @@ class Ends:
 
     # wire.Events
 
-    def written(self, peer: int, data: bytes) -> None:
+    def written(self, peer: int, data: bytes, answers: bool) -> None:
         assert peer == self.peer
         if hasattr(self, "to_real"):
             self.to_real.write(data)
