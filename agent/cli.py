@@ -26,7 +26,7 @@ from agent.commands.asking import AskingError, NotRunning, ask, control_path, ho
 from agent.config import DEFAULT_FILE
 from agent.contract import control
 from agent.contract.documents import render_json
-from agent.contract.messages import HoldView
+from agent.contract.messages import REASON_REQUIRED, HoldView
 
 FAILED, USAGE, WEIRS_OWN = 1, 2, 125
 AS_JSON: Final = "weir.json"          # key of click's `meta`, said again where the option is
@@ -549,7 +549,7 @@ def _print_holds(holds: Sequence[HoldView]) -> None:
 
 def _decide(file: str, decision: control.Message, as_json: bool, done: str) -> None:
     error = _ask(file, decision, control.Answered, as_json).error
-    _done(f"{error}: --reason TEXT" if error == "a reason is required" else error, as_json, done)
+    _done(f"{error}: --reason TEXT" if error == REASON_REQUIRED else error, as_json, done)
 
 
 # what they share

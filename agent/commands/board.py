@@ -14,7 +14,7 @@ from rich.text import Text
 from agent.commands.keyboard import BACK, DOWN, ENTER, ESCAPE, PAGE, PAGE_UP, UP
 from agent.commands.screen import render_hold, safe
 from agent.contract import control
-from agent.contract.messages import HoldView
+from agent.contract.messages import REASON_REQUIRED, HoldView
 
 SETTLED: Final = 0.5                  # seconds
 REASON_LIMIT: Final = 200             # characters
@@ -109,7 +109,7 @@ class Board:
         elif key == ENTER and self._reason.strip():
             return self._said(self._verb, self._reason.strip())
         elif key == ENTER:
-            self.note = "a reason is required"
+            self.note = REASON_REQUIRED
         elif len(key) == 1 and key.isprintable() and len(self._reason) < REASON_LIMIT:
             self._reason += key
         return None

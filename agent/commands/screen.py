@@ -17,7 +17,7 @@ from agent.commands.selftest import Finding
 from agent.contract.control import ServiceView, Status, TargetView
 from agent.contract.documents import render_json
 from agent.contract.locks import Lock
-from agent.contract.messages import HoldView, SessionView
+from agent.contract.messages import REASON_REQUIRED, HoldView, SessionView
 from agent.contract.said import called, foreign, lets_through, span
 from agent.contract.said import safe as safe
 from agent.status import ENFORCING, MEANINGS, said_of_mode
@@ -198,7 +198,7 @@ def _hold_rows(hold: HoldView, pending: bool) -> list[tuple[str, str]]:
         return [*rows, ("in force", f"{lets_through(hold)}, {until}; weir approvals revoke {hold.ticket}")]
     number = f"{hold.wanted} of " if hold.wanted > 1 else ""
     rows.append(("answer by", f"{number}{safe(' or '.join(hold.approvers))}, within {left}"
-                 + (", a reason is required" if hold.reason_required else "")))
+                 + (f", {REASON_REQUIRED}" if hold.reason_required else "")))
     rows.append(("lets through", lets_through(hold)))
     if hold.escalates:
         rows.append(("escalates", f"in {span(hold.escalates - time.time_ns())}"))

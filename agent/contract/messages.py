@@ -25,6 +25,7 @@ MOST = 1024                           # words, as the groups of one principal
 KEPT = 16 << 10                       # bytes of a ticket that is kept
 FIGURES = 10_000                      # targets of which there are figures
 TICKETS = 200                         # of them at a time
+REASON_REQUIRED = "a reason is required"        # why an answer to a hold does not count, where only that is missing
 REPORTS = "@reports"                  # in place of a target's name: the Unix socket at which crews report
 Word = Annotated[str, msgspec.Meta(max_length=256)]     # a configured name, an address, a code
 Text = Annotated[str, msgspec.Meta(max_length=TEXT)]

@@ -11,6 +11,7 @@ from typing import Final
 
 from msgspec import structs
 
+from agent.contract.messages import REASON_REQUIRED
 from agent.contract.people import People
 from enforcer.approval.asked import Asked, Assent
 from enforcer.words.decisions import HoldTerms
@@ -43,7 +44,7 @@ def why_not(
     if not mine:
         return f"{by} is in none of the groups that may answer: {', '.join(everybody(asked))}"
     if not reason and (not approve or any(terms.reason_required for terms in mine)):
-        return "a reason is required"
+        return REASON_REQUIRED
     before = [one for one in asked.assents if people.distinct((every, (one.by, *one.names))) == 1] if approve else []
     if approve and all(any(one.rule == terms.rule for one in before) for terms in mine):
         same = "" if any(one.by == by for one in before) else f" as {before[0].by}"
@@ -58,7 +59,7 @@ def why_no_glass(asked: Asked, by: str, groups: Iterable[str], reason: str) -> s
         return "its rule has no break-glass"
     if not set(named) & set(groups):
         return f"{by} is not in the group that may break the glass: {', '.join(named)}"
-    return "" if reason else "a reason is required"
+    return "" if reason else REASON_REQUIRED
 
 
 def assented(asked: Asked, by: str, groups: Iterable[str], glass: bool, names: tuple[str, ...] = ()) -> Asked:

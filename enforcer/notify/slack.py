@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from agent.contract.messages import REASON_REQUIRED
 from agent.contract.notify import (
     MOST,
     PLACES,
@@ -240,7 +241,7 @@ class SlackDesk:
         pressed = found.pressed
         error = self._why_not(found.user, pressed.ticket, pressed.channel, pressed.message)
         if not error and not found.reason:
-            error = "a reason is required"
+            error = REASON_REQUIRED
         if error:
             return _errors(error)
         if len(self._pressed) >= AT_ONCE:

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from agent import cli
 from agent.cli import weir
 from agent.contract import control
+from agent.contract.messages import REASON_REQUIRED
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -45,10 +46,18 @@ def assert_said(found: Result, code: int) -> None:
 
 
 def test_how_a_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_ask", lambda *_: control.Answered("a reason is required"))
+    monkeypatch.setattr(cli, "_ask", lambda *_: control.Answered(REASON_REQUIRED))
     for verb in ("approve", "deny"):
         assert run("approvals", verb, "abc", *(["--reason", ""] if verb == "deny" else [])).stderr == (
             "weir: a reason is required: --reason TEXT\n")
+
+
+def test_the_words_for_a_missing_reason_stand_once() -> None:
+    """`weir approvals` knows by them what to add."""
+    root = Path(cli.__file__).parents[1]
+    found = [file.relative_to(root).as_posix() for part in ("agent", "enforcer") for file in (root / part).rglob("*.py")
+             if REASON_REQUIRED in file.read_text()]
+    assert found == ["agent/contract/messages.py"]
 
 
 def test_every_command_is_there() -> None:
