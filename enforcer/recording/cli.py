@@ -134,7 +134,8 @@ def group() -> None:
 def sessions(context: click.Context, directory: Path, as_json: bool, last: int) -> None:
     """Sessions that were recorded, the newest last.
 
-    Operations are the crew's, without Weir's own."""
+    Operations are the crew's, without Weir's own. A narrow terminal leaves columns out and shortens names; a pipe and
+    --json have all."""
     if context.invoked_subcommand is None:
         _show_sessions(directory, as_json, last)
 
@@ -148,8 +149,9 @@ def _show_sessions(directory: Path, as_json: bool, last: int) -> None:
         if not found:
             click.echo("no session is recorded yet", err=True)
             return
-        for line in replay.render_sessions(found):
-            _console().print(line, soft_wrap=True)
+        console = _console()
+        for line in replay.render_sessions(found, console.width if sys.stdout.isatty() else None):
+            console.print(line, soft_wrap=True)
 
 
 @sessions.command(epilog=_EXIT)

@@ -48,19 +48,66 @@ def size(count: int) -> str:
     return f"{count} B" if count < 10_000 else f"{count / 1000:.0f} kB" if count < 10**7 else f"{count / 10**6:.0f} MB"
 
 
-def render_sessions(sessions: Sequence[Session]) -> Iterator[Text]:
-    """A line each, columns below one another.  A narrow terminal cuts nothing: a name in pieces is of no use."""
+def render_sessions(sessions: Sequence[Session], room: int | None = None) -> Iterator[Text]:
+    """A line each, columns below one another.  `room`: columns of the terminal; None: it is none, and all is shown."""
     lines = [_HEADS, *map(_cells, sessions)]
-    widths = [max(len(line[number]) for line in lines) for number in range(len(_HEADS))]
-    for line in lines:
+    if room is not None:
+        lines = _fit(lines, room)
+    widths = _widths(lines)
+    for number, line in enumerate(lines):
         cells = [cell.rjust(width) if head in _NUMBERS else cell.ljust(width)
-                 for head, cell, width in zip(_HEADS, line, widths, strict=True)]
-        yield Text("  ".join(cells).rstrip(), "bold" if line is _HEADS else "")
+                 for head, cell, width in zip(lines[0], line, widths, strict=True)]
+        yield Text("  ".join(cells).rstrip(), "" if number else "bold")
 
 
 _HEADS: Final = (
     "SESSION", "OPENED", "SECONDS", "WHO", "WORKLOAD", "WHERE", "OPERATIONS", "DENIED", "HELD", "OUT", "END")
-_NUMBERS: Final = ("SECONDS", "OPERATIONS", "DENIED", "HELD", "OUT")
+_NUMBERS: Final = ("SECONDS", "OPERATIONS", "OPS", "DENIED", "HELD", "OUT")
+_SPARED: Final = ("OUT", "WORKLOAD", "SECONDS", "HELD", "END", "OPS")      # left out in this order, for room
+_LEAST: Final = {"END": 13, "WHERE": 12, "WHO": 10}            # that is left of what is cut, in this order
+_YEAR: Final = 5                      # characters of "2026-", and of ":SS"
+_SECONDS: Final = 3
+
+
+def _widths(lines: Sequence[tuple[str, ...]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+
+def _over(lines: Sequence[tuple[str, ...]], room: int) -> int:
+    return sum(widths := _widths(lines)) + 2 * (len(widths) - 1) - room
+
+
+def _fit(lines: list[tuple[str, ...]], room: int) -> list[tuple[str, ...]]:
+    """What a session is found by stays, and how it went."""
+    if _over(lines, room) <= 0:
+        return lines
+    lines = [("SESSION", "OPENED", *lines[0][2:6], "OPS", *lines[0][7:]), *(
+        (line[0], line[1][_YEAR:-_SECONDS], *line[2:]) for line in lines[1:])]
+    for spared in ("", *_SPARED):
+        lines = _without(lines, spared) if spared else lines
+        found = _cut(lines, room)
+        if _over(found, room) <= 0:
+            break
+    return found
+
+
+def _without(lines: list[tuple[str, ...]], name: str) -> list[tuple[str, ...]]:
+    at = lines[0].index(name)
+    return [line[:at] + line[at + 1:] for line in lines]
+
+
+def _cut(lines: list[tuple[str, ...]], room: int) -> list[tuple[str, ...]]:
+    """Long cells, by as much as there is too much."""
+    for name, least in _LEAST.items():
+        if name in lines[0] and (over := _over(lines, room)) > 0:
+            at = lines[0].index(name)
+            size = max(least, _widths(lines)[at] - over)
+            lines = [(*line[:at], _shorten(line[at], size), *line[at + 1:]) for line in lines]
+    return lines
+
+
+def _shorten(cell: str, size: int) -> str:
+    return cell if len(cell) <= size else f"{cell[:size - 1]}…"
 
 
 def _cells(one: Session) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ def test_sessions(told) -> None:
     assert "local:zoë" in run("sessions", "--recording", told.recording).stdout
 
 
-def test_sessions_are_whole_on_any_terminal(told, monkeypatch) -> None:
+def test_sessions_are_whole_where_there_is_no_terminal(told, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     head, first, _ = run("sessions", "--recording", told.recording).stdout.splitlines()
     assert head.split() == ["SESSION", "OPENED", "SECONDS", "WHO", "WORKLOAD", "WHERE", "OPERATIONS", "DENIED",
