@@ -21,6 +21,7 @@ PLACES = {
     "usr/share/fish/vendor_completions.d/weir.fish", "usr/share/man/man1/weir.1.gz",
     "usr/share/man/man5/weir.toml.5.gz", "usr/share/man/man1/weir-verify.1.gz", "usr/share/doc/weir/docs/operator.md",
     "usr/share/doc/weir/docs/operator/targets.md", "usr/share/doc/weir/docs/webhook.schema.json",
+    "usr/share/doc/weir/docs/results/bench.md",
     "usr/share/doc/weir/README.md", "usr/share/doc/weir/copyright",
 }
 

@@ -1,6 +1,7 @@
 """The recipe of the Debian package against what it is made from.  What is built is looked at in test_package.py."""
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -51,6 +52,30 @@ def test_scripts_of_dpkgs_are_shell(name: str) -> None:
 def test_pages_lie_beside_each_other_as_their_links_say() -> None:
     """README names docs/operator.md, that operator/targets.md, and what is in there ../../README.md."""
     assert "\tdh_installdocs README.md docs\n" in (RECIPE / "rules").read_text()
+
+
+def test_every_link_of_a_page_leads_to_one_that_is_packaged() -> None:
+    packed = subprocess.run(
+        ["bash", "-c", f"{_function('sources')}\nsources"], cwd=ROOT, check=True, capture_output=True, text=True)
+    there = {one for one in packed.stdout.split("\0") if one.startswith("docs/") or one == "README.md"}
+    pages = sorted(one for one in there if one.endswith(".md"))
+    assert len(pages) > 20
+    dead = [f"{page}: {link}" for page in pages
+            for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
+            if ":" not in link and not _leads(os.path.normpath(Path(page).parent / link), there)]
+    assert dead == []
+
+
+def _function(name: str) -> str:
+    """Of packaging/build."""
+    found = re.search(rf"(?ms)^{name}\(\) \{{.*?^\}}$", (ROOT / "packaging/build").read_text())
+    assert found
+    return found[0]
+
+
+def _leads(place: str, there: set[str]) -> bool:
+    """To a file, or to a directory of some."""
+    return place in there or any(one.startswith(f"{place}/") for one in there)
 
 
 def test_units_name_the_command_where_it_is_installed() -> None:
