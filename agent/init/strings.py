@@ -34,6 +34,8 @@ MODELS: Final = {
     "SERPER": "google.serper.dev", "TAVILY": "api.tavily.com", "HUGGINGFACE": "api-inference.huggingface.co",
 }
 _ADDRESS: Final = re.compile(r"([A-Z0-9_]+?)_(?:BASE_URL|API_BASE|ENDPOINT|API_URL|HOST)")
+LIBPQ: Final = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGDATABASE": "dbname", "PGPASSWORD": "password",
+                "PGSSLMODE": "sslmode", "PGSSLROOTCERT": "sslrootcert"}
 _SCHEMES: Final = {"ssh": (SSH, 22), "kubernetes": (KUBERNETES, 6443)}
 
 
@@ -44,7 +46,7 @@ def parse_environment(variables: Mapping[str, str], where: str) -> Iterator[Peer
         place = f"{_named(name)} of {where}"
         if (found := parse_postgres(value, place)) is not None:
             yield found
-    if (libpq := _libpq(shown, where)) is not None:
+    if (libpq := parse_libpq(shown, where)) is not None:
         yield libpq
     yield from _models(shown, where)
 
@@ -87,10 +89,9 @@ def _words(text: str) -> dict[str, str]:
     return said if "host" in said and said.keys() & {"dbname", "user"} else {}
 
 
-def _libpq(variables: Mapping[str, str], where: str) -> Peer | None:
-    names = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGDATABASE": "dbname", "PGPASSWORD": "password",
-             "PGSSLMODE": "sslmode", "PGSSLROOTCERT": "sslrootcert"}
-    said = {word: variables[name] for name, word in names.items() if variables.get(name)}
+def parse_libpq(variables: Mapping[str, str], where: str) -> Peer | None:
+    """All of one process: what one says of a host, another's password is not for."""
+    said = {word: value for name, word in LIBPQ.items() if (value := variables.get(name)) and len(value) <= LIMIT}
     if "host" not in said:
         return None
     return _database(said, f"PGHOST of {where}", f"PGPASSWORD of {where}")

@@ -23,7 +23,7 @@ from agent.init.files import read_file
 from agent.init.findings import OTHER, PORTS, Findings, Peer
 from agent.init.home import FILE_LIMIT, Said
 from agent.init.recorded import asked
-from agent.init.strings import VARIABLES, is_usual, parse_environment
+from agent.init.strings import LIBPQ, VARIABLES, is_usual, parse_environment, parse_libpq
 from agent.processes import python_module, unprivileged
 from agent.settings.credential_table import SSH
 
@@ -40,13 +40,18 @@ def peers_of(
     sockets: Sequence[Held], notes: list[str],
 ) -> tuple[Peer, ...]:
     variables = dict(environment)     # what root has written comes first
+    databases: list[Mapping[str, str]] = []
     for pid in pids[:PROCESSES]:
         if len(variables) > VARIABLES:
             break
-        variables = {**variables, **{name: value for name, value in _environment_of(pid).items()
-                                     if name not in environment}}
+        whole = {**(own := _environment_of(pid)), **environment}
+        variables |= {name: value for name, value in own.items() if name not in environment}
+        if own.get("PGHOST", "") == whole.get("PGHOST", ""):
+            databases.append(whole)   # Debian's psql says a host of its own: it is not where another's password goes
     home = home_of(account)
-    peers = [_with_roots(one, home, account) for one in parse_environment(variables, safe(name))]
+    said = [*parse_environment({name: value for name, value in variables.items() if name not in LIBPQ}, safe(name)),
+            *(parse_libpq(one, safe(name)) for one in databases or [environment])]
+    peers = [_with_roots(one, home, account) for one in said if one is not None]
     peers += _connected(name, pids, sockets)
     if account is not None and account.pw_uid != 0:
         peers += _of_home(account, peers, variables.get("KUBECONFIG", ""), notes)

@@ -252,6 +252,21 @@ def test_what_root_has_written_into_a_unit_comes_before_what_the_crew_says_of_it
     assert [one.hosts for one in peers if one.protocol] == [("db.lab",), ("evil.lab",)]
 
 
+def test_a_password_is_for_the_host_of_its_own_process(tmp_path: Path, server: socket.socket) -> None:
+    """Debian's psql, which a crew may start, is told its PGHOST by the wrapper."""
+    port = server.getsockname()[1]
+    (tmp_path / "crew").mkdir()
+    (tmp_path / "psql").mkdir()
+    with (running(tmp_path / "crew", CREWAI, port, PGHOST="db.lab", PGUSER="svc", PGPASSWORD="hunter2"),
+          running(tmp_path / "psql", CREWAI, port, PGHOST="/run/postgresql", PGPORT="5433", PGUSER="ann")):
+        pids = [in_directory(tmp_path / one) for one in ("crew", "psql")]
+        of_both = peers_of("nobody", pids, {}, None, [], [])
+        of_unit = peers_of("nobody", pids, {"PGHOST": "db.lab", "PGPORT": "5432"}, None, [], [])
+    assert [(one.hosts, one.socket, one.user, [secret.value for secret in one.secrets]) for one in of_both] == [
+        (("db.lab",), "", "svc", ["hunter2"]), ((), "/run/postgresql/.s.PGSQL.5433", "ann", [])]
+    assert [(one.hosts, one.user) for one in of_unit] == [(("db.lab",), "svc")]
+
+
 def test_of_places_without_end_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(talking, "PEERS", 3)
     notes: list[str] = []
