@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from connections import Watched, check_closed, watched
 from escape.attempts import SINK
 from escape.sink import Sink
 from hypothesis import HealthCheck, settings
@@ -54,6 +55,19 @@ def _umask() -> Iterator[None]:
     before = os.umask(0o022)
     yield
     os.umask(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _watched() -> Iterator[None]:
+    with watched():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _connections(_watched: None) -> Iterator[None]:
+    before = Watched.made
+    yield
+    check_closed(before)
 
 
 @pytest.fixture(autouse=True, scope="session")

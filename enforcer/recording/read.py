@@ -102,6 +102,9 @@ def open_file(path: Path) -> sqlite3.Connection:
         except sqlite3.DatabaseError as reason:
             db.close()
             told = explain(reason)
+        except BaseException:
+            db.close()
+            raise
     raise RecordingError(f"{path}: {told}")
 
 
@@ -147,7 +150,7 @@ class Reader:
         try:
             for path in self.files:
                 self.dbs.append(open_file(path))
-        except RecordingError:
+        except BaseException:
             self.close()
             raise
 

@@ -59,18 +59,26 @@ class Store:
 
     def __init__(self, path: Path, signer: Signer) -> None:
         self.path, self._signer = path, signer
-        self._db = _connect(path)
-        row = self._db.execute("SELECT recording, number, made, closed, seq_before, public_key FROM file").fetchone()
-        self.recording, self.number, self.made, self.closed, seq_before, self.public = row
-        self.chain = _resume(self._db, path, seq_before)
-        self._next_blob = self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM blob").fetchone()[0]
-        self._compress = zstandard.ZstdCompressor(level=3).compress
         self._wal = -1
+        self._db = _connect(path)
+        try:
+            self._read()
+        except BaseException:
+            self._db.close()
+            raise
+        self._compress = zstandard.ZstdCompressor(level=3).compress
         self._events: list[tuple[int, int, bytes]] = []
         self._rows: dict[int, list[schema.Row]] = {kind: [] for kind in schema.SPOKEN}
         self._blobs: list[tuple[Any, ...]] = []
         self._other: list[tuple[str, tuple[Any, ...]]] = []
         self.pending = 0              # bytes, about
+
+    def _read(self) -> None:
+        """What it begins with, checked."""
+        row = self._db.execute("SELECT recording, number, made, closed, seq_before, public_key FROM file").fetchone()
+        self.recording, self.number, self.made, self.closed, seq_before, self.public = row
+        self.chain = _resume(self._db, self.path, seq_before)
+        self._next_blob = self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM blob").fetchone()[0]
 
     @property
     def signer(self) -> Signer:
@@ -207,9 +215,7 @@ class Store:
         name = _file_name(self.number + 1)
         self.tell(CHANGED, {**self._signer.sign_change(self.recording, following, time.time_ns()), **by})
         self.close_for(name)
-        made = self.follow(name, operations, following)
-        self.close()
-        return made
+        return self.give_way(self.follow(name, operations, following))
 
     def changed_to(self) -> bytes:
         """The public key that a closed file ends by naming as its successor, b"" where it names none."""
@@ -230,9 +236,7 @@ class Store:
         """The next file; this one is closed.  `operations`: open ones of live sessions."""
         name = _file_name(self.number + 1)
         self.close_for(name)
-        following = self.follow(name, operations)
-        self.close()
-        return following
+        return self.give_way(self.follow(name, operations))
 
     def follow(self, name: str, operations: Iterable[tuple[str, int]], signer: Signer | None = None) -> Store:
         """The file after this one, open."""
@@ -246,6 +250,15 @@ class Store:
         ]
         _make(path, signer, self.recording, self.number + 1, self.chain.sequence, self.chain.head, carried)
         return Store(path, signer)
+
+    def give_way(self, following: Store) -> Store:
+        """This file is closed, and that one gone on with."""
+        try:
+            self.close()
+        except BaseException:
+            following.abandon()
+            raise
+        return following
 
     def close(self) -> None:
         """One file remains, where no reader is in the way; else the next start or rotation sees to it."""
@@ -301,27 +314,35 @@ def open_store(directory: Path, signer: Signer) -> Store:
     close_older(files[:-1])
     try:
         store = Store(files[-1], signer)
-        if store.public != signer.public:
-            raise RecordingError(f"{files[-1]} was signed with another key than signing.key: put that one back, or "
-                                 "move the recording away together with its signing.pub")
-        if store.closed is None:
-            forget_following(directory)        # the change of keys never came to be
-        if store.closed is None and store.is_current():
-            return store
-        if store.closed is None:
-            store.begin()
-            store.close_for(_file_name(store.number + 1))
-        operations = [(session, number) for session, _ in store.live() for number in store.open_operations(session)]
-        successor = load_following(directory)
-        if successor is not None and successor.public != store.changed_to():
-            successor = None          # it never came to be
-        following = store.follow(_file_name(store.number + 1), operations, successor)
-        store.close()
-        if successor is not None:
-            promote_following(directory)
-        return following
+        try:
+            return _go_on(store, directory)
+        except BaseException:
+            store.abandon()
+            raise
     except (sqlite3.DatabaseError, TypeError) as reason:
         raise RecordingError(f"{files[-1]}: {reason}") from reason
+
+
+def _go_on(store: Store, directory: Path) -> Store:
+    """With this file, or with the one after it."""
+    if store.public != store.signer.public:
+        raise RecordingError(f"{store.path} was signed with another key than signing.key: put that one back, or "
+                             "move the recording away together with its signing.pub")
+    if store.closed is None:
+        forget_following(directory)            # the change of keys never came to be
+    if store.closed is None and store.is_current():
+        return store
+    if store.closed is None:
+        store.begin()
+        store.close_for(_file_name(store.number + 1))
+    operations = [(session, number) for session, _ in store.live() for number in store.open_operations(session)]
+    successor = load_following(directory)
+    if successor is not None and successor.public != store.changed_to():
+        successor = None              # it never came to be
+    following = store.give_way(store.follow(_file_name(store.number + 1), operations, successor))
+    if successor is not None:
+        promote_following(directory)
+    return following
 
 
 def newest_key(directory: Path) -> bytes | None:

@@ -458,6 +458,7 @@ class Recording:
                 raise Unreadable(f"{path}: {explain(reason)}") from None
         if row is None or row[0] != FORMAT or not (
                 all(isinstance(row[at], bytes) for at in (1, 4, 6)) and all(isinstance(row[at], int) for at in (2, 3))):
+            self.db.close()
             raise Unreadable(f"{path}: not a recording of format {FORMAT}")
         _, self.recording, self.number, self.seq_before, self.head_before, self.closed, self.public = row
 
@@ -475,7 +476,7 @@ class Recording:
                 return None           # a view in its place might go on for ever
             return self.db.execute("SELECT format, recording, number, seq_before, head_before, closed, public_key "
                                    "FROM file").fetchone()
-        except sqlite3.Error:
+        except BaseException:
             self.db.close()
             raise
 

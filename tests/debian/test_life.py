@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def version(debian: Chroot) -> str:
 def recording(debian: Chroot, number: int) -> Path:
     file = debian.root / "var/lib/weir/recording/recording-20261129T070000Z-1.sqlite"
     file.parent.mkdir(exist_ok=True)
-    with sqlite3.connect(file) as db:
+    with closing(sqlite3.connect(file)) as db, db:
         db.execute(f"PRAGMA user_version={number}")
         db.execute("CREATE TABLE IF NOT EXISTS t (a)")
     return file

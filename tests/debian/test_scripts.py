@@ -5,6 +5,7 @@ import os
 import shlex
 import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def host(tmp_path: Path) -> Host:
 def recording(host: Host, version: int) -> Path:
     file = host.has("var/lib/weir/recording/recording-20261129T070000Z-1.sqlite")
     file.unlink()
-    with sqlite3.connect(file) as db:
+    with closing(sqlite3.connect(file)) as db, db:
         db.execute(f"PRAGMA user_version={version}")
         db.execute("CREATE TABLE t (a)")
     return file

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -44,9 +45,8 @@ def read_events(recording: Path) -> list[bytes]:
     """Canonical bytes of all events in their order."""
     bodies: list[bytes] = []
     for file in sorted(recording.glob("recording-*.sqlite")):
-        with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as connection:
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
             bodies += [row[0] for row in connection.execute("SELECT body FROM event ORDER BY seq")]
-        connection.close()
     return bodies
 
 

@@ -10,6 +10,7 @@ import ssl
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,7 @@ def asked(lab: Lab) -> str:
 def rows(named: Installed, sql: str) -> list[tuple[str, ...]]:
     found = []
     for path in sorted(named.recording.glob("recording-*.sqlite")):
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             found += database.execute(sql).fetchall()
     return found
 

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from clients.test_clients import environment
@@ -88,7 +89,7 @@ def explained(installed: Installed, digests: dict[str, str], reloads: int) -> No
     installed.settle()
     counts = dict.fromkeys(digests.values(), 0)
     for path in sorted(installed.recording.glob("recording-*.sqlite")):
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
             assert db.execute("SELECT count(*) FROM configured").fetchone()[0] >= reloads
             for digest, decision, rules, masks, groups, requests in db.execute(
                     "SELECT (SELECT digest FROM configured c WHERE c.seq < i.seq ORDER BY c.seq DESC LIMIT 1), "

@@ -15,7 +15,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -288,7 +288,7 @@ def attempts(crew: Crew, servers: dict[int, Sink], bystander: dict[str, int]) ->
 
 def rows(query: str) -> list[tuple[object, ...]]:
     file = sorted(Path("/var/lib/weir/recording").glob("*.sqlite"))[-1]
-    with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as recording:
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as recording:
         return recording.execute(query).fetchall()
 
 

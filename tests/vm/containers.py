@@ -14,7 +14,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -64,7 +64,7 @@ def reasons() -> str:
 
 def events(name: str) -> list[dict[str, str]]:
     newest = max(Path("/var/lib/weir/recording").glob("recording-*.sqlite"), key=lambda path: path.stat().st_mtime)
-    with sqlite3.connect(f"file:{newest}?mode=ro", uri=True) as db:
+    with closing(sqlite3.connect(f"file:{newest}?mode=ro", uri=True)) as db:
         return [json.loads(one) for one, in db.execute("SELECT detail FROM host_event WHERE name = ?", (name,))]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
+from contextlib import closing
 
 import msgspec
 import pytest
@@ -227,7 +228,8 @@ def test_a_file_of_an_earlier_build_is_closed_and_another_begun(scene) -> None:
     turn(recorder)
     scene.stop()
     assert len(scene.files()) == 2
-    assert sqlite3.connect(scene.files()[1]).execute("SELECT cookie FROM refused").fetchall() == [(5,)]
+    with closing(sqlite3.connect(scene.files()[1])) as db:
+        assert db.execute("SELECT cookie FROM refused").fetchall() == [(5,)]
     report = scene.verify()
     assert report.problems == []
 

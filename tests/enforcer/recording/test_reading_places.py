@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -130,11 +131,10 @@ def test_one_file_is_read_as_a_recording(told_file: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("command", ["sessions", "replay", "csv"])
 def test_a_recording_that_was_broken(told_file: Path, tmp_path: Path, command: str) -> None:
-    with sqlite3.connect(told_file) as db:
+    with closing(sqlite3.connect(told_file)) as db, db:
         db.execute("UPDATE event SET body = x'ff'")
         db.execute("UPDATE result SET payload = 'x'")
         db.execute("UPDATE session_opened SET at = 'x', pid = NULL")
-    db.close()
     arguments = [str(tmp_path / "out") if one == "OUT" else one for one in READING[command]]
     assert "weir verify" in run(*arguments, told_file, code=1)
     run("verify", told_file, code=1)

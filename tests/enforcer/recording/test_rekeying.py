@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_one_key_is_enough(scene) -> None:
     code, problems = verify(scene, Ed25519PrivateKey.generate().public_key().public_bytes_raw())
     assert code == 1
     assert all("not yours" in one or "signature is wrong" in one for one in problems)
-    with sqlite3.connect(list_files(scene.recording)[0]) as db:
+    with closing(sqlite3.connect(list_files(scene.recording)[0])) as db, db:
         [detail] = db.execute("SELECT detail FROM recorder_event WHERE name = 'key.changed'").fetchone()
     said = json.loads(detail)
     assert (said["before"], said["after"], said["reason"]) == (keys[0].hex(), keys[1].hex(), "it is time")
@@ -103,14 +104,14 @@ def test_files_that_are_signed_by_another_key(scene) -> None:
     """Somebody makes the file after the change anew, with the key before or one of his own: neither is right."""
     keys = changed(scene)
     [first, last] = list_files(scene.recording)
-    with sqlite3.connect(last) as db:
+    with closing(sqlite3.connect(last)) as db, db:
         db.execute("UPDATE file SET public_key = ?", (keys[0],))
     code, problems = verify(scene, keys[0])
     assert code == 1
     assert f"{last.name} is not signed by the key that {first.name} says" in problems
     assert verify(scene)[0] == 1, "without a key as well"
     forged = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
-    with sqlite3.connect(last) as db:
+    with closing(sqlite3.connect(last)) as db, db:
         db.execute("UPDATE file SET public_key = ?", (forged,))
     assert verify(scene, keys[0])[0] == verify(scene, keys[1])[0] == verify(scene)[0] == 1
 
