@@ -14,7 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import weir
-from agent.config import parse_config, parse_groups
+from agent.config import parse_config
+from agent.settings.groups_file import parse_groups
 from enforcer.core.layer import Layer
 from enforcer.policy.cedar import load_policies
 from enforcer.policy.tables import failures, parse_table

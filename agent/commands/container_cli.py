@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from agent.commands import screen
-from agent.config import Config, Workload
+from agent.config import Config
 from agent.settings.check import load_config
 from agent.settings.fields import ConfigError
+from agent.settings.host_table import Workload
 from agent.workload.container_args import CGROUPFS, DOCKER, PODMAN, PROFILE, SYSTEMD, notes, render_args
 
 

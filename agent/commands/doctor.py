@@ -18,9 +18,10 @@ import msgspec
 
 from agent import procfs
 from agent.block import sockdiag
-from agent.config import DNS_PORT, LISTEN, Config
+from agent.config import DNS_PORT, Config
 from agent.confined.view import NO_VIEW
 from agent.layout import CGROUPS, USERS, LayoutError, cgroup_root, find_account, find_accounts
+from agent.settings.host_table import LISTEN
 from agent.status import said_of_nobody
 from agent.workload import landlock, sharing
 from probes import abi, lsm

@@ -27,9 +27,10 @@ from typing import Any, Final, Literal, Self
 
 import msgspec
 
-from agent.config import Config, Workload
+from agent.config import Config
 from agent.processes import ENVIRONMENT, python_module
 from agent.settings.check import load_config
+from agent.settings.host_table import Workload
 from agent.techniques import TECHNIQUES, Where, start_of
 from agent.workload.launch import HOST
 

@@ -18,13 +18,14 @@ from typing import Any, Final
 
 import msgspec
 
-from agent.config import FILE_LIMIT, Config, parse_config, parse_groups
+from agent.config import FILE_LIMIT, Config, parse_config
 from agent.contract.said import safe
 from agent.init.files import read_file
 from agent.init.rendering import GROUPS, File
 from agent.init.texts import quoted
 from agent.settings.check import check_policies, load_config
 from agent.settings.fields import ConfigError, Problem
+from agent.settings.groups_file import parse_groups
 
 NEW, SAME, REPLACED, KEPT, IN_THE_WAY = "new", "unchanged", "replaced", "kept", "in the way"
 BACKUP: Final = "before-init"

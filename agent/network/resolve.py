@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from agent.config import EgressEntry
 from agent.contract.names import covers, is_metadata, is_public, meanings, unreachable
 from agent.settings.fields import is_address
+from agent.settings.host_table import EgressEntry
 from agent.settings.target_table import TargetEntry
 
 LOG = logging.getLogger("weir.resolve")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.channel import ChannelError
-from agent.config import Config, ProviderEntry, SamlEntry, Workload
+from agent.config import Config
 from agent.contract import control, messages
 from agent.contract import identity as told
 from agent.contract.clock import uptime
@@ -29,6 +29,8 @@ from agent.people.identity_process import IdentityProcess, News
 from agent.people.locks import subjects_of
 from agent.people.logins import Login, Logins, Violation
 from agent.people.posts import Posts, shown
+from agent.settings.host_table import Workload
+from agent.settings.identity_table import ProviderEntry, SamlEntry
 from agent.workload.owners import Start
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from agent.channel import ChannelError
-from agent.config import Config, ProviderEntry, SamlEntry
+from agent.config import Config
 from agent.contract import identity as told
 from agent.control import Lately
 from agent.people.identity_process import IdentityProcess
+from agent.settings.identity_table import ProviderEntry, SamlEntry
 
 AT_ONCE: Final = 4                    # of what was posted, being read
 SHOWN: Final = 400                    # characters of a reason

@@ -17,18 +17,7 @@ from typing import Final
 
 import msgspec
 
-from agent.config import (
-    DEFAULT_FILE,
-    FILE_LIMIT,
-    POLICY_FILES,
-    Config,
-    Groups,
-    check_providers_of,
-    nameserver,
-    parse_block,
-    parse_config,
-    parse_groups,
-)
+from agent.config import DEFAULT_FILE, FILE_LIMIT, POLICY_FILES, Config, nameserver, parse_block, parse_config
 from agent.contract.identity import METADATA
 from agent.contract.vault import ROOTS, VAULTS
 from agent.layout import find_account
@@ -37,6 +26,7 @@ from agent.processes import ENVIRONMENT, python_module, unprivileged
 from agent.settings.credential_check import check_rows, check_secret, ownership
 from agent.settings.credential_table import SSH
 from agent.settings.fields import ConfigError, Problem, Report
+from agent.settings.groups_file import Groups, check_providers_of, parse_groups
 from agent.ssh.verifying import verifying_lines
 
 ROOTS_LIMIT: Final = 1 << 20          # bytes of a tls_ca file: it travels to the enforcer

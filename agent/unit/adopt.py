@@ -17,10 +17,11 @@ from agent.block import cgroups
 from agent.block.holdings import ELSEWHERE, RECORD, Holdings
 from agent.block.joined import end_before, find_places, holds
 from agent.commands.asking import NotRunning, ask
-from agent.config import Config, Workload
+from agent.config import Config
 from agent.contract import control
 from agent.layout import LayoutError, cgroup_root, find_accounts
 from agent.settings.check import load_config
+from agent.settings.host_table import Workload
 from agent.unit import bound, systemd
 from agent.unit.adoptable import RESTART, Unit, wrong_name
 from agent.unit.adopted import examine_unit, shown_socket

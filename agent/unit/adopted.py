@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Final
 from agent.block import cgroups
 from agent.block.holdings import CONNECTION, RECORD, Foreign
 from agent.block.joined import find_places, holds
-from agent.config import Config, Workload
+from agent.config import Config
 from agent.contract import control
 from agent.control import Peer
 from agent.journal import plain
+from agent.settings.host_table import Workload
 from agent.unit import bound, systemd
 from agent.unit.adoptable import DYNAMIC, REPORT, Unit
 from agent.unit.dropin import render_dropin, undone

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Final
 
 from agent import rooted
-from agent.config import Config, Workload
+from agent.config import Config
 from agent.credential.trust import INSIDE, SYSTEM_BUNDLE, SYSTEM_HOSTS, USER_HOSTS, expand_home
 from agent.layout import find_account
 from agent.network import local
 from agent.rooted import NotRooted
 from agent.settings.credential_table import KUBERNETES, SSH
+from agent.settings.host_table import Workload
 from agent.ssh.host_keys import SYSTEM
 from agent.unit.adoptable import Unit
 from agent.unit.dropin import Plan, families, shows

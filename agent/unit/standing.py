@@ -8,9 +8,10 @@ import stat
 from collections.abc import Iterable
 from contextlib import suppress
 
-from agent.config import Config, Workload
+from agent.config import Config
 from agent.network.local import real_sockets
 from agent.rooted import NotRooted, resolve
+from agent.settings.host_table import Workload
 from agent.unit import systemd
 from agent.unit.adoptable import Unit
 from agent.unit.objections import Host, Place, made_by_root, read_by_root, refusals

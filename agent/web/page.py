@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from agent.channel import ChannelError
-from agent.config import SamlEntry
 from agent.contract import control, messages
 from agent.contract import web as asked
 from agent.contract.control import ServiceView
@@ -26,6 +25,7 @@ from agent.contract.messages import HoldView
 from agent.credential.secrets import PEM_LIMIT, SecretError, read_secret
 from agent.people.identity import Principal
 from agent.people.posts import BACKCHANNEL, SAML
+from agent.settings.identity_table import SamlEntry
 from agent.status import said_of_nobody
 from agent.web.listening import PAGE, Admission, open_page
 from agent.web.listing import Listing

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from agent.config import Config, Workload
+from agent.config import Config
 from agent.credential.trust import SYSTEM_BUNDLE, SYSTEM_HOSTS, USER_HOSTS
 from agent.settings.credential_table import KUBERNETES, SSH
+from agent.settings.host_table import Workload
 from agent.settings.target_table import TargetEntry
 from agent.ssh.host_keys import KNOWN
 from agent.workload.container import PLAIN, slice_of

@@ -24,12 +24,12 @@ import msgspec
 
 from agent.block.hostends import Link, host_ends, others
 from agent.channel import ChannelError
-from agent.config import Workload
 from agent.control import Peer
 from agent.journal import plain
 from agent.network.interfaces import links, number_of
 from agent.network.netns import Namespace
 from agent.network.networks import Network
+from agent.settings.host_table import Workload
 from agent.workload.container import CONTAINER, Container, Process, slice_of, weaknesses
 from agent.workload.owners import Start
 from agent.workload.survey import Survey, host_namespaces

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.config import Config, Workload
+from agent.config import Config
 from agent.layout import find_account
+from agent.settings.host_table import Workload
 from agent.workload.owners import Owners, Start
 from agent.workload.workloads import expand
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import Config, needs_restart, parse_config, parse_groups
+from agent.config import Config, needs_restart, parse_config
 from agent.settings import reference
+from agent.settings.groups_file import parse_groups
 from agent.settings.positions import line_of, locate
 
 ROOT = Path(__file__).resolve().parents[2]

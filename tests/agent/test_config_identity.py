@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import Config, parse_config, parse_groups
+from agent.config import Config, parse_config
 from agent.contract.groups import groups_of
 from agent.contract.identity import ServiceIdentity
 from agent.settings.check import load_config
 from agent.settings.fields import ConfigError
+from agent.settings.groups_file import parse_groups
 
 PROVIDER = """
 [[provider]]

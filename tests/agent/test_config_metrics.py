@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import pytest
 
-from agent.config import Config, Metrics, needs_restart, parse_config
+from agent.config import Config, needs_restart, parse_config
 from agent.settings.fields import AT_SOCKET
+from agent.settings.page_table import Metrics
 
 
 def right(listen: str = "") -> Config:

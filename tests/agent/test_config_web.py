@@ -6,10 +6,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.config import Config, Web, needs_restart, parse_config
+from agent.config import Config, needs_restart, parse_config
 from agent.settings import advice
 from agent.settings.check import load_config
 from agent.settings.fields import ConfigError
+from agent.settings.page_table import Web
 
 PAGE = '[web]\nurl = "https://weir.lab.example"\n'
 TLS = 'tls_certificate = "/etc/weir/web.pem"\ntls_key = "/etc/weir/web.key"\n'

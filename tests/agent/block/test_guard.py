@@ -14,8 +14,9 @@ from blockhost import NAME, entered, ip
 
 from agent.block import cgroups
 from agent.block.containment import Containment
-from agent.config import DNS_PORT, LISTEN, parse_block
+from agent.config import DNS_PORT, parse_block
 from agent.settings.check import load_block
+from agent.settings.host_table import LISTEN
 from agent.unit.units import tell_systemd
 
 RIGHT = '[runtime]\nname = "crews"\n[enforcer]\nport = 16000\n[nftables]\nredirect = false\n'

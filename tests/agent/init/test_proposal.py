@@ -4,12 +4,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from agent.config import Config, parse_config, parse_groups
+from agent.config import Config, parse_config
 from agent.init.findings import COMMAND, OTHER, UNIT, Crew, Peer, Secret
 from agent.init.policies import HARMLESS
 from agent.init.proposal import Proposal, only_sure, propose
 from agent.init.rendering import File, Missing, Rendered, render
 from agent.settings import advice, notices
+from agent.settings.groups_file import parse_groups
 from enforcer.policy.cedar import PolicySet, load_policies
 from enforcer.policy.tables import failures, parse_table
 

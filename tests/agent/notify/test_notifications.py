@@ -15,7 +15,6 @@ from notify_lab import until, view
 
 from agent.actions import Questions
 from agent.channel import ChannelError
-from agent.config import Web
 from agent.contract import messages
 from agent.contract import notify as told
 from agent.contract.locks import Lock, LockedOut
@@ -26,6 +25,7 @@ from agent.notify import notifications
 from agent.notify.links import Grant, mint
 from agent.notify.notifications import Notifications, batches
 from agent.settings.notify_table import SlackEntry, WebhookEntry
+from agent.settings.page_table import Web
 
 ADA = "U0ADA0000"
 PEOPLE = People({"ada": ("corp:ada", "local:ada")})

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.config import Config, parse_config, parse_groups
+from agent.config import Config, parse_config
 from agent.settings import advice
+from agent.settings.groups_file import parse_groups
 from enforcer.policy.cedar import load_policies
 from enforcer.policy.model import DEPTHS
 

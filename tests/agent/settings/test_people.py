@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import parse_config, parse_groups
+from agent.config import parse_config
 from agent.contract.people import MOST, People
 from agent.settings import advice
 from agent.settings.check import load_config
 from agent.settings.fields import ConfigError
+from agent.settings.groups_file import parse_groups
 
 ADA = ("corp:ada@example.org", "local:ada", "local:ada-admin")
 PEOPLE = People({"ada": ADA, "eve": ("local:eve", "corp:eve")})

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agent.cli import weir
-from agent.config import parse_config, parse_groups
+from agent.config import parse_config
+from agent.settings.groups_file import parse_groups
 from enforcer.policy.beside import parse_beside
 
 CONFIG = """
