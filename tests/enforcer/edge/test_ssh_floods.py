@@ -25,8 +25,9 @@ from enforcer.words.commands import CLIENT, SERVER
 PASSWORD = "correct horse battery staple"
 HIGH, OWN = 32 << 10, 128 << 10
 PIECE = 100                           # messages at a time
-ROOM = 64 << 10                       # bytes of sockets' own buffers, and of what waits at the flooder's
+ROOM = 16 << 10                       # bytes of sockets' own buffers, and of what waits at the flooder's
 MANY = 150_000                        # messages: who may send so many may send on
+SECONDS = 180
 WHILE = 0.5                           # seconds without reading: it waits
 SLACK = 512 << 10                     # bytes that answer what was read before reading stopped
 TOO_MANY = "too many requests wait for their answer"   # keepalives, which go on to the other side
@@ -222,7 +223,7 @@ def test_a_crew_that_reads_no_answer_waits(field: Field, kind: str) -> None:
         assert field.reasons() in ([], [f"client lost: {TOO_MANY}"] if kind == "keepalive" else [])
         client.abort()
 
-    play(field, work)
+    play(field, work, SECONDS)
 
 
 @pytest.mark.parametrize("kind", OF_SERVER)
@@ -238,7 +239,7 @@ def test_a_server_that_reads_no_answer_ends_its_session(field: Field, kind: str)
         server.abort()
         client.abort()
 
-    play(field, work)
+    play(field, work, SECONDS)
 
 
 def test_a_server_that_asks_while_the_journal_is_behind(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +261,7 @@ def test_a_server_that_asks_while_the_journal_is_behind(field: Field, monkeypatc
         client.abort()
         await asyncio.gather(running, return_exceptions=True)
 
-    play(field, work)
+    play(field, work, SECONDS)
 
 
 def test_a_crew_that_logs_in_again_and_again_waits(field: Field) -> None:
@@ -276,7 +277,7 @@ def test_a_crew_that_logs_in_again_and_again_waits(field: Field) -> None:
         ends[0].abort()
         await asyncio.gather(trying, return_exceptions=True)
 
-    play(field, work)
+    play(field, work, SECONDS)
 
 
 def test_a_server_that_challenges_again_and_again(house: Any) -> None:
@@ -294,7 +295,7 @@ def test_a_server_that_challenges_again_and_again(house: Any) -> None:
         field.links[0].abort()
         await asyncio.gather(trying, return_exceptions=True)
 
-    play(field, work)
+    play(field, work, SECONDS)
 
 
 @pytest.mark.parametrize("peer", [CLIENT, SERVER])
@@ -313,4 +314,4 @@ def test_what_is_not_answered_leaves_nothing(field: Field, peer: int, kind: str)
         for one in ends:
             one.abort()
 
-    play(field, work)
+    play(field, work, SECONDS)
