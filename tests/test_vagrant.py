@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from lab import enrol, hosts, serve
-from lab.hosts import CREW, DB, SSH
+from lab.hosts import CREW, DB, SSH, USER
 from lab.postgresql import NAME
 from lab.servers import python_environment
 from vm import box, image
@@ -140,6 +140,19 @@ def test_each_file_that_the_configuration_names_is_handed_out_and_secrets_are_ro
     assert {modes[name] for name in ("lab/db/password", "lab/ssh/key", "lab/kube/token", "lab/idp/people")} == {0o600}
     assert {modes[name] for name in ("lab/db/ca.pem", "lab/ssh/known_hosts")} == {0o644}
     assert HANDED["idp"]["issuer"] in (tmp_path / "weir.toml").read_text()
+
+
+def test_no_two_workloads_run_as_one_user(tmp_path: Path) -> None:
+    enrol.configure(tmp_path, HANDED)
+    config, _ = parse_config((tmp_path / "weir.toml").read_text(), "weir.toml")
+    assert config is not None
+    assert [(one.name, one.users) for one in config.workloads] == [("crew", (USER,)), ("personal", (enrol.PERSON,))]
+
+
+def test_each_home_has_its_own_files_of_the_cluster(tmp_path: Path) -> None:
+    enrol.give_home(tmp_path, {"kube": {"ca.pem": "a root\n", "config": f'"certificate-authority": "{serve.CREW_CA}"'}})
+    assert (tmp_path / ".kube/config").read_text() == f'"certificate-authority": "{tmp_path}/.kube/ca.pem"'
+    assert (tmp_path / ".kube/ca.pem").read_text() == "a root\n"
 
 
 def test_what_an_earlier_run_configured_is_gone(tmp_path: Path) -> None:

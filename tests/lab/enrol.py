@@ -1,4 +1,4 @@
-"""The crew's machine of vagrant/: Weir's configuration there, and what its crews' user has at home.
+"""The crew's machine of vagrant/: Weir's configuration there, and what its crews' user and a person have at home.
 
     python -m lab.enrol KEY             as root; KEY: a private key that opens the others' handouts (lab/serve.py)
 
@@ -17,11 +17,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from lab.hosts import USER, make_user
-from lab.serve import LOGIN, ROLES, SSH_PORT, Handout
+from lab.serve import CREW_CA, LOGIN, ROLES, SSH_PORT, Handout
 from lab.weir import make_people
 
 SOURCE = Path(__file__).resolve().parents[2] / "vagrant" / "etc"
 ETC = Path("/etc/weir")
+PERSON = "ada"                            # who logs in by `weir login`, at the identity provider as here
 SERVERS = ("idp", "db", "ssh", "kube")
 PUBLIC = ("ca.pem", "known_hosts", "issuer")              # all else that is handed out is root's alone
 SSH_CONFIG = f"""Host ssh.lab.example
@@ -76,7 +77,8 @@ def give_home(home: Path, handed: Mapping[str, Handout]) -> None:
     if "ssh" in handed:
         files |= {".ssh/config": SSH_CONFIG, ".ssh/known_hosts": handed["ssh"]["known_hosts"]}
     if "kube" in handed:
-        files |= {".kube/config": handed["kube"]["config"], ".kube/ca.pem": handed["kube"]["ca.pem"]}
+        files |= {".kube/config": handed["kube"]["config"].replace(CREW_CA, str(home / ".kube/ca.pem")),
+                  ".kube/ca.pem": handed["kube"]["ca.pem"]}
     owner = pwd.getpwnam(home.owner())
     for name, text in files.items():
         _write(home / name, text, 0o600)
@@ -95,12 +97,14 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1:
         print("usage: python -m lab.enrol KEY", file=sys.stderr)
         return 2
-    make_user()
+    for name in (USER, PERSON):
+        make_user(name)
     make_people()
     asked = {role: handout(role, Path(argv[0])) for role in SERVERS}
     handed = {role: texts for role, texts in asked.items() if texts is not None}
     configure(ETC, handed)
-    give_home(Path(pwd.getpwnam(USER).pw_dir), handed)
+    for name in (USER, PERSON):
+        give_home(Path(pwd.getpwnam(name).pw_dir), handed)
     print(f"configured: {', '.join(handed) or 'no target at all'}", flush=True)
     return 0
 

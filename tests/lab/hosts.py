@@ -221,10 +221,10 @@ def _remove_cgroup(top: Path) -> None:
         group.rmdir()
 
 
-def make_user() -> None:
+def make_user(name: str = USER) -> None:
     """The crew's user stays between runs; `bootstrap clean` removes it."""
-    if subprocess.run(["getent", "passwd", USER], capture_output=True).returncode != 0:
-        subprocess.run(["useradd", "--create-home", "--shell", "/bin/bash", USER], check=True)
+    if subprocess.run(["getent", "passwd", name], capture_output=True).returncode != 0:
+        subprocess.run(["useradd", "--create-home", "--shell", "/bin/bash", name], check=True)
 
 
 @contextmanager
