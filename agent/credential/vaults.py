@@ -209,7 +209,7 @@ class VaultDesk:
 
     def hints(self) -> tuple[str, ...]:
         if self.process is not None and not self.process.up:
-            return (f"no credentials from Vault: the credentials process {self.process.error}",)
+            return (f"no credentials from Vault: the credentials process is not up: {self.process.error}",)
         return tuple(f"target {target} has no credential for some logins: {error}"
                      for (target, _), error in self._failing.items())
 

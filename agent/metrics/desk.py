@@ -87,7 +87,7 @@ class Metrics:
         """For the status."""
         if self.process is None or self.process.up:
             return ()
-        return (f"the metrics cannot be read: their process {self.process.error}",)
+        return (f"the metrics cannot be read: their process is not up: {self.process.error}",)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

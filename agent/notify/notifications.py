@@ -420,7 +420,8 @@ class Notifications:
     def hints(self) -> tuple[str, ...]:
         if self.process is None:
             return ()
-        down = () if self.process.up else (f"nothing is told elsewhere: the notify process {self.process.error}",)
+        down = () if self.process.up else (
+            f"nothing is told elsewhere: the notify process is not up: {self.process.error}",)
         return (*down, *(shown(f"{way}: {text}") for way, text in sorted(self._trouble.items())))
 
     # small things

@@ -512,8 +512,9 @@ class Identities:
 
     def hints(self) -> tuple[str, ...]:
         """For the status."""
-        down = self.process is not None and not self.process.up
-        found = [f"nobody can log in: the identity process {self.process.error}"] if down and self.process else []
+        process = self.process
+        found = [] if process is None or process.up else [
+            f"nobody can log in: the identity process is not up: {process.error}"]
         found += [f"workload {name} has no identity: {one.error}" for name, one in sorted(self._services.items())
                   if one.error and (workload := self._agent.config.workload(name)) is not None and workload.identity]
         return tuple(found)

@@ -146,7 +146,7 @@ class Web:
         """For the status."""
         config, found = self._agent.config, []
         if self.process is not None and not self.process.up:
-            found.append(f"the page {config.web.url} cannot be reached: its process {self.process.error}")
+            found.append(f"the page {config.web.url} cannot be reached: its process is not up: {self.process.error}")
         if config.web.url and not config.logins:
             found.append(said_of_nobody(config.web.url))
         return tuple(found)

@@ -358,6 +358,14 @@ async def test_what_a_service_s_provider_says_too_late_is_forgotten(here: Here) 
     assert (type(forget), forget.session) == (told.Forget, begin.session)
 
 
+async def test_the_status_says_that_the_identity_process_is_not_up_and_why(here: Here) -> None:
+    why = "the identity process did not answer within 40 seconds; its channel was closed"
+    here.identities.process = SimpleNamespace(up=False, error=why)  # type: ignore[assignment]
+    assert f"nobody can log in: the identity process is not up: {why}" in here.identities.hints()
+    here.identities.process = SimpleNamespace(up=True, error="")    # type: ignore[assignment]
+    assert not [hint for hint in here.identities.hints() if "nobody can log in" in hint]
+
+
 async def test_a_service_without_its_identity_is_refused(here: Here) -> None:
     await here.identities.look()
     async with asyncio.timeout(20):
