@@ -55,7 +55,7 @@ class Machine:
         self._qemu = subprocess.Popen(
             ["nice", "-n", "2", "qemu-system-x86_64", "-machine", "pc", "-cpu", PROCESSOR, "-accel",
              "kvm" if kvm else "tcg,thread=single",
-             "-smp", "2", "-m", "6144", "-nodefaults", "-display", "none",
+             "-smp", "1", "-m", "6144", "-nodefaults", "-display", "none",
              "-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd"),
              "-append", f"root=/dev/vda rw console=ttyS0 module_blacklist={LEFT_OUT}",
              "-drive", f"file={disk},if=virtio,format=qcow2,cache=unsafe",

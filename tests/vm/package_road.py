@@ -57,6 +57,7 @@ def serving(role: str) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def servers() -> Iterator[None]:
     assert os.geteuid() == 0, "run it as root, inside the machine"
+    make_people()                     # before: who writes /etc/passwd anew takes the SSH server's own from over it
     with hosts.hosts(), ExitStack() as stack:
         hosts.ip(f"link add p-root type veth peer name {LINK} netns {os.getpid()}", "link set p-root master lab up",
                  netns=BRIDGE)
@@ -71,7 +72,6 @@ def weir(servers: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     """The package's, with these targets; what package.py has configured is there again afterwards."""
     before = tmp_path_factory.mktemp("before") / "weir"
     shutil.copytree(ETC, before)
-    make_people()
     handed = {role: json.loads((LAB / role / "handout.json").read_text()) for role in TARGETS}
     configure(ETC, handed)
     with (ETC / "weir.toml").open("a") as file:
