@@ -29,6 +29,8 @@ from probes import abi, lsm
 OLDEST: Final = (6, 1)                # Debian 12
 DISK: Final = 1 << 30                 # bytes that should be free below /var/lib
 KUBERNETES: Final = frozenset(("kubelet", "k3s", "k3s-server", "k3s-agent", "kubelite", "k0s"))     # proc(5), comm
+RESTRICTED: Final = "kernel/apparmor_restrict_unprivileged_userns"      # Ubuntu 23.10 and later
+PROFILES: Final = Path("/sys/kernel/security/apparmor/profiles")        # "NAME (MODE)" a line; root reads it
 OK, WARN, FAIL = "ok", "warn", "fail"
 _STA_UNSYNC: Final = 0x0040           # adjtimex(2)
 _TIMEX_WORDS: Final = 64              # of 4 bytes: more than struct timex has
@@ -169,13 +171,24 @@ def scopes() -> Finding:
     return Finding("", OK, f"ABI {version}, with scopes")
 
 
-def user_namespaces() -> Finding:
+def user_namespaces(sysctls: Path = Path("/proc/sys"), profiles: Path = PROFILES) -> Finding:
     for name in ("user/max_user_namespaces", "kernel/unprivileged_userns_clone"):
-        path = Path("/proc/sys", name)
+        path = sysctls / name
         if path.exists() and path.read_text().strip() == "0":
             return Finding("", FAIL, f"{name} is 0", f"sysctl -w {name.replace('/', '.')}=1 (a larger number for the "
                            "first): bubblewrap needs them")
+    restricted = sysctls / RESTRICTED
+    if restricted.exists() and restricted.read_text().strip() != "0" and not _has_profile(profiles):
+        return Finding("", FAIL, f"{RESTRICTED} keeps them from programs without a profile, and Weir's is not loaded",
+                       "install -m 644 /usr/share/weir/weir.apparmor /etc/apparmor.d/weir (packaging/apparmor/weir of "
+                       "a clone), apparmor_parser -r /etc/apparmor.d/weir, systemctl restart weir-agent: bubblewrap "
+                       "needs them")
     return Finding("", OK, "may be made")
+
+
+def _has_profile(profiles: Path) -> bool:
+    """weir-agent.service names it."""
+    return any(line.partition(" ")[0] == "weir" for line in profiles.read_text().splitlines())
 
 
 def ipv6() -> Finding:
