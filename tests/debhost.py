@@ -1,4 +1,7 @@
-"""The Debian package, as it is built and installed in a fresh Debian of each of the releases that it is made for."""
+"""The Debian package, as it is built and installed in a fresh Debian of each of the releases that it is made for.
+
+    python -P -m debhost SUITE DIRECTORY          as root: this version and the next into DIRECTORY, for tests/vm
+"""
 from __future__ import annotations
 
 import os
@@ -6,6 +9,8 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,14 +69,25 @@ def fresh(place: Path, suite: str, *packages: str, binds: Mapping[str, Path] | N
     return Chroot(place / "root", binds or {})
 
 
-def sources(place: Path, suite: str) -> list[str]:
-    """Where this host takes Debian's packages from, for another suite; else mmdebstrap's own choice."""
-    here = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+def own_sources() -> Path | None:
+    """Where this host takes Debian's packages from, where it is one of these releases."""
+    here = own_suite()
     for path in (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list")):
-        if here in SUITES and path.exists() and here in (text := path.read_text()):
-            (place / path.name).write_text(text.replace(here, suite))
-            return [str(place / path.name)]
-    return []
+        if here in SUITES and path.exists() and here in path.read_text():
+            return path
+    return None
+
+
+def own_suite() -> str:
+    return platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+
+
+def sources(place: Path, suite: str) -> list[str]:
+    """The same for another suite, in a file in `place`; else mmdebstrap's own choice."""
+    if (own := own_sources()) is None:
+        return []
+    (place / own.name).write_text(own.read_text().replace(own_suite(), suite))
+    return [str(place / own.name)]
 
 
 def listed(*names: str) -> list[str]:
@@ -104,3 +120,14 @@ def build(debian: Chroot, name: str, *options: str) -> Path:
                  "--offline", *options, f"/srv/{name}/made", seconds=2400)
     (made,) = (debian.root / "srv" / name / "made").glob("weir_*.deb")
     return made
+
+
+def main(suite: str, into: str) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        debian = builder(Path(place), suite)
+        for name, options in (("first", ()), ("later", ("--version", LATER))):
+            print(shutil.copy(build(debian, name, *options), into), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,12 +1,16 @@
 """`./bootstrap test-vm`: build the image, boot a machine, clone HEAD into it, run the steps, write what came out.
 
-    python -m vm [--quick] [--only STEP ...] [--pytest PATHS] [--packages DIR] [--hold] [--kvm] [--results FILE]
+    python -m vm [--quick | --suite SUITE] [--only STEP ...] [--pytest PATHS] [--packages DIR] [--hold] [--kvm]
+                 [--results FILE]
 
 `--quick` installs nothing: this host's installation and its checkout as it lies there go in (quick.py), and no step is
 run but those that are asked for.  `--hold` leaves the machine running after the steps, and says how to log in; each
 line that it is given is run as a shell command there, in a quick machine on the checkout as it lies there by then,
 until an empty line or the end of input.  `--packages` takes in what packaging/build has made here, for the step that
 would build it there (half an hour, emulated).
+
+`--suite trixie` boots a Debian 13, where nothing is installed but the package, built for it (`python -m debhost trixie
+DIR` makes both versions of it).
 """
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ from typing import Final
 
 from vm import host, image, quick
 from vm.machine import Done, Machine, MachineError, machine
-from vm.steps import FACTS, INSTALLING, PACKAGES, STEPS, Step, pytest
+from vm.steps import DEBIANS_PYTEST, ELSEWHERE, FACTS, INSTALLING, PACKAGES, PYTEST, STEPS, Step, pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 INSTALLED: Final = Path("/opt/weir")   # where bootstrap puts it in the guest
@@ -46,6 +50,7 @@ class Run:
     facts: dict[str, str] = field(default_factory=dict)
     steps: list[tuple[Step, Done]] = field(default_factory=list)
     quick: bool = False
+    suite: str = image.SUITE
 
     @property
     def failed(self) -> bool:
@@ -113,14 +118,16 @@ def outcome(done: Done) -> str:
 
 def go(
     steps: Sequence[Step], *, hold: bool, kvm: bool, results: Path | None, fast: bool, packages: Sequence[Path],
+    suite: str,
 ) -> Run:
     """`results` is written after each step: a run that is cut short has said something."""
     say("image")
-    built = image.build(WORK, host.apt_options(), image.quick_packages() if fast else ())
+    more = image.quick_packages() if fast else image.package_packages() if suite != image.SUITE else ()
+    built = image.build(WORK, host.apt_options(), more, suite)
     prefix = quick.PREFIX if fast else INSTALLED
     with machine(built, WORK, kvm=kvm, disk=quick.disk if fast else lambda _: ()) as guest:
         say(f"booting; console: {guest.log}")
-        run = Run(name_of_head(), guest.wait_booted(), quick=fast)
+        run = Run(name_of_head(), guest.wait_booted(), quick=fast, suite=suite)
         say(f"up after {run.booted:.0f} s: {shlex.join(guest.ssh())}")
         if fast:
             quick.prepare(guest, ROOT)
@@ -165,25 +172,29 @@ def render(run: Run) -> str:
     rows = "\n".join(f"| {step.name} | {outcome(done)} | {done.seconds:.0f} s |" for step, done in run.steps)
     lines = [line for _, done in run.steps for line in SKIPPED.findall(COLOURS.sub("", done.output))]
     rest = "\nNot passed:\n\n```\n" + "\n".join(lines) + "\n```\n" if lines else ""
+    release = image.NAMES[run.suite].replace("debian-", "Debian ")
     return (f"# Last results of `./bootstrap test-vm`\n\n{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, commit "
-            f"{run.commit}: a fresh Debian 12 in a virtual machine of two processors, up after {run.booted:.0f} s"
+            f"{run.commit}: a fresh {release} in a virtual machine of two processors, up after {run.booted:.0f} s"
             f"{'; quick: what bootstrap had installed on its host was put in' if run.quick else ''}.\n\n"
             f"| machine | |\n|---|---|\n{facts}\n\n| step | outcome | time |\n|---|---|---|\n{rows}\n{rest}")
 
 
 def chosen(given: argparse.Namespace) -> list[Step]:
-    """Without a choice every step, or, on a quick machine, none."""
-    asked, own = given.only or [], [pytest(paths, paths, given.minutes) for paths in given.pytest or ()]
+    """Without a choice every step of that release, or, on a quick machine, none."""
+    steps, by = (STEPS, PYTEST) if given.suite == image.SUITE else (ELSEWHERE, DEBIANS_PYTEST)
+    asked, own = given.only or [], [pytest(paths, paths, given.minutes, by) for paths in given.pytest or ()]
     if not asked and not own and not given.quick:
-        return list(STEPS)
-    return [*(step for step in STEPS if step.name in asked and not (given.quick and step in INSTALLING)), *own]
+        return list(steps)
+    return [*(step for step in steps if step.name in asked and not (given.quick and step in INSTALLING)), *own]
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m vm")
     parser.add_argument("--only", action="append", choices=[step.name for step in STEPS],
                         help="only this step; may be repeated")
-    parser.add_argument("--quick", action="store_true", help="with this host's installation; only what is asked for")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--quick", action="store_true", help="with this host's installation; only what is asked for")
+    kind.add_argument("--suite", choices=list(image.NAMES), default=image.SUITE, help="of Debian; bookworm")
     parser.add_argument("--pytest", action="append", metavar="PATHS", help="these tests (and options); may be repeated")
     parser.add_argument("--minutes", type=float, default=60, help="that --pytest may take; 60")
     parser.add_argument("--packages", type=Path, metavar="DIR", help="the .deb files there go in")
@@ -198,7 +209,7 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))   # so that the machine and its disk go
     try:
         run = go(chosen(given), hold=given.hold, kvm=given.kvm, results=given.results, fast=given.quick,
-                 packages=sorted(given.packages.glob("*.deb")) if given.packages else ())
+                 packages=sorted(given.packages.glob("*.deb")) if given.packages else (), suite=given.suite)
     except (MachineError, image.ImageError) as reason:
         print(f"test-vm: {reason}", file=sys.stderr)
         return 2

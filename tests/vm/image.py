@@ -1,4 +1,4 @@
-"""The root file system of a fresh Debian 12 server, built once by mmdebstrap from Debian's own packages.
+"""The root file system of a fresh Debian server, built once by mmdebstrap from Debian's own packages.
 
 Nothing of the host that builds it is in it: what a host needs to reach package registries is given to the running
 machine (host.py), so that this may be kept and used for many runs.
@@ -6,7 +6,6 @@ machine (host.py), so that this may be kept and used for many runs.
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 import subprocess
 import tempfile
@@ -14,8 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-BOOTSTRAP: Final = Path(__file__).resolve().parents[2] / "bootstrap"
-NAME: Final = "debian-12"
+import debhost
+
+SUITE: Final = "bookworm"             # that bootstrap is made for
+NAMES: Final = {SUITE: "debian-12", "trixie": "debian-13"}
 USER: Final = "admin"
 # Beside Debian's own "important" set, what its installer puts on a server, and git for the clone.
 PACKAGES: Final = (
@@ -48,19 +49,9 @@ class ImageError(Exception):
     """The root file system cannot be built; the message says why."""
 
 
-def sources() -> list[str]:
-    """Where this host takes Debian's packages from, if it is a Debian 12; else mmdebstrap's own choice."""
-    release = Path("/etc/os-release").read_text()
-    for path in (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list")):
-        if "VERSION_CODENAME=bookworm" in release and path.exists() and "bookworm" in path.read_text():
-            return [str(path)]
-    return []
-
-
 def lab_packages() -> tuple[str, ...]:
     """What `./bootstrap install` and the lab would install, and the kernel's headers."""
-    lists = re.findall(r"(?m)^(?:RUNTIME|BUILD|LAB)_PACKAGES=\(([^)]*)\)", BOOTSTRAP.read_text())
-    return (*(name for one in lists for name in one.split()), "linux-headers-amd64")
+    return (*debhost.listed("RUNTIME", "BUILD", "LAB"), "linux-headers-amd64")
 
 
 def quick_packages() -> tuple[str, ...]:
@@ -68,13 +59,20 @@ def quick_packages() -> tuple[str, ...]:
     return (*lab_packages(), *MEANS)
 
 
-def build(directory: Path, options: list[str], more: Sequence[str] = ()) -> Path:
+def package_packages() -> tuple[str, ...]:
+    """What the package depends on, and what its checks are made with: by names that every release has."""
+    return (*debhost.listed("RUNTIME"), "linux-headers-amd64", "apparmor", "postgresql", "procps", "python3-pytest",
+            "python3-pytest-asyncio")
+
+
+def build(directory: Path, options: list[str], more: Sequence[str] = (), suite: str = SUITE) -> Path:
     """The folder with `root.img`, `vmlinuz` and `initrd`, built where it is not there yet.
 
     `options` are apt's; `more` are packages beside a fresh server's.
     """
-    recipe = repr((PACKAGES, HOOKS, SIZE, sources(), *((more, QUIET, BEFORE) if more else ()))).encode()
-    made = directory / f"{NAME}-{hashlib.sha256(recipe).hexdigest()[:12]}"
+    own = debhost.own_sources()
+    recipe = repr((PACKAGES, HOOKS, SIZE, [str(own)] if own else [], *((more, QUIET, BEFORE) if more else ()))).encode()
+    made = directory / f"{NAMES[suite]}-{hashlib.sha256(recipe).hexdigest()[:12]}"
     if made.exists():
         return made
     need("mmdebstrap", "mkfs.ext4", "qemu-system-x86_64", "qemu-img")
@@ -82,7 +80,8 @@ def build(directory: Path, options: list[str], more: Sequence[str] = ()) -> Path
     with tempfile.TemporaryDirectory(dir=directory) as temporary:
         root, parts = Path(temporary, "root"), Path(temporary, "parts")
         parts.mkdir()
-        debian(root, options, (*PACKAGES, *more), BEFORE if more else (), (*HOOKS, *(QUIET if more else ())))
+        debian(root, options, (*PACKAGES, *more), BEFORE if more else (), (*HOOKS, *(QUIET if more else ())),
+               suite=suite)
         for name, pattern in (("vmlinuz", "vmlinuz-*"), ("initrd", "initrd.img-*")):
             (found,) = (root / "boot").glob(pattern)
             shutil.copy(found, parts / name)
@@ -101,12 +100,14 @@ def need(*tools: str) -> None:
 
 def debian(
     root: Path, options: Sequence[str], packages: Sequence[str], before: Sequence[str], after: Sequence[str],
-    seconds: float = BUILD_SECONDS,
+    seconds: float = BUILD_SECONDS, suite: str = SUITE,
 ) -> None:
-    """A tree of Debian 12 at `root`; `before` and `after` everything is unpacked and set up: mmdebstrap's hooks."""
+    """A tree of Debian at `root`, beside which is room; `before` and `after` everything is unpacked and set up:
+    mmdebstrap's hooks."""
     run(["mmdebstrap", "--quiet", "--variant=important", f"--include={','.join(packages)}",
          *(f"--aptopt={line}" for line in options), *(f"--essential-hook={hook}" for hook in before),
-         *(f"--customize-hook={hook}" for hook in after), "bookworm", str(root), *sources()], seconds)
+         *(f"--customize-hook={hook}" for hook in after), suite, str(root),
+         *debhost.sources(root.parent, suite)], seconds)
 
 
 def run(command: Sequence[str], seconds: float = BUILD_SECONDS) -> None:

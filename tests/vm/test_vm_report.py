@@ -1,6 +1,7 @@
 """What needs no machine: what of this host is given to the guest, and how a run is told."""
 from __future__ import annotations
 
+import debhost
 import pytest
 
 from vm import host, image
@@ -45,6 +46,8 @@ def test_what_did_not_pass_is_named() -> None:
     assert f"| {STEPS[0].name} | passed | 5 s |" in text
     assert "FAILED tests/x.py::test_y - assert 0" in text
     assert "quick" not in text
+    assert "a fresh Debian 12 in" in text
+    assert "a fresh Debian 13 in" in render(Run("abc1234", suite="trixie"))
     assert "quick: what bootstrap had installed" in render(Run("abc1234", 37.0, quick=True))
 
 
@@ -62,3 +65,18 @@ def test_a_quick_machine_runs_what_is_asked_for() -> None:
     assert names("--quick") == []
     assert names("--quick", "--only", "install", "--only", "probes") == ["probes"]
     assert names("--quick", "--pytest", "tests/a.py -k b") == ["tests/a.py -k b"]
+
+
+def test_on_another_debian_only_the_package_is_shown_by_what_debian_has() -> None:
+    [step] = chosen(parse(["--suite", "trixie", "--packages", "dist"]))
+    assert step.name == "package"
+    for command in (step.command, step.then):
+        assert "WEIR_PREFIX" not in command
+        assert "sudo python3 -P -m pytest" in command
+    [own] = chosen(parse(["--suite", "trixie", "--pytest", "tests/vm/profile.py"]))
+    assert own.command.startswith("sudo python3")
+    assert {"python3-pytest", "postgresql", "bubblewrap"} <= set(image.package_packages())
+
+
+def test_every_debian_that_the_package_is_built_for_can_be_booted() -> None:
+    assert set(image.NAMES) == set(debhost.SUITES)
