@@ -324,7 +324,8 @@ class Command:
             send_some(self._client, control.render_frame(message), fds or [])
 
 
-_NO_VIEW: Final = msgspec.msgpack.encode((125, "the workload's view could not be made"))
+_NO_VIEW: Final = msgspec.msgpack.encode((125, "the workload's view could not be made: bwrap has said why; weir doctor "
+                                               "looks for what this host keeps from it"))
 _UNFORESEEN: Final = "the launcher met what it does not know, and ended the command"
 _BROKEN: Final = msgspec.msgpack.encode((125, _UNFORESEEN))
 
