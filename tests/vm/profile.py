@@ -3,7 +3,8 @@
 
 Not collected by an ordinary run, like checks.py.  Debian's kernel has no switch that keeps them from all programs
 without a profile, as Ubuntu's has (kernel.apparmor_restrict_unprivileged_userns).  In its place stands a profile of the
-same name that permits everything else: it is the kernel that refuses, and the launcher that is refused, as there.
+same name that permits everything else: it is the kernel that refuses, and the launcher that is refused, as there.  The
+other switch of Ubuntu's, by which who is under no profile and has no privilege gets another only beside its own, is on.
 """
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from vm.package import AS_CREW, ask_database, right, run, wait_enforcing
 from vm.package_after import main_pid
 
 SWITCH = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+STACKED = "kernel.apparmor_restrict_unprivileged_unconfined"
 LOADED = Path("/sys/kernel/security/apparmor/profiles")
 PACKAGED, PROFILE = Path("/usr/share/weir/weir.apparmor"), Path("/etc/apparmor.d/weir")
 WITHOUT = """
@@ -51,9 +53,11 @@ def under_it() -> Iterator[None]:
     assert not PROFILE.exists(), "the package loads it only where the switch is on"
     assert label(main_pid()) == "unconfined"
     load(PACKAGED.read_text())
+    right("sysctl", "--write", f"{STACKED}=1")
     right("systemctl", "restart", "weir-agent")
     wait_enforcing()
     yield
+    right("sysctl", "--write", f"{STACKED}=0")
     right("apparmor_parser", "--remove", str(PROFILE))
     PROFILE.unlink()
     right("systemctl", "restart", "weir-agent")
