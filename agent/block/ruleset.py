@@ -27,6 +27,9 @@ _MARKED: Final = f"meta mark & {LOCAL_MASK:#x} == {LOCAL_MARK:#x}"
 _SHORT: Final = f"meta mark {LOCAL_MARK:#x}/{LOCAL_MASK.bit_count()}"       # as nft before 1.0.8 lists it
 _AFTER_NAT: Final = 300
 _OPENS: Final = "syn / syn,ack"       # RFC 9293 3.1: SYN without ACK
+# As nft since 1.1 lists that, and what it is here.
+_LONG: Final = (("tcp flags & (syn | ack) == syn", f"tcp flags {_OPENS}"),
+                ("tcp flags & (syn | ack) != syn", f"tcp flags != {_OPENS}"))
 NOBODYS, NOBODYS_AT_ONCE = 100, 200   # questions a second, by each protocol, of all who are no crew
 
 
@@ -183,4 +186,7 @@ def differences(listing: str, rules: Ruleset, same: Callable[[str, str], bool]) 
 
 
 def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.replace(_SHORT, _MARKED).splitlines() if line.strip()]
+    """In the words of render_table, whichever version of nft has listed it."""
+    for listed, rendered in ((_SHORT, _MARKED), *_LONG):
+        text = text.replace(listed, rendered)
+    return [line.strip() for line in text.splitlines() if line.strip()]

@@ -1,5 +1,5 @@
 """Install, upgrade, downgrade, remove and purge in a fresh Debian without systemd as PID 1; in order, each stands on
-those before it.  What a kernel and systemd matter to is shown in a machine, of Debian 12 (tests/vm/package.py)."""
+those before it.  What a kernel and systemd matter to is shown in a machine (tests/vm/package.py)."""
 from __future__ import annotations
 
 import os
@@ -29,6 +29,22 @@ except PlatformError:
     flags = []                        # this kernel has no BPF LSM
 module = _compile(Path("/mnt"), Path("/tmp/headers"), flags)
 print(*(hook.name for hook in HOOKS if _load(module, hook)))
+"""
+# In a network namespace, by nft of that Debian; a cgroup for the slice.
+LISTED = """
+from pathlib import Path
+from agent.block import nft
+from agent.block.ruleset import Ruleset, differences
+slice_ = Path("/sys/fs/cgroup/weir-listed.slice")
+slice_.mkdir()
+try:
+    for redirect in (False, True):
+        rules = Ruleset("weir", slice_.name, 1, 15432, ("127.53.53.53", 53), redirect)
+        nft.apply_table(rules)
+        print(*differences(nft.list_table("weir"), rules, lambda text, path: True), sep="\\n", end="")
+finally:
+    nft.delete_table("weir")
+    slice_.rmdir()
 """
 
 
@@ -75,6 +91,13 @@ def test_all_that_is_imported_is_there(debian: Chroot) -> None:
 def test_the_probes_compile_and_the_kernel_takes_them(debian: Chroot) -> None:
     loaded = debian.right("sh", "-c", 'mount -t bpf bpf /mnt && exec /usr/lib/weir/bin/python -I -c "$0"', LOAD)
     assert set(loaded.split()) == {hook.name for hook in HOOKS}
+
+
+@pytest.mark.kernel
+def test_weirs_rules_are_known_as_this_nft_lists_them(debian: Chroot) -> None:
+    said = debian.right("unshare", "--net", "sh", "-c", "mount -t cgroup2 cgroup2 /sys/fs/cgroup && "
+                        'exec /usr/lib/weir/bin/python -I -c "$0"', LISTED)
+    assert said == ""
 
 
 def test_what_systemd_says_of_the_units(debian: Chroot) -> None:

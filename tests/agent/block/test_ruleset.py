@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from agent.block.ruleset import Ruleset, differences, render_table
@@ -100,6 +102,13 @@ def test_its_own_listing_is_the_same(rules: Ruleset) -> None:
     short = render_table(rules).replace("mark & 0xffff0000 == 0x57650000", "mark 0x57650000/16")
     assert short != render_table(rules)
     assert differences(short, rules, same) == [], "as nft 1.0.6 lists it"
+    long = re.sub(r"flags (?:(!=) )?syn / syn,ack", lambda found: f"flags & (syn | ack) {found[1] or '=='} syn",
+                  render_table(rules))
+    assert long.count("flags & (syn | ack) == syn") >= 2
+    assert long.count("flags & (syn | ack) != syn") == 4
+    assert "syn / syn,ack" not in long
+    assert differences(long, rules, same) == [], "as nft 1.1.3 lists it"
+    assert differences(long.replace("!= syn accept", "== syn accept", 1), rules, same)
 
 
 def test_differences_are_told() -> None:
