@@ -8,6 +8,16 @@
 #define EAFNOSUPPORT 97
 #define DEPTH 8                                                 /* cgroups from a start's down that are looked through */
 
+/* An error, or 0.  Since 6.12 the verifier wants to know that it is from -4095 to 0, and does not where the compiler makes
+ * `c ? -EPERM : 0` the negative of c: it is not told which number this is. */
+static __always_inline int refusal(bool refused, int error)
+{
+	if (!refused)
+		return 0;
+	asm volatile("" : "+r"(error));
+	return error;
+}
+
 static __always_inline u64 word_at(u64 place)
 {
 	u64 found = 0;
@@ -50,7 +60,7 @@ int lsm__socket_create(u64 *ctx)
 	if (family == 1)                                        /* AF_UNIX */
 		return 0;
 	if (family == 16)                                       /* AF_NETLINK: NETLINK_ROUTE */
-		return protocol == 0 ? 0 : -EPROTONOSUPPORT;
+		return refusal(protocol != 0, -EPROTONOSUPPORT);
 	if (family != 2 && family != 10)                        /* AF_INET, AF_INET6 */
 		return -EAFNOSUPPORT;
 	if ((type == 1 && (!protocol || protocol == IPPROTO_TCP)) || (type == 2 && (!protocol || protocol == IPPROTO_UDP)))
@@ -72,9 +82,9 @@ static __always_inline int on_unix(u64 peer)
 		#pragma unroll
 		for (int i = 0; i < sizeof(CONTROL); i++)
 			differs |= path[i] ^ CONTROL[i];
-		return differs ? 0 : -EPERM;
+		return refusal(!differs, -EPERM);
 	}
-	return lies_in(word_at(peer + OFFSET_sock_sk_cgrp_data), own_start(s)) ? 0 : -EPERM;
+	return refusal(!lies_in(word_at(peer + OFFSET_sock_sk_cgrp_data), own_start(s)), -EPERM);
 }
 
 int lsm__unix_stream_connect(u64 *ctx)
@@ -98,17 +108,17 @@ int lsm__ptrace_access_check(u64 *ctx)
 	if (mark && other && *other == mark)
 		return 0;
 	u64 cgroup = word_at(word_at(ctx[0] + OFFSET_task_struct_cgroups) + OFFSET_css_set_dfl_cgrp);
-	return lies_in(cgroup, own_start(s)) ? 0 : -EPERM;
+	return refusal(!lies_in(cgroup, own_start(s)), -EPERM);
 }
 
 int lsm__bpf(u64 *ctx)
 {
-	return is_crew(current_settings()) ? -EPERM : 0;
+	return refusal(is_crew(current_settings()), -EPERM);
 }
 
 int lsm__perf_event_open(u64 *ctx)
 {
-	return is_crew(current_settings()) ? -EPERM : 0;
+	return refusal(is_crew(current_settings()), -EPERM);
 }
 
 #endif
