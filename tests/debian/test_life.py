@@ -30,6 +30,18 @@ except PlatformError:
 module = _compile(Path("/mnt"), Path("/tmp/headers"), flags)
 print(*(hook.name for hook in HOOKS if _load(module, hook)))
 """
+# Wherever the members lie: what is looked at is what that Debian's clang makes of the rest.
+OPERATIONS = """
+from pathlib import Path
+from probes import links, lsm
+from probes.loader import _compile
+offsets = (f"-DOFFSET_{one}_{names[0]}=776" for one, names in lsm.MEMBERS)
+flags = ["-DLSM", '-DCONTROL="/run/weir/control.sock"', *offsets]
+module = _compile(Path("/mnt"), Path("/tmp/headers"), flags)
+for hook in links.LSM_HOOKS:
+    print(hook.name, *module.dump_func(hook.name.encode())[::8])
+"""
+NEGATIVE = {"132", "135"}             # BPF_ALU and BPF_ALU64, BPF_NEG (RFC 9669 4.1)
 # In a network namespace, by nft of that Debian; a cgroup for the slice.
 LISTED = """
 from pathlib import Path
@@ -91,6 +103,15 @@ def test_all_that_is_imported_is_there(debian: Chroot) -> None:
 def test_the_probes_compile_and_the_kernel_takes_them(debian: Chroot) -> None:
     loaded = debian.right("sh", "-c", 'mount -t bpf bpf /mnt && exec /usr/lib/weir/bin/python -I -c "$0"', LOAD)
     assert set(loaded.split()) == {hook.name for hook in HOOKS}
+
+
+@pytest.mark.kernel
+def test_no_answer_of_bpf_lsm_is_the_negative_of_a_condition(debian: Chroot) -> None:
+    """Whose bounds Linux 6.12 does not see, which wants an error or 0 of each; this kernel need not have BPF LSM."""
+    said = debian.right("sh", "-c", 'mount -t bpf bpf /mnt && exec /usr/lib/weir/bin/python -I -c "$0"', OPERATIONS)
+    programs = dict(line.split(" ", 1) for line in said.splitlines() if line.startswith("lsm__"))
+    assert len(programs) == 6
+    assert [name for name, operations in programs.items() if NEGATIVE & set(operations.split())] == []
 
 
 @pytest.mark.kernel

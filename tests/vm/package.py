@@ -175,6 +175,12 @@ def test_doctor_finds_nothing_that_is_missing() -> None:
     assert [one for one in found if one["state"] == "fail"] == []
 
 
+def test_this_kernel_takes_every_program() -> None:
+    """Those of BPF LSM too, which Debian's kernels have."""
+    assert "BPF LSM    on: socket_create" in (said := right("weir", "status"))
+    assert "refuses the program" not in said
+
+
 def test_how_far_the_units_are_shut() -> None:
     for unit, most in (("weir-agent", 6.6), ("weir-guard", 6.0)):
         said = right("systemd-analyze", "security", "--no-pager", unit)
