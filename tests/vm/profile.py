@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from vm.package import AS_CREW, ask_database, right, run, wait_enforcing
+from vm.package import AS_CREW, ask_database, database, right, run, wait_enforcing
 from vm.package_after import main_pid
 
+__all__ = ["database"]
 SWITCH = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 STACKED = "kernel.apparmor_restrict_unprivileged_unconfined"
 LOADED = Path("/sys/kernel/security/apparmor/profiles")
@@ -25,7 +26,7 @@ PACKAGED, PROFILE = Path("/usr/share/weir/weir.apparmor"), Path("/etc/apparmor.d
 WITHOUT = """
 abi <abi/4.0>,
 include <tunables/global>
-profile weir {
+profile weir flags=(attach_disconnected, mediate_deleted) {
   allow all,
   deny userns,
 }
@@ -74,7 +75,7 @@ def test_the_agent_and_all_that_it_starts_are_under_it() -> None:
     assert crew("cat", "/proc/self/attr/current").stdout.strip() == "weir (unconfined)"
 
 
-def test_a_crew_reaches_its_database_under_it() -> None:
+def test_a_crew_reaches_its_database_under_it(database: None) -> None:
     assert ask_database() == "42\n"
 
 
