@@ -216,7 +216,9 @@ def test_a_kill_has_its_way_through_a_server_that_is_slow(stage: Stage) -> None:
             slow.resume()
         await stage.until(lambda: not runs("sleep", "4714.75"))
         await stage.until(lambda: not stage.house.edge.live)
-        assert stage.reasons() == ["killed: by ann", "client closed"]
+        # The client of the outer one is ended by its own, with what it has not read: that may reset its connection.
+        assert stage.reasons()[0] == "killed: by ann"
+        assert stage.reasons()[1:] in (["client closed"], ["client lost: connection reset"])
 
     play(stage, work)
 
