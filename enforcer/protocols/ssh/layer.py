@@ -278,9 +278,19 @@ class SshLayer:
             self._say(words.Count("unknown_host_key"))
             self._refused("the client does not trust Weir's host key")
         if event.peer == SERVER and not self._opened:
-            self._fail(f"login at target {self.book.target}: {event.reason or 'it closed the connection'}")
+            if self._server is None:
+                self._lost_at_login(event.reason)
+            else:                     # what the server has sent before may say why
+                self._server.when_read(lambda: self._lost_at_login(event.reason))
         else:
             self._close("" if event.peer == CLIENT else f"target {self.book.target}: {reason}", reason)
+
+    def _lost_at_login(self, reason: str) -> None:
+        if self._opened:              # with the last that came
+            self._close(f"target {self.book.target}: it closed the connection", "server closed")
+        else:
+            why = wire.explain(self._server.why) if self._server is not None else ""
+            self._fail(f"login at target {self.book.target}: {why or reason or 'it closed the connection'}")
 
     def _ended(self, event: inputs.Ended) -> None:
         if event.finish:

@@ -58,6 +58,7 @@ PATIENCE: Final = 1.0                 # seconds that a client's list may take be
 DECIDED: Final = frozenset((GLOBAL_REQUEST, CHANNEL_OPEN, REQUEST))      # messages that may cost a decision each
 # What the other side wants said; whatever else there is answers what the peer itself has said.
 ASKED: Final = frozenset((GLOBAL_REQUEST, CHANNEL_OPEN, REQUEST, DATA, EXTENDED_DATA, EOF))
+TURNS: Final = 100                    # of the loop, in which what a peer has sent before it went is read
 TURN: Final = 32                      # of them, or of 32 bytes of them, until others have their turn
 METHODS: Final = ("none", "publickey", "password", "keyboard-interactive")
 # AES-GCM first: it is what a processor does fastest, and asyncssh copies least for it.
@@ -165,9 +166,10 @@ class _Wire:
     _exchanges: float
     _exchanged: float
     _turn: int                        # requests, and their size, since others had theirs
+    why: Exception | None             # what it ended by, before `over` is told: the loop does that in its next turn
 
     def _begin(self: Any, peer: int, events: Events) -> None:
-        self._peer, self._events, self._waits = peer, events, False
+        self._peer, self._events, self._waits, self.why = peer, events, False, None
         self._late, self._exchanges, self._exchanged, self._turn = 0, 0.0, self._loop.time(), 0
         self._channels: Any = _Channels(self)
 
@@ -228,6 +230,16 @@ class _Wire:
         if self._next_decompressor is not None:
             self._next_decompressor: Any = _Unpacked()
 
+    def when_read(self: Any, then: Callable[[], None], turns: int = TURNS) -> None:
+        """`then`, once what has come is read: asyncssh does that in turns of the loop.  No more than so many."""
+        if turns and self._transport is not None and self._tasks:
+            self._loop.call_soon(self.when_read, then, turns - 1)
+            return
+        try:
+            then()
+        except Exception as error:             # the loop would pass over it
+            self._events.broken(error)
+
     @property
     def behind(self) -> bool:
         """More waits to be sent than should: until `relieved`."""
@@ -246,6 +258,10 @@ class _Wire:
             PLACE + sum(map(len, given)) for _, given in self._deferred_packets)
         if before > LATE >= self._late:
             self._events.relieved(self._peer)
+
+    def _force_close(self: Any, exc: Exception | None) -> None:
+        self.why = self.why or exc
+        super()._force_close(exc)  # type: ignore[misc]
 
     def _cleanup(self: Any, exc: Exception | None) -> None:
         super()._cleanup(exc)  # type: ignore[misc]

@@ -227,6 +227,24 @@ async def test_a_certificate_of_another_key() -> None:
         await bench.end()
 
 
+class Hasty(Bench):
+    """The server's connection is lost with the list after which Weir itself gives up."""
+
+    def receive(self, peer: int, data: bytes) -> None:
+        super().receive(peer, data)
+        if peer == SERVER and b"aes128-cbc" in data:
+            self.tell(inputs.ConnectionLost(SERVER))
+
+
+@pytest.mark.parametrize("kind", [Bench, Hasty])
+async def test_the_reason_is_the_first_one(kind: type[Bench]) -> None:
+    bench = kind(server={"encryption_algs": ["aes128-cbc"]})
+    with pytest.raises(asyncssh.DisconnectError, match="No matching encryption"):
+        await bench.login()
+    await bench.end()
+    assert bench.ends() == (0, 0, 1)
+
+
 @pytest.mark.parametrize("step", range(2, 60, 3))
 @pytest.mark.parametrize("peer", [CLIENT, SERVER])
 async def test_either_side_is_lost_at_any_step_of_the_login(peer: int, step: int) -> None:
