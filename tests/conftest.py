@@ -1,6 +1,7 @@
 """Fixtures that every folder may use: the lab, Weir in it, and the oracle at the end of each test."""
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import signal
@@ -55,6 +56,12 @@ def _umask() -> Iterator[None]:
     before = os.umask(0o022)
     yield
     os.umask(before)
+
+
+def pytest_collection_finish() -> None:
+    """What all tests are is not looked through again after each of them: `_connections` has the rest collected."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
