@@ -24,10 +24,9 @@ from lab.weir import APPROVER, AUDITOR, make_people
 
 from vm.package import ETC, REPOSITORY, right, run, wait_enforcing
 
-ROLES: dict[str, Host] = {"dns": CREW, "db": DB, "ssh": SSH, "kube": KUBE}
+ROLES: dict[str, Host | None] = {"dns": None, "db": DB, "ssh": SSH, "kube": KUBE}      # None: this machine itself
 TARGETS = {"db": "shop", "ssh": "build", "kube": "prod"}
-LINK = "lab-root"                     # this machine's place on the lab's network
-ADDRESS, ADDRESS6 = "10.77.0.1/24", "fd77::1/64"
+LINK = "lab-crew"                     # this machine has the place of the crew's host in the lab's network
 CLIENTS = Path("/usr/local/bin")      # in a crew's PATH
 AS_CREW = ("weir", "run", "--workload", "crew", "--user", USER, "--")
 PSQL = ("psql", "-X", "host=db.lab.example dbname=shop user=crew_svc password=wrong sslmode=verify-full sslrootcert="
@@ -43,7 +42,9 @@ PATIENCE = {"WEIR_LAB_PATIENCE": "20", "PYTHONPATH": f"{REPOSITORY}/tests:{REPOS
 
 @contextmanager
 def serving(role: str) -> Iterator[None]:
-    command = ROLES[role].argv([sys.executable, "-P", "-m", "lab.serve", role])
+    command, host = [sys.executable, "-P", "-m", "lab.serve", role], ROLES[role]
+    if host is not None:
+        command = host.argv(command)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | PATIENCE) as process:
         try:
             assert process.stdout is not None
@@ -59,9 +60,11 @@ def servers() -> Iterator[None]:
     assert os.geteuid() == 0, "run it as root, inside the machine"
     make_people()                     # before: who writes /etc/passwd anew takes the SSH server's own from over it
     with hosts.hosts(), ExitStack() as stack:
-        hosts.ip(f"link add p-root type veth peer name {LINK} netns {os.getpid()}", "link set p-root master lab up",
-                 netns=BRIDGE)
-        hosts.ip(f"link set {LINK} up", f"address add {ADDRESS} dev {LINK}", f"address add {ADDRESS6} dev {LINK} nodad")
+        hosts.ip("link set eth0 down", netns=CREW.netns)
+        hosts.ip(f"link add p-{LINK} type veth peer name {LINK} netns {os.getpid()}",
+                 f"link set p-{LINK} master lab up", netns=BRIDGE)
+        hosts.ip(f"link set {LINK} up", f"address add {CREW.ipv4}/24 dev {LINK}",
+                 f"address add {CREW.ipv6}/64 dev {LINK} nodad")
         for role in ROLES:
             stack.enter_context(serving(role))
         yield
