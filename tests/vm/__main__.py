@@ -174,7 +174,7 @@ def render(run: Run) -> str:
     rest = "\nNot passed:\n\n```\n" + "\n".join(lines) + "\n```\n" if lines else ""
     release = image.NAMES[run.suite].replace("debian-", "Debian ")
     return (f"# Last results of `./bootstrap test-vm`\n\n{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, commit "
-            f"{run.commit}: a fresh {release} in a virtual machine of two processors, up after {run.booted:.0f} s"
+            f"{run.commit}: a fresh {release} in a virtual machine of one processor, up after {run.booted:.0f} s"
             f"{'; quick: what bootstrap had installed on its host was put in' if run.quick else ''}.\n\n"
             f"| machine | |\n|---|---|\n{facts}\n\n| step | outcome | time |\n|---|---|---|\n{rows}\n{rest}")
 

@@ -26,7 +26,7 @@ PR_SET_PDEATHSIG: Final = 1
 BOOT_SECONDS: Final = 600
 # Emulated, instructions that move bytes one by one are slow; kernel and libc take them where they are said to be fast.
 # With a thread for each processor one never came back from code that the other had just patched (a program of BPF LSM
-# attached to a function that both ran): one thread.
+# attached to a function that both ran): one thread; and one processor, for two wait for each other there.
 PROCESSOR: Final = "max,erms=off,fsrm=off"
 LEFT_OUT: Final = "powernow_k8,kvm_amd,kvm_intel"      # tried once a processor and event, for nothing
 
